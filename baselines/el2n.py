@@ -1,0 +1,32 @@
+"""EL2N: the error vector's norm, early in training."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from baselines.scored import Scored
+from sadp_bench.pruner import KeepAll, Lab
+
+
+class EL2N(Scored):
+    """Keeps the highest ||p - y||, the norm of the error vector early in training, for the whole run. Weight 1.
+
+    Source: Paul, Ganguli & Dziugaite, "Deep Learning on a Data Diet", NeurIPS 2021.
+
+    p is the softmax of the time-mean of the logits, in evaluation mode, without augmentation.
+    """
+
+    def score(self, lab: Lab) -> Tensor:
+        runs = []
+        for run in range(self.score_runs):
+            model = lab.fit(KeepAll(), self.epochs_of(lab.num_epochs), run)
+            survey = lab.survey(model)
+            runs.append(error_norm(survey.logits_NC, survey.label_N))
+        return torch.stack(runs).mean(0)
+
+
+def error_norm(logits_NC: Tensor, label_N: Tensor) -> Tensor:
+    """||softmax(logits) - one-hot label||_2. [N]."""
+    return (logits_NC.softmax(1) - one_hot(label_N, logits_NC.shape[1])).norm(dim=1)

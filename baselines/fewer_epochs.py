@@ -1,0 +1,22 @@
+"""The honest baseline of equal cost: all data, for a shorter time."""
+
+from __future__ import annotations
+
+import torch
+
+from sadp_bench.pruner import Pruner, Selection, unweighted
+
+
+class FewerEpochs(Pruner):
+    """All data for (1 - ratio) of the epochs, the last one partial, the whole schedule squeezed in. Weight 1.
+
+    Source: the control of equal cost that any data pruning has to beat.
+    """
+
+    fixed_size = False
+
+    def select(self, epoch: int) -> Selection:
+        return unweighted(torch.arange(self.num_examples))
+
+    def run_epochs(self, epochs: int) -> float:
+        return (1 - self.prune_ratio) * epochs

@@ -1,0 +1,50 @@
+"""Forgetting events."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from baselines.scored import Scored
+from sadp_bench.pruner import KeepAll, Lab, Observation
+
+
+class Forgetting(Scored):
+    """Keeps the examples that a full training run forgets most often, those never learned first. Weight 1.
+
+    Source: Toneva et al., "An Empirical Study of Example Forgetting", ICLR 2019.
+
+    An event: an example right at one presentation (as trained: augmented, before the update) and wrong at the next.
+    Never learned counts as the most forgotten (some public code scores it 0, and so drops it as the easiest).
+
+    score_epochs: 0 means the whole run. score_runs: networks whose events are added up.
+    """
+
+    def epochs_of(self, num_epochs: int) -> int:
+        return self.score_epochs or num_epochs
+
+    def score(self, lab: Lab) -> Tensor:
+        events_N = torch.zeros(lab.num_examples)
+        learned_N = torch.zeros(lab.num_examples, dtype=torch.bool)
+        for run in range(self.score_runs):
+            counter = ForgettingCounter()
+            lab.fit(counter, self.epochs_of(lab.num_epochs), run)
+            events_N += counter.events_N.cpu()
+            learned_N |= counter.learned_N.cpu()
+        return torch.where(learned_N, events_N, torch.inf)
+
+
+class ForgettingCounter(KeepAll):
+    """Counts each example's correct -> wrong transitions, and whether it was ever right."""
+
+    def prepare(self, lab: Lab) -> None:
+        super().prepare(lab)
+        self.events_N = torch.zeros(lab.num_examples, device=lab.device)
+        self.right_N = torch.zeros(lab.num_examples, dtype=torch.bool, device=lab.device)
+        self.learned_N = torch.zeros(lab.num_examples, dtype=torch.bool, device=lab.device)
+
+    def observe(self, seen: Observation) -> None:
+        right_B = seen.logits_TBC.mean(0).argmax(1) == seen.label_B
+        self.events_N[seen.index_B] += (self.right_N[seen.index_B] & ~right_B).float()
+        self.right_N[seen.index_B] = right_B
+        self.learned_N[seen.index_B] |= right_B

@@ -1,0 +1,28 @@
+"""GraNd: the gradient's norm, early in training."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from baselines.scored import Scored
+from sadp_bench.pruner import KeepAll, Lab
+
+
+class GraNd(Scored):
+    """Keeps the highest gradient norm over all parameters, early in training, for the whole run. Weight 1.
+
+    Source: Paul, Ganguli & Dziugaite, "Deep Learning on a Data Diet", NeurIPS 2021.
+
+    The norm is exact: of the example's own loss, with batch norm's running statistics, over every parameter. The
+    paper's scores at initialisation do not reproduce (Kirsch, arXiv 2303.14753); here networks are trained first.
+    """
+
+    def score(self, lab: Lab) -> Tensor:
+        runs = []
+        for run in range(self.score_runs):
+            model = lab.fit(KeepAll(), self.epochs_of(lab.num_epochs), run)
+            gradient_norm_N = lab.survey(model, frozenset({"gradient_norms"})).gradient_norm_N
+            assert gradient_norm_N is not None
+            runs.append(gradient_norm_N)
+        return torch.stack(runs).mean(0)

@@ -1,0 +1,80 @@
+"""InfoBatch: unbiased dynamic pruning of the well-learned."""
+
+from __future__ import annotations
+
+import torch
+
+from sadp_bench.pruner import BadInput, Lab, Observation, Pruner, Selection
+
+MOST_DROPPED = 0.9  # of those below the threshold, at most: weights stay at or below 10
+
+
+class InfoBatch(Pruner):
+    """Drops, each epoch, a random share p of the examples whose last loss is below the mean; weights the rest 1/(1-p).
+
+    Source: Qin et al., "InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning", ICLR 2024.
+
+    The last (1 - delta) of the epochs use all data, weight 1. The batch's loss is the mean over the actual batch, as in
+    the published code, so the mean weight exceeds 1 (a hidden raise of the learning rate; the record shows it).
+
+    Budgeted (default): A = floor((1 - delta) E + 0.5) epochs on all data; each of the other E - A drops
+    d = ratio N E / (E - A) examples, rounded so that the run's total is exact. With b examples below the mean, p = d / b;
+    where p would exceed 0.9 the threshold rises until b = d / 0.9. In the first epoch all count as below the mean.
+    native=true: p = ratio as published, exempt from the budget (p = 0.5 realises only about 0.3).
+    """
+
+    fixed_size = False
+
+    def __init__(self, prune_ratio: float, *, delta: float = 0.875, native: bool = False) -> None:
+        super().__init__(prune_ratio)
+        if not 0 < delta <= 1:
+            raise BadInput(f"infobatch's delta is above 0 and at most 1, not {delta:g}")
+        self.delta = delta
+        self.native = native
+        self.exempt = native
+        self.score_N = torch.empty(0)
+
+    def prepare(self, lab: Lab) -> None:
+        super().prepare(lab)
+        self.score_N = torch.zeros(lab.num_examples, device=lab.device)
+        annealed = int((1 - self.delta) * lab.num_epochs + 0.5)
+        self.pruned_epochs = lab.num_epochs - annealed
+        largest = MOST_DROPPED * self.pruned_epochs / lab.num_epochs
+        if not self.native and self.prune_ratio > largest:
+            raise BadInput(
+                f"infobatch with delta={self.delta:g} saves at most {largest:.3g} of the visits in {lab.num_epochs} "
+                f"epochs, not {self.prune_ratio:g}: lower --ratio, or raise delta"
+            )
+
+    def observe(self, seen: Observation) -> None:
+        self.score_N[seen.index_B] = seen.loss_B.to(self.score_N.dtype)
+
+    def select(self, epoch: int) -> Selection:
+        weight_N = torch.ones(self.num_examples)
+        if epoch < self.pruned_epochs:
+            score_N = self.score_N.cpu()
+            below_N = score_N < score_N.mean() if epoch > 0 or self.native else torch.ones_like(weight_N).bool()
+            num_dropped = self._num_dropped(epoch, int(below_N.sum()))
+            if not self.native and num_dropped > MOST_DROPPED * below_N.sum():
+                below_N = self._lowest(score_N, num_dropped, epoch)
+            below = below_N.nonzero().squeeze(1)
+            if num_dropped:
+                shuffled = below[torch.randperm(len(below), generator=self.generator(epoch))]
+                weight_N[below] = len(below) / (len(below) - num_dropped)
+                weight_N[shuffled[:num_dropped]] = 0
+        index_K = weight_N.nonzero().squeeze(1)
+        return Selection(index_K, weight_N[index_K])
+
+    def _num_dropped(self, epoch: int, num_below: int) -> int:
+        """d, carrying the rounding error from epoch to epoch; natively the published share of those below the mean."""
+        if self.native:
+            return int(self.prune_ratio * num_below)
+        per_epoch = self.prune_ratio * self.num_examples * self.num_epochs / self.pruned_epochs
+        return int((epoch + 1) * per_epoch + 0.5) - int(epoch * per_epoch + 0.5)
+
+    def _lowest(self, score_N: torch.Tensor, num_dropped: int, epoch: int) -> torch.Tensor:
+        """The mask of the lowest d / 0.9 scores, ties at random: a raised threshold."""
+        shuffled = torch.randperm(len(score_N), generator=self.generator(epoch))
+        num_below = min(len(score_N), -int(-num_dropped / MOST_DROPPED // 1))
+        lowest = shuffled[score_N[shuffled].argsort(stable=True)[:num_below]]
+        return torch.zeros(len(score_N), dtype=torch.bool).index_fill_(0, lowest, True)

@@ -1,0 +1,55 @@
+"""What the methods that score once, before training, have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from sadp_bench.pruner import BadInput, Lab, Pruner, Selection, unweighted
+from sadp_bench.sampling import ranked
+
+
+class Scored(Pruner):
+    """Keeps the K examples of the highest score for the whole run, ties broken by the seed. Weight 1.
+
+    offset: the share of N, from the top, that is dropped as too hard (label noise) before the K are taken.
+    score_epochs: how many epochs a scoring network is trained, of the run's own schedule; 0 means a tenth of the run,
+    at least 1 (the papers of EL2N and GraNd: 20 of 200).
+    score_runs: scoring networks, each with its own initial weights and order (the papers: 10; here 1, as each is charged).
+    """
+
+    def __init__(
+        self, prune_ratio: float, *, offset: float = 0.0, score_epochs: int = 0, score_runs: int = 1
+    ) -> None:
+        super().__init__(prune_ratio)
+        if not 0 <= offset <= prune_ratio:
+            raise BadInput(f"offset is between 0 and the ratio ({prune_ratio:g}), not {offset:g}: it drops the hardest")
+        if score_epochs < 0 or score_runs < 1:
+            raise BadInput(f"score_epochs is at least 0 and score_runs at least 1, not {score_epochs} and {score_runs}")
+        self.offset = offset
+        self.score_epochs = score_epochs
+        self.score_runs = score_runs
+        self.score_N = torch.empty(0)
+        self.ranked_N = torch.empty(0, dtype=torch.int64)
+
+    @abstractmethod
+    def score(self, lab: Lab) -> Tensor:
+        """[N], on the CPU; the higher, the more worth keeping."""
+
+    def epochs_of(self, num_epochs: int) -> int:
+        return self.score_epochs or max(1, num_epochs // 10)
+
+    def prepare(self, lab: Lab) -> None:
+        super().prepare(lab)
+        self.score_N = self.score(lab)
+        self.ranked_N = ranked(self.score_N, self.generator())
+
+    def select(self, epoch: int) -> Selection:
+        num_kept = self.num_kept(epoch)
+        first = min(int(self.offset * self.num_examples), self.num_examples - num_kept)
+        return unweighted(self.ranked_N[first : first + num_kept])
+
+    def scoring_epochs(self, num_epochs: int) -> float:
+        return self.score_runs * self.epochs_of(num_epochs)

@@ -1,0 +1,24 @@
+"""sadp-bench: data-pruning methods for training spiking neural networks, measured honestly.
+
+The names below are public and stable. They load on first use, so that importing the package does not import torch.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "SADP": "sadp_bench.pruners.sadp",
+    "Pruner": "sadp_bench.pruner",
+    "Selection": "sadp_bench.pruner",
+    "Observation": "sadp_bench.pruner",
+    "BadInput": "sadp_bench.errors",
+}
+__all__ = ["BadInput", "Observation", "Pruner", "SADP", "Selection", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'sadp_bench' has no attribute '{name}'")

@@ -1,0 +1,8 @@
+"""Spiking backbones: name -> class."""
+
+BACKBONES = {
+    "cnn": "sadp_bench.backbones.plain:CNN",
+    "vgg11": "sadp_bench.backbones.plain:VGG11",
+    "resnet18": "sadp_bench.backbones.resnet:ResNet18",
+    "sew-resnet18": "sadp_bench.backbones.resnet:SEWResNet18",
+}

@@ -1,0 +1,83 @@
+"""Backbones without shortcuts: blocks of convolution, norm, pool and neuron."""
+
+from __future__ import annotations
+
+from spikingjelly.activation_based import layer
+from torch import nn
+
+from sadp_bench.backbones.spiking import LIF, Backbone, NeuronSettings, check_width, conv, halves, norm_layer
+
+
+class _Plain(Backbone):
+    """A chain of blocks: (channels as a multiple of the width, pooled or not).
+
+    A block pools before its neuron, not after it: so every convolution's input is spikes (0 or 1), and the neuron has
+    a quarter of the work.
+    """
+
+    def __init__(
+        self,
+        blocks: list[tuple[int, bool]],
+        input_shape: tuple[int, int, int],
+        num_classes: int,
+        timesteps: int,
+        neuron: NeuronSettings,
+        width: int,
+        norm: str,
+    ) -> None:
+        check_width(width)
+        channels, *sides = input_shape
+        parts: list[list[nn.Module]] = []
+        for multiple, pooled in blocks:
+            mode = "m" if parts else "s"
+            outputs = width * multiple
+            part = [conv(channels, outputs, norm=norm, step_mode=mode), norm_layer(norm, outputs, mode)]
+            if pooled and halves(min(sides)):
+                part.append(layer.AvgPool2d(2, step_mode=mode))
+                sides = [side // 2 for side in sides]
+            parts.append(part)
+            channels = outputs
+        stem, *rest = parts
+        body = [LIF(neuron), *(module for part in rest for module in (*part, LIF(neuron)))]
+        features = channels * sides[0] * sides[1]
+        super().__init__(timesteps, nn.Sequential(*stem), nn.Sequential(*body), features, num_classes)
+
+
+class CNN(_Plain):
+    """Three convolution blocks of width, 2 width and 4 width channels, each pooled; the default on a CPU.
+
+    Source: the small CIFAR network of many SNN papers; ours in its details.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int],
+        num_classes: int,
+        timesteps: int,
+        neuron: NeuronSettings,
+        *,
+        width: int = 32,
+        norm: str = "batch",
+    ) -> None:
+        blocks = [(1, True), (2, True), (4, True)]
+        super().__init__(blocks, input_shape, num_classes, timesteps, neuron, width, norm)
+
+
+class VGG11(_Plain):
+    """VGG-11: eight convolutions, five pools, one readout; spiking.
+
+    Source: Simonyan & Zisserman, ICLR 2015 (configuration A), with one linear readout as in SNN papers.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int],
+        num_classes: int,
+        timesteps: int,
+        neuron: NeuronSettings,
+        *,
+        width: int = 64,
+        norm: str = "batch",
+    ) -> None:
+        blocks = [(1, True), (2, True), (4, False), (4, True), (8, False), (8, True), (8, False), (8, True)]
+        super().__init__(blocks, input_shape, num_classes, timesteps, neuron, width, norm)

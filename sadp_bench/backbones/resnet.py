@@ -1,0 +1,137 @@
+"""Spiking residual networks with the CIFAR stem: 3x3, stride 1, no pool."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from spikingjelly.activation_based import layer
+from torch import Tensor, nn
+
+from sadp_bench.backbones.spiking import LIF, Backbone, NeuronSettings, check_width, conv, halves, norm_layer
+
+Block = Callable[[int, int, int, NeuronSettings, str, bool], nn.Module]
+
+
+class PreActivationBlock(nn.Module):
+    """shortcut(x) + conv(LIF(norm(conv(LIF(norm(x)))))), where a shortcut that changes shape starts after the first LIF.
+
+    Source: He et al., ECCV 2016, as in SLTT's spiking ResNet-18 (Meng et al., ICCV 2023). The first block of a
+    network has no norm of its own: the stem's serves (computed once for a static image).
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, stride: int, neuron: NeuronSettings, norm: str, first: bool
+    ) -> None:
+        super().__init__()
+        self.activate = nn.Sequential(nn.Identity() if first else norm_layer(norm, inputs), LIF(neuron))
+        self.residual = nn.Sequential(
+            conv(inputs, outputs, stride=stride, norm=norm),
+            norm_layer(norm, outputs),
+            LIF(neuron),
+            conv(outputs, outputs, norm=norm),
+        )
+        reshapes = stride != 1 or inputs != outputs
+        self.shortcut = conv(inputs, outputs, 1, stride, norm=norm) if reshapes else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        spikes = self.activate(x)
+        return self.residual(spikes) + (x if self.shortcut is None else self.shortcut(spikes))
+
+
+class SEWBlock(nn.Module):
+    """x + LIF(norm(conv(LIF(norm(conv(x)))))): spikes are added element by element, so sums reach 2 and more.
+
+    Source: Fang et al., NeurIPS 2021 (spike-element-wise ResNet, g = ADD).
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, stride: int, neuron: NeuronSettings, norm: str, first: bool
+    ) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            conv(inputs, outputs, stride=stride, norm=norm),
+            norm_layer(norm, outputs),
+            LIF(neuron),
+            conv(outputs, outputs, norm=norm),
+            norm_layer(norm, outputs),
+            LIF(neuron),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(
+                conv(inputs, outputs, 1, stride, norm=norm), norm_layer(norm, outputs), LIF(neuron)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.residual(x) + self.shortcut(x)
+
+
+def _stages(block: Block, width: int, side: int, neuron: NeuronSettings, norm: str) -> list[nn.Module]:
+    """Four stages of two blocks of width, 2, 4 and 8 width channels; a stride that would leave under 2 pixels is 1."""
+    made: list[nn.Module] = []
+    inputs = width
+    for stage in range(4):
+        outputs = width * 2**stage
+        stride = 2 if stage > 0 and halves(side) else 1
+        side = side // stride
+        made += [
+            block(inputs, outputs, stride, neuron, norm, not made),
+            block(outputs, outputs, 1, neuron, norm, False),
+        ]
+        inputs = outputs
+    return made
+
+
+class ResNet18(Backbone):
+    """Pre-activation spiking ResNet-18 with the CIFAR stem.
+
+    Source: Meng et al., ICCV 2023 (SLTT), after He et al., ECCV 2016.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int],
+        num_classes: int,
+        timesteps: int,
+        neuron: NeuronSettings,
+        *,
+        width: int = 64,
+        norm: str = "batch",
+    ) -> None:
+        check_width(width)
+        channels, height, breadth = input_shape
+        stem = nn.Sequential(conv(channels, width, norm=norm, step_mode="s"), norm_layer(norm, width, "s"))
+        body = nn.Sequential(
+            *_stages(PreActivationBlock, width, min(height, breadth), neuron, norm),
+            norm_layer(norm, 8 * width),
+            LIF(neuron),
+            layer.AdaptiveAvgPool2d(1, step_mode="m"),
+        )
+        super().__init__(timesteps, stem, body, 8 * width, num_classes)
+
+
+class SEWResNet18(Backbone):
+    """Spike-element-wise ResNet-18 (shortcuts add spikes) with the CIFAR stem.
+
+    Source: Fang et al., NeurIPS 2021.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int],
+        num_classes: int,
+        timesteps: int,
+        neuron: NeuronSettings,
+        *,
+        width: int = 64,
+        norm: str = "batch",
+    ) -> None:
+        check_width(width)
+        channels, height, breadth = input_shape
+        stem = nn.Sequential(conv(channels, width, norm=norm, step_mode="s"), norm_layer(norm, width, "s"))
+        body = nn.Sequential(
+            LIF(neuron),
+            *_stages(SEWBlock, width, min(height, breadth), neuron, norm),
+            layer.AdaptiveAvgPool2d(1, step_mode="m"),
+        )
+        super().__init__(timesteps, stem, body, 8 * width, num_classes)

@@ -1,0 +1,138 @@
+"""The parts that every backbone is made of: neuron settings, the neuron, norm, convolution, the frame.
+
+Everything is time first, [T, B, C, H, W], on SpikingJelly's multi-step layers, channels last in memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from spikingjelly.activation_based import functional, layer, neuron, surrogate
+from torch import Tensor, nn
+
+from sadp_bench.errors import BadInput
+
+SURROGATES = {
+    "atan": lambda: surrogate.ATan(alpha=2.0),
+    "sigmoid": lambda: surrogate.Sigmoid(alpha=4.0),
+    "triangle": lambda: surrogate.PiecewiseQuadratic(alpha=1.0),  # max(0, 1 - |v - threshold|)
+}
+RESETS = {"hard": 0.0, "soft": None}
+NORMS = ("batch", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class NeuronSettings:
+    """The leaky integrate-and-fire neuron of all spiking layers; part of a run's spec.
+
+    tau: membrane time constant in steps, > 1. decay_input: whether the input is divided by tau.
+    reset: "hard" (to 0) or "soft" (minus the threshold). surrogate: the spike's derivative, "atan", "sigmoid" or
+    "triangle". The defaults are the literature's (Fang et al., ICCV 2021), not SpikingJelly's.
+    """
+
+    tau: float = 2.0
+    threshold: float = 1.0
+    decay_input: bool = True
+    reset: str = "hard"
+    detach_reset: bool = True
+    surrogate: str = "atan"
+
+    def __post_init__(self) -> None:
+        if not 1 < self.tau < float("inf"):
+            raise BadInput(f"backbone.tau is above 1, not {self.tau:g}")
+        if not 0 < self.threshold < float("inf"):
+            raise BadInput(f"backbone.threshold is above 0, not {self.threshold:g}")
+        for name, allowed in (("reset", RESETS), ("surrogate", SURROGATES)):
+            if getattr(self, name) not in allowed:
+                raise BadInput(f"backbone.{name} is one of {', '.join(allowed)}, not '{getattr(self, name)}'")
+
+
+class LIF(neuron.LIFNode):
+    """SpikingJelly's multi-step LIF neuron on [T, B, C, H, W] or [T, B, D], without state between batches.
+
+    It differs in two ways that do not change its equations: the membrane is float32 also where the input is
+    bfloat16 (SpikingJelly would take the input's type), and images are handed over channels last as they lie in
+    memory, so nothing is copied.
+    """
+
+    def __init__(self, settings: NeuronSettings) -> None:
+        super().__init__(
+            tau=float(settings.tau),
+            decay_input=settings.decay_input,
+            v_threshold=settings.threshold,
+            v_reset=RESETS[settings.reset],
+            surrogate_function=SURROGATES[settings.surrogate](),
+            detach_reset=settings.detach_reset,
+            step_mode="m",
+        )
+
+    def multi_step_forward(self, x_seq: Tensor) -> Tensor:  # type: ignore[override]
+        images = x_seq.dim() == 5
+        x_seq = x_seq.movedim(2, -1) if images else x_seq
+        start = torch.zeros(
+            x_seq.shape[1:], device=x_seq.device, dtype=torch.promote_types(x_seq.dtype, torch.float32)
+        )
+        spikes, _, _ = functional.lif_multi_step(
+            x_seq,
+            start,
+            self.tau,
+            self.decay_input,
+            self.v_threshold,
+            self.v_reset,
+            self.surrogate_function,
+            self.detach_reset,
+        )
+        return spikes.movedim(-1, 2) if images else spikes
+
+
+def conv(inputs: int, outputs: int, size: int = 3, stride: int = 1, *, norm: str, step_mode: str = "m") -> nn.Module:
+    """A padded convolution that keeps the image's side (divided by the stride); its bias is the norm's where there is one."""
+    made = layer.Conv2d(
+        inputs, outputs, size, stride=stride, padding=size // 2, bias=norm == "none", step_mode=step_mode
+    )
+    nn.init.kaiming_normal_(made.weight, mode="fan_out" if norm == "batch" else "fan_in", nonlinearity="relu")
+    if made.bias is not None:
+        nn.init.zeros_(made.bias)
+    return made
+
+
+def norm_layer(norm: str, channels: int, step_mode: str = "m") -> nn.Module:
+    """Batch norm over batch, time and positions ("batch"), or nothing ("none")."""
+    if norm not in NORMS:
+        raise BadInput(f"backbone.norm is one of {', '.join(NORMS)}, not '{norm}'")
+    return layer.BatchNorm2d(channels, step_mode=step_mode) if norm == "batch" else nn.Identity()
+
+
+def halves(side: int) -> bool:
+    """Whether a pool or stride of 2 is applied: not where it would leave less than 2 pixels."""
+    return side // 2 >= 2
+
+
+class Backbone(nn.Module):
+    """A spiking network for images of `input_shape` (C, H, W) or event frames of that shape.
+
+    A subclass builds `stem` (on [B, C, H, W]: a static image's first convolution and norm are the same at every step,
+    so they are computed once), `body` (on [T, B, C, H, W]) and the readout from `width`, its base number of channels.
+    """
+
+    def __init__(self, timesteps: int, stem: nn.Module, body: nn.Module, features: int, num_classes: int) -> None:
+        super().__init__()
+        self.timesteps = timesteps
+        self.stem = stem
+        self.body = body
+        self.readout = layer.Linear(features, num_classes, step_mode="m")
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[B, C, H, W] (static) or [T, B, C, H, W] (events) -> logits_TBC."""
+        if input.dim() == 4:
+            x = self.stem(input)
+            x = x.unsqueeze(0).expand(self.timesteps, *x.shape)
+        else:
+            x = self.stem(input.flatten(0, 1)).unflatten(0, input.shape[:2])
+        return self.readout(self.body(x).flatten(2))
+
+
+def check_width(width: int) -> None:
+    if width < 1:
+        raise BadInput(f"backbone.width is at least 1 channel, not {width}")

@@ -1,0 +1,250 @@
+"""The command line. It parses, calls, prints and turns bad input into one line; torch is imported by the commands
+that need it only."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sadp_bench import __version__
+from sadp_bench.errors import BadInput
+
+app = typer.Typer(
+    name="sadp-bench",
+    help="Benchmark of data-pruning methods for training spiking neural networks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Option = typer.Option
+Dataset = Annotated[str | None, Option(help="Data set: a name or package.module:Class.", show_default="digits")]
+Backbone = Annotated[str | None, Option(help="Spiking network: a name or package.module:Class.", show_default="cnn")]
+Epochs = Annotated[int | None, Option(help="Epochs of full-data training.", show_default="the data set's")]
+BatchSize = Annotated[int | None, Option(help="Examples a batch.", show_default="the data set's")]
+Timesteps = Annotated[int | None, Option(help="Time steps T.", show_default="the data set's")]
+Optimizer = Annotated[str | None, Option(help="sgd or adamw.", show_default="sgd")]
+LearningRate = Annotated[float | None, Option(help="At the start of the schedule.", show_default="the data set's")]
+Schedule = Annotated[str | None, Option(help="cosine or constant.", show_default="cosine")]
+WeightDecay = Annotated[float | None, Option(help="Of all parameters.", show_default="5e-4")]
+Augment = Annotated[str | None, Option(help="none, crop or crop-flip.", show_default="the data set's")]
+Loss = Annotated[str | None, Option(help="Of the logits' mean over time, or of each step: mean or step.", show_default="mean")]
+Precision = Annotated[str | None, Option(help="auto, fp32, bf16 or fp64.", show_default="auto")]
+Threads = Annotated[int | None, Option(help="CPU threads.", show_default="all cores")]
+Device = Annotated[str | None, Option(help="auto, cpu, cuda or cuda:N.", show_default="auto")]
+Seed = Annotated[int | None, Option(help="Of weights, order, augmentation and draws.", show_default="0")]
+TrainExamples = Annotated[int | None, Option(help="Train on a fixed, class-balanced part.", show_default="all")]
+Set = Annotated[list[str] | None, Option(help="KEY=VALUE of the method, or backbone.KEY=VALUE; repeatable.")]
+Data = Annotated[Path | None, Option(help="Folder of the data sets.", show_default="$SADP_BENCH_DATA, or a cache")]
+AsJson = Annotated[bool, Option("--json", help="One JSON object on stdout, nothing else there.")]
+Quiet = Annotated[bool, Option(help="No progress.")]
+
+
+@app.callback(invoke_without_command=True)
+def top(version: Annotated[bool, Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(f"sadp-bench {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    method: Annotated[str, Option(help="Pruning method: a name (`sadp-bench list methods`) or package.module:Class.")],
+    ratio: Annotated[float, Option(help="Pruning ratio in [0, 1): the share of example visits to save.")],
+    dataset: Dataset = None,
+    backbone: Backbone = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    timesteps: Timesteps = None,
+    optimizer: Optimizer = None,
+    learning_rate: LearningRate = None,
+    schedule: Schedule = None,
+    weight_decay: WeightDecay = None,
+    augment: Augment = None,
+    loss: Loss = None,
+    precision: Precision = None,
+    threads: Threads = None,
+    device: Device = None,
+    seed: Seed = None,
+    train_examples: TrainExamples = None,
+    protocol: Annotated[str | None, Option(help="Equal epochs, or equal updates.", show_default="epochs")] = None,
+    evaluate_on: Annotated[str | None, Option(help="test or validation.", show_default="test")] = None,
+    evaluate_every: Annotated[int | None, Option(help="Epochs.", show_default="a tenth of the run")] = None,
+    set: Set = None,
+    out: Annotated[Path, Option(help="Folder of the records.")] = Path("runs"),
+    data: Data = None,
+    no_reference: Annotated[bool, Option("--no-reference", help="Train no full-data reference.")] = False,
+    again: Annotated[bool, Option("--again", help="Train also what has a record.")] = False,
+    save_model: Annotated[bool, Option("--save-model", help="Keep the weights beside the record.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train one method, and the paired full-data reference before it; measure what was saved and what it cost."""
+    asked = {name: value for name, value in locals().items() if name in SPEC_OPTIONS}
+    from sadp_bench import experiment, terminal
+    from sadp_bench.store import Store
+
+    spec, material = experiment.resolve({**asked, "set": _table(set)}, data)
+    progress = terminal.reporter(quiet)
+    outcome = experiment.run(
+        spec, material, Store(out), progress, reference=not no_reference, again=again, save_model=save_model
+    )
+    if as_json:
+        print(json.dumps(terminal.as_json(outcome)))
+    else:
+        terminal.show(terminal.panel(outcome))
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path] | None, typer.Argument(help="Folders of records.", show_default="runs")] = None,
+    format: Annotated[str, Option(help="text, markdown, csv or json.")] = "text",
+    to: Annotated[Path | None, Option(help="Write to a file instead.")] = None,
+    plots: Annotated[Path | None, Option(help="Draw the plots into this folder.")] = None,
+) -> None:
+    """The table of all runs: accuracy, and speed-up against its ceiling, by method and ratio."""
+    from sadp_bench.report import render
+    from sadp_bench.store import atomic, read_all
+
+    found = read_all(folders or [Path("runs")])
+    for problem in found.problems:
+        print(f"sadp-bench: skipped {problem}", file=sys.stderr)
+    records = [record for _, record in found.records]
+    if to is not None:
+        text = render(records, found.problems, format, width=120)
+        with atomic(to) as file:
+            file.write(text.encode())
+    else:
+        from rich.console import Console
+
+        console = Console()
+        sys.stdout.write(
+            render(records, found.problems, format, width=console.width, styled=console.is_terminal)
+        )
+    if plots is not None:
+        from sadp_bench.report.plots import draw
+
+        for path in draw(records, plots):
+            print(f"drew {path}", file=sys.stderr)
+
+
+@app.command()
+def speed(
+    methods: Annotated[str, Option(help="Methods, separated by commas.")] = "random,sadp",
+    ratios: Annotated[str, Option(help="Pruning ratios, separated by commas.")] = "0.3,0.5,0.7",
+    rounds: Annotated[int, Option(help="Timed epochs of each arm, after one untimed.")] = 5,
+    dataset: Dataset = None,
+    backbone: Backbone = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    timesteps: Timesteps = None,
+    optimizer: Optimizer = None,
+    learning_rate: LearningRate = None,
+    schedule: Schedule = None,
+    weight_decay: WeightDecay = None,
+    augment: Augment = None,
+    loss: Loss = None,
+    precision: Precision = None,
+    threads: Threads = None,
+    device: Device = None,
+    seed: Seed = None,
+    train_examples: TrainExamples = None,
+    set: Set = None,
+    data: Data = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure training speed-ups on a noisy machine: epochs of all arms interleaved, full data against itself as the
+    noise floor. The scoring before training is not part of it."""
+    asked = {name: value for name, value in locals().items() if name in SPEC_OPTIONS}
+    from sadp_bench import speed, terminal
+
+    wanted = [_number(ratio) for ratio in ratios.split(",")]
+    names = [name.strip() for name in methods.split(",")]
+    result = speed.measure({**asked, "set": _table(set)}, names, wanted, rounds, data, terminal.reporter(quiet))
+    if as_json:
+        print(json.dumps(result))
+    else:
+        terminal.show(terminal.speed_table(result))
+
+
+@app.command(name="list")
+def list_(
+    kind: Annotated[str, typer.Argument(help="methods, backbones or datasets.")],
+    as_json: AsJson = False,
+) -> None:
+    """What is registered, one line each, with its source."""
+    from sadp_bench import registry
+
+    kinds = {"methods": "method", "backbones": "backbone", "datasets": "dataset"}
+    if kind not in kinds:
+        raise BadInput(f"list what? '{kind}' is unknown{registry.nearest(kind, kinds)}")
+    entries = registry.entries(kinds[kind])
+    if as_json:
+        print(json.dumps([{"name": e.name, "path": e.path, "summary": e.summary, "source": e.source} for e in entries]))
+    else:
+        for entry in entries:
+            print(f"{entry.name:<14}{entry.summary}\n{'':<14}{entry.source}")
+
+
+@app.command()
+def doctor(data: Data = None, as_json: AsJson = False) -> None:
+    """Versions, device, kernels, data sets on disk, and whether `baselines` is ours."""
+    from sadp_bench import doctor
+
+    found = doctor.examine(data)
+    if as_json:
+        print(json.dumps(found))
+        return
+    print(doctor.text(found))
+
+
+SPEC_OPTIONS = frozenset(
+    "method ratio dataset backbone epochs batch_size timesteps optimizer learning_rate schedule weight_decay augment loss "
+    "precision threads device seed train_examples protocol evaluate_on evaluate_every".split()
+)
+
+
+def _table(pairs: list[str] | None) -> dict[str, str]:
+    table = {}
+    for pair in pairs or []:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise BadInput(f"--set takes KEY=VALUE, not '{pair}'")
+        table[key.strip()] = value.strip()
+    return table
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise BadInput(f"--ratios takes numbers separated by commas, not '{text}'") from None
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """The console script. Exit code 2 and one line for bad input, 130 for Ctrl-C."""
+    # The command line library's own complaints (an unknown option, say) have this ancestor; it has no public name.
+    usage_error: Any = typer.BadParameter.__mro__[2]
+    try:
+        code = typer.main.get_command(app)(arguments, standalone_mode=False)
+    except BadInput as error:
+        _fail(str(error))
+    except usage_error as error:
+        _fail(f"{error.format_message()} (see sadp-bench --help)")
+    except (KeyboardInterrupt, typer.Abort):
+        print("sadp-bench: interrupted; nothing of the unfinished run was recorded", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str) -> None:
+    print("sadp-bench: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,185 @@
+"""What a data set is, where its files lie, and how they are downloaded and read.
+
+Whatever is wrong with a file or a folder is a `BadInput` of one line that names it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+import tarfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from http.client import HTTPException
+from pathlib import Path
+from queue import Empty, Queue
+from tempfile import TemporaryDirectory
+from threading import Thread
+from typing import Any, ClassVar
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sadp_bench.errors import BadInput
+from sadp_bench.examples import Examples
+
+PATIENCE_SECONDS = 9  # for an answer, and for each next piece of a download
+WAY_OUT = "put it there, name its folder with --data, or take --dataset digits, which needs no download"
+
+
+class Dataset(ABC):
+    """Labelled training and test examples in memory, and the settings that suit a run on them.
+
+    An input is (stored value / scale - mean) / std, channel by channel: `scale` is 255 for images of bytes and 1
+    for counts of events, which with mean 0 and std 1 are used as they are.
+    A subclass's docstring opens with one line that tells what it is and how large, and has one line `Source: ...`.
+    """
+
+    events: ClassVar[bool] = False  # frames of events [N, T, C, H, W] instead of static images [N, C, H, W]
+    augment: ClassVar[str] = "none"  # one of examples.AUGMENTATIONS
+    epochs: ClassVar[int] = 20
+    batch_size: ClassVar[int] = 128
+    timesteps: ClassVar[int] = 4
+    learning_rate: ClassVar[float] = 0.1
+    scale: ClassVar[float] = 255.0
+    mean: ClassVar[tuple[float, ...]]
+    std: ClassVar[tuple[float, ...]]
+    class_names: ClassVar[tuple[str, ...]]
+
+    train: Examples
+    test: Examples
+
+    @abstractmethod
+    def __init__(self, root: Path, timesteps: int) -> None:
+        """Load `train` and `test` from the folder `root`, downloading what is absent.
+
+        timesteps: the number of frames that a recording of events is cut into; static images ignore it.
+        Raises BadInput where files are absent and cannot be downloaded, or are broken.
+        """
+
+    @classmethod
+    @abstractmethod
+    def locate(cls, root: Path) -> Path | None:
+        """Where the files lie in `root`, or None where one is absent. Nothing is opened or downloaded."""
+
+
+def data_root(given: Path | None) -> Path:
+    """The folder of all data sets: the given one, else $SADP_BENCH_DATA, else `sadp-bench/data` in the user's cache.
+
+    The folder need not exist yet. Raises BadInput where it is a file or may not be read.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "sadp-bench" / "data"
+    root = Path(given or os.environ.get("SADP_BENCH_DATA") or cache).expanduser()
+    if os.path.exists(root) and not os.path.isdir(root):
+        raise BadInput(f"the data folder {root} is not a folder; give one with --data")
+    if os.path.exists(root) and not os.access(root, os.R_OK | os.X_OK):
+        raise BadInput(f"the data folder {root} may not be read by this user; give another one with --data")
+    return root
+
+
+def first_missing(files: Iterable[Path]) -> Path | None:
+    """The first of the files that is not there, or None."""
+    return next((file for file in files if not os.path.exists(file)), None)
+
+
+def read_bytes(file: Path) -> NDArray[np.uint8]:
+    """The whole content of a file, writable."""
+    try:
+        return np.fromfile(file, dtype=np.uint8)
+    except OSError as error:
+        raise BadInput(f"cannot read {file}: {cause(error)}") from error
+
+
+def check_size(file: Path, num_bytes: int, num_wanted: int) -> None:
+    """Refuse a content that is shorter or longer than its format says."""
+    if num_bytes != num_wanted:
+        raise BadInput(f"{file} is broken: {num_bytes:,} bytes instead of {num_wanted:,}; delete it to get it anew")
+
+
+def check_labels(file: Path, label_N: NDArray[Any], num_classes: int) -> None:
+    """Refuse a label beyond the classes."""
+    if label_N.max(initial=0) >= num_classes:
+        wrong = int(label_N.max())
+        raise BadInput(f"{file} is broken: label {wrong} is not 0 to {num_classes - 1}; delete it to get it anew")
+
+
+def download(url: str, md5: str, wanted: Path) -> None:
+    """Download `url` and put it at `wanted`, whole and with that MD5 sum, or raise BadInput and leave nothing."""
+    with _downloaded(url, md5, wanted, wanted.parent) as file:
+        os.replace(file, wanted)
+
+
+def download_archive(url: str, md5: str, wanted: Path, root: Path) -> None:
+    """The same for a tar archive, whose files are put below `root`; `wanted` is the one that was missed."""
+    with _downloaded(url, md5, wanted, root) as archive:
+        unpacked = archive.parent / "unpacked"
+        with tarfile.open(archive) as tar:
+            tar.extractall(unpacked, filter="data")
+        for file in sorted(path for path in unpacked.rglob("*") if path.is_file()):
+            target = root / file.relative_to(unpacked)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, target)
+
+
+@contextmanager
+def _downloaded(url: str, md5: str, wanted: Path, folder: Path) -> Iterator[Path]:
+    """The checked download, in a passing folder of its own within `folder`, so that moving it is a rename."""
+    print(f"downloading {url} into {folder}", file=sys.stderr, flush=True)
+    try:
+        with _opened(url) as response:
+            folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(dir=folder, prefix=".download-") as beside:
+                file = Path(beside) / "content"
+                with file.open("wb") as sink:
+                    shutil.copyfileobj(response, sink)
+                _check_md5(file, md5)
+                yield file
+    except (OSError, HTTPException, tarfile.TarError) as error:
+        raise BadInput(f"{wanted} is not there, and {url} cannot be had ({cause(error)}); {WAY_OUT}") from error
+
+
+def _opened(url: str) -> Any:
+    """The response to `url`, over https alone; OSError where none comes in time.
+
+    A name lookup has no timeout of its own and several addresses would each get one, hence the thread.
+    """
+    answers: Queue[Any] = Queue()
+
+    def ask() -> None:
+        try:
+            answers.put(urlopen(url, timeout=PATIENCE_SECONDS))
+        except Exception as error:
+            answers.put(error)
+
+    if not url.startswith("https://"):
+        raise OSError("not https")
+    Thread(target=ask, daemon=True).start()
+    try:
+        answer = answers.get(timeout=PATIENCE_SECONDS)
+    except Empty:
+        raise TimeoutError(f"no answer in {PATIENCE_SECONDS} s") from None
+    if isinstance(answer, Exception):
+        raise answer
+    if not answer.geturl().startswith("https://"):
+        answer.close()
+        raise OSError("redirected away from https")
+    return answer
+
+
+def _check_md5(file: Path, md5: str) -> None:
+    with file.open("rb") as source:
+        found = hashlib.file_digest(source, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if found != md5:
+        raise OSError(f"its MD5 sum is {found} instead of {md5}: cut short or changed")
+
+
+def cause(error: BaseException) -> str:
+    """An error's reason in one line."""
+    reason = error.reason if isinstance(error, URLError) else error
+    text = reason.strerror if isinstance(reason, OSError) and reason.strerror else str(reason)
+    return " ".join(text.split()) or type(reason).__name__

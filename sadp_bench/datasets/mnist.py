@@ -1,0 +1,123 @@
+"""MNIST and Fashion-MNIST, read by torchvision from the publishers' files."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import struct
+import zlib
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import ClassVar
+
+import numpy as np
+import torchvision
+
+from sadp_bench.datasets.base import Dataset, cause, check_labels, check_size, download, read_bytes
+from sadp_bench.errors import BadInput
+from sadp_bench.examples import Examples
+
+HEADERS = {  # big-endian: the kind of file, then the shape of what follows
+    "train-images-idx3-ubyte": (2051, 60_000, 28, 28),
+    "train-labels-idx1-ubyte": (2049, 60_000),
+    "t10k-images-idx3-ubyte": (2051, 10_000, 28, 28),
+    "t10k-labels-idx1-ubyte": (2049, 10_000),
+}
+
+
+class _IDX(Dataset):
+    """Four files, each packed (.gz) or not, in `root/<name of torchvision's class>/raw`."""
+
+    reader: ClassVar[type[torchvision.datasets.MNIST]]
+    mirror: ClassVar[str]
+
+    def __init__(self, root: Path, timesteps: int) -> None:
+        folder = self._folder(root)
+        self._complete(folder)
+        try:
+            with TemporaryDirectory(prefix="sadp-bench-") as passing_root:
+                self._unpack(folder, Path(passing_root))
+                self.train = self._read(Path(passing_root), train=True)
+                self.test = self._read(Path(passing_root), train=False)
+        except OSError as error:
+            raise BadInput(f"cannot unpack {folder} into a temporary folder: {cause(error)}; set TMPDIR") from error
+
+    @classmethod
+    def locate(cls, root: Path) -> Path | None:
+        folder = cls._folder(root)
+        return folder if all(_find(folder, name) for name in HEADERS) else None
+
+    @classmethod
+    def _folder(cls, root: Path) -> Path:
+        return root / cls.reader.__name__ / "raw"
+
+    def _complete(self, folder: Path) -> None:
+        """Download each file that is there neither packed nor unpacked, with torchvision's checksums."""
+        for packed_name, md5 in self.reader.resources:
+            if _find(folder, packed_name.removesuffix(".gz")) is None:
+                download(self.mirror + packed_name, md5, folder / packed_name)
+
+    def _unpack(self, folder: Path, passing_root: Path) -> None:
+        """Check the files and unpack them elsewhere, as torchvision wants them: the data folder may be read-only."""
+        target = self._folder(passing_root)
+        target.mkdir(parents=True)
+        for name, header in HEADERS.items():
+            file = _find(folder, name) or folder / name
+            (target / name).write_bytes(_content(file, header, len(self.class_names)))
+
+    def _read(self, root: Path, train: bool) -> Examples:
+        images = self.reader(root, train=train)
+        return Examples(images.data.unsqueeze(1), images.targets)
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    """A file, unpacked or else packed, or None where it is absent."""
+    return next((file for file in (folder / name, folder / f"{name}.gz") if os.path.exists(file)), None)
+
+
+def _content(file: Path, header: tuple[int, ...], num_classes: int) -> bytes:
+    """A file's unpacked content, which has this header, the size that it tells, and labels of the classes only."""
+    content = read_bytes(file).tobytes()
+    if file.suffix == ".gz":
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise BadInput(f"{file} is broken: {error}; delete it to get it anew") from error
+    _, *shape = header
+    start = struct.pack(f">{len(header)}I", *header)
+    if content[: len(start)] != start:
+        raise BadInput(f"{file} is broken: its header is not that of {shape} bytes; delete it to get it anew")
+    check_size(file, len(content), len(start) + int(np.prod(shape)))
+    if len(shape) == 1:
+        check_labels(file, np.frombuffer(content, np.uint8, offset=len(start)), num_classes)
+    return content
+
+
+class FashionMNIST(_IDX):
+    """70,000 pictures of clothes, 28x28 grey: 60,000 to train, 10,000 to test, 10 classes; a download of 31 MB.
+
+    Source: H. Xiao, K. Rasul and R. Vollgraf, 2017: Fashion-MNIST, arXiv 1708.07747, https://github.com/zalandoresearch/fashion-mnist
+    """
+
+    reader = torchvision.datasets.FashionMNIST
+    mirror = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
+    augment = "crop-flip"
+    mean = (0.2860,)
+    std = (0.3530,)
+    class_names = tuple(torchvision.datasets.FashionMNIST.classes)
+
+
+class MNIST(_IDX):
+    """70,000 handwritten digits, 28x28 grey: 60,000 to train, 10,000 to test, 10 classes; a download of 12 MB.
+
+    Source: Y. LeCun, L. Bottou, Y. Bengio and P. Haffner, 1998, http://yann.lecun.com/exdb/mnist/
+    The paper is Gradient-Based Learning Applied to Document Recognition. The download is from torchvision's mirror,
+    as the publisher's page has no https.
+    """
+
+    reader = torchvision.datasets.MNIST
+    mirror = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+    augment = "crop"
+    mean = (0.1307,)
+    std = (0.3081,)
+    class_names = tuple("0123456789")

@@ -1,0 +1,36 @@
+"""Per-example losses of an SNN's logits, and their gradient at the logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+Loss = Callable[[Tensor, Tensor], Tensor]  # (logits_TBC, label_B) -> loss_B
+
+
+def mean_loss(logits_TBC: Tensor, label_B: Tensor) -> Tensor:
+    """Cross-entropy of the logits' mean over time. [B]."""
+    return cross_entropy(logits_TBC.mean(0), label_B, reduction="none")
+
+
+def step_loss(logits_TBC: Tensor, label_B: Tensor) -> Tensor:
+    """Mean over time of each step's cross-entropy. [B].
+
+    Source: TET (Deng et al., ICLR 2022), without its regularising MSE term.
+    """
+    num_steps = len(logits_TBC)
+    loss_TB = cross_entropy(logits_TBC.flatten(0, 1), label_B.repeat(num_steps), reduction="none")
+    return loss_TB.view(num_steps, -1).mean(0)
+
+
+LOSSES: dict[str, Loss] = {"mean": mean_loss, "step": step_loss}
+
+
+def logit_errors(loss: Loss, logits_TBC: Tensor, label_B: Tensor) -> Tensor:
+    """The gradient of each example's own loss at its logits, [T, B, C], for any loss."""
+    with torch.enable_grad():
+        logits_TBC = logits_TBC.detach().requires_grad_()
+        return torch.autograd.grad(loss(logits_TBC, label_B).sum(), logits_TBC)[0]

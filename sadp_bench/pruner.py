@@ -1,0 +1,160 @@
+"""The contract of a pruner: what a data-pruning method is given, and what it must answer.
+
+Shape letters: N training examples, K kept this epoch, B batch, T time steps, C classes, D readout features,
+S spiking layers.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from sadp_bench.errors import BadInput
+from sadp_bench.sampling import kept_in_epoch
+from sadp_bench.streams import stream
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Selection:
+    """One epoch's examples.
+
+    index_K: int64, distinct, in [0, N), in any order: the loop brings its own, which no pruner knows.
+    weight_K: float32 > 0; multiplies the example's loss before the batch mean. The loop never renormalises.
+    """
+
+    index_K: Tensor
+    weight_K: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Observation:
+    """What one training batch showed, after its backward pass. Detached; valid during the call only.
+
+    logits_TBC: float32 or float64. loss_B: before weighting. epoch: of the batch, from 0.
+    watched: what the pruner asked for in `watch`, float32: "features" (T, B, D), the readout's input; "logit_errors"
+    (T, B, C), the gradient of the example's own loss at its logits; "spike_counts" (S, T, B), spikes of each layer.
+    """
+
+    epoch: int
+    index_B: Tensor
+    label_B: Tensor
+    logits_TBC: Tensor
+    loss_B: Tensor
+    watched: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Lab(Protocol):
+    """What a pruner may use before training; everything done here is charged to `prepare`."""
+
+    num_examples: int
+    num_classes: int
+    num_epochs: int
+    seed: int
+    device: torch.device
+    label_N: Tensor
+
+    def fresh_model(self, seed: int) -> nn.Module:
+        """An untrained network of the run's backbone."""
+
+    def fit(self, pruner: Pruner, epochs: int, seed: int) -> nn.Module:
+        """A network trained by the run's own loop for so many epochs of its schedule of `num_epochs`."""
+
+    def survey(self, model: nn.Module, watch: frozenset[str] = frozenset()) -> Survey:
+        """One pass over the training set: evaluation mode, no augmentation, in index order."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Survey:
+    """What a pass over the training set showed, on the CPU, in index order.
+
+    logits_NC: float32, averaged over time. loss_N: float32. gradient_norm_N: exact per-example norm of the loss's
+    gradient over all parameters, where "gradient_norms" was asked for.
+    """
+
+    logits_NC: Tensor
+    label_N: Tensor
+    loss_N: Tensor
+    gradient_norm_N: Tensor | None = None
+
+
+class Pruner(ABC):
+    """A data-pruning method. `select` is all that it must have.
+
+    Settings are keyword arguments of `__init__`; data comes to `prepare`. The ratio is a budget: the share of example
+    visits saved over the whole run, realised to within 0.5 points, or `prepare` raises BadInput.
+    """
+
+    watch: ClassVar[frozenset[str]] = frozenset()  # names of Observation.watched; a run that watches nothing pays nothing
+    fixed_size: ClassVar[bool] = True  # the same share every epoch of an unshortened run; the protocol `updates` needs it
+    exempt: bool = False  # realises another ratio than it was given, and says so
+
+    def __init__(self, prune_ratio: float) -> None:
+        if not 0 <= prune_ratio < 1:
+            raise BadInput(f"prune_ratio is at least 0 and below 1 (the share of visits to save), not {prune_ratio}")
+        self.prune_ratio = prune_ratio
+        self.num_examples = 0
+        self.num_epochs = 0
+        self.seed = 0
+
+    def prepare(self, lab: Lab) -> None:
+        """Called once, before training. A method that scores first overrides it, and calls this one too."""
+        self.num_examples, self.num_epochs, self.seed = lab.num_examples, lab.num_epochs, lab.seed
+
+    @abstractmethod
+    def select(self, epoch: int) -> Selection:
+        """The examples of an epoch, from 0."""
+
+    def observe(self, seen: Observation) -> None:  # noqa: B027 (optional)
+        """Called once a batch, after its backward pass. Must not wait for the device (`.item()`, `.cpu()`)."""
+
+    def run_epochs(self, epochs: int) -> float:
+        """How many epochs the run takes when the data's own run takes so many; a pruner may shorten it."""
+        return epochs
+
+    def scoring_epochs(self, num_epochs: int) -> float:
+        """How many epochs' worth of example visits `prepare` will make: for the estimate before training."""
+        return 0
+
+    def num_kept(self, epoch: int) -> int:
+        """K of an epoch for a method that saves the same share every epoch."""
+        return kept_in_epoch(self.num_examples, self.prune_ratio, epoch)
+
+    def generator(self, epoch: int = 0) -> torch.Generator:
+        """The pruner's own stream of random numbers for an epoch."""
+        return stream(self.seed, "pruner", epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Every plain attribute and tensor, so that a simple pruner needs to do nothing for an exact resume."""
+        return {name: copy.deepcopy(value) for name, value in vars(self).items() if _is_plain(value)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(copy.deepcopy(dict(state)))
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(_is_plain(key) and _is_plain(item) for key, item in value.items())
+    return value is None or isinstance(value, bool | int | float | str | Tensor)
+
+
+def unweighted(index_K: Tensor) -> Selection:
+    """A selection in which every example's loss counts as it is."""
+    return Selection(index_K, torch.ones(len(index_K)))
+
+
+class KeepAll(Pruner):
+    """Every example, weight 1; a scoring run is a training run with a pruner that keeps all and watches."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0)
+
+    def select(self, epoch: int) -> Selection:
+        return unweighted(torch.arange(self.num_examples))

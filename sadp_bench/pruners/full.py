@@ -1,0 +1,18 @@
+"""The reference: no pruning."""
+
+from __future__ import annotations
+
+from sadp_bench.errors import BadInput
+from sadp_bench.pruner import KeepAll
+
+
+class Full(KeepAll):
+    """Every example in every epoch, weight 1: the reference that every speed-up is measured against.
+
+    Source: ordinary training.
+    """
+
+    def __init__(self, prune_ratio: float = 0.0) -> None:
+        super().__init__()
+        if prune_ratio != 0:
+            raise BadInput(f"method full keeps everything: its ratio is 0, not {prune_ratio:g}")

@@ -1,0 +1,101 @@
+"""What a finished run leaves behind: raw numbers only. What follows from them is in `metrics`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from sadp_bench.errors import BadInput
+from sadp_bench.spec import Spec
+
+SCHEMA = 1
+CHARGED_PHASES = ("prepare", "select", "train")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One finished run.
+
+    environment: versions, commit, device, threads, kernel; no host or user name (see `environment.describe`).
+    seconds: by phase; prepare, select and train are charged, evaluate is not (see `clock`).
+    num_examples: N, the training set's size. examples_seen: visits made in training. prepare_examples: visits made
+    for scoring, charged as time.
+    epochs: one row each: epoch, kept, mean_weight, train_loss, learning_rate, seconds, and test_accuracy where it was
+    evaluated (on what `spec.evaluate_on` names).
+    test_accuracy: share in [0, 1], the last epoch's; on the held-out part of the training set where
+    `spec.evaluate_on` is "validation".
+    firing_rate: by spiking layer, spikes per neuron and time step over the evaluated examples.
+    peak_memory_bytes: the device's on a GPU, the process's on a CPU (so an upper bound there; 0 where the
+    system does not tell).
+    data_sha256: of the training and evaluation inputs and labels used.
+    """
+
+    spec: Spec
+    environment: dict[str, Any]
+    seconds: dict[str, float]
+    num_examples: int
+    examples_seen: int
+    prepare_examples: int
+    epochs: list[dict[str, Any]]
+    test_accuracy: float
+    test_examples: int
+    firing_rate: list[float]
+    num_parameters: int
+    peak_memory_bytes: int
+    data_sha256: str
+    finished: str
+
+    def to_json(self) -> dict[str, Any]:
+        rest = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "spec"}
+        return {"schema": SCHEMA, "key": self.spec.key, "spec": self.spec.to_json(), **rest}
+
+    @classmethod
+    def from_json(cls, data: Any) -> Record:
+        """Raises BadInput where the data is no record of this schema or does not fit its key."""
+        if not isinstance(data, dict) or "schema" not in data:
+            raise BadInput("not a record of sadp-bench")
+        if data["schema"] != SCHEMA:
+            raise BadInput(f"a record of schema {data['schema']}; this version reads schema {SCHEMA}")
+        names = {f.name for f in dataclasses.fields(cls)}
+        missing = sorted((names | {"key"}) - set(data))
+        if missing:
+            raise BadInput(f"the record lacks {', '.join(missing)}")
+        try:
+            spec = Spec.from_json(data["spec"])
+        except (TypeError, AttributeError):
+            raise BadInput("the record's spec has values of a wrong type") from None
+        if spec.key != data["key"]:
+            raise BadInput(f"the record's key {data['key']} does not fit its spec ({spec.key}): edited by hand?")
+        _check_types(data)
+        return cls(spec=spec, **{name: data[name] for name in names - {"spec"}})
+
+
+def _check_types(data: dict[str, Any]) -> None:
+    wanted: dict[str, tuple[type, ...]] = {
+        "environment": (dict,),
+        "seconds": (dict,),
+        "epochs": (list,),
+        "num_examples": (int,),
+        "examples_seen": (int,),
+        "prepare_examples": (int,),
+        "test_accuracy": (int, float),
+        "data_sha256": (str,),
+    }
+    for name, kinds in wanted.items():
+        if not isinstance(data[name], kinds):
+            raise BadInput(f"the record's {name} is of a wrong type: {type(data[name]).__name__}")
+    if not all(_is_number(data["seconds"].get(phase)) for phase in CHARGED_PHASES) or data["seconds"]["train"] <= 0:
+        raise BadInput(f"the record's seconds lack one of {', '.join(CHARGED_PHASES)}, or are no durations")
+    if not (_is_number(data["test_accuracy"]) and data["test_accuracy"] <= 1):
+        raise BadInput(f"the record's test_accuracy is no share in [0, 1]: {data['test_accuracy']}")
+    if not all(isinstance(row, dict) and _is_number(row.get("kept")) for row in data["epochs"]) or not data["epochs"]:
+        raise BadInput("the record's epochs do not say how many examples were kept")
+    if data["examples_seen"] < 1 or data["num_examples"] < 1:
+        raise BadInput("the record counts no examples")
+
+
+def _is_number(value: Any) -> bool:
+    """Finite and at least 0."""
+    return isinstance(value, int | float) and math.isfinite(value) and value >= 0

@@ -1,0 +1,45 @@
+"""Records in; tables and plots out. Pure functions of records: nothing here trains, and nothing imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sadp_bench.errors import BadInput
+from sadp_bench.record import Record
+from sadp_bench.report import formats
+from sadp_bench.report.tables import rows
+
+FORMATS = ("text", "markdown", "csv", "json")
+
+
+def render(
+    records: Iterable[Record],
+    problems: Sequence[str] = (),
+    format: str = "text",
+    *,
+    width: int = 80,
+    styled: bool = False,
+) -> str:
+    """The report as one string that ends in a newline.
+
+    problems: the files left out (`store.Found.problems`), which text and Markdown count.
+    width: of the terminal in columns, and styled: whether to emit ANSI codes (text only).
+    Raises BadInput where there is nothing to report.
+    """
+    if format not in FORMATS:
+        raise BadInput(f"--format is one of {', '.join(FORMATS)}, not '{format}'")
+    table = rows(records)
+    if not table:
+        raise BadInput(
+            f"no records here{f' that can be read ({len(problems)} files left out)' if problems else ''}; "
+            "make some: `sadp-bench run --method full --ratio 0`, then `sadp-bench run --method sadp --ratio 0.3`"
+        )
+    if format == "csv":
+        return formats.csv_text(table)
+    if format == "json":
+        return formats.json_text(table)
+    sheets = formats.sheets(table)
+    left_out = f"Left out: {len(problems)} file(s) that could not be read." if problems else ""
+    if format == "markdown":
+        return formats.markdown(sheets, left_out)
+    return formats.text(sheets, left_out, width=width, styled=styled)

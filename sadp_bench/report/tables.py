@@ -1,0 +1,179 @@
+"""The rows of every report: one flat, unrounded row for each group of comparable runs, method and ratio."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from sadp_bench.metrics import Comparison, nominal_maximum, paired, summary
+from sadp_bench.record import Record
+from sadp_bench.spec import Spec
+
+Row = dict[str, Any]
+
+# A row carries mean and sample standard deviation over seeds of each. Ratios and accuracies are shares.
+STATISTICS: dict[str, Callable[[Comparison], float | None]] = {
+    "accuracy": lambda pair: pair.record.test_accuracy,
+    "accuracy_difference": lambda pair: pair.accuracy_difference,
+    "seconds": lambda pair: pair.seconds,
+    "realised_ratio": lambda pair: pair.realised_ratio,
+    "speedup": lambda pair: pair.speedup,
+    "ceiling": lambda pair: pair.ceiling,
+    "efficiency": lambda pair: pair.efficiency,
+    "training_speedup": lambda pair: pair.training_speedup,
+    "training_efficiency": lambda pair: pair.training_efficiency,
+}
+ENVIRONMENT = (
+    "device processor threads jobs kernel python torch torchvision spikingjelly sadp_bench commit dirty".split()
+)
+IN_EVERY_TITLE = "dataset backbone train_examples epochs timesteps precision protocol evaluate_on".split()
+FIRST_METHODS = ("full", "fewer-epochs", "random")
+
+
+def shown(value: Any) -> str:
+    """A setting as `--set name=value` takes it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def command(spec: Spec) -> str:
+    """The shell command that makes exactly this run: every choice is named, so no default can change it."""
+    words = ["sadp-bench", "run"]
+    for name, value in spec.to_json().items():
+        if isinstance(value, dict):
+            prefix = "backbone." if name == "backbone_options" else ""
+            words += [word for key in value for word in ("--set", f"{prefix}{key}={shown(value[key])}")]
+        else:
+            words += [f"--{name.replace('_', '-')}", shown(value).removesuffix(".0")]
+    return shlex.join(words)
+
+
+def rows(records: Iterable[Record]) -> list[Row]:
+    """One row for each (group, method, ratio), in reading order.
+
+    A group is all of a spec but method, ratio, seed and method_options: runs that differ in anything else never
+    share a row. Under the protocol `updates` a group also shows its reference, which is a run of equal epochs.
+    Missing numbers are None; lists (seeds, commands, environment values) stay lists.
+    """
+    pairs = paired(records)
+    labels = _labels([pair.record.spec for pair in pairs])
+    groups = _groups(pairs)
+    titles = _titles([settings for settings, _ in groups])
+    table = []
+    for title, (settings, members) in zip(titles, groups, strict=True):
+        cells: dict[tuple[str, float], list[Comparison]] = {}
+        for pair in members:
+            cells.setdefault((labels[pair.record.spec.key], pair.record.spec.ratio), []).append(pair)
+        made = [_row(title, settings, label, ratio, cell) for (label, ratio), cell in cells.items()]
+        table += sorted(made, key=lambda row: (method_order(row["method"]), row["label"], row["ratio"]))
+    return table
+
+
+def method_order(method: str) -> tuple[int, str]:
+    """full, fewer-epochs, random; the rest by name; sadp last."""
+    if method in FIRST_METHODS:
+        return FIRST_METHODS.index(method), ""
+    return (len(FIRST_METHODS) + (method == "sadp"), method)
+
+
+def _row(title: str, settings: dict[str, Any], label: str, ratio: float, cell: list[Comparison]) -> Row:
+    cell = sorted(cell, key=lambda pair: pair.record.spec.seed)
+    spec = cell[0].record.spec
+    row: Row = {"group": title, **settings, "method": spec.method, "label": label, "ratio": ratio}
+    row |= {f"method.{name}": value for name, value in spec.method_options.items()}
+    row |= {
+        "n": len(cell),
+        "n_paired": sum(pair.accuracy_difference is not None for pair in cell),
+        "n_timed": sum(pair.speedup is not None for pair in cell),
+        "seeds": [pair.record.spec.seed for pair in cell],
+        "nominal_maximum": nominal_maximum(spec),
+    }
+    for name, value in STATISTICS.items():
+        over_seeds = summary(value(pair) for pair in cell)
+        row[f"{name}_mean"] = over_seeds.mean if over_seeds else None
+        row[f"{name}_sd"] = over_seeds.spread if over_seeds else None
+    row["missing_references"] = [command(pair.record.spec.reference()) for pair in cell if pair.reference is None]
+    row["mismatches"] = sorted({phrase for pair in cell for phrase in pair.mismatch})
+    for name in ENVIRONMENT:
+        values = [pair.record.environment.get(name) for pair in cell]
+        row[f"environment.{name}"] = sorted({"unknown" if value is None else shown(value) for value in values})
+    return row
+
+
+def _groups(pairs: list[Comparison]) -> list[tuple[dict[str, Any], list[Comparison]]]:
+    """(settings, members) of each group, ordered by its settings."""
+    by_key = {pair.record.spec.key: pair for pair in pairs}
+    settings: dict[str, dict[str, Any]] = {}
+    members: dict[str, dict[str, Comparison]] = {}
+    for pair in pairs:
+        spec = pair.record.spec
+        alike = dataclasses.replace(spec, method="", ratio=0.0, seed=0, method_options={})
+        settings[alike.key] = _settings(alike)
+        group = members.setdefault(alike.key, {})
+        reference = spec.reference().key
+        # `full` is the same run under both protocols: named by its reference's key, it counts once a seed.
+        group.setdefault(reference if spec.method == "full" else spec.key, pair)
+        if reference in by_key:
+            group[reference] = by_key[reference]
+    # References that another group shows whole need no table of their own.
+    keys = [key for key, own in members.items() if not any(set(own) < set(other) for other in members.values())]
+    keys.sort(key=lambda key: json.dumps([_sortable(value) for value in settings[key].values()]))
+    return [(settings[key], list(members[key].values())) for key in keys]
+
+
+def _settings(spec: Spec) -> dict[str, Any]:
+    """A group's settings, flat."""
+    flat = spec.to_json()
+    for name in ("method", "ratio", "seed", "method_options"):
+        del flat[name]
+    return flat | {f"backbone.{name}": value for name, value in flat.pop("backbone_options").items()}
+
+
+def _sortable(value: Any) -> Any:
+    return f"{value:020.9f}" if isinstance(value, int | float) else value
+
+
+def _labels(specs: list[Spec]) -> dict[str, str]:
+    """By key: the method's name, with those of its settings that differ among the method's runs."""
+    settings: dict[str, list[dict[str, Any]]] = {}
+    for spec in specs:
+        settings.setdefault(spec.method, []).append(spec.method_options)
+    labels = {}
+    for spec in specs:
+        differing = [
+            f"{name}={shown(value)}"
+            for name, value in sorted(spec.method_options.items())
+            if any(name not in other or shown(other[name]) != shown(value) for other in settings[spec.method])
+        ]
+        labels[spec.key] = f"{spec.method} ({', '.join(differing)})" if differing else spec.method
+    return labels
+
+
+def _titles(groups: list[dict[str, Any]]) -> list[str]:
+    """What a reader must know of each group, and what else differs among those of its data set and backbone."""
+    titles = []
+    for settings in groups:
+        rivals = [other for other in groups if all(other[name] == settings[name] for name in ("dataset", "backbone"))]
+        more = [
+            f"{name.replace('_', '-')}={shown(value)}"
+            for name, value in settings.items()
+            if name not in IN_EVERY_TITLE and any(shown(other.get(name)) != shown(value) for other in rivals)
+        ]
+        titles.append(" · ".join([*_short_title(settings), *more]))
+    return titles
+
+
+def _short_title(settings: dict[str, Any]) -> list[str]:
+    epochs = settings["epochs"]
+    return [
+        settings["dataset"],
+        settings["backbone"],
+        f"{settings['train_examples']:,} examples",
+        f"{epochs} epoch{'s' if epochs != 1 else ''}",
+        f"T={settings['timesteps']}",
+        settings["precision"],
+        *(["equal updates"] if settings["protocol"] == "updates" else []),
+        *(["validation accuracy"] if settings["evaluate_on"] == "validation" else []),
+    ]

@@ -1,0 +1,100 @@
+"""Which examples to draw, and with what probability. Pure functions; N examples, K kept.
+
+All are vectorised, O(N) or O(N log N), and hold at N = 10^8.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+CERTAIN = 1 - 1e-6  # a probability above this counts as 1: cumulative sums of 10^8 terms are not exact beyond
+
+
+def kept_in_epoch(num_examples: int, prune_ratio: float, epoch: int) -> int:
+    """K of one epoch, such that any run's total is (1 - ratio) N epochs to within half an example.
+
+    The rounding error is carried from epoch to epoch, so K may differ by one between epochs.
+    """
+    per_epoch = (1 - prune_ratio) * num_examples
+    return _half_up((epoch + 1) * per_epoch) - _half_up(epoch * per_epoch)
+
+
+def _half_up(value: float) -> int:
+    return int(value + 0.5)
+
+
+def smooth(score_N: Tensor, smoothing: float) -> Tensor:
+    """(1 - smoothing) * score / mean + smoothing: the share `smoothing` of uniform sampling mixed in. Float64, mean 1.
+
+    Scores that are all zero say nothing: they become all ones. Raises ValueError where a score is negative,
+    infinite or not a number.
+    """
+    score_N = score_N.double()
+    mean = score_N.mean()
+    if not bool(torch.isfinite(mean)) or bool((score_N < 0).any()):
+        raise ValueError("scores must be finite and not negative; the training may have diverged")
+    if mean == 0:
+        return torch.ones_like(score_N)
+    return (1 - smoothing) * (score_N / mean) + smoothing
+
+
+def inclusion_probability(score_N: Tensor, num_kept: int) -> Tensor:
+    """The probabilities pi that minimise sum_i score_i^2 / pi_i subject to sum pi = K and pi <= 1.
+
+    pi_i = min(1, c score_i), c by water-filling: with the scores in falling order, the first m are capped where
+    m is the smallest number for which the next one stays below 1 with c = (K - m) / (the rest's sum). Float64, [N].
+    Where fewer than K scores are positive, those are certain and the others share what is left alike.
+
+    Source: the optimum of the variance in Zhao & Zhang, ICML 2015 (importance sampling), with the cap of
+    sampling without replacement (Poisson / pi-ps designs: Saerndal et al. 1992, section 3.6).
+    """
+    assert 0 < num_kept <= len(score_N)
+    score_N = score_N.double()
+    falling_N, order_N = score_N.sort(descending=True)
+    if falling_N[num_kept - 1] <= 0:
+        positive_N = score_N > 0
+        rest = (num_kept - positive_N.sum()) / (~positive_N).sum()
+        return torch.where(positive_N, 1.0, rest)
+    # Sums from the small end, so that a tail far below the head keeps its digits.
+    rest_N = falling_N.flip(0).cumsum(0).flip(0)
+    capped_N = torch.arange(num_kept, device=score_N.device)
+    level_K = (num_kept - capped_N) / rest_N[:num_kept]
+    num_capped = int((level_K * falling_N[:num_kept] > CERTAIN).cumprod(0).sum())
+    p_sorted_N = torch.ones_like(falling_N)
+    if num_capped < num_kept:
+        p_sorted_N[num_capped:] = falling_N[num_capped:] * level_K[num_capped]
+    else:
+        p_sorted_N[num_capped:] = 0.0
+    return torch.empty_like(p_sorted_N).scatter_(0, order_N, p_sorted_N)
+
+
+def systematic_sample(p_N: Tensor, generator: torch.Generator) -> Tensor:
+    """Exactly K = sum p distinct examples, i with inclusion probability exactly p_i. Int64, [K], in rising order.
+
+    Systematic sampling over a random permutation: the probabilities are laid end to end along [0, K), and one
+    uniform offset u picks the examples that lie at u, u + 1, ... (Madow, Ann. Math. Stat. 1949). Certain examples
+    are set aside first. Where two or more are drawn, the permutation makes every pair's joint inclusion positive.
+    """
+    certain_N = p_N >= CERTAIN
+    num_kept = int(p_N.sum().round())
+    num_drawn = num_kept - int(certain_N.sum())
+    if num_drawn == 0:
+        return certain_N.nonzero().squeeze(1)
+    open_M = (~certain_N).nonzero().squeeze(1)
+    open_M = open_M[torch.randperm(len(open_M), generator=generator)]
+    end_M = p_N[open_M].double().cumsum(0)
+    end_M = end_M * (num_drawn / end_M[-1])
+    end_M[-1] = num_drawn
+    offset = torch.rand((), generator=generator, dtype=torch.float64)
+    tick_M = (end_M - offset).ceil()
+    before_M = torch.cat([tick_M.new_zeros(1), tick_M[:-1]])
+    chosen = open_M[tick_M > before_M]
+    assert len(chosen) == num_drawn
+    return torch.cat([certain_N.nonzero().squeeze(1), chosen]).sort().values
+
+
+def ranked(score_N: Tensor, generator: torch.Generator) -> Tensor:
+    """All indices by falling score, ties in random order. Int64, [N]."""
+    shuffled_N = torch.randperm(len(score_N), generator=generator)
+    return shuffled_N[score_N[shuffled_N].argsort(descending=True, stable=True)]

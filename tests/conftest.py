@@ -1,0 +1,16 @@
+"""What the tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of the real data sets, from the environment."""
+    if not os.environ.get("SADP_BENCH_DATA"):
+        pytest.skip("SADP_BENCH_DATA is not set: real data tests are skipped")
+    return Path(os.environ["SADP_BENCH_DATA"])

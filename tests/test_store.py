@@ -1,0 +1,175 @@
+"""A record is whole or absent, is read back as it was, and no damaged file hides the good ones."""
+
+import dataclasses
+import json
+import os
+
+import pytest
+from example_records import make_record, make_spec
+
+from sadp_bench.errors import BadInput
+from sadp_bench.record import Record
+from sadp_bench.report import render
+from sadp_bench.store import Store, atomic, read, read_all
+
+
+def test_record_comes_back_equal_from_a_path_with_spaces_and_unicode(tmp_path):
+    record = make_record(make_spec("sadp", 0.3, dataset="日本:Größe", method_options={"score": "café", "smoothing": 0.1}))
+    store = Store(tmp_path / "with space" / "Ünïcode 日本")
+    path = store.write(record)
+    assert path.name == f"Größe-sadp-r0.3-s0-{record.spec.key}.json"
+    assert read(path) == store.find(record.spec) == record
+    assert read_all([tmp_path]) == ([(path, record)], [])
+
+
+def test_run_that_has_not_finished_is_not_found(tmp_path):
+    assert Store(tmp_path).find(make_spec()) is None
+
+
+def test_broken_record_is_an_error_that_says_what_to_do(tmp_path):
+    store = Store(tmp_path)
+    store.path(make_spec()).write_text("{")
+    with pytest.raises(BadInput, match="cut short or damaged; delete it, or train it anew with --again"):
+        store.find(make_spec())
+
+
+@pytest.mark.parametrize("bad", [float("nan"), object(), {1, 2}])
+def test_write_that_fails_leaves_the_older_record_and_no_other_file(tmp_path, bad):
+    store = Store(tmp_path)
+    good = make_record(make_spec())
+    path = store.write(good)
+    with pytest.raises((ValueError, TypeError)):
+        store.write(dataclasses.replace(good, test_accuracy=bad))
+    assert read(path) == good
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_write_that_fails_halfway_leaves_nothing(tmp_path):
+    with pytest.raises(KeyboardInterrupt), atomic(tmp_path / "a.json") as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == []
+
+
+def test_full_disk_is_one_line_and_leaves_nothing(tmp_path):
+    with pytest.raises(BadInput, match="No space left"), atomic(tmp_path / "a.json"), open("/dev/full", "wb") as full:
+        full.write(b"x")
+    assert os.listdir(tmp_path) == []
+
+
+def test_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    store = Store(tmp_path / "file" / "below")
+    for attempt in (store.check_writable, lambda: store.write(make_record(make_spec()))):
+        with pytest.raises(BadInput, match="can't write .*; choose another folder"):
+            attempt()
+
+
+def test_check_writable_leaves_nothing(tmp_path):
+    Store(tmp_path).check_writable()
+    assert os.listdir(tmp_path) == []
+
+
+def test_files_respect_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        path = Store(tmp_path).write(make_record(make_spec()))
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def _without(data: dict, name: str) -> dict:
+    return {key: value for key, value in data.items() if key != name}
+
+
+DAMAGES = {
+    "empty": (lambda data: "", "not JSON"),
+    "truncated": (lambda data: json.dumps(data)[:200], "not JSON"),
+    "nested too deep": (lambda data: "[" * 100_000, "not JSON"),
+    "list": (lambda data: "[1, 2]", "not a record"),
+    "string": (lambda data: '"schema"', "not a record"),
+    "null": (lambda data: "null", "not a record"),
+    "no schema": (lambda data: json.dumps(_without(data, "schema")), "not a record"),
+    "newer schema": (lambda data: json.dumps(data | {"schema": 99}), "schema 99; this version reads schema 1"),
+    "edited ratio": (lambda data: json.dumps(data | {"spec": data["spec"] | {"ratio": 0.4}}), "does not fit its spec"),
+    "edited key": (lambda data: json.dumps(data | {"key": "0" * 12}), "does not fit its spec"),
+    "no accuracy": (lambda data: json.dumps(_without(data, "test_accuracy")), "lacks test_accuracy"),
+    "spec is a list": (lambda data: json.dumps(data | {"spec": [[]]}), "wrong type"),
+    "spec is null": (lambda data: json.dumps(data | {"spec": None}), "wrong type"),
+    "unknown field": (lambda data: json.dumps(data | {"spec": data["spec"] | {"epoch": 1}}), "mean.*epochs"),
+    "accuracy in percent": (lambda data: json.dumps(data | {"test_accuracy": 71.2}), r"no share in \[0, 1\]"),
+    "accuracy NaN": (lambda data: json.dumps(data | {"test_accuracy": float("nan")}), r"no share in \[0, 1\]"),
+    "no time": (lambda data: json.dumps(data | {"seconds": data["seconds"] | {"train": 0}}), "seconds"),
+    "no epochs": (lambda data: json.dumps(data | {"epochs": []}), "epochs"),
+    "no visits": (lambda data: json.dumps(data | {"examples_seen": 0}), "counts no examples"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damaged_file_is_named_and_the_others_are_read(tmp_path, name):
+    damage, message = DAMAGES[name]
+    good = make_record(make_spec())
+    data = make_record(make_spec("random", 0.5)).to_json()
+    Store(tmp_path / "a").write(good)
+    bad = tmp_path / "b" / "bad.json"
+    bad.parent.mkdir()
+    bad.write_text(damage(data))
+    found = read_all([tmp_path])
+    assert [record for _, record in found.records] == [good]
+    [problem] = found.problems
+    assert problem.startswith(f"{bad}: ") and "\n" not in problem
+    with pytest.raises(BadInput, match=message):
+        read(bad)
+
+
+def test_bytes_that_are_no_text_and_folders_named_like_records_are_problems(tmp_path):
+    (tmp_path / "a.json").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "b.json").mkdir()
+    records, problems = read_all([tmp_path])
+    assert records == []
+    assert [problem.rpartition(": ")[2] for problem in problems] == ["cut short or damaged", "Is a directory"]
+
+
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(Record) if f.name != "spec"])
+@pytest.mark.parametrize("value", [None, "x", [], {}, -1, float("nan"), [None], {"train": "1"}])
+def test_record_with_any_odd_value_is_a_problem_or_can_be_reported(tmp_path, field, value):
+    data = make_record(make_spec("random", 0.5, protocol="updates")).to_json()
+    (tmp_path / "odd.json").write_text(json.dumps(data | {field: value}))
+    records, problems = read_all([tmp_path])
+    if records:
+        assert render([record for _, record in records], problems, "markdown")
+    else:
+        assert len(problems) == 1
+
+
+def test_record_found_in_two_folders_counts_once(tmp_path):
+    for folder in ("a", "b"):
+        Store(tmp_path / folder).write(make_record(make_spec()))
+    assert len(read_all([tmp_path, tmp_path / "a"]).records) == 1
+
+
+def test_missing_folder_is_an_error(tmp_path):
+    with pytest.raises(BadInput, match="no folder"):
+        read_all([tmp_path / "nowhere"])
+
+
+CHANGES = {
+    "method": "random", "ratio": 0.1, "dataset": "cifar10", "backbone": "mlp", "epochs": 11, "batch_size": 65,
+    "timesteps": 5, "optimizer": "adamw", "learning_rate": 0.2, "schedule": "constant", "weight_decay": 0.0,
+    "augment": "crop", "loss": "step", "precision": "bf16", "threads": 2, "device": "cuda", "seed": 1,
+    "train_examples": 999, "protocol": "updates", "evaluate_on": "validation", "evaluate_every": 2,
+    "method_options": {"fresh": True}, "backbone_options": {"width": 33},
+}  # fmt: skip
+
+
+def test_key_changes_with_every_field():
+    spec = make_spec()
+    assert set(CHANGES) == {f.name for f in dataclasses.fields(spec)}
+    keys = {dataclasses.replace(spec, **{name: value}).key for name, value in CHANGES.items()}
+    assert len(keys | {spec.key}) == len(CHANGES) + 1
+
+
+def test_key_knows_neither_the_order_of_options_nor_0_from_0_point_0():
+    assert make_spec(method_options={"a": 1, "b": 2}).key == make_spec(method_options={"b": 2, "a": 1}).key
+    assert make_spec(ratio=0, learning_rate=1, weight_decay=0).key == make_spec(learning_rate=1.0, weight_decay=0.0).key
