@@ -20,9 +20,7 @@ class Scored(Pruner):
     score_runs: scoring networks, each with its own initial weights and order (the papers: 10; here 1, as each is charged).
     """
 
-    def __init__(
-        self, prune_ratio: float, *, offset: float = 0.0, score_epochs: int = 0, score_runs: int = 1
-    ) -> None:
+    def __init__(self, prune_ratio: float, *, offset: float = 0.0, score_epochs: int = 0, score_runs: int = 1) -> None:
         super().__init__(prune_ratio)
         if not 0 <= offset <= prune_ratio:
             raise BadInput(f"offset is between 0 and the ratio ({prune_ratio:g}), not {offset:g}: it drops the hardest")

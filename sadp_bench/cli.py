@@ -32,7 +32,9 @@ LearningRate = Annotated[float | None, Option(help="At the start of the schedule
 Schedule = Annotated[str | None, Option(help="cosine or constant.", show_default="cosine")]
 WeightDecay = Annotated[float | None, Option(help="Of all parameters.", show_default="5e-4")]
 Augment = Annotated[str | None, Option(help="none, crop or crop-flip.", show_default="the data set's")]
-Loss = Annotated[str | None, Option(help="Of the logits' mean over time, or of each step: mean or step.", show_default="mean")]
+Loss = Annotated[
+    str | None, Option(help="Of the logits' mean over time, or of each step: mean or step.", show_default="mean")
+]
 Precision = Annotated[str | None, Option(help="auto, fp32, bf16 or fp64.", show_default="auto")]
 Threads = Annotated[int | None, Option(help="CPU threads.", show_default="all cores")]
 Device = Annotated[str | None, Option(help="auto, cpu, cuda or cuda:N.", show_default="auto")]
@@ -85,9 +87,10 @@ def run(
 ) -> None:
     """Train one method, and the paired full-data reference before it; measure what was saved and what it cost."""
     asked = {name: value for name, value in locals().items() if name in SPEC_OPTIONS}
-    from sadp_bench import experiment, terminal
+    from sadp_bench import environment, experiment, terminal
     from sadp_bench.store import Store
 
+    environment.keep_freed_memory()
     spec, material = experiment.resolve({**asked, "set": _table(set)}, data)
     progress = terminal.reporter(quiet)
     outcome = experiment.run(
@@ -122,9 +125,7 @@ def report(
         from rich.console import Console
 
         console = Console()
-        sys.stdout.write(
-            render(records, found.problems, format, width=console.width, styled=console.is_terminal)
-        )
+        sys.stdout.write(render(records, found.problems, format, width=console.width, styled=console.is_terminal))
     if plots is not None:
         from sadp_bench.report.plots import draw
 
@@ -161,8 +162,9 @@ def speed(
     """Measure training speed-ups on a noisy machine: epochs of all arms interleaved, full data against itself as the
     noise floor. The scoring before training is not part of it."""
     asked = {name: value for name, value in locals().items() if name in SPEC_OPTIONS}
-    from sadp_bench import speed, terminal
+    from sadp_bench import environment, speed, terminal
 
+    environment.keep_freed_memory()
     wanted = [_number(ratio) for ratio in ratios.split(",")]
     names = [name.strip() for name in methods.split(",")]
     result = speed.measure({**asked, "set": _table(set)}, names, wanted, rounds, data, terminal.reporter(quiet))

@@ -23,7 +23,7 @@ def examine(data: Path | None) -> dict[str, Any]:
 
 
 def _place(name: str, root: Path) -> str | None:
-    place = registry.resolve("dataset", name).locate(root)  # type: ignore[attr-defined]
+    place = registry.resolve("dataset", name).locate(root)
     return str(place) if place else None
 
 
@@ -41,8 +41,12 @@ def shadowing() -> str | None:
 
 def text(found: dict[str, Any]) -> str:
     """For a person, one line each."""
-    lines = [f"{name:<13}{value}" for name, value in found.items() if name not in ("datasets", "baselines", "bf16", "jobs")]
-    lines.append(f"{'bf16':<13}{'native: --precision auto takes it' if found['bf16'] else 'not native: auto takes fp32'}")
+    lines = [
+        f"{name:<13}{value}" for name, value in found.items() if name not in ("datasets", "baselines", "bf16", "jobs")
+    ]
+    lines.append(
+        f"{'bf16':<13}{'native: --precision auto takes it' if found['bf16'] else 'not native: auto takes fp32'}"
+    )
     lines += [f"{name:<13}{place or 'absent'}" for name, place in found["datasets"].items()]
     if found["baselines"] is None:
         lines.append(f"{'baselines':<13}ours")

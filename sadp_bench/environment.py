@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import subprocess
@@ -16,6 +17,7 @@ import sadp_bench
 from sadp_bench.errors import BadInput
 
 PACKAGES = ("torch", "torchvision", "spikingjelly", "numpy")
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
 def describe(device: torch.device, threads: int, jobs: int = 1) -> dict[str, Any]:
@@ -31,7 +33,7 @@ def describe(device: torch.device, threads: int, jobs: int = 1) -> dict[str, Any
         "processor": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         "threads": threads,
         "jobs": jobs,
-        "kernel": functional.neuron_implementation("lif", device)["implementation"],
+        "kernel": kernel(device),
         "bf16": bf16_is_fast(device),
     }
 
@@ -57,9 +59,30 @@ def bf16_is_fast(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(
-        capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("amx_tile")
+        capabilities.get("avx512_bf16")
+        or capabilities.get("amx_bf16")
+        or capabilities.get("amx_tile")
         or capabilities.get("bf16")
     )
+
+
+def kernel(device: torch.device) -> str:
+    """The LIF implementation in use: ours on a CPU, the one that SpikingJelly chooses on a GPU."""
+    if device.type == "cpu":
+        return "sadp-bench-cpu"
+    return str(functional.neuron_implementation("lif", device)["implementation"])
+
+
+def keep_freed_memory(keep: bool = True) -> None:
+    """Has the C library hold on to freed memory instead of giving it back to the system (glibc only; elsewhere nothing).
+
+    Training on a CPU frees and takes the same large blocks in every batch; mapping their pages anew costs a fifth of the
+    time. A setting of the whole process, so only the command line makes it. keep=False: what glibc arrives at by itself.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
+        libc.mallopt(M_TRIM_THRESHOLD, (2 << 30) - 1 if keep else 64 << 20)
 
 
 def available_threads() -> int:

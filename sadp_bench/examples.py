@@ -51,8 +51,8 @@ class Examples:
         return Examples(self.input_N[index_K], self.label_N[index_K])
 
     def digest(self) -> hashlib._Hash:
-        digest = hashlib.sha256(self.label_N.numpy())
-        digest.update(self.input_N.contiguous().numpy())
+        digest = hashlib.sha256(self.label_N.numpy().data)
+        digest.update(self.input_N.contiguous().numpy().data)
         return digest
 
 

@@ -55,7 +55,7 @@ def resolve(asked: Mapping[str, Any], data: Path | None = None) -> tuple[Spec, M
     learning rate and augmentation are the data set's. Raises BadInput before anything is trained.
     """
     given = {name: value for name, value in asked.items() if value is not None and name != "set"}
-    kind = registry.resolve("dataset", given.setdefault("dataset", "digits"))
+    kind: type[Dataset] = registry.resolve("dataset", given.setdefault("dataset", "digits"))
     method = registry.resolve("method", given["method"])
     backbone = registry.resolve("backbone", given.setdefault("backbone", "cnn"))
     method_options, backbone_options = _options(given["method"], method, given["backbone"], backbone, asked.get("set"))
@@ -63,13 +63,8 @@ def resolve(asked: Mapping[str, Any], data: Path | None = None) -> tuple[Spec, M
     given["device"] = str(device)
     if given.get("precision", "auto") == "auto":
         given["precision"] = "bf16" if environment.bf16_is_fast(device) else "fp32"
-    defaults = {
-        "epochs": kind.epochs, "batch_size": kind.batch_size, "timesteps": kind.timesteps, "augment": kind.augment,
-        "optimizer": "sgd", "learning_rate": kind.learning_rate, "schedule": "cosine", "weight_decay": 5e-4,
-        "loss": "mean", "threads": environment.available_threads(), "seed": 0, "protocol": "epochs", "evaluate_on": "test", "train_examples": 1,
-    }  # fmt: skip
     wanted = given.pop("train_examples", None)
-    given = defaults | given | {"method_options": method_options, "backbone_options": backbone_options}
+    given = _defaults(kind) | given | {"method_options": method_options, "backbone_options": backbone_options}
     given.setdefault("evaluate_every", max(1, math.ceil(given["epochs"] / 10)))
     spec = Spec(**given)  # checks every field before the data is read
     if wanted is not None and wanted < 1:
@@ -79,6 +74,21 @@ def resolve(asked: Mapping[str, Any], data: Path | None = None) -> tuple[Spec, M
     spec = dataclasses.replace(spec, train_examples=len(material.train))
     _check_fits(spec, method)
     return spec, material
+
+
+def _defaults(kind: type[Dataset]) -> dict[str, Any]:
+    of_dataset = ("epochs", "batch_size", "timesteps", "learning_rate", "augment")
+    return {name: getattr(kind, name) for name in of_dataset} | {
+        "optimizer": "sgd",
+        "schedule": "cosine",
+        "weight_decay": 5e-4,
+        "loss": "mean",
+        "threads": environment.available_threads(),
+        "seed": 0,
+        "protocol": "epochs",
+        "evaluate_on": "test",
+        "train_examples": 1,  # until the data is read
+    }
 
 
 def _options(
@@ -139,7 +149,7 @@ def make_model(spec: Spec, material: Material, seed: int) -> nn.Module:
     shape, classes = material.train.input_shape, len(material.dataset.class_names)
     with isolated(seed, "weights", device):
         model: nn.Module = backbone(shape, classes, spec.timesteps, neuron, **own)
-    model = model.to(device, memory_format=torch.channels_last)
+    model = model.to(device).to(memory_format=torch.channels_last)
     return model.double() if spec.precision == "fp64" else model
 
 
@@ -178,9 +188,7 @@ class Bench:
         return make_model(self.spec, self.material, seed)
 
     def rows(self) -> Iterator[engine.Row]:
-        return engine.train(
-            self.model, self.pruner, self.data, self.spec, self.clock, self.progress, self.spec.seed
-        )
+        return engine.train(self.model, self.pruner, self.data, self.spec, self.clock, self.progress, self.spec.seed)
 
     def expected_seconds(self, seconds_per_example: float) -> float:
         """Charged and uncharged, from a rehearsed step's time."""
@@ -303,9 +311,7 @@ def run(
             progress.say(f"{one.method} {one.ratio:g} is done already: {store.path(one)} (--again trains it anew)")
     estimates = expected(missing, material)
     if missing:
-        parts = ", ".join(
-            f"{one.method} {duration(seconds)}" for one, seconds in zip(missing, estimates, strict=True)
-        )
+        parts = ", ".join(f"{one.method} {duration(seconds)}" for one, seconds in zip(missing, estimates, strict=True))
         progress.say(f"expected to take about {duration(sum(estimates))} ({parts})")
     for one in missing:
         record, model = train_one(one, material, progress)
@@ -313,9 +319,9 @@ def run(
         if save_model:
             with atomic(path.with_suffix(".pt")) as file:
                 torch.save(model.state_dict(), file)
-    record, full = store.find(spec), store.find(of_full)
-    assert record is not None
-    return Outcome(compare(record, full), store.path(spec), store.path(of_full) if full else None, spec in missing)
+    found, full = store.find(spec), store.find(of_full)
+    assert found is not None
+    return Outcome(compare(found, full), store.path(spec), store.path(of_full) if full else None, spec in missing)
 
 
 def duration(seconds: float) -> str:

@@ -43,7 +43,7 @@ def gradient_norms(model: nn.Module, loss: Loss, input: Tensor, label_B: Tensor)
 
 
 def _measured(model: nn.Module) -> list[nn.Module]:
-    measured = []
+    measured: list[nn.Module] = []
     for name, module in model.named_modules():
         own = [p for p in module.parameters(recurse=False) if p.requires_grad]
         if not own:
@@ -86,7 +86,7 @@ def _weight_square(module: nn.Conv2d | nn.Linear, a: Tensor, d: Tensor) -> Tenso
     steps, batch = d.shape[:2]
     if isinstance(module, nn.Conv2d):
         assert isinstance(module.padding, tuple)
-        a = unfold(a.flatten(0, 1), module.kernel_size, module.dilation, module.padding, module.stride)  # type: ignore[arg-type]
+        a = unfold(a.flatten(0, 1), module.kernel_size, module.dilation, module.padding, module.stride)
         a = a.unflatten(0, (steps, batch)).transpose(2, 3)
         d = d.flatten(3).transpose(2, 3)
     a = a.reshape(steps, batch, -1, a.shape[-1]).transpose(0, 1).flatten(1, 2)

@@ -86,4 +86,3 @@ class RunLab:
         batched = 1 if input.dim() == 5 else 0
         parts = zip(input.split(SURVEY_BATCH, batched), label_B.split(SURVEY_BATCH), strict=True)
         return [gradient_norms(model, LOSSES[self.spec.loss], part, label) for part, label in parts]
-

@@ -1,11 +1,11 @@
 """Everything that follows from raw records: budgets, speed-ups, efficiencies, means over seeds.
 
-    seconds           = prepare + select + train
-    speed-up          = seconds(full) / seconds(run)           all but the method alike: settings, data, environment
-    nominal maximum   = 1 / (1 - ratio)                        1 under the protocol `updates`
-    ceiling           = N * epochs / examples_seen             what it would be if dropped examples cost nothing
-    efficiency        = speed-up / ceiling                     1.0 = the theoretical maximum is reached
-    training speed-up = the same without prepare
+seconds           = prepare + select + train
+speed-up          = seconds(full) / seconds(run)           all but the method alike: settings, data, environment
+nominal maximum   = 1 / (1 - ratio)                        1 under the protocol `updates`
+ceiling           = N * epochs / examples_seen             what it would be if dropped examples cost nothing
+efficiency        = speed-up / ceiling                     1.0 = the theoretical maximum is reached
+training speed-up = the same without prepare
 """
 
 from __future__ import annotations

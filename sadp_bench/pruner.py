@@ -90,8 +90,12 @@ class Pruner(ABC):
     visits saved over the whole run, realised to within 0.5 points, or `prepare` raises BadInput.
     """
 
-    watch: ClassVar[frozenset[str]] = frozenset()  # names of Observation.watched; a run that watches nothing pays nothing
-    fixed_size: ClassVar[bool] = True  # the same share every epoch of an unshortened run; the protocol `updates` needs it
+    watch: ClassVar[frozenset[str]] = (
+        frozenset()
+    )  # names of Observation.watched; a run that watches nothing pays nothing
+    fixed_size: ClassVar[bool] = (
+        True  # the same share every epoch of an unshortened run; the protocol `updates` needs it
+    )
     exempt: bool = False  # realises another ratio than it was given, and says so
 
     def __init__(self, prune_ratio: float) -> None:

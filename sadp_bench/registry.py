@@ -11,6 +11,7 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import math
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ def table(kind: str) -> dict[str, str]:
     return names
 
 
-def resolve(kind: str, name: str) -> type:
+def resolve(kind: str, name: str) -> Any:
     """The class behind a registered name or a `package.module:Class`.
 
     Raises BadInput for an unknown name (with the nearest one) and for a path that can't be imported.
@@ -73,7 +74,7 @@ def resolve(kind: str, name: str) -> type:
     return _load(name)
 
 
-def _load(path: str) -> type:
+def _load(path: str) -> Any:
     module_name, _, class_name = path.partition(":")
     found = getattr(importlib.import_module(module_name), class_name, None)
     if not inspect.isclass(found):
@@ -139,9 +140,9 @@ def _converted(what: str, kind: Any, value: Any) -> Any:
         return None
     kind = next((k for k in (int, float, str) if k in getattr(kind, "__args__", ())), str) if optional else kind
     try:
-        if kind is int and float(value) != int(float(value)):
+        if kind is not str and not math.isfinite(float(value)) or kind is int and float(value) % 1:
             raise ValueError
-        return kind(value)
+        return kind(float(value)) if kind is int else kind(value)
     except (ValueError, OverflowError):
         wanted = {int: "a whole number", float: "a number"}[kind]
         raise BadInput(f"{what} is {wanted}, not '{value}'") from None

@@ -31,7 +31,11 @@ class Arm:
 
 
 def measure(
-    asked: Mapping[str, Any], methods: Sequence[str], ratios: Sequence[float], rounds: int, data: Path | None,
+    asked: Mapping[str, Any],
+    methods: Sequence[str],
+    ratios: Sequence[float],
+    rounds: int,
+    data: Path | None,
     progress: Progress,
 ) -> dict[str, Any]:
     """Median and spread of each arm's paired speed-up over so many rounds; the training part only.
@@ -45,11 +49,7 @@ def measure(
     total = rounds + 1
     asked = {**asked, "epochs": max(total, int(asked.get("epochs") or 0))}
     full_spec, material = resolve({**asked, "method": "full", "ratio": 0.0}, data)
-    specs = [
-        resolve({**asked, "method": method, "ratio": ratio}, data)[0]
-        for method in methods
-        for ratio in ratios
-    ]
+    specs = [resolve({**asked, "method": method, "ratio": ratio}, data)[0] for method in methods for ratio in ratios]
     with threads(full_spec.threads):
         reference, twin, *arms = [Arm(Bench(spec, material, progress)) for spec in (full_spec, full_spec, *specs)]
         everyone = [reference, twin, *arms]

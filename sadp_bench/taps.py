@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from spikingjelly.activation_based.neuron import BaseNode
@@ -33,7 +33,8 @@ class Taps:
 
     def __enter__(self) -> Taps:
         if "features" in self.names:
-            self._handles.append(self.model.readout.register_forward_pre_hook(self._see_features))  # type: ignore[union-attr, operator]
+            readout = cast(nn.Module, self.model.readout)
+            self._handles.append(readout.register_forward_pre_hook(self._see_features))
         if "spike_counts" in self.names:
             layers = spiking_layers(self.model)
             self.neurons_S = [0] * len(layers)

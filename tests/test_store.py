@@ -14,7 +14,8 @@ from sadp_bench.store import Store, atomic, read, read_all
 
 
 def test_record_comes_back_equal_from_a_path_with_spaces_and_unicode(tmp_path):
-    record = make_record(make_spec("sadp", 0.3, dataset="日本:Größe", method_options={"score": "café", "smoothing": 0.1}))
+    spec = make_spec("sadp", 0.3, dataset="日本:Größe", method_options={"score": "café", "smoothing": 0.1})
+    record = make_record(spec)
     store = Store(tmp_path / "with space" / "Ünïcode 日本")
     path = store.write(record)
     assert path.name == f"Größe-sadp-r0.3-s0-{record.spec.key}.json"

@@ -38,7 +38,9 @@ class _Plain(Backbone):
             parts.append(part)
             channels = outputs
         stem, *rest = parts
-        body = [LIF(neuron), *(module for part in rest for module in (*part, LIF(neuron)))]
+        body: list[nn.Module] = [LIF(neuron)]
+        for part in rest:
+            body += [*part, LIF(neuron)]
         features = channels * sides[0] * sides[1]
         super().__init__(timesteps, nn.Sequential(*stem), nn.Sequential(*body), features, num_classes)
 

@@ -19,9 +19,7 @@ class PreActivationBlock(nn.Module):
     network has no norm of its own: the stem's serves (computed once for a static image).
     """
 
-    def __init__(
-        self, inputs: int, outputs: int, stride: int, neuron: NeuronSettings, norm: str, first: bool
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, neuron: NeuronSettings, norm: str, first: bool) -> None:
         super().__init__()
         self.activate = nn.Sequential(nn.Identity() if first else norm_layer(norm, inputs), LIF(neuron))
         self.residual = nn.Sequential(
@@ -44,9 +42,7 @@ class SEWBlock(nn.Module):
     Source: Fang et al., NeurIPS 2021 (spike-element-wise ResNet, g = ADD).
     """
 
-    def __init__(
-        self, inputs: int, outputs: int, stride: int, neuron: NeuronSettings, norm: str, first: bool
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, neuron: NeuronSettings, norm: str, first: bool) -> None:
         super().__init__()
         self.residual = nn.Sequential(
             conv(inputs, outputs, stride=stride, norm=norm),

@@ -11,6 +11,7 @@ import torch
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import Tensor, nn
 
+from sadp_bench.backbones.cpu_lif import CPULif
 from sadp_bench.errors import BadInput
 
 SURROGATES = {
@@ -51,9 +52,9 @@ class NeuronSettings:
 class LIF(neuron.LIFNode):
     """SpikingJelly's multi-step LIF neuron on [T, B, C, H, W] or [T, B, D], without state between batches.
 
-    It differs in two ways that do not change its equations: the membrane is float32 also where the input is
-    bfloat16 (SpikingJelly would take the input's type), and images are handed over channels last as they lie in
-    memory, so nothing is copied.
+    It differs in ways that do not change its equations: the membrane is float32 also where the input is bfloat16
+    (SpikingJelly would take the input's type), images are computed channels last as they lie in memory, and a CPU runs
+    `CPULif`. On a GPU SpikingJelly chooses its kernel.
     """
 
     def __init__(self, settings: NeuronSettings) -> None:
@@ -66,16 +67,24 @@ class LIF(neuron.LIFNode):
             detach_reset=settings.detach_reset,
             step_mode="m",
         )
+        self.surrogate = settings.surrogate
 
-    def multi_step_forward(self, x_seq: Tensor) -> Tensor:  # type: ignore[override]
+    def multi_step_forward(self, x_seq: Tensor) -> Tensor:
         images = x_seq.dim() == 5
         x_seq = x_seq.movedim(2, -1) if images else x_seq
-        start = torch.zeros(
-            x_seq.shape[1:], device=x_seq.device, dtype=torch.promote_types(x_seq.dtype, torch.float32)
-        )
+        spikes = self._on_cpu(x_seq) if x_seq.device.type == "cpu" and self.detach_reset else self._on_any(x_seq)
+        return spikes.movedim(-1, 2) if images else spikes
+
+    def _on_cpu(self, x_seq: Tensor) -> Tensor:
+        gain = 1 / self.tau if self.decay_input else 1.0
+        spikes: Tensor = CPULif.apply(x_seq, self.tau, gain, self.v_threshold, self.v_reset is None, self.surrogate)
+        return spikes
+
+    def _on_any(self, x_seq: Tensor) -> Tensor:
+        dtype = torch.promote_types(x_seq.dtype, torch.float32)
         spikes, _, _ = functional.lif_multi_step(
             x_seq,
-            start,
+            torch.zeros(x_seq.shape[1:], device=x_seq.device, dtype=dtype),
             self.tau,
             self.decay_input,
             self.v_threshold,
@@ -83,7 +92,7 @@ class LIF(neuron.LIFNode):
             self.surrogate_function,
             self.detach_reset,
         )
-        return spikes.movedim(-1, 2) if images else spikes
+        return spikes
 
 
 def conv(inputs: int, outputs: int, size: int = 3, stride: int = 1, *, norm: str, step_mode: str = "m") -> nn.Module:

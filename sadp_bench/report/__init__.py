@@ -31,7 +31,7 @@ def render(
     table = rows(records)
     if not table:
         raise BadInput(
-            f"no records here{f' that can be read ({len(problems)} files left out)' if problems else ''}; "
+            f"no records here{f' that can be read (left out: {len(problems)})' if problems else ''}; "
             "make some: `sadp-bench run --method full --ratio 0`, then `sadp-bench run --method sadp --ratio 0.3`"
         )
     if format == "csv":
@@ -39,7 +39,7 @@ def render(
     if format == "json":
         return formats.json_text(table)
     sheets = formats.sheets(table)
-    left_out = f"Left out: {len(problems)} file(s) that could not be read." if problems else ""
+    left_out = f"Left out, because unreadable: {len(problems)} of the files." if problems else ""
     if format == "markdown":
         return formats.markdown(sheets, left_out)
     return formats.text(sheets, left_out, width=width, styled=styled)

@@ -14,8 +14,8 @@ from sadp_bench.report.tables import ENVIRONMENT, Row
 
 NOTHING = "–"
 LEGEND = (
-    "Cells: accuracy in %, mean ± sample standard deviation (runs); below it the measured speed-up over full / "
-    "its ceiling, if dropped examples cost nothing. For full: charged seconds."
+    "Cells: accuracy in %, mean ± sample standard deviation (runs); below it measured speed-up over full / ceiling "
+    "(what it would be if dropped examples cost nothing). For full: charged seconds."
 )
 BOLD = " Bold: the best mean accuracy at a ratio."
 BUDGET_TOLERANCE = 0.005
@@ -176,12 +176,12 @@ def text(sheets: list[Sheet], left_out: str = "", *, width: int = 80, styled: bo
     out = io.StringIO()
     console = Console(file=out, width=width, force_terminal=styled, color_system="standard" if styled else None)
     for sheet in sheets:
-        console.print(Text(sheet.title, style="bold"), soft_wrap=True)
+        console.print(Text(sheet.title, style="bold"))
         for first, last in _spans(sheet, width):
             console.print(_rich_table(sheet, first, last))
         for note in sheet.notes:
             # A command must be copied in one piece, so its line is left to the terminal to wrap.
-            console.print(Text(note, style="yellow" if note.startswith("Warning") else "dim"), soft_wrap="`" in note)
+            console.print(Text(note, style="yellow" if note.startswith("Warning") else ""), soft_wrap="`" in note)
         console.print()
     console.print(Text(LEGEND + (BOLD if styled else "")))
     if left_out:

@@ -35,6 +35,8 @@ FIRST_METHODS = ("full", "fewer-epochs", "random")
 
 def shown(value: Any) -> str:
     """A setting as `--set name=value` takes it."""
+    if value is None:
+        return "none"
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -1,0 +1,268 @@
+"""The report: golden text, hand-worked rows, and plots that hold the rows' points."""
+
+import csv
+import io
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from example_records import ENVIRONMENT, make_record, make_spec
+
+from sadp_bench.errors import BadInput
+from sadp_bench.report import plots, render
+from sadp_bench.report.tables import command, rows
+from sadp_bench.spec import Spec
+
+GOLDEN = Path(__file__).parent / "golden" / "report.md"
+
+
+def example_records():
+    """Two tables: one whole but for a run of another environment, one without its reference."""
+    slower = ENVIRONMENT | {"threads": 2}
+    return [
+        make_record(make_spec("sadp", 0.3, 1), 0.73, 77, prepare=11),
+        make_record(make_spec("sadp", 0.3, 0), 0.71, 70, prepare=10),
+        make_record(make_spec("random", 0.5, 0), 0.66, 50),
+        make_record(make_spec("random", 0.3, 0), 0.69, 80),
+        make_record(make_spec("random", 0.3, 1), 0.70, 80),
+        make_record(make_spec("el2n", 0.5, 0), 0.60, 60, environment=slower),
+        make_record(make_spec("fewer-epochs", 0.5, 0), 0.68, 51.0),
+        make_record(make_spec(seed=0), 0.70, 100),
+        make_record(make_spec(seed=1), 0.72, 110),
+        make_record(make_spec("sadp", 0.3, timesteps=2, evaluate_on="validation"), 0.5, 40),
+    ]
+
+
+def row_of(table, label, ratio):
+    [row] = [row for row in table if (row["label"], row["ratio"]) == (label, ratio)]
+    return row
+
+
+def test_markdown_is_the_golden_report():
+    assert render(example_records(), ["bad.json: not JSON"], "markdown") == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_report_does_not_depend_on_the_order_of_the_records():
+    for format in ("text", "csv", "json"):
+        assert render(example_records(), [], format) == render(example_records()[::-1], [], format)
+
+
+def test_row_of_two_seeds_equals_hand_worked_numbers():
+    row = row_of([row for row in rows(example_records()) if row["timesteps"] == 4], "sadp", 0.3)
+    assert (row["n"], row["n_paired"], row["n_timed"], row["seeds"]) == (2, 2, 2, [0, 1])
+    expected = {
+        # accuracies 0.71 and 0.73, each 0.01 above its own reference; 10+70 s of 100 s, 11+77 s of 110 s;
+        # 7000 of 10,000 visits; without scoring 100/70 and 110/77
+        "accuracy_mean": 0.72, "accuracy_sd": 0.02 / 2**0.5, "accuracy_difference_mean": 0.01,
+        "accuracy_difference_sd": 0.0, "seconds_mean": 84.0, "seconds_sd": 8 / 2**0.5, "realised_ratio_mean": 0.3,
+        "speedup_mean": 1.25, "speedup_sd": 0.0, "ceiling_mean": 1 / 0.7, "efficiency_mean": 0.875,
+        "training_speedup_mean": 1 / 0.7, "training_efficiency_mean": 1.0, "nominal_maximum": 1 / 0.7,
+    }  # fmt: skip
+    assert {name: row[name] for name in expected} == pytest.approx(expected, abs=1e-12)
+
+
+def test_one_seed_has_no_spread():
+    row = row_of(rows(example_records()), "random", 0.5)
+    assert row["accuracy_mean"] == 0.66 and row["accuracy_sd"] is None
+    assert "66.00 (1)" in render(example_records(), [], "text") and "(1): one seed" in render(example_records())
+
+
+def test_missing_reference_shows_the_command_that_makes_exactly_it():
+    spec = make_spec("sadp", 0.3, 4, protocol="updates", dataset="my data", method_options={"smoothing": 0.1})
+    text = render([make_record(spec)], width=80)
+    [line] = rows([make_record(spec)])[0]["missing_references"]
+    assert f"`{line}`" in text
+    words = shlex.split(line)
+    assert words[:6] == ["sadp-bench", "run", "--method", "full", "--ratio", "0"]
+    assert spec_of(words[2:]) == spec.reference()
+
+
+def spec_of(words: list[str]) -> Spec:
+    """What the command line makes of the options, each by the type of its field."""
+    types = {name: type(value) for name, value in make_spec().to_json().items()}
+    fields: dict = {"method_options": {}, "backbone_options": {}}
+    for flag, value in zip(words[::2], words[1::2], strict=True):
+        if flag == "--set":
+            name, _, setting = value.partition("=")
+            table = "backbone_options" if name.startswith("backbone.") else "method_options"
+            fields[table][name.removeprefix("backbone.")] = setting if setting == "batch" else json.loads(setting)
+        else:
+            name = flag.removeprefix("--").replace("-", "_")
+            fields[name] = types[name](value)
+    return Spec(**fields)
+
+
+def test_command_writes_an_absent_value_as_the_command_line_reads_it():
+    assert command(make_spec("sadp", 0.5, method_options={"window": None})).count("--set window=none") == 1
+
+
+def test_command_names_method_options_too():
+    spec = make_spec("sadp", 0.25, method_options={"smoothing": 0.1, "fresh": True})
+    assert spec_of(shlex.split(command(spec))[2:]) == spec
+
+
+def test_other_environment_gives_no_speedup_and_says_why():
+    row = row_of(rows(example_records()), "el2n", 0.5)
+    assert row["speedup_mean"] is None and row["n_timed"] == 0
+    assert row["accuracy_difference_mean"] == pytest.approx(-0.1)
+    assert row["mismatches"] == ["threads 1 -> 2"]
+    assert "– / 2.00x" in render(example_records())
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"epochs": 20}, {"threads": 2}, {"protocol": "updates"}, {"evaluate_on": "validation"}, {"batch_size": 32},
+     {"backbone_options": {"width": 64}}, {"device": "cuda"}, {"evaluate_every": 5}],
+)  # fmt: skip
+def test_runs_of_different_settings_never_share_a_row_nor_a_title(changed):
+    records = [make_record(make_spec("random", 0.5)), make_record(make_spec("random", 0.5, 1, **changed))]
+    table = rows(records)
+    assert [row["n"] for row in table] == [1, 1]
+    assert len({row["group"] for row in table}) == 2
+    assert len({plots.slug(row["group"]) for row in table}) == 2
+
+
+def test_method_is_named_with_the_settings_that_differ():
+    settings = [{"fresh": True, "x": 1}, {"fresh": False, "x": 1}]
+    records = [make_record(make_spec("random", 0.5, method_options=options)) for options in settings]
+    records.append(make_record(make_spec("sadp", 0.5, method_options={"smoothing": 0.1})))
+    assert [row["label"] for row in rows(records)] == ["random (fresh=false)", "random (fresh=true)", "sadp"]
+
+
+def test_methods_come_in_reading_order():
+    names = ["sadp", "zeta", "random", "full", "alpha", "fewer-epochs"]
+    records = [make_record(make_spec(name, 0.0 if name == "full" else 0.5)) for name in names]
+    expected = ["full", "fewer-epochs", "random", "alpha", "zeta", "sadp"]
+    assert [row["method"] for row in rows(records)] == expected
+
+
+def test_equal_updates_share_the_reference_of_equal_epochs_and_state_it():
+    runs = [make_record(make_spec("random", 0.5, protocol="updates"), train=100, examples_seen=10_000)]
+    table = rows([make_record(make_spec()), *runs])
+    assert [(row["method"], row["protocol"], row["nominal_maximum"]) for row in table] == [
+        ("full", "updates", 1), ("random", "updates", 1),
+    ]  # fmt: skip
+    text = render([make_record(make_spec()), *runs], width=120)
+    assert "· equal updates" in text and "nominal maximum is 1" in text
+
+
+def test_differing_commits_dirty_trees_and_missed_budgets_are_warned_of():
+    records = [
+        make_record(make_spec(), environment=ENVIRONMENT | {"commit": "f" * 40}),
+        make_record(make_spec("random", 0.5), examples_seen=6000, environment=ENVIRONMENT | {"dirty": True}),
+    ]
+    text = render(records, width=200)
+    assert "Warning: these runs differ in commit (0123456789, ffffffffff)." in text
+    assert "Warning: made from a changed (dirty) working tree: random 50 %." in text
+    assert "Warning: these saved another share than asked (in brackets): random 50 % (40.0 %)." in text
+
+
+def test_csv_and_json_parse_back_unrounded():
+    table = rows(example_records())
+    assert json.loads(render(example_records(), [], "json")) == table
+    lines = list(csv.DictReader(io.StringIO(render(example_records(), [], "csv"))))
+    assert len(lines) == len(table)
+    for line, row in zip(lines, table, strict=True):
+        for name in ("accuracy_mean", "accuracy_sd", "speedup_mean", "efficiency_mean"):
+            assert line[name] == ("" if row[name] is None else repr(row[name]))
+        assert line["seeds"] == "; ".join(map(str, row["seeds"]))
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_terminal_tables_fit_the_width_and_lose_no_cell(width):
+    ratios = [0.1, 0.2, 0.3, 0.5, 0.7, 0.9]
+    records = [make_record(make_spec(seed=seed), 0.75) for seed in range(2)]
+    records += [make_record(make_spec("random", r, seed), r) for r in ratios for seed in range(2)]
+    text = render(records, width=width)
+    assert max(map(len, text.splitlines())) <= width
+    for ratio in ratios:
+        assert text.count(f"{100 * ratio:.2f} ±0.00 (2)") == 1
+    assert "\x1b" not in text
+
+
+def test_best_accuracy_is_bold_on_a_terminal():
+    assert "\x1b[1m72.00 ±1.41 (2)" in render(example_records(), width=100, styled=True)
+
+
+def test_nothing_to_report_says_what_to_do():
+    with pytest.raises(BadInput, match="no records here that can be read .left out: 1.; make some: `sadp-bench run"):
+        render([], ["a.json: not JSON"])
+    with pytest.raises(BadInput, match="--format is one of"):
+        render(example_records(), [], "html")
+
+
+def test_accuracy_figure_holds_the_rows_points():
+    table = [row for row in rows(example_records()) if row["timesteps"] == 4 and row["method"] in ("full", "random")]
+    [axes] = plots.accuracy_figure(table, plots.looks(table)).axes
+    lines = {line.get_label(): line for line in axes.lines}
+    assert list(zip(*lines["random"].get_data(), strict=True)) == [(30, pytest.approx(69.5)), (50, 66)]
+    assert set(lines["full"].get_ydata()) == {71}
+    assert list(axes.get_xticks()) == [30, 50]
+
+
+def test_coinciding_methods_stand_apart_near_their_true_ratio():
+    table = rows([make_record(make_spec()), *(make_record(make_spec(name, 0.5)) for name in "abc")])
+    for build, true in ((plots.accuracy_figure, 50), (plots.speedup_figure, 2)):
+        [axes] = build(table, plots.looks(table)).axes
+        x = [line.get_xdata()[0] for line in axes.lines if line.get_label() in "abc"]
+        assert len(set(x)) == 3 and x == pytest.approx([true] * 3, rel=0.05)
+
+
+def test_speedup_figure_holds_the_rows_points_and_the_maximum():
+    table = [row for row in rows(example_records()) if row["timesteps"] == 4 and row["method"] in ("full", "random")]
+    [axes] = plots.speedup_figure(table, plots.looks(table)).axes
+    lines = {line.get_label(): line for line in axes.lines}
+    # 100/80 and 110/80 at 30 %, 100/50 at 50 %
+    assert list(lines["random"].get_xdata()) == pytest.approx([1 / 0.7, 2])
+    assert list(lines["random"].get_ydata()) == pytest.approx([1.3125, 2])
+    maximum = lines["theoretical maximum"]
+    assert list(maximum.get_xdata()) == list(maximum.get_ydata()) == pytest.approx([1, 1 / 0.7, 2])
+
+
+def test_plots_are_written_and_the_same_records_give_the_same_bytes(tmp_path):
+    paths = plots.draw(example_records(), tmp_path / "ä b")
+    again = plots.draw(example_records(), tmp_path / "again")
+    assert [path.suffix for path in paths] == [".png", ".svg"] * 3
+    for path, other in zip(paths, again, strict=True):
+        assert path.stat().st_size > 10_000
+        assert path.read_bytes() == other.read_bytes()
+    assert paths[0].read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in paths) == sorted(path.name for path in (tmp_path / "ä b").iterdir())
+
+
+def test_groups_without_pruning_or_time_have_no_such_figure(tmp_path):
+    assert plots.draw([make_record(make_spec())], tmp_path) == []
+    assert [path.name.rpartition("-")[2] for path in plots.draw([make_record(make_spec("random", 0.5))], tmp_path)] == [
+        "accuracy.png", "accuracy.svg",
+    ]  # fmt: skip
+
+
+def test_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match="can't write"):
+        plots.draw([make_record(make_spec("random", 0.5))], tmp_path / "file" / "plots")
+
+
+def test_report_is_light_to_import():
+    code = """if True:
+        import sys
+        import sadp_bench.report
+        heavy = {"torch", "pandas", "matplotlib", "rich", "numpy", "scipy"}
+        assert not heavy & set(sys.modules), heavy & set(sys.modules)
+        from example_records import make_record, make_spec
+        from sadp_bench.report import plots, render
+        from sadp_bench.report.tables import rows
+        records = [make_record(make_spec()), make_record(make_spec("random", 0.5))]
+        for format in ("text", "markdown", "csv", "json"):
+            render(records, [], format)
+        assert not {"torch", "pandas", "matplotlib"} & set(sys.modules)
+        plots.accuracy_figure(rows(records), plots.looks(rows(records)))
+        assert "torch" not in sys.modules
+    """
+    here = Path(__file__).parent
+    environment = {"PYTHONPATH": f"{here}:{here.parent}"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
