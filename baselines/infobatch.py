@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from sadp_bench.pruner import BadInput, Lab, Observation, Pruner, Selection
@@ -34,17 +36,20 @@ class InfoBatch(Pruner):
         self.exempt = native
         self.score_N = torch.empty(0)
 
+    def check(self, num_epochs: int) -> None:
+        largest = MOST_DROPPED * self._num_pruned_epochs(num_epochs) / num_epochs
+        if not self.native and self.prune_ratio > largest:
+            named = math.floor(1000 * largest) / 1000  # never more than can be had
+            raise BadInput(
+                f"infobatch with delta={self.delta:g} saves at most {named:g} of the visits in {num_epochs} epochs, "
+                f"not {self.prune_ratio:g}: lower --ratio, or raise delta"
+            )
+
     def prepare(self, lab: Lab) -> None:
         super().prepare(lab)
+        self.check(lab.num_epochs)
         self.score_N = torch.zeros(lab.num_examples, device=lab.device)
-        annealed = int((1 - self.delta) * lab.num_epochs + 0.5)
-        self.pruned_epochs = lab.num_epochs - annealed
-        largest = MOST_DROPPED * self.pruned_epochs / lab.num_epochs
-        if not self.native and self.prune_ratio > largest:
-            raise BadInput(
-                f"infobatch with delta={self.delta:g} saves at most {largest:.3g} of the visits in {lab.num_epochs} "
-                f"epochs, not {self.prune_ratio:g}: lower --ratio, or raise delta"
-            )
+        self.pruned_epochs = self._num_pruned_epochs(lab.num_epochs)
 
     def observe(self, seen: Observation) -> None:
         self.score_N[seen.index_B] = seen.loss_B.to(self.score_N.dtype)
@@ -52,18 +57,21 @@ class InfoBatch(Pruner):
     def select(self, epoch: int) -> Selection:
         weight_N = torch.ones(self.num_examples)
         if epoch < self.pruned_epochs:
-            score_N = self.score_N.cpu()
+            score_N, generator = self.score_N.cpu(), self.generator(epoch)
             below_N = score_N < score_N.mean() if epoch > 0 or self.native else torch.ones_like(weight_N).bool()
             num_dropped = self._num_dropped(epoch, int(below_N.sum()))
             if not self.native and num_dropped > MOST_DROPPED * below_N.sum():
-                below_N = self._lowest(score_N, num_dropped, epoch)
+                below_N = _lowest(score_N, num_dropped, generator)
             below = below_N.nonzero().squeeze(1)
             if num_dropped:
-                shuffled = below[torch.randperm(len(below), generator=self.generator(epoch))]
+                shuffled = below[torch.randperm(len(below), generator=generator)]
                 weight_N[below] = len(below) / (len(below) - num_dropped)
                 weight_N[shuffled[:num_dropped]] = 0
         index_K = weight_N.nonzero().squeeze(1)
         return Selection(index_K, weight_N[index_K])
+
+    def _num_pruned_epochs(self, num_epochs: int) -> int:
+        return num_epochs - int((1 - self.delta) * num_epochs + 0.5)
 
     def _num_dropped(self, epoch: int, num_below: int) -> int:
         """d, carrying the rounding error from epoch to epoch; natively the published share of those below the mean."""
@@ -72,9 +80,10 @@ class InfoBatch(Pruner):
         per_epoch = self.prune_ratio * self.num_examples * self.num_epochs / self.pruned_epochs
         return int((epoch + 1) * per_epoch + 0.5) - int(epoch * per_epoch + 0.5)
 
-    def _lowest(self, score_N: torch.Tensor, num_dropped: int, epoch: int) -> torch.Tensor:
-        """The mask of the lowest d / 0.9 scores, ties at random: a raised threshold."""
-        shuffled = torch.randperm(len(score_N), generator=self.generator(epoch))
-        num_below = min(len(score_N), -int(-num_dropped / MOST_DROPPED // 1))
-        lowest = shuffled[score_N[shuffled].argsort(stable=True)[:num_below]]
-        return torch.zeros(len(score_N), dtype=torch.bool).index_fill_(0, lowest, True)
+
+def _lowest(score_N: torch.Tensor, num_dropped: int, generator: torch.Generator) -> torch.Tensor:
+    """The mask of the lowest d / 0.9 scores, ties at random: a raised threshold."""
+    shuffled = torch.randperm(len(score_N), generator=generator)
+    num_below = min(len(score_N), -int(-num_dropped / MOST_DROPPED // 1))
+    lowest = shuffled[score_N[shuffled].argsort(stable=True)[:num_below]]
+    return torch.zeros(len(score_N), dtype=torch.bool).index_fill_(0, lowest, True)

@@ -46,7 +46,7 @@ class Scored(Pruner):
 
     def select(self, epoch: int) -> Selection:
         num_kept = self.num_kept(epoch)
-        first = min(int(self.offset * self.num_examples), self.num_examples - num_kept)
+        first = min(round(self.offset * self.num_examples), self.num_examples - num_kept)
         return unweighted(self.ranked_N[first : first + num_kept])
 
     def scoring_epochs(self, num_epochs: int) -> float:

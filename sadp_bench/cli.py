@@ -16,7 +16,6 @@ from sadp_bench.errors import BadInput
 app = typer.Typer(
     name="sadp-bench",
     help="Benchmark of data-pruning methods for training spiking neural networks.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -230,6 +229,7 @@ def _number(text: str) -> float:
 
 def main(arguments: list[str] | None = None) -> Any:
     """The console script. Exit code 2 and one line for bad input, 130 for Ctrl-C."""
+    arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     # The command line library's own complaints (an unknown option, say) have this ancestor; it has no public name.
     usage_error: Any = typer.BadParameter.__mro__[2]
     try:

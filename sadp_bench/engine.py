@@ -100,8 +100,12 @@ def run_length(pruner: Pruner, spec: Spec, num_examples: int) -> float:
     """
     if spec.protocol == "epochs":
         return pruner.run_epochs(spec.epochs)
-    kept = kept_in_epoch(num_examples, spec.ratio, 0)
-    return spec.epochs * math.ceil(num_examples / spec.batch_size) / math.ceil(kept / spec.batch_size)
+    left, epoch = spec.epochs * math.ceil(num_examples / spec.batch_size), 0
+    while True:
+        updates = math.ceil(kept_in_epoch(num_examples, spec.ratio, epoch) / spec.batch_size)
+        if left <= updates:
+            return epoch + left / updates
+        left, epoch = left - updates, epoch + 1
 
 
 def learning_rate(spec: Spec, share: float) -> float:

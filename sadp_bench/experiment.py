@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import math
 import sys
 from collections.abc import Iterator, Mapping
@@ -33,6 +34,7 @@ from sadp_bench.streams import isolated, stream
 
 VALIDATION_SHARE = 0.1
 BUDGET_TOLERANCE = 0.005  # of all example visits
+KINDS: dict[str, type] = {"method": Pruner, "backbone": nn.Module, "dataset": Dataset}
 EVALUATION_COST = 0.35  # of a training step's time, an example: a guess for the estimate only
 
 
@@ -55,9 +57,9 @@ def resolve(asked: Mapping[str, Any], data: Path | None = None) -> tuple[Spec, M
     learning rate and augmentation are the data set's. Raises BadInput before anything is trained.
     """
     given = {name: value for name, value in asked.items() if value is not None and name != "set"}
-    kind: type[Dataset] = registry.resolve("dataset", given.setdefault("dataset", "digits"))
-    method = registry.resolve("method", given["method"])
-    backbone = registry.resolve("backbone", given.setdefault("backbone", "cnn"))
+    kind: type[Dataset] = _class("dataset", given.setdefault("dataset", "digits"))
+    method: type[Pruner] = _class("method", given["method"])
+    backbone = _class("backbone", given.setdefault("backbone", "cnn"))
     method_options, backbone_options = _options(given["method"], method, given["backbone"], backbone, asked.get("set"))
     device = environment.choose_device(given.get("device", "auto"))
     given["device"] = str(device)
@@ -69,11 +71,21 @@ def resolve(asked: Mapping[str, Any], data: Path | None = None) -> tuple[Spec, M
     spec = Spec(**given)  # checks every field before the data is read
     if wanted is not None and wanted < 1:
         raise BadInput(f"--train-examples is at least 1, not {wanted}")
-    make_pruner(spec)
+    make_pruner(spec).check(spec.epochs)
     material = load(kind, spec, data, wanted)
     spec = dataclasses.replace(spec, train_examples=len(material.train))
     _check_fits(spec, method)
     return spec, material
+
+
+def _class(kind: str, name: str) -> Any:
+    """The class of that name, which is one of its kind and can be built."""
+    found, wanted = registry.resolve(kind, name), KINDS[kind]
+    if not issubclass(found, wanted):
+        raise BadInput(f"{kind} '{name}' is no subclass of {wanted.__module__}.{wanted.__qualname__}")
+    if inspect.isabstract(found):
+        raise BadInput(f"{kind} '{name}' is abstract: it lacks {', '.join(sorted(found.__abstractmethods__))}")
+    return found
 
 
 def _defaults(kind: type[Dataset]) -> dict[str, Any]:
@@ -305,6 +317,8 @@ def run(
     store.check_writable()
     of_full = spec.reference()
     wanted = [of_full, spec] if reference and of_full.key != spec.key else [spec]
+    if not reference:
+        store.find(of_full)  # raises now, not after the training, where it is broken
     missing = [one for one in wanted if again or store.find(one) is None]
     for one in wanted:
         if one not in missing:

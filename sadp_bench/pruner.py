@@ -87,7 +87,7 @@ class Pruner(ABC):
     """A data-pruning method. `select` is all that it must have.
 
     Settings are keyword arguments of `__init__`; data comes to `prepare`. The ratio is a budget: the share of example
-    visits saved over the whole run, realised to within 0.5 points, or `prepare` raises BadInput.
+    visits saved over the whole run, realised to within 0.5 points, or `check` raises BadInput.
     """
 
     watch: ClassVar[frozenset[str]] = (
@@ -105,6 +105,9 @@ class Pruner(ABC):
         self.num_examples = 0
         self.num_epochs = 0
         self.seed = 0
+
+    def check(self, num_epochs: int) -> None:  # noqa: B027 (optional)
+        """Called before anything is trained, the reference included: BadInput where the run can't realise the ratio."""
 
     def prepare(self, lab: Lab) -> None:
         """Called once, before training. A method that scores first overrides it, and calls this one too."""

@@ -54,8 +54,9 @@ def inclusion_probability(score_N: Tensor, num_kept: int) -> Tensor:
     falling_N, order_N = score_N.sort(descending=True)
     if falling_N[num_kept - 1] <= 0:
         positive_N = score_N > 0
-        rest = (num_kept - positive_N.sum()) / (~positive_N).sum()
-        return torch.where(positive_N, 1.0, rest)
+        num_positive = int(positive_N.sum())
+        rest = (num_kept - num_positive) / (len(score_N) - num_positive)
+        return torch.full_like(score_N, rest).masked_fill_(positive_N, 1.0)
     # Sums from the small end, so that a tail far below the head keeps its digits.
     rest_N = falling_N.flip(0).cumsum(0).flip(0)
     capped_N = torch.arange(num_kept, device=score_N.device)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from sadp_bench.engine import Row
+from sadp_bench.engine import Row, run_length
 from sadp_bench.errors import BadInput
 from sadp_bench.experiment import Bench, resolve, threads
 from sadp_bench.metrics import nominal_maximum
@@ -20,6 +21,11 @@ class Arm:
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         bench.pruner.prepare(bench.lab)
+        if run_length(bench.pruner, bench.spec, len(bench.data)) < bench.spec.epochs:
+            raise BadInput(
+                f"{bench.spec.method} saves by shortening the run, not its epochs, which are what `speed` times: leave it "
+                "out of --methods, and use `sadp-bench run`"
+            )
         self.epochs: Iterator[Row] = bench.rows()
         self.seconds: list[float] = []
         self.kept: list[int] = []
@@ -48,8 +54,11 @@ def measure(
         raise BadInput(f"--rounds is at least 2, not {rounds}")
     total = rounds + 1
     asked = {**asked, "epochs": max(total, int(asked.get("epochs") or 0))}
-    full_spec, material = resolve({**asked, "method": "full", "ratio": 0.0}, data)
-    specs = [resolve({**asked, "method": method, "ratio": ratio}, data)[0] for method in methods for ratio in ratios]
+    specs = []
+    for method, ratio in product(methods, ratios):
+        spec, material = resolve({**asked, "method": method, "ratio": ratio}, data)
+        specs.append(spec)
+    full_spec = specs[0].reference()
     with threads(full_spec.threads):
         reference, twin, *arms = [Arm(Bench(spec, material, progress)) for spec in (full_spec, full_spec, *specs)]
         everyone = [reference, twin, *arms]

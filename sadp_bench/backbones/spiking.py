@@ -34,7 +34,7 @@ class NeuronSettings:
 
     tau: float = 2.0
     threshold: float = 1.0
-    decay_input: bool = True
+    decay_input: bool = False
     reset: str = "hard"
     detach_reset: bool = True
     surrogate: str = "atan"

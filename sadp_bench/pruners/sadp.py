@@ -45,7 +45,8 @@ class SADP(Pruner):
 
     def observe(self, seen: Observation) -> None:
         norm_B = readout_gradient_norm(seen.watched["features"], seen.watched["logit_errors"])
-        self.score_N[seen.index_B] = norm_B.to(self.score_N.dtype)
+        # NaN marks the unseen: a norm that is not a number must be refused, not forgotten.
+        self.score_N[seen.index_B] = norm_B.to(self.score_N.dtype).nan_to_num(nan=torch.inf, posinf=torch.inf)
 
     def select(self, epoch: int) -> Selection:
         num_kept = self.num_kept(epoch)

@@ -1,0 +1,70 @@
+"""What the tests of methods share: small real runs, a lab without one, and made-up observations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from small import resolved
+from torch import Tensor
+
+from sadp_bench.experiment import Bench
+from sadp_bench.progress import Progress
+from sadp_bench.pruner import Observation, Pruner
+
+SIZES = {"epochs": 4, "batch_size": 17, "train_examples": 101}
+
+
+class Updates(Progress):
+    """Counts the batches that were trained on."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def advance(self, visits: int) -> None:
+        self.count += 1
+
+
+def bench(method: str, ratio: float, progress: Progress | None = None, **asked: Any) -> Bench:
+    """A run of `method` on a hundred digits, ready to prepare and train."""
+    return Bench(*resolved(**SIZES | {"method": method, "ratio": ratio} | asked), progress or Progress())
+
+
+@dataclass
+class PlainLab:
+    """What most pruners need of a lab."""
+
+    num_examples: int
+    num_epochs: int = 10
+    seed: int = 0
+    num_classes: int = 10
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+
+def prepared(pruner: Pruner, num_examples: int, num_epochs: int = 10, seed: int = 0) -> Any:
+    pruner.prepare(PlainLab(num_examples, num_epochs, seed))
+    return pruner
+
+
+def seen(index_B: Tensor, *, loss_B: Tensor | None = None, epoch: int = 0, **rest: Any) -> Observation:
+    """An observation of the given examples; what is not given is empty or zero."""
+    batch = len(index_B)
+    label_B = rest.pop("label_B", torch.zeros(batch, dtype=torch.int64))
+    logits_TBC = rest.pop("logits_TBC", torch.zeros(1, batch, 2))
+    return Observation(epoch, index_B, label_B, logits_TBC, torch.zeros(batch) if loss_B is None else loss_B, rest)
+
+
+def weighted_sums(pruner: Pruner, value_ND: Tensor, draws: int, first_epoch: int = 0) -> Tensor:
+    """The mean over the kept of weight x value, [draws, D], of so many selections."""
+    means = []
+    for epoch in range(first_epoch, first_epoch + draws):
+        selection = pruner.select(epoch)
+        means.append((selection.weight_K.double() @ value_ND[selection.index_K]) / len(selection.index_K))
+    return torch.stack(means)
+
+
+def in_standard_errors(sample_RD: Tensor, expected_D: Tensor) -> Tensor:
+    """How many standard errors the sample's mean lies off what is expected, [D]."""
+    error_D = sample_RD.std(0) / len(sample_RD) ** 0.5
+    return (sample_RD.mean(0) - expected_D).abs() / error_D.clamp_min(1e-12)

@@ -1,0 +1,78 @@
+"""Small runs on digits that the tests of the loop and its parts share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sadp_bench import experiment
+from sadp_bench.experiment import Bench
+from sadp_bench.progress import Progress
+from sadp_bench.pruner import Observation, Pruner, Selection
+
+SMALL: dict[str, Any] = {
+    "method": "full",
+    "ratio": 0.0,
+    "dataset": "digits",
+    "epochs": 2,
+    "batch_size": 50,
+    "timesteps": 2,
+    "train_examples": 130,
+    "precision": "fp32",
+    "device": "cpu",
+    "threads": 1,
+}
+
+
+def resolved(**asked: Any) -> tuple[experiment.Spec, experiment.Material]:
+    asked = {**SMALL, **asked}
+    asked["set"] = {"backbone.width": 4, **asked.get("set", {})}
+    return experiment.resolve(asked)
+
+
+def small_bench(pruner: Pruner | None = None, **asked: Any) -> Bench:
+    """A prepared run; `pruner` takes the place of the method's own."""
+    bench = Bench(*resolved(**asked), Progress())
+    if pruner is not None:
+        bench.pruner = pruner
+    bench.pruner.prepare(bench.lab)
+    return bench
+
+
+class Chosen(Pruner):
+    """Keeps the given examples with the given weights in every epoch, and keeps what it saw."""
+
+    def __init__(self, index_K: Tensor, weight_K: Tensor | None = None, watch: frozenset[str] = frozenset()) -> None:
+        super().__init__(0.0)
+        self.chosen = Selection(index_K, torch.ones(len(index_K)) if weight_K is None else weight_K)
+        self.watch = watch  # type: ignore[misc]
+        self.seen: list[Observation] = []
+        self.when_seen: Callable[[Observation], None] = lambda seen: None
+
+    def select(self, epoch: int) -> Selection:
+        return self.chosen
+
+    def observe(self, seen: Observation) -> None:
+        self.seen.append(seen)
+        self.when_seen(seen)
+
+
+def hooks_of(model: torch.nn.Module) -> int:
+    return sum(
+        len(hooks)
+        for module in model.modules()
+        for hooks in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
+    )
+
+
+def weights_of(model: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def assert_same_weights(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name

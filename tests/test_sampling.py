@@ -1,0 +1,216 @@
+"""Sampling: budgets, inclusion probabilities, the draw."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+
+from sadp_bench.sampling import inclusion_probability, kept_in_epoch, ranked, smooth, systematic_sample
+from sadp_bench.streams import stream
+
+quick = settings(max_examples=150, deadline=None)
+scores = st.lists(
+    st.one_of(
+        st.sampled_from([0.0, 1.0, 1.0, 2.0]),
+        st.floats(min_value=1e-6, max_value=10),
+        st.integers(-12, 12).map(lambda power: 10.0**power),
+    ),
+    min_size=1,
+    max_size=40,
+)
+
+
+@quick
+@given(st.integers(1, 100_000), st.integers(0, 999), st.integers(1, 60))
+def test_kept_in_epoch_adds_up_to_the_budget_after_every_epoch(num_examples, per_mille, epochs):
+    per_epoch = Fraction(1000 - per_mille, 1000) * num_examples
+    total = 0
+    for epoch in range(epochs):
+        kept = kept_in_epoch(num_examples, per_mille / 1000, epoch)
+        assert abs(kept - per_epoch) < 1
+        total += kept
+        assert abs(total - (epoch + 1) * per_epoch) <= Fraction(1, 2)
+
+
+def test_kept_in_epoch_alternates_where_half_an_example_is_kept():
+    assert [kept_in_epoch(7, 0.5, epoch) for epoch in range(4)] == [4, 3, 4, 3]
+
+
+@st.composite
+def problems(draw):
+    score_N = draw(scores)
+    return torch.tensor(score_N, dtype=torch.float64), draw(st.integers(1, len(score_N)))
+
+
+@quick
+@given(problems())
+def test_inclusion_probabilities_sum_to_k_and_never_exceed_1(problem):
+    score_N, num_kept = problem
+    p_N = inclusion_probability(score_N, num_kept)
+    assert p_N.sum().item() == pytest.approx(num_kept, rel=1e-9)
+    assert 0 <= p_N.min() and p_N.max() <= 1
+
+
+@quick
+@given(problems())
+def test_inclusion_probability_is_monotone_in_the_score(problem):
+    score_N, num_kept = problem
+    p_N = inclusion_probability(score_N, num_kept)
+    rising = score_N.argsort()
+    assert (p_N[rising].diff() >= -1e-12).all()
+    for score in score_N.unique():
+        alike = p_N[score_N == score]
+        assert alike.max() - alike.min() <= 1e-12
+
+
+@quick
+@given(problems(), st.sampled_from([0.01, 0.1, 1.0]))
+def test_smoothing_leaves_no_example_without_a_chance_and_bounds_the_weights(problem, smoothing):
+    score_N, num_kept = problem
+    p_N = inclusion_probability(smooth(score_N, smoothing), num_kept)
+    assert p_N.min() > 0
+    # c is at least K / N with scores of mean 1, so the weight K / (N p) is at most 1 / smoothing.
+    assert num_kept / len(score_N) / p_N.min() <= 1 / smoothing + 1e-9
+
+
+@quick
+@given(problems())
+def test_inclusion_probability_equals_bisection_on_the_level(problem):
+    score_N, num_kept = problem
+    score_N = score_N.numpy()
+    if (score_N > 0).sum() < num_kept:
+        return  # no finite level: see the next test
+    low, high = 1e-30, 1e30
+    for _ in range(150):
+        middle = (low * high) ** 0.5
+        if np.minimum(1, middle * score_N).sum() < num_kept:
+            low = middle
+        else:
+            high = middle
+    expected_N = np.minimum(1, high * score_N)
+    p_N = inclusion_probability(torch.from_numpy(score_N), num_kept).numpy()
+    np.testing.assert_allclose(p_N, expected_N, rtol=2e-6, atol=2e-6)
+
+
+def test_with_fewer_positive_scores_than_kept_those_are_certain_and_the_rest_share_alike():
+    p_N = inclusion_probability(torch.tensor([0.0, 3.0, 0.0, 1e-9, 0.0]), 3)
+    assert p_N.tolist() == pytest.approx([1 / 3, 1, 1 / 3, 1, 1 / 3])
+
+
+@pytest.mark.parametrize("num_kept", [1, 3, 5])
+def test_inclusion_probability_minimises_the_variance_numerically(num_kept):
+    score_N = np.array([0.2, 0.5, 0.5, 1.0, 2.0, 6.0, 9.0])
+
+    def variance(p_N):
+        return (score_N**2 / p_N).sum()
+
+    found = minimize(
+        variance,
+        np.full(7, num_kept / 7),
+        jac=lambda p_N: -(score_N**2) / p_N**2,
+        bounds=[(1e-6, 1)] * 7,
+        constraints={"type": "eq", "fun": lambda p_N: p_N.sum() - num_kept, "jac": lambda p_N: np.ones(7)},
+        method="SLSQP",
+        options={"ftol": 1e-12, "maxiter": 500},
+    )
+    p_N = inclusion_probability(torch.from_numpy(score_N), num_kept).numpy()
+    assert variance(p_N) <= found.fun * (1 + 1e-9)
+    np.testing.assert_allclose(p_N, found.x, atol=2e-4)
+
+
+def test_smooth_equals_its_formula_and_has_mean_1():
+    score_N = np.array([0.0, 1.0, 2.0, 7.0], dtype=np.float32)
+    expected_N = 0.7 * score_N / 2.5 + 0.3
+    smoothed_N = smooth(torch.from_numpy(score_N), 0.3)
+    np.testing.assert_allclose(smoothed_N.numpy(), expected_N, rtol=1e-7)
+    assert smoothed_N.mean().item() == pytest.approx(1)
+    assert smooth(torch.zeros(3), 0.1).tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -1.0])
+def test_smooth_refuses_scores_that_are_no_weights(bad):
+    with pytest.raises(ValueError, match="finite"):
+        smooth(torch.tensor([1.0, bad]), 0.1)
+
+
+@quick
+@given(problems(), st.integers(0, 10**6))
+def test_systematic_sample_draws_exactly_k_distinct_with_the_certain_ones(problem, seed):
+    score_N, num_kept = problem
+    p_N = inclusion_probability(score_N, num_kept)
+    index_K = systematic_sample(p_N, stream(seed, "test"))
+    assert len(index_K) == num_kept == len(index_K.unique())
+    assert (index_K.diff() > 0).all()
+    assert set((p_N == 1).nonzero().flatten().tolist()) <= set(index_K.tolist())
+    assert (p_N[index_K] > 0).all()
+
+
+def _draws(p_N, num_draws):
+    taken_RN = torch.zeros(num_draws, len(p_N))
+    generator = stream(7, "draws")
+    for row in taken_RN:
+        row[systematic_sample(p_N, generator)] = 1
+    return taken_RN
+
+
+@pytest.mark.parametrize("num_kept", [1, 4, 11])
+def test_inclusion_frequencies_match_the_probabilities(num_kept):
+    score_N = torch.rand(17, generator=stream(3, "scores")) ** 3 + 0.02
+    p_N = inclusion_probability(score_N, num_kept)
+    num_draws = 6000
+    frequency_N = _draws(p_N, num_draws).double().mean(0)
+    open_N = p_N < 1
+    assert (frequency_N[~open_N] == 1).all()
+    p_M = p_N[open_N]
+    z_M = (frequency_N[open_N] - p_M) / (p_M * (1 - p_M) / num_draws).sqrt()
+    assert z_M.abs().max() < 4.5
+    assert z_M.square().mean() < 2.5  # 1 in expectation
+
+
+def test_equal_probabilities_make_every_pair_as_likely_as_in_simple_random_sampling():
+    num_examples, num_kept, num_draws = 9, 3, 9000
+    taken_RN = _draws(torch.full((num_examples,), num_kept / num_examples), num_draws)
+    pair_NN = taken_RN.T @ taken_RN / num_draws
+    expected = num_kept * (num_kept - 1) / (num_examples * (num_examples - 1))
+    off = pair_NN[~torch.eye(num_examples, dtype=torch.bool)]
+    error = (expected * (1 - expected) / num_draws) ** 0.5
+    assert (off - expected).abs().max() < 4.5 * error
+
+
+def test_no_pair_is_shut_out_by_unequal_probabilities():
+    p_N = inclusion_probability(torch.tensor([1.0, 1, 2, 2, 3, 4, 5, 9]), 3)
+    taken_RN = _draws(p_N, 6000)
+    pair_NN = taken_RN.T @ taken_RN / len(taken_RN)
+    off = ~torch.eye(8, dtype=torch.bool)
+    assert (pair_NN[off] > 0.1 * torch.outer(p_N, p_N)[off]).all()
+
+
+def test_ranked_falls_and_breaks_ties_at_random():
+    score_N = torch.tensor([1.0, 5.0, 1.0, torch.inf, 1.0, 0.0])
+    firsts = []
+    for seed in range(900):
+        order = ranked(score_N, stream(seed, "ranked")).tolist()
+        assert order[:2] == [3, 1] and order[5] == 5
+        firsts.append(order[2])
+    counts = np.bincount(firsts, minlength=6)
+    assert set(np.flatnonzero(counts)) == {0, 2, 4}
+    assert counts[[0, 2, 4]].min() > 300 - 4.5 * (900 * 2 / 9) ** 0.5
+    assert torch.equal(ranked(score_N, stream(1, "ranked")), ranked(score_N, stream(1, "ranked")))
+
+
+def test_selection_holds_at_the_size_of_imagenet():
+    num_examples = 1_281_167
+    num_kept = kept_in_epoch(num_examples, 0.35, 0)
+    score_N = torch.rand(num_examples, generator=stream(0, "large")) ** 8
+    p_N = inclusion_probability(smooth(score_N, 0.1), num_kept)
+    index_K = systematic_sample(p_N, stream(1, "large"))
+    assert len(index_K.unique()) == num_kept == 832_759
+    assert p_N.sum().item() == pytest.approx(num_kept, rel=1e-9)
+    weight_K = num_kept / (num_examples * p_N[index_K])
+    assert weight_K.mean().item() == pytest.approx(1, abs=0.01)
