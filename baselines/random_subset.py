@@ -34,13 +34,9 @@ class Random(Pruner):
         missing = num_kept - len(taken)
         if missing:
             shuffled = self._shuffled()
-            free = torch.ones(self.num_examples, dtype=torch.bool)
-            free[taken] = False
-            more = shuffled[free[shuffled]][:missing]
+            more = shuffled[~torch.isin(shuffled, taken)][:missing]
             # What was skipped stays in the new shuffle, so that every shuffle shows every example once.
-            used = torch.zeros(self.num_examples, dtype=torch.bool)
-            used[more] = True
-            taken, self.queue = torch.cat([taken, more]), shuffled[~used[shuffled]]
+            taken, self.queue = torch.cat([taken, more]), shuffled[~torch.isin(shuffled, more)]
         return unweighted(taken)
 
     def _shuffled(self) -> torch.Tensor:

@@ -41,7 +41,8 @@ def check_pruner(method: str, options: Mapping[str, Any] | None = None, *, ratio
     """Runs a method on 203 real images of digits for 5 epochs, and holds every epoch against the contract.
 
     Checked: selections are distinct, in range, of the right types and weights; the budget is realised to within 0.5 points
-    of all visits; the same seed gives the same selections; no global random state is touched; a state saved and loaded in the middle gives the same rest of the run.
+    of all visits; the same seed gives the same selections; no global random state is touched; a state saved and loaded in
+    the middle gives the same rest of the run.
 
     method: a registered name or `package.module:Class`. options: its settings. Raises ContractBroken, or BadInput where
     the method can't be had.

@@ -42,17 +42,17 @@ def shadowing() -> str | None:
 def text(found: dict[str, Any]) -> str:
     """For a person, one line each."""
     lines = [
-        f"{name:<13}{value}" for name, value in found.items() if name not in ("datasets", "baselines", "bf16", "jobs")
+        f"{name:<14}{value}" for name, value in found.items() if name not in ("datasets", "baselines", "bf16", "jobs")
     ]
     lines.append(
-        f"{'bf16':<13}{'native: --precision auto takes it' if found['bf16'] else 'not native: auto takes fp32'}"
+        f"{'bf16':<14}{'native: --precision auto takes it' if found['bf16'] else 'not native: auto takes fp32'}"
     )
-    lines += [f"{name:<13}{place or 'absent'}" for name, place in found["datasets"].items()]
+    lines += [f"{name:<14}{place or 'absent'}" for name, place in found["datasets"].items()]
     if found["baselines"] is None:
-        lines.append(f"{'baselines':<13}ours")
+        lines.append(f"{'baselines':<14}ours")
     else:
         lines.append(
-            f"{'baselines':<13}WRONG: an unrelated package hides ours ({found['baselines']}); "
+            f"{'baselines':<14}WRONG: an unrelated package hides ours ({found['baselines']}); "
             "uninstall it (`pip uninstall baselines`) and reinstall sadp-bench"
         )
     return "\n".join(lines)

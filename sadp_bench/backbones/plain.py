@@ -66,7 +66,7 @@ class CNN(_Plain):
 
 
 class VGG11(_Plain):
-    """VGG-11: eight convolutions, five pools, one readout; spiking.
+    """VGG-11: eight convolutions, up to five pools (four on 32x32), one readout; spiking.
 
     Source: Simonyan & Zisserman, ICLR 2015 (configuration A), with one linear readout as in SNN papers.
     """

@@ -27,9 +27,10 @@ NORMS = ("batch", "none")
 class NeuronSettings:
     """The leaky integrate-and-fire neuron of all spiking layers; part of a run's spec.
 
-    tau: membrane time constant in steps, > 1. decay_input: whether the input is divided by tau.
+    tau: membrane time constant in steps, > 1: h[t] = (1 - 1/tau) v[t-1] + x[t]. decay_input: whether x is divided by tau.
     reset: "hard" (to 0) or "soft" (minus the threshold). surrogate: the spike's derivative, "atan", "sigmoid" or
-    "triangle". The defaults are the literature's (Fang et al., ICCV 2021), not SpikingJelly's.
+    "triangle". The defaults: no decay of the input as in TET and SLTT, hard reset outside of the graph and arctangent as in
+    Fang et al., ICCV 2021; SpikingJelly's own differ.
     """
 
     tau: float = 2.0
