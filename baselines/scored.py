@@ -39,6 +39,10 @@ class Scored(Pruner):
     def epochs_of(self, num_epochs: int) -> int:
         return self.score_epochs or max(1, num_epochs // 10)
 
+    def check(self, num_epochs: int) -> None:
+        if self.score_epochs > num_epochs:
+            raise BadInput(f"score_epochs is at most the run's {num_epochs} epochs, not {self.score_epochs}")
+
     def prepare(self, lab: Lab) -> None:
         super().prepare(lab)
         self.score_N = self.score(lab)

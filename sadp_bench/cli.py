@@ -234,6 +234,8 @@ def main(arguments: list[str] | None = None) -> Any:
     usage_error: Any = typer.BadParameter.__mro__[2]
     try:
         code = typer.main.get_command(app)(arguments, standalone_mode=False)
+        if code == 130:  # what the command line library makes of Ctrl-C
+            raise KeyboardInterrupt
     except BadInput as error:
         _fail(str(error))
     except usage_error as error:
@@ -241,9 +243,6 @@ def main(arguments: list[str] | None = None) -> Any:
     except (KeyboardInterrupt, typer.Abort):
         print("sadp-bench: interrupted; nothing of the unfinished run was recorded", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(141)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-CERTAIN = 1 - 1e-6  # a probability above this counts as 1: cumulative sums of 10^8 terms are not exact beyond
+CERTAIN = 1 - 1e-9  # what is drawn for sure: cumulative sums of 10^8 terms are not exact beyond
 
 
 def kept_in_epoch(num_examples: int, prune_ratio: float, epoch: int) -> int:
@@ -61,7 +61,7 @@ def inclusion_probability(score_N: Tensor, num_kept: int) -> Tensor:
     rest_N = falling_N.flip(0).cumsum(0).flip(0)
     capped_N = torch.arange(num_kept, device=score_N.device)
     level_K = (num_kept - capped_N) / rest_N[:num_kept]
-    num_capped = int((level_K * falling_N[:num_kept] > CERTAIN).cumprod(0).sum())
+    num_capped = int((level_K * falling_N[:num_kept] >= 1).cumprod(0).sum())
     p_sorted_N = torch.ones_like(falling_N)
     if num_capped < num_kept:
         p_sorted_N[num_capped:] = falling_N[num_capped:] * level_K[num_capped]

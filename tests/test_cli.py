@@ -211,11 +211,13 @@ def test_equal_updates_have_a_nominal_maximum_of_one(tmp_path: Path) -> None:
 
 
 def test_event_data_trains(tmp_path: Path, real_data: Path) -> None:
-    told = tiny_run("sadp", 0.5, tmp_path, "--dataset", "nmnist", "--data", real_data, "--json")
+    words = ["--dataset", "nmnist", "--data", real_data, "--train-examples", 800, "--epochs", 4]
+    told = tiny_run("sadp", 0.5, tmp_path, *words, "--set", "backbone.width=8", "--json")
     assert told.code == 0
     found = json.loads(told.out)
     assert found["realised_ratio"] == 0.5 and found["speedup"] > 0
-    assert all(0 < rate < 1 for rate in the_record(tmp_path, "sadp")[1]["firing_rate"])
+    assert found["reference_accuracy"] > 0.3  # of 10 digits
+    assert all(0 < rate < 1 for rate in the_record(tmp_path, "full")[1]["firing_rate"])
 
 
 def test_report_speaks_text_markdown_csv_and_json(first: Answer, folder: Path) -> None:
@@ -234,7 +236,9 @@ def test_report_speaks_text_markdown_csv_and_json(first: Answer, folder: Path) -
 
 
 def test_report_writes_to_a_file_and_draws(first: Answer, folder: Path, tmp_path: Path) -> None:
-    told = command("report", folder, "--format", "markdown", "--to", tmp_path / "new" / "r.md", "--plots", tmp_path / "p")
+    told = command(
+        "report", folder, "--format", "markdown", "--to", tmp_path / "new" / "r.md", "--plots", tmp_path / "p"
+    )
     assert told.code == 0 and told.out == ""
     assert (tmp_path / "new" / "r.md").read_text() == command("report", folder, "--format", "markdown").out
     drawn = sorted((tmp_path / "p").iterdir())
@@ -425,3 +429,42 @@ def test_strangers_method_runs_from_its_folder_and_is_reported(tmp_path: Path) -
     rows = json.loads(command("report", tmp_path / "runs", "--format", "json").out)
     assert [row["method"] for row in rows] == ["full", "mypkg.mine:Mine"]
     assert "mypkg.mine:Mine" in command("report", tmp_path / "runs").out
+
+
+REFUSED = [
+    ("report FOLDER/file", "no folder FOLDER/file"),
+    ("report FOLDER/good --to FOLDER/file/report.md", "can't write FOLDER/file/report.md"),
+    ("report FOLDER/good --to FOLDER/good", "can't write FOLDER/good"),
+    ("doctor --data FOLDER/file", "FOLDER/file is not a folder"),
+    ("list", "kind"),
+    ("speed --ratios 1.5", "--ratio is at least 0 and below 1"),
+    ("speed --methods full --ratios 0.3", "full keeps everything"),
+    ("speed --methods random --set smoothing=1", "method random has no setting 'smoothing'"),
+    ("speed --methods fewer-epochs --ratios 0.5 --threads 1 --quiet", "fewer-epochs saves by shortening the run"),
+]
+
+
+@pytest.mark.parametrize(("words", "says"), REFUSED, ids=[words for words, _ in REFUSED])
+def test_other_commands_refuse_in_one_line(words: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    store.Store(tmp_path / "good").write(make_record(make_spec()))
+    told = command(*words.replace("FOLDER", str(tmp_path)).split())
+    assert told.code == 2 and told.out == "" and told.err.count("\n") == 1
+    assert told.err.startswith("sadp-bench: ") and says.replace("FOLDER", str(tmp_path)) in told.err
+
+
+@pytest.mark.parametrize("more", [[], ["--no-reference"]], ids=str)
+def test_broken_reference_stops_its_run_before_training(more: list[str], tmp_path: Path) -> None:
+    asked = {"method": "random", "ratio": 0.5, "epochs": 2, "train_examples": 256, "threads": 1}
+    spec, _ = experiment.resolve({**asked, "set": {"backbone.width": 4}})
+    path = store.Store(tmp_path).path(spec.reference())
+    path.write_text("{")
+    told = tiny_run("random", 0.5, tmp_path, *more)
+    assert told.code == 2 and told.err.count("\n") == 1 and str(path) in told.err
+    assert list(tmp_path.iterdir()) == [path] and path.read_text() == "{"
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder here that refuses even root")
+def test_unwritable_out_is_refused_before_training() -> None:
+    told = tiny_run("random", 0.5, Path("/proc/none"))
+    assert told.code == 2 and told.err.startswith("sadp-bench: can't write /proc/none") and told.err.count("\n") == 1

@@ -9,7 +9,7 @@ from helpers import bench
 from scipy.special import softmax
 from torch.nn.functional import cross_entropy
 
-from baselines.el2n import error_norm
+from baselines.el2n import EL2N, error_norm
 from sadp_bench.errors import BadInput
 from sadp_bench.pruner import KeepAll
 from sadp_bench.streams import stream, stream_seed
@@ -110,3 +110,8 @@ def test_scoring_leaves_the_run_as_it_would_be_without():
     other.pruner.prepare(other.lab)
     for name, value in run.model.state_dict().items():
         assert torch.equal(other.model.state_dict()[name], value)
+
+
+def test_more_scoring_epochs_than_the_run_has_are_refused_before_training():
+    with pytest.raises(BadInput, match="at most the run's 5 epochs"):
+        EL2N(0.5, score_epochs=6).check(5)

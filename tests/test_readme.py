@@ -42,6 +42,10 @@ def test_the_table_of_results_is_what_the_committed_records_give():
     for folder in sorted((ROOT / "results").iterdir()):
         found = read_all([folder])
         assert not found.problems
-        rows = [line for line in render([r for _, r in found.records], format="markdown").splitlines() if line.startswith("|")]
+        rows = [
+            line
+            for line in render([r for _, r in found.records], format="markdown").splitlines()
+            if line.startswith("|")
+        ]
         missing = [row for row in rows if row not in README]
         assert not missing, f"{folder.name}: README lacks {missing}"

@@ -116,6 +116,8 @@ def download(url: str, md5: str, wanted: Path) -> None:
 
 def download_archive(url: str, md5: str, wanted: Path, root: Path) -> None:
     """The same for a tar archive, whose files are put below `root`; `wanted` is the one that was missed."""
+    if not hasattr(tarfile, "data_filter"):
+        raise BadInput(f"unpacking {url} safely needs Python 3.11.4 or later; unpack it into {root} yourself")
     with _downloaded(url, md5, wanted, root) as archive:
         unpacked = archive.parent / "unpacked"
         with tarfile.open(archive) as tar:
