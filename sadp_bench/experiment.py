@@ -207,7 +207,7 @@ class Bench:
         spec, num_examples = self.spec, len(self.data)
         share = 1.0 if spec.protocol == "updates" else 1 - spec.ratio
         visits = num_examples * (spec.epochs * share + self.pruner.scoring_epochs(spec.epochs))
-        evaluated = len(self.held) * (math.ceil(spec.epochs / spec.evaluate_every) + 1)
+        evaluated = len(self.held) * math.ceil(spec.epochs / spec.evaluate_every)
         return seconds_per_example * (visits + EVALUATION_COST * evaluated)
 
 

@@ -53,7 +53,10 @@ def measure(
     if rounds < 2:
         raise BadInput(f"--rounds is at least 2, not {rounds}")
     total = rounds + 1
-    asked = {**asked, "epochs": max(total, int(asked.get("epochs") or 0))}
+    epochs = total if asked.get("epochs") is None else int(asked["epochs"])
+    if epochs < total:
+        raise BadInput(f"--epochs is at least {total} for {rounds} rounds and the warm-up, not {epochs}")
+    asked = {**asked, "epochs": epochs}
     specs = []
     for method, ratio in product(methods, ratios):
         spec, material = resolve({**asked, "method": method, "ratio": ratio}, data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,10 @@ def test_an_import_only_goes_down(path):
 def test_the_ground_floor_needs_the_standard_library_only(path):
     for name in imports(path) - own(imports(path)):
         assert name.split(".")[0] in STANDARD, f"{module_of(path)} imports {name}"
+
+
+def test_imports_form_no_cycle():
+    TopologicalSorter({module_of(path): own(imports(path)) for path in FILES}).prepare()
 
 
 def test_the_engine_is_handed_objects_and_names_none():

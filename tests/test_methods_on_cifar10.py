@@ -15,7 +15,7 @@ SETTING = {
     "batch_size": 32,
     "timesteps": 2,
     "evaluate_every": 6,
-    "threads": 2,
+    "threads": 1,
     "set": {"backbone.width": 8},
 }
 
