@@ -83,7 +83,8 @@ CASES = {
     "list what": (["list", "method"], "did you mean 'methods'"),
     "speed rounds": (["speed", "--rounds", "1", *TINY], "--rounds is at least 2"),
     "speed ratios": (["speed", "--ratios", "a,b", *TINY], "separated by commas"),
-    "speed method": (["speed", "--methods", "sdap", *TINY], "did you mean 'sadp'"),
+    "speed method": (["speed", "--methods", "sdap", "--rounds", "2"], "did you mean 'sadp'"),
+    "speed epochs": (["speed", "--rounds", "5", *TINY], "--epochs is at least 6"),
 }
 
 

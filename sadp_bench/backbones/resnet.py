@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 
 from spikingjelly.activation_based import layer
@@ -78,56 +79,48 @@ def _stages(block: Block, width: int, side: int, neuron: NeuronSettings, norm: s
     return made
 
 
-class ResNet18(Backbone):
+class _ResNet18(Backbone):
+    """The CIFAR stem, the body of a kind, a pool over positions, the readout."""
+
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int],
+        num_classes: int,
+        timesteps: int,
+        neuron: NeuronSettings,
+        *,
+        width: int = 64,
+        norm: str = "batch",
+    ) -> None:
+        check_width(width)
+        channels, *sides = input_shape
+        stem = nn.Sequential(conv(channels, width, norm=norm, step_mode="s"), norm_layer(norm, width, "s"))
+        body = nn.Sequential(*self.body_of(width, min(sides), neuron, norm), layer.AdaptiveAvgPool2d(1, step_mode="m"))
+        super().__init__(timesteps, stem, body, 8 * width, num_classes)
+
+    @staticmethod
+    @abstractmethod
+    def body_of(width: int, side: int, neuron: NeuronSettings, norm: str) -> list[nn.Module]:
+        """From the stem's normalised currents to spikes (or sums of them) of 8 width channels."""
+
+
+class ResNet18(_ResNet18):
     """Pre-activation spiking ResNet-18 with the CIFAR stem.
 
     Source: Meng et al., ICCV 2023 (SLTT), after He et al., ECCV 2016.
     """
 
-    def __init__(
-        self,
-        input_shape: tuple[int, int, int],
-        num_classes: int,
-        timesteps: int,
-        neuron: NeuronSettings,
-        *,
-        width: int = 64,
-        norm: str = "batch",
-    ) -> None:
-        check_width(width)
-        channels, height, breadth = input_shape
-        stem = nn.Sequential(conv(channels, width, norm=norm, step_mode="s"), norm_layer(norm, width, "s"))
-        body = nn.Sequential(
-            *_stages(PreActivationBlock, width, min(height, breadth), neuron, norm),
-            norm_layer(norm, 8 * width),
-            LIF(neuron),
-            layer.AdaptiveAvgPool2d(1, step_mode="m"),
-        )
-        super().__init__(timesteps, stem, body, 8 * width, num_classes)
+    @staticmethod
+    def body_of(width: int, side: int, neuron: NeuronSettings, norm: str) -> list[nn.Module]:
+        return [*_stages(PreActivationBlock, width, side, neuron, norm), norm_layer(norm, 8 * width), LIF(neuron)]
 
 
-class SEWResNet18(Backbone):
+class SEWResNet18(_ResNet18):
     """Spike-element-wise ResNet-18 (shortcuts add spikes) with the CIFAR stem.
 
     Source: Fang et al., NeurIPS 2021.
     """
 
-    def __init__(
-        self,
-        input_shape: tuple[int, int, int],
-        num_classes: int,
-        timesteps: int,
-        neuron: NeuronSettings,
-        *,
-        width: int = 64,
-        norm: str = "batch",
-    ) -> None:
-        check_width(width)
-        channels, height, breadth = input_shape
-        stem = nn.Sequential(conv(channels, width, norm=norm, step_mode="s"), norm_layer(norm, width, "s"))
-        body = nn.Sequential(
-            LIF(neuron),
-            *_stages(SEWBlock, width, min(height, breadth), neuron, norm),
-            layer.AdaptiveAvgPool2d(1, step_mode="m"),
-        )
-        super().__init__(timesteps, stem, body, 8 * width, num_classes)
+    @staticmethod
+    def body_of(width: int, side: int, neuron: NeuronSettings, norm: str) -> list[nn.Module]:
+        return [LIF(neuron), *_stages(SEWBlock, width, side, neuron, norm)]
