@@ -23,7 +23,6 @@ from sadp_bench.streams import isolated, stream
 from sadp_bench.taps import Taps
 
 EVALUATION_BATCH = 256
-FIRING_EXAMPLES = 1024
 
 Row = dict[str, Any]
 
@@ -123,15 +122,12 @@ def make_optimizer(model: nn.Module, spec: Spec) -> torch.optim.Optimizer:
     return torch.optim.SGD(model.parameters(), lr=spec.learning_rate, momentum=0.9, weight_decay=spec.weight_decay)
 
 
-def predictions(
-    model: nn.Module, data: Loader, precision: str, most: int | None = None
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """(index_B, logits_TBC, input) over the data, or its first `most` examples: evaluation mode, no augmentation, in index
-    order, no gradients."""
+def predictions(model: nn.Module, data: Loader, precision: str) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """(index_B, logits_TBC, input) over all data: evaluation mode, no augmentation, in index order, no gradients."""
     forward = at_precision(model, precision, data.device)
     model.eval()
     with torch.no_grad():
-        for index_B in torch.arange(len(data))[:most].split(EVALUATION_BATCH):
+        for index_B in torch.arange(len(data)).split(EVALUATION_BATCH):
             input = data.input(index_B)
             yield index_B, forward(input), input
 
@@ -145,12 +141,11 @@ def evaluate(model: nn.Module, data: Loader, precision: str) -> float:
 
 
 def firing_rates(model: nn.Module, data: Loader, precision: str) -> list[float]:
-    """Spikes per neuron and step of each spiking layer, over the first 1,024 examples."""
+    """Spikes per neuron and step of each spiking layer, over all data."""
     with Taps(model, {"spike_counts"}) as taps:
-        passes = predictions(model, data, precision, FIRING_EXAMPLES)
-        total_S = torch.stack([taps.seen()["spike_counts"].mean(1).sum(1) for _ in passes]).sum(0).tolist()
-        shown = min(FIRING_EXAMPLES, len(data))
-        return [total / shown / neurons for total, neurons in zip(total_S, taps.neurons_S, strict=True)]
+        counts = [taps.seen()["spike_counts"].mean(1).sum(1) for _ in predictions(model, data, precision)]
+        total_S = torch.stack(counts).sum(0).tolist()
+        return [total / len(data) / neurons for total, neurons in zip(total_S, taps.neurons_S, strict=True)]
 
 
 def rehearse(model: nn.Module, data: Loader, spec: Spec, batches_timed: int = 3) -> float:

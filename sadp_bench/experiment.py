@@ -207,7 +207,7 @@ class Bench:
         spec, num_examples = self.spec, len(self.data)
         share = 1.0 if spec.protocol == "updates" else 1 - spec.ratio
         visits = num_examples * (spec.epochs * share + self.pruner.scoring_epochs(spec.epochs))
-        evaluated = len(self.held) * math.ceil(spec.epochs / spec.evaluate_every)
+        evaluated = len(self.held) * (math.ceil(spec.epochs / spec.evaluate_every) + 1)
         return seconds_per_example * (visits + EVALUATION_COST * evaluated)
 
 
@@ -240,7 +240,7 @@ def train_one(spec: Spec, material: Material, progress: Progress) -> tuple[Recor
     if abs(missed) > BUDGET_TOLERANCE and not bench.pruner.exempt:
         raise BadInput(
             f"{spec.method} saved {realised_ratio(record):.4f} of the visits where {spec.ratio:g} was asked for: "
-            "a method must realise its budget to within 0.5 points, or refuse in prepare"
+            "a method must realise its budget to within 0.5 points, or refuse in `check`"
         )
     return record, bench.model
 

@@ -26,7 +26,7 @@ class Record:
     evaluated (on what `spec.evaluate_on` names).
     test_accuracy: share in [0, 1], the last epoch's; on the held-out part of the training set where
     `spec.evaluate_on` is "validation".
-    firing_rate: by spiking layer, spikes per neuron and time step over the first 1,024 evaluated examples.
+    firing_rate: by spiking layer, spikes per neuron and time step over the evaluated examples, in evaluation mode.
     peak_memory_bytes: the device's on a GPU, the process's on a CPU (so an upper bound there; 0 where the
     system does not tell).
     data_sha256: of the training and evaluation inputs and labels used.
