@@ -50,11 +50,14 @@ class Material:
         return hashlib.sha256(self.train.digest().digest() + self.held.digest().digest()).hexdigest()
 
 
-def resolve(asked: Mapping[str, Any], data: Path | None = None) -> tuple[Spec, Material]:
+def resolve(
+    asked: Mapping[str, Any], data: Path | None = None, opened: dict[Any, Dataset] | None = None
+) -> tuple[Spec, Material]:
     """The full spec of what was asked for, and its data; what is absent or None takes its default.
 
     asked: fields of `Spec`, and "set": the `--set` table, text or values. Defaults of epochs, batch size, time steps,
-    learning rate and augmentation are the data set's. Raises BadInput before anything is trained.
+    learning rate and augmentation are the data set's. opened: keeps the data sets for further calls.
+    Raises BadInput before anything is trained.
     """
     given = {name: value for name, value in asked.items() if value is not None and name != "set"}
     kind: type[Dataset] = _class("dataset", given.setdefault("dataset", "digits"))
@@ -72,7 +75,7 @@ def resolve(asked: Mapping[str, Any], data: Path | None = None) -> tuple[Spec, M
     if wanted is not None and wanted < 1:
         raise BadInput(f"--train-examples is at least 1, not {wanted}")
     make_pruner(spec).check(spec.epochs)
-    material = load(kind, spec, data, wanted)
+    material = load(_opened(kind, spec, data, {} if opened is None else opened), spec, wanted)
     spec = dataclasses.replace(spec, train_examples=len(material.train))
     _check_fits(spec, method)
     return spec, material
@@ -118,10 +121,16 @@ def _options(
     )
 
 
-def load(kind: type[Dataset], spec: Spec, data: Path | None, wanted: int | None) -> Material:
+def _opened(kind: type[Dataset], spec: Spec, data: Path | None, opened: dict[Any, Dataset]) -> Dataset:
+    name = (kind, data_root(data), spec.timesteps)
+    if name not in opened:
+        opened[name] = kind(*name[1:])
+    return opened[name]
+
+
+def load(dataset: Dataset, spec: Spec, wanted: int | None) -> Material:
     """The first `wanted` training examples of a fixed, class-balanced order that no seed changes, and the test set;
     or, evaluated on "validation", a fixed tenth of the training set in place of the test set."""
-    dataset = kind(data_root(data), spec.timesteps)
     train, held = dataset.train, dataset.test
     order = stratified_order(train.label_N, stream(0, "subset"))
     if spec.evaluate_on == "validation":

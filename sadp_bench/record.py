@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sadp_bench.errors import BadInput
@@ -30,6 +30,9 @@ class Record:
     peak_memory_bytes: the device's on a GPU, the process's on a CPU (so an upper bound there; 0 where the
     system does not tell).
     data_sha256: of the training and evaluation inputs and labels used.
+    interruptions: how often the run was begun or resumed again before it finished. Seconds are of all parts together;
+    what was trained after the last checkpoint before an interruption, and so again, counts once.
+    scores_from: the key of the run whose scoring this one used and was charged for; None where it made its own or has none.
     """
 
     spec: Spec
@@ -46,6 +49,8 @@ class Record:
     peak_memory_bytes: int
     data_sha256: str
     finished: str
+    interruptions: int = 0
+    scores_from: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         rest = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "spec"}
@@ -54,22 +59,68 @@ class Record:
     @classmethod
     def from_json(cls, data: Any) -> Record:
         """Raises BadInput where the data is no record of this schema or does not fit its key."""
-        if not isinstance(data, dict) or "schema" not in data:
-            raise BadInput("not a record of sadp-bench")
-        if data["schema"] != SCHEMA:
-            raise BadInput(f"a record of schema {data['schema']}; this version reads schema {SCHEMA}")
         names = {f.name for f in dataclasses.fields(cls)}
-        missing = sorted((names | {"key"}) - set(data))
-        if missing:
-            raise BadInput(f"the record lacks {', '.join(missing)}")
-        try:
-            spec = Spec.from_json(data["spec"])
-        except (TypeError, AttributeError):
-            raise BadInput("the record's spec has values of a wrong type") from None
-        if spec.key != data["key"]:
-            raise BadInput(f"the record's key {data['key']} does not fit its spec ({spec.key}): edited by hand?")
+        spec = _spec_of(data, names - {f.name for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING})
         _check_types(data)
+        return cls(spec=spec, **{name: data[name] for name in (names & set(data)) - {"spec"}})
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One run that ended without a record.
+
+    reason: one line. epoch (from 0) and learning_rate: where training diverged. last_lines: the last that its process
+    printed. attempts: how often it was tried.
+    """
+
+    spec: Spec
+    reason: str
+    when: str
+    epoch: int | None = None
+    learning_rate: float | None = None
+    last_lines: list[str] = field(default_factory=list)
+    attempts: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        return {"schema": SCHEMA, "key": self.spec.key, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_json(cls, data: Any) -> Failure:
+        """Raises BadInput where the data is no failure of this schema or does not fit its key."""
+        names = {f.name for f in dataclasses.fields(cls)}
+        spec = _spec_of(data, names)
+        if not isinstance(data["reason"], str) or not isinstance(data["last_lines"], list):
+            raise BadInput("the failure's reason or last lines are of a wrong type")
         return cls(spec=spec, **{name: data[name] for name in names - {"spec"}})
+
+
+def _spec_of(data: Any, wanted: set[str]) -> Spec:
+    """Of a record's or failure's file, whose schema, fields and key are checked."""
+    if not isinstance(data, dict) or "schema" not in data:
+        raise BadInput("not a record of sadp-bench")
+    if data["schema"] != SCHEMA:
+        raise BadInput(f"a record of schema {data['schema']}; this version reads schema {SCHEMA}")
+    missing = sorted((wanted | {"key", "spec"}) - set(data))
+    if missing:
+        raise BadInput(f"the record lacks {', '.join(missing)}")
+    if not _is_printable(data):
+        raise BadInput("the record holds control characters: made by a stranger?")
+    try:
+        spec = Spec.from_json(data["spec"])
+    except (TypeError, AttributeError):
+        raise BadInput("the record's spec has values of a wrong type") from None
+    if spec.key != data["key"]:
+        raise BadInput(f"the record's key {data['key']} does not fit its spec ({spec.key}): edited by hand?")
+    return spec
+
+
+def _is_printable(value: Any) -> bool:
+    """Nothing in it can steer a terminal."""
+    if isinstance(value, dict):
+        return all(_is_printable(key) and _is_printable(item) for key, item in value.items())
+    if isinstance(value, list):
+        return all(map(_is_printable, value))
+    return not isinstance(value, str) or value.isprintable()
 
 
 def _check_types(data: dict[str, Any]) -> None:
@@ -82,7 +133,10 @@ def _check_types(data: dict[str, Any]) -> None:
         "prepare_examples": (int,),
         "test_accuracy": (int, float),
         "data_sha256": (str,),
+        "firing_rate": (list,),
     }
+    if type(data.get("interruptions", 0)) is not int or not isinstance(data.get("scores_from"), str | None):
+        raise BadInput("the record's interruptions or scores_from are of a wrong type")
     for name, kinds in wanted.items():
         if not isinstance(data[name], kinds):
             raise BadInput(f"the record's {name} is of a wrong type: {type(data[name]).__name__}")

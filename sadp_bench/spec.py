@@ -21,6 +21,27 @@ CHOICES = {
     "protocol": ("epochs", "updates"),
     "evaluate_on": ("test", "validation"),
 }
+# Fields that came later: at these values they do not enter the key, so that older records keep theirs.
+LATER = {"processes": 1, "sync_batch_norm": False}
+KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "str": ((str,), "a name"),
+    "bool": ((bool,), "true or false"),
+    "dict[str, Any]": ((dict,), "a table"),
+}
+
+
+def option(name: str) -> str:
+    """A field's option on the command line."""
+    return f"--{name.replace('_', '-')}"
+
+
+def shown(value: Any) -> str:
+    """A setting as `--set name=value` takes it."""
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +50,7 @@ class Spec:
 
     ratio is the pruning ratio as a budget: the share of example visits saved over the run.
     method_options and backbone_options are the `--set` tables, defaults filled in.
+    processes: that share each batch (torchrun); with batch norm their number changes the numbers.
     """
 
     method: str
@@ -54,21 +76,27 @@ class Spec:
     evaluate_every: int
     method_options: dict[str, Any] = field(default_factory=dict)
     backbone_options: dict[str, Any] = field(default_factory=dict)
+    processes: int = 1
+    sync_batch_norm: bool = False
 
     def __post_init__(self) -> None:
+        for of in dataclasses.fields(self):
+            value, (kinds, wanted) = getattr(self, of.name), KINDS[str(of.type)]
+            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+                raise BadInput(f"{option(of.name)} is {wanted}, not {value!r}")
         for name, allowed in CHOICES.items():
             value = getattr(self, name)
             if value not in allowed:
-                raise BadInput(f"--{name.replace('_', '-')} is one of {', '.join(allowed)}, not '{value}'")
-        if not (isinstance(self.ratio, int | float) and 0 <= self.ratio < 1):
+                raise BadInput(f"{option(name)} is one of {', '.join(allowed)}, not '{value}'")
+        if not 0 <= self.ratio < 1:
             raise BadInput(f"--ratio is at least 0 and below 1 (the share of visits to save), not {self.ratio}")
-        for name in ("epochs", "batch_size", "timesteps", "threads", "train_examples", "evaluate_every"):
+        for name in ("epochs", "batch_size", "timesteps", "threads", "train_examples", "evaluate_every", "processes"):
             if getattr(self, name) < 1:
-                raise BadInput(f"--{name.replace('_', '-')} is at least 1, not {getattr(self, name)}")
+                raise BadInput(f"{option(name)} is at least 1, not {getattr(self, name)}")
         for name in ("learning_rate", "weight_decay"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
-                raise BadInput(f"--{name.replace('_', '-')} is a number of at least 0, not {value}")
+                raise BadInput(f"{option(name)} is a number of at least 0, not {value}")
         for name in ("ratio", "learning_rate", "weight_decay"):
             # 0 and 0.0 are one run and must have one key.
             object.__setattr__(self, name, float(getattr(self, name)))
@@ -78,12 +106,31 @@ class Spec:
     @property
     def key(self) -> str:
         """12 hex digits of the hash of all fields."""
-        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+        fields = {name: value for name, value in self.to_json().items() if name not in LATER or value != LATER[name]}
+        text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def reference(self) -> Spec:
         """The paired full-data run: same everything, but `full`, and the method's settings dropped."""
         return dataclasses.replace(self, method="full", ratio=0.0, protocol="epochs", method_options={})
+
+    def any_ratio(self) -> Spec:
+        """What runs have in common that differ in the ratio alone."""
+        return dataclasses.replace(self, ratio=0.0)
+
+    def words(self) -> list[str]:
+        """The arguments of `sadp-bench run` that make exactly this run: every choice is named, so no default can
+        change it. The number of processes is torchrun's to say."""
+        words: list[str] = []
+        for name, value in self.to_json().items():
+            if isinstance(value, dict):
+                prefix = "backbone." if name == "backbone_options" else ""
+                words += [word for key in value for word in ("--set", f"{prefix}{key}={shown(value[key])}")]
+            elif isinstance(value, bool):
+                words += [option(name)] * value
+            elif name != "processes":
+                words += [option(name), shown(value).removesuffix(".0")]
+        return words
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -95,7 +142,7 @@ class Spec:
         for name in data:
             if name not in known:
                 raise BadInput(f"unknown field '{name}'{nearest(name, known)}")
-        missing = sorted(known - set(data))
+        missing = sorted(known - set(data) - set(LATER))
         if missing:
             raise BadInput(f"the spec lacks {', '.join(missing)}")
         return cls(**data)

@@ -1,25 +1,36 @@
-"""Records on disk: one JSON file a run, written beside its place and renamed. The file exists = the run finished."""
+"""Records on disk: one JSON file a run, written beside its place and renamed. The file exists = the run finished.
+
+Beside a record's place lie, while it is not there: its checkpoint (`.ckpt`), the lock of who is at it (`.lock`), and why
+it failed (`.failed.json`).
+"""
 
 from __future__ import annotations
 
+import glob
 import json
 import os
+import re
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from sadp_bench.errors import BadInput
-from sadp_bench.record import Record
+from sadp_bench.record import Failure, Record
 from sadp_bench.spec import Spec
+
+FAILED = ".failed.json"
 
 
 class Found(NamedTuple):
-    """What a folder holds: the records, and one line for each file that could not be read."""
+    """What a folder holds: the records, one line for each file that could not be read, and the runs that failed and
+    have no record."""
 
     records: list[tuple[Path, Record]]
     problems: list[str]
+    failures: list[Failure]
 
 
 @contextmanager
@@ -55,10 +66,14 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def path(self, spec: Spec) -> Path:
-        """Where the record of a run lies: a name for people, ending in the key."""
-        method = spec.method.rpartition(":")[2]
-        return self.folder / f"{spec.dataset.rpartition(':')[2]}-{method}-r{spec.ratio:g}-s{spec.seed}-{spec.key}.json"
+    def path(self, spec: Spec, suffix: str = ".json") -> Path:
+        """Where the record of a run lies: a name for people, ending in the key. Never outside the folder."""
+        dataset, method = (re.sub(r"[^\w-]", "_", name.rpartition(":")[2]) for name in (spec.dataset, spec.method))
+        return self.folder / f"{dataset}-{method}-r{spec.ratio:g}-s{spec.seed}-{spec.key}{suffix}"
+
+    def scores_path(self, spec: Spec) -> Path:
+        """Where the scores lie that runs share which differ in the ratio alone."""
+        return Store(self.folder / "scores").path(spec.any_ratio(), ".scores")
 
     def find(self, spec: Spec) -> Record | None:
         """The record of a run that has finished. Raises BadInput where its file is there but broken."""
@@ -74,38 +89,64 @@ class Store:
         path = self.path(record.spec)
         with atomic(path) as file:
             file.write(json.dumps(record.to_json(), indent=1, allow_nan=False).encode() + b"\n")
+        self.path(record.spec, FAILED).unlink(missing_ok=True)
         return path
 
-    def check_writable(self) -> None:
+    def write_failure(self, failure: Failure) -> Path:
+        path = self.path(failure.spec, FAILED)
+        with atomic(path) as file:
+            file.write(json.dumps(failure.to_json(), indent=1).encode() + b"\n")
+        return path
+
+    def sweep_up(self, spec: Spec) -> None:
+        """Removes what a killed process left half-written of a run. For the holder of the run's lock."""
+        for path in self.folder.glob(f".{glob.escape(self.path(spec, '').name)}.*.part"):
+            path.unlink(missing_ok=True)
+
+    def check_writable(self, needed_bytes: int = 0) -> None:
         """Raises BadInput now rather than after hours of training."""
-        with_trial = self.folder / ".writable"
+        with_trial = self.folder / f".writable-{os.getpid()}"
         with atomic(with_trial):
             pass
-        with_trial.unlink()
+        with_trial.unlink(missing_ok=True)
+        free = shutil.disk_usage(self.folder).free
+        if free < needed_bytes:
+            raise BadInput(
+                f"{self.folder} has {free / 2**20:,.0f} MiB left, and checkpoints and records need about "
+                f"{needed_bytes / 2**20:,.0f}: free some, or choose another --out"
+            )
 
 
 def read(path: Path) -> Record:
     """Raises BadInput where the file is no whole record."""
+    return Record.from_json(_json(path))
+
+
+def _json(path: Path) -> Any:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInput(f"unreadable: {error.strerror}") from None
     except (ValueError, RecursionError):
         raise BadInput("not JSON: cut short or damaged") from None
-    return Record.from_json(data)
 
 
 def read_all(folders: Iterable[Path]) -> Found:
     """All records below the folders, a key once. Raises BadInput where a folder isn't there."""
     records: dict[str, tuple[Path, Record]] = {}
+    failures: dict[str, Failure] = {}
     problems = []
     for folder in folders:
         if not folder.is_dir():
             raise BadInput(f"no folder {folder}; name one that `sadp-bench run --out DIR` wrote to")
         for path in sorted(folder.rglob("*.json")):
             try:
-                record = read(path)
-                records.setdefault(record.spec.key, (path, record))
+                if path.name.endswith(FAILED):
+                    failure = Failure.from_json(_json(path))
+                    failures.setdefault(failure.spec.key, failure)
+                else:
+                    record = read(path)
+                    records.setdefault(record.spec.key, (path, record))
             except BadInput as error:
                 problems.append(f"{path}: {error}")
-    return Found(list(records.values()), problems)
+    return Found(list(records.values()), problems, [one for key, one in failures.items() if key not in records])

@@ -14,7 +14,7 @@ from sadp_bench import registry
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = [
-    {"sadp_bench", "errors", "registry", "spec", "record", "store", "metrics"},
+    {"sadp_bench", "errors", "registry", "spec", "record", "store", "lock", "metrics"},
     {
         "streams",
         "sampling",

@@ -8,8 +8,9 @@ import pytest
 from example_records import make_record, make_spec
 
 from sadp_bench.errors import BadInput
-from sadp_bench.record import Record
+from sadp_bench.record import Failure, Record
 from sadp_bench.report import render
+from sadp_bench.spec import Spec
 from sadp_bench.store import Store, atomic, read, read_all
 
 
@@ -20,7 +21,7 @@ def test_record_comes_back_equal_from_a_path_with_spaces_and_unicode(tmp_path):
     path = store.write(record)
     assert path.name == f"Größe-sadp-r0.3-s0-{record.spec.key}.json"
     assert read(path) == store.find(record.spec) == record
-    assert read_all([tmp_path]) == ([(path, record)], [])
+    assert read_all([tmp_path]) == ([(path, record)], [], [])
 
 
 def test_run_that_has_not_finished_is_not_found(tmp_path):
@@ -127,7 +128,7 @@ def test_damaged_file_is_named_and_the_others_are_read(tmp_path, name):
 def test_bytes_that_are_no_text_and_folders_named_like_records_are_problems(tmp_path):
     (tmp_path / "a.json").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "b.json").mkdir()
-    records, problems = read_all([tmp_path])
+    records, problems, _ = read_all([tmp_path])
     assert records == []
     assert [problem.rpartition(": ")[2] for problem in problems] == ["cut short or damaged", "Is a directory"]
 
@@ -137,7 +138,7 @@ def test_bytes_that_are_no_text_and_folders_named_like_records_are_problems(tmp_
 def test_record_with_any_odd_value_is_a_problem_or_can_be_reported(tmp_path, field, value):
     data = make_record(make_spec("random", 0.5, protocol="updates")).to_json()
     (tmp_path / "odd.json").write_text(json.dumps(data | {field: value}))
-    records, problems = read_all([tmp_path])
+    records, problems, _ = read_all([tmp_path])
     if records:
         assert render([record for _, record in records], problems, "markdown")
     else:
@@ -160,7 +161,7 @@ CHANGES = {
     "timesteps": 5, "optimizer": "adamw", "learning_rate": 0.2, "schedule": "constant", "weight_decay": 0.0,
     "augment": "crop", "loss": "step", "precision": "bf16", "threads": 2, "device": "cuda", "seed": 1,
     "train_examples": 999, "protocol": "updates", "evaluate_on": "validation", "evaluate_every": 2,
-    "method_options": {"fresh": True}, "backbone_options": {"width": 33},
+    "method_options": {"fresh": True}, "backbone_options": {"width": 33}, "processes": 2, "sync_batch_norm": True,
 }  # fmt: skip
 
 
@@ -169,6 +170,49 @@ def test_key_changes_with_every_field():
     assert set(CHANGES) == {f.name for f in dataclasses.fields(spec)}
     keys = {dataclasses.replace(spec, **{name: value}).key for name, value in CHANGES.items()}
     assert len(keys | {spec.key}) == len(CHANGES) + 1
+
+
+def test_fields_that_came_later_leave_older_records_their_key():
+    spec = make_spec()
+    older = {name: value for name, value in spec.to_json().items() if name not in ("processes", "sync_batch_norm")}
+    assert Spec.from_json(older) == spec
+    assert spec.key == "1b25266b06f1"
+
+
+def test_a_failure_is_found_until_its_run_has_a_record(tmp_path):
+    store, spec = Store(tmp_path), make_spec("sadp", 0.3)
+    failure = Failure(spec, "mean loss nan in epoch 3", "2025-01-01T00:00:00+00:00", 2, 0.1, ["last", "lines"], 2)
+    path = store.write_failure(failure)
+    assert read_all([tmp_path]) == ([], [], [failure])
+    found = store.write(make_record(spec)), make_record(spec)
+    assert not path.exists() and read_all([tmp_path]) == ([found], [], [])
+
+
+@pytest.mark.parametrize("name", ["empty", "list", "newer schema", "edited key", "unknown field", "spec is null"])
+def test_a_damaged_failure_is_a_problem_of_one_line(tmp_path, name):
+    data = Failure(make_spec("sadp", 0.3), "killed", "2025-01-01T00:00:00+00:00").to_json()
+    (tmp_path / "x.failed.json").write_text(DAMAGES[name][0](data))
+    records, problems, failures = read_all([tmp_path])
+    assert len(problems) == 1 and not records and not failures
+
+
+@pytest.mark.parametrize("odd", ["\x1b[2J", "a\nb", "\x07"])
+def test_a_record_that_would_steer_the_terminal_is_refused(tmp_path, odd):
+    data = make_record(make_spec()).to_json()
+    data["environment"]["processor"] = odd
+    (tmp_path / "a.json").write_text(json.dumps(data))
+    with pytest.raises(BadInput, match="control characters"):
+        read(tmp_path / "a.json")
+
+
+def test_no_name_leads_out_of_the_folder(tmp_path):
+    spec = make_spec("../../m:..", dataset="a:../../../b c/d")
+    assert Store(tmp_path).path(spec).parent == tmp_path
+
+
+def test_disk_that_is_too_small_is_refused_before_training(tmp_path):
+    with pytest.raises(BadInput, match="MiB left"):
+        Store(tmp_path).check_writable(needed_bytes=1 << 60)
 
 
 def test_key_knows_neither_the_order_of_options_nor_0_from_0_point_0():

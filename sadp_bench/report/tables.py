@@ -10,7 +10,7 @@ from typing import Any
 
 from sadp_bench.metrics import Comparison, nominal_maximum, paired, summary
 from sadp_bench.record import Record
-from sadp_bench.spec import Spec
+from sadp_bench.spec import Spec, shown
 
 Row = dict[str, Any]
 
@@ -33,23 +33,11 @@ IN_EVERY_TITLE = "dataset backbone train_examples epochs timesteps precision pro
 FIRST_METHODS = ("full", "fewer-epochs", "random")
 
 
-def shown(value: Any) -> str:
-    """A setting as `--set name=value` takes it."""
-    if value is None:
-        return "none"
-    return value if isinstance(value, str) else json.dumps(value)
-
-
 def command(spec: Spec) -> str:
-    """The shell command that makes exactly this run: every choice is named, so no default can change it."""
-    words = ["sadp-bench", "run"]
-    for name, value in spec.to_json().items():
-        if isinstance(value, dict):
-            prefix = "backbone." if name == "backbone_options" else ""
-            words += [word for key in value for word in ("--set", f"{prefix}{key}={shown(value[key])}")]
-        else:
-            words += [f"--{name.replace('_', '-')}", shown(value).removesuffix(".0")]
-    return shlex.join(words)
+    """The shell command that makes exactly this run."""
+    if spec.processes == 1:
+        return shlex.join(["sadp-bench", "run", *spec.words()])
+    return shlex.join(["torchrun", "--nproc-per-node", str(spec.processes), "-m", "sadp_bench", "run", *spec.words()])
 
 
 def rows(records: Iterable[Record]) -> list[Row]:
