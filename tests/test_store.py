@@ -199,7 +199,7 @@ def test_a_damaged_failure_is_a_problem_of_one_line(tmp_path, name):
 @pytest.mark.parametrize("odd", ["\x1b[2J", "a\nb", "\x07"])
 def test_a_record_that_would_steer_the_terminal_is_refused(tmp_path, odd):
     data = make_record(make_spec()).to_json()
-    data["environment"]["processor"] = odd
+    data["environment"] = data["environment"] | {"processor": odd}
     (tmp_path / "a.json").write_text(json.dumps(data))
     with pytest.raises(BadInput, match="control characters"):
         read(tmp_path / "a.json")
