@@ -45,7 +45,7 @@ class Scored(Pruner):
 
     def prepare(self, lab: Lab) -> None:
         super().prepare(lab)
-        self.score_N = self.score(lab)
+        self.score_N = lab.scores(lambda: self.score(lab))
         self.ranked_N = ranked(self.score_N, self.generator())
 
     def select(self, epoch: int) -> Selection:

@@ -10,15 +10,20 @@ from torch import Tensor
 from sadp_bench.losses import Loss
 
 Forward = Callable[[Tensor], Tensor]  # model input -> logits_TBC, at least float32
-Backprop = Callable[[Forward, Loss, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+Backprop = Callable[[Forward, Loss, Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
 
 
-def bptt(forward: Forward, loss: Loss, input: Tensor, label_B: Tensor, weight_B: Tensor) -> tuple[Tensor, Tensor]:
+def bptt(
+    forward: Forward, loss: Loss, input: Tensor, label_B: Tensor, weight_B: Tensor, batch_size: float
+) -> tuple[Tensor, Tensor]:
     """Backpropagation through time: all steps in one graph. Accumulates into `.grad` the gradient of
-    mean(weight_B * loss_B); returns logits_TBC and loss_B (before weighting), detached."""
+    sum(weight_B * loss_B) / batch_size; returns logits_TBC and loss_B (before weighting), detached.
+
+    batch_size: of the whole batch, divided by the number of processes that share it (their gradients are averaged).
+    """
     logits_TBC = forward(input)
     loss_B = loss(logits_TBC, label_B)
-    (loss_B * weight_B.to(loss_B.dtype)).mean().backward()
+    ((loss_B * weight_B.to(loss_B.dtype)).sum() / batch_size).backward()
     return logits_TBC.detach(), loss_B.detach()
 
 

@@ -4,6 +4,7 @@ that need it only."""
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,6 +42,9 @@ Seed = Annotated[int | None, Option(help="Of weights, order, augmentation and dr
 TrainExamples = Annotated[int | None, Option(help="Train on a fixed, class-balanced part.", show_default="all")]
 Set = Annotated[list[str] | None, Option(help="KEY=VALUE of the method, or backbone.KEY=VALUE; repeatable.")]
 Data = Annotated[Path | None, Option(help="Folder of the data sets.", show_default="$SADP_BENCH_DATA, or a cache")]
+CheckpointSeconds = Annotated[
+    float, Option(help="Write a checkpoint at the first epoch end after so many; 0: at every.")
+]
 AsJson = Annotated[bool, Option("--json", help="One JSON object on stdout, nothing else there.")]
 Quiet = Annotated[bool, Option(help="No progress.")]
 
@@ -81,20 +85,33 @@ def run(
     no_reference: Annotated[bool, Option("--no-reference", help="Train no full-data reference.")] = False,
     again: Annotated[bool, Option("--again", help="Train also what has a record.")] = False,
     save_model: Annotated[bool, Option("--save-model", help="Keep the weights beside the record.")] = False,
+    checkpoint_seconds: CheckpointSeconds = 60.0,
+    concurrent_jobs: Annotated[int, Option(help="Runs that share this machine now, for the record.")] = 1,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Train one method, and the paired full-data reference before it; measure what was saved and what it cost."""
     asked = {name: value for name, value in locals().items() if name in SPEC_OPTIONS}
-    from sadp_bench import environment, experiment, terminal
+    from sadp_bench import environment, experiment, ranks, terminal
     from sadp_bench.store import Store
 
     environment.keep_freed_memory()
-    spec, material = experiment.resolve({**asked, "set": _table(set)}, data)
-    progress = terminal.reporter(quiet)
-    outcome = experiment.run(
-        spec, material, Store(out), progress, reference=not no_reference, again=again, save_model=save_model
-    )
+    with ranks.joined():
+        with ranks.first_goes_ahead():
+            spec, material = experiment.resolve({**asked, "set": _table(set)}, data)
+        outcome = experiment.run(
+            spec,
+            material,
+            Store(out),
+            terminal.reporter(quiet or ranks.rank() > 0),
+            reference=not no_reference,
+            again=again,
+            save_model=save_model,
+            checkpoint_seconds=checkpoint_seconds,
+            jobs=concurrent_jobs,
+        )
+    if outcome is None:  # the first process speaks for all
+        return
     if as_json:
         print(json.dumps(terminal.as_json(outcome)))
     else:
@@ -117,14 +134,15 @@ def report(
         print(f"sadp-bench: skipped {problem}", file=sys.stderr)
     records = [record for _, record in found.records]
     if to is not None:
-        text = render(records, found.problems, format, width=120)
+        text = render(records, found.problems, format, failures=found.failures, width=120)
         with atomic(to) as file:
             file.write(text.encode())
     else:
         from rich.console import Console
 
         console = Console()
-        sys.stdout.write(render(records, found.problems, format, width=console.width, styled=console.is_terminal))
+        width, styled = console.width, console.is_terminal
+        sys.stdout.write(render(records, found.problems, format, failures=found.failures, width=width, styled=styled))
     if plots is not None:
         from sadp_bench.report.plots import draw
 
@@ -241,11 +259,12 @@ def main(arguments: list[str] | None = None) -> Any:
     except usage_error as error:
         _fail(f"{error.format_message()} (see sadp-bench --help)")
     except (KeyboardInterrupt, typer.Abort):
-        print("sadp-bench: interrupted; nothing of the unfinished run was recorded", file=sys.stderr)
+        print("sadp-bench: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _fail(message: str) -> None:
-    print("sadp-bench: " + " ".join(message.split()), file=sys.stderr)
+    if os.environ.get("RANK", "0") == "0":  # of several processes the first speaks for all
+        print("sadp-bench: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(2)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sadp_bench import ranks
 from sadp_bench.backprop import at_precision, bptt
 from sadp_bench.clock import Clock
 from sadp_bench.errors import BadInput
@@ -20,60 +23,94 @@ from sadp_bench.pruner import Observation, Pruner
 from sadp_bench.sampling import kept_in_epoch
 from sadp_bench.spec import Spec
 from sadp_bench.streams import isolated, stream
-from sadp_bench.taps import Taps
+from sadp_bench.taps import Taps, spiking_layers
 
 EVALUATION_BATCH = 256
 
 Row = dict[str, Any]
 
 
+@dataclass(slots=True, eq=False)
+class Training:
+    """All that changes while a network trains, and so all that a checkpoint must hold: no random state is among it, as
+    every draw comes from (seed, name, epoch)."""
+
+    model: nn.Module
+    pruner: Pruner
+    optimizer: torch.optim.Optimizer
+    rows: list[Row] = field(default_factory=list)
+
+    def state_dict(self) -> dict[str, Any]:
+        parts: dict[str, Any] = {"model": self.model, "pruner": self.pruner, "optimizer": self.optimizer}
+        return {"rows": self.rows} | {name: part.state_dict() for name, part in parts.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.rows = list(state["rows"])
+        self.model.load_state_dict(state["model"])
+        self.pruner.load_state_dict(state["pruner"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
 def train(
-    model: nn.Module, pruner: Pruner, data: Loader, spec: Spec, clock: Clock, progress: Progress, seed: int
+    training: Training,
+    data: Loader,
+    spec: Spec,
+    clock: Clock,
+    progress: Progress,
+    seed: int,
+    until: int | None = None,
 ) -> Iterator[Row]:
-    """Trains epoch by epoch and yields each one's row: epoch, kept, mean_weight, train_loss, learning_rate, seconds.
+    """Trains epoch by epoch, from the first that has no row, and yields each one's row: epoch, kept, mean_weight,
+    train_loss, learning_rate, seconds. until: epochs after which it stops early.
 
     The order of an epoch and how it shows each example come from streams that do not know the pruner; the kept examples
-    are taken out of that order. train_loss is the unweighted mean over the visits, before each update.
+    are taken out of that order. train_loss is the unweighted mean over the visits, before each update. Of several
+    processes each trains its slice of every batch.
     """
-    loss, forward = LOSSES[spec.loss], at_precision(model, spec.precision, data.device)
-    optimizer = make_optimizer(model, spec)
+    model, pruner, optimizer = training.model, training.pruner, training.optimizer
+    loss, forward = LOSSES[spec.loss], at_precision(ranks.wrapped(model), spec.precision, data.device)
     length = run_length(pruner, spec, len(data))
     with Taps(model, pruner.watch) as taps:
-        for epoch in range(math.ceil(length)):
+        for epoch in range(len(training.rows), min(math.ceil(length), until or sys.maxsize)):
             portion = min(1.0, length - epoch)
             before = sum(clock.seconds.values())
             with clock("select"):
                 selection = pruner.select(epoch)
-            with clock("train"), isolated(seed, f"dropout {epoch}", data.device):
+            with clock("train"), isolated(seed, f"dropout {epoch} {ranks.rank()}", data.device):
                 model.train()
                 look = draw_augmentation(spec.augment, len(data), data.padding, stream(seed, "augmentation", epoch))
                 order_N = torch.randperm(len(data), generator=stream(seed, "order", epoch))
-                index_K, weight_K = in_order(selection, order_N, portion)
-                total_loss, shown = torch.zeros((), device=data.device), 0
-                for index_B, weight_B in batches(index_K, weight_K, spec.batch_size):
-                    rate = learning_rate(spec, (epoch + portion * shown / len(index_K)) / length)
-                    for group in optimizer.param_groups:
-                        group["lr"] = rate
-                    input, weight_B = data.input(index_B, look), weight_B.to(data.device)
+                index_K, weight_K = in_order(selection, order_N, portion, at_least=ranks.size())
+                total_loss, shown = torch.zeros((), device=data.device, dtype=torch.float64), 0
+                for whole_B, weight_B in batches(index_K, weight_K, spec.batch_size):
+                    set_learning_rate(optimizer, learning_rate(spec, (epoch + portion * shown / len(index_K)) / length))
+                    index_B, weight_B = ranks.part(whole_B), ranks.part(weight_B).to(data.device)
+                    input = data.input(index_B, look)
                     index_B = index_B.to(data.device, non_blocking=True)
                     label_B = data.label_N[index_B]
                     optimizer.zero_grad(set_to_none=True)
-                    logits_TBC, loss_B = bptt(forward, loss, input, label_B, weight_B)
+                    share = len(whole_B) / ranks.size()
+                    logits_TBC, loss_B = bptt(forward, loss, input, label_B, weight_B, share)
                     watched = _watched(pruner, taps, loss, logits_TBC, label_B)
                     pruner.observe(Observation(epoch, index_B, label_B, logits_TBC, loss_B, watched))
                     optimizer.step()
                     total_loss += loss_B.sum()
-                    shown += len(index_B)
-                    progress.advance(len(index_B))
-                mean_loss = float(total_loss) / shown
-            yield {
+                    shown += len(whole_B)
+                    progress.advance(len(whole_B))
+                mine = (ranks.part(whole_B) for whole_B, _ in batches(index_K, weight_K, spec.batch_size))
+                ranks.gather(pruner.per_example().values(), mine)
+                mean_loss = float(ranks.total(total_loss)) / shown
+            rate = optimizer.param_groups[0]["lr"]
+            row = {
                 "epoch": epoch,
                 "kept": shown,
                 "mean_weight": float(weight_K.mean()),
-                "train_loss": _checked(mean_loss, epoch, spec),
+                "train_loss": _checked(mean_loss, epoch, rate, spec),
                 "learning_rate": rate,
                 "seconds": sum(clock.seconds.values()) - before,
             }
+            training.rows.append(row)
+            yield row
 
 
 def _watched(pruner: Pruner, taps: Taps, loss: Any, logits_TBC: Tensor, label_B: Tensor) -> dict[str, Tensor]:
@@ -83,11 +120,21 @@ def _watched(pruner: Pruner, taps: Taps, loss: Any, logits_TBC: Tensor, label_B:
     return watched
 
 
-def _checked(mean_loss: float, epoch: int, spec: Spec) -> float:
+class Diverged(BadInput):
+    """A run whose loss is no number any more; epoch from 0."""
+
+    def __init__(self, message: str, epoch: int, learning_rate: float) -> None:
+        super().__init__(message)
+        self.epoch, self.learning_rate = epoch, learning_rate
+
+
+def _checked(mean_loss: float, epoch: int, rate: float, spec: Spec) -> float:
     if not math.isfinite(mean_loss):
-        raise BadInput(
-            f"training diverged: {spec.method}'s mean loss is {mean_loss} in epoch {epoch + 1} at --learning-rate "
-            f"{spec.learning_rate:g}; try a lower one"
+        raise Diverged(
+            f"training diverged: {spec.method}'s mean loss is {mean_loss} in epoch {epoch + 1} at a learning rate of "
+            f"{rate:.3g} (--learning-rate {spec.learning_rate:g}); try a lower one",
+            epoch,
+            rate,
         )
     return mean_loss
 
@@ -115,6 +162,11 @@ def learning_rate(spec: Spec, share: float) -> float:
     return spec.learning_rate * (1 + math.cos(math.pi * share)) / 2
 
 
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
 def make_optimizer(model: nn.Module, spec: Spec) -> torch.optim.Optimizer:
     """SGD with momentum 0.9, or AdamW with its defaults."""
     if spec.optimizer == "adamw":
@@ -123,11 +175,13 @@ def make_optimizer(model: nn.Module, spec: Spec) -> torch.optim.Optimizer:
 
 
 def predictions(model: nn.Module, data: Loader, precision: str) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """(index_B, logits_TBC, input) over all data: evaluation mode, no augmentation, in index order, no gradients."""
+    """(index_B, logits_TBC, input) over all data: evaluation mode, no augmentation, in index order, no gradients. Of
+    several processes each gets its part of the data."""
     forward = at_precision(model, precision, data.device)
+    ranks.share_buffers(model)
     model.eval()
     with torch.no_grad():
-        for index_B in torch.arange(len(data)).split(EVALUATION_BATCH):
+        for index_B in ranks.part(torch.arange(len(data))).split(EVALUATION_BATCH):
             input = data.input(index_B)
             yield index_B, forward(input), input
 
@@ -137,15 +191,17 @@ def evaluate(model: nn.Module, data: Loader, precision: str) -> float:
     right = torch.zeros((), device=data.device)
     for index_B, logits_TBC, _ in predictions(model, data, precision):
         right += (logits_TBC.mean(0).argmax(1) == data.label_N[index_B.to(data.device)]).sum()
-    return float(right) / len(data)
+    return float(ranks.total(right)) / len(data)
 
 
 def firing_rates(model: nn.Module, data: Loader, precision: str) -> list[float]:
     """Spikes per neuron and step of each spiking layer, over all data."""
     with Taps(model, {"spike_counts"}) as taps:
-        counts = [taps.seen()["spike_counts"].mean(1).sum(1) for _ in predictions(model, data, precision)]
-        total_S = torch.stack(counts).sum(0).tolist()
-        return [total / len(data) / neurons for total, neurons in zip(total_S, taps.neurons_S, strict=True)]
+        total_S = torch.zeros(len(spiking_layers(model)), device=data.device)
+        for _ in predictions(model, data, precision):
+            total_S += taps.seen()["spike_counts"].mean(1).sum(1)
+        totals = ranks.total(total_S).tolist()
+        return [total / len(data) / neurons for total, neurons in zip(totals, taps.neurons_S, strict=True)]
 
 
 def rehearse(model: nn.Module, data: Loader, spec: Spec, batches_timed: int = 3) -> float:
@@ -164,6 +220,6 @@ def rehearse(model: nn.Module, data: Loader, spec: Spec, batches_timed: int = 3)
         for step in range(1 + batches_timed):
             with clock("train") if step else clock("prepare"):
                 optimizer.zero_grad(set_to_none=True)
-                bptt(forward, LOSSES[spec.loss], data.input(index_B, look), label_B, weight_B)
+                bptt(forward, LOSSES[spec.loss], data.input(index_B, look), label_B, weight_B, len(index_B))
                 optimizer.step()
     return clock.seconds["train"] / (batches_timed * len(index_B))

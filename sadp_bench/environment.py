@@ -38,6 +38,16 @@ def describe(device: torch.device, threads: int, jobs: int = 1) -> dict[str, Any
     }
 
 
+def joined(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """Of a run in parts: what differs between them says so, and then equals no reference's."""
+
+    def both(name: str, value: Any) -> Any:
+        old = before.get(name, value)
+        return old if old == value or str(old).endswith(f", then {value}") else f"{old}, then {value}"
+
+    return {name: both(name, value) for name, value in now.items()}
+
+
 def choose_device(name: str) -> torch.device:
     """`auto` is a GPU where there is one. Raises BadInput for a device that isn't there."""
     if name == "auto":

@@ -152,7 +152,7 @@ def _fits(input_N: Tensor, device: torch.device) -> bool:
     return input_N.numel() * input_N.element_size() < free / 2
 
 
-def in_order(selection: Selection, order_N: Tensor, share: float = 1.0) -> tuple[Tensor, Tensor]:
+def in_order(selection: Selection, order_N: Tensor, share: float = 1.0, at_least: int = 1) -> tuple[Tensor, Tensor]:
     """The kept examples and weights in the epoch's own order, which knows no pruner; of a partial epoch the first share.
 
     Runs that share the order's seed so see the examples that they have in common in the same order.
@@ -161,7 +161,7 @@ def in_order(selection: Selection, order_N: Tensor, share: float = 1.0) -> tuple
     weight_N[selection.index_K] = selection.weight_K
     weight_K = weight_N[order_N]
     kept = weight_K > 0
-    num_shown = max(1, int(share * len(selection.index_K) + 0.5))
+    num_shown = max(at_least, int(share * len(selection.index_K) + 0.5))
     return order_N[kept][:num_shown], weight_K[kept][:num_shown]
 
 

@@ -7,6 +7,7 @@ import hashlib
 import inspect
 import math
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,17 +18,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from sadp_bench import engine, environment, registry
+from sadp_bench import engine, environment, ranks, registry
 from sadp_bench.backbones.spiking import NeuronSettings
+from sadp_bench.checkpoint import Checkpoint
 from sadp_bench.clock import Clock
 from sadp_bench.datasets.base import Dataset, data_root
 from sadp_bench.errors import BadInput
 from sadp_bench.examples import Examples, Loader, stratified_order
-from sadp_bench.lab import RunLab
+from sadp_bench.lab import RunLab, SharedScores
+from sadp_bench.lock import Lock
 from sadp_bench.metrics import Comparison, compare, realised_ratio
 from sadp_bench.progress import Progress
 from sadp_bench.pruner import Pruner
-from sadp_bench.record import Record
+from sadp_bench.record import Failure, Record
 from sadp_bench.spec import Spec
 from sadp_bench.store import Store, atomic
 from sadp_bench.streams import isolated, stream
@@ -68,6 +71,7 @@ def resolve(
     given["device"] = str(device)
     if given.get("precision", "auto") == "auto":
         given["precision"] = "bf16" if environment.bf16_is_fast(device) else "fp32"
+    given["processes"] = ranks.size()
     wanted = given.pop("train_examples", None)
     given = _defaults(kind) | given | {"method_options": method_options, "backbone_options": backbone_options}
     given.setdefault("evaluate_every", max(1, math.ceil(given["epochs"] / 10)))
@@ -148,6 +152,15 @@ def _check_fits(spec: Spec, method: type[Pruner]) -> None:
             f"ratio {spec.ratio:g} of {spec.train_examples} examples keeps {kept:.0f}, less than one batch of "
             f"{spec.batch_size}; lower --ratio or --batch-size"
         )
+    if spec.batch_size < 2 * spec.processes:
+        raise BadInput(
+            f"--batch-size {spec.batch_size} is less than two examples for each of {spec.processes} processes; raise it, or "
+            "take fewer processes"
+        )
+    if spec.processes > 1 and spec.device not in ("cpu", "cuda"):
+        raise BadInput(f"--device {spec.device} with {spec.processes} processes: take cuda, each has a GPU of its own")
+    if spec.backbone_options.get("norm") == "sync" and spec.device == "cpu":
+        raise BadInput("backbone.norm=sync needs GPUs; take backbone.norm=batch, or none")
     if spec.protocol == "updates" and not method.fixed_size:
         raise BadInput(
             f"--protocol updates needs a method that keeps as many examples in every epoch, and {spec.method} does not; "
@@ -191,9 +204,12 @@ def threads(number: int) -> Iterator[None]:
 
 
 class Bench:
-    """One spec on its material: what `run`, `speed` and the checks set up alike."""
+    """One spec on its material: what `run`, `speed` and the checks set up alike.
 
-    def __init__(self, spec: Spec, material: Material, progress: Progress) -> None:
+    prepared: whether the pruner is. environment: where the run took place, all its parts.
+    """
+
+    def __init__(self, spec: Spec, material: Material, progress: Progress, jobs: int = 1) -> None:
         self.spec = spec
         self.material = material
         self.progress = progress
@@ -201,63 +217,138 @@ class Bench:
         self.clock = Clock(self.device)
         self.data = make_loader(spec, material, material.train)
         self.held = make_loader(spec, material, material.held)
-        self.model = self.build(spec.seed)
-        self.pruner = make_pruner(spec)
-        self.lab = RunLab(spec, self.data, len(material.dataset.class_names), self.build, progress)
+        model = self.build(spec.seed)
+        self.training = engine.Training(model, make_pruner(spec), engine.make_optimizer(model, spec))
+        self.lab = RunLab(spec, self.data, len(material.dataset.class_names), self.build, self.clock, progress)
+        self.prepared = False
+        self.environment = environment.describe(self.device, spec.threads, jobs)
+
+    @property
+    def model(self) -> nn.Module:
+        return self.training.model
+
+    @property
+    def pruner(self) -> Pruner:
+        return self.training.pruner
 
     def build(self, seed: int) -> nn.Module:
         return make_model(self.spec, self.material, seed)
 
+    def prepare(self) -> None:
+        """Has the pruner prepare, charged. Raises BadInput where several processes could not share what it sees."""
+        with self.clock("prepare"):
+            self.pruner.prepare(self.lab)
+        self.prepared = True
+        if (
+            self.spec.processes > 1
+            and type(self.pruner).observe is not Pruner.observe
+            and not self.pruner.per_example()
+        ):
+            raise BadInput(
+                f"{self.spec.method} keeps nothing of each example that several processes could share: let it keep what it "
+                "observes in tensors of length N named *_N, or run it on one process"
+            )
+
     def rows(self) -> Iterator[engine.Row]:
-        return engine.train(self.model, self.pruner, self.data, self.spec, self.clock, self.progress, self.spec.seed)
+        return engine.train(self.training, self.data, self.spec, self.clock, self.progress, self.spec.seed)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that must outlive an interruption; plain values and tensors."""
+        return {
+            "seconds": self.clock.seconds,
+            "visits": self.lab.visits,
+            "scores_from": self.lab.scores_from,
+            "environment": self.environment,
+            **({"training": self.training.state_dict()} if self.prepared else {"fits": self.lab.fits}),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.environment.update(environment.joined(state["environment"], self.environment))
+        if "training" in state:
+            self.training.load_state_dict(state["training"])
+            self.clock.seconds = dict(state["seconds"])
+            self.lab.visits, self.lab.scores_from = state["visits"], state["scores_from"]
+            self.prepared = True
+        else:  # the lab puts its seconds and visits back itself, as far as they belong to what it needn't do again
+            self.lab.fits = state["fits"]
+
+    def visits(self) -> float:
+        """About how many examples the epochs that are left will show."""
+        spec = self.spec
+        share = 1.0 if spec.protocol == "updates" else 1 - spec.ratio
+        return len(self.data) * spec.epochs * share - sum(row["kept"] for row in self.training.rows)
 
     def expected_seconds(self, seconds_per_example: float) -> float:
         """Charged and uncharged, from a rehearsed step's time."""
         spec, num_examples = self.spec, len(self.data)
-        share = 1.0 if spec.protocol == "updates" else 1 - spec.ratio
-        visits = num_examples * (spec.epochs * share + self.pruner.scoring_epochs(spec.epochs))
+        visits = self.visits() + num_examples * self.pruner.scoring_epochs(spec.epochs)
         evaluated = len(self.held) * (math.ceil(spec.epochs / spec.evaluate_every) + 1)
-        return seconds_per_example * (visits + EVALUATION_COST * evaluated)
+        return seconds_per_example * (visits + EVALUATION_COST * evaluated) / spec.processes
 
 
-def train_one(spec: Spec, material: Material, progress: Progress) -> tuple[Record, nn.Module]:
-    """Prepares, trains and evaluates one run. Raises BadInput where the method misses its budget."""
+def train_one(bench: Bench, checkpoint: Checkpoint | None = None, starts: int = 1) -> Record:
+    """Prepares, trains and evaluates one run, from its checkpoint on where there is one.
+
+    starts: how often the run was begun, this time included. Raises BadInput where the method misses its budget, and
+    `engine.Diverged` where the loss is no number any more.
+    """
+    spec, progress, clock = bench.spec, bench.progress, bench.clock
+
+    def save() -> None:
+        if checkpoint is not None and checkpoint.due():
+            checkpoint.write(bench.state_dict())
+
     with threads(spec.threads):
-        bench = Bench(spec, material, progress)
         engine.rehearse(bench.model, bench.data, spec)
+        _take_up(bench, checkpoint)
         _reset_peak(bench.device)
-        with bench.clock("prepare"):
-            bench.pruner.prepare(bench.lab)
-        length = engine.run_length(bench.pruner, spec, len(bench.data))
-        share = 1.0 if spec.protocol == "updates" else 1 - spec.ratio
-        progress.start(f"{spec.method} {spec.ratio:g}", round(len(bench.data) * spec.epochs * share), math.ceil(length))
-        rows = []
+        bench.lab.save = save
+        if not bench.prepared:
+            bench.prepare()
+            save()
+        length = math.ceil(engine.run_length(bench.pruner, spec, len(bench.data)))
+        progress.start(f"{spec.method} {spec.ratio:g}", round(bench.visits()), length)
         try:
             for row in bench.rows():
-                last = row["epoch"] + 1 == math.ceil(length)
-                if last or (row["epoch"] + 1) % spec.evaluate_every == 0:
-                    with bench.clock("evaluate"):
+                if row["epoch"] + 1 == length or (row["epoch"] + 1) % spec.evaluate_every == 0:
+                    with clock("evaluate"):
                         row["test_accuracy"] = engine.evaluate(bench.model, bench.held, spec.precision)
-                rows.append(row)
                 progress.epoch(row, len(bench.data))
-            with bench.clock("evaluate"):
+                save()
+            with clock("evaluate"):
                 rates = engine.firing_rates(bench.model, bench.held, spec.precision)
         finally:
             progress.stop()
-        record = _record(bench, rows, rates)
+        record = _record(bench, rates, starts - 1)
     missed = realised_ratio(record) - spec.ratio
     if abs(missed) > BUDGET_TOLERANCE and not bench.pruner.exempt:
         raise BadInput(
             f"{spec.method} saved {realised_ratio(record):.4f} of the visits where {spec.ratio:g} was asked for: "
             "a method must realise its budget to within 0.5 points, or refuse in `check`"
         )
-    return record, bench.model
+    return record
 
 
-def _record(bench: Bench, rows: list[engine.Row], rates: list[float]) -> Record:
+def _take_up(bench: Bench, checkpoint: Checkpoint | None) -> None:
+    """Puts the run back to where its checkpoint left it, and says so."""
+    with ranks.first_goes_ahead():
+        state = checkpoint.read(bench.device) if checkpoint else None
+    if state is None:
+        return
+    bench.load_state_dict(state)
+    name = f"{bench.spec.method} {bench.spec.ratio:g}"
+    if bench.prepared:
+        bench.progress.say(f"{name} goes on from its checkpoint, after epoch {len(bench.training.rows)}")
+    else:
+        epochs = sum(len(fit["rows"]) for fit in bench.lab.fits)
+        bench.progress.say(f"{name} goes on from its checkpoint, after {epochs} epochs of scoring")
+
+
+def _record(bench: Bench, rates: list[float], interruptions: int) -> Record:
+    rows = bench.training.rows
     return Record(
         spec=bench.spec,
-        environment=environment.describe(bench.device, bench.spec.threads),
+        environment=bench.environment,
         seconds=dict(bench.clock.seconds),
         num_examples=len(bench.data),
         examples_seen=sum(row["kept"] for row in rows),
@@ -269,8 +360,14 @@ def _record(bench: Bench, rows: list[engine.Row], rates: list[float]) -> Record:
         num_parameters=sum(p.numel() for p in bench.model.parameters()),
         peak_memory_bytes=_peak(bench.device),
         data_sha256=bench.material.digest(),
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        finished=now(),
+        interruptions=interruptions,
+        scores_from=bench.lab.scores_from,
     )
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _reset_peak(device: torch.device) -> None:
@@ -318,33 +415,106 @@ def run(
     reference: bool = True,
     again: bool = False,
     save_model: bool = False,
-) -> Outcome:
+    checkpoint_seconds: float = 60.0,
+    jobs: int = 1,
+) -> Outcome | None:
     """The run, and before it the paired full-data reference, each unless its record is there (`again`: trained anew).
 
-    reference=False trains no reference, and uses the one that is there.
+    reference=False trains no reference, and uses the one that is there. A run that was interrupted goes on from its
+    checkpoint, written at the first epoch end after `checkpoint_seconds`. jobs: runs that share this machine now.
+    Of several processes only the first writes and has an outcome.
     """
-    store.check_writable()
+    if not (math.isfinite(checkpoint_seconds) and checkpoint_seconds >= 0):
+        raise BadInput(f"--checkpoint-seconds is at least 0 (every epoch), not {checkpoint_seconds}")
+    if jobs < 1:
+        raise BadInput(f"--concurrent-jobs is at least 1, not {jobs}")
     of_full = spec.reference()
     wanted = [of_full, spec] if reference and of_full.key != spec.key else [spec]
     if not reference:
         store.find(of_full)  # raises now, not after the training, where it is broken
-    missing = [one for one in wanted if again or store.find(one) is None]
+    missing = [one for one in wanted if ranks.agreed(again or store.find(one) is None)]
+    if ranks.rank() == 0:
+        store.check_writable(max((checkpoint_bytes(one, material) for one in missing), default=0))
     for one in wanted:
         if one not in missing:
             progress.say(f"{one.method} {one.ratio:g} is done already: {store.path(one)} (--again trains it anew)")
+            _checkpoint(one, material, store, 0, progress).discard()
     estimates = expected(missing, material)
     if missing:
         parts = ", ".join(f"{one.method} {duration(seconds)}" for one, seconds in zip(missing, estimates, strict=True))
         progress.say(f"expected to take about {duration(sum(estimates))} ({parts})")
     for one in missing:
-        record, model = train_one(one, material, progress)
-        path = store.write(record)
-        if save_model:
-            with atomic(path.with_suffix(".pt")) as file:
-                torch.save(model.state_dict(), file)
+        with _alone(one, store, progress) as starts:
+            if again or ranks.agreed(store.find(one) is None):  # else another process has just finished it
+                checkpoint = _checkpoint(one, material, store, checkpoint_seconds, progress)
+                _train_and_keep(one, material, store, progress, checkpoint, starts, again, save_model, jobs)
+    if ranks.rank() > 0:
+        return None
     found, full = store.find(spec), store.find(of_full)
     assert found is not None
     return Outcome(compare(found, full), store.path(spec), store.path(of_full) if full else None, spec in missing)
+
+
+def _checkpoint(spec: Spec, material: Material, store: Store, seconds: float, progress: Progress) -> Checkpoint:
+    identity = {"key": spec.key, "data_sha256": material.digest()}
+    return Checkpoint(store.path(spec, ".ckpt"), seconds, identity, progress.say)
+
+
+def checkpoint_bytes(spec: Spec, material: Material) -> int:
+    """About what a run needs on disk while it trains: two checkpoints and a third being written; weights and what the
+    optimizer keeps of each."""
+    copies = {"sgd": 2, "adamw": 3}[spec.optimizer]
+    return 3 * copies * sum(p.numel() * p.element_size() for p in make_model(spec, material, 0).parameters())
+
+
+@contextmanager
+def _alone(spec: Spec, store: Store, progress: Progress) -> Iterator[int]:
+    """Within, no other process trains this run; gives how often it was begun, this time included."""
+    if ranks.rank() > 0:
+        yield 1
+        return
+    lock = Lock(store.path(spec, ".lock"))
+    if not lock.acquire():
+        progress.say(f"another process trains {spec.method} {spec.ratio:g}: waiting for it ({lock.path})")
+        while not lock.acquire():
+            time.sleep(1)
+    finished = False
+    try:
+        store.sweep_up(spec)
+        yield lock.starts
+        finished = True
+    finally:
+        lock.release(finished=finished)
+
+
+def _train_and_keep(
+    spec: Spec,
+    material: Material,
+    store: Store,
+    progress: Progress,
+    checkpoint: Checkpoint,
+    starts: int,
+    again: bool,
+    save_model: bool,
+    jobs: int,
+) -> None:
+    """Trains one run and writes its record, or its failure. The first of several processes writes alone."""
+    bench = Bench(spec, material, progress, jobs)
+    made_in = {"data_sha256": material.digest(), "environment": bench.environment}
+    bench.lab.shared = SharedScores(store.scores_path(spec), made_in, bench.device, progress, fresh=again)
+    try:
+        record = train_one(bench, checkpoint, starts)
+    except engine.Diverged as error:
+        if ranks.rank() == 0:
+            store.write_failure(Failure(spec, str(error), now(), error.epoch, error.learning_rate, attempts=starts))
+        raise
+    if ranks.rank() > 0:
+        return
+    path = store.write(record)
+    if save_model:
+        with atomic(path.with_suffix(".pt")) as file:
+            torch.save(bench.model.state_dict(), file)
+    checkpoint.discard()
 
 
 def duration(seconds: float) -> str:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sadp_bench import ranks
+from sadp_bench.checkpoint import State, read_state, write_state
 from sadp_bench.clock import Clock
-from sadp_bench.engine import predictions, train
+from sadp_bench.engine import Training, make_optimizer, predictions, train
+from sadp_bench.errors import BadInput
 from sadp_bench.examples import Loader
 from sadp_bench.gradient_norms import gradient_norms
+from sadp_bench.lock import Lock
 from sadp_bench.losses import LOSSES
 from sadp_bench.progress import Progress
 from sadp_bench.pruner import Pruner, Survey
@@ -22,14 +30,22 @@ SURVEY_BATCH = 64
 
 
 class RunLab:
-    """The lab of one run (see `pruner.Lab`). Counts the example visits that scoring makes.
+    """The lab of one run (see `pruner.Lab`), which can be left and taken up again at every epoch of its scoring runs.
 
     num_epochs: of the full-data run, whose schedule scoring networks follow.
-    build: makes an untrained network from a seed, on the device.
+    build: makes an untrained network from a seed, on the device. clock: stands in "prepare" while the lab is used.
+    visits: example visits that scoring made. fits: the scoring runs so far, as a checkpoint holds them.
+    save: called where the lab could be taken up again. shared: scores that differ in the ratio alone (none: None).
     """
 
     def __init__(
-        self, spec: Spec, data: Loader, num_classes: int, build: Callable[[int], nn.Module], progress: Progress
+        self,
+        spec: Spec,
+        data: Loader,
+        num_classes: int,
+        build: Callable[[int], nn.Module],
+        clock: Clock,
+        progress: Progress,
     ) -> None:
         self.spec = spec
         self.data = data
@@ -40,7 +56,13 @@ class RunLab:
         self.device = data.device
         self.label_N: Tensor = data.label_N.cpu()
         self.visits = 0
+        self.fits: list[State] = []
+        self.save: Callable[[], None] = lambda: None
+        self.shared: SharedScores | None = None
+        self.scores_from: str | None = None
+        self._num_fits = 0
         self._build = build
+        self._clock = clock
         self._progress = progress
 
     def fresh_model(self, seed: int) -> nn.Module:
@@ -49,40 +71,146 @@ class RunLab:
 
     def fit(self, pruner: Pruner, epochs: int, seed: int) -> nn.Module:
         """The schedule is that of the whole run, stopped after so many epochs."""
-        model = self.fresh_model(seed)
         spec = dataclasses.replace(self.spec, protocol="epochs")
-        stream_of_run = stream_seed(self.spec.seed, f"scoring {seed}")
+        model = self.fresh_model(seed)
         pruner.prepare(self)
-        self._progress.start(f"{self.spec.method}: scoring", epochs * self.num_examples, epochs)
+        training = Training(model, pruner, make_optimizer(model, spec))
+        number, self._num_fits = self._num_fits, self._num_fits + 1
+        with self._clock.uncharged():
+            self._take_up(number, training)
+        left = epochs - len(training.rows)
+        if left > 0:
+            self._progress.start(f"{self.spec.method}: scoring", left * self.num_examples, epochs)
+        seed = stream_seed(self.spec.seed, f"scoring {seed}")
         try:
-            for row in train(model, pruner, self.data, spec, Clock(self.device), self._progress, stream_of_run):
+            for row in train(training, self.data, spec, Clock(self.device), self._progress, seed, until=epochs):
                 self.visits += row["kept"]
                 self._progress.epoch(row, self.num_examples)
-                if row["epoch"] + 1 == epochs:
-                    break
+                with self._clock.uncharged():
+                    seconds = self._clock.seconds["prepare"]
+                    self.fits[number:] = [{**training.state_dict(), "visits": self.visits, "seconds": seconds}]
+                    self.save()
         finally:
             self._progress.stop()
+        self.fits = copy.deepcopy(self.fits)  # whatever the network is used for next
         return model
+
+    def _take_up(self, number: int, training: Training) -> None:
+        """Puts a scoring run that a checkpoint holds back to where it was, visits and seconds included."""
+        if number < len(self.fits):
+            kept = self.fits[number]
+            training.load_state_dict(kept)
+            self.visits, self._clock.seconds["prepare"] = kept["visits"], kept["seconds"]
 
     def survey(self, model: nn.Module, watch: frozenset[str] = frozenset()) -> Survey:
         self.visits += self.num_examples
         loss = LOSSES[self.spec.loss]
-        logits, losses, norms = [], [], []
+        logits_NC = torch.zeros(self.num_examples, self.num_classes, device=self.device)
+        loss_N, norm_N = torch.zeros(2, self.num_examples, device=self.device)
         for index_B, logits_TBC, input in predictions(model, self.data, self.spec.precision):
-            label_B = self.data.label_N[index_B.to(self.device)]
-            logits.append(logits_TBC.mean(0))
-            losses.append(loss(logits_TBC, label_B))
+            index_B = index_B.to(self.device)
+            label_B = self.data.label_N[index_B]
+            logits_NC[index_B] = logits_TBC.mean(0).float()
+            loss_N[index_B] = loss(logits_TBC, label_B).float()
             if "gradient_norms" in watch:
-                norms += self._norms(model, input, label_B)
-        return Survey(
-            logits_NC=torch.cat(logits).float().cpu(),
-            label_N=self.label_N,
-            loss_N=torch.cat(losses).float().cpu(),
-            gradient_norm_N=torch.cat(norms).float().cpu() if norms else None,
-        )
+                norm_N[index_B] = self._norms(model, input, label_B).float()
+        # Of several processes each has filled its own part: zeros elsewhere leave the sums exact.
+        logits_NC, loss_N, norm_N = (ranks.total(part).cpu() for part in (logits_NC, loss_N, norm_N))
+        return Survey(logits_NC, self.label_N, loss_N, norm_N if "gradient_norms" in watch else None)
 
-    def _norms(self, model: nn.Module, input: Tensor, label_B: Tensor) -> list[Tensor]:
+    def _norms(self, model: nn.Module, input: Tensor, label_B: Tensor) -> Tensor:
         """Without autocast, whatever the run's precision: a score is exact or it is another score."""
         batched = 1 if input.dim() == 5 else 0
         parts = zip(input.split(SURVEY_BATCH, batched), label_B.split(SURVEY_BATCH), strict=True)
-        return [gradient_norms(model, LOSSES[self.spec.loss], part, label) for part, label in parts]
+        return torch.cat([gradient_norms(model, LOSSES[self.spec.loss], part, label) for part, label in parts])
+
+    def scores(self, score: Callable[[], Tensor]) -> Tensor:
+        if self.shared is None:
+            return score()
+        with self._clock.uncharged():
+            found = self.shared.find_or_lock()
+        if found is None:
+            try:
+                return self._shared_score(score, self.shared)
+            finally:
+                self.shared.unlock()
+        self._clock.seconds["prepare"] += found["seconds"]
+        self.visits += found["visits"]
+        self.scores_from = found["by"] if found["by"] != self.spec.key else None
+        score_N: Tensor = found["score_N"]
+        return score_N
+
+    def _shared_score(self, score: Callable[[], Tensor], shared: SharedScores) -> Tensor:
+        with self._clock.uncharged():
+            seconds, visits = self._clock.seconds["prepare"], self.visits
+        score_N = score()
+        with self._clock.uncharged():
+            seconds, visits = self._clock.seconds["prepare"] - seconds, self.visits - visits
+            shared.write({"score_N": score_N, "seconds": seconds, "visits": visits, "by": self.spec.key})
+        return score_N
+
+
+class SharedScores:
+    """Scores on disk for all runs that differ in the ratio alone. One process computes them, the others wait.
+
+    made_in: data and environment that the scores must come from; their seconds are worth nothing elsewhere.
+    fresh: compute them anew, whatever is there.
+    """
+
+    def __init__(
+        self, path: Path, made_in: dict[str, Any], device: torch.device, progress: Progress, fresh: bool
+    ) -> None:
+        self.path = path
+        self._made_in = made_in
+        self._device = device
+        self._progress = progress
+        self._fresh = fresh
+        self._lock = Lock(path.with_name(f"{path.name}.lock"))
+
+    def find_or_lock(self) -> State | None:
+        """The scores, or None where this process is to compute them, and holds the lock until `unlock`."""
+        found = None if ranks.rank() > 0 else self._find_or_lock()
+        if not ranks.agreed(found is not None):
+            return None
+        return found or read_state(self.path, self._device)
+
+    def _find_or_lock(self) -> State | None:
+        waiting = False
+        while True:
+            found = None if self._fresh else self._find()
+            if found is not None:
+                return found
+            if self._lock.acquire():
+                found = None if self._fresh else self._find()  # another process may have just written them
+                if found is not None:
+                    self.unlock()
+                return found
+            if not waiting:
+                self._progress.say(f"another process computes the scores {self.path}: waiting for them")
+            waiting = True
+            time.sleep(1)
+
+    def _find(self) -> State | None:
+        if not self.path.exists():
+            return None
+        try:
+            state = read_state(self.path, self._device)
+        except BadInput as error:
+            self._progress.say(f"scores {self.path} are {error}: computing them anew")
+            return None
+        if state.pop("made_in", None) != self._made_in:
+            self._progress.say(f"scores {self.path} were made from other data or in another environment: not used")
+            return None
+        return state
+
+    def write(self, state: State) -> None:
+        if ranks.rank() > 0:
+            return
+        try:
+            write_state(self.path, {**state, "made_in": self._made_in})
+        except BadInput as error:
+            self._progress.say(f"scores not kept for other ratios: {error}")
+
+    def unlock(self) -> None:
+        if ranks.rank() == 0:
+            self._lock.release(finished=True)

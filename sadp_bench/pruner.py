@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -68,6 +68,9 @@ class Lab(Protocol):
     def survey(self, model: nn.Module, watch: frozenset[str] = frozenset()) -> Survey:
         """One pass over the training set: evaluation mode, no augmentation, in index order."""
 
+    def scores(self, score: Callable[[], Tensor]) -> Tensor:
+        """What `score` gives, [N]; computed once for all runs that differ in the ratio alone, charged to each."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Survey:
@@ -118,7 +121,11 @@ class Pruner(ABC):
         """The examples of an epoch, from 0."""
 
     def observe(self, seen: Observation) -> None:  # noqa: B027 (optional)
-        """Called once a batch, after its backward pass. Must not wait for the device (`.item()`, `.cpu()`)."""
+        """Called once a batch, after its backward pass. Must not wait for the device (`.item()`, `.cpu()`).
+
+        In a run on several processes each sees its own slice of the batch. What is kept of an example in tensors of length
+        N named `*_N` comes to all of them before the next `select`; anything else that is kept of a batch would not.
+        """
 
     def run_epochs(self, epochs: int) -> float:
         """How many epochs the run takes when the data's own run takes so many; a pruner may shorten it."""
@@ -135,6 +142,14 @@ class Pruner(ABC):
     def generator(self, epoch: int = 0) -> torch.Generator:
         """The pruner's own stream of random numbers for an epoch."""
         return stream(self.seed, "pruner", epoch)
+
+    def per_example(self) -> dict[str, Tensor]:
+        """What is kept of each example: the tensors of length N named `*_N`."""
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if name.endswith("_N") and isinstance(value, Tensor) and value.shape[:1] == (self.num_examples,)
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Every plain attribute and tensor, so that a simple pruner needs to do nothing for an exact resume."""

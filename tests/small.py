@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from sadp_bench import experiment
 from sadp_bench.experiment import Bench
 from sadp_bench.progress import Progress
 from sadp_bench.pruner import Observation, Pruner, Selection
+from sadp_bench.record import Record
 
 SMALL: dict[str, Any] = {
     "method": "full",
@@ -37,7 +39,7 @@ def small_bench(pruner: Pruner | None = None, **asked: Any) -> Bench:
     """A prepared run; `pruner` takes the place of the method's own."""
     bench = Bench(*resolved(**asked), Progress())
     if pruner is not None:
-        bench.pruner = pruner
+        bench.training.pruner = pruner
     bench.pruner.prepare(bench.lab)
     return bench
 
@@ -58,6 +60,17 @@ class Chosen(Pruner):
     def observe(self, seen: Observation) -> None:
         self.seen.append(seen)
         self.when_seen(seen)
+
+
+def numbers(record: Record) -> dict[str, Any]:
+    """All of a record but what may differ between two parts of one run and a whole one: times, memory, environment, the
+    count of interruptions."""
+    data = copy.deepcopy(record.to_json())
+    for name in ("seconds", "finished", "peak_memory_bytes", "environment", "interruptions", "scores_from"):
+        del data[name]
+    for row in data["epochs"]:
+        del row["seconds"]
+    return data
 
 
 def hooks_of(model: torch.nn.Module) -> int:

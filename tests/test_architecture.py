@@ -24,6 +24,8 @@ FLOORS = [
         "taps",
         "gradient_norms",
         "clock",
+        "checkpoint",
+        "ranks",
         "environment",
         "progress",
     },

@@ -185,7 +185,7 @@ def test_images_stay_channels_last_through_the_network(name: str) -> None:
         ({"surrogate": "arctan"}, "backbone.surrogate is one of atan, sigmoid, triangle, not 'arctan'"),
         ({"reset": "zero"}, "backbone.reset is one of hard, soft, not 'zero'"),
         ({"width": 0}, "backbone.width is at least 1 channel, not 0"),
-        ({"norm": "bacth"}, "backbone.norm is one of batch, none, not 'bacth'"),
+        ({"norm": "bacth"}, "backbone.norm is one of batch, sync, none, not 'bacth'"),
     ],
 )
 @pytest.mark.parametrize("name", BACKBONES)

@@ -93,7 +93,7 @@ def test_scoring_selection_and_observation_are_charged_and_evaluation_and_warm_u
     monkeypatch.setattr(engine, "evaluate", slow_evaluate)
     monkeypatch.setattr(experiment, "make_pruner", lambda spec: Slow(hands))
     spec, material = resolved(epochs=2, evaluate_every=1)
-    record, _ = experiment.train_one(spec, material, SlowProgress())
+    record = experiment.train_one(experiment.Bench(spec, material, SlowProgress()))
     assert record.seconds == {"prepare": 100, "select": 20, "train": 6, "evaluate": 14000}
     assert [row["seconds"] for row in record.epochs] == [13, 13]
     assert charged_seconds(record) == 126 and training_seconds(record) == 26

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import Chosen, assert_same_weights, resolved, small_bench, weights_of
+from small import Chosen, assert_same_weights, numbers, resolved, small_bench, weights_of
 from spikingjelly.activation_based.neuron import LIFNode
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
@@ -86,22 +86,12 @@ def test_full_data_training_equals_a_plain_pytorch_loop_bit_for_bit(augment: str
     assert [(row["epoch"], row["kept"], row["mean_weight"]) for row in rows] == [(e, 130, 1.0) for e in range(3)]
 
 
-def numbers(record: Any) -> dict[str, Any]:
-    """All of a record but times, and the process's peak memory."""
-    data = record.to_json()
-    for name in ("seconds", "finished", "peak_memory_bytes"):
-        del data[name]
-    for row in data["epochs"]:
-        del row["seconds"]
-    return data
-
-
 @pytest.mark.parametrize("method, ratio", [("full", 0.0), ("sadp", 0.5), ("el2n", 0.5)])
 def test_a_second_run_with_the_same_seed_gives_the_same_record_but_for_times(method: str, ratio: float) -> None:
     spec, material = resolved(method=method, ratio=ratio, augment="crop")
-    (first, one), (second, other) = (experiment.train_one(spec, material, Progress()) for _ in range(2))
-    assert numbers(first) == numbers(second)
-    assert_same_weights(weights_of(one), weights_of(other))
+    one, other = (experiment.Bench(spec, material, Progress()) for _ in range(2))
+    assert numbers(experiment.train_one(one)) == numbers(experiment.train_one(other))
+    assert_same_weights(weights_of(one.model), weights_of(other.model))
 
 
 def test_another_seed_gives_another_run() -> None:
@@ -202,7 +192,7 @@ def test_no_global_random_state_is_touched_by_a_whole_run(method: str) -> None:
     torch.rand(3), np.random.rand(3), random.random()
     before = states()
     spec, material = resolved(method=method, ratio=0.0 if method == "full" else 0.4, augment="crop-flip")
-    experiment.train_one(spec, material, Progress())
+    experiment.train_one(experiment.Bench(spec, material, Progress()))
     assert_untouched(before)
 
 

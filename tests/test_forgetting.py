@@ -49,6 +49,9 @@ class HistoryLab:
         for epoch in range(epochs):
             show(pruner, epoch)
 
+    def scores(self, score):
+        return score()
+
 
 def test_never_learned_ranks_highest_then_the_most_forgotten():
     lab = HistoryLab()

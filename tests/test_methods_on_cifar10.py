@@ -24,7 +24,7 @@ SETTING = {
 def test_learns_well_above_chance(method, real_data):
     asked = {**SETTING, "method": method, "ratio": 0.0 if method == "full" else 0.3}
     spec, material = experiment.resolve(asked, real_data)
-    record, _ = experiment.train_one(spec, material, Progress())
+    record = experiment.train_one(experiment.Bench(spec, material, Progress()))
     assert record.test_accuracy > 0.2
     assert record.epochs[-1]["train_loss"] < record.epochs[0]["train_loss"]
     assert all(0 < rate < 1 for rate in record.firing_rate)

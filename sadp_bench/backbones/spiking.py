@@ -20,7 +20,7 @@ SURROGATES = {
     "triangle": lambda: surrogate.PiecewiseQuadratic(alpha=1.0),  # max(0, 1 - |v - threshold|)
 }
 RESETS = {"hard": 0.0, "soft": None}
-NORMS = ("batch", "none")
+NORMS = ("batch", "sync", "none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,16 +101,28 @@ def conv(inputs: int, outputs: int, size: int = 3, stride: int = 1, *, norm: str
     made = layer.Conv2d(
         inputs, outputs, size, stride=stride, padding=size // 2, bias=norm == "none", step_mode=step_mode
     )
-    nn.init.kaiming_normal_(made.weight, mode="fan_out" if norm == "batch" else "fan_in", nonlinearity="relu")
+    nn.init.kaiming_normal_(made.weight, mode="fan_in" if norm == "none" else "fan_out", nonlinearity="relu")
     if made.bias is not None:
         nn.init.zeros_(made.bias)
     return made
 
 
+class SyncBatchNorm2d(nn.SyncBatchNorm):
+    """Batch norm over the whole batch of a run on several GPUs, over batch, time and positions of [T, B, C, H, W] too."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.dim() == 5:
+            return super().forward(input.flatten(0, 1)).unflatten(0, input.shape[:2])
+        return super().forward(input)
+
+
 def norm_layer(norm: str, channels: int, step_mode: str = "m") -> nn.Module:
-    """Batch norm over batch, time and positions ("batch"), or nothing ("none")."""
+    """Batch norm over batch, time and positions ("batch"; each process over its own slice of the batch, or "sync"), or
+    nothing ("none")."""
     if norm not in NORMS:
         raise BadInput(f"backbone.norm is one of {', '.join(NORMS)}, not '{norm}'")
+    if norm == "sync":
+        return SyncBatchNorm2d(channels)
     return layer.BatchNorm2d(channels, step_mode=step_mode) if norm == "batch" else nn.Identity()
 
 

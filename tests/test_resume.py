@@ -1,0 +1,324 @@
+"""A run that is stopped anywhere and started again ends in the record of one that never was."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small import assert_same_weights, numbers, resolved, weights_of
+
+from sadp_bench import registry
+from sadp_bench.checkpoint import FORMAT, Checkpoint, read_state, write_state
+from sadp_bench.engine import Diverged
+from sadp_bench.errors import BadInput
+from sadp_bench.experiment import Bench, run, train_one
+from sadp_bench.progress import Progress
+from sadp_bench.record import Record
+from sadp_bench.store import FAILED, Store, read_all
+
+METHODS = {name: 0.0 if name == "full" else 0.4 for name in registry.table("method")}
+SIZES: dict[str, Any] = {"epochs": 4, "train_examples": 101, "batch_size": 17, "augment": "crop-flip"}
+OPTIONS = {"el2n": {"score_epochs": 2, "score_runs": 2}, "grand": {"score_epochs": 2, "score_runs": 2}}
+
+
+class Stopped(Exception):
+    pass
+
+
+class StopsAt(Progress):
+    """Pulls the plug at a batch; counts batches and keeps what was said."""
+
+    def __init__(self, batch: int | None = None) -> None:
+        self.batch, self.count, self.said = batch, 0, list[str]()
+
+    def advance(self, visits: int) -> None:
+        self.count += 1
+        if self.count == self.batch:
+            raise Stopped
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
+
+
+def asked(method: str, **more: Any) -> tuple[Any, Any]:
+    return resolved(**SIZES | {"method": method, "ratio": METHODS[method], "set": OPTIONS.get(method, {})} | more)
+
+
+def checkpoint(folder: Path, bench: Bench, every: float = 0.0) -> Checkpoint:
+    return Checkpoint(folder / "run.ckpt", every, {"key": bench.spec.key}, bench.progress.say)
+
+
+def whole(spec: Any, material: Any) -> tuple[Record, dict[str, torch.Tensor], int]:
+    bench = Bench(spec, material, progress := StopsAt())
+    record = train_one(bench)
+    return record, weights_of(bench.model), progress.count
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_stopped_anywhere_ends_in_the_same_record_and_weights(method: str, tmp_path: Path) -> None:
+    spec, material = asked(method)
+    record, weights, num_batches = whole(spec, material)
+    for stop in range(2, num_batches + 1, 5):  # in every epoch, of scoring too
+        folder = tmp_path / str(stop)
+        with pytest.raises(Stopped):
+            bench = Bench(spec, material, StopsAt(stop))
+            train_one(bench, checkpoint(folder, bench))
+        bench = Bench(spec, material, StopsAt())
+        again = train_one(bench, checkpoint(folder, bench), starts=2)
+        assert numbers(again) == numbers(record)
+        assert again.interruptions == 1
+        assert_same_weights(weights_of(bench.model), weights)
+
+
+def test_a_run_stopped_again_and_again_loses_one_epoch_at_most(tmp_path: Path) -> None:
+    spec, material = asked("el2n")
+    record, weights, num_batches = whole(spec, material)
+    stops, batches = 0, 0
+    while True:
+        bench = Bench(spec, material, progress := StopsAt(8))  # the longest epoch has 6 batches
+        try:
+            again = train_one(bench, checkpoint(tmp_path, bench), stops + 1)
+            break
+        except Stopped:
+            stops += 1
+            batches += progress.count
+    batches += progress.count
+    assert numbers(again) == numbers(record) and again.interruptions == stops > 3
+    assert_same_weights(weights_of(bench.model), weights)
+    assert batches <= num_batches + 6 * stops
+
+
+@pytest.mark.parametrize(
+    "asks", [{"optimizer": "adamw"}, {"precision": "bf16"}, {"protocol": "updates"}, {"loss": "step"}]
+)
+def test_every_kind_of_training_is_taken_up_exactly(asks: dict[str, Any], tmp_path: Path) -> None:
+    spec, material = asked("random", **asks)
+    record, weights, num_batches = whole(spec, material)
+    with pytest.raises(Stopped):
+        bench = Bench(spec, material, StopsAt(num_batches - 1))
+        train_one(bench, checkpoint(tmp_path, bench))
+    bench = Bench(spec, material, Progress())
+    assert numbers(train_one(bench, checkpoint(tmp_path, bench))) == numbers(record)
+    assert_same_weights(weights_of(bench.model), weights)
+
+
+class Slow(StopsAt):
+    """Every batch takes a twentieth of a second longer."""
+
+    def advance(self, visits: int) -> None:
+        time.sleep(0.05)
+        super().advance(visits)
+
+
+@pytest.mark.parametrize("method", ["random", "el2n"])
+def test_seconds_of_all_parts_are_summed_and_what_was_lost_counts_once(method: str, tmp_path: Path) -> None:
+    spec, material = asked(method, epochs=3, set={"score_epochs": 2} if method == "el2n" else {})
+    _, _, num_batches = whole(spec, material)
+    for stop in (8, 11):
+        with pytest.raises(Stopped):
+            bench = Bench(spec, material, Slow(stop))
+            train_one(bench, checkpoint(tmp_path / str(stop), bench))
+        bench = Bench(spec, material, Slow())
+        seconds = train_one(bench, checkpoint(tmp_path / str(stop), bench)).seconds
+        charged = seconds["prepare"] + seconds["train"]
+        # The sleeps alone would be this much; a whole epoch lost and counted would be 6 more.
+        assert 0.05 * num_batches <= charged < 0.05 * (num_batches + 6)
+        assert (seconds["prepare"] > 0.05 * 12) == (method == "el2n")
+
+
+def test_writing_checkpoints_is_not_charged(tmp_path: Path) -> None:
+    class SlowDisk(Checkpoint):
+        def write(self, state: dict[str, Any]) -> None:
+            time.sleep(0.5)
+            super().write(state)
+
+    spec, material = asked("el2n", epochs=2, set={"score_epochs": 1})
+    bench = Bench(spec, material, Progress())
+    seconds = train_one(bench, SlowDisk(tmp_path / "a.ckpt", 0, {}, print)).seconds
+    assert sum(seconds.values()) < 0.5
+
+
+def test_checkpoints_come_at_the_first_epoch_end_after_so_many_seconds(tmp_path: Path) -> None:
+    spec, material = asked("random", epochs=6)
+    written = []
+
+    class Watched(Checkpoint):
+        def write(self, state: dict[str, Any]) -> None:
+            written.append(len(state["training"]["rows"]))
+            super().write(state)
+
+    train_one(Bench(spec, material, Progress()), Watched(tmp_path / "a.ckpt", 0, {}, print))
+    assert written == [0, 1, 2, 3, 4, 5, 6]
+    written.clear()
+    train_one(Bench(spec, material, Progress()), Watched(tmp_path / "b.ckpt", 3600, {}, print))
+    assert written == [] and not (tmp_path / "b.ckpt").exists()
+    bench = Bench(spec, material, Slow())  # an epoch takes 0.15 s or 0.2 s
+    train_one(bench, Watched(tmp_path / "c.ckpt", 0.25, {}, print))
+    assert 1 <= len(written) <= 3 and written[0] > 0
+
+
+def run_it(method: str, out: Path, progress: Progress | None = None, **how: Any) -> Any:
+    spec, material = asked(method)
+    how = {"reference": False, "checkpoint_seconds": 0.0} | how
+    return run(spec, material, Store(out), progress or Progress(), **how)
+
+
+def test_run_takes_up_its_checkpoint_says_so_counts_and_cleans_up(tmp_path: Path) -> None:
+    undisturbed = run_it("sadp", tmp_path / "a").comparison.record
+    assert undisturbed.interruptions == 0
+    for batch in (6, 7):
+        with pytest.raises(Stopped):
+            run_it("sadp", tmp_path / "b", StopsAt(batch))
+    suffixes = {"".join(path.suffixes[-2:]) for path in (tmp_path / "b").iterdir()}
+    assert {".ckpt", ".lock"} <= {suffix.rpartition(".")[1] + suffix.rpartition(".")[2] for suffix in suffixes}
+    outcome = run_it("sadp", tmp_path / "b", progress := StopsAt())
+    assert any(re.search(r"sadp 0.4 goes on from its checkpoint, after epoch [23]", line) for line in progress.said)
+    assert numbers(outcome.comparison.record) == numbers(undisturbed)
+    assert outcome.comparison.record.interruptions == 2
+    assert os.listdir(tmp_path / "b") == [outcome.path.name]
+
+
+def test_what_was_written_with_other_data_is_set_aside(tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        run_it("random", tmp_path, StopsAt(9))
+    spec, material = asked("random")
+    material.train.input_N[0, 0, 0, 0] += 1
+    outcome = run(spec, material, Store(tmp_path), progress := StopsAt(), reference=False)
+    assert any("of other data or settings: set aside as" in line for line in progress.said)
+    assert outcome is not None and outcome.comparison.record.data_sha256 == material.digest()
+
+
+DAMAGES = {
+    "emptied": lambda content: b"",
+    "truncated": lambda content: content[: len(content) // 2],
+    "one bit": lambda content: content[:-1000] + bytes([content[-1000] ^ 1]) + content[-999:],
+    "another file": lambda content: b"GIF89a" * 100,
+    "another version": lambda content: content.replace(b"state 1", b"state 2"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_serves(damage: str, tmp_path: Path) -> None:
+    undisturbed = run_it("el2n", tmp_path / "a").comparison.record
+    with pytest.raises(Stopped):
+        run_it("el2n", tmp_path / "b", StopsAt(33))
+    [path] = (tmp_path / "b").glob("*.ckpt")
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    outcome = run_it("el2n", tmp_path / "b", progress := StopsAt())
+    assert any("set aside as" in line for line in progress.said)
+    assert any("goes on from its checkpoint, after epoch 1" in line for line in progress.said)
+    assert numbers(outcome.comparison.record) == numbers(undisturbed)
+
+
+def test_two_damaged_checkpoints_mean_the_beginning(tmp_path: Path) -> None:
+    undisturbed = run_it("random", tmp_path / "a").comparison.record
+    with pytest.raises(Stopped):
+        run_it("random", tmp_path / "b", StopsAt(12))
+    for path in (tmp_path / "b").glob("*.ckpt*"):
+        path.write_bytes(b"")
+    outcome = run_it("random", tmp_path / "b", progress := StopsAt())
+    assert not any("goes on" in line for line in progress.said)
+    assert numbers(outcome.comparison.record) == numbers(undisturbed)
+    assert progress.count == sum(-(-row["kept"] // 17) for row in undisturbed.epochs)
+
+
+def test_a_checkpoint_with_an_object_in_it_is_refused(tmp_path: Path) -> None:
+    import hashlib
+    import io
+
+    class Evil:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(tmp_path / "owned"),)
+
+    content = io.BytesIO()
+    torch.save({"rows": Evil()}, content)
+    digest = hashlib.sha256(content.getvalue()).hexdigest().encode()
+    (tmp_path / "evil").write_bytes(FORMAT + digest + b"\n" + content.getvalue())
+    with pytest.raises(BadInput, match="no state of tensors"):
+        read_state(tmp_path / "evil", torch.device("cpu"))
+    assert not (tmp_path / "owned").exists()
+
+
+def test_a_disk_that_is_full_for_checkpoints_does_not_end_the_run(tmp_path: Path, monkeypatch: Any) -> None:
+    spec, material = asked("random")
+    record, _, _ = whole(spec, material)
+    (tmp_path / "file").write_text("")
+    bench = Bench(spec, material, progress := StopsAt())
+    kept = Checkpoint(tmp_path / "file" / "run.ckpt", 0, {}, progress.say)
+    assert numbers(train_one(bench, kept)) == numbers(record)
+    assert any("the run goes on without" in line for line in progress.said)
+
+
+def test_a_run_that_diverges_leaves_a_failure_with_epoch_and_rate_and_no_record(tmp_path: Path) -> None:
+    spec, material = resolved(method="random", ratio=0.4, learning_rate=1e30, schedule="constant", epochs=3)
+    with pytest.raises(Diverged, match=r"epoch 2 at a learning rate of 1e\+30 \(--learning-rate 1e\+30\)"):
+        run(spec, material, Store(tmp_path), Progress(), reference=False)
+    records, problems, [failure] = read_all([tmp_path])
+    assert not records and not problems
+    assert failure.spec == spec and failure.epoch == 1 and failure.learning_rate == 1e30
+    assert Store(tmp_path).path(spec, FAILED).exists()
+
+
+def test_a_finished_runs_left_over_checkpoint_goes(tmp_path: Path) -> None:
+    outcome = run_it("random", tmp_path)
+    left = outcome.path.with_suffix(".ckpt")
+    left.write_bytes(b"killed between the record and this")
+    run_it("random", tmp_path)
+    assert not left.exists()
+
+
+def test_again_trains_from_the_beginning_of_a_finished_run(tmp_path: Path) -> None:
+    first = run_it("random", tmp_path)
+    second = run_it("random", tmp_path, progress := StopsAt(), again=True)
+    assert progress.count and numbers(first.comparison.record) == numbers(second.comparison.record)
+
+
+def test_scores_are_computed_once_for_all_ratios_and_charged_to_each(tmp_path: Path) -> None:
+    def at(ratio: float, progress: Progress, out: Path = tmp_path, **more: Any) -> Record:
+        spec, material = asked("el2n", ratio=ratio, **more)
+        outcome = run(spec, material, Store(out), progress, reference=False)
+        assert outcome is not None
+        return outcome.comparison.record
+
+    first, second = at(0.4, one := StopsAt()), at(0.6, other := StopsAt())
+    alone = at(0.6, StopsAt(), tmp_path / "alone")
+    scoring = 2 * 2 * 6  # two networks, two epochs, 6 batches
+    assert one.count - scoring == 4 * 4 and other.count == 4 * 3  # no scoring the second time
+    assert numbers(second) == numbers(alone)
+    assert second.prepare_examples == alone.prepare_examples == 2 * 3 * 101
+    assert second.seconds["prepare"] == pytest.approx(first.seconds["prepare"], rel=0.2)
+    assert (first.scores_from, second.scores_from, alone.scores_from) == (None, first.spec.key, None)
+    assert at(0.6, third := StopsAt(), seed=1).scores_from is None and third.count > scoring
+
+
+def test_scores_of_other_data_or_another_environment_are_not_used(tmp_path: Path) -> None:
+    run_it("el2n", tmp_path)
+    [path] = (tmp_path / "scores").iterdir()
+    state = read_state(path, torch.device("cpu"))
+    state["made_in"]["environment"]["torch"] = "1.0"
+    write_state(path, state)
+    spec, material = asked("el2n", ratio=0.5)
+    outcome = run(spec, material, Store(tmp_path), progress := StopsAt(), reference=False)
+    assert outcome is not None and outcome.comparison.record.scores_from is None
+    assert any("another environment: not used" in line for line in progress.said)
+
+
+def test_a_run_resumed_in_another_environment_says_both(tmp_path: Path, monkeypatch: Any) -> None:
+    with pytest.raises(Stopped):
+        run_it("random", tmp_path, StopsAt(12))
+    outcome = run_it("random", tmp_path, jobs=2)
+    assert outcome.comparison.record.environment["jobs"] == "1, then 2"
+
+
+@pytest.mark.parametrize("jump", [-(10**9), 10**9])
+def test_a_clock_that_jumps_changes_no_duration(jump: int, tmp_path: Path, monkeypatch: Any) -> None:
+    now = time.time
+    ticks = iter(range(10**6))
+    monkeypatch.setattr(time, "time", lambda: now() + jump * (next(ticks) % 2))
+    record = run_it("random", tmp_path).comparison.record
+    assert all(0 <= seconds < 60 for seconds in record.seconds.values())
