@@ -81,13 +81,13 @@ def train(
                 look = draw_augmentation(spec.augment, len(data), data.padding, stream(seed, "augmentation", epoch))
                 order_N = torch.randperm(len(data), generator=stream(seed, "order", epoch))
                 index_K, weight_K = in_order(selection, order_N, portion, at_least=ranks.size())
-                total_loss, shown = torch.zeros((), device=data.device, dtype=torch.float64), 0
+                total_loss, shown, visited = torch.zeros((), device=data.device, dtype=torch.float64), 0, []
                 for whole_B, weight_B in batches(index_K, weight_K, spec.batch_size):
-                    set_learning_rate(optimizer, learning_rate(spec, (epoch + portion * shown / len(index_K)) / length))
-                    index_B, weight_B = ranks.part(whole_B), ranks.part(weight_B).to(data.device)
-                    input = data.input(index_B, look)
+                    rate = learning_rate(spec, (epoch + portion * shown / len(index_K)) / length)
+                    set_learning_rate(optimizer, rate)
+                    input = data.input(index_B := ranks.part(whole_B), look)
                     index_B = index_B.to(data.device, non_blocking=True)
-                    label_B = data.label_N[index_B]
+                    label_B, weight_B = data.label_N[index_B], ranks.part(weight_B).to(data.device)
                     optimizer.zero_grad(set_to_none=True)
                     share = len(whole_B) / ranks.size()
                     logits_TBC, loss_B = bptt(forward, loss, input, label_B, weight_B, share)
@@ -96,21 +96,21 @@ def train(
                     optimizer.step()
                     total_loss += loss_B.sum()
                     shown += len(whole_B)
+                    visited.append(index_B)
                     progress.advance(len(whole_B))
-                mine = (ranks.part(whole_B) for whole_B, _ in batches(index_K, weight_K, spec.batch_size))
-                ranks.gather(pruner.per_example().values(), mine)
+                ranks.gather(pruner.per_example().values(), visited)
                 mean_loss = float(ranks.total(total_loss)) / shown
-            rate = optimizer.param_groups[0]["lr"]
-            row = {
-                "epoch": epoch,
-                "kept": shown,
-                "mean_weight": float(weight_K.mean()),
-                "train_loss": _checked(mean_loss, epoch, rate, spec),
-                "learning_rate": rate,
-                "seconds": sum(clock.seconds.values()) - before,
-            }
-            training.rows.append(row)
-            yield row
+            training.rows.append(
+                {
+                    "epoch": epoch,
+                    "kept": shown,
+                    "mean_weight": float(weight_K.mean()),
+                    "train_loss": _checked(mean_loss, epoch, rate, spec),
+                    "learning_rate": rate,
+                    "seconds": sum(clock.seconds.values()) - before,
+                }
+            )
+            yield training.rows[-1]
 
 
 def _watched(pruner: Pruner, taps: Taps, loss: Any, logits_TBC: Tensor, label_B: Tensor) -> dict[str, Tensor]:

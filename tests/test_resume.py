@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from disks import fill, foreign_folder, small_disk, unprivileged
 from small import assert_same_weights, numbers, resolved, weights_of
 
 from sadp_bench import registry
@@ -244,14 +245,44 @@ def test_a_checkpoint_with_an_object_in_it_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "owned").exists()
 
 
-def test_a_disk_that_is_full_for_checkpoints_does_not_end_the_run(tmp_path: Path, monkeypatch: Any) -> None:
+class FillsDisk(StopsAt):
+    """Fills a disk at a batch."""
+
+    def __init__(self, batch: int, disk: Path) -> None:
+        super().__init__()
+        self.fills, self.disk = batch, disk
+
+    def advance(self, visits: int) -> None:
+        super().advance(visits)
+        if self.count == self.fills:
+            fill(self.disk)
+
+
+def test_a_disk_that_fills_up_costs_no_more_than_an_epoch(tmp_path: Path) -> None:
+    undisturbed = run_it("random", tmp_path).comparison.record
+    with small_disk("4m") as disk:
+        with pytest.raises(BadInput, match="No space left on device"):  # of the record, after all was trained
+            run_it("random", disk, progress := FillsDisk(10, disk))
+        assert progress.count == 16  # no checkpoint could be written, and training went on
+        assert (
+            sum("No space left on device; choose another folder; the run goes on without" in s for s in progress.said)
+            == 2
+        )
+        assert not list(disk.glob("*.json")) and not list(disk.glob(".*"))
+        (disk / "filler").unlink()
+        outcome = run_it("random", disk, progress := StopsAt())
+        assert any("goes on from its checkpoint, after epoch 2" in line for line in progress.said)
+        assert numbers(outcome.comparison.record) == numbers(undisturbed)
+        assert outcome.comparison.record.interruptions == 1
+
+
+def test_a_folder_that_may_not_be_written_any_more_ends_no_training(tmp_path: Path) -> None:
     spec, material = asked("random")
     record, _, _ = whole(spec, material)
-    (tmp_path / "file").write_text("")
-    bench = Bench(spec, material, progress := StopsAt())
-    kept = Checkpoint(tmp_path / "file" / "run.ckpt", 0, {}, progress.say)
-    assert numbers(train_one(bench, kept)) == numbers(record)
-    assert any("the run goes on without" in line for line in progress.said)
+    with foreign_folder() as folder, unprivileged(folder):
+        bench = Bench(spec, material, progress := StopsAt())
+        assert numbers(train_one(bench, checkpoint(folder, bench))) == numbers(record)
+    assert sum("Permission denied" in line for line in progress.said) == 5
 
 
 def test_a_run_that_diverges_leaves_a_failure_with_epoch_and_rate_and_no_record(tmp_path: Path) -> None:
