@@ -24,6 +24,7 @@ from sadp_bench.losses import LOSSES
 from sadp_bench.progress import Progress
 from sadp_bench.pruner import Pruner, Survey
 from sadp_bench.spec import Spec
+from sadp_bench.store import remove_parts
 from sadp_bench.streams import stream_seed
 
 SURVEY_BATCH = 64
@@ -181,6 +182,7 @@ class SharedScores:
             if found is not None:
                 return found
             if self._lock.acquire():
+                remove_parts(self.path)
                 found = None if self._fresh else self._find()  # another process may have just written them
                 if found is not None:
                     self.unlock()

@@ -63,11 +63,11 @@ class Lock:
             self.starts = 1
             _write(file, self._note(held=True))
             os.link(beside, self.path)
-        except FileExistsError:
+        except (FileExistsError, FileNotFoundError):  # another holds it, and may have cleared this one's part away
             os.close(file)
             return None
         finally:
-            beside.unlink()
+            beside.unlink(missing_ok=True)
         return file
 
     def _taken(self) -> int | None:

@@ -6,6 +6,7 @@ it failed (`.failed.json`).
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import json
 import os
@@ -17,7 +18,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO, Any, NamedTuple
 
-from sadp_bench.errors import BadInput
+from sadp_bench.errors import BadInput, printable
 from sadp_bench.record import Failure, Record
 from sadp_bench.spec import Spec
 
@@ -37,8 +38,10 @@ class Found(NamedTuple):
 def atomic(path: Path) -> Iterator[IO[bytes]]:
     """A file that appears under its name only when it is whole, or not at all.
 
-    Raises BadInput where the folder can't be written.
+    Raises BadInput where the folder can't be written, or where the name is a folder's or a device's.
     """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise BadInput(f"can't write {path}: it is there and no regular file; choose another name")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False)
@@ -60,6 +63,13 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
+def remove_parts(path: Path) -> None:
+    """Removes what killed processes left half-written of all files whose names begin like this one. For the holder of
+    their lock."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        part.unlink(missing_ok=True)
+
+
 class Store:
     """The records of one folder."""
 
@@ -78,7 +88,7 @@ class Store:
     def find(self, spec: Spec) -> Record | None:
         """The record of a run that has finished. Raises BadInput where its file is there but broken."""
         path = self.path(spec)
-        if not path.exists():
+        if not os.path.exists(path):
             return None
         try:
             return read(path)
@@ -93,15 +103,20 @@ class Store:
         return path
 
     def write_failure(self, failure: Failure) -> Path:
+        """Its lines are another process's, so they are made printable."""
+        lines = [printable(line) for line in failure.last_lines]
+        failure = dataclasses.replace(failure, reason=printable(failure.reason), last_lines=lines)
         path = self.path(failure.spec, FAILED)
         with atomic(path) as file:
             file.write(json.dumps(failure.to_json(), indent=1).encode() + b"\n")
         return path
 
-    def sweep_up(self, spec: Spec) -> None:
-        """Removes what a killed process left half-written of a run. For the holder of the run's lock."""
-        for path in self.folder.glob(f".{glob.escape(self.path(spec, '').name)}.*.part"):
-            path.unlink(missing_ok=True)
+    def find_failure(self, spec: Spec) -> Failure | None:
+        """Why a run has no record, as its last try left word. A damaged file tells nothing."""
+        try:
+            return Failure.from_json(_json(self.path(spec, FAILED)))
+        except BadInput:
+            return None
 
     def check_writable(self, needed_bytes: int = 0) -> None:
         """Raises BadInput now rather than after hours of training."""
@@ -123,6 +138,8 @@ def read(path: Path) -> Record:
 
 
 def _json(path: Path) -> Any:
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for, a device read without end
+        raise BadInput("unreadable: no regular file")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -131,15 +148,25 @@ def _json(path: Path) -> Any:
         raise BadInput("not JSON: cut short or damaged") from None
 
 
+def _json_files(folder: Path, problems: list[str]) -> list[Path]:
+    """All below the folder, sorted; a folder that may not be read is a problem."""
+
+    def refused(error: OSError) -> None:
+        problems.append(printable(f"{error.filename}: unreadable: {error.strerror}"))
+
+    walk = os.walk(folder, onerror=refused)
+    return sorted(Path(at, name) for at, folders, names in walk for name in folders + names if name.endswith(".json"))
+
+
 def read_all(folders: Iterable[Path]) -> Found:
     """All records below the folders, a key once. Raises BadInput where a folder isn't there."""
     records: dict[str, tuple[Path, Record]] = {}
     failures: dict[str, Failure] = {}
-    problems = []
+    problems: list[str] = []
     for folder in folders:
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise BadInput(f"no folder {folder}; name one that `sadp-bench run --out DIR` wrote to")
-        for path in sorted(folder.rglob("*.json")):
+        for path in _json_files(folder, problems):
             try:
                 if path.name.endswith(FAILED):
                     failure = Failure.from_json(_json(path))
@@ -148,5 +175,5 @@ def read_all(folders: Iterable[Path]) -> Found:
                     record = read(path)
                     records.setdefault(record.spec.key, (path, record))
             except BadInput as error:
-                problems.append(f"{path}: {error}")
+                problems.append(printable(f"{path}: {error}"))
     return Found(list(records.values()), problems, [one for key, one in failures.items() if key not in records])

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from small import numbers
 
+from sadp_bench.record import Record
 from sadp_bench.store import read_all
 
 RUN = ["--ratio", 0.4, "--train-examples", 203, "--batch-size", 29, "--epochs", 4, "--timesteps", 2, "--threads", 1]
@@ -46,21 +49,27 @@ finally:
 """
 
 
-def run(folder: Path, processes: int, *words: Any) -> tuple[Any, list[list[Any]]]:
-    """The record, and what each rank kept."""
-    folder.mkdir(parents=True)
+def started(folder: Path, processes: int, *words: Any) -> subprocess.Popen[str]:
+    folder.mkdir(parents=True, exist_ok=True)
     script = folder / "recorder.py"
     script.write_text(RECORDER)
     arguments = [str(w) for w in (script, folder, "run", *RUN, *words, "--no-reference", "--out", folder / "runs")]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    done = subprocess.run(
+    return subprocess.Popen(
         [sys.executable, *(torchrun if processes > 1 else []), *arguments],
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("sadp-bench") + done.stdout.count("╭") <= 1  # the first process speaks for all
+
+
+def run(folder: Path, processes: int, *words: Any) -> tuple[Record, list[list[Any]]]:
+    """The record, and what each rank kept."""
+    process = started(folder, processes, *words)
+    told, complaints = process.communicate()
+    assert process.returncode == 0, complaints
+    assert told.count("╭") == 1  # the first process speaks for all
     [(_, record)] = read_all([folder / "runs"]).records
     return record, [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(processes)]
 
@@ -94,6 +103,20 @@ def test_with_batch_norm_two_processes_train_and_keep_the_budget(method: str, tm
     assert len(first) == len(second) == 2 * 4
     for ours, theirs in zip(first, second, strict=True):  # selections, weights, and running statistics once shared
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_two_processes_killed_go_on_as_if_nothing_had_been(tmp_path: Path) -> None:
+    words = ["--method", "sadp", "--precision", "fp32", "--batch-size", 30, "--epochs", 40]
+    whole, _ = run(tmp_path / "whole", 2, *words)
+    process = started(tmp_path / "parts", 2, *words)
+    while process.poll() is None and not list((tmp_path / "parts" / "runs").glob("*.before")):
+        time.sleep(0.001)
+    # torchrun puts each process into a session of its own.
+    subprocess.run(["pkill", "-KILL", "-f", str(tmp_path / "parts" / "recorder.py")], check=True)
+    process.communicate()
+    assert not list((tmp_path / "parts" / "runs").glob("*.json"))
+    again, _ = run(tmp_path / "parts", 2, *words)
+    assert numbers(again) == numbers(whole) and again.interruptions == 1
 
 
 def test_what_is_kept_of_each_example_comes_to_every_rank(tmp_path: Path) -> None:
