@@ -3,16 +3,18 @@ that need it only."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from sadp_bench import __version__
-from sadp_bench.errors import BadInput
+from sadp_bench.errors import BadInput, printable
 
 app = typer.Typer(
     name="sadp-bench",
@@ -119,6 +121,54 @@ def run(
 
 
 @app.command()
+def sweep(
+    file: Annotated[Path, typer.Argument(help="TOML: [common] and [[sweep]], see experiments/README.md.")],
+    out: Annotated[Path, Option(help="Folder of the records.")] = Path("runs"),
+    jobs: Annotated[int, Option(help="Runs at a time on a machine; each has its share of the cores, or a GPU.")] = 1,
+    shard: Annotated[str | None, Option(help="i/n: the i-th of n parts.", show_default="all")] = None,
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Show the runs and the time they will take; train none.")
+    ] = False,
+    executor: Annotated[str, Option(help="local, or ray: tasks of a Ray cluster.")] = "local",
+    retries: Annotated[int, Option(help="How often a run that crashed is tried again.")] = 1,
+    data: Data = None,
+    checkpoint_seconds: CheckpointSeconds = 60.0,
+    address: Annotated[str | None, Option(help="Of the Ray cluster.", show_default="a Ray of this machine")] = None,
+    gpus_per_run: Annotated[
+        float | None, Option(help="On Ray, of runs on cuda; 0.25: four a GPU.", show_default="1")
+    ] = None,
+    allow_imports: Annotated[bool, Option("--allow-imports", help="Let the file name package.module:Class.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train all runs of a file that have no record yet, each in a process of its own, references first."""
+    from sadp_bench import overview, scheduler, sweep
+    from sadp_bench.executors import Options
+    from sadp_bench.store import Store
+
+    data = data.absolute() if data else None
+    store, options = Store(out), Options(jobs, retries, data, checkpoint_seconds, executor, address, gpus_per_run)
+    say = (lambda line: None) if quiet else (lambda line: print(line, file=sys.stderr, flush=True))
+    plan = sweep.make_plan(
+        file, store, jobs=jobs, shard=sweep.parse_shard(shard), data=data, allow_imports=allow_imports, say=say
+    )
+    if dry_run:
+        states = sweep.states(plan, store)
+        shown = overview.plan_json if as_json else overview.plan_table
+        overview.show(shown(plan, states, jobs))
+        return
+    if plan.to_do:
+        store.check_writable(plan.needed_bytes)
+    with redirect_stdout(sys.stderr):  # Ray has messages of its own, which are no results
+        started = scheduler.make_executor(plan, store, options)
+        watcher = overview.watcher(quiet, plan, jobs)
+        standing = scheduler.Scheduler(plan, store, started, watcher, options.retries).run()
+    overview.show((overview.closing_json if as_json else overview.closing)(standing, store))
+    if standing.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
 def report(
     folders: Annotated[list[Path] | None, typer.Argument(help="Folders of records.", show_default="runs")] = None,
     format: Annotated[str, Option(help="text, markdown, csv or json.")] = "text",
@@ -133,21 +183,22 @@ def report(
     for problem in found.problems:
         print(f"sadp-bench: skipped {problem}", file=sys.stderr)
     records = [record for _, record in found.records]
-    if to is not None:
-        text = render(records, found.problems, format, failures=found.failures, width=120)
-        with atomic(to) as file:
-            file.write(text.encode())
-    else:
+    width, styled = 120, False
+    if to is None:
         from rich.console import Console
 
-        console = Console()
-        width, styled = console.width, console.is_terminal
-        sys.stdout.write(render(records, found.problems, format, failures=found.failures, width=width, styled=styled))
+        width, styled = Console().width, Console().is_terminal
+    text = render(records, found.problems, format, failures=found.failures, width=width, styled=styled)
     if plots is not None:
         from sadp_bench.report.plots import draw
 
         for path in draw(records, plots):
             print(f"drew {path}", file=sys.stderr)
+    if to is None:
+        sys.stdout.write(text)
+    else:
+        with atomic(to) as file:
+            file.write(text.encode())
 
 
 @app.command()
@@ -257,14 +308,22 @@ def main(arguments: list[str] | None = None) -> Any:
     except BadInput as error:
         _fail(str(error))
     except usage_error as error:
-        _fail(f"{error.format_message()} (see sadp-bench --help)")
+        _fail(f"{error.format_message()}{_came(error, arguments)} (see sadp-bench --help)")
     except (KeyboardInterrupt, typer.Abort):
         print("sadp-bench: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _came(error: Any, arguments: list[str]) -> str:
+    """What was given to the option that the command line library complains of: its own message leaves that out."""
+    names = getattr(getattr(error, "param", None), "opts", [])
+    words = [part for word in arguments for part in word.split("=", 1)]
+    given = [after for before, after in itertools.pairwise(words) if before in names]
+    return f": '{given[-1]}'" if given else ""
+
+
 def _fail(message: str) -> None:
     if os.environ.get("RANK", "0") == "0":  # of several processes the first speaks for all
-        print("sadp-bench: " + " ".join(message.split()), file=sys.stderr)
+        print("sadp-bench: " + printable(" ".join(message.split())), file=sys.stderr)
     sys.exit(2)

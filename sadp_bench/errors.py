@@ -1,4 +1,4 @@
-"""The one error that is meant for people."""
+"""The one error that is meant for people, and text that is safe to show them."""
 
 
 class BadInput(ValueError):
@@ -7,3 +7,8 @@ class BadInput(ValueError):
     The message is one line: what came, what is allowed, what to do. The command line prints it
     without a traceback and exits with code 2; every other exception is a defect and shows its traceback.
     """
+
+
+def printable(text: str) -> str:
+    """One line that can't steer a terminal, whatever a stranger's file says or is called."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ KINDS: dict[str, type] = {"method": Pruner, "backbone": nn.Module, "dataset": Da
 EVALUATION_COST = 0.35  # of a training step's time, an example: a guess for the estimate only
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Material:
     """The data of a run: what is trained on and what is evaluated on."""
 
@@ -49,7 +50,9 @@ class Material:
     train: Examples
     held: Examples
 
-    def digest(self) -> str:
+    @cached_property
+    def sha256(self) -> str:
+        """Of all inputs and labels."""
         return hashlib.sha256(self.train.digest().digest() + self.held.digest().digest()).hexdigest()
 
 
@@ -359,7 +362,7 @@ def _record(bench: Bench, rates: list[float], interruptions: int) -> Record:
         firing_rate=rates,
         num_parameters=sum(p.numel() for p in bench.model.parameters()),
         peak_memory_bytes=_peak(bench.device),
-        data_sha256=bench.material.digest(),
+        data_sha256=bench.material.sha256,
         finished=now(),
         interruptions=interruptions,
         scores_from=bench.lab.scores_from,
@@ -456,7 +459,7 @@ def run(
 
 
 def _checkpoint(spec: Spec, material: Material, store: Store, seconds: float, progress: Progress) -> Checkpoint:
-    identity = {"key": spec.key, "data_sha256": material.digest()}
+    identity = {"key": spec.key, "data_sha256": material.sha256}
     return Checkpoint(store.path(spec, ".ckpt"), seconds, identity, progress.say)
 
 
@@ -500,7 +503,7 @@ def _train_and_keep(
 ) -> None:
     """Trains one run and writes its record, or its failure. The first of several processes writes alone."""
     bench = Bench(spec, material, progress, jobs)
-    made_in = {"data_sha256": material.digest(), "environment": bench.environment}
+    made_in = {"data_sha256": material.sha256, "environment": bench.environment}
     bench.lab.shared = SharedScores(store.scores_path(spec), made_in, bench.device, progress, fresh=again)
     try:
         record = train_one(bench, checkpoint, starts)

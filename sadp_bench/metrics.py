@@ -77,6 +77,10 @@ class Comparison:
     training_efficiency: float | None
     mismatch: tuple[str, ...]
 
+    @property
+    def spec(self) -> Spec:
+        return self.record.spec
+
 
 def compare(record: Record, reference: Record | None) -> Comparison:
     mismatch = tuple(differing(record, reference)) if reference else ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,9 @@ from sadp_bench.spec import Spec
 
 SCHEMA = 1
 CHARGED_PHASES = ("prepare", "select", "train")
+PHASES = (*CHARGED_PHASES, "evaluate")
+DEEPEST = 10  # levels of lists and tables
+LARGEST = 1e100  # of a count or a duration: what follows from two such numbers is finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,9 @@ class Failure:
         spec = _spec_of(data, names)
         if not isinstance(data["reason"], str) or not isinstance(data["last_lines"], list):
             raise BadInput("the failure's reason or last lines are of a wrong type")
+        for name in ("epoch", "learning_rate", "attempts"):
+            if not (_is_number(data[name]) or data[name] is None and name != "attempts"):
+                raise BadInput(f"the failure's {name} is no number: {data[name]}")
         return cls(spec=spec, **{name: data[name] for name in names - {"spec"}})
 
 
@@ -98,13 +104,12 @@ def _spec_of(data: Any, wanted: set[str]) -> Spec:
     """Of a record's or failure's file, whose schema, fields and key are checked."""
     if not isinstance(data, dict) or "schema" not in data:
         raise BadInput("not a record of sadp-bench")
+    _check_leaves(data)
     if data["schema"] != SCHEMA:
         raise BadInput(f"a record of schema {data['schema']}; this version reads schema {SCHEMA}")
     missing = sorted((wanted | {"key", "spec"}) - set(data))
     if missing:
         raise BadInput(f"the record lacks {', '.join(missing)}")
-    if not _is_printable(data):
-        raise BadInput("the record holds control characters: made by a stranger?")
     try:
         spec = Spec.from_json(data["spec"])
     except (TypeError, AttributeError):
@@ -114,13 +119,17 @@ def _spec_of(data: Any, wanted: set[str]) -> Spec:
     return spec
 
 
-def _is_printable(value: Any) -> bool:
-    """Nothing in it can steer a terminal."""
-    if isinstance(value, dict):
-        return all(_is_printable(key) and _is_printable(item) for key, item in value.items())
-    if isinstance(value, list):
-        return all(map(_is_printable, value))
-    return not isinstance(value, str) or value.isprintable()
+def _check_leaves(value: Any, depth: int = 0) -> None:
+    """Nothing in it can steer a terminal, every number is one that a float can hold, and it is no bottomless pit."""
+    if depth > DEEPEST:
+        raise BadInput("the record is nested too deep: made by a stranger?")
+    if isinstance(value, dict | list):
+        for part in [*value, *value.values()] if isinstance(value, dict) else value:
+            _check_leaves(part, depth + 1)
+    if isinstance(value, str) and not value.isprintable():
+        raise BadInput("the record holds control characters: made by a stranger?")
+    if isinstance(value, int | float) and not abs(value) <= sys.float_info.max:
+        raise BadInput("the record holds a number that is not finite: damaged?")
 
 
 def _check_types(data: dict[str, Any]) -> None:
@@ -140,16 +149,16 @@ def _check_types(data: dict[str, Any]) -> None:
     for name, kinds in wanted.items():
         if not isinstance(data[name], kinds):
             raise BadInput(f"the record's {name} is of a wrong type: {type(data[name]).__name__}")
-    if not all(_is_number(data["seconds"].get(phase)) for phase in CHARGED_PHASES) or data["seconds"]["train"] <= 0:
-        raise BadInput(f"the record's seconds lack one of {', '.join(CHARGED_PHASES)}, or are no durations")
+    seconds = data["seconds"]
+    if not (set(PHASES) <= set(seconds) and all(map(_is_number, seconds.values())) and seconds["train"] > 0):
+        raise BadInput(f"the record's seconds lack one of {', '.join(PHASES)}, or are no durations")
     if not (_is_number(data["test_accuracy"]) and data["test_accuracy"] <= 1):
         raise BadInput(f"the record's test_accuracy is no share in [0, 1]: {data['test_accuracy']}")
     if not all(isinstance(row, dict) and _is_number(row.get("kept")) for row in data["epochs"]) or not data["epochs"]:
         raise BadInput("the record's epochs do not say how many examples were kept")
-    if data["examples_seen"] < 1 or data["num_examples"] < 1:
+    if not all(1 <= data[name] <= LARGEST for name in ("examples_seen", "num_examples")):
         raise BadInput("the record counts no examples")
 
 
 def _is_number(value: Any) -> bool:
-    """Finite and at least 0."""
-    return isinstance(value, int | float) and math.isfinite(value) and value >= 0
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LARGEST

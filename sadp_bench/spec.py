@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,13 +20,15 @@ CHOICES = {
     "protocol": ("epochs", "updates"),
     "evaluate_on": ("test", "validation"),
 }
+COUNTS = ("epochs", "batch_size", "timesteps", "threads", "train_examples", "evaluate_every", "processes")
 # Fields that came later: at these values they do not enter the key, so that older records keep theirs.
-LATER = {"processes": 1, "sync_batch_norm": False}
+LATER = {"processes": 1}
+LARGEST = 2**63 - 1  # of a count or a seed: more is a slip, and would overflow what follows from it
+LARGEST_RATE = 1e38  # that float32 holds
 KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "int": ((int,), "a whole number"),
     "float": ((int, float), "a number"),
     "str": ((str,), "a name"),
-    "bool": ((bool,), "true or false"),
     "dict[str, Any]": ((dict,), "a table"),
 }
 
@@ -77,31 +78,30 @@ class Spec:
     method_options: dict[str, Any] = field(default_factory=dict)
     backbone_options: dict[str, Any] = field(default_factory=dict)
     processes: int = 1
-    sync_batch_norm: bool = False
 
     def __post_init__(self) -> None:
         for of in dataclasses.fields(self):
-            value, (kinds, wanted) = getattr(self, of.name), KINDS[str(of.type)]
-            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-                raise BadInput(f"{option(of.name)} is {wanted}, not {value!r}")
+            value, (kinds, kind) = getattr(self, of.name), KINDS[str(of.type)]
+            if not isinstance(value, kinds) or isinstance(value, bool):
+                raise BadInput(f"{option(of.name)} is {kind}, not {value!r}")
         for name, allowed in CHOICES.items():
             value = getattr(self, name)
             if value not in allowed:
                 raise BadInput(f"{option(name)} is one of {', '.join(allowed)}, not '{value}'")
         if not 0 <= self.ratio < 1:
             raise BadInput(f"--ratio is at least 0 and below 1 (the share of visits to save), not {self.ratio}")
-        for name in ("epochs", "batch_size", "timesteps", "threads", "train_examples", "evaluate_every", "processes"):
-            if getattr(self, name) < 1:
-                raise BadInput(f"{option(name)} is at least 1, not {getattr(self, name)}")
+        for name in (*COUNTS, "seed"):
+            value, least = getattr(self, name), int(name in COUNTS)
+            if not least <= value <= LARGEST:
+                limit = f"at least {least}" if value < least else f"at most {LARGEST:,}"
+                raise BadInput(f"{option(name)} is {limit}, not {value}")
         for name in ("learning_rate", "weight_decay"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise BadInput(f"{option(name)} is a number of at least 0, not {value}")
+            if not 0 <= value <= LARGEST_RATE:
+                raise BadInput(f"{option(name)} is a number of at least 0 and at most {LARGEST_RATE:g}, not {value}")
         for name in ("ratio", "learning_rate", "weight_decay"):
             # 0 and 0.0 are one run and must have one key.
             object.__setattr__(self, name, float(getattr(self, name)))
-        if self.seed < 0:
-            raise BadInput(f"--seed is a whole number of at least 0, not {self.seed}")
 
     @property
     def key(self) -> str:
@@ -126,8 +126,6 @@ class Spec:
             if isinstance(value, dict):
                 prefix = "backbone." if name == "backbone_options" else ""
                 words += [word for key in value for word in ("--set", f"{prefix}{key}={shown(value[key])}")]
-            elif isinstance(value, bool):
-                words += [option(name)] * value
             elif name != "processes":
                 words += [option(name), shown(value).removesuffix(".0")]
         return words

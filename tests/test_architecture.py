@@ -14,7 +14,7 @@ from sadp_bench import registry
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = [
-    {"sadp_bench", "errors", "registry", "spec", "record", "store", "lock", "metrics"},
+    {"sadp_bench", "errors", "registry", "spec", "record", "store", "lock", "metrics", "sweepfile"},
     {
         "streams",
         "sampling",
@@ -31,8 +31,8 @@ FLOORS = [
     },
     {"pruners", "backbones", "datasets", "backprop", "baselines"},
     {"engine", "lab"},
-    {"experiment", "speed", "checks", "doctor"},
-    {"cli", "terminal", "report", "__main__"},
+    {"experiment", "speed", "checks", "doctor", "sweep", "scheduler", "executors", "ray_cluster"},
+    {"cli", "terminal", "overview", "report", "__main__"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 FILES = sorted([*(ROOT / "sadp_bench").rglob("*.py"), *(ROOT / "baselines").rglob("*.py")])

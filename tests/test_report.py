@@ -12,6 +12,7 @@ import pytest
 from example_records import ENVIRONMENT, make_record, make_spec
 
 from sadp_bench.errors import BadInput
+from sadp_bench.record import Failure
 from sadp_bench.report import plots, render
 from sadp_bench.report.tables import command, rows
 from sadp_bench.spec import Spec
@@ -160,6 +161,84 @@ def test_differing_commits_dirty_trees_and_missed_budgets_are_warned_of():
     assert "Warning: these saved another share than asked (in brackets): random 50 % (40.0 %)." in text
 
 
+DIVERGED = "training diverged: the mean loss is nan in epoch 3 at --learning-rate 0.1"
+
+
+def failure(method, ratio, seed, reason=DIVERGED, **changed):
+    return Failure(make_spec(method, ratio, seed, **changed), reason, "2025-01-01T00:00:00+00:00")
+
+
+def test_failed_seed_is_in_no_mean_and_told_beside_it():
+    full = [make_record(make_spec(seed=seed), 0.7, 100) for seed in range(3)]
+    runs = [make_record(make_spec("sadp", 0.3, seed), accuracy, 80) for seed, accuracy in ((0, 0.6), (2, 0.64))]
+    lost = [failure("sadp", 0.3, 1)]
+    row = row_of(rows(full + runs, lost), "sadp", 0.3)
+    assert (row["n"], row["n_failed"], row["seeds"], row["n_timed"]) == (2, 1, [0, 2], 2)
+    assert (row["accuracy_mean"], row["speedup_mean"]) == (pytest.approx(0.62), pytest.approx(1.25))
+    for format in ("text", "markdown"):
+        text = render(full + runs, [], format, failures=lost, width=200)
+        assert "62.00 ±2.83 (2, 1 failed)" in text
+        assert f"Failed, so in no number: sadp 30 %, seed 1: {DIVERGED}\n" in text
+        assert "70.00 ±0.00 (3)" in text
+
+
+def test_cell_of_failures_alone_holds_no_number():
+    lost = [failure("grand", 0.3, seed, "killed by signal 9") for seed in range(2)]
+    records = [make_record(make_spec()), make_record(make_spec("random", 0.3), 0.5)]
+    row = row_of(rows(records, lost), "grand", 0.3)
+    assert (row["n"], row["n_failed"]) == (0, 2)
+    measured = {name: value for name, value in row.items() if name.endswith(("_mean", "_sd"))}
+    assert set(measured.values()) == {None}
+    assert "| grand |  | 2 failed |" in render(records, [], "markdown", failures=lost)
+    text = render(records, failures=lost, width=120)
+    assert all(f"grand 30 %, seed {seed}: killed by signal 9" in text for seed in range(2))
+    [told] = [row for row in json.loads(render(records, [], "json", failures=lost)) if row["method"] == "grand"]
+    assert told["accuracy_mean"] is None and told["failures"][1] == "seed 1: killed by signal 9"
+    [line] = [
+        line
+        for line in csv.DictReader(io.StringIO(render(records, [], "csv", failures=lost)))
+        if line["method"] == "grand"
+    ]
+    assert line["n_failed"] == "2" and {line[name] for name in measured} == {""}
+
+
+def test_failure_stands_in_the_table_of_its_own_settings():
+    records = [make_record(make_spec()), make_record(make_spec("sadp", 0.3))]
+    text = render(records, [], "markdown", failures=[failure("sadp", 0.3, 0, batch_size=32)])
+    parts = text.split("### ")
+    [other] = [part for part in parts if "batch-size=32" in part]
+    assert "1 failed" in other and "No run of this table has finished." in other and "Measured on" not in other
+    assert text.count("1 failed") == 1
+
+
+def test_failures_alone_are_one_line_that_tells_them():
+    with pytest.raises(BadInput, match=r"every run failed \(1\): sadp 30 %, seed 1: training diverged") as caught:
+        render([], failures=[failure("sadp", 0.3, 1)])
+    assert "\n" not in str(caught.value) and "make some" not in str(caught.value)
+
+
+@pytest.mark.parametrize("names", [("random", "random"), ("full", "full"), ("full", "random"), ("random", "sadp")])
+def test_table_of_runs_that_saw_different_data_warns(names):
+    digests = ["a" * 64, "b" * 64]
+    specs = [make_spec(name, 0.0 if name == "full" else 0.5, seed) for seed, name in enumerate(names)]
+    records = [make_record(spec, data_sha256=digest) for spec, digest in zip(specs, digests, strict=True)]
+    for format in ("text", "markdown"):
+        text = " ".join(render(records, [], format, width=250).split())
+        assert "Warning: these runs saw different data" in text
+        for name, digest in zip(names, digests, strict=True):
+            assert f"{digest[:10]}: {name} {'0' if name == 'full' else '50'} %" in text
+    alike = [make_record(spec, data_sha256=digests[0]) for spec in specs]
+    assert "different data" not in render(alike, [], "markdown")
+
+
+@pytest.mark.parametrize("name", ["commit", "torch", "numpy", "sadp_bench", "spikingjelly", "python", "kernel"])
+def test_table_over_different_versions_names_both_within_a_cell_too(name):
+    records = [
+        make_record(make_spec("random", 0.5, seed), environment=ENVIRONMENT | {name: f"{seed}.0"}) for seed in range(2)
+    ]
+    assert f"Warning: these runs differ in {name} (0.0, 1.0)." in render(records, [], "markdown")
+
+
 def test_csv_and_json_parse_back_unrounded():
     table = rows(example_records())
     assert json.loads(render(example_records(), [], "json")) == table
@@ -181,6 +260,11 @@ def test_terminal_tables_fit_the_width_and_lose_no_cell(width):
     for ratio in ratios:
         assert text.count(f"{100 * ratio:.2f} ±0.00 (2)") == 1
     assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("width", [0, 1])
+def test_terminal_without_a_width_still_gets_the_table(width):
+    assert "70.00 (1)" in render([make_record(make_spec(), 0.7)], width=width)
 
 
 def test_best_accuracy_is_bold_on_a_terminal():

@@ -5,9 +5,12 @@ import json
 import os
 
 import pytest
+from commands import command, tiny_run
+from disks import fill, foreign_folder, small_disk, unprivileged
 from example_records import make_record, make_spec
 
 from sadp_bench.errors import BadInput
+from sadp_bench.progress import Progress
 from sadp_bench.record import Failure, Record
 from sadp_bench.report import render
 from sadp_bench.spec import Spec
@@ -59,6 +62,69 @@ def test_full_disk_is_one_line_and_leaves_nothing(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("epochs", [1, 5000])
+def test_record_that_no_longer_fits_on_the_disk_leaves_the_older_one_whole(epochs):
+    with small_disk() as disk:
+        good = make_record(make_spec())
+        path = Store(disk).write(good)
+        fill(disk)
+        names = sorted(os.listdir(disk))
+        longer = dataclasses.replace(good, epochs=good.epochs * epochs)
+        with pytest.raises(BadInput, match="can't write .*: No space left on device; choose another folder"):
+            Store(disk).write(longer)
+        with pytest.raises(BadInput, match="No space left on device"):
+            Store(disk).write_failure(Failure(make_spec("sadp", 0.3), "killed", "2025"))
+        assert read(path) == good and sorted(os.listdir(disk)) == names
+
+
+def test_run_whose_disk_fills_up_meanwhile_is_one_line_and_leaves_the_older_record(monkeypatch):
+    class Filling(Progress):
+        def epoch(self, row, num_examples):
+            fill(disk)
+
+    with small_disk("8m") as disk:
+        assert tiny_run("full", 0, disk, "--quiet").code == 0
+        [path] = disk.glob("*.json")
+        before = path.read_bytes()
+        monkeypatch.setattr("sadp_bench.terminal.reporter", lambda quiet: Filling())
+        answer = tiny_run("full", 0, disk, "--again")
+        assert answer.code == 2 and answer.out == "" and answer.err.count("\n") == 1
+        assert "No space left on device" in answer.err
+        assert path.read_bytes() == before and not list(disk.glob(".*.part"))
+        answer = tiny_run("full", 0, disk, "--again")  # now it is full from the start
+        assert answer.code == 2 and answer.err.count("\n") == 1 and path.read_bytes() == before
+        answer = command("report", disk, "--to", disk / "report.md")
+        assert answer.code == 2 and "No space left on device" in answer.err and not (disk / "report.md").exists()
+
+
+def test_folder_of_somebody_else_is_one_line_and_its_records_stay():
+    with foreign_folder() as folder:
+        good = make_record(make_spec())
+        path = Store(folder).write(good)
+        with unprivileged(folder):
+            for attempt in (Store(folder).check_writable, lambda: Store(folder).write(good)):
+                with pytest.raises(BadInput, match="can't write .*: Permission denied; choose another folder"):
+                    attempt()
+            answers = [tiny_run("full", 0, folder, "--quiet"), command("report", folder, "--to", folder / "report.md")]
+        for answer in answers:
+            assert answer.code == 2 and answer.err.count("\n") == 1 and "Permission denied" in answer.err
+        assert read(path) == good and os.listdir(folder) == [path.name]
+
+
+def test_what_may_not_be_read_is_named_and_the_others_are_read():
+    with foreign_folder() as folder:
+        Store(folder).write(make_record(make_spec()))
+        closed, hidden = folder / "closed.json", folder / "hidden"
+        closed.write_text("{}")
+        closed.chmod(0)
+        hidden.mkdir(mode=0)
+        with unprivileged(folder):
+            found = read_all([folder])
+        hidden.chmod(0o755)
+        assert len(found.records) == 1
+        assert sorted(found.problems) == [f"{path}: unreadable: Permission denied" for path in (closed, hidden)]
+
+
 def test_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     store = Store(tmp_path / "file" / "below")
@@ -81,6 +147,10 @@ def test_files_respect_the_umask(tmp_path):
     assert path.stat().st_mode & 0o777 == 0o640
 
 
+def nested(depth: int) -> list:
+    return [nested(depth - 1)] if depth else []
+
+
 def _without(data: dict, name: str) -> dict:
     return {key: value for key, value in data.items() if key != name}
 
@@ -101,7 +171,20 @@ DAMAGES = {
     "spec is null": (lambda data: json.dumps(data | {"spec": None}), "wrong type"),
     "unknown field": (lambda data: json.dumps(data | {"spec": data["spec"] | {"epoch": 1}}), "mean.*epochs"),
     "accuracy in percent": (lambda data: json.dumps(data | {"test_accuracy": 71.2}), r"no share in \[0, 1\]"),
-    "accuracy NaN": (lambda data: json.dumps(data | {"test_accuracy": float("nan")}), r"no share in \[0, 1\]"),
+    "accuracy true": (lambda data: json.dumps(data | {"test_accuracy": True}), r"no share in \[0, 1\]"),
+    "accuracy NaN": (lambda data: json.dumps(data | {"test_accuracy": float("nan")}), "not finite"),
+    "accuracy huge": (lambda data: json.dumps(data | {"test_accuracy": 10**400}), "not finite"),
+    "epochs huge": (
+        lambda data: json.dumps(data | {"spec": data["spec"] | {"epochs": 10**300}}),
+        "--epochs is at most",
+    ),
+    "seconds huge": (lambda data: json.dumps(data | {"seconds": data["seconds"] | {"train": 1e308}}), "no durations"),
+    "no time of evaluation": (
+        lambda data: json.dumps(data | {"seconds": {"prepare": 0, "select": 0, "train": 1}}),
+        "evalu",
+    ),
+    "deeply nested": (lambda data: json.dumps(data | {"environment": {"x": nested(300)}}), "nested too deep"),
+    "schema that steers": (lambda data: json.dumps(data | {"schema": "\x1b[2J"}), "control characters"),
     "no time": (lambda data: json.dumps(data | {"seconds": data["seconds"] | {"train": 0}}), "seconds"),
     "no epochs": (lambda data: json.dumps(data | {"epochs": []}), "epochs"),
     "no visits": (lambda data: json.dumps(data | {"examples_seen": 0}), "counts no examples"),
@@ -125,16 +208,21 @@ def test_damaged_file_is_named_and_the_others_are_read(tmp_path, name):
         read(bad)
 
 
-def test_bytes_that_are_no_text_and_folders_named_like_records_are_problems(tmp_path):
+def test_bytes_that_are_no_text_and_folders_and_pipes_named_like_records_are_problems(tmp_path):
     (tmp_path / "a.json").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "b.json").mkdir()
+    os.mkfifo(tmp_path / "c.json")
     records, problems, _ = read_all([tmp_path])
     assert records == []
-    assert [problem.rpartition(": ")[2] for problem in problems] == ["cut short or damaged", "Is a directory"]
+    assert [problem.rpartition(": ")[2] for problem in problems] == [
+        "cut short or damaged",
+        "no regular file",
+        "no regular file",
+    ]
 
 
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(Record) if f.name != "spec"])
-@pytest.mark.parametrize("value", [None, "x", [], {}, -1, float("nan"), [None], {"train": "1"}])
+@pytest.mark.parametrize("value", [None, "x", [], {}, -1, float("nan"), [None], {"train": "1"}, 10**400, True, 1e308])
 def test_record_with_any_odd_value_is_a_problem_or_can_be_reported(tmp_path, field, value):
     data = make_record(make_spec("random", 0.5, protocol="updates")).to_json()
     (tmp_path / "odd.json").write_text(json.dumps(data | {field: value}))
@@ -161,7 +249,7 @@ CHANGES = {
     "timesteps": 5, "optimizer": "adamw", "learning_rate": 0.2, "schedule": "constant", "weight_decay": 0.0,
     "augment": "crop", "loss": "step", "precision": "bf16", "threads": 2, "device": "cuda", "seed": 1,
     "train_examples": 999, "protocol": "updates", "evaluate_on": "validation", "evaluate_every": 2,
-    "method_options": {"fresh": True}, "backbone_options": {"width": 33}, "processes": 2, "sync_batch_norm": True,
+    "method_options": {"fresh": True}, "backbone_options": {"width": 33}, "processes": 2,
 }  # fmt: skip
 
 
@@ -174,7 +262,7 @@ def test_key_changes_with_every_field():
 
 def test_fields_that_came_later_leave_older_records_their_key():
     spec = make_spec()
-    older = {name: value for name, value in spec.to_json().items() if name not in ("processes", "sync_batch_norm")}
+    older = {name: value for name, value in spec.to_json().items() if name != "processes"}
     assert Spec.from_json(older) == spec
     assert spec.key == "1b25266b06f1"
 
@@ -194,6 +282,30 @@ def test_a_damaged_failure_is_a_problem_of_one_line(tmp_path, name):
     (tmp_path / "x.failed.json").write_text(DAMAGES[name][0](data))
     records, problems, failures = read_all([tmp_path])
     assert len(problems) == 1 and not records and not failures
+
+
+def test_a_failure_is_read_back_whatever_its_process_printed(tmp_path):
+    failure = Failure(make_spec("sadp", 0.3), "killed\n", "2025", last_lines=["\x1b[2K 3/4\r", "a\tb", "日本"])
+    Store(tmp_path).write_failure(failure)
+    [found] = read_all([tmp_path]).failures
+    assert (found.reason, found.last_lines) == ("killed\\n", ["\\x1b[2K 3/4\\r", "a\\tb", "日本"])
+
+
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(Failure) if f.name != "spec"])
+@pytest.mark.parametrize("value", [None, "x", [], {}, -1, float("nan"), 10**400, True])
+def test_failure_with_any_odd_value_is_a_problem_or_can_be_reported(tmp_path, field, value):
+    data = Failure(make_spec("sadp", 0.3), "killed", "2025", 2, 0.1).to_json()
+    (tmp_path / "odd.failed.json").write_text(json.dumps(data | {field: value}))
+    _, problems, failures = read_all([tmp_path])
+    assert len(problems) + len(failures) == 1
+    assert render([make_record(make_spec())], problems, "markdown", failures=failures)
+
+
+def test_a_file_name_cannot_steer_the_terminal(tmp_path):
+    for name in ("\x1b[2J.json", "a\nb.json", os.fsdecode(b"\xff.json")):
+        (tmp_path / name).write_text("")
+    problems = read_all([tmp_path]).problems
+    assert len(problems) == 3 and all(problem.isprintable() for problem in problems)
 
 
 @pytest.mark.parametrize("odd", ["\x1b[2J", "a\nb", "\x07"])

@@ -74,7 +74,10 @@ def data_root(given: Path | None) -> Path:
     The folder need not exist yet. Raises BadInput where it is a file or may not be read.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "sadp-bench" / "data"
-    root = Path(given or os.environ.get("SADP_BENCH_DATA") or cache).expanduser()
+    try:
+        root = Path(given or os.environ.get("SADP_BENCH_DATA") or cache).expanduser()
+    except RuntimeError as error:
+        raise BadInput(f"the data folder is not to be found: {cause(error)}; give one with --data") from error
     if os.path.exists(root) and not os.path.isdir(root):
         raise BadInput(f"the data folder {root} is not a folder; give one with --data")
     if os.path.exists(root) and not os.access(root, os.R_OK | os.X_OK):

@@ -19,6 +19,7 @@ LEGEND = (
 )
 BOLD = " Bold: the best mean accuracy at a ratio."
 BUDGET_TOLERANCE = 0.005
+NARROWEST = 20  # columns; at 0, which some systems tell of a pipe, nothing would be shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,10 @@ def _cell(label: str, ratio: float, at: dict[tuple[str, float], Row], rows: list
     if row is None:
         # Only `full` belongs at ratio 0, and nowhere else.
         return Cell(NOTHING) if (label == "full") == (ratio == 0) else Cell()
-    rivals = [other["accuracy_mean"] for other in rows if other["ratio"] == ratio and other["method"] != "full"]
+    if not row["n"]:
+        return Cell(f"{row['n_failed']} failed")
+    others = [other for other in rows if other["ratio"] == ratio and other["method"] != "full"]
+    rivals = [other["accuracy_mean"] for other in others if other["n"]]
     best = row["method"] != "full" and len(rivals) > 1 and row["accuracy_mean"] == max(rivals)
     return Cell(_accuracy(row), _time(row), best)
 
@@ -69,7 +73,8 @@ def percent(share: float) -> str:
 
 def _accuracy(row: Row) -> str:
     spread = "" if row["accuracy_sd"] is None else f" ±{100 * row['accuracy_sd']:.2f}"
-    return f"{100 * row['accuracy_mean']:.2f}{spread} ({row['n']})"
+    failed = f", {row['n_failed']} failed" if row["n_failed"] else ""
+    return f"{100 * row['accuracy_mean']:.2f}{spread} ({row['n']}{failed})"
 
 
 def _time(row: Row) -> str:
@@ -81,13 +86,16 @@ def _time(row: Row) -> str:
 
 def _notes(rows: list[Row]) -> list[str]:
     equal_updates = rows[0]["protocol"] == "updates"
+    done = [row for row in rows if row["n"]]
     return [
-        _measured_on(rows),
+        *([_measured_on(done)] if done else ["No run of this table has finished."]),
         *(["Equal updates: nothing is saved, so the nominal maximum is 1."] if equal_updates else []),
-        *_warnings(rows),
-        *_missing(rows),
-        *_mismatched(rows),
-        *_off_budget(rows),
+        *_failed(rows),
+        *_warnings(done),
+        *_other_data(done),
+        *_missing(done),
+        *_mismatched(done),
+        *_off_budget(done),
         *(["(1): one seed, so no ±."] if any(row["n"] == 1 for row in rows) else []),
     ]
 
@@ -124,6 +132,18 @@ def _named(rows: list[Row], field: str) -> dict[str, str]:
         for value in row[field]:
             holders.setdefault(value, []).append(f"{row['label']} {percent(row['ratio'])}")
     return {value: ", ".join(cells) for value, cells in holders.items()}
+
+
+def _failed(rows: list[Row]) -> list[str]:
+    return [f"Failed, so in no number: {cells}, {failure}" for failure, cells in _named(rows, "failures").items()]
+
+
+def _other_data(rows: list[Row]) -> list[str]:
+    seen = _named(rows, "data_sha256")
+    if len(seen) < 2:
+        return []
+    holders = "; ".join(f"{digest[:10]}: {cells}" for digest, cells in seen.items())
+    return [f"Warning: these runs saw different data, so don't compare them (SHA-256 {holders})."]
 
 
 def _missing(rows: list[Row]) -> list[str]:
@@ -173,7 +193,7 @@ def text(sheets: list[Sheet], left_out: str = "", *, width: int = 80, styled: bo
     from rich.console import Console
     from rich.text import Text
 
-    out = io.StringIO()
+    out, width = io.StringIO(), max(width, NARROWEST)
     console = Console(file=out, width=width, force_terminal=styled, color_system="standard" if styled else None)
     for sheet in sheets:
         console.print(Text(sheet.title, style="bold"))
@@ -181,7 +201,9 @@ def text(sheets: list[Sheet], left_out: str = "", *, width: int = 80, styled: bo
             console.print(_rich_table(sheet, first, last))
         for note in sheet.notes:
             # A command must be copied in one piece, so its line is left to the terminal to wrap.
-            console.print(Text(note, style="yellow" if note.startswith("Warning") else ""), soft_wrap="`" in note)
+            console.print(
+                Text(note, style="yellow" if note.startswith(("Warning", "Failed")) else ""), soft_wrap="`" in note
+            )
         console.print()
     console.print(Text(LEGEND + (BOLD if styled else "")))
     if left_out:

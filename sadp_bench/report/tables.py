@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from sadp_bench.metrics import Comparison, nominal_maximum, paired, summary
-from sadp_bench.record import Record
+from sadp_bench.record import Failure, Record
 from sadp_bench.spec import Spec, shown
 
 Row = dict[str, Any]
+Run = Comparison | Failure
 
 # A row carries mean and sample standard deviation over seeds of each. Ratios and accuracies are shares.
 STATISTICS: dict[str, Callable[[Comparison], float | None]] = {
@@ -27,7 +28,7 @@ STATISTICS: dict[str, Callable[[Comparison], float | None]] = {
     "training_efficiency": lambda pair: pair.training_efficiency,
 }
 ENVIRONMENT = (
-    "device processor threads jobs kernel python torch torchvision spikingjelly sadp_bench commit dirty".split()
+    "device processor threads jobs kernel python torch torchvision spikingjelly numpy sadp_bench commit dirty".split()
 )
 IN_EVERY_TITLE = "dataset backbone train_examples epochs timesteps precision protocol evaluate_on".split()
 FIRST_METHODS = ("full", "fewer-epochs", "random")
@@ -40,22 +41,23 @@ def command(spec: Spec) -> str:
     return shlex.join(["torchrun", "--nproc-per-node", str(spec.processes), "-m", "sadp_bench", "run", *spec.words()])
 
 
-def rows(records: Iterable[Record]) -> list[Row]:
+def rows(records: Iterable[Record], failures: Iterable[Failure] = ()) -> list[Row]:
     """One row for each (group, method, ratio), in reading order.
 
     A group is all of a spec but method, ratio, seed and method_options: runs that differ in anything else never
     share a row. Under the protocol `updates` a group also shows its reference, which is a run of equal epochs.
-    Missing numbers are None; lists (seeds, commands, environment values) stay lists.
+    Failed runs are counted and told in their row, and in none of its numbers; where all have failed, n is 0.
+    Missing numbers are None; lists (seeds, failures, commands, environment values) stay lists.
     """
-    pairs = paired(records)
-    labels = _labels([pair.record.spec for pair in pairs])
-    groups = _groups(pairs)
+    runs: list[Run] = [*paired(records), *failures]
+    labels = _labels([run.spec for run in runs])
+    groups = _groups(runs)
     titles = _titles([settings for settings, _ in groups])
     table = []
     for title, (settings, members) in zip(titles, groups, strict=True):
-        cells: dict[tuple[str, float], list[Comparison]] = {}
-        for pair in members:
-            cells.setdefault((labels[pair.record.spec.key], pair.record.spec.ratio), []).append(pair)
+        cells: dict[tuple[str, float], list[Run]] = {}
+        for run in members:
+            cells.setdefault((labels[run.spec.key], run.spec.ratio), []).append(run)
         made = [_row(title, settings, label, ratio, cell) for (label, ratio), cell in cells.items()]
         table += sorted(made, key=lambda row: (method_order(row["method"]), row["label"], row["ratio"]))
     return table
@@ -68,43 +70,53 @@ def method_order(method: str) -> tuple[int, str]:
     return (len(FIRST_METHODS) + (method == "sadp"), method)
 
 
-def _row(title: str, settings: dict[str, Any], label: str, ratio: float, cell: list[Comparison]) -> Row:
-    cell = sorted(cell, key=lambda pair: pair.record.spec.seed)
-    spec = cell[0].record.spec
+def _row(title: str, settings: dict[str, Any], label: str, ratio: float, runs: list[Run]) -> Row:
+    runs = sorted(runs, key=lambda run: run.spec.seed)
+    cell = [run for run in runs if isinstance(run, Comparison)]
+    failures = [run for run in runs if isinstance(run, Failure)]
+    spec = runs[0].spec
     row: Row = {"group": title, **settings, "method": spec.method, "label": label, "ratio": ratio}
     row |= {f"method.{name}": value for name, value in spec.method_options.items()}
     row |= {
         "n": len(cell),
         "n_paired": sum(pair.accuracy_difference is not None for pair in cell),
         "n_timed": sum(pair.speedup is not None for pair in cell),
-        "seeds": [pair.record.spec.seed for pair in cell],
+        "n_failed": len(failures),
+        "seeds": [pair.spec.seed for pair in cell],
+        "failures": [failed(failure) for failure in failures],
         "nominal_maximum": nominal_maximum(spec),
     }
     for name, value in STATISTICS.items():
         over_seeds = summary(value(pair) for pair in cell)
         row[f"{name}_mean"] = over_seeds.mean if over_seeds else None
         row[f"{name}_sd"] = over_seeds.spread if over_seeds else None
-    row["missing_references"] = [command(pair.record.spec.reference()) for pair in cell if pair.reference is None]
+    row["missing_references"] = [command(pair.spec.reference()) for pair in cell if pair.reference is None]
     row["mismatches"] = sorted({phrase for pair in cell for phrase in pair.mismatch})
+    row["data_sha256"] = sorted({pair.record.data_sha256 for pair in cell})
     for name in ENVIRONMENT:
         values = [pair.record.environment.get(name) for pair in cell]
         row[f"environment.{name}"] = sorted({"unknown" if value is None else shown(value) for value in values})
     return row
 
 
-def _groups(pairs: list[Comparison]) -> list[tuple[dict[str, Any], list[Comparison]]]:
+def failed(failure: Failure) -> str:
+    """'seed 3: training diverged ...'."""
+    return f"seed {failure.spec.seed}: {failure.reason}"
+
+
+def _groups(runs: list[Run]) -> list[tuple[dict[str, Any], list[Run]]]:
     """(settings, members) of each group, ordered by its settings."""
-    by_key = {pair.record.spec.key: pair for pair in pairs}
+    by_key = {run.spec.key: run for run in runs}
     settings: dict[str, dict[str, Any]] = {}
-    members: dict[str, dict[str, Comparison]] = {}
-    for pair in pairs:
-        spec = pair.record.spec
+    members: dict[str, dict[str, Run]] = {}
+    for run in runs:
+        spec = run.spec
         alike = dataclasses.replace(spec, method="", ratio=0.0, seed=0, method_options={})
         settings[alike.key] = _settings(alike)
         group = members.setdefault(alike.key, {})
         reference = spec.reference().key
         # `full` is the same run under both protocols: named by its reference's key, it counts once a seed.
-        group.setdefault(reference if spec.method == "full" else spec.key, pair)
+        group.setdefault(reference if spec.method == "full" else spec.key, run)
         if reference in by_key:
             group[reference] = by_key[reference]
     # References that another group shows whole need no table of their own.
