@@ -3,6 +3,7 @@ that need it only."""
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import os
@@ -122,7 +123,7 @@ def run(
 
 @app.command()
 def sweep(
-    file: Annotated[Path, typer.Argument(help="TOML: [common] and [[sweep]], see experiments/README.md.")],
+    file: Annotated[Path, typer.Argument(help="A sweep file, TOML: see experiments/README.md.")],
     out: Annotated[Path, Option(help="Folder of the records.")] = Path("runs"),
     jobs: Annotated[int, Option(help="Runs at a time on a machine; each has its share of the cores, or a GPU.")] = 1,
     shard: Annotated[str | None, Option(help="i/n: the i-th of n parts.", show_default="all")] = None,
@@ -298,6 +299,9 @@ def _number(text: str) -> float:
 
 def main(arguments: list[str] | None = None) -> Any:
     """The console script. Exit code 2 and one line for bad input, 130 for Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that can't show a character must not end a run
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     # The command line library's own complaints (an unknown option, say) have this ancestor; it has no public name.
     usage_error: Any = typer.BadParameter.__mro__[2]
@@ -312,6 +316,9 @@ def main(arguments: list[str] | None = None) -> Any:
     except (KeyboardInterrupt, typer.Abort):
         print("sadp-bench: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # `sadp-bench report | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -60,7 +60,7 @@ def choose_device(name: str) -> torch.device:
         raise BadInput(f"--device is auto, cpu, cuda or cuda:N, not '{name}'")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise BadInput(f"--device {name}: {torch.cuda.device_count()} CUDA devices are visible; use --device cpu")
-    return device
+    return torch.device("cpu") if device.type == "cpu" else device  # there is but one, whatever its index
 
 
 def bf16_is_fast(device: torch.device) -> bool:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import inspect
 import math
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -77,7 +78,7 @@ def resolve(
     given["processes"] = ranks.size()
     wanted = given.pop("train_examples", None)
     given = _defaults(kind) | given | {"method_options": method_options, "backbone_options": backbone_options}
-    given.setdefault("evaluate_every", max(1, math.ceil(given["epochs"] / 10)))
+    given.setdefault("evaluate_every", max(1, -(-given["epochs"] // 10)))
     spec = Spec(**given)  # checks every field before the data is read
     if wanted is not None and wanted < 1:
         raise BadInput(f"--train-examples is at least 1, not {wanted}")
@@ -177,17 +178,39 @@ def make_pruner(spec: Spec) -> Pruner:
 
 
 def make_model(spec: Spec, material: Material, seed: int) -> nn.Module:
-    """An untrained network, the same for the same seed, on the spec's device."""
+    """An untrained network, the same for the same seed, on the spec's device. Raises BadInput where the class is none."""
     backbone = registry.resolve("backbone", spec.backbone)
     names = {f.name for f in dataclasses.fields(NeuronSettings)}
     neuron = NeuronSettings(**{k: v for k, v in spec.backbone_options.items() if k in names})
     own = {k: v for k, v in spec.backbone_options.items() if k not in names}
     device = torch.device(spec.device)
-    shape, classes = material.train.input_shape, len(material.dataset.class_names)
-    with isolated(seed, "weights", device):
-        model: nn.Module = backbone(shape, classes, spec.timesteps, neuron, **own)
-    model = model.to(device).to(memory_format=torch.channels_last)
+    inputs = (material.train.input_shape, len(material.dataset.class_names), spec.timesteps, neuron)
+    try:
+        inspect.signature(backbone).bind(*inputs, **own)
+    except TypeError as error:
+        raise BadInput(
+            f"backbone '{spec.backbone}' is not built from (input_shape, num_classes, timesteps, neuron): {error}"
+        ) from None
+    with isolated(seed, "weights", device), enough_memory(spec):
+        model: nn.Module = backbone(*inputs, **own)
+        model = model.to(device).to(memory_format=torch.channels_last)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise BadInput(f"backbone '{spec.backbone}' has no parameters to train")
     return model.double() if spec.precision == "fp64" else model
+
+
+@contextmanager
+def enough_memory(spec: Spec) -> Iterator[None]:
+    """Turns the ways in which torch runs out of memory into one line."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not re.search("out of memory|can't allocate memory", str(error)):
+            raise
+        raise BadInput(
+            f"out of memory on {spec.device}: batch size {spec.batch_size}, {spec.timesteps} time steps and backbone options "
+            f"{spec.backbone_options} need more than there is; lower one of them"
+        ) from None
 
 
 def make_loader(spec: Spec, material: Material, examples: Examples) -> Loader:
@@ -301,7 +324,7 @@ def train_one(bench: Bench, checkpoint: Checkpoint | None = None, starts: int = 
         if checkpoint is not None and checkpoint.due():
             checkpoint.write(bench.state_dict())
 
-    with threads(spec.threads):
+    with threads(spec.threads), enough_memory(spec):
         engine.rehearse(bench.model, bench.data, spec)
         _take_up(bench, checkpoint)
         _reset_peak(bench.device)
@@ -393,7 +416,7 @@ def expected(specs: list[Spec], material: Material) -> list[float]:
     """Seconds that each run is expected to take, from a few rehearsed steps of one of them."""
     if not specs:
         return []
-    with threads(specs[0].threads):
+    with threads(specs[0].threads), enough_memory(specs[0]):
         benches = [Bench(spec, material, Progress()) for spec in specs]
         per_example = engine.rehearse(benches[0].model, benches[0].data, specs[0])
         return [bench.expected_seconds(per_example) for bench in benches]

@@ -179,7 +179,7 @@ def _read(file: int) -> dict[str, Any]:
     """Empty where the file is damaged."""
     try:
         note = json.loads(os.pread(file, 4096, 0))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return note if isinstance(note, dict) else {}
 

@@ -24,6 +24,7 @@ COUNTS = ("epochs", "batch_size", "timesteps", "threads", "train_examples", "eva
 # Fields that came later: at these values they do not enter the key, so that older records keep theirs.
 LATER = {"processes": 1}
 LARGEST = 2**63 - 1  # of a count or a seed: more is a slip, and would overflow what follows from it
+MOST_THREADS = 1024  # with many more the process does not start them, and dies
 LARGEST_RATE = 1e38  # that float32 holds
 KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "int": ((int,), "a whole number"),
@@ -92,8 +93,9 @@ class Spec:
             raise BadInput(f"--ratio is at least 0 and below 1 (the share of visits to save), not {self.ratio}")
         for name in (*COUNTS, "seed"):
             value, least = getattr(self, name), int(name in COUNTS)
-            if not least <= value <= LARGEST:
-                limit = f"at least {least}" if value < least else f"at most {LARGEST:,}"
+            most = MOST_THREADS if name == "threads" else LARGEST
+            if not least <= value <= most:
+                limit = f"at least {least}" if value < least else f"at most {most:,}"
                 raise BadInput(f"{option(name)} is {limit}, not {value}")
         for name in ("learning_rate", "weight_decay"):
             value = getattr(self, name)

@@ -42,6 +42,17 @@ CASES = {
     "epochs no number": (run("--epochs", "many"), "--epochs"),
     "batch 0": (run("--batch-size", "0"), "--batch-size is at least 1"),
     "timesteps 0": (run("--timesteps", "0"), "--timesteps is at least 1"),
+    "threads many": (run("--threads", "1000000"), "--threads is at most 1,024, not 1000000"),
+    "epochs huge": (run("--epochs", "9" * 400), "--epochs is at most"),
+    "out of memory": (run("--timesteps", "1000000000"), "out of memory on cpu"),
+    "a layer as backbone": (
+        ["run", "--method", "full", "--ratio", "0", "--backbone", "torch.nn:ReLU"],
+        "is not built from (input_shape, num_classes",
+    ),
+    "a network of nothing": (
+        ["run", "--method", "full", "--ratio", "0", "--backbone", "torch.nn:Identity"],
+        "no parameters",
+    ),
     "threads 0": (run("--threads", "0"), "--threads is at least 1"),
     "seed -1": (run("--seed", "-1"), "--seed"),
     "train-examples 0": (run("--train-examples", "0"), "--train-examples is at least 1"),

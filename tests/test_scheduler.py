@@ -1,0 +1,438 @@
+"""The scheduler starts what may start, tries again what may be tried again, and leaves to others what is theirs.
+
+Its executor is a made-up one here; real processes are in test_sweep_faults.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections import Counter
+
+import pytest
+from example_records import make_record, make_spec
+
+from sadp_bench import executors, scheduler
+from sadp_bench.errors import BadInput
+from sadp_bench.executors import Child, Ended, Executor, Local, Options, words
+from sadp_bench.lock import Lock
+from sadp_bench.ray_cluster import keep
+from sadp_bench.record import Failure
+from sadp_bench.scheduler import Scheduler, Standing, Watcher, devices, why
+from sadp_bench.store import FAILED, Store
+from sadp_bench.sweep import Plan, sharers
+
+FULL, RANDOM, SADP = make_spec(), make_spec("random", 0.5), make_spec("sadp", 0.5)
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    monkeypatch.setattr(scheduler, "TICK_SECONDS", 0.0)
+    monkeypatch.setattr(scheduler, "LOOK_SECONDS", 0.0)
+
+
+def plan_of(*specs, scoring=()):
+    group = sharers(specs, {spec.key: float(spec in scoring) for spec in specs})
+    return Plan(list(specs), frozenset(), {}, group, {spec.key: 1.0 for spec in specs})
+
+
+class Scripted(Executor):
+    """Runs end one tick after their start, each as its script says: "done", or an exit code, or "lost".
+
+    A script's last entry holds for all further tries. events: what was started, and what was running then.
+    """
+
+    def __init__(self, store, jobs=1, shares_folder=True, **scripts):
+        self.shares_folder = shares_folder
+        self.store, self.jobs, self.scripts = store, jobs, scripts
+        self.running, self.events, self.stopped = [], [], False
+        self.tries = Counter()
+        self.when_ended = lambda spec: None
+
+    def room(self):
+        return self.jobs - len(self.running)
+
+    def start(self, spec):
+        assert self.room() > 0
+        self.events.append((spec, list(self.running)))
+        self.running.append(spec)
+
+    def ended(self):
+        ends = [self._end(spec) for spec in self.running]
+        self.running = []
+        return ends
+
+    def _end(self, spec):
+        script = self.scripts.get(spec.method, ["done"])
+        self.tries[spec.key] += 1
+        outcome = script[min(self.tries[spec.key], len(script)) - 1]
+        self.when_ended(spec)
+        if outcome == "done":
+            self.store.write(make_record(spec))
+            return Ended(spec, 0, ["fine"])
+        if outcome == "lost":
+            return Ended(spec, 1, ["its worker was lost"], lost=True)
+        return Ended(spec, outcome, ["first", "sadp-bench: last"])
+
+    def latest(self, spec):
+        return "going on"
+
+    def stop(self):
+        self.stopped = True
+
+    @property
+    def started(self):
+        return [spec for spec, _ in self.events]
+
+
+def carried_out(plan, executor, retries=1, watcher=None):
+    standing = Scheduler(plan, executor.store, executor, watcher or Watcher(), retries).run()
+    assert executor.stopped
+    return standing
+
+
+@pytest.fixture
+def store(tmp_path):
+    (tmp_path / "runs").mkdir()
+    return Store(tmp_path / "runs")
+
+
+def test_runs_start_in_the_plans_order_and_fill_the_room(store):
+    specs = [make_spec("random", 0.5, seed) for seed in range(7)]
+    executor = Scripted(store, jobs=3)
+    standing = carried_out(plan_of(*specs), executor)
+    assert executor.started == specs and standing.done == {spec.key for spec in specs}
+    assert [len(running) for _, running in executor.events] == [0, 1, 2, 0, 1, 2, 0]
+
+
+def test_what_is_done_is_not_started(store):
+    plan = plan_of(FULL, RANDOM)
+    plan = Plan(plan.runs, frozenset({FULL.key}), {}, plan.group, plan.seconds)
+    executor = Scripted(store)
+    assert carried_out(plan, executor).done == {FULL.key, RANDOM.key} and executor.started == [RANDOM]
+
+
+@pytest.mark.parametrize("retries", [0, 1, 3])
+@pytest.mark.parametrize("code", [1, -signal.SIGKILL, 130])
+def test_a_run_that_always_crashes_is_tried_again_and_never_stops_the_others(store, retries, code):
+    executor = Scripted(store, random=[code])
+    standing = carried_out(plan_of(FULL, RANDOM, SADP), executor, retries)
+    assert Counter(spec.method for spec in executor.started) == {"full": 1, "random": 1 + retries, "sadp": 1}
+    assert standing.done == {FULL.key, SADP.key} and list(standing.failed) == [RANDOM.key]
+    failure = store.find_failure(RANDOM)
+    assert failure.attempts == 1 + retries and failure.last_lines == ["first", "sadp-bench: last"]
+
+
+def test_a_crash_is_forgotten_once_the_run_is_done(store):
+    store.write_failure(Failure(RANDOM, "of an earlier sweep", "2025-01-01T00:00:00+00:00"))
+    standing = carried_out(plan_of(RANDOM), Scripted(store, random=[1, "done"]))
+    assert standing.done == {RANDOM.key} and not standing.failed
+    assert [path.suffixes for path in store.folder.iterdir()] == [store.path(RANDOM).suffixes]
+
+
+def test_bad_input_is_not_tried_again(store):
+    executor = Scripted(store, random=[2])
+    standing = carried_out(plan_of(RANDOM, SADP), executor, retries=5)
+    assert executor.started == [RANDOM, SADP] and standing.done == {SADP.key}
+    assert store.find_failure(RANDOM).reason == "last"
+
+
+def test_a_lost_worker_says_less_against_a_run_than_a_crash(store):
+    executor = Scripted(store, random=["lost"] * 4 + ["done"], sadp=["lost"])
+    standing = carried_out(plan_of(RANDOM, SADP), executor)
+    assert standing.done == {RANDOM.key}
+    assert Counter(spec.method for spec in executor.started) == {"random": 5, "sadp": 5}
+    assert store.find_failure(SADP).reason == "its worker was lost"
+
+
+def test_a_good_end_without_a_record_is_a_failure(store):
+    standing = carried_out(plan_of(RANDOM), Scripted(store, random=[0]), retries=0)
+    assert "no record" in standing.failed[RANDOM.key].reason
+
+
+def test_a_bad_end_with_a_record_is_done(store):
+    executor = Scripted(store, random=[-signal.SIGSEGV])
+    executor.when_ended = lambda spec: store.write(make_record(spec))
+    assert carried_out(plan_of(RANDOM), executor).done == {RANDOM.key} and executor.started == [RANDOM]
+
+
+def test_where_a_run_diverged_is_kept_and_not_what_an_earlier_one_left(store):
+    diverged = Failure(RANDOM, "diverged", "2025-01-01T00:00:00+00:00", epoch=3, learning_rate=0.1)
+    executor = Scripted(store, random=[2])
+    executor.when_ended = lambda spec: store.write_failure(diverged)
+    assert carried_out(plan_of(RANDOM), executor).failed == {RANDOM.key: diverged}
+    assert store.find_failure(RANDOM) == diverged
+    carried_out(plan_of(RANDOM), Scripted(store, random=[2]))
+    assert store.find_failure(RANDOM).epoch is None
+
+
+def test_a_full_disk_does_not_stop_the_others(store, monkeypatch):
+    def full(failure):
+        raise BadInput("no space left")
+
+    said = []
+    watcher = Watcher()
+    watcher.say = said.append
+    monkeypatch.setattr(store, "write_failure", full)
+    standing = carried_out(plan_of(RANDOM, SADP), Scripted(store, random=[2]), watcher=watcher)
+    assert standing.done == {SADP.key} and list(standing.failed) == [RANDOM.key] and said == ["no space left"]
+
+
+def test_scores_are_made_once_while_other_work_goes_on(store):
+    scoring = [make_spec("el2n", ratio) for ratio in (0.3, 0.5, 0.7)]
+
+    def scored(spec):
+        if spec.method == "el2n":
+            store.scores_path(spec).parent.mkdir(exist_ok=True)
+            store.scores_path(spec).write_bytes(b"")
+
+    executor = Scripted(store, jobs=3)
+    executor.when_ended = scored
+    carried_out(plan_of(*scoring, FULL, RANDOM, SADP, scoring=scoring), executor)
+    assert executor.started == [scoring[0], FULL, RANDOM, *scoring[1:], SADP]
+
+
+def test_where_the_scoring_run_fails_the_next_one_scores(store):
+    scoring = [make_spec("el2n", ratio) for ratio in (0.3, 0.5)]
+    executor = Scripted(store, jobs=2, el2n=[2])
+    standing = carried_out(plan_of(*scoring, scoring=scoring), executor)
+    assert executor.events == [(scoring[0], []), (scoring[1], [])] and len(standing.failed) == 2
+
+
+class Other:
+    """Another process that is at a run; does something after it was seen at it a few times."""
+
+    def __init__(self, store, spec, then):
+        self.lock, self.then, self.looks = Lock(store.path(spec, ".lock")), then, 0
+        assert self.lock.acquire()
+
+    def watcher(self):
+        watcher = Watcher()
+        watcher.tick = self.tick
+        return watcher
+
+    def tick(self, standing):
+        if standing.elsewhere and self.lock is not None:
+            self.looks += 1
+            if self.looks == 3:
+                self.then()
+                self.lock.release(finished=False)
+                self.lock = None
+
+
+@pytest.mark.parametrize("shares_folder", [True, False])
+def test_what_another_process_trains_is_left_to_it(store, shares_folder):
+    other = Other(store, RANDOM, lambda: store.write(make_record(RANDOM)))
+    executor = Scripted(store, jobs=2, shares_folder=shares_folder)
+    standing = carried_out(plan_of(RANDOM, SADP), executor, watcher=other.watcher())
+    assert executor.started == [SADP] and standing.done == {RANDOM.key, SADP.key} and other.lock is None
+
+
+@pytest.mark.parametrize("shares_folder", [True, False])
+def test_what_another_process_leaves_unfinished_is_trained_here(store, shares_folder):
+    other = Other(store, RANDOM, lambda: None)
+    executor = Scripted(store, shares_folder=shares_folder)
+    standing = carried_out(plan_of(RANDOM, SADP), executor, watcher=other.watcher())
+    assert executor.started == [SADP, RANDOM] and len(standing.done) == 2 and other.looks == 3
+
+
+def test_runs_that_share_scores_wait_for_the_other_process_too(store):
+    scoring = [make_spec("el2n", ratio) for ratio in (0.3, 0.5)]
+    other = Other(store, scoring[0], lambda: None)
+    executor = Scripted(store, jobs=2)
+    carried_out(plan_of(*scoring, scoring=scoring), executor, watcher=other.watcher())
+    assert executor.events == [(scoring[0], []), (scoring[1], [])]
+
+
+def test_a_lock_is_held_for_a_run_that_cannot_see_the_folder(store):
+    held = []
+    executor = Scripted(store, shares_folder=False, random=[1, "done"], sadp=[1])
+    executor.when_ended = lambda spec: held.append(Lock(store.path(spec, ".lock")).is_held())
+    carried_out(plan_of(RANDOM, SADP), executor)
+    assert held == [True] * 4
+    assert not Lock(store.path(SADP, ".lock")).is_held() and not store.path(RANDOM, ".lock").exists()
+
+
+@pytest.mark.parametrize("shares_folder", [True, False])
+def test_an_interruption_stops_all_and_leaves_no_lock(store, shares_folder):
+    executor = Scripted(store, jobs=2, shares_folder=shares_folder)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def terminate(spec):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)  # cut short by the signal
+
+    executor.when_ended = terminate
+    with pytest.raises(KeyboardInterrupt):
+        carried_out(plan_of(RANDOM, SADP), executor)
+    assert executor.stopped and not Lock(store.path(RANDOM, ".lock")).is_held()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_record_of_another_process_that_is_broken_is_a_failure(store):
+    other = Other(store, RANDOM, lambda: store.path(RANDOM).write_text("{"))
+    standing = carried_out(plan_of(RANDOM, SADP), Scripted(store), watcher=other.watcher())
+    assert "delete it" in standing.failed[RANDOM.key].reason and standing.done == {SADP.key}
+
+
+@pytest.mark.parametrize(
+    ("code", "lines", "expected"),
+    [
+        (1, ["a", "MemoryError"], "exit code 1: MemoryError"),
+        (3, [], "exit code 3"),
+        (2, ["sadp-bench: the loss is no number"], "the loss is no number"),
+        (-9, ["a"], "killed by SIGKILL (out of memory?)"),
+        (-11, ["a"], "killed by SIGSEGV"),
+        (-99, [], "killed by signal 99"),
+    ],
+)
+def test_a_failure_says_why(code, lines, expected):
+    assert why(Ended(RANDOM, code, lines)) == expected
+
+
+def test_the_time_left_is_corrected_by_what_was_measured(monkeypatch):
+    specs = [make_spec("random", 0.5, seed) for seed in range(5)]
+    plan = Plan(specs, frozenset(), {}, {}, {spec.key: 10.0 for spec in specs})
+    standing = Standing(plan, set())
+    assert standing.seconds_left(1) == 50 and standing.seconds_left(2) == 25 and standing.seconds_left(100) == 10
+    standing.done.add(specs[0].key)
+    standing.actual_seconds, standing.expected_seconds = 30.0, 10.0
+    standing.running[specs[1].key] = scheduler.Running(specs[1], 100.0, None)
+    monkeypatch.setattr(scheduler.time, "monotonic", lambda: 112.0)
+    assert standing.seconds_left(2) == pytest.approx((30 - 12 + 3 * 30) / 2)
+    standing.elsewhere |= {specs[2].key, specs[3].key}
+    standing.failed[specs[4].key] = Failure(specs[4], "", "")
+    assert standing.seconds_left(1) == 18
+
+
+# Processes
+
+
+def python(code, **environment):
+    return Child([sys.executable, "-c", code], environment)
+
+
+def test_the_last_lines_of_both_streams_are_kept_and_cannot_steer_a_terminal():
+    child = python(
+        "import sys\nfor n in range(50): print(n, flush=True)\nprint('\\x1b[31mred\\rnext', file=sys.stderr)"
+    )
+    assert child.wait() == 0
+    assert list(child.lines) == [*map(str, range(32, 50)), "[31mred", "next"]
+
+
+def test_a_line_without_end_is_cut(monkeypatch):
+    monkeypatch.setattr(executors, "LONGEST_LINE", 5)
+    child = python("print('x' * 1000)")
+    assert child.wait() == 0
+    assert list(child.lines) == ["xxxxx", "xxxxx"], "read in pieces, so that no line fills the memory"
+
+
+def test_a_killed_process_has_said_what_it_had_to_say():
+    child = python("import os; print('here'); os.kill(os.getpid(), 9)")
+    assert child.wait() == -9 and list(child.lines) == ["here"]
+
+
+def test_a_process_that_does_not_want_to_end_is_killed_with_its_children(monkeypatch):
+    monkeypatch.setattr(executors, "STOP_SECONDS", 0.2)
+    stubborn = (
+        "import os, signal, time; signal.signal(15, signal.SIG_IGN); os.fork(); print(os.getpid()); time.sleep(60)"
+    )
+    child = python(stubborn)
+    while len(child.lines) < 2:
+        time.sleep(0.01)
+    child.process.terminate()
+    child.stop()
+    assert child.ended() == -9
+    for line in child.lines:
+        wait_for_end(int(line))
+
+
+def wait_for_end(pid):
+    """Hangs, for pytest's own limit to end, where the process never does."""
+    while True:
+        try:
+            with open(f"/proc/{pid}/stat") as file:
+                if file.read().rpartition(")")[2].split()[0] == "Z":
+                    return
+        except FileNotFoundError:
+            return
+        time.sleep(0.01)
+
+
+def test_the_command_is_the_run_and_nothing_else(tmp_path):
+    command = words(SADP, tmp_path, Options(jobs=3, data=tmp_path / "data", checkpoint_seconds=7))
+    start = command.index("run")
+    assert command[start - 4 : start] == [sys.executable, "-P", "-m", "sadp_bench"]
+    assert command[start + 1 : start + 1 + len(SADP.words())] == SADP.words()
+    rest = command[start + 1 + len(SADP.words()) :]
+    assert rest == [
+        *("--no-reference", "--json", "--out", str(tmp_path), "--concurrent-jobs", "3", "--checkpoint-seconds", "7"),
+        *("--data", str(tmp_path / "data")),
+    ]
+
+
+def test_a_gpu_run_sees_its_own_device_alone(store, monkeypatch):
+    code = "import os, time; print(os.environ.get('CUDA_VISIBLE_DEVICES')); time.sleep(60)"
+    monkeypatch.setattr(executors, "words", lambda *_: [sys.executable, "-c", code])
+    specs = [make_spec("random", 0.5, seed, device="cuda") for seed in range(2)]
+    local = Local(store, Options(jobs=2), ["5", "7"])
+    for spec in specs:
+        local.start(spec)
+    assert local.room() == 0
+    while not all(map(local.latest, specs)):
+        time.sleep(0.01)
+    assert list(map(local.latest, specs)) == ["5", "7"]
+    local.stop()
+    assert local.room() == 2
+
+
+def test_gpus_are_those_that_are_visible_and_one_a_job(monkeypatch):
+    cuda = [make_spec(device="cuda")]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    assert devices(cuda, 2) == ["5", "7"] and devices([FULL], 9) == []
+    with pytest.raises(BadInput, match="--jobs 3 with runs on cuda: 2 GPUs"):
+        devices(cuda, 3)
+    with pytest.raises(BadInput, match="take 'cuda'"):
+        devices([make_spec(device="cuda:1")], 2)
+    assert devices([make_spec(device="cuda:1")], 1) == []
+
+
+def test_a_process_that_cannot_be_started_is_a_failure_of_its_run(store, monkeypatch):
+    monkeypatch.setattr(executors, "words", lambda *_: ["/no/such/program"])
+    standing = Scheduler(plan_of(RANDOM), store, Local(store, Options()), Watcher(), 0).run()
+    assert "could not be started" in standing.failed[RANDOM.key].reason
+
+
+# What a worker sends back
+
+
+def sent(store, spec, name=None, of=None):
+    return {name or store.path(spec).name: json.dumps(make_record(of or spec).to_json()).encode()}
+
+
+def test_what_a_worker_sends_is_kept_under_the_names_of_its_run(store):
+    scores = str(store.scores_path(SADP).relative_to(store.folder))
+    keep(store, SADP, {**sent(store, SADP), scores: b"scores", "../evil.json": b"{}", "/tmp/evil.json": b"{}"})
+    assert store.find(SADP) == make_record(SADP) and store.scores_path(SADP).read_bytes() == b"scores"
+    keep(store, SADP, {**sent(store, SADP), scores: b"others"})
+    assert store.scores_path(SADP).read_bytes() == b"scores"
+    found = sorted(path for path in store.folder.parent.rglob("*") if path.is_file())
+    assert found == sorted([store.path(SADP), store.scores_path(SADP)])
+
+
+def test_a_record_of_another_run_or_no_record_at_all_is_refused(store):
+    with pytest.raises(BadInput, match="asked for"):
+        keep(store, SADP, sent(store, SADP, of=RANDOM))
+    for content in (b"", b"{", b"[]", b"\xff", b"[" * 100_000):
+        with pytest.raises(BadInput):
+            keep(store, SADP, {store.path(SADP).name: content})
+    assert not list(store.folder.iterdir())
+
+
+def test_a_failure_that_a_worker_sends_is_kept(store):
+    failure = Failure(SADP, "diverged", "2025-01-01T00:00:00+00:00", epoch=3)
+    keep(store, SADP, {store.path(SADP, FAILED).name: json.dumps(failure.to_json()).encode()})
+    assert store.find_failure(SADP) == failure
