@@ -6,7 +6,8 @@ import io
 import os
 import subprocess
 import sysconfig
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,3 +49,24 @@ def started(words: list[Any], **how: Any) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.kill()
+
+
+def comes(condition: Callable[[], Any], seconds: float = 60.0) -> bool:
+    """Whether it comes true; gives up after a time that says that it never will."""
+    limit = time.monotonic() + seconds
+    while not condition() and time.monotonic() < limit:
+        time.sleep(0.05)
+    return bool(condition())
+
+
+def ends(pid: int) -> bool:
+    """Whether a process that is no child of this one comes to its end."""
+
+    def over() -> bool:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        return state in "ZX"
+
+    return comes(over, 20)

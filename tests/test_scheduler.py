@@ -13,6 +13,7 @@ import time
 from collections import Counter
 
 import pytest
+from commands import ends
 from example_records import make_record, make_spec
 
 from sadp_bench import executors, scheduler
@@ -346,20 +347,7 @@ def test_a_process_that_does_not_want_to_end_is_killed_with_its_children(monkeyp
     child.process.terminate()
     child.stop()
     assert child.ended() == -9
-    for line in child.lines:
-        wait_for_end(int(line))
-
-
-def wait_for_end(pid):
-    """Hangs, for pytest's own limit to end, where the process never does."""
-    while True:
-        try:
-            with open(f"/proc/{pid}/stat") as file:
-                if file.read().rpartition(")")[2].split()[0] == "Z":
-                    return
-        except FileNotFoundError:
-            return
-        time.sleep(0.01)
+    assert all(ends(int(line)) for line in child.lines)
 
 
 def test_the_command_is_the_run_and_nothing_else(tmp_path):
