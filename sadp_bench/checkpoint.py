@@ -43,7 +43,7 @@ def read_state(path: Path, device: torch.device) -> State:
         raise BadInput("cut short, damaged or of another version")
 
     def place(storage: Any, location: str) -> Any:
-        return storage if location == "cpu" or device.type == "cpu" else storage.cuda(device)
+        return storage if location == "cpu" else storage.to(device=device)
 
     try:
         state = torch.load(io.BytesIO(rest), map_location=place, weights_only=True)
@@ -64,6 +64,7 @@ class Checkpoint:
         self.path, self.before = path, path.with_name(f"{path.name}.before")
         self.every_seconds, self.identity, self.say = every_seconds, identity, say
         self._since = time.monotonic()
+        self._complaint = ""
 
     def read(self, device: torch.device) -> State | None:
         """The newest whole state; a damaged one is set aside."""
@@ -83,15 +84,18 @@ class Checkpoint:
     def due(self) -> bool:
         return time.monotonic() - self._since >= self.every_seconds
 
-    def write(self, state: State) -> None:
-        """A disk that is full does not end the run: it goes on, and tries again when the next one is due."""
+    def write(self, state: Callable[[], State]) -> None:
+        """A state that can't be written does not end the run: it goes on, and tries again when the next one is due."""
         self._since = time.monotonic()
         try:
+            content = {**state(), "identity": self.identity}
             if self.path.exists():
                 self.path.replace(self.before)
-            write_state(self.path, {**state, "identity": self.identity})
+            write_state(self.path, content)
         except (BadInput, OSError) as error:
-            self.say(f"no checkpoint: {error}; the run goes on without")
+            if str(error) != self._complaint:
+                self.say(f"no checkpoint: {error}; the run goes on without")
+            self._complaint = str(error)
 
     def discard(self) -> None:
         for path in (self.path, self.before):

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sadp_bench.errors import BadInput
 from sadp_bench.experiment import BUDGET_TOLERANCE, Bench, Material, make_pruner, resolve
 from sadp_bench.progress import Progress
 from sadp_bench.pruner import Selection
@@ -95,7 +96,11 @@ class _Watched:
 
     def _replace_pruner(self) -> None:
         old, new = self.bench.pruner, make_pruner(self.bench.spec)
-        state = old.state_dict()
+        del old.select  # the watched one, which is no part of its state
+        try:
+            state = old.state_dict()
+        except BadInput as error:
+            raise ContractBroken(str(error)) from None
         _require(isinstance(state, dict), f"state_dict returns a {type(state).__name__}, not a dict")
         new.load_state_dict(state)
         old.select = self._kept(new.select)  # type: ignore[method-assign]

@@ -99,7 +99,7 @@ def run(
     from sadp_bench.store import Store
 
     environment.keep_freed_memory()
-    with ranks.joined():
+    with ranks.joined(device):
         with ranks.first_goes_ahead():
             spec, material = experiment.resolve({**asked, "set": _table(set)}, data)
         outcome = experiment.run(
@@ -331,6 +331,7 @@ def _came(error: Any, arguments: list[str]) -> str:
 
 
 def _fail(message: str) -> None:
-    if os.environ.get("RANK", "0") == "0":  # of several processes the first speaks for all
-        print("sadp-bench: " + printable(" ".join(message.split())), file=sys.stderr)
+    rank = os.environ.get("RANK", "0")
+    who = "sadp-bench" if rank == "0" else f"sadp-bench (rank {rank})"
+    print(f"{who}: {printable(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(2)

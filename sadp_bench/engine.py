@@ -71,7 +71,7 @@ def train(
     loss, forward = LOSSES[spec.loss], at_precision(ranks.wrapped(model), spec.precision, data.device)
     length = run_length(pruner, spec, len(data))
     with Taps(model, pruner.watch) as taps:
-        for epoch in range(len(training.rows), min(math.ceil(length), until or sys.maxsize)):
+        for epoch in range(len(training.rows), min(math.ceil(length), sys.maxsize if until is None else until)):
             portion = min(1.0, length - epoch)
             before = sum(clock.seconds.values())
             with clock("select"):

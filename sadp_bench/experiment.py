@@ -9,7 +9,7 @@ import math
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -232,7 +232,8 @@ def threads(number: int) -> Iterator[None]:
 class Bench:
     """One spec on its material: what `run`, `speed` and the checks set up alike.
 
-    prepared: whether the pruner is. environment: where the run took place, all its parts.
+    prepared: whether the pruner is. environment: where the run took place, all its parts. replaces: when the record was
+    finished that this run is to replace; a checkpoint that is not of such a run is of no use to it.
     """
 
     def __init__(self, spec: Spec, material: Material, progress: Progress, jobs: int = 1) -> None:
@@ -247,6 +248,7 @@ class Bench:
         self.training = engine.Training(model, make_pruner(spec), engine.make_optimizer(model, spec))
         self.lab = RunLab(spec, self.data, len(material.dataset.class_names), self.build, self.clock, progress)
         self.prepared = False
+        self.replaces: str | None = None
         self.environment = environment.describe(self.device, spec.threads, jobs)
 
     @property
@@ -284,6 +286,7 @@ class Bench:
             "seconds": self.clock.seconds,
             "visits": self.lab.visits,
             "scores_from": self.lab.scores_from,
+            "replaces": self.replaces,
             "environment": self.environment,
             **({"training": self.training.state_dict()} if self.prepared else {"fits": self.lab.fits}),
         }
@@ -312,17 +315,20 @@ class Bench:
         return seconds_per_example * (visits + EVALUATION_COST * evaluated) / spec.processes
 
 
-def train_one(bench: Bench, checkpoint: Checkpoint | None = None, starts: int = 1) -> Record:
+def train_one(
+    bench: Bench, checkpoint: Checkpoint | None = None, starts: int = 1, before_save: Callable[[], None] = lambda: None
+) -> Record:
     """Prepares, trains and evaluates one run, from its checkpoint on where there is one.
 
-    starts: how often the run was begun, this time included. Raises BadInput where the method misses its budget, and
-    `engine.Diverged` where the loss is no number any more.
+    starts: how often the run was begun, this time included. before_save: may raise to end it. Raises BadInput where the
+    method misses its budget, and `engine.Diverged` where the loss is no number any more.
     """
     spec, progress, clock = bench.spec, bench.progress, bench.clock
 
     def save() -> None:
-        if checkpoint is not None and checkpoint.due():
-            checkpoint.write(bench.state_dict())
+        if checkpoint is not None and ranks.rank() == 0 and checkpoint.due():
+            before_save()
+            checkpoint.write(bench.state_dict)
 
     with threads(spec.threads), enough_memory(spec):
         engine.rehearse(bench.model, bench.data, spec)
@@ -359,7 +365,7 @@ def _take_up(bench: Bench, checkpoint: Checkpoint | None) -> None:
     """Puts the run back to where its checkpoint left it, and says so."""
     with ranks.first_goes_ahead():
         state = checkpoint.read(bench.device) if checkpoint else None
-    if state is None:
+    if state is None or state["replaces"] != bench.replaces:
         return
     bench.load_state_dict(state)
     name = f"{bench.spec.method} {bench.spec.ratio:g}"
@@ -424,12 +430,11 @@ def expected(specs: list[Spec], material: Material) -> list[float]:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What `sadp-bench run` has to tell. trained: whether the run itself was trained now."""
+    """What `sadp-bench run` has to tell."""
 
     comparison: Comparison
     path: Path
     reference_path: Path | None
-    trained: bool
 
 
 def run(
@@ -462,28 +467,44 @@ def run(
     if ranks.rank() == 0:
         store.check_writable(max((checkpoint_bytes(one, material) for one in missing), default=0))
     for one in wanted:
+        if ranks.rank() == 0:
+            tidy(one, store, keep_checkpoint=again)
         if one not in missing:
             progress.say(f"{one.method} {one.ratio:g} is done already: {store.path(one)} (--again trains it anew)")
-            _checkpoint(one, material, store, 0, progress).discard()
+    if save_model and spec not in missing and not store.path(spec, ".pt").exists():
+        progress.say("its weights were not kept; --again --save-model trains it anew and keeps them")
     estimates = expected(missing, material)
     if missing:
         parts = ", ".join(f"{one.method} {duration(seconds)}" for one, seconds in zip(missing, estimates, strict=True))
         progress.say(f"expected to take about {duration(sum(estimates))} ({parts})")
     for one in missing:
-        with _alone(one, store, progress) as starts:
+        with _alone(one, store, progress) as lock:
             if again or ranks.agreed(store.find(one) is None):  # else another process has just finished it
-                checkpoint = _checkpoint(one, material, store, checkpoint_seconds, progress)
-                _train_and_keep(one, material, store, progress, checkpoint, starts, again, save_model, jobs)
+                identity = {"key": one.key, "data_sha256": material.sha256}
+                checkpoint = Checkpoint(store.path(one, ".ckpt"), checkpoint_seconds, identity, progress.say)
+                _train_and_keep(Bench(one, material, progress, jobs), store, checkpoint, lock, again, save_model)
     if ranks.rank() > 0:
         return None
     found, full = store.find(spec), store.find(of_full)
     assert found is not None
-    return Outcome(compare(found, full), store.path(spec), store.path(of_full) if full else None, spec in missing)
+    return Outcome(compare(found, full), store.path(spec), store.path(of_full) if full else None)
 
 
-def _checkpoint(spec: Spec, material: Material, store: Store, seconds: float, progress: Progress) -> Checkpoint:
-    identity = {"key": spec.key, "data_sha256": material.sha256}
-    return Checkpoint(store.path(spec, ".ckpt"), seconds, identity, progress.say)
+def tidy(spec: Spec, store: Store, keep_checkpoint: bool = False) -> None:
+    """Clears away what a process left behind that was killed after it had written its record.
+
+    keep_checkpoint: it may be that of a run that is to replace the record.
+    """
+    left = [store.path(spec, suffix) for suffix in (".ckpt", ".ckpt.before", ".lock")]
+    if not store.path(spec).exists() or not any(path.exists() for path in left):
+        return
+    lock = Lock(left[-1])
+    if lock.acquire():
+        if not keep_checkpoint:
+            for path in left[:-1]:
+                path.unlink(missing_ok=True)
+        remove_parts(store.path(spec, ""))
+        lock.release(finished=True)
 
 
 def checkpoint_bytes(spec: Spec, material: Material) -> int:
@@ -494,12 +515,12 @@ def checkpoint_bytes(spec: Spec, material: Material) -> int:
 
 
 @contextmanager
-def _alone(spec: Spec, store: Store, progress: Progress) -> Iterator[int]:
-    """Within, no other process trains this run; gives how often it was begun, this time included."""
-    if ranks.rank() > 0:
-        yield 1
-        return
+def _alone(spec: Spec, store: Store, progress: Progress) -> Iterator[Lock]:
+    """Within, no other process trains this run. Of several ranks the first holds the lock."""
     lock = Lock(store.path(spec, ".lock"))
+    if ranks.rank() > 0:
+        yield lock
+        return
     if not lock.acquire():
         progress.say(f"another process trains {spec.method} {spec.ratio:g}: waiting for it ({lock.path})")
         while not lock.acquire():
@@ -507,39 +528,43 @@ def _alone(spec: Spec, store: Store, progress: Progress) -> Iterator[int]:
     finished = False
     try:
         remove_parts(store.path(spec, ""))
-        yield lock.starts
+        yield lock
         finished = True
     finally:
         lock.release(finished=finished)
 
 
 def _train_and_keep(
-    spec: Spec,
-    material: Material,
-    store: Store,
-    progress: Progress,
-    checkpoint: Checkpoint,
-    starts: int,
-    again: bool,
-    save_model: bool,
-    jobs: int,
+    bench: Bench, store: Store, checkpoint: Checkpoint, lock: Lock, again: bool, save_model: bool
 ) -> None:
-    """Trains one run and writes its record, or its failure. The first of several processes writes alone."""
-    bench = Bench(spec, material, progress, jobs)
-    made_in = {"data_sha256": material.sha256, "environment": bench.environment}
-    bench.lab.shared = SharedScores(store.scores_path(spec), made_in, bench.device, progress, fresh=again)
+    """Trains one run and writes its record, or its failure. The first of several ranks writes alone."""
+    spec, before = bench.spec, store.find(bench.spec)
+    bench.replaces = before.finished if before else None
+    made_in = {"data_sha256": bench.material.sha256, "environment": bench.environment}
+    bench.lab.shared = SharedScores(store.scores_path(spec), made_in, bench.device, bench.progress, fresh=again)
+
+    def check_lock() -> None:
+        if not lock.is_mine():
+            raise BadInput(
+                f"another process has taken {spec.method} {spec.ratio:g} over, as this one gave no sign of life; it is left "
+                "to that one"
+            )
+
     try:
-        record = train_one(bench, checkpoint, starts)
+        record = train_one(bench, checkpoint, lock.starts, check_lock)
     except engine.Diverged as error:
         if ranks.rank() == 0:
-            store.write_failure(Failure(spec, str(error), now(), error.epoch, error.learning_rate, attempts=starts))
+            store.write_failure(
+                Failure(spec, str(error), now(), error.epoch, error.learning_rate, attempts=lock.starts)
+            )
         raise
     if ranks.rank() > 0:
         return
-    path = store.write(record)
-    if save_model:
-        with atomic(path.with_suffix(".pt")) as file:
+    check_lock()
+    if save_model:  # before the record, which says that all is done
+        with atomic(store.path(spec, ".pt")) as file:
             torch.save(bench.model.state_dict(), file)
+    store.write(record)
     checkpoint.discard()
 
 

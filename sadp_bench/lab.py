@@ -62,6 +62,7 @@ class RunLab:
         self.shared: SharedScores | None = None
         self.scores_from: str | None = None
         self._num_fits = 0
+        self._scored = False
         self._build = build
         self._clock = clock
         self._progress = progress
@@ -93,7 +94,8 @@ class RunLab:
                     self.save()
         finally:
             self._progress.stop()
-        self.fits = copy.deepcopy(self.fits)  # whatever the network is used for next
+        with self._clock.uncharged():
+            self.fits = copy.deepcopy(self.fits)  # whatever the network is used for next
         return model
 
     def _take_up(self, number: int, training: Training) -> None:
@@ -126,6 +128,9 @@ class RunLab:
         return torch.cat([gradient_norms(model, LOSSES[self.spec.loss], part, label) for part, label in parts])
 
     def scores(self, score: Callable[[], Tensor]) -> Tensor:
+        if self._scored:
+            raise BadInput(f"{self.spec.method} calls lab.scores more than once; one file of scores is kept for a run")
+        self._scored = True
         if self.shared is None:
             return score()
         with self._clock.uncharged():
@@ -178,12 +183,9 @@ class SharedScores:
     def _find_or_lock(self) -> State | None:
         waiting = False
         while True:
-            found = None if self._fresh else self._find()
-            if found is not None:
-                return found
             if self._lock.acquire():
                 remove_parts(self.path)
-                found = None if self._fresh else self._find()  # another process may have just written them
+                found = None if self._fresh else self._find()
                 if found is not None:
                     self.unlock()
                 return found

@@ -7,6 +7,8 @@ seconds of its own clock takes the lock over. No clocks are compared, so none ha
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import threading
@@ -14,11 +16,6 @@ import time
 import uuid
 from pathlib import Path
 from typing import Any
-
-try:
-    import fcntl
-except ImportError:  # not on Windows, where the heartbeat has to do
-    fcntl = None  # type: ignore[assignment]
 
 BEAT_SECONDS = 5.0
 DEAD_AFTER_SECONDS = 90.0  # network file systems show another machine's writing up to a minute late
@@ -45,7 +42,9 @@ class Lock:
         a moment where another machine held it last: ask again to learn that a heartbeat has stopped. OSError where the
         folder can't be written."""
         assert self._file is None
-        file = self._created() or self._taken()
+        file = self._created()
+        if file is None:
+            file = self._taken()
         if file is None:
             return False
         self._file = file
@@ -66,8 +65,23 @@ class Lock:
         except (FileExistsError, FileNotFoundError):  # another holds it, and may have cleared this one's part away
             os.close(file)
             return None
+        except OSError as error:
+            os.close(file)
+            if error.errno not in (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK):
+                raise
+            return self._created_without_links()
         finally:
             beside.unlink(missing_ok=True)
+        return file
+
+    def _created_without_links(self) -> int | None:
+        """The same on a file system that has no hard links; for a moment others see it empty, and wait."""
+        try:
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        except FileExistsError:
+            return None
+        _flock(file)
+        _write(file, self._note(held=True))
         return file
 
     def _taken(self) -> int | None:
@@ -82,9 +96,9 @@ class Lock:
         note = _read(file)
         self.starts = int(note.get("starts", 1)) + 1
         _write(file, self._note(held=True))
-        if note.get("machine") != machine():
+        if note.get("machine") != machine() or not _flock(file):
             time.sleep(SETTLE_SECONDS)  # another one may have done the same just now; the last word counts
-            if not self._is_mine():
+            if not self.is_mine():
                 os.close(file)
                 return None
         return file
@@ -97,7 +111,7 @@ class Lock:
         assert self._file is not None
         self._over.set()
         file, self._file = self._file, None
-        if self._is_mine():
+        if self.is_mine():
             if finished:
                 self.path.unlink(missing_ok=True)
             else:
@@ -117,12 +131,13 @@ class Lock:
 
     def _may_take(self, file: int) -> bool:
         """Free, or its holder dead. Where the kernel knows, it holds the file against others of this machine now."""
-        if not _flock(file):
+        kernel_knows = _flock(file)
+        if kernel_knows is False:
             return False
         if not self._is_at_path(file):
             return False  # finished, or taken over, since it was opened
         note = _read(file)
-        if not note.get("held", True) or (fcntl is not None and note.get("machine") == machine()):
+        if not note.get("held", True) or (kernel_knows and note.get("machine") == machine()):
             return True
         return not self._beats(file)
 
@@ -135,12 +150,13 @@ class Lock:
     def _keep_alive(self, over: threading.Event) -> None:
         while not over.wait(self._beat):
             try:
-                if self._is_mine():
+                if self.is_mine():
                     os.utime(self.path)
             except OSError:
                 pass  # a folder that is away for a while; the next beat may get through
 
-    def _is_mine(self) -> bool:
+    def is_mine(self) -> bool:
+        """Whether it is still held here: whoever slept too long may find that another has taken it over."""
         try:
             file = os.open(self.path, os.O_RDONLY)
         except OSError:
@@ -165,13 +181,14 @@ def machine() -> str:
         return f"{uuid.getnode():x}"
 
 
-def _flock(file: int) -> bool:
-    if fcntl is None:
-        return True
+def _flock(file: int) -> bool | None:
+    """Whether this process has it now; None where the file system knows no such locks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
+    except OSError:
+        return None
     return True
 
 
@@ -187,3 +204,4 @@ def _read(file: int) -> dict[str, Any]:
 def _write(file: int, note: dict[str, Any]) -> None:
     text = json.dumps(note).encode()
     os.pwrite(file, text + b" " * max(0, os.fstat(file).st_size - len(text)), 0)
+    os.fsync(file)

@@ -152,19 +152,30 @@ class Pruner(ABC):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Every plain attribute and tensor, so that a simple pruner needs to do nothing for an exact resume."""
-        return {name: copy.deepcopy(value) for name, value in vars(self).items() if _is_plain(value)}
+        """Every attribute, so that a simple pruner needs to do nothing for an exact resume.
+
+        Raises BadInput where one is neither a tensor nor a plain value nor made of such: a checkpoint holds nothing else,
+        so such a pruner overrides this method and the next, or its runs can't be taken up again.
+        """
+        for name, value in vars(self).items():
+            if not _is_plain(value):
+                raise BadInput(
+                    f"the pruner's attribute {name} is a {type(value).__name__}, which no checkpoint holds: make it a tensor "
+                    "or a plain value, or override state_dict and load_state_dict"
+                )
+        return copy.deepcopy(vars(self))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         vars(self).update(copy.deepcopy(dict(state)))
 
 
 def _is_plain(value: Any) -> bool:
-    if isinstance(value, list | tuple):
+    kind = type(value)
+    if kind in (list, tuple):
         return all(map(_is_plain, value))
-    if isinstance(value, dict):
+    if kind is dict:
         return all(_is_plain(key) and _is_plain(item) for key, item in value.items())
-    return value is None or isinstance(value, bool | int | float | str | Tensor)
+    return kind in (type(None), bool, int, float, str, Tensor)  # and nothing derived from them, such as NumPy's float64
 
 
 def unweighted(index_K: Tensor) -> Selection:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 from torch import Tensor, distributed, nn
@@ -24,16 +25,18 @@ def rank() -> int:
 
 
 @contextmanager
-def joined() -> Iterator[None]:
-    """Within, the processes that torchrun started are the ranks of one run."""
+def joined(device: str | None = None) -> Iterator[None]:
+    """Within, the processes that torchrun started are the ranks of one run, each with a GPU of its own but on "cpu"."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield
         return
-    if torch.cuda.is_available():
+    on_gpus = torch.cuda.is_available() and device != "cpu"
+    if on_gpus:
         if int(os.environ.get("LOCAL_WORLD_SIZE", 1)) > torch.cuda.device_count():
             raise BadInput(f"--nproc-per-node is at most the {torch.cuda.device_count()} CUDA devices that are visible")
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    # Others may wait for the first to download data, or for a lock, as long as that takes.
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=timedelta(days=7))
     try:
         yield
         distributed.barrier()

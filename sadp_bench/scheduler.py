@@ -130,6 +130,35 @@ def may_retry(ended: Ended, crashes: int, losses: int, retries: int) -> bool:
     return ended.code != BAD_INPUT and crashes <= retries
 
 
+class Claim:
+    """A run's two locks: `.lock` is held by whoever trains it, `.claim` by the sweep that has started that process.
+
+    Between a process's start and its lock lie seconds, in which another sweep would start the same run and have a job wait
+    for as long as it lasts. trains_here: whether the sweep holds the lock as well, for a process that can't see the folder.
+    """
+
+    def __init__(self, store: Store, spec: Spec, trains_here: bool) -> None:
+        self._lock, self._claim = Lock(store.path(spec, ".lock")), Lock(store.path(spec, ".claim"))
+        self._trains_here = trains_here
+
+    def take(self) -> bool:
+        """False where another process is at the run. Raises BadInput where the folder can't be written."""
+        try:
+            if self._lock.is_held() or not self._claim.acquire():
+                return False
+            if self._trains_here and not self._lock.acquire():
+                self._claim.release(finished=True)
+                return False
+        except OSError as error:
+            raise BadInput(f"can't lock {self._lock.path}: {error.strerror}; choose another folder") from None
+        return True
+
+    def leave(self, *, finished: bool) -> None:
+        if self._trains_here:
+            self._lock.release(finished=finished)
+        self._claim.release(finished=True)
+
+
 class Scheduler:
     """One sweep's way through its plan."""
 
@@ -138,7 +167,7 @@ class Scheduler:
         self._group = plan.group
         self._waiting = plan.to_do
         self._store, self._executor, self._watcher, self._retries = store, executor, watcher, retries
-        self._locks = {spec.key: Lock(store.path(spec, ".lock")) for spec in plan.to_do}
+        self._claims = {spec.key: Claim(store, spec, not executor.shares_folder) for spec in plan.to_do}
         self._crashes: Counter[str] = Counter()
         self._losses: Counter[str] = Counter()
         self._next_look = 0.0
@@ -156,9 +185,8 @@ class Scheduler:
             finally:
                 self._watcher.stop()
                 self._executor.stop()
-                if not self._executor.shares_folder:
-                    for key in self.standing.running:
-                        self._locks[key].release(finished=False)
+                for key in self.standing.running:
+                    self._claims[key].leave(finished=False)
         return self.standing
 
     def _tell(self) -> None:
@@ -182,35 +210,27 @@ class Scheduler:
                 waiting.append(spec)
             elif self._is_done_elsewhere(spec):
                 continue
-            elif not self._is_free(spec):
+            elif not self._claims[spec.key].take():
                 self.standing.elsewhere.add(spec.key)
                 busy.add(self._group[spec.key])
                 waiting.append(spec)
-            elif not self._is_done_elsewhere(spec, locked=True):
+            elif self._is_done_elsewhere(spec):  # which may be why it could be taken
+                self._claims[spec.key].leave(finished=True)
+            else:
                 self._start(spec)
                 busy.add(self._group[spec.key])
                 room -= 1
         self._waiting = waiting
         self._next_look = moment + LOOK_SECONDS if waiting and room > 0 else 0.0
 
-    def _is_free(self, spec: Spec) -> bool:
-        """Whether nobody else is at it. Where the run's process can't see the folder, its lock is taken here."""
-        lock = self._locks[spec.key]
-        try:
-            return not lock.is_held() if self._executor.shares_folder else lock.acquire()
-        except OSError as error:
-            raise BadInput(f"can't lock {lock.path}: {error.strerror}; choose another folder") from None
-
-    def _is_done_elsewhere(self, spec: Spec, locked: bool = False) -> bool:
-        """Whether another process has finished it in the meantime. Asked again once the run is free, for that may be why."""
+    def _is_done_elsewhere(self, spec: Spec) -> bool:
+        """Whether another process has finished it in the meantime."""
         try:
             if self._store.find(spec) is None:
                 return False
             self._done(spec, "done by another process")
         except BadInput as error:
             self._fail(spec, Failure(spec, str(error), now()))
-        if locked and not self._executor.shares_folder:
-            self._locks[spec.key].release(finished=True)
         return True
 
     def _start(self, spec: Spec) -> None:
@@ -226,8 +246,7 @@ class Scheduler:
             is_done = self._store.find(spec) is not None
         except BadInput:
             is_done = False
-        if not self._executor.shares_folder:
-            self._locks[spec.key].release(finished=is_done)
+        self._claims[spec.key].leave(finished=is_done)
         if is_done:
             self.standing.actual_seconds += time.monotonic() - running.since
             self.standing.expected_seconds += self.standing.plan.seconds[spec.key]

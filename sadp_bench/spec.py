@@ -102,8 +102,8 @@ class Spec:
             if not 0 <= value <= LARGEST_RATE:
                 raise BadInput(f"{option(name)} is a number of at least 0 and at most {LARGEST_RATE:g}, not {value}")
         for name in ("ratio", "learning_rate", "weight_decay"):
-            # 0 and 0.0 are one run and must have one key.
-            object.__setattr__(self, name, float(getattr(self, name)))
+            # 0, 0.0 and -0.0 are one run and must have one key.
+            object.__setattr__(self, name, float(getattr(self, name)) + 0.0)
 
     @property
     def key(self) -> str:

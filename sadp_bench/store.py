@@ -1,7 +1,7 @@
 """Records on disk: one JSON file a run, written beside its place and renamed. The file exists = the run finished.
 
-Beside a record's place lie, while it is not there: its checkpoint (`.ckpt`), the lock of who is at it (`.lock`), and why
-it failed (`.failed.json`).
+Beside a record's place lie, while it is not there: its checkpoint (`.ckpt`), the lock of who is at it (`.lock`) and of the
+sweep that had it started (`.claim`), and why it failed (`.failed.json`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import NamedTemporaryFile, TemporaryFile
 from typing import IO, Any, NamedTuple
 
 from sadp_bench.errors import BadInput, printable
@@ -120,10 +120,12 @@ class Store:
 
     def check_writable(self, needed_bytes: int = 0) -> None:
         """Raises BadInput now rather than after hours of training."""
-        with_trial = self.folder / f".writable-{os.getpid()}"
-        with atomic(with_trial):
-            pass
-        with_trial.unlink(missing_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            raise BadInput(f"can't write to {self.folder}: {error.strerror}; choose another folder") from None
         free = shutil.disk_usage(self.folder).free
         if free < needed_bytes:
             raise BadInput(

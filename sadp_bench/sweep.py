@@ -228,7 +228,7 @@ def states(plan: Plan, store: Store) -> dict[str, str]:
     def state(spec: Spec) -> str:
         if spec.key in plan.done:
             return "done"
-        if Lock(store.path(spec, ".lock")).is_held():
+        if any(Lock(store.path(spec, suffix)).is_held() for suffix in (".lock", ".claim")):
             return "being trained"
         return "failed before" if spec.key in plan.failed else "to do"
 

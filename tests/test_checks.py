@@ -66,8 +66,8 @@ class GlobalState(Plain):
         return super().select(epoch)
 
 
-class Forgetful(Plain):
-    """Keeps what `select` needs where the default state_dict does not look."""
+class Unsaveable(Plain):
+    """Keeps what `select` needs in what no checkpoint holds."""
 
     def __init__(self, prune_ratio):
         super().__init__(prune_ratio)
@@ -82,6 +82,13 @@ class Forgetful(Plain):
         )
 
 
+class Forgetful(Unsaveable):
+    """Leaves it out of its state."""
+
+    def state_dict(self):
+        return {name: value for name, value in vars(self).items() if name != "hidden"}
+
+
 @pytest.mark.parametrize(
     ("broken", "says"),
     [
@@ -91,6 +98,7 @@ class Forgetful(Plain):
         (OffByFew, "saves"),
         (Unseeded, "same seed"),
         (GlobalState, "global random state"),
+        (Unsaveable, "attribute hidden is a frozenset, which no checkpoint holds"),
         (Forgetful, "saved and loaded"),
     ],
 )

@@ -1,5 +1,6 @@
 """A lock is held by one at a time, outlives nobody, and counts how often the work behind it was begun."""
 
+import errno
 import json
 import os
 import signal
@@ -161,3 +162,46 @@ def test_of_two_who_take_over_at_once_the_last_word_wins(tmp_path, monkeypatch):
     monkeypatch.setattr(module.time, "sleep", lambda seconds: path.write_text(theirs))
     assert not lock.acquire()
     assert json.loads(path.read_text())["token"] == "another"
+
+
+def test_a_closed_standard_input_is_no_obstacle(tmp_path):
+    """The lock's file is then number 0."""
+    code = "import os, sys; from pathlib import Path; from sadp_bench.lock import Lock; os.close(0)\n"
+    code += "sys.exit(not Lock(Path(sys.argv[1])).acquire())"
+    assert subprocess.run([sys.executable, "-c", code, tmp_path / "a.lock"]).returncode == 0
+
+
+@pytest.fixture
+def no_flock(monkeypatch):
+    """A file system without such locks."""
+
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(module.fcntl, "flock", refuse)
+
+
+def test_without_flock_the_heartbeat_tells(tmp_path, no_flock, settles_at_once):
+    holder, other = Lock(tmp_path / "a.lock", beat=0.01), Lock(tmp_path / "a.lock", dead_after=0.5)
+    assert holder.acquire()
+    assert not other.acquire()
+    holder.release(finished=False)
+    assert other.acquire() and other.starts == 2
+    other._over.set()  # it dies
+    third = Lock(tmp_path / "a.lock", dead_after=0.2)
+    assert not third.acquire()
+    time.sleep(0.25)
+    assert third.acquire() and third.starts == 3
+    third.release(finished=True)
+    assert os.listdir(tmp_path) == []
+
+
+def test_without_hard_links_a_lock_is_a_lock(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    one, other = Lock(tmp_path / "a.lock"), Lock(tmp_path / "a.lock")
+    assert one.acquire() and not other.acquire() and one.is_mine()
+    one.release(finished=True)
+    assert os.listdir(tmp_path) == []

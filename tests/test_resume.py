@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from disks import fill, foreign_folder, small_disk, unprivileged
@@ -18,7 +20,9 @@ from sadp_bench.checkpoint import FORMAT, Checkpoint, read_state, write_state
 from sadp_bench.engine import Diverged
 from sadp_bench.errors import BadInput
 from sadp_bench.experiment import Bench, run, train_one
+from sadp_bench.lock import machine
 from sadp_bench.progress import Progress
+from sadp_bench.pruner import KeepAll, Pruner, Selection, unweighted
 from sadp_bench.record import Record
 from sadp_bench.store import FAILED, Store, read_all
 
@@ -167,8 +171,8 @@ def test_checkpoints_come_at_the_first_epoch_end_after_so_many_seconds(
     written = []
 
     class Watched(Checkpoint):
-        def write(self, state: dict[str, Any]) -> None:
-            written.append(len(state["training"]["rows"]))
+        def write(self, state: Any) -> None:
+            written.append(len(state()["training"]["rows"]))
             super().write(state)
 
     progress = OneSecondABatch(Seconds(monkeypatch))
@@ -271,9 +275,9 @@ class FillsDisk(StopsAt):
             fill(self.disk)
 
 
-@pytest.mark.parametrize(("full_from", "failed", "epochs"), [(1, 4, 0), (10, 0, 4)])
+@pytest.mark.parametrize(("full_from", "fails", "epochs"), [(1, True, 0), (10, False, 4)])
 def test_a_disk_that_fills_up_ends_no_training_and_costs_no_checkpoint(
-    full_from: int, failed: int, epochs: int, tmp_path: Path
+    full_from: int, fails: bool, epochs: int, tmp_path: Path
 ) -> None:
     undisturbed = run_it("random", tmp_path).comparison.record
     with small_disk("4m") as disk:
@@ -281,7 +285,7 @@ def test_a_disk_that_fills_up_ends_no_training_and_costs_no_checkpoint(
             run_it("random", disk, progress := FillsDisk(full_from, disk))
         assert progress.count == 16
         # Where two checkpoints are there already, the older one's place is enough for the next.
-        assert sum(s.startswith("no checkpoint: ") and s.endswith("goes on without") for s in progress.said) == failed
+        assert sum(s.startswith("no checkpoint: ") and s.endswith("goes on without") for s in progress.said) == fails
         assert not list(disk.glob("*.json")) and not list(disk.glob(".*"))
         (disk / "filler").unlink()
         outcome = run_it("random", disk, progress := StopsAt())
@@ -296,7 +300,7 @@ def test_a_folder_that_may_not_be_written_any_more_ends_no_training(tmp_path: Pa
     with foreign_folder() as folder, unprivileged(folder):
         bench = Bench(spec, material, progress := StopsAt())
         assert numbers(train_one(bench, checkpoint(folder, bench))) == numbers(record)
-    assert sum("Permission denied" in line for line in progress.said) == 5
+    assert sum("Permission denied" in line for line in progress.said) == 1  # said once
 
 
 def test_a_run_that_diverges_leaves_a_failure_with_epoch_and_rate_and_no_record(tmp_path: Path) -> None:
@@ -333,6 +337,124 @@ def test_again_trains_from_the_beginning_of_a_finished_run(tmp_path: Path) -> No
     first = run_it("random", tmp_path)
     second = run_it("random", tmp_path, progress := StopsAt(), again=True)
     assert progress.count and numbers(first.comparison.record) == numbers(second.comparison.record)
+
+
+def killed_after_its_record(out: Path) -> Record:
+    """Leaves checkpoint and lock as a kill does between the record's writing and their removal."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoint, "discard", lambda self: os._exit(9))
+        if not (child := os.fork()):
+            run_it("random", out)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert {path.suffix for path in out.iterdir()} == {".json", ".ckpt", ".before", ".lock"}
+    [(_, record)] = read_all([out]).records
+    return record
+
+
+def test_what_a_kill_after_the_record_left_goes_with_the_next_start(tmp_path: Path) -> None:
+    record = killed_after_its_record(tmp_path)
+    assert run_it("random", tmp_path).comparison.record == record
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json"}
+
+
+def test_again_does_not_take_up_a_finished_run(tmp_path: Path) -> None:
+    record = killed_after_its_record(tmp_path)
+    again = run_it("random", tmp_path, progress := StopsAt(), again=True).comparison.record
+    assert progress.count == 16 and not any("goes on" in line for line in progress.said)
+    assert numbers(again) == numbers(record) and again.interruptions == 0
+
+
+def test_again_goes_on_with_itself(tmp_path: Path) -> None:
+    run_it("random", tmp_path)
+    with pytest.raises(Stopped):
+        run_it("random", tmp_path, StopsAt(12), again=True)
+    run_it("random", tmp_path, progress := StopsAt(), again=True)
+    assert progress.count == 8 and any("goes on from its checkpoint, after epoch 2" in line for line in progress.said)
+
+
+def test_weights_are_there_when_the_record_is(tmp_path: Path) -> None:
+    spec, _ = asked("random")
+    store = Store(tmp_path)
+    store.path(spec, ".pt").mkdir()  # in the way
+    with pytest.raises(BadInput, match=r"\.pt"):
+        run_it("random", tmp_path, save_model=True)
+    assert store.find(spec) is None
+    store.path(spec, ".pt").rmdir()
+    run_it("random", tmp_path, progress := StopsAt(), save_model=True)
+    assert progress.count == 0 and store.path(spec, ".pt").exists() and store.find(spec) is not None
+
+
+def test_a_run_that_another_machine_took_over_ends(tmp_path: Path) -> None:
+    spec, _ = asked("random")
+
+    class Overtaken(StopsAt):
+        def advance(self, visits: int) -> None:
+            super().advance(visits)
+            if self.count == 6:
+                lock.write_text('{"token": "another", "machine": "elsewhere", "held": true, "starts": 2}')
+
+    lock = Store(tmp_path).path(spec, ".lock")
+    with pytest.raises(BadInput, match="another process has taken random 0.4 over"):
+        run_it("random", tmp_path, progress := Overtaken())
+    assert progress.count == 8 and "another" in lock.read_text() and not list(tmp_path.glob("*.json"))
+
+
+class Keeps(Pruner):
+    """Keeps an object that no checkpoint holds."""
+
+    def __init__(self, prune_ratio: float) -> None:
+        super().__init__(prune_ratio)
+        self.history = {"a", "b"}
+
+    def select(self, epoch: int) -> Selection:
+        return unweighted(torch.arange(self.num_kept(epoch)))
+
+
+def test_a_pruner_that_cannot_be_saved_says_so_and_begins_anew(tmp_path: Path) -> None:
+    spec, material = resolved(**SIZES | {"method": f"{__name__}:Keeps", "ratio": 0.4})
+    with pytest.raises(Stopped):
+        run(spec, material, Store(tmp_path), one := StopsAt(12), reference=False, checkpoint_seconds=0.0)
+    assert sum("attribute history is a set, which no checkpoint holds" in line for line in one.said) == 1
+    run(spec, material, Store(tmp_path), other := StopsAt(), reference=False)
+    assert other.count == 16 and not any("goes on" in line for line in other.said)
+
+
+@pytest.mark.parametrize("odd", [np.float64(1.0), np.zeros(3), {1}, lambda: 0, [torch.zeros(1), {"a": np.int64(1)}]])
+def test_only_what_a_checkpoint_holds_is_plain(odd: Any) -> None:
+    pruner = Keeps(0.5)
+    pruner.history = odd
+    with pytest.raises(BadInput, match="attribute history"):
+        pruner.state_dict()
+
+
+def test_tensors_of_another_device_come_to_this_ones(tmp_path: Path, monkeypatch: Any) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:3")
+        write_state(tmp_path / "gpu", {"a": torch.arange(5)})
+    assert torch.equal(read_state(tmp_path / "gpu", torch.device("cpu"))["a"], torch.arange(5))
+
+
+def test_fitting_for_no_epochs_trains_nothing() -> None:
+    bench = Bench(*asked("el2n"), progress := StopsAt())
+    model = bench.lab.fit(KeepAll(), 0, 0)
+    assert progress.count == 0 and bench.lab.visits == 0
+    assert_same_weights(weights_of(model), weights_of(bench.lab.fresh_model(0)))
+
+
+def test_a_second_set_of_scores_is_refused() -> None:
+    lab = Bench(*asked("el2n"), Progress()).lab
+    lab.scores(lambda: torch.zeros(101))
+    with pytest.raises(BadInput, match="more than once"):
+        lab.scores(lambda: torch.ones(101))
+
+
+def test_a_lock_left_by_who_wrote_the_scores_goes(tmp_path: Path) -> None:
+    run_it("el2n", tmp_path)
+    [path] = (tmp_path / "scores").iterdir()
+    path.with_name(f"{path.name}.lock").write_text(json.dumps({"machine": machine(), "held": True, "starts": 1}))
+    spec, material = asked("el2n", ratio=0.5)
+    run(spec, material, Store(tmp_path), Progress(), reference=False)
+    assert list((tmp_path / "scores").iterdir()) == [path]
 
 
 def test_scores_are_computed_once_for_all_ratios_and_charged_to_each(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 
 import pytest
-from commands import ends
+from commands import comes, ends
 from example_records import make_record, make_spec
 
 from sadp_bench import executors, scheduler
@@ -206,8 +206,8 @@ def test_where_the_scoring_run_fails_the_next_one_scores(store):
 class Other:
     """Another process that is at a run; does something after it was seen at it a few times."""
 
-    def __init__(self, store, spec, then):
-        self.lock, self.then, self.looks = Lock(store.path(spec, ".lock")), then, 0
+    def __init__(self, store, spec, then, holds=".lock"):
+        self.lock, self.then, self.looks = Lock(store.path(spec, holds)), then, 0
         assert self.lock.acquire()
 
     def watcher(self):
@@ -224,17 +224,19 @@ class Other:
                 self.lock = None
 
 
+@pytest.mark.parametrize("holds", [".lock", ".claim"])
 @pytest.mark.parametrize("shares_folder", [True, False])
-def test_what_another_process_trains_is_left_to_it(store, shares_folder):
-    other = Other(store, RANDOM, lambda: store.write(make_record(RANDOM)))
+def test_what_another_process_trains_is_left_to_it(store, shares_folder, holds):
+    other = Other(store, RANDOM, lambda: store.write(make_record(RANDOM)), holds)
     executor = Scripted(store, jobs=2, shares_folder=shares_folder)
     standing = carried_out(plan_of(RANDOM, SADP), executor, watcher=other.watcher())
     assert executor.started == [SADP] and standing.done == {RANDOM.key, SADP.key} and other.lock is None
 
 
+@pytest.mark.parametrize("holds", [".lock", ".claim"])
 @pytest.mark.parametrize("shares_folder", [True, False])
-def test_what_another_process_leaves_unfinished_is_trained_here(store, shares_folder):
-    other = Other(store, RANDOM, lambda: None)
+def test_what_another_process_leaves_unfinished_is_trained_here(store, shares_folder, holds):
+    other = Other(store, RANDOM, lambda: None, holds)
     executor = Scripted(store, shares_folder=shares_folder)
     standing = carried_out(plan_of(RANDOM, SADP), executor, watcher=other.watcher())
     assert executor.started == [SADP, RANDOM] and len(standing.done) == 2 and other.looks == 3
@@ -248,13 +250,21 @@ def test_runs_that_share_scores_wait_for_the_other_process_too(store):
     assert executor.events == [(scoring[0], []), (scoring[1], [])]
 
 
-def test_a_lock_is_held_for_a_run_that_cannot_see_the_folder(store):
+@pytest.mark.parametrize("shares_folder", [True, False])
+def test_a_run_is_claimed_from_its_start_to_its_end(store, shares_folder):
+    """And locked, where its process can't see the folder and lock it itself."""
     held = []
-    executor = Scripted(store, shares_folder=False, random=[1, "done"], sadp=[1])
-    executor.when_ended = lambda spec: held.append(Lock(store.path(spec, ".lock")).is_held())
+
+    def look(spec):
+        held.append([Lock(store.path(spec, suffix)).is_held() for suffix in (".claim", ".lock")])
+
+    executor = Scripted(store, shares_folder=shares_folder, random=[1, "done"], sadp=[1])
+    executor.when_ended = look
     carried_out(plan_of(RANDOM, SADP), executor)
-    assert held == [True] * 4
-    assert not Lock(store.path(SADP, ".lock")).is_held() and not store.path(RANDOM, ".lock").exists()
+    assert held == [[True, not shares_folder]] * 4
+    left = {path.name for path in store.folder.iterdir()} - {store.path(RANDOM).name, store.path(SADP, FAILED).name}
+    assert left == (set() if shares_folder else {store.path(SADP, ".lock").name}), "it counts the starts"
+    assert not any(Lock(store.folder / name).is_held() for name in left)
 
 
 @pytest.mark.parametrize("shares_folder", [True, False])
@@ -269,7 +279,7 @@ def test_an_interruption_stops_all_and_leaves_no_lock(store, shares_folder):
     executor.when_ended = terminate
     with pytest.raises(KeyboardInterrupt):
         carried_out(plan_of(RANDOM, SADP), executor)
-    assert executor.stopped and not Lock(store.path(RANDOM, ".lock")).is_held()
+    assert executor.stopped and not any(Lock(store.path(RANDOM, suffix)).is_held() for suffix in (".lock", ".claim"))
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -338,12 +348,15 @@ def test_a_killed_process_has_said_what_it_had_to_say():
 
 def test_a_process_that_does_not_want_to_end_is_killed_with_its_children(monkeypatch):
     monkeypatch.setattr(executors, "STOP_SECONDS", 0.2)
-    stubborn = (
-        "import os, signal, time; signal.signal(15, signal.SIG_IGN); os.fork(); print(os.getpid()); time.sleep(60)"
-    )
+    stubborn = """if True:
+        import os, signal, time
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.fork()
+        os.write(1, f"{os.getpid()}\\n".encode())
+        time.sleep(60)
+    """
     child = python(stubborn)
-    while len(child.lines) < 2:
-        time.sleep(0.01)
+    assert comes(lambda: len(child.lines) == 2)
     child.process.terminate()
     child.stop()
     assert child.ended() == -9
@@ -370,8 +383,7 @@ def test_a_gpu_run_sees_its_own_device_alone(store, monkeypatch):
     for spec in specs:
         local.start(spec)
     assert local.room() == 0
-    while not all(map(local.latest, specs)):
-        time.sleep(0.01)
+    assert comes(lambda: all(map(local.latest, specs)))
     assert list(map(local.latest, specs)) == ["5", "7"]
     local.stop()
     assert local.room() == 2

@@ -169,7 +169,7 @@ def test_scores_are_made_once_and_charged_to_each(folder):
 def test_two_sweeps_in_one_folder_train_each_run_once(tmp_path):
     prepared(tmp_path)
     (tmp_path / "a.toml").write_text(COMMON + '[[sweep]]\nmethod = "faulty:Plain"\nratio = [0.25, 0.75]\n')
-    words = [SCRIPT, "sweep", "a.toml", "--out", "runs", "--allow-imports", "--quiet"]
+    words = [SCRIPT, "sweep", "a.toml", "--out", "runs", "--allow-imports"]
     how = {"cwd": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with started(words, **how) as one, started(words, **how) as other:
         told = [process.communicate()[0] for process in (one, other)]
@@ -178,6 +178,7 @@ def test_two_sweeps_in_one_folder_train_each_run_once(tmp_path):
     found = records(tmp_path)
     assert len(found) == 3 and all(record.interruptions == 0 for record in found.values())
     assert all("3 runs: 3 done, 0 failed" in text for text in told)
+    assert sum(text.count(": done  [") for text in told) == 3, "a job waited for a run of the other sweep"
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])

@@ -1,0 +1,129 @@
+"""Kills a sweep, runs it again, and compares what it leaves with an undisturbed one.
+
+    python tests/faults/kill_sweep.py              # SIGKILL of the sweep and all of its processes, three times
+    python tests/faults/kill_sweep.py --executor ray    # SIGKILL of one of a local Ray's workers, in the middle of a run
+
+The undisturbed sweep and the killed one must end with the same runs and, but for times, the same report; and a run that had
+its record before a kill must still have that very record. Exit code 1 otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from kill import numbers
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+OF_TIME = ("seconds", "speedup", "efficiency", "environment", "n_timed", "mismatches")
+
+
+def sweep(out: Path, arguments: argparse.Namespace) -> subprocess.Popen[bytes]:
+    words = ["sweep", str(arguments.file), "--jobs", "2", "--out", str(out), "--executor", arguments.executor]
+    with (out.parent / f"{out.name}.log").open("ab") as log:
+        command = [sys.executable, "-m", "sadp_bench", *words]
+        return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+
+def finished(process: subprocess.Popen[bytes], out: Path) -> None:
+    assert process.wait() == 0, (out.parent / f"{out.name}.log").read_text()
+
+
+def records(out: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in out.glob("*.json")}
+
+
+def report(out: Path) -> list[dict[str, Any]]:
+    """The report's rows without what times do to them."""
+    words = [sys.executable, "-m", "sadp_bench", "report", str(out), "--format", "json"]
+    rows = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    return [{name: v for name, v in row.items() if not any(part in name for part in OF_TIME)} for row in rows]
+
+
+def processes(needle: str) -> list[int]:
+    """Those whose command line holds it, this one excluded."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            if folder.name.isdigit() and needle.encode() in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+        except OSError:
+            pass
+    return [number for number in found if number != os.getpid()]
+
+
+def kill_all(out: Path, process: subprocess.Popen[bytes]) -> str:
+    """SIGKILL of the sweep and of all runs that write to its folder."""
+    there = processes(str(out))
+    for number in there:
+        try:
+            os.kill(number, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    process.wait()
+    return f"{len(there)} processes"
+
+
+def kill_worker() -> str:
+    """SIGKILL of one Ray worker that is at a run."""
+    [number, *_] = processes("ray::work")
+    os.kill(number, signal.SIGKILL)
+    return f"worker {number} of Ray"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", nargs="?", type=Path, default=ROOT / "experiments" / "smoke.toml")
+    parser.add_argument("--executor", default="local")
+    parser.add_argument("--kills", type=int, default=0, help="default: 3, on ray 1")
+    arguments = parser.parse_args()
+    kills, chance = arguments.kills or (1 if arguments.executor == "ray" else 3), random.Random(0)
+    with tempfile.TemporaryDirectory() as folder:
+        whole, parts = Path(folder) / "whole", Path(folder) / "parts"
+        finished(sweep(whole, arguments), whole)
+        runs = len(records(whole))
+        print(f"undisturbed: {runs} runs done", flush=True)
+        before: dict[str, str] = {}
+        process = sweep(parts, arguments)
+        for kill in range(kills):
+            done = (kill + chance.uniform(0.3, 0.9)) * runs / (kills + 1)
+            while process.poll() is None and len(records(parts)) < done:
+                time.sleep(0.01)
+            time.sleep(chance.uniform(0, 2))
+            if arguments.executor == "ray":
+                killed = kill_worker()
+            else:
+                killed = kill_all(parts, process)
+            before |= records(parts)
+            print(f"kill {kill + 1}: {killed}, with {len(before)} of {runs} runs done", flush=True)
+            if arguments.executor != "ray":
+                process = sweep(parts, arguments)
+        finished(process, parts)
+        after = records(parts)
+        kept = all(after[name] == content for name, content in before.items())
+        one, other = ({n: numbers(json.loads(c)) for n, c in r.items()} for r in (records(whole), after))
+        for name in one:  # which run of a group computed the scores is chance
+            one[name].pop("scores_from"), other[name].pop("scores_from")
+        interruptions = sum(json.loads(content)["interruptions"] for content in after.values())
+        same = one == other and report(whole) == report(parts)
+        left = sorted({path.name for path in parts.rglob("*")} - {path.name for path in whole.rglob("*")})
+        print(
+            f"then: {len(after)} runs done, {interruptions} of them after an interruption; earlier records kept: {kept}"
+        )
+        print(
+            f"the report {'equals' if same else 'DIFFERS FROM'} the undisturbed one's, times apart; left over: {left}"
+        )
+        sys.exit(not (kept and same and not left))
+
+
+if __name__ == "__main__":
+    main()
