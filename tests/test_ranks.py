@@ -31,15 +31,17 @@ kept = []
 train = engine.train
 
 def recorded(training, *rest, **more):
-    select = training.pruner.select
-    def selected(epoch):
-        selection = select(epoch)
+    kind = type(training.pruner)
+    select = kind.select
+    def selected(self, epoch):
+        selection = select(self, epoch)
         kept.append((selection.index_K.clone(), selection.weight_K.clone()))
         return selection
-    training.pruner.select = selected
+    kind.select = selected
     for row in train(training, *rest, **more):
         yield row
         kept.append([value.clone() for value in training.model.state_dict().values()])
+    kind.select = select
 
 engine.train = recorded
 try:
