@@ -10,7 +10,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -288,7 +288,7 @@ class Bench:
             "scores_from": self.lab.scores_from,
             "replaces": self.replaces,
             "environment": self.environment,
-            **({"training": self.training.state_dict()} if self.prepared else {"fits": self.lab.fits}),
+            **({"training": self.training.state_dict()} if self.prepared else {"fits": self.lab.state_list()}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -538,8 +538,10 @@ def _train_and_keep(
     bench: Bench, store: Store, checkpoint: Checkpoint, lock: Lock, again: bool, save_model: bool
 ) -> None:
     """Trains one run and writes its record, or its failure. The first of several ranks writes alone."""
-    spec, before = bench.spec, store.find(bench.spec)
-    bench.replaces = before.finished if before else None
+    spec = bench.spec
+    with suppress(BadInput):  # a broken one, which this run is to replace
+        before = store.find(spec)
+        bench.replaces = before.finished if before else None
     made_in = {"data_sha256": bench.material.sha256, "environment": bench.environment}
     bench.lab.shared = SharedScores(store.scores_path(spec), made_in, bench.device, bench.progress, fresh=again)
 

@@ -63,6 +63,7 @@ class RunLab:
         self.scores_from: str | None = None
         self._num_fits = 0
         self._scored = False
+        self._lost: BadInput | None = None
         self._build = build
         self._clock = clock
         self._progress = progress
@@ -89,14 +90,27 @@ class RunLab:
                 self.visits += row["kept"]
                 self._progress.epoch(row, self.num_examples)
                 with self._clock.uncharged():
-                    seconds = self._clock.seconds["prepare"]
-                    self.fits[number:] = [{**training.state_dict(), "visits": self.visits, "seconds": seconds}]
+                    self._note(number, training)
                     self.save()
         finally:
             self._progress.stop()
         with self._clock.uncharged():
             self.fits = copy.deepcopy(self.fits)  # whatever the network is used for next
         return model
+
+    def _note(self, number: int, training: Training) -> None:
+        """Keeps how far a scoring run is. One that can't be kept is no reason to end it: `state_list` will tell."""
+        try:
+            now = {"visits": self.visits, "seconds": self._clock.seconds["prepare"]}
+            self.fits[number:] = [training.state_dict() | now]
+        except BadInput as error:
+            self._lost = error
+
+    def state_list(self) -> list[State]:
+        """The scoring runs so far, for a checkpoint. Raises BadInput where one can't be kept."""
+        if self._lost is not None:
+            raise self._lost
+        return self.fits
 
     def _take_up(self, number: int, training: Training) -> None:
         """Puts a scoring run that a checkpoint holds back to where it was, visits and seconds included."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -201,7 +202,8 @@ class Overview(Lines):
         for key, running in standing.running.items():
             table.add_row(Text(self.names[key]), duration(now - running.since), Text(running.latest, "dim"))
         bar = ProgressBar(total=max(1, len(standing.plan.runs)), completed=over, width=40)
-        return Group(Text(self.standing(standing), "bold"), bar, table)
+        line = Padding(bar, 0)  # a bar by itself does not end its line
+        return Group(Text(self.standing(standing), "bold"), line, table)
 
 
 def show(told: Any) -> None:

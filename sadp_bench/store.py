@@ -125,7 +125,7 @@ class Store:
             with TemporaryFile(dir=self.folder):
                 pass
         except OSError as error:
-            raise BadInput(f"can't write to {self.folder}: {error.strerror}; choose another folder") from None
+            raise BadInput(f"can't write {self.folder}/: {error.strerror}; choose another folder") from None
         free = shutil.disk_usage(self.folder).free
         if free < needed_bytes:
             raise BadInput(

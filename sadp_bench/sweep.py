@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from typing import Any
 
 from sadp_bench import environment, experiment
 from sadp_bench.errors import BadInput
-from sadp_bench.experiment import Material
+from sadp_bench.experiment import EVALUATION_COST, Material
 from sadp_bench.lock import Lock
 from sadp_bench.record import Failure, Record
 from sadp_bench.spec import Spec
@@ -124,18 +125,20 @@ def shape(spec: Spec) -> str:
     return json.dumps({name: v for name, v in spec.to_json().items() if name not in NO_PART_OF_SHAPE}, sort_keys=True)
 
 
-def visits(spec: Spec, scoring: float = 0.0) -> float:
-    """Examples that a run will see; scoring: epochs' worth of those that it sees before training."""
+def visits(spec: Spec, num_held: int, scoring: float = 0.0) -> float:
+    """Examples that a run will see. scoring: epochs' worth of those that it sees before training. num_held: examples that
+    it is evaluated on, which cost less."""
     share = 1.0 if spec.protocol == "updates" else 1 - spec.ratio
-    return spec.train_examples * (spec.epochs * share + scoring)
+    evaluations = math.ceil(spec.epochs / spec.evaluate_every) + 1  # and one for the firing rates
+    return spec.train_examples * (spec.epochs * share + scoring) + EVALUATION_COST * num_held * evaluations
 
 
 def seconds_per_visit(records: Iterable[Record]) -> dict[str, float]:
-    """By shape: the median over the records, evaluation included. A record that used another run's scores holds their
-    seconds and their visits."""
+    """By shape: the median over the records. One that used another run's scores holds their seconds and their visits."""
     found: dict[str, list[float]] = {}
     for record in records:
-        seen = record.examples_seen + record.prepare_examples
+        evaluations = sum("test_accuracy" in row for row in record.epochs) + 1
+        seen = record.examples_seen + record.prepare_examples + EVALUATION_COST * record.test_examples * evaluations
         found.setdefault(shape(record.spec), []).append(sum(record.seconds.values()) / seen)
     return {of: statistics.median(values) for of, values in found.items()}
 
@@ -199,26 +202,35 @@ def make_plan(
     if jobs * most > cores:
         say(f"{jobs} x {most} threads on {cores} cores will slow one another down: take fewer jobs, or threads")
     known = seconds_per_visit(record for _, record in there.records)
-    known |= _rehearsed([spec for spec in plan.to_do if shape(spec) not in known], scoring, resolver, say)
-    own = scorers(plan.to_do, group, lambda spec: store.scores_path(spec).exists())
-    seconds = {
-        spec.key: STARTUP_SECONDS + known[shape(spec)] * visits(spec, scoring[spec.key] if spec.key in own else 0.0)
-        for spec in plan.to_do
-    }
+    seconds = _expected(plan, known, scoring, resolver, store, say)
     needed_bytes = len(seconds) * RECORD_BYTES + jobs * resolver.checkpoint_bytes
     return dataclasses.replace(plan, seconds=seconds, needed_bytes=needed_bytes)
 
 
-def _rehearsed(
-    specs: list[Spec], scoring: Mapping[str, float], resolver: Resolver, say: Callable[[str], None]
+def _expected(
+    plan: Plan,
+    known: Mapping[str, float],
+    scoring: Mapping[str, float],
+    resolver: Resolver,
+    store: Store,
+    say: Callable[[str], None],
 ) -> dict[str, float]:
-    """Seconds a visit by shape, from a few steps of the first run of each."""
-    first = {shape(spec): spec for spec in reversed(specs)}
-    if first:
-        say(f"estimating the time of {len(specs)} runs from a few steps of {len(first)} of them")
+    """By key, the seconds of each run that is to do. Of a shape without records the first run's first steps are rehearsed."""
+
+    def visits_of(spec: Spec, scores: bool) -> float:
+        return visits(spec, len(resolver.material(spec).held), scoring[spec.key] if scores else 0.0)
+
+    unknown = {shape(spec): spec for spec in reversed(plan.to_do) if shape(spec) not in known}
+    if unknown:
+        say(f"estimating the time of {len(plan.to_do)} runs from a few steps of {len(unknown)} of them")
+    rehearsed = {
+        of: experiment.expected([spec], resolver.material(spec))[0] / visits_of(spec, True)
+        for of, spec in unknown.items()
+    }
+    seconds_of = {**known, **rehearsed}
+    own = scorers(plan.to_do, plan.group, lambda spec: store.scores_path(spec).exists())
     return {
-        of: experiment.expected([spec], resolver.material(spec))[0] / visits(spec, scoring[spec.key])
-        for of, spec in first.items()
+        spec.key: STARTUP_SECONDS + seconds_of[shape(spec)] * visits_of(spec, spec.key in own) for spec in plan.to_do
     }
 
 

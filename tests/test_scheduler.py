@@ -251,6 +251,20 @@ def test_runs_that_share_scores_wait_for_the_other_process_too(store):
 
 
 @pytest.mark.parametrize("shares_folder", [True, False])
+def test_what_another_process_finishes_at_the_last_moment_is_not_trained_again(store, shares_folder, monkeypatch):
+    take = scheduler.Claim.take
+
+    def finished_just_before(claim):
+        store.write(make_record(RANDOM))
+        return take(claim)
+
+    monkeypatch.setattr(scheduler.Claim, "take", finished_just_before)
+    executor = Scripted(store, shares_folder=shares_folder)
+    assert carried_out(plan_of(RANDOM), executor).done == {RANDOM.key} and not executor.started
+    assert [path.name for path in store.folder.iterdir()] == [store.path(RANDOM).name], "a lock was left"
+
+
+@pytest.mark.parametrize("shares_folder", [True, False])
 def test_a_run_is_claimed_from_its_start_to_its_end(store, shares_folder):
     """And locked, where its process can't see the folder and lock it itself."""
     held = []
@@ -341,7 +355,8 @@ def test_a_line_without_end_is_cut(monkeypatch):
     assert list(child.lines) == ["xxxxx", "xxxxx"], "read in pieces, so that no line fills the memory"
 
 
-def test_a_killed_process_has_said_what_it_had_to_say():
+def test_a_killed_process_has_said_what_it_had_to_say(monkeypatch):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     child = python("import os; print('here'); os.kill(os.getpid(), 9)")
     assert child.wait() == -9 and list(child.lines) == ["here"]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
+import time
 import urllib.error
 from pathlib import Path
 
@@ -279,30 +281,40 @@ def test_only_methods_that_score_share():
     assert sizes == {"full": 1, "random": 1, "el2n": 2, "grand": 2}
 
 
-def test_a_shape_with_records_is_estimated_from_their_seconds_and_visits():
-    slow = make_record(make_spec(), train=100.0, examples_seen=10_000)  # 1,000 s of evaluation
+@pytest.fixture
+def evaluation_costs_half(monkeypatch):
+    monkeypatch.setattr(sweep, "EVALUATION_COST", 0.5)
+
+
+def test_a_shape_with_records_is_estimated_from_their_seconds_and_visits(evaluation_costs_half):
+    slow = make_record(make_spec(), train=100.0, examples_seen=10_000)  # 1,000 s of evaluation, on 100 examples
     fast = make_record(make_spec("el2n", 0.5), train=300.0, prepare=40.0, examples_seen=5_000, prepare_examples=1_000)
+    for number, row in enumerate(fast.epochs):
+        row.update({"test_accuracy": 0.5} if number % 2 else {})
     other = make_record(make_spec(batch_size=32), train=1.0)
     rates = sweep.seconds_per_visit([slow, fast, other])
-    assert rates[sweep.shape(make_spec("random", 0.7, epochs=3))] == pytest.approx((1100 / 10_000 + 1340 / 6_000) / 2)
+    expected = (1100 / (10_000 + 50) + 1340 / (6_000 + 6 * 50)) / 2
+    assert rates[sweep.shape(make_spec("random", 0.7, epochs=3))] == pytest.approx(expected)
     assert sweep.shape(make_spec(threads=2)) not in rates and len(rates) == 2
 
 
-def test_visits_are_those_of_training_and_of_scoring():
-    assert sweep.visits(make_spec()) == 10_000
-    assert sweep.visits(make_spec("random", 0.7)) == pytest.approx(3_000)
-    assert sweep.visits(make_spec("random", 0.7, protocol="updates")) == 10_000
+def test_visits_are_those_of_training_scoring_and_evaluation(evaluation_costs_half):
+    assert sweep.visits(make_spec(), 0) == 10_000
+    assert sweep.visits(make_spec("random", 0.7), 0) == pytest.approx(3_000)
+    assert sweep.visits(make_spec("random", 0.7, protocol="updates"), 0) == 10_000
+    assert sweep.visits(make_spec("random", 0.7, evaluate_every=3), 100) == pytest.approx(3_000 + 5 * 50)
     specs = [make_spec("el2n", 0.5), make_spec("forgetting", 0.5)]
     scoring = sweep.scoring_epochs(specs)  # a tenth of the run's ten epochs, and all of them
-    assert [sweep.visits(spec, scoring[spec.key]) for spec in specs] == [6_000, 15_000]
+    assert [sweep.visits(spec, 0, scoring[spec.key]) for spec in specs] == [6_000, 15_000]
 
 
 def test_scoring_is_expected_once_of_all_ratios(tmp_path, monkeypatch):
     def expected(specs, material):
         return [256 * 2.0 for _ in specs]  # the reference's visits, a second each
 
+    monkeypatch.setattr(sweep, "EVALUATION_COST", 0.0)
     monkeypatch.setattr("sadp_bench.experiment.expected", expected)
-    monkeypatch.setattr("sadp_bench.sweep.STARTUP_SECONDS", 0.0)
+    monkeypatch.setattr(sweep, "STARTUP_SECONDS", 0.0)
     block = '[[sweep]]\nmethod = "forgetting"\nratio = [0.25, 0.5]\n'
     plan = planned(tmp_path, TINY + block)
     assert [plan.seconds[spec.key] for spec in plan.runs] == pytest.approx([512, 384 + 512, 256])
@@ -341,7 +353,8 @@ def test_a_broken_record_stops_the_sweep_before_anything_trains(tmp_path):
 # What is shown
 
 
-def test_a_dry_run_shows_runs_states_and_time_and_writes_nothing(tmp_path):
+def test_a_dry_run_shows_runs_states_and_time_and_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "EVALUATION_COST", 0.0)
     store, runs = Store(tmp_path / "runs"), planned(tmp_path, TINY + GOOD).runs
     path = written(tmp_path, TINY + GOOD + "seed = [0, 1]")
     store.write(make_record(runs[0], train=256.0, examples_seen=512))  # and 1,000 s of evaluation: 2.45 s a visit
@@ -390,6 +403,23 @@ def test_titles_name_what_differs_and_nothing_else():
     ]
 
 
+def test_the_overview_shows_counts_the_time_left_and_what_goes_on():
+    from rich.console import Console
+
+    from sadp_bench.overview import Overview
+    from sadp_bench.scheduler import Running, Standing
+
+    specs = [make_spec("sadp", 0.3, seed) for seed in range(5)]
+    plan = sweep.Plan(specs, frozenset(), {}, {}, {spec.key: 120.0 for spec in specs})
+    standing = Standing(plan, {specs[0].key}, {specs[1].key: Failure(specs[1], "exit code 1", "")})
+    standing.running[specs[2].key] = Running(specs[2], time.monotonic(), None, "epoch 3/20 [b]kept[/b] " + "x" * 200)
+    console = Console(file=io.StringIO(), width=100)
+    console.print(Overview(plan, 1).shown(standing))
+    first, bar, row = console.file.getvalue().splitlines()
+    assert first == "1 done, 1 running, 1 failed, 2 to do, about 6 min 00 s left" and bar
+    assert row.startswith("sadp 0.3  seed=2  0 s  epoch 3/20 [b]kept[/b] xx") and len(row) <= 100
+
+
 # The files that come along
 
 
@@ -408,6 +438,14 @@ def test_the_experiments_hold_every_method_at_every_ratio(name, kinds, seeds, re
     told = [(spec.method, spec.ratio) for spec in plan.runs]
     wanted = {(method, ratio) for method in table("method") for ratio in kinds if method != "full"} | {("full", 0)}
     assert set(told) == wanted and all(told.count(one) == seeds * networks for one in wanted)
+
+
+def test_the_example_of_their_readme_is_a_sweep_file(tmp_path):
+    text = (ROOT / "experiments" / "README.md").read_text().partition("```toml\n")[2].partition("```")[0]
+    told = [(one.fields["method"], one.fields["ratio"], one.fields["seed"]) for one in read(written(tmp_path, text))]
+    assert len(told) == 2 * 2 * 3 + 2 * 2 * 3 and set(told) == set(
+        itertools.product(("random", "infobatch", "sadp"), (0.3, 0.5), (0, 1, 2))
+    )
 
 
 def test_a_name_with_a_colon_is_taken_where_the_file_is_trusted(tmp_path):
