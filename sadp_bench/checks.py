@@ -16,9 +16,10 @@ import numpy as np
 import torch
 
 from sadp_bench.errors import BadInput
-from sadp_bench.experiment import BUDGET_TOLERANCE, Bench, Material, make_pruner, resolve
+from sadp_bench.parts import Material, make_pruner, resolve
 from sadp_bench.progress import Progress
 from sadp_bench.pruner import Selection
+from sadp_bench.workbench import BUDGET_TOLERANCE, Bench
 
 # Odd numbers on purpose: budgets and batches must also come out where nothing divides.
 SETTING = {

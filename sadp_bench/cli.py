@@ -95,13 +95,13 @@ def run(
 ) -> None:
     """Train one method, and the paired full-data reference before it; measure what was saved and what it cost."""
     asked = {name: value for name, value in locals().items() if name in SPEC_OPTIONS}
-    from sadp_bench import environment, experiment, ranks, terminal
+    from sadp_bench import environment, experiment, parts, ranks, terminal
     from sadp_bench.store import Store
 
     environment.keep_freed_memory()
     with ranks.joined(device):
         with ranks.first_goes_ahead():
-            spec, material = experiment.resolve({**asked, "set": _table(set)}, data)
+            spec, material = parts.resolve({**asked, "set": _table(set)}, data)
         outcome = experiment.run(
             spec,
             material,

@@ -19,13 +19,13 @@ import torch
 
 from sadp_bench.errors import BadInput
 from sadp_bench.executors import Ended, Executor, Local, Options
-from sadp_bench.experiment import now
 from sadp_bench.lock import Lock
 from sadp_bench.ray_cluster import RayCluster
 from sadp_bench.record import Failure
 from sadp_bench.spec import Spec
 from sadp_bench.store import Store
 from sadp_bench.sweep import Plan
+from sadp_bench.workbench import now
 
 BAD_INPUT = 2
 MORE_IF_LOST = 3  # tries, for a run whose worker or machine went away

@@ -10,9 +10,10 @@ from typing import Any
 
 from sadp_bench.engine import Row, run_length
 from sadp_bench.errors import BadInput
-from sadp_bench.experiment import Bench, resolve, threads
 from sadp_bench.metrics import nominal_maximum
+from sadp_bench.parts import resolve
 from sadp_bench.progress import Progress
+from sadp_bench.workbench import Bench, threads
 
 
 class Arm:

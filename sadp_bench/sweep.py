@@ -14,14 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sadp_bench import environment, experiment
+from sadp_bench import environment, experiment, parts, workbench
 from sadp_bench.errors import BadInput
-from sadp_bench.experiment import EVALUATION_COST, Material
 from sadp_bench.lock import Lock
+from sadp_bench.parts import Material
 from sadp_bench.record import Failure, Record
 from sadp_bench.spec import Spec
 from sadp_bench.store import Found, Store, read_all
 from sadp_bench.sweepfile import Asked, read
+from sadp_bench.workbench import EVALUATION_COST
 
 # What a step's time does not depend on, or hardly: runs that differ in these alone have one shape.
 NO_PART_OF_SHAPE = (
@@ -55,7 +56,7 @@ class Resolver:
         memory = json.dumps(fields, sort_keys=True)
         try:
             if memory not in self._specs:
-                spec, material = experiment.resolve(fields, self._data, self._opened)
+                spec, material = parts.resolve(fields, self._data, self._opened)
                 self._materials.setdefault(_data_of(spec), material)
                 self._build(spec)
                 self._specs[memory] = spec
@@ -92,7 +93,7 @@ def scoring_epochs(specs: Iterable[Spec]) -> dict[str, float]:
     for spec in specs:
         alike = dataclasses.replace(spec, seed=0).key
         if alike not in of_any_seed:
-            of_any_seed[alike] = experiment.make_pruner(spec).scoring_epochs(spec.epochs)
+            of_any_seed[alike] = parts.make_pruner(spec).scoring_epochs(spec.epochs)
         found[spec.key] = of_any_seed[alike]
     return found
 
@@ -224,7 +225,7 @@ def _expected(
     if unknown:
         say(f"estimating the time of {len(plan.to_do)} runs from a few steps of {len(unknown)} of them")
     rehearsed = {
-        of: experiment.expected([spec], resolver.material(spec))[0] / visits_of(spec, True)
+        of: workbench.expected([spec], resolver.material(spec))[0] / visits_of(spec, True)
         for of, spec in unknown.items()
     }
     seconds_of = {**known, **rehearsed}

@@ -24,7 +24,7 @@ MOST_RUNS = 100_000
 
 
 class Asked(NamedTuple):
-    """One run as the file asks for it. where: file and block, for messages. fields: as `experiment.resolve` takes them."""
+    """One run as the file asks for it. where: file and block, for messages. fields: as `parts.resolve` takes them."""
 
     where: str
     fields: dict[str, Any]

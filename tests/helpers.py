@@ -10,9 +10,9 @@ import torch
 from small import resolved
 from torch import Tensor
 
-from sadp_bench.experiment import Bench
 from sadp_bench.progress import Progress
 from sadp_bench.pruner import Observation, Pruner
+from sadp_bench.workbench import Bench
 
 SIZES = {"epochs": 4, "batch_size": 17, "train_examples": 101}
 

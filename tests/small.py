@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sadp_bench import experiment
-from sadp_bench.experiment import Bench
+from sadp_bench import parts
 from sadp_bench.progress import Progress
 from sadp_bench.pruner import Observation, Pruner, Selection
 from sadp_bench.record import Record
+from sadp_bench.spec import Spec
+from sadp_bench.workbench import Bench
 
 SMALL: dict[str, Any] = {
     "method": "full",
@@ -29,10 +30,10 @@ SMALL: dict[str, Any] = {
 }
 
 
-def resolved(**asked: Any) -> tuple[experiment.Spec, experiment.Material]:
+def resolved(**asked: Any) -> tuple[Spec, parts.Material]:
     asked = {**SMALL, **asked}
     asked["set"] = {"backbone.width": 4, **asked.get("set", {})}
-    return experiment.resolve(asked)
+    return parts.resolve(asked)
 
 
 def small_bench(pruner: Pruner | None = None, **asked: Any) -> Bench:

@@ -31,7 +31,7 @@ FLOORS = [
     },
     {"pruners", "backbones", "datasets", "backprop", "baselines"},
     {"engine", "lab"},
-    {"experiment", "speed", "checks", "doctor", "sweep", "scheduler", "executors", "ray_cluster"},
+    {"parts", "workbench", "experiment", "speed", "checks", "doctor", "sweep", "scheduler", "executors", "ray_cluster"},
     {"cli", "terminal", "overview", "report", "__main__"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}

@@ -13,15 +13,16 @@ from spikingjelly.activation_based import functional, neuron, surrogate
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, batch_norm, conv2d
 
-from sadp_bench import engine, experiment, registry
+from sadp_bench import engine, registry
 from sadp_bench.backbones import BACKBONES
 from sadp_bench.backbones.cpu_lif import CPULif
 from sadp_bench.backbones.plain import CNN
 from sadp_bench.backbones.resnet import PreActivationBlock, SEWBlock
 from sadp_bench.backbones.spiking import LIF, NeuronSettings
 from sadp_bench.errors import BadInput
-from sadp_bench.experiment import Bench
+from sadp_bench.parts import make_model
 from sadp_bench.progress import Progress
+from sadp_bench.workbench import Bench
 
 # As SpikingJelly names them; ours must be these.
 SURROGATES = {
@@ -331,6 +332,6 @@ def test_wrong_neurons_are_refused_without_a_run_too(wrong: dict[str, Any]) -> N
 
 def test_the_same_seed_builds_the_same_network_and_another_one_another() -> None:
     spec, material = resolved()
-    one, same, other = (experiment.make_model(spec, material, seed) for seed in (3, 3, 4))
+    one, same, other = (make_model(spec, material, seed) for seed in (3, 3, 4))
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), same.parameters(), strict=True))
     assert not torch.equal(one.readout.weight, other.readout.weight)

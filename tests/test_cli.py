@@ -19,7 +19,7 @@ import torch
 from commands import SCRIPT, TINY, Answer, command, started, tiny_run
 from example_records import make_record, make_spec
 
-from sadp_bench import experiment, registry, store
+from sadp_bench import parts, registry, store
 from sadp_bench.datasets.digits import Digits
 from sadp_bench.engine import evaluate
 
@@ -176,10 +176,10 @@ def test_saved_weights_load_safely_and_give_the_recorded_accuracy(tmp_path: Path
     assert tiny_run("random", 0.25, tmp_path, "--save-model", "--no-reference").code == 0
     path, _ = the_record(tmp_path, "random")
     record = store.read(path)
-    material = experiment.load(Digits(Path(), record.spec.timesteps), record.spec, record.spec.train_examples)
-    model = experiment.make_model(record.spec, material, seed=99)
+    material = parts.load(Digits(Path(), record.spec.timesteps), record.spec, record.spec.train_examples)
+    model = parts.make_model(record.spec, material, seed=99)
     model.load_state_dict(torch.load(path.with_suffix(".pt"), weights_only=True))
-    held = experiment.make_loader(record.spec, material, material.held)
+    held = parts.make_loader(record.spec, material, material.held)
     assert evaluate(model, held, record.spec.precision) == record.test_accuracy
 
 
@@ -456,7 +456,7 @@ def test_other_commands_refuse_in_one_line(words: str, says: str, tmp_path: Path
 @pytest.mark.parametrize("more", [[], ["--no-reference"]], ids=str)
 def test_broken_reference_stops_its_run_before_training(more: list[str], tmp_path: Path) -> None:
     asked = {"method": "random", "ratio": 0.5, "epochs": 2, "train_examples": 256, "threads": 1}
-    spec, _ = experiment.resolve({**asked, "set": {"backbone.width": 4}})
+    spec, _ = parts.resolve({**asked, "set": {"backbone.width": 4}})
     path = store.Store(tmp_path).path(spec.reference())
     path.write_text("{")
     told = tiny_run("random", 0.5, tmp_path, *more)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from small import Chosen, resolved
 
-from sadp_bench import clock, engine, experiment
+from sadp_bench import clock, engine, workbench
 from sadp_bench.clock import PHASES, Clock
 from sadp_bench.metrics import charged_seconds, training_seconds
 from sadp_bench.progress import Progress
@@ -91,9 +91,9 @@ def test_scoring_selection_and_observation_are_charged_and_evaluation_and_warm_u
 
     monkeypatch.setattr(engine, "rehearse", slow_rehearse)
     monkeypatch.setattr(engine, "evaluate", slow_evaluate)
-    monkeypatch.setattr(experiment, "make_pruner", lambda spec: Slow(hands))
+    monkeypatch.setattr(workbench, "make_pruner", lambda spec: Slow(hands))
     spec, material = resolved(epochs=2, evaluate_every=1)
-    record = experiment.train_one(experiment.Bench(spec, material, SlowProgress()))
+    record = workbench.train_one(workbench.Bench(spec, material, SlowProgress()))
     assert record.seconds == {"prepare": 100, "select": 20, "train": 6, "evaluate": 14000}
     assert [row["seconds"] for row in record.epochs] == [13, 13]
     assert charged_seconds(record) == 126 and training_seconds(record) == 26

@@ -14,12 +14,12 @@ from spikingjelly.activation_based.neuron import LIFNode
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
-from sadp_bench import engine, experiment
+from sadp_bench import engine, workbench
 from sadp_bench.errors import BadInput
-from sadp_bench.experiment import Bench
 from sadp_bench.progress import Progress
 from sadp_bench.pruner import Observation
 from sadp_bench.streams import stream
+from sadp_bench.workbench import Bench
 
 SCALE, MEAN, STD = 16, 0.3054, 0.3761  # of the digits
 
@@ -89,8 +89,8 @@ def test_full_data_training_equals_a_plain_pytorch_loop_bit_for_bit(augment: str
 @pytest.mark.parametrize("method, ratio", [("full", 0.0), ("sadp", 0.5), ("el2n", 0.5)])
 def test_a_second_run_with_the_same_seed_gives_the_same_record_but_for_times(method: str, ratio: float) -> None:
     spec, material = resolved(method=method, ratio=ratio, augment="crop")
-    one, other = (experiment.Bench(spec, material, Progress()) for _ in range(2))
-    assert numbers(experiment.train_one(one)) == numbers(experiment.train_one(other))
+    one, other = (workbench.Bench(spec, material, Progress()) for _ in range(2))
+    assert numbers(workbench.train_one(one)) == numbers(workbench.train_one(other))
     assert_same_weights(weights_of(one.model), weights_of(other.model))
 
 
@@ -192,7 +192,7 @@ def test_no_global_random_state_is_touched_by_a_whole_run(method: str) -> None:
     torch.rand(3), np.random.rand(3), random.random()
     before = states()
     spec, material = resolved(method=method, ratio=0.0 if method == "full" else 0.4, augment="crop-flip")
-    experiment.train_one(experiment.Bench(spec, material, Progress()))
+    workbench.train_one(workbench.Bench(spec, material, Progress()))
     assert_untouched(before)
 
 

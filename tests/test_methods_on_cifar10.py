@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sadp_bench import experiment
+from sadp_bench import parts, workbench
 from sadp_bench.progress import Progress
 from sadp_bench.registry import table
 
@@ -23,8 +23,8 @@ SETTING = {
 @pytest.mark.parametrize("method", sorted(table("method")))
 def test_learns_well_above_chance(method, real_data):
     asked = {**SETTING, "method": method, "ratio": 0.0 if method == "full" else 0.3}
-    spec, material = experiment.resolve(asked, real_data)
-    record = experiment.train_one(experiment.Bench(spec, material, Progress()))
+    spec, material = parts.resolve(asked, real_data)
+    record = workbench.train_one(workbench.Bench(spec, material, Progress()))
     assert record.test_accuracy > 0.2
     assert record.epochs[-1]["train_loss"] < record.epochs[0]["train_loss"]
     assert all(0 < rate < 1 for rate in record.firing_rate)

@@ -19,12 +19,13 @@ from sadp_bench import registry
 from sadp_bench.checkpoint import FORMAT, Checkpoint, read_state, write_state
 from sadp_bench.engine import Diverged
 from sadp_bench.errors import BadInput
-from sadp_bench.experiment import Bench, run, train_one
+from sadp_bench.experiment import run
 from sadp_bench.lock import machine
 from sadp_bench.progress import Progress
 from sadp_bench.pruner import KeepAll, Pruner, Selection, unweighted
 from sadp_bench.record import Record
 from sadp_bench.store import FAILED, Store, read_all
+from sadp_bench.workbench import Bench, train_one
 
 METHODS = {name: 0.0 if name == "full" else 0.4 for name in registry.table("method")}
 SIZES: dict[str, Any] = {"epochs": 4, "train_examples": 101, "batch_size": 17, "augment": "crop-flip"}

@@ -15,7 +15,7 @@ from example_records import make_record, make_spec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sadp_bench import sweep
+from sadp_bench import parts, sweep
 from sadp_bench.errors import BadInput
 from sadp_bench.lock import Lock
 from sadp_bench.record import Failure
@@ -240,10 +240,9 @@ def test_references_come_first_and_once(tmp_path):
 
 
 def test_what_the_file_leaves_open_is_as_run_resolves_it(tmp_path):
-    from sadp_bench import experiment
 
     plan = planned(tmp_path, GOOD + "seed = 3\nset.fresh = false", jobs=2)
-    spec, _ = experiment.resolve({"method": "random", "ratio": 0.5, "seed": 3, "set": {"fresh": "false"}})
+    spec, _ = parts.resolve({"method": "random", "ratio": 0.5, "seed": 3, "set": {"fresh": "false"}})
     [own] = [one for one in plan.runs if one.method == "random"]
     assert {**own.to_json(), "threads": 0} == {**spec.to_json(), "threads": 0}
 
@@ -251,7 +250,7 @@ def test_what_the_file_leaves_open_is_as_run_resolves_it(tmp_path):
 @pytest.mark.parametrize(("cores", "jobs", "threads"), [(8, 1, 8), (8, 3, 2), (2, 5, 1)])
 def test_each_job_gets_its_share_of_the_cores(cores, jobs, threads, tmp_path, monkeypatch):
     monkeypatch.setattr("sadp_bench.environment.available_threads", lambda: cores)
-    monkeypatch.setattr("sadp_bench.experiment.expected", lambda specs, material: [1.0])
+    monkeypatch.setattr("sadp_bench.workbench.expected", lambda specs, material: [1.0])
     plan = planned(tmp_path, GOOD + "epochs = 1\ntrain_examples = 256", jobs=jobs)
     assert {spec.threads for spec in plan.runs} == {threads}
 
@@ -313,7 +312,7 @@ def test_scoring_is_expected_once_of_all_ratios(tmp_path, monkeypatch):
         return [256 * 2.0 for _ in specs]  # the reference's visits, a second each
 
     monkeypatch.setattr(sweep, "EVALUATION_COST", 0.0)
-    monkeypatch.setattr("sadp_bench.experiment.expected", expected)
+    monkeypatch.setattr("sadp_bench.workbench.expected", expected)
     monkeypatch.setattr(sweep, "STARTUP_SECONDS", 0.0)
     block = '[[sweep]]\nmethod = "forgetting"\nratio = [0.25, 0.5]\n'
     plan = planned(tmp_path, TINY + block)
@@ -432,7 +431,7 @@ def test_the_experiments_hold_every_method_at_every_ratio(name, kinds, seeds, re
 
     if name != "smoke":
         request.getfixturevalue("real_data")
-    monkeypatch.setattr("sadp_bench.experiment.expected", lambda specs, material: [1.0])
+    monkeypatch.setattr("sadp_bench.workbench.expected", lambda specs, material: [1.0])
     plan = sweep.make_plan(ROOT / "experiments" / f"{name}.toml", Store(ROOT / "nowhere"))
     networks = len({spec.backbone for spec in plan.runs})
     told = [(spec.method, spec.ratio) for spec in plan.runs]

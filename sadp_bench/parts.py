@@ -1,0 +1,205 @@
+"""What a run is made of: from names to its spec, its data, its pruner and its network."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sadp_bench import environment, ranks, registry
+from sadp_bench.backbones.spiking import NeuronSettings
+from sadp_bench.datasets.base import Dataset, data_root
+from sadp_bench.errors import BadInput
+from sadp_bench.examples import Examples, Loader, stratified_order
+from sadp_bench.pruner import Pruner
+from sadp_bench.spec import Spec
+from sadp_bench.streams import isolated, stream
+
+VALIDATION_SHARE = 0.1
+KINDS: dict[str, type] = {"method": Pruner, "backbone": nn.Module, "dataset": Dataset}
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """The data of a run: what is trained on and what is evaluated on."""
+
+    dataset: Dataset
+    train: Examples
+    held: Examples
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of all inputs and labels."""
+        return hashlib.sha256(self.train.digest().digest() + self.held.digest().digest()).hexdigest()
+
+
+def resolve(
+    asked: Mapping[str, Any], data: Path | None = None, opened: dict[Any, Dataset] | None = None
+) -> tuple[Spec, Material]:
+    """The full spec of what was asked for, and its data; what is absent or None takes its default.
+
+    asked: fields of `Spec`, and "set": the `--set` table, text or values. Defaults of epochs, batch size, time steps,
+    learning rate and augmentation are the data set's. opened: keeps the data sets for further calls.
+    Raises BadInput before anything is trained.
+    """
+    given = {name: value for name, value in asked.items() if value is not None and name != "set"}
+    kind: type[Dataset] = _class("dataset", given.setdefault("dataset", "digits"))
+    method: type[Pruner] = _class("method", given["method"])
+    backbone = _class("backbone", given.setdefault("backbone", "cnn"))
+    method_options, backbone_options = _options(given["method"], method, given["backbone"], backbone, asked.get("set"))
+    device = environment.choose_device(given.get("device", "auto"))
+    given["device"] = str(device)
+    if given.get("precision", "auto") == "auto":
+        given["precision"] = "bf16" if environment.bf16_is_fast(device) else "fp32"
+    given["processes"] = ranks.size()
+    wanted = given.pop("train_examples", None)
+    given = _defaults(kind) | given | {"method_options": method_options, "backbone_options": backbone_options}
+    given.setdefault("evaluate_every", max(1, -(-given["epochs"] // 10)))
+    spec = Spec(**given)  # checks every field before the data is read
+    if wanted is not None and wanted < 1:
+        raise BadInput(f"--train-examples is at least 1, not {wanted}")
+    make_pruner(spec).check(spec.epochs)
+    material = load(_opened(kind, spec, data, {} if opened is None else opened), spec, wanted)
+    spec = dataclasses.replace(spec, train_examples=len(material.train))
+    _check_fits(spec, method)
+    return spec, material
+
+
+def _class(kind: str, name: str) -> Any:
+    """The class of that name, which is one of its kind and can be built."""
+    found, wanted = registry.resolve(kind, name), KINDS[kind]
+    if not issubclass(found, wanted):
+        raise BadInput(f"{kind} '{name}' is no subclass of {wanted.__module__}.{wanted.__qualname__}")
+    if inspect.isabstract(found):
+        raise BadInput(f"{kind} '{name}' is abstract: it lacks {', '.join(sorted(found.__abstractmethods__))}")
+    return found
+
+
+def _defaults(kind: type[Dataset]) -> dict[str, Any]:
+    of_dataset = ("epochs", "batch_size", "timesteps", "learning_rate", "augment")
+    return {name: getattr(kind, name) for name in of_dataset} | {
+        "optimizer": "sgd",
+        "schedule": "cosine",
+        "weight_decay": 5e-4,
+        "loss": "mean",
+        "threads": environment.available_threads(),
+        "seed": 0,
+        "protocol": "epochs",
+        "evaluate_on": "test",
+        "train_examples": 1,  # until the data is read
+    }
+
+
+def _options(
+    method_name: str, method: type, backbone_name: str, backbone: type, settings: Mapping[str, Any] | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The two `--set` tables, checked and with their defaults filled in."""
+    of_backbone = {k.removeprefix("backbone."): v for k, v in (settings or {}).items() if k.startswith("backbone.")}
+    of_method = {k: v for k, v in (settings or {}).items() if not k.startswith("backbone.")}
+    neuron: dict[str, tuple[type, Any]] = {
+        f.name: (type(f.default), f.default) for f in dataclasses.fields(NeuronSettings)
+    }
+    return (
+        registry.settle(f"method {method_name}", registry.options(method), of_method),
+        registry.settle(f"backbone {backbone_name}", registry.options(backbone) | neuron, of_backbone),
+    )
+
+
+def _opened(kind: type[Dataset], spec: Spec, data: Path | None, opened: dict[Any, Dataset]) -> Dataset:
+    name = (kind, data_root(data), spec.timesteps)
+    if name not in opened:
+        opened[name] = kind(*name[1:])
+    return opened[name]
+
+
+def load(dataset: Dataset, spec: Spec, wanted: int | None) -> Material:
+    """The first `wanted` training examples of a fixed, class-balanced order that no seed changes, and the test set;
+    or, evaluated on "validation", a fixed tenth of the training set in place of the test set."""
+    train, held = dataset.train, dataset.test
+    order = stratified_order(train.label_N, stream(0, "subset"))
+    if spec.evaluate_on == "validation":
+        num_held = max(1, round(VALIDATION_SHARE * len(train)))
+        held, order = train.take(order[:num_held].sort().values), order[num_held:]
+    if wanted is not None and wanted > len(order):
+        raise BadInput(f"--train-examples {wanted}: {spec.dataset} has {len(order)} to train on here")
+    return Material(dataset, train.take(order[:wanted].sort().values), held)
+
+
+def _check_fits(spec: Spec, method: type[Pruner]) -> None:
+    kept = (1 - spec.ratio) * spec.train_examples
+    if kept < spec.batch_size:
+        raise BadInput(
+            f"ratio {spec.ratio:g} of {spec.train_examples} examples keeps {kept:.0f}, less than one batch of "
+            f"{spec.batch_size}; lower --ratio or --batch-size"
+        )
+    if spec.batch_size < 2 * spec.processes:
+        raise BadInput(
+            f"--batch-size {spec.batch_size} is less than two examples for each of {spec.processes} processes; raise it, or "
+            "take fewer processes"
+        )
+    if spec.processes > 1 and spec.device not in ("cpu", "cuda"):
+        raise BadInput(f"--device {spec.device} with {spec.processes} processes: take cuda, each has a GPU of its own")
+    if spec.backbone_options.get("norm") == "sync" and spec.device == "cpu":
+        raise BadInput("backbone.norm=sync needs GPUs; take backbone.norm=batch, or none")
+    if spec.protocol == "updates" and not method.fixed_size:
+        raise BadInput(
+            f"--protocol updates needs a method that keeps as many examples in every epoch, and {spec.method} does not; "
+            "use --protocol epochs"
+        )
+
+
+def make_pruner(spec: Spec) -> Pruner:
+    pruner: Pruner = registry.resolve("method", spec.method)(prune_ratio=spec.ratio, **spec.method_options)
+    return pruner
+
+
+def make_model(spec: Spec, material: Material, seed: int) -> nn.Module:
+    """An untrained network, the same for the same seed, on the spec's device. Raises BadInput where the class is none."""
+    backbone = registry.resolve("backbone", spec.backbone)
+    names = {f.name for f in dataclasses.fields(NeuronSettings)}
+    neuron = NeuronSettings(**{k: v for k, v in spec.backbone_options.items() if k in names})
+    own = {k: v for k, v in spec.backbone_options.items() if k not in names}
+    device = torch.device(spec.device)
+    inputs = (material.train.input_shape, len(material.dataset.class_names), spec.timesteps, neuron)
+    try:
+        inspect.signature(backbone).bind(*inputs, **own)
+    except TypeError as error:
+        raise BadInput(
+            f"backbone '{spec.backbone}' is not built from (input_shape, num_classes, timesteps, neuron): {error}"
+        ) from None
+    with isolated(seed, "weights", device), enough_memory(spec):
+        model: nn.Module = backbone(*inputs, **own)
+        model = model.to(device).to(memory_format=torch.channels_last)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise BadInput(f"backbone '{spec.backbone}' has no parameters to train")
+    return model.double() if spec.precision == "fp64" else model
+
+
+@contextmanager
+def enough_memory(spec: Spec) -> Iterator[None]:
+    """Turns the ways in which torch runs out of memory into one line."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not re.search("out of memory|can't allocate memory", str(error)):
+            raise
+        raise BadInput(
+            f"out of memory on {spec.device}: batch size {spec.batch_size}, {spec.timesteps} time steps and backbone options "
+            f"{spec.backbone_options} need more than there is; lower one of them"
+        ) from None
+
+
+def make_loader(spec: Spec, material: Material, examples: Examples) -> Loader:
+    dtype = torch.float64 if spec.precision == "fp64" else torch.float32
+    kind = material.dataset
+    return Loader(examples, kind.scale, kind.mean, kind.std, torch.device(spec.device), dtype)
