@@ -79,8 +79,8 @@ class Executor(ABC):
         """How many more runs can be started now."""
 
     @abstractmethod
-    def start(self, spec: Spec) -> None:
-        """Begins a run. What goes wrong is told by `ended`."""
+    def start(self, spec: Spec, earlier: int) -> None:
+        """Begins a run, for the time after so many earlier ones. What goes wrong is told by `ended`."""
 
     @abstractmethod
     def ended(self) -> list[Ended]:
@@ -177,7 +177,7 @@ class Local(Executor):
     def room(self) -> int:
         return self._slots.count(None)
 
-    def start(self, spec: Spec) -> None:
+    def start(self, spec: Spec, earlier: int) -> None:
         slot = self._slots.index(None)
         own = {"CUDA_VISIBLE_DEVICES": self._devices[slot]} if spec.device == "cuda" and self._devices else {}
         try:

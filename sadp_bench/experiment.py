@@ -92,13 +92,15 @@ def tidy(spec: Spec, store: Store, keep_checkpoint: bool = False) -> None:
 
     keep_checkpoint: it may be that of a run that is to replace the record.
     """
-    left = [store.path(spec, suffix) for suffix in (".ckpt", ".ckpt.before", ".lock")]
-    if not store.path(spec).exists() or not any(path.exists() for path in left):
+    checkpoints = [store.path(spec, suffix) for suffix in (".ckpt", ".ckpt.before")]
+    locks = [store.path(spec, suffix) for suffix in (".lock", ".claim")]
+    if not store.path(spec).exists() or not any(path.exists() for path in (*checkpoints, *locks)):
         return
-    lock = Lock(left[-1])
-    if lock.acquire():
+    for lock in map(Lock, locks):
+        if not lock.acquire():
+            return  # by a living process
         if not keep_checkpoint:
-            for path in left[:-1]:
+            for path in checkpoints:
                 path.unlink(missing_ok=True)
         remove_parts(store.path(spec, ""))
         lock.release(finished=True)

@@ -6,6 +6,7 @@ whose worker is lost begins anew elsewhere.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -49,17 +50,18 @@ def files(store: Store, spec: Spec) -> tuple[Path, Path, Path]:
     return store.path(spec), store.path(spec, FAILED), store.scores_path(spec)
 
 
-def keep(store: Store, spec: Spec, left: dict[str, bytes]) -> None:
+def keep(store: Store, spec: Spec, left: dict[str, bytes], interruptions: int = 0) -> None:
     """Writes what came back from a worker. Its names are compared, never used, and a record must be of this very run.
 
-    Raises BadInput where it is not.
+    interruptions: earlier beginnings, of which a worker knows nothing. Raises BadInput where it is no record of the run.
     """
     record, failure, scores = (left.get(str(path.relative_to(store.folder))) for path in files(store, spec))
     if scores is not None and not store.scores_path(spec).exists():
         with atomic(store.scores_path(spec)) as file:
             file.write(scores)
     if record is not None:
-        store.write(_checked(Record, record, spec))
+        found = _checked(Record, record, spec)
+        store.write(dataclasses.replace(found, interruptions=found.interruptions + interruptions))
     elif failure is not None:
         store.write_failure(_checked(Failure, failure, spec))
 
@@ -85,7 +87,7 @@ class RayCluster(Executor):
 
     def __init__(self, store: Store, options: Options, specs: list[Spec]) -> None:
         self._store, self._options = store, options
-        self._pending: dict[Any, Spec] = {}
+        self._pending: dict[Any, tuple[Spec, int]] = {}
         self._ray = _connected(options.address)
         self._least = {
             "CPU": min((spec.threads for spec in specs), default=1),
@@ -100,13 +102,18 @@ class RayCluster(Executor):
     def _gpus(self, spec: Spec) -> float:
         return (self._options.gpus_per_run or 1.0) if spec.device == "cuda" else 0.0
 
-    def _check_room(self, specs: list[Spec]) -> None:
+    def _fitting(self, spec: Spec) -> int:
+        """How many such runs fit on one machine at a time, and so may share it."""
+        needed = {"CPU": spec.threads, "GPU": self._gpus(spec)}
         machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        for cpus, gpus in {(spec.threads, self._gpus(spec)) for spec in specs}:
-            if not any(of.get("CPU", 0) >= cpus and of.get("GPU", 0) >= gpus for of in machines):
+        return max((min(int(of.get(n, 0) / one) for n, one in needed.items() if one) for of in machines), default=0)
+
+    def _check_room(self, specs: list[Spec]) -> None:
+        for spec in specs:
+            if self._fitting(spec) == 0:
                 raise BadInput(
-                    f"no machine of the Ray cluster has {cpus} CPUs and {gpus:g} GPUs, which one run needs; lower threads in "
-                    "the file or --gpus-per-run, or start a larger worker first"
+                    f"no machine of the Ray cluster has {spec.threads} CPUs and {self._gpus(spec):g} GPUs, which one run "
+                    "needs; lower threads in the file or --gpus-per-run, or start a larger worker first"
                 )
 
     def room(self) -> int:
@@ -115,24 +122,25 @@ class RayCluster(Executor):
         fit = min(int(there.get(name, 0) / least) for name, least in self._least.items() if least)
         return max(0, fit - len(self._pending))
 
-    def start(self, spec: Spec) -> None:
+    def start(self, spec: Spec, earlier: int) -> None:
         path = self._store.scores_path(spec)
         scores = path.read_bytes() if path.exists() else None
         # A task that Ray repeated by itself would be no run of the sweep's.
         task = self._ray.remote(work).options(num_cpus=spec.threads, num_gpus=self._gpus(spec), max_retries=0)
-        self._pending[task.remote(spec.to_json(), self._options, scores)] = spec
+        options = dataclasses.replace(self._options, jobs=self._fitting(spec))
+        self._pending[task.remote(spec.to_json(), options, scores)] = spec, earlier
 
     def ended(self) -> list[Ended]:
         if not self._pending:
             return []
         ready, _ = self._ray.wait(list(self._pending), num_returns=len(self._pending), timeout=0)
-        return [self._end(reference, self._pending.pop(reference)) for reference in ready]
+        return [self._end(reference, *self._pending.pop(reference)) for reference in ready]
 
-    def _end(self, reference: Any, spec: Spec) -> Ended:
+    def _end(self, reference: Any, spec: Spec, earlier: int) -> Ended:
         errors = self._ray.exceptions
         try:
             code, lines, left = self._ray.get(reference)
-            keep(self._store, spec, left)
+            keep(self._store, spec, left, earlier)
         except BadInput as error:
             return Ended(spec, 1, [str(error)])
         except errors.RayTaskError as error:  # `work` itself failed: a full disk there, say

@@ -19,6 +19,7 @@ import torch
 
 from sadp_bench.errors import BadInput
 from sadp_bench.executors import Ended, Executor, Local, Options
+from sadp_bench.experiment import tidy
 from sadp_bench.lock import Lock
 from sadp_bench.ray_cluster import RayCluster
 from sadp_bench.record import Failure
@@ -174,6 +175,8 @@ class Scheduler:
 
     def run(self) -> Standing:
         """Until every run is done or has failed for good. Ctrl-C and SIGTERM end it with KeyboardInterrupt."""
+        for spec in self.standing.plan.runs:
+            tidy(spec, self._store)
         with _terminable():
             try:
                 while self._waiting or self.standing.running:
@@ -236,7 +239,7 @@ class Scheduler:
     def _start(self, spec: Spec) -> None:
         attempt = 1 + self._crashes[spec.key] + self._losses[spec.key]
         self.standing.running[spec.key] = Running(spec, time.monotonic(), self._store.find_failure(spec))
-        self._executor.start(spec)
+        self._executor.start(spec, attempt - 1)
         self._watcher.started(spec, attempt, self.standing)
 
     def _settle(self, ended: Ended) -> None:

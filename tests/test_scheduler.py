@@ -5,6 +5,7 @@ Its executor is a made-up one here; real processes are in test_sweep_faults.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ from example_records import make_record, make_spec
 from sadp_bench import executors, scheduler
 from sadp_bench.errors import BadInput
 from sadp_bench.executors import Child, Ended, Executor, Local, Options, words
-from sadp_bench.lock import Lock
+from sadp_bench.lock import Lock, machine
 from sadp_bench.ray_cluster import keep
 from sadp_bench.record import Failure
 from sadp_bench.scheduler import Scheduler, Standing, Watcher, devices, why
@@ -56,7 +57,7 @@ class Scripted(Executor):
     def room(self):
         return self.jobs - len(self.running)
 
-    def start(self, spec):
+    def start(self, spec, earlier):
         assert self.room() > 0
         self.events.append((spec, list(self.running)))
         self.running.append(spec)
@@ -396,7 +397,7 @@ def test_a_gpu_run_sees_its_own_device_alone(store, monkeypatch):
     specs = [make_spec("random", 0.5, seed, device="cuda") for seed in range(2)]
     local = Local(store, Options(jobs=2), ["5", "7"])
     for spec in specs:
-        local.start(spec)
+        local.start(spec, 0)
     assert local.room() == 0
     assert comes(lambda: all(map(local.latest, specs)))
     assert list(map(local.latest, specs)) == ["5", "7"]
@@ -451,3 +452,20 @@ def test_a_failure_that_a_worker_sends_is_kept(store):
     failure = Failure(SADP, "diverged", "2025-01-01T00:00:00+00:00", epoch=3)
     keep(store, SADP, {store.path(SADP, FAILED).name: json.dumps(failure.to_json()).encode()})
     assert store.find_failure(SADP) == failure
+
+
+def test_what_a_lost_worker_had_begun_counts_as_an_interruption(store):
+    keep(store, RANDOM, sent(store, RANDOM), interruptions=2)
+    assert store.find(RANDOM) == make_record(RANDOM, interruptions=2)
+
+
+def test_what_a_killed_sweep_left_beside_finished_runs_goes(store):
+    store.write(make_record(RANDOM))
+    for suffix in (".ckpt", ".ckpt.before", ".lock", ".claim"):
+        store.path(RANDOM, suffix).write_text("{}")
+    left = {"token": "dead", "machine": machine(), "held": True, "starts": 1}
+    for suffix in (".lock", ".claim"):
+        store.path(RANDOM, suffix).write_text(json.dumps(left))
+    plan = dataclasses.replace(plan_of(RANDOM), done=frozenset({RANDOM.key}))
+    assert not carried_out(plan, executor := Scripted(store)).failed and not executor.started
+    assert os.listdir(store.folder) == [store.path(RANDOM).name]
