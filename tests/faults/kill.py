@@ -118,7 +118,7 @@ def torture(method: str, arguments: argparse.Namespace, folder: Path, chance: ra
         out.mkdir()
         interruptions = 0
         while kills < arguments.kills and not list(out.glob("*.json")):
-            place = kill_once(words(method, out, arguments), interruptions + 1, seconds / 2, kills % 2 == 1, chance)
+            place = kill_once(words(method, out, arguments), interruptions + 1, seconds, kills % 2 == 1, chance)
             if place is not None:
                 kills += 1
                 interruptions += not list(out.glob("*.json"))
