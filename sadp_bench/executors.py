@@ -195,7 +195,8 @@ class Local(Executor):
 
     def latest(self, spec: Spec) -> str:
         children = [child for of, child in filter(None, self._slots) if of == spec]
-        return children[0].lines[-1] if children and children[0].lines else ""
+        lines = reversed(children[0].lines if children else ())
+        return next((line for line in lines if not line.startswith("{")), "")  # the outcome, as JSON, is for programs
 
     def stop(self) -> None:
         children = [child for _, child in filter(None, self._slots)]

@@ -92,7 +92,7 @@ def _defaults(kind: type[Dataset]) -> dict[str, Any]:
         "schedule": "cosine",
         "weight_decay": 5e-4,
         "loss": "mean",
-        "threads": environment.available_threads(),
+        "threads": max(1, environment.available_threads() // ranks.on_this_machine()),
         "seed": 0,
         "protocol": "epochs",
         "evaluate_on": "test",

@@ -24,6 +24,11 @@ def rank() -> int:
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
+def on_this_machine() -> int:
+    """How many of the ranks share it."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
 @contextmanager
 def joined(device: str | None = None) -> Iterator[None]:
     """Within, the processes that torchrun started are the ranks of one run, each with a GPU of its own but on "cpu"."""
@@ -32,7 +37,7 @@ def joined(device: str | None = None) -> Iterator[None]:
         return
     on_gpus = torch.cuda.is_available() and device != "cpu"
     if on_gpus:
-        if int(os.environ.get("LOCAL_WORLD_SIZE", 1)) > torch.cuda.device_count():
+        if on_this_machine() > torch.cuda.device_count():
             raise BadInput(f"--nproc-per-node is at most the {torch.cuda.device_count()} CUDA devices that are visible")
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     # Others may wait for the first to download data, or for a lock, as long as that takes.
