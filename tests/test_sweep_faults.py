@@ -188,7 +188,9 @@ def test_a_sweep_that_ends_early_leaves_no_process_behind(tmp_path, sent):
     words = [SCRIPT, "sweep", "a.toml", "--out", "runs", "--allow-imports", "--quiet", "--jobs", 2]
     if sent == signal.SIGKILL and sys.platform != "linux":
         pytest.skip("only Linux ends a process with its parent")
-    with started(words, cwd=tmp_path, stderr=subprocess.PIPE) as process:
+    # A background job's children ignore interrupts; a person's do not.
+    how = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    with started(words, cwd=tmp_path, stderr=subprocess.PIPE, **how) as process:
         assert comes((tmp_path / "starts.txt").exists)
         process.send_signal(sent)
         _, err = process.communicate()
