@@ -44,12 +44,12 @@ class Material:
 
 
 def resolve(
-    asked: Mapping[str, Any], data: Path | None = None, opened: dict[Any, Dataset] | None = None
+    asked: Mapping[str, Any], data: Path | None = None, opened: dict[Any, Any] | None = None
 ) -> tuple[Spec, Material]:
     """The full spec of what was asked for, and its data; what is absent or None takes its default.
 
     asked: fields of `Spec`, and "set": the `--set` table, text or values. Defaults of epochs, batch size, time steps,
-    learning rate and augmentation are the data set's. opened: keeps the data sets for further calls.
+    learning rate and augmentation are the data set's. opened: keeps the data for further calls.
     Raises BadInput before anything is trained.
     """
     given = {name: value for name, value in asked.items() if value is not None and name != "set"}
@@ -69,7 +69,7 @@ def resolve(
     if wanted is not None and wanted < 1:
         raise BadInput(f"--train-examples is at least 1, not {wanted}")
     make_pruner(spec).check(spec.epochs)
-    material = load(_opened(kind, spec, data, {} if opened is None else opened), spec, wanted)
+    material = _opened(kind, spec, data, wanted, {} if opened is None else opened)
     spec = dataclasses.replace(spec, train_examples=len(material.train))
     _check_fits(spec, method)
     return spec, material
@@ -115,11 +115,16 @@ def _options(
     )
 
 
-def _opened(kind: type[Dataset], spec: Spec, data: Path | None, opened: dict[Any, Dataset]) -> Dataset:
-    name = (kind, data_root(data), spec.timesteps)
-    if name not in opened:
-        opened[name] = kind(*name[1:])
-    return opened[name]
+def _opened(kind: type[Dataset], spec: Spec, data: Path | None, wanted: int | None, opened: dict[Any, Any]) -> Material:
+    """The material, made once for all calls that share `opened`."""
+    whole = (kind, data_root(data), spec.timesteps)
+    if whole not in opened:
+        opened[whole] = kind(*whole[1:])
+    part = (*whole, spec.evaluate_on, wanted)
+    if part not in opened:
+        opened[part] = load(opened[whole], spec, wanted)
+    found: Material = opened[part]
+    return found
 
 
 def load(dataset: Dataset, spec: Spec, wanted: int | None) -> Material:
