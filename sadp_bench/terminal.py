@@ -113,6 +113,9 @@ def panel(outcome: Outcome) -> Panel:
     elif found.mismatch:
         why = "; ".join(found.mismatch)
         parts += ["", Text(f"No speed-up: the reference is from another environment ({why}); use --again.", "yellow")]
+    if run.interruptions:
+        times = "once" if run.interruptions == 1 else f"{run.interruptions} times"
+        parts += ["", Text(f"Interrupted {times}; the seconds are those of all parts together.", "dim")]
     paths = f"record     {outcome.path}"
     if outcome.reference_path and outcome.reference_path != outcome.path:
         paths += f"\nreference  {outcome.reference_path}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -380,6 +381,16 @@ def test_terminal_gets_a_bar_with_the_time_left(tmp_path: Path) -> None:
     assert "━" in shown
     assert re.search(r"epoch \d+/15  kept 100.0 %  loss \d\.\d{3}.*  [\d,]+ images/s +0:00:\d\d", shown)
     assert shown.rstrip().splitlines()[-1].startswith("full 0  epoch 15/15")
+
+
+def test_an_interrupted_run_says_so_in_the_end(tmp_path: Path) -> None:
+    assert tiny_run("random", 0.25, tmp_path, "--no-reference").code == 0
+    path, _ = the_record(tmp_path, "random")
+    record = store.read(path)
+    store.Store(tmp_path).write(dataclasses.replace(record, interruptions=2))
+    told = tiny_run("random", 0.25, tmp_path, "--no-reference").out
+    assert "Interrupted 2 times; the seconds are those of all parts together." in told
+    assert json.loads(command("report", tmp_path, "--format", "json").out)[0]["interruptions"] == 2
 
 
 def test_interrupt_leaves_no_record_and_no_half_written_file(tmp_path: Path) -> None:

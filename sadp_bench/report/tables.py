@@ -81,6 +81,7 @@ def _row(title: str, settings: dict[str, Any], label: str, ratio: float, runs: l
         "n": len(cell),
         "n_paired": sum(pair.accuracy_difference is not None for pair in cell),
         "n_timed": sum(pair.speedup is not None for pair in cell),
+        "interruptions": sum(pair.record.interruptions for pair in cell),
         "n_failed": len(failures),
         "seeds": [pair.spec.seed for pair in cell],
         "failures": [failed(failure) for failure in failures],
