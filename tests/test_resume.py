@@ -298,8 +298,9 @@ def test_a_disk_that_fills_up_ends_no_training_and_costs_no_checkpoint(
 def test_a_folder_that_may_not_be_written_any_more_ends_no_training(tmp_path: Path) -> None:
     spec, material = asked("random")
     record, _, _ = whole(spec, material)
+    bench = Bench(spec, material, progress := StopsAt())  # which reads what nobody may not, as does the first saving
+    write_state(tmp_path / "first", {})
     with foreign_folder() as folder, unprivileged(folder):
-        bench = Bench(spec, material, progress := StopsAt())
         assert numbers(train_one(bench, checkpoint(folder, bench))) == numbers(record)
     assert sum("Permission denied" in line for line in progress.said) == 1  # said once
 
