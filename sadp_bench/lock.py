@@ -17,6 +17,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from sadp_bench.errors import BadInput
+
 BEAT_SECONDS = 5.0
 DEAD_AFTER_SECONDS = 90.0  # network file systems show another machine's writing up to a minute late
 SETTLE_SECONDS = 2.0
@@ -39,12 +41,15 @@ class Lock:
 
     def acquire(self) -> bool:
         """Takes the lock if it is free or its holder is dead; False where another holds it. Does not wait, except for
-        a moment where another machine held it last: ask again to learn that a heartbeat has stopped. OSError where the
+        a moment where another machine held it last: ask again to learn that a heartbeat has stopped. BadInput where the
         folder can't be written."""
         assert self._file is None
-        file = self._created()
-        if file is None:
-            file = self._taken()
+        try:
+            file = self._created()
+            if file is None:
+                file = self._taken()
+        except OSError as error:
+            raise BadInput(f"can't lock {self.path}: {error.strerror}; choose another folder") from None
         if file is None:
             return False
         self._file = file
@@ -122,8 +127,10 @@ class Lock:
         """Whether another holds it and lives, as far as can be seen by now. Changes nothing."""
         try:
             file = os.open(self.path, os.O_RDWR)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
+        except OSError as error:
+            raise BadInput(f"can't look at the lock {self.path}: {error.strerror}; choose another folder") from None
         try:
             return not self._may_take(file)
         finally:

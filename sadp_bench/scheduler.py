@@ -144,14 +144,11 @@ class Claim:
 
     def take(self) -> bool:
         """False where another process is at the run. Raises BadInput where the folder can't be written."""
-        try:
-            if self._lock.is_held() or not self._claim.acquire():
-                return False
-            if self._trains_here and not self._lock.acquire():
-                self._claim.release(finished=True)
-                return False
-        except OSError as error:
-            raise BadInput(f"can't lock {self._lock.path}: {error.strerror}; choose another folder") from None
+        if self._lock.is_held() or not self._claim.acquire():
+            return False
+        if self._trains_here and not self._lock.acquire():
+            self._claim.release(finished=True)
+            return False
         return True
 
     def leave(self, *, finished: bool) -> None:

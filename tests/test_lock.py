@@ -9,8 +9,10 @@ import sys
 import time
 
 import pytest
+from disks import fill, small_disk
 
 from sadp_bench import lock as module
+from sadp_bench.errors import BadInput
 from sadp_bench.lock import Lock
 
 HOLDER = """
@@ -205,3 +207,14 @@ def test_without_hard_links_a_lock_is_a_lock(tmp_path, monkeypatch):
     assert one.acquire() and not other.acquire() and one.is_mine()
     one.release(finished=True)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match="can't lock .*a.lock: .*; choose another folder"):
+        Lock(tmp_path / "file" / "a.lock").acquire()
+    with small_disk() as disk:
+        fill(disk)
+        with pytest.raises(BadInput, match="No space left on device"):
+            Lock(disk / "a.lock").acquire()
+        assert os.listdir(disk) == ["filler"]
