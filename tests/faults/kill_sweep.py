@@ -98,7 +98,7 @@ def main() -> None:
             done = (kill + chance.uniform(0.3, 0.9)) * runs / (kills + 1)
             while process.poll() is None and len(records(parts)) < done:
                 time.sleep(0.01)
-            time.sleep(chance.uniform(0, 2))
+            time.sleep(chance.uniform(3, 6))  # a run starts for about four seconds
             if arguments.executor == "ray":
                 killed = kill_worker()
             else:
