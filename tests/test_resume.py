@@ -2,67 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from disks import fill, foreign_folder, small_disk, unprivileged
 from small import assert_same_weights, numbers, resolved, weights_of
+from stopping import METHODS, Stopped, StopsAt, asked, checkpoint, run_it, whole
 
-from sadp_bench import registry
-from sadp_bench.checkpoint import FORMAT, Checkpoint, read_state, write_state
+from sadp_bench.checkpoint import Checkpoint, write_state
 from sadp_bench.engine import Diverged
 from sadp_bench.errors import BadInput
 from sadp_bench.experiment import run
-from sadp_bench.lock import machine
 from sadp_bench.progress import Progress
-from sadp_bench.pruner import KeepAll, Pruner, Selection, unweighted
+from sadp_bench.pruner import KeepAll
 from sadp_bench.record import Record
 from sadp_bench.store import FAILED, Store, read_all
 from sadp_bench.workbench import Bench, train_one
-
-METHODS = {name: 0.0 if name == "full" else 0.4 for name in registry.table("method")}
-SIZES: dict[str, Any] = {"epochs": 4, "train_examples": 101, "batch_size": 17, "augment": "crop-flip"}
-OPTIONS = {"el2n": {"score_epochs": 2, "score_runs": 2}, "grand": {"score_epochs": 2, "score_runs": 2}}
-
-
-class Stopped(Exception):
-    pass
-
-
-class StopsAt(Progress):
-    """Pulls the plug at a batch; counts batches and keeps what was said."""
-
-    def __init__(self, batch: int | None = None) -> None:
-        self.batch, self.count, self.said = batch, 0, list[str]()
-
-    def advance(self, visits: int) -> None:
-        self.count += 1
-        if self.count == self.batch:
-            raise Stopped
-
-    def say(self, line: str) -> None:
-        self.said.append(line)
-
-
-def asked(method: str, **more: Any) -> tuple[Any, Any]:
-    return resolved(**SIZES | {"method": method, "ratio": METHODS[method], "set": OPTIONS.get(method, {})} | more)
-
-
-def checkpoint(folder: Path, bench: Bench, every: float = 0.0) -> Checkpoint:
-    return Checkpoint(folder / "run.ckpt", every, {"key": bench.spec.key}, bench.progress.say)
-
-
-def whole(spec: Any, material: Any) -> tuple[Record, dict[str, torch.Tensor], int]:
-    bench = Bench(spec, material, progress := StopsAt())
-    record = train_one(bench)
-    return record, weights_of(bench.model), progress.count
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -181,12 +139,6 @@ def test_checkpoints_come_at_the_first_epoch_end_after_so_many_seconds(
     assert written == expected and (tmp_path / "a.ckpt").exists() == bool(expected)
 
 
-def run_it(method: str, out: Path, progress: Progress | None = None, **how: Any) -> Any:
-    spec, material = asked(method)
-    how = {"reference": False, "checkpoint_seconds": 0.0} | how
-    return run(spec, material, Store(out), progress or Progress(), **how)
-
-
 def test_run_takes_up_its_checkpoint_says_so_counts_and_cleans_up(tmp_path: Path) -> None:
     undisturbed = run_it("sadp", tmp_path / "a").comparison.record
     assert undisturbed.interruptions == 0
@@ -200,109 +152,6 @@ def test_run_takes_up_its_checkpoint_says_so_counts_and_cleans_up(tmp_path: Path
     assert numbers(outcome.comparison.record) == numbers(undisturbed)
     assert outcome.comparison.record.interruptions == 2
     assert os.listdir(tmp_path / "b") == [outcome.path.name]
-
-
-def test_what_was_written_with_other_data_is_set_aside(tmp_path: Path) -> None:
-    with pytest.raises(Stopped):
-        run_it("random", tmp_path, StopsAt(9))
-    spec, material = asked("random")
-    material.train.input_N[0, 0, 0, 0] += 1
-    outcome = run(spec, material, Store(tmp_path), progress := StopsAt(), reference=False)
-    assert any("of other data or settings: set aside as" in line for line in progress.said)
-    assert outcome is not None and outcome.comparison.record.data_sha256 == material.sha256
-
-
-DAMAGES = {
-    "emptied": lambda content: b"",
-    "truncated": lambda content: content[: len(content) // 2],
-    "one bit": lambda content: content[:-1000] + bytes([content[-1000] ^ 1]) + content[-999:],
-    "another file": lambda content: b"GIF89a" * 100,
-    "another version": lambda content: content.replace(b"state 1", b"state 2"),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_serves(damage: str, tmp_path: Path) -> None:
-    undisturbed = run_it("el2n", tmp_path / "a").comparison.record
-    with pytest.raises(Stopped):
-        run_it("el2n", tmp_path / "b", StopsAt(33))
-    [path] = (tmp_path / "b").glob("*.ckpt")
-    path.write_bytes(DAMAGES[damage](path.read_bytes()))
-    outcome = run_it("el2n", tmp_path / "b", progress := StopsAt())
-    assert any("set aside as" in line for line in progress.said)
-    assert any("goes on from its checkpoint, after epoch 1" in line for line in progress.said)
-    assert numbers(outcome.comparison.record) == numbers(undisturbed)
-
-
-def test_two_damaged_checkpoints_mean_the_beginning(tmp_path: Path) -> None:
-    undisturbed = run_it("random", tmp_path / "a").comparison.record
-    with pytest.raises(Stopped):
-        run_it("random", tmp_path / "b", StopsAt(12))
-    for path in (tmp_path / "b").glob("*.ckpt*"):
-        path.write_bytes(b"")
-    outcome = run_it("random", tmp_path / "b", progress := StopsAt())
-    assert not any("goes on" in line for line in progress.said)
-    assert numbers(outcome.comparison.record) == numbers(undisturbed)
-    assert progress.count == sum(-(-row["kept"] // 17) for row in undisturbed.epochs)
-
-
-def test_a_checkpoint_with_an_object_in_it_is_refused(tmp_path: Path) -> None:
-    import hashlib
-    import io
-
-    class Evil:
-        def __reduce__(self) -> Any:
-            return os.mkdir, (str(tmp_path / "owned"),)
-
-    content = io.BytesIO()
-    torch.save({"rows": Evil()}, content)
-    digest = hashlib.sha256(content.getvalue()).hexdigest().encode()
-    (tmp_path / "evil").write_bytes(FORMAT + digest + b"\n" + content.getvalue())
-    with pytest.raises(BadInput, match="no state of tensors"):
-        read_state(tmp_path / "evil", torch.device("cpu"))
-    assert not (tmp_path / "owned").exists()
-
-
-class FillsDisk(StopsAt):
-    """Fills a disk from a batch on."""
-
-    def __init__(self, batch: int, disk: Path) -> None:
-        super().__init__()
-        self.fills, self.disk = batch, disk
-
-    def advance(self, visits: int) -> None:
-        super().advance(visits)
-        if self.count >= self.fills:
-            fill(self.disk)
-
-
-@pytest.mark.parametrize(("full_from", "fails", "epochs"), [(1, True, 0), (10, False, 4)])
-def test_a_disk_that_fills_up_ends_no_training_and_costs_no_checkpoint(
-    full_from: int, fails: bool, epochs: int, tmp_path: Path
-) -> None:
-    undisturbed = run_it("random", tmp_path).comparison.record
-    with small_disk("4m") as disk:
-        with pytest.raises(BadInput, match="No space left on device"):  # of the record, after all was trained
-            run_it("random", disk, progress := FillsDisk(full_from, disk))
-        assert progress.count == 16
-        # Where two checkpoints are there already, the older one's place is enough for the next.
-        assert sum(s.startswith("no checkpoint: ") and s.endswith("goes on without") for s in progress.said) == fails
-        assert not list(disk.glob("*.json")) and not list(disk.glob(".*"))
-        (disk / "filler").unlink()
-        outcome = run_it("random", disk, progress := StopsAt())
-        assert any(f"goes on from its checkpoint, after epoch {epochs}" in line for line in progress.said)
-        assert numbers(outcome.comparison.record) == numbers(undisturbed)
-        assert outcome.comparison.record.interruptions == 1
-
-
-def test_a_folder_that_may_not_be_written_any_more_ends_no_training(tmp_path: Path) -> None:
-    spec, material = asked("random")
-    record, _, _ = whole(spec, material)
-    bench = Bench(spec, material, progress := StopsAt())  # which reads what nobody may not, as does the first saving
-    write_state(tmp_path / "first", {})
-    with foreign_folder() as folder, unprivileged(folder):
-        assert numbers(train_one(bench, checkpoint(folder, bench))) == numbers(record)
-    assert sum("Permission denied" in line for line in progress.said) == 1  # said once
 
 
 def test_a_run_that_diverges_leaves_a_failure_with_epoch_and_rate_and_no_record(tmp_path: Path) -> None:
@@ -401,92 +250,11 @@ def test_a_run_that_another_machine_took_over_ends(tmp_path: Path) -> None:
     assert progress.count == 8 and "another" in lock.read_text() and not list(tmp_path.glob("*.json"))
 
 
-class Keeps(Pruner):
-    """Keeps an object that no checkpoint holds."""
-
-    def __init__(self, prune_ratio: float) -> None:
-        super().__init__(prune_ratio)
-        self.history = {"a", "b"}
-
-    def select(self, epoch: int) -> Selection:
-        return unweighted(torch.arange(self.num_kept(epoch)))
-
-
-def test_a_pruner_that_cannot_be_saved_says_so_and_begins_anew(tmp_path: Path) -> None:
-    spec, material = resolved(**SIZES | {"method": f"{__name__}:Keeps", "ratio": 0.4})
-    with pytest.raises(Stopped):
-        run(spec, material, Store(tmp_path), one := StopsAt(12), reference=False, checkpoint_seconds=0.0)
-    assert sum("attribute history is a set, which no checkpoint holds" in line for line in one.said) == 1
-    run(spec, material, Store(tmp_path), other := StopsAt(), reference=False)
-    assert other.count == 16 and not any("goes on" in line for line in other.said)
-
-
-@pytest.mark.parametrize("odd", [np.float64(1.0), np.zeros(3), {1}, lambda: 0, [torch.zeros(1), {"a": np.int64(1)}]])
-def test_only_what_a_checkpoint_holds_is_plain(odd: Any) -> None:
-    pruner = Keeps(0.5)
-    pruner.history = odd
-    with pytest.raises(BadInput, match="attribute history"):
-        pruner.state_dict()
-
-
-def test_tensors_of_another_device_come_to_this_ones(tmp_path: Path, monkeypatch: Any) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:3")
-        write_state(tmp_path / "gpu", {"a": torch.arange(5)})
-    assert torch.equal(read_state(tmp_path / "gpu", torch.device("cpu"))["a"], torch.arange(5))
-
-
 def test_fitting_for_no_epochs_trains_nothing() -> None:
     bench = Bench(*asked("el2n"), progress := StopsAt())
     model = bench.lab.fit(KeepAll(), 0, 0)
     assert progress.count == 0 and bench.lab.visits == 0
     assert_same_weights(weights_of(model), weights_of(bench.lab.fresh_model(0)))
-
-
-def test_a_second_set_of_scores_is_refused() -> None:
-    lab = Bench(*asked("el2n"), Progress()).lab
-    lab.scores(lambda: torch.zeros(101))
-    with pytest.raises(BadInput, match="more than once"):
-        lab.scores(lambda: torch.ones(101))
-
-
-def test_a_lock_left_by_who_wrote_the_scores_goes(tmp_path: Path) -> None:
-    run_it("el2n", tmp_path)
-    [path] = (tmp_path / "scores").iterdir()
-    path.with_name(f"{path.name}.lock").write_text(json.dumps({"machine": machine(), "held": True, "starts": 1}))
-    spec, material = asked("el2n", ratio=0.5)
-    run(spec, material, Store(tmp_path), Progress(), reference=False)
-    assert list((tmp_path / "scores").iterdir()) == [path]
-
-
-def test_scores_are_computed_once_for_all_ratios_and_charged_to_each(tmp_path: Path) -> None:
-    def at(ratio: float, progress: Progress, out: Path = tmp_path, **more: Any) -> Record:
-        spec, material = asked("el2n", ratio=ratio, **more)
-        outcome = run(spec, material, Store(out), progress, reference=False)
-        assert outcome is not None
-        return outcome.comparison.record
-
-    first, second = at(0.4, one := StopsAt()), at(0.6, other := StopsAt())
-    alone = at(0.6, StopsAt(), tmp_path / "alone")
-    scoring = 2 * 2 * 6  # two networks, two epochs, 6 batches
-    assert one.count - scoring == 4 * 4 and other.count == 4 * 3  # no scoring the second time
-    assert numbers(second) == numbers(alone)
-    assert second.prepare_examples == alone.prepare_examples == 2 * 3 * 101
-    assert second.seconds["prepare"] == pytest.approx(first.seconds["prepare"], rel=0.2)
-    assert (first.scores_from, second.scores_from, alone.scores_from) == (None, first.spec.key, None)
-    assert at(0.6, third := StopsAt(), seed=1).scores_from is None and third.count > scoring
-
-
-def test_scores_of_other_data_or_another_environment_are_not_used(tmp_path: Path) -> None:
-    run_it("el2n", tmp_path)
-    [path] = (tmp_path / "scores").iterdir()
-    state = read_state(path, torch.device("cpu"))
-    state["made_in"]["environment"]["torch"] = "1.0"
-    write_state(path, state)
-    spec, material = asked("el2n", ratio=0.5)
-    outcome = run(spec, material, Store(tmp_path), progress := StopsAt(), reference=False)
-    assert outcome is not None and outcome.comparison.record.scores_from is None
-    assert any("another environment: not used" in line for line in progress.said)
 
 
 def test_a_run_resumed_in_another_environment_says_both(tmp_path: Path, monkeypatch: Any) -> None:

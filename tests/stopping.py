@@ -1,0 +1,60 @@
+"""Small runs that are stopped somewhere, for the tests of what is taken up again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from small import resolved, weights_of
+
+from sadp_bench import registry
+from sadp_bench.checkpoint import Checkpoint
+from sadp_bench.experiment import run
+from sadp_bench.progress import Progress
+from sadp_bench.record import Record
+from sadp_bench.store import Store
+from sadp_bench.workbench import Bench, train_one
+
+METHODS = {name: 0.0 if name == "full" else 0.4 for name in registry.table("method")}
+SIZES: dict[str, Any] = {"epochs": 4, "train_examples": 101, "batch_size": 17, "augment": "crop-flip"}
+OPTIONS = {"el2n": {"score_epochs": 2, "score_runs": 2}, "grand": {"score_epochs": 2, "score_runs": 2}}
+
+
+class Stopped(Exception):
+    pass
+
+
+class StopsAt(Progress):
+    """Pulls the plug at a batch; counts batches and keeps what was said."""
+
+    def __init__(self, batch: int | None = None) -> None:
+        self.batch, self.count, self.said = batch, 0, list[str]()
+
+    def advance(self, visits: int) -> None:
+        self.count += 1
+        if self.count == self.batch:
+            raise Stopped
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
+
+
+def asked(method: str, **more: Any) -> tuple[Any, Any]:
+    return resolved(**SIZES | {"method": method, "ratio": METHODS[method], "set": OPTIONS.get(method, {})} | more)
+
+
+def checkpoint(folder: Path, bench: Bench, every: float = 0.0) -> Checkpoint:
+    return Checkpoint(folder / "run.ckpt", every, {"key": bench.spec.key}, bench.progress.say)
+
+
+def whole(spec: Any, material: Any) -> tuple[Record, dict[str, torch.Tensor], int]:
+    bench = Bench(spec, material, progress := StopsAt())
+    record = train_one(bench)
+    return record, weights_of(bench.model), progress.count
+
+
+def run_it(method: str, out: Path, progress: Progress | None = None, **how: Any) -> Any:
+    spec, material = asked(method)
+    how = {"reference": False, "checkpoint_seconds": 0.0} | how
+    return run(spec, material, Store(out), progress or Progress(), **how)
