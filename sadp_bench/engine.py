@@ -70,51 +70,81 @@ def train(
     model, pruner, optimizer = training.model, training.pruner, training.optimizer
     loss, forward = LOSSES[spec.loss], at_precision(ranks.wrapped(model), spec.precision, data.device)
     length = run_length(pruner, spec, len(data))
-    with Taps(model, pruner.watch) as taps:
-        for epoch in range(len(training.rows), min(math.ceil(length), sys.maxsize if until is None else until)):
-            portion = min(1.0, length - epoch)
-            before = sum(clock.seconds.values())
-            with clock("select"):
-                selection = pruner.select(epoch)
-            with clock("train"), isolated(seed, f"dropout {epoch} {ranks.rank()}", data.device):
-                model.train()
-                look = draw_augmentation(spec.augment, len(data), data.padding, stream(seed, "augmentation", epoch))
-                order_N = torch.randperm(len(data), generator=stream(seed, "order", epoch))
-                index_K, weight_K = in_order(selection, order_N, portion, at_least=ranks.size())
-                total_loss, shown, visited = torch.zeros((), device=data.device, dtype=torch.float64), 0, []
-                for whole_B, weight_B in batches(index_K, weight_K, spec.batch_size):
-                    rate = learning_rate(spec, (epoch + portion * shown / len(index_K)) / length)
-                    set_learning_rate(optimizer, rate)
-                    input = data.input(index_B := ranks.part(whole_B), look)
-                    index_B = index_B.to(data.device, non_blocking=True)
-                    label_B, weight_B = data.label_N[index_B], ranks.part(weight_B).to(data.device)
-                    optimizer.zero_grad(set_to_none=True)
-                    share = len(whole_B) / ranks.size()
-                    logits_TBC, loss_B = bptt(forward, loss, input, label_B, weight_B, share)
-                    watched = _watched(pruner, taps, loss, logits_TBC, label_B)
-                    pruner.observe(Observation(epoch, index_B, label_B, logits_TBC, loss_B, watched))
-                    optimizer.step()
-                    total_loss += loss_B.sum()
-                    shown += len(whole_B)
-                    visited.append(index_B)
-                    progress.advance(len(whole_B))
-                ranks.gather(pruner.per_example().values(), visited)
-                mean_loss = float(ranks.total(total_loss)) / shown
-            training.rows.append(
-                {
-                    "epoch": epoch,
-                    "kept": shown,
-                    "mean_weight": float(weight_K.mean()),
-                    "train_loss": _checked(mean_loss, epoch, rate, spec),
-                    "learning_rate": rate,
-                    "seconds": sum(clock.seconds.values()) - before,
-                }
-            )
-            yield training.rows[-1]
+    for epoch in range(len(training.rows), min(math.ceil(length), sys.maxsize if until is None else until)):
+        portion = min(1.0, length - epoch)
+        before = sum(clock.seconds.values())
+        with clock("select"):
+            surveyed = survey_for(pruner, model, data, spec, epoch)
+            selection = pruner.select(epoch)
+        with (
+            clock("train"),
+            isolated(seed, f"dropout {epoch} {ranks.rank()}", data.device),
+            Taps(model, pruner.watch) as taps,
+        ):
+            model.train()
+            look = draw_augmentation(spec.augment, len(data), data.padding, stream(seed, "augmentation", epoch))
+            order_N = torch.randperm(len(data), generator=stream(seed, "order", epoch))
+            index_K, weight_K = in_order(selection, order_N, portion, at_least=ranks.size())
+            total_loss, shown, visited = torch.zeros((), device=data.device, dtype=torch.float64), 0, []
+            for whole_B, weight_B in batches(index_K, weight_K, spec.batch_size):
+                rate = learning_rate(spec, (epoch + portion * shown / len(index_K)) / length)
+                set_learning_rate(optimizer, rate)
+                input = data.input(index_B := ranks.part(whole_B), look)
+                index_B = index_B.to(data.device, non_blocking=True)
+                label_B, weight_B = data.label_N[index_B], ranks.part(weight_B).to(data.device)
+                optimizer.zero_grad(set_to_none=True)
+                share = len(whole_B) / ranks.size()
+                logits_TBC, loss_B = bptt(forward, loss, input, label_B, weight_B, share)
+                watched = _watched(pruner, taps, loss, logits_TBC, label_B, weight_B / share)
+                pruner.observe(Observation(epoch, index_B, label_B, logits_TBC, loss_B, watched))
+                optimizer.step()
+                total_loss += loss_B.sum()
+                shown += len(whole_B)
+                visited.append(index_B)
+                progress.advance(len(whole_B))
+            ranks.gather(pruner.per_example().values(), visited)
+            mean_loss = float(ranks.total(total_loss)) / shown
+        row = {
+            "epoch": epoch,
+            "kept": shown,
+            "mean_weight": float(weight_K.mean()),
+            "train_loss": _checked(mean_loss, epoch, rate, spec),
+            "learning_rate": rate,
+            "seconds": sum(clock.seconds.values()) - before,
+        }
+        training.rows.append(row | ({"surveyed": surveyed} if surveyed else {}))
+        yield training.rows[-1]
 
 
-def _watched(pruner: Pruner, taps: Taps, loss: Any, logits_TBC: Tensor, label_B: Tensor) -> dict[str, Tensor]:
-    watched = taps.seen()
+def survey_for(pruner: Pruner, model: nn.Module, data: Loader, spec: Spec, epoch: int) -> int:
+    """Shows the pruner what it asks to see before it selects: evaluation mode, no augmentation, no update. How many
+    examples that took."""
+    wanted = pruner.to_survey(epoch)
+    if wanted is None:
+        return 0
+    forward, loss, visited = at_precision(model, spec.precision, data.device), LOSSES[spec.loss], []
+    ranks.share_buffers(model)
+    model.eval()
+    with Taps(model, pruner.watch) as taps, torch.enable_grad():
+        for whole_B in wanted.tensor_split(-(-len(wanted) // spec.batch_size)):
+            input = data.input(index_B := ranks.part(whole_B))
+            index_B = index_B.to(data.device)
+            label_B = data.label_N[index_B]
+            logits_TBC = forward(input)
+            loss_B = loss(logits_TBC, label_B)
+            torch.autograd.grad(loss_B.sum(), [p for p in model.parameters() if p.requires_grad])
+            logits_TBC, loss_B = logits_TBC.detach(), loss_B.detach()
+            watched = _watched(pruner, taps, loss, logits_TBC, label_B)
+            pruner.observe(Observation(epoch, index_B, label_B, logits_TBC, loss_B, watched))
+            visited.append(index_B)
+    ranks.gather(pruner.per_example().values(), visited)
+    return len(wanted)
+
+
+def _watched(
+    pruner: Pruner, taps: Taps, loss: Any, logits_TBC: Tensor, label_B: Tensor, scale_B: Tensor | None = None
+) -> dict[str, Tensor]:
+    watched = taps.seen(scale_B)
     if "logit_errors" in pruner.watch:
         watched["logit_errors"] = logit_errors(loss, logits_TBC, label_B)
     return watched

@@ -38,7 +38,7 @@ def gradient_norms(model: nn.Module, loss: Loss, input: Tensor, label_B: Tensor)
             handle.remove()
     square_B = torch.zeros(len(label_B), device=label_B.device, dtype=torch.float64)
     for module, calls in pairs.items():
-        square_B += _square(module, calls, len(label_B))
+        square_B += square_norms(module, calls, len(label_B))
     return square_B.sqrt()
 
 
@@ -65,20 +65,24 @@ def _keep(pairs: dict[nn.Module, list[Pair]]) -> Callable[..., None]:
     return hook
 
 
-def _square(module: nn.Module, calls: list[Pair], batch: int) -> Tensor:
+def square_norms(module: nn.Module, calls: list[Pair], batch: int) -> Tensor:
     """Squared norm of each example's gradient of one layer's parameters; several calls add up before the square."""
-    features = 1 if isinstance(module, nn.Linear) else 3
-    a = torch.cat([_by_time(a, batch, features) for a, _ in calls])
-    d = torch.cat([_by_time(d, batch, features) for _, d in calls])
+    a = torch.cat([_wide(by_time(module, a, batch)) for a, _ in calls])
+    d = torch.cat([_wide(by_time(module, d, batch)) for _, d in calls])
     of_chunk: Any = _norm_square if isinstance(module, _BatchNorm) else _weight_square
     size = max(1, CHUNK_NUMBERS // max(1, sum(p.numel() for p in module.parameters())))
     chunks = zip(a.split(size, 1), d.split(size, 1), strict=True)
     return torch.cat([of_chunk(module, a, d) for a, d in chunks])
 
 
-def _by_time(x: Tensor, batch: int, features: int) -> Tensor:
-    """[..., features] with any layout of time before the batch -> [T, B, features]; T = 1 for a static layer."""
-    return x.to(torch.promote_types(x.dtype, torch.float32)).reshape(-1, batch, *x.shape[x.dim() - features :])
+def by_time(module: nn.Module, x: Tensor, batch: int) -> Tensor:
+    """A layer's input or output, with any layout of time before the batch -> [T, B, features]; T = 1 for a static layer."""
+    features = 1 if isinstance(module, nn.Linear) else 3
+    return x.reshape(-1, batch, *x.shape[x.dim() - features :])
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _weight_square(module: nn.Conv2d | nn.Linear, a: Tensor, d: Tensor) -> Tensor:

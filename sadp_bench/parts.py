@@ -68,10 +68,11 @@ def resolve(
     spec = Spec(**given)  # checks every field before the data is read
     if wanted is not None and wanted < 1:
         raise BadInput(f"--train-examples is at least 1, not {wanted}")
-    make_pruner(spec).check(spec.epochs)
+    pruner = make_pruner(spec)
+    pruner.check(spec.epochs)
     material = _opened(kind, spec, data, wanted, {} if opened is None else opened)
     spec = dataclasses.replace(spec, train_examples=len(material.train))
-    _check_fits(spec, method)
+    _check_fits(spec, pruner)
     return spec, material
 
 
@@ -140,7 +141,7 @@ def load(dataset: Dataset, spec: Spec, wanted: int | None) -> Material:
     return Material(dataset, train.take(order[:wanted].sort().values), held)
 
 
-def _check_fits(spec: Spec, method: type[Pruner]) -> None:
+def _check_fits(spec: Spec, pruner: Pruner) -> None:
     kept = (1 - spec.ratio) * spec.train_examples
     if kept < spec.batch_size:
         raise BadInput(
@@ -156,7 +157,7 @@ def _check_fits(spec: Spec, method: type[Pruner]) -> None:
         raise BadInput(f"--device {spec.device} with {spec.processes} processes: take cuda, each has a GPU of its own")
     if spec.backbone_options.get("norm") == "sync" and spec.device == "cpu":
         raise BadInput("backbone.norm=sync needs GPUs; take backbone.norm=batch, or none")
-    if spec.protocol == "updates" and not method.fixed_size:
+    if spec.protocol == "updates" and not pruner.fixed_size:
         raise BadInput(
             f"--protocol updates needs a method that keeps as many examples in every epoch, and {spec.method} does not; "
             "use --protocol epochs"

@@ -10,7 +10,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,9 @@ class Observation:
 
     logits_TBC: float32 or float64. loss_B: before weighting. epoch: of the batch, from 0.
     watched: what the pruner asked for in `watch`, float32: "features" (T, B, D), the readout's input; "logit_errors"
-    (T, B, C), the gradient of the example's own loss at its logits; "spike_counts" (S, T, B), spikes of each layer.
+    (T, B, C), the gradient of the example's own loss at its logits; "spike_counts" (S, T, B), spikes of each layer;
+    "input_squares", "error_squares" (L, B) of convolution and linear layers, "norm_input_squares", "norm_error_squares"
+    (M, B) of norm layers, and in an epoch's first batch "tightness" (2, L): see `taps.Taps`.
     """
 
     epoch: int
@@ -93,12 +95,8 @@ class Pruner(ABC):
     visits saved over the whole run, realised to within 0.5 points, or `check` raises BadInput.
     """
 
-    watch: ClassVar[frozenset[str]] = (
-        frozenset()
-    )  # names of Observation.watched; a run that watches nothing pays nothing
-    fixed_size: ClassVar[bool] = (
-        True  # the same share every epoch of an unshortened run; the protocol `updates` needs it
-    )
+    watch: frozenset[str] = frozenset()  # names of Observation.watched; a run that watches nothing pays nothing
+    fixed_size: bool = True  # the same share every epoch of an unshortened run; the protocol `updates` needs it
     exempt: bool = False  # realises another ratio than it was given, and says so
 
     def __init__(self, prune_ratio: float) -> None:
@@ -126,6 +124,11 @@ class Pruner(ABC):
         In a run on several processes each sees its own slice of the batch. What is kept of an example in tensors of length
         N named `*_N` comes to all of them before the next `select`; anything else that is kept of a batch would not.
         """
+
+    def to_survey(self, epoch: int) -> Tensor | None:
+        """Examples to be shown to `observe` before this epoch's `select`, int64, or None: in evaluation mode, without
+        augmentation, with no update. Charged to `select`; not part of the budget, and counted apart."""
+        return None
 
     def run_epochs(self, epochs: int) -> float:
         """How many epochs the run takes when the data's own run takes so many; a pruner may shorten it."""

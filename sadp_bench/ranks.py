@@ -86,6 +86,13 @@ def agreed(value: bool) -> bool:
     return bool(said)
 
 
+def from_first(value: Tensor) -> Tensor:
+    """The first rank's value; those of the others are of the same shape."""
+    if size() > 1:
+        distributed.broadcast(value, 0)
+    return value
+
+
 def share_buffers(model: nn.Module) -> None:
     """Batch norm's running statistics become those of the first rank."""
     if size() > 1:

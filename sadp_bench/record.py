@@ -25,8 +25,8 @@ class Record:
     seconds: by phase; prepare, select and train are charged, evaluate is not (see `clock`).
     num_examples: N, the training set's size. examples_seen: visits made in training. prepare_examples: visits made
     for scoring, charged as time.
-    epochs: one row each: epoch, kept, mean_weight, train_loss, learning_rate, seconds, and test_accuracy where it was
-    evaluated (on what `spec.evaluate_on` names).
+    epochs: one row each: epoch, kept, mean_weight, train_loss, learning_rate, seconds, test_accuracy where it was
+    evaluated (on what `spec.evaluate_on` names), and surveyed, the visits that a method asked for before it selected.
     test_accuracy: share in [0, 1], the last epoch's; on the held-out part of the training set where
     `spec.evaluate_on` is "validation".
     firing_rate: by spiking layer, spikes per neuron and time step over the evaluated examples, in evaluation mode.

@@ -5,6 +5,9 @@ All are vectorised, O(N) or O(N log N), and hold at N = 10^8.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -18,6 +21,22 @@ def kept_in_epoch(num_examples: int, prune_ratio: float, epoch: int) -> int:
     """
     per_epoch = (1 - prune_ratio) * num_examples
     return _half_up((epoch + 1) * per_epoch) - _half_up(epoch * per_epoch)
+
+
+def scheduled(num_examples: int, share_E: Sequence[float]) -> int:
+    """K of the last of the epochs with these kept shares, such that their total is that of the shares to within half an
+    example."""
+    return _half_up(num_examples * math.fsum(share_E)) - _half_up(num_examples * math.fsum(share_E[:-1]))
+
+
+def kept_share(schedule: str, prune_ratio: float, done: float) -> float:
+    """The share of the examples to keep where a share `done` in [0, 1] of the run is done; 1 - ratio on average.
+
+    "constant"; "falling" from 1 - ratio + d to 1 - ratio - d with d = min(ratio, 1 - ratio) / 2, linearly, so that at least
+    half of the mean is kept and not more than everything; "rising" the reverse.
+    """
+    direction = {"constant": 0.0, "falling": 1.0, "rising": -1.0}[schedule]
+    return 1 - prune_ratio + direction * min(prune_ratio, 1 - prune_ratio) / 2 * (1 - 2 * done)
 
 
 def _half_up(value: float) -> int:
@@ -68,6 +87,17 @@ def inclusion_probability(score_N: Tensor, num_kept: int) -> Tensor:
     else:
         p_sorted_N[num_capped:] = 0.0
     return torch.empty_like(p_sorted_N).scatter_(0, order_N, p_sorted_N)
+
+
+def weights(p_N: Tensor, num_kept: int, power: float = 1.0) -> Tensor:
+    """The weights of examples that were drawn with inclusion probabilities p: (K / (N p))^power, [N], scaled such that the
+    mean weight of the kept is 1 in expectation.
+
+    Power 1: with them the mean over the kept of weight x value is an unbiased estimate of the mean over all (Horvitz &
+    Thompson, JASA 1952), and the scale is 1. Power 0: no weights.
+    """
+    weight_N = (num_kept / (len(p_N) * p_N)) ** power
+    return weight_N * (num_kept / (p_N * weight_N).sum()) if power != 1 else weight_N
 
 
 def systematic_sample(p_N: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,15 +1,24 @@
-"""What a network shows while it runs, for those who ask; a network that nobody watches has no hooks."""
+"""What a network shows while it trains, for those who ask; a network that nobody watches has no hooks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, cast
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import Any
 
 import torch
 from spikingjelly.activation_based.neuron import BaseNode
 from torch import Tensor, nn
+from torch.nn.functional import fold, unfold
+from torch.nn.modules.batchnorm import _BatchNorm
 
-TAPPED = frozenset({"features", "spike_counts"})
+from sadp_bench import ranks
+from sadp_bench.gradient_norms import Pair, by_time, square_norms
+
+BY_LAYER = frozenset({"input_squares", "error_squares", "norm_input_squares", "norm_error_squares", "tightness"})
+TAPPED = BY_LAYER | {"features", "spike_counts"}
+MOST_EXACT = 32  # examples whose exact gradient norms `tightness` takes
+SHARE_EXACT = 4  # and at most one in so many of the batch, so that the first of several processes has them all
 
 
 def spiking_layers(model: nn.Module) -> list[nn.Module]:
@@ -17,30 +26,64 @@ def spiking_layers(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if isinstance(module, BaseNode)]
 
 
-class Taps:
-    """Keeps the newest forward pass's "features" (T, B, D), the input of `model.readout`, and "spike_counts" (S, T, B).
+def weight_layers(model: nn.Module) -> list[nn.Module]:
+    """The L convolution and linear layers but the readout, in the order of the network's modules."""
+    readout = model.readout
+    return [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear) and m is not readout]
 
-    Use as a context: the hooks are there within and gone after.
+
+def norm_layers(model: nn.Module) -> list[nn.Module]:
+    """The M batch norms, in the order of the network's modules."""
+    return [module for module in model.modules() if isinstance(module, _BatchNorm)]
+
+
+class Taps:
+    """Keeps what the newest forward pass, and the backward pass after it, showed. The hooks are there within the context,
+    and gone after. T steps, B examples; S spiking, L weight and M norm layers.
+
+    "features" (T, B, D): the input of `model.readout`. "spike_counts" (S, T, B).
+    "input_squares" (L, B), A_l: the squares of a layer's inputs, each as often as a patch takes it (for spikes a count), and
+    one for every output position where there is a bias; summed over time. "error_squares" (L, B), E_l: the squares of the
+    gradient of the example's own loss at the layer's output. By Cauchy-Schwarz the squared norm of the example's gradient of
+    the layer's parameters is at most E_l A_l; where batch norm trains, its mixing of the examples is in E_l.
+    "norm_input_squares", "norm_error_squares" (M, B): the same of norm layers; A is the largest channel's.
+    "tightness" (2, L): in the first batch of the context only, the sums over its first examples (at most 32) of the exact
+    squared norm, and of E_l A_l. Of several processes the first one's, for all.
+
+    A layer may be called once for all time steps, or once a step.
     """
 
     def __init__(self, model: nn.Module, names: Iterable[str]) -> None:
         self.model = model
         self.names = frozenset(names) & TAPPED
         self.neurons_S: list[int] = []
-        self._features: Tensor | None = None
+        self._features: list[Tensor] = []
         self._count_STB: list[Tensor] = []
+        self._squares: dict[str, list[Tensor]] = {}
+        self._pairs: dict[nn.Module, list[Pair]] | None = None
+        self._batch = 0
+        self._passes = 0
         self._handles: list[Any] = []
 
     def __enter__(self) -> Taps:
+        hooked = self._handles.append
+        if self.names:
+            hooked(self.model.register_forward_pre_hook(self._begin))
         if "features" in self.names:
-            readout = cast(nn.Module, self.model.readout)
-            self._handles.append(readout.register_forward_pre_hook(self._see_features))
+            readout: Any = self.model.readout
+            hooked(readout.register_forward_pre_hook(lambda module, inputs: self._features.append(inputs[0].detach())))
         if "spike_counts" in self.names:
             layers = spiking_layers(self.model)
             self.neurons_S = [0] * len(layers)
             self._count_STB = [torch.empty(0)] * len(layers)
             for place, layer in enumerate(layers):
-                self._handles.append(layer.register_forward_hook(self._spike_counter(place)))
+                hooked(layer.register_forward_hook(self._spike_counter(place)))
+        if self.names & {"input_squares", "error_squares", "tightness"}:
+            for place, layer in enumerate(weight_layers(self.model)):
+                hooked(layer.register_forward_hook(self._squares_of(place, "", input_squares)))
+        if self.names & {"norm_input_squares", "norm_error_squares"}:
+            for place, layer in enumerate(norm_layers(self.model)):
+                hooked(layer.register_forward_hook(self._squares_of(place, "norm_", norm_input_squares)))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -48,17 +91,31 @@ class Taps:
             handle.remove()
         self._handles.clear()
 
-    def seen(self) -> dict[str, Tensor]:
-        """Float32, detached, of the newest forward pass."""
+    def seen(self, scale_B: Tensor | None = None) -> dict[str, Tensor]:
+        """Float32 (float64 where the network is), detached, of the newest forward pass and the backward pass after it.
+
+        scale_B: what the example's loss was multiplied with before the backward pass; the errors are divided by it.
+        """
         seen = {}
-        if self._features is not None:
-            seen["features"] = self._features.float()
+        if self._features:
+            seen["features"] = _wide(torch.cat(_with_time(self._features)))
         if self._count_STB:
             seen["spike_counts"] = torch.stack(self._count_STB)
+        for name, squares in self._squares.items():
+            if name in self.names:
+                seen[name] = torch.stack(squares)
+                if "error" in name and scale_B is not None:
+                    seen[name] /= scale_B.square()
+        if self._pairs is not None:
+            seen["tightness"] = self._tightness(self._pairs, scale_B)
         return seen
 
-    def _see_features(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self._features = inputs[0].detach()
+    def _begin(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._batch = inputs[0].shape[-4]
+        self._features.clear()
+        self._squares.clear()
+        self._pairs = {} if "tightness" in self.names and self._passes == 0 and torch.is_grad_enabled() else None
+        self._passes += 1
 
     def _spike_counter(self, place: int) -> Any:
         def count(module: nn.Module, inputs: tuple[Tensor, ...], spikes: Tensor) -> None:
@@ -67,3 +124,103 @@ class Taps:
             self.neurons_S[place] = spikes[0, 0].numel()
 
         return count
+
+    def _squares_of(self, place: int, prefix: str, squares_of_input: Callable[..., Tensor]) -> Any:
+        def see(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            input = inputs[0].detach()
+            if f"{prefix}input_squares" in self.names:
+                self._add(f"{prefix}input_squares", place, squares_of_input(module, input, output, self._batch))
+            if not output.requires_grad:
+                return
+
+            def see_error(error: Tensor) -> None:
+                if f"{prefix}error_squares" in self.names:
+                    self._add(f"{prefix}error_squares", place, squares(module, error, self._batch))
+                if self._pairs is not None and not prefix:
+                    first = [by_time(module, x, self._batch)[:, : self._num_exact()].clone() for x in (input, error)]
+                    self._pairs.setdefault(module, []).append((first[0], first[1]))
+
+            output.register_hook(see_error)
+
+        return see
+
+    def _add(self, name: str, place: int, square_B: Tensor) -> None:
+        """Layers come in the network's order forward, and in the reverse backward; several calls of one add up."""
+        of_all = self._squares.setdefault(name, [])
+        of_all += [torch.zeros_like(square_B)] * (place + 1 - len(of_all))
+        of_all[place] = of_all[place] + square_B
+
+    def _num_exact(self) -> int:
+        return max(1, min(MOST_EXACT, self._batch * ranks.size() // SHARE_EXACT, self._batch))
+
+    def _tightness(self, pairs: dict[nn.Module, list[Pair]], scale_B: Tensor | None) -> Tensor:
+        number = self._num_exact()
+        sums = []
+        for layer in weight_layers(self.model):
+            exact_b = square_norms(layer, pairs[layer], number)
+            error_b = torch.stack([squares(layer, d, number) for _, d in pairs[layer]]).sum(0)
+            input_b = torch.stack([input_squares(layer, a, d, number) for a, d in pairs[layer]]).sum(0)
+            both = torch.stack([exact_b.to(error_b.dtype), error_b * input_b])
+            sums.append((both if scale_B is None else both / scale_B[:number].square()).sum(1))
+        return ranks.from_first(torch.stack(sums, 1))
+
+
+def squares(layer: nn.Module, x: Tensor, batch: int) -> Tensor:
+    """The sum of the squares of each example, of a layer's input or output in any layout of time. [B]."""
+    x = by_time(layer, x, batch)
+    if x.dim() == 5:
+        x = x.movedim(2, -1)  # as it lies in memory
+    return torch.linalg.vector_norm(x.flatten(2), dim=2, dtype=_wide_type(x)).square_().sum(0)
+
+
+def input_squares(layer: nn.Module, input: Tensor, output: Tensor, batch: int) -> Tensor:
+    """A_l: the squares of a layer's inputs, each as often as a patch takes it, and the bias's ones. [B]."""
+    out = by_time(layer, output, batch)
+    steps, positions = len(out), out.shape[3:].numel()
+    if isinstance(layer, nn.Conv2d):
+        square = torch.linalg.vector_norm(input.movedim(-3, -1), dim=-1, dtype=_wide_type(input)).square_()
+        square_B = (square.flatten(-2) @ _patches(layer, input).to(square.dtype)).reshape(-1, batch).sum(0)
+    else:
+        square_B = squares(layer, input, batch)
+    return square_B if getattr(layer, "bias", None) is None else square_B + steps * positions
+
+
+def norm_input_squares(layer: nn.Module, input: Tensor, output: Tensor, batch: int) -> Tensor:
+    """Of batch norm: the normalised input's squares and a one (the shift's) for every position and step, of the channel
+    where that is most. [B].
+
+    With the batch's own statistics in training mode, with the running ones in evaluation mode.
+    """
+    x = input.detach().to(_wide_type(input))
+    norm: Any = layer
+    over = [d for d in range(x.dim()) if d != x.dim() - 3]
+    mean_C, var_C = (
+        (x.mean(over), x.var(over, correction=0)) if norm.training else (norm.running_mean, norm.running_var)
+    )
+    x = (x - mean_C[:, None, None]).square_() / (var_C + norm.eps)[:, None, None]
+    square_BC = (x + 1).sum((-1, -2)).reshape(-1, batch, x.shape[-3]).sum(0)
+    return square_BC.amax(1)
+
+
+def _patches(layer: nn.Conv2d, input: Tensor) -> Tensor:
+    """How many patches of a convolution take each position of its input, [height x width]."""
+    return _times_taken(*input.shape[-2:], layer.kernel_size, layer.dilation, layer.padding, layer.stride, input.device)
+
+
+@cache
+def _times_taken(height: int, width: int, size: Any, dilation: Any, padding: Any, stride: Any, device: Any) -> Tensor:
+    patches = unfold(torch.ones(1, 1, height, width), size, dilation, padding, stride)
+    return fold(torch.ones_like(patches), (height, width), size, dilation, padding, stride).flatten().to(device)
+
+
+def _with_time(features: list[Tensor]) -> list[Tensor]:
+    """[T, B, D] of one call for all steps, or of a call a step."""
+    return features if features[0].dim() == 3 else [x.unsqueeze(0) for x in features]
+
+
+def _wide_type(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(_wide_type(x))

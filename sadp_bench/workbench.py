@@ -193,7 +193,7 @@ def _record(bench: Bench, rates: list[float], interruptions: int) -> Record:
         seconds=dict(bench.clock.seconds),
         num_examples=len(bench.data),
         examples_seen=sum(row["kept"] for row in rows),
-        prepare_examples=bench.lab.visits,
+        prepare_examples=bench.lab.visits + sum(row.get("surveyed", 0) for row in rows),
         epochs=rows,
         test_accuracy=rows[-1]["test_accuracy"],
         test_examples=len(bench.held),

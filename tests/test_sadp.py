@@ -16,7 +16,7 @@ from sadp_bench.streams import stream
 
 def with_scores(score_N, prune_ratio, **options):
     """A pruner that has seen every example, with these scores: no features, so the norm is that of the error."""
-    pruner = prepared(SADP(prune_ratio, **options), len(score_N), num_epochs=100)
+    pruner = prepared(SADP(prune_ratio, score="readout", **options), len(score_N), num_epochs=100)
     observe(pruner, torch.arange(len(score_N)), score_N)
     return pruner
 
@@ -55,6 +55,7 @@ def test_score_for_the_mean_loss_is_the_error_times_the_mean_features():
 @pytest.mark.parametrize("loss", ["mean", "step"])
 def test_scores_of_a_training_run_are_the_readouts_gradient_norms_at_the_last_visit(loss):
     asked = {"timesteps": 4, "set": {"backbone.threshold": 0.5}}
+    asked["set"]["score"] = "readout"
     run = bench("sadp", 0.0, epochs=1, batch_size=101, loss=loss, precision="fp64", **asked)
     run.pruner.prepare(run.lab)
     model = run.build(run.spec.seed).train()
@@ -66,7 +67,7 @@ def test_scores_of_a_training_run_are_the_readouts_gradient_norms_at_the_last_vi
         expected_N.append(torch.cat([g.flatten() for g in gradients]).norm().item())
     assert logits_TBC.std(0).min() > 0, "the time steps differ"
     list(run.rows())
-    assert run.pruner.score_N.tolist() == pytest.approx(expected_N, rel=1e-4)
+    assert run.pruner.square_N.sqrt().tolist() == pytest.approx(expected_N, rel=1e-4)
 
 
 def test_weights_are_k_over_n_pi_by_hand():
@@ -141,7 +142,7 @@ def test_first_epoch_is_uniform_with_weight_1():
 
 
 def test_unseen_examples_have_the_mean_of_the_seen():
-    pruner = prepared(SADP(0.5), 8)
+    pruner = prepared(SADP(0.5, score="readout"), 8)
     observe(pruner, torch.tensor([1, 4, 6]), torch.tensor([1.0, 2.0, 6.0]))
     filled = with_scores(torch.tensor([3.0, 1.0, 3.0, 3.0, 2.0, 3.0, 6.0, 3.0]), 0.5)
     for epoch in range(20):
@@ -153,7 +154,7 @@ def test_unseen_examples_have_the_mean_of_the_seen():
 def test_an_example_keeps_its_last_score():
     pruner = with_scores(torch.ones(6), 0.5)
     observe(pruner, torch.tensor([2, 5]), torch.tensor([7.0, 0.0]))
-    assert pruner.score_N.tolist() == [1, 1, 7, 1, 1, 0]
+    assert pruner.square_N.sqrt().tolist() == [1, 1, 7, 1, 1, 0]
 
 
 @pytest.mark.parametrize("smoothing", [0.0, -0.1, 1.5, float("nan")])
@@ -176,12 +177,12 @@ def test_smoothing_1_is_uniform_sampling():
 
 
 def test_saved_state_gives_the_same_next_selection():
-    pruner = prepared(SADP(0.3), 50, seed=9)
+    pruner = prepared(SADP(0.3, score="readout"), 50, seed=9)
     observe(pruner, torch.arange(0, 50, 2), torch.rand(25, generator=stream(6, "sadp")))
-    other = SADP(0.3)
+    other = SADP(0.3, score="readout")
     other.load_state_dict(pruner.state_dict())
     for epoch in (1, 2):
         found, expected = other.select(epoch), pruner.select(epoch)
         assert torch.equal(found.index_K, expected.index_K) and torch.equal(found.weight_K, expected.weight_K)
     observe(other, torch.tensor([0]), torch.tensor([50.0]))
-    assert pruner.score_N[0] != 50, "the saved state shares no memory with the pruner"
+    assert pruner.square_N[0] != 2500, "the saved state shares no memory with the pruner"

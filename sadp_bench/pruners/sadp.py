@@ -2,61 +2,188 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor
 
+from sadp_bench import ranks
 from sadp_bench.errors import BadInput
 from sadp_bench.pruner import Lab, Observation, Pruner, Selection
-from sadp_bench.sampling import inclusion_probability, smooth, systematic_sample
+from sadp_bench.sampling import inclusion_probability, kept_share, scheduled, smooth, systematic_sample, weights
+
+SCHEDULES = ("constant", "falling", "rising")
+MEMORY_OF_TIGHTNESS = 0.5  # of the sums that the layers' tightness is made of, from one epoch to the next
 
 
 class SADP(Pruner):
-    """Draws examples in proportion to a bound on their gradient's norm, and weights them so that nothing is biased.
+    """Draws examples in proportion to an estimate of their gradient's norm, and weights them so that nothing is biased.
 
     Source: after Ma, Chen, Wu, Tan & Wu, "Spike-Aware Data Pruning", arXiv 2510.04098.
 
     A reconstruction: of the paper only the abstract and summaries are public to us, not its formula or constants.
     Theirs is the idea: selection probabilities in proportion to the gradient norm to reduce the gradient's variance, an
-    efficient substitute for that norm, smoothed probabilities, scores taken from training itself. Ours are the
-    substitute and the draw:
+    efficient bound in place of that norm, which knows of spikes, smoothed probabilities, a schedule. Ours are the bound, its
+    calibration and the draw; docs/sadp.md derives them, and has the measurement behind every default.
 
-      score   the exact norm of the readout's own gradient (see `readout_gradient_norm`), kept from the example's
-              last visit; an example not visited yet has the others' mean. The first epoch is thus uniform.
-      pi_i    min(1, c ((1 - smoothing) score_i / mean + smoothing)), summing to K = (1 - ratio) N
-      draw    exactly K examples, without replacement, with inclusion probabilities exactly pi
-      weight  K / (N pi_i): the mean over the kept of weight x gradient is an unbiased estimate of the full data's
-              mean gradient for fixed parameters, whatever the scores are. Mean weight 1 in expectation.
+      score_i  "layers": sqrt(sum_l k_l E_l A_l + readout^2): see `taps` for the errors' and the inputs' (spikes') squares
+               E and A, and for k, by how much a layer's bound is too large, measured in each epoch's first batch.
+               "readout": the exact norm of the readout's own gradient. "spikes": the error's norm times the relative
+               input squares. All are collected in the training steps, and kept from an example's last visit.
+      pi_i     min(1, c ((1 - smoothing) score_i / mean + smoothing)), summing to K; unseen examples have the mean
+      draw     exactly K examples, without replacement, with inclusion probabilities exactly pi
+      weight   K / (N pi_i): the mean over the kept of weight x gradient is an unbiased estimate of the full data's
+               mean gradient for fixed parameters, whatever the scores are. Mean weight 1 in expectation.
 
+    score: "layers", "readout" or "spikes". calibrate: whether "layers" measures k (otherwise 1: the plain bound).
     smoothing: the share of uniform sampling mixed in, in (0, 1]; it bounds the weights by about 1 / smoothing.
+    memory: in [0, 1), the share of an example's earlier scores in its score (a running mean of the squares).
+    schedule: "constant"; "falling" keeps more at the start and less at the end, "rising" the reverse; same budget.
+    warmup: the share of the epochs, at the start, that keep everything; the others save more, for the same budget.
+    weight_power: 1 = unbiased, 0 = no weights; between them weights^power, scaled to mean 1 in expectation.
+    refresh, refresh_share: every so many epochs (0: never) a share of the examples, those scored longest ago, is scored in
+    evaluation mode without augmentation; charged, and not part of the budget.
     """
 
-    watch = frozenset({"features", "logit_errors"})
-
-    def __init__(self, prune_ratio: float, *, smoothing: float = 0.1) -> None:
+    def __init__(
+        self,
+        prune_ratio: float,
+        *,
+        score: str = "layers",
+        calibrate: bool = True,
+        smoothing: float = 0.1,
+        memory: float = 0.0,
+        schedule: str = "constant",
+        warmup: float = 0.0,
+        weight_power: float = 1.0,
+        refresh: int = 0,
+        refresh_share: float = 0.1,
+    ) -> None:
         super().__init__(prune_ratio)
-        if not 0 < smoothing <= 1:
-            raise BadInput(f"sadp's smoothing is above 0 and at most 1, not {smoothing:g}")
+        _check("score", score, score in SCORES, f"one of {', '.join(SCORES)}")
+        _check("schedule", schedule, schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}")
+        _check("smoothing", smoothing, 0 < smoothing <= 1, "above 0 and at most 1")
+        _check("memory", memory, 0 <= memory < 1, "at least 0 and below 1")
+        _check("warmup", warmup, 0 <= warmup < 1, "at least 0 and below 1")
+        _check("weight_power", weight_power, 0 <= weight_power <= 1, "at least 0 and at most 1")
+        _check("refresh", refresh, refresh >= 0, "at least 0 epochs")
+        _check("refresh_share", refresh_share, 0 < refresh_share <= 1, "above 0 and at most 1")
+        self.score = score
+        self.calibrate = calibrate
         self.smoothing = smoothing
-        self.score_N = torch.empty(0)
+        self.memory = memory
+        self.schedule = schedule
+        self.warmup = warmup
+        self.weight_power = weight_power
+        self.refresh = refresh
+        self.refresh_share = refresh_share
+        self.fixed_size = schedule == "constant" and warmup == 0
+        self.square_N = torch.empty(0)
+        self.visit_N = torch.empty(0)
+        self.tightness_2L = torch.empty(0)
+
+    @property
+    def watch(self) -> frozenset[str]:  # type: ignore[override]
+        calibrated = {"tightness"} if self.score == "layers" and self.calibrate else set()
+        return WATCHED[self.score] | calibrated
+
+    def check(self, num_epochs: int) -> None:
+        if self._pruned_ratio(num_epochs) >= 1:
+            raise BadInput(
+                f"sadp with warmup={self.warmup:g} can't save {self.prune_ratio:g} of the visits in the rest of {num_epochs} "
+                "epochs: lower warmup or --ratio"
+            )
 
     def prepare(self, lab: Lab) -> None:
         super().prepare(lab)
-        self.score_N = torch.full((lab.num_examples,), torch.nan, device=lab.device)
+        self.check(lab.num_epochs)
+        self.square_N = torch.full((lab.num_examples,), torch.nan, device=lab.device)
+        self.visit_N = torch.full((lab.num_examples,), -1, dtype=torch.int32, device=lab.device)
 
     def observe(self, seen: Observation) -> None:
-        norm_B = readout_gradient_norm(seen.watched["features"], seen.watched["logit_errors"])
-        # NaN marks the unseen: a norm that is not a number must be refused, not forgotten.
-        self.score_N[seen.index_B] = norm_B.to(self.score_N.dtype).nan_to_num(nan=torch.inf, posinf=torch.inf)
+        if "tightness" in seen.watched:
+            newest_2L = seen.watched["tightness"]
+            old_2L = self.tightness_2L if len(self.tightness_2L) else torch.zeros_like(newest_2L)
+            self.tightness_2L = MEMORY_OF_TIGHTNESS * old_2L + newest_2L
+        new_B = SCORES[self.score](self._with_tightness(seen.watched)).to(self.square_N.dtype)
+        old_B = self.square_N[seen.index_B]
+        mixed_B = torch.where(old_B.isnan(), new_B, self.memory * old_B + (1 - self.memory) * new_B)
+        # NaN marks the unseen: a score that is not a number must be refused, not forgotten.
+        self.square_N[seen.index_B] = mixed_B.nan_to_num(nan=torch.inf, posinf=torch.inf)
+        self.visit_N[seen.index_B] = seen.epoch
+
+    def to_survey(self, epoch: int) -> Tensor | None:
+        if not self.refresh or epoch == 0 or epoch % self.refresh:
+            return None
+        oldest_N = self.visit_N.cpu().argsort(stable=True)
+        return oldest_N[: max(ranks.size(), round(self.refresh_share * self.num_examples))]
 
     def select(self, epoch: int) -> Selection:
         num_kept = self.num_kept(epoch)
-        score_N = self.score_N.cpu()
+        score_N = self.square_N.cpu().double().sqrt()
         unseen_N = score_N.isnan()
         mean = 1.0 if bool(unseen_N.all()) else score_N.nanmean()
         p_N = inclusion_probability(smooth(torch.where(unseen_N, mean, score_N), self.smoothing), num_kept)
         index_K = systematic_sample(p_N, self.generator(epoch))
-        weight_K = num_kept / (self.num_examples * p_N[index_K])
-        return Selection(index_K, weight_K.float())
+        return Selection(index_K, weights(p_N, num_kept, self.weight_power)[index_K].float())
+
+    def num_kept(self, epoch: int) -> int:
+        if self.fixed_size:
+            return super().num_kept(epoch)
+        return scheduled(self.num_examples, [self.share_kept(e) for e in range(epoch + 1)])
+
+    def share_kept(self, epoch: int) -> float:
+        warm = round(self.warmup * self.num_epochs)
+        if epoch < warm:
+            return 1.0
+        done = (epoch - warm + 0.5) / (self.num_epochs - warm)
+        return kept_share(self.schedule, self._pruned_ratio(self.num_epochs), done)
+
+    def _pruned_ratio(self, num_epochs: int) -> float:
+        """What the epochs after the warm-up must save so that the run saves the ratio."""
+        warm = round(self.warmup * num_epochs)
+        return self.prune_ratio * num_epochs / (num_epochs - warm) if num_epochs > warm else 1.0
+
+    def _with_tightness(self, watched: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """With `tightness` as one factor a layer, 1 where nothing was measured."""
+        exact_L, bound_L = self.tightness_2L if len(self.tightness_2L) else torch.ones(2, 1)
+        factor_L = torch.where(bound_L > 0, exact_L / bound_L, torch.ones_like(bound_L))
+        return {**watched, "tightness": factor_L.to(self.square_N.device)}
+
+
+def layers_square(watched: Mapping[str, Tensor]) -> Tensor:
+    """sum_l k_l E_l A_l + the readout's exact squared gradient norm. [B].
+
+    With k = 1, and normalisation statistics that are constants, it is at least the squared norm of the example's gradient of
+    all convolution and linear layers: each has the gradient sum e a^T over steps and positions, and by
+    Cauchy-Schwarz |sum e a^T|^2 <= (sum |e|^2) (sum |a|^2).
+    """
+    bound_LB = watched["error_squares"] * watched["input_squares"]
+    return watched["tightness"].to(bound_LB.dtype) @ bound_LB + readout_square(watched)
+
+
+def readout_square(watched: Mapping[str, Tensor]) -> Tensor:
+    return readout_gradient_norm(watched["features"], watched["logit_errors"]).square()
+
+
+def spikes_square(watched: Mapping[str, Tensor]) -> Tensor:
+    """|error|^2 (1 + the mean over layers of A_l / its mean over the batch), forward only. [B]."""
+    input_LB = watched["input_squares"]
+    mean_L1 = ranks.total(input_LB.sum(1, keepdim=True)) / ranks.total(torch.tensor(float(input_LB.shape[1])))
+    relative_LB = input_LB / mean_L1.clamp_min(torch.finfo(input_LB.dtype).tiny)
+    return watched["logit_errors"].sum(0).square().sum(1) * (1 + relative_LB.mean(0))
+
+
+SCORES: dict[str, Callable[[Mapping[str, Tensor]], Tensor]] = {
+    "layers": layers_square,
+    "readout": readout_square,
+    "spikes": spikes_square,
+}
+WATCHED = {
+    "layers": frozenset({"features", "logit_errors", "input_squares", "error_squares"}),
+    "readout": frozenset({"features", "logit_errors"}),
+    "spikes": frozenset({"logit_errors", "input_squares"}),
+}
 
 
 def readout_gradient_norm(features_TBD: Tensor, error_TBC: Tensor) -> Tensor:
@@ -70,3 +197,9 @@ def readout_gradient_norm(features_TBD: Tensor, error_TBC: Tensor) -> Tensor:
     features_BTT = torch.bmm(features_BTD, features_BTD.transpose(1, 2))
     error_BTT = torch.bmm(error_BTC, error_BTC.transpose(1, 2)).to(features_BTT.dtype)
     return ((features_BTT + 1) * error_BTT).sum((1, 2)).clamp_min(0).sqrt()
+
+
+def _check(name: str, value: object, fits: bool, allowed: str) -> None:
+    if not fits:
+        shown = f"{value:g}" if isinstance(value, float) else f"{value}"
+        raise BadInput(f"sadp's {name} is {allowed}, not {shown}")
