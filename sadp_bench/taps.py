@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from spikingjelly.activation_based.neuron import BaseNode
+from spikingjelly.activation_based.neuron import BaseNode, IFNode, LIFNode, ParametricLIFNode
 from torch import Tensor, nn
 from torch.nn.functional import fold, unfold
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -17,7 +17,8 @@ from sadp_bench.gradient_norms import Pair, by_time, square_norms
 
 BY_LAYER = frozenset({"input_squares", "error_squares", "norm_input_squares", "norm_error_squares", "tightness"})
 TAPPED = BY_LAYER | {"features", "spike_counts"}
-MOST_EXACT = 32  # examples whose exact gradient norms `tightness` takes
+MOST_EXACT = 8  # examples whose exact gradient norms `tightness` takes
+SPIKES = "_sadp_bench_spikes"  # marks a spiking layer's output: 0 or 1, whoever takes it as it is
 SHARE_EXACT = 4  # and at most one in so many of the batch, so that the first of several processes has them all
 
 
@@ -47,7 +48,7 @@ class Taps:
     gradient of the example's own loss at the layer's output. By Cauchy-Schwarz the squared norm of the example's gradient of
     the layer's parameters is at most E_l A_l; where batch norm trains, its mixing of the examples is in E_l.
     "norm_input_squares", "norm_error_squares" (M, B): the same of norm layers; A is the largest channel's.
-    "tightness" (2, L): in the first batch of the context only, the sums over its first examples (at most 32) of the exact
+    "tightness" (2, L): in the first batch of the context only, the sums over its first examples (at most 8) of the exact
     squared norm, and of E_l A_l. Of several processes the first one's, for all.
 
     A layer may be called once for all time steps, or once a step.
@@ -62,6 +63,7 @@ class Taps:
         self._squares: dict[str, list[Tensor]] = {}
         self._pairs: dict[nn.Module, list[Pair]] | None = None
         self._batch = 0
+        self._of_all_ranks = 0
         self._passes = 0
         self._handles: list[Any] = []
 
@@ -79,6 +81,8 @@ class Taps:
             for place, layer in enumerate(layers):
                 hooked(layer.register_forward_hook(self._spike_counter(place)))
         if self.names & {"input_squares", "error_squares", "tightness"}:
+            for layer in filter(_fires_ones, spiking_layers(self.model)):
+                hooked(layer.register_forward_hook(lambda module, inputs, spikes: setattr(spikes, SPIKES, True)))
             for place, layer in enumerate(weight_layers(self.model)):
                 hooked(layer.register_forward_hook(self._squares_of(place, "", input_squares)))
         if self.names & {"norm_input_squares", "norm_error_squares"}:
@@ -116,6 +120,8 @@ class Taps:
         self._squares.clear()
         self._pairs = {} if "tightness" in self.names and self._passes == 0 and torch.is_grad_enabled() else None
         self._passes += 1
+        if self._pairs is not None:
+            self._of_all_ranks = int(ranks.total(torch.tensor(self._batch)))
 
     def _spike_counter(self, place: int) -> Any:
         def count(module: nn.Module, inputs: tuple[Tensor, ...], spikes: Tensor) -> None:
@@ -127,7 +133,7 @@ class Taps:
 
     def _squares_of(self, place: int, prefix: str, squares_of_input: Callable[..., Tensor]) -> Any:
         def see(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            input = inputs[0].detach()
+            input = inputs[0]
             if f"{prefix}input_squares" in self.names:
                 self._add(f"{prefix}input_squares", place, squares_of_input(module, input, output, self._batch))
             if not output.requires_grad:
@@ -137,7 +143,9 @@ class Taps:
                 if f"{prefix}error_squares" in self.names:
                     self._add(f"{prefix}error_squares", place, squares(module, error, self._batch))
                 if self._pairs is not None and not prefix:
-                    first = [by_time(module, x, self._batch)[:, : self._num_exact()].clone() for x in (input, error)]
+                    first = [
+                        by_time(module, x, self._batch)[:, : self._num_exact()].clone() for x in (input.detach(), error)
+                    ]
                     self._pairs.setdefault(module, []).append((first[0], first[1]))
 
             output.register_hook(see_error)
@@ -151,7 +159,7 @@ class Taps:
         of_all[place] = of_all[place] + square_B
 
     def _num_exact(self) -> int:
-        return max(1, min(MOST_EXACT, self._batch * ranks.size() // SHARE_EXACT, self._batch))
+        return max(1, min(MOST_EXACT, self._of_all_ranks // SHARE_EXACT, self._batch))
 
     def _tightness(self, pairs: dict[nn.Module, list[Pair]], scale_B: Tensor | None) -> Tensor:
         number = self._num_exact()
@@ -165,24 +173,34 @@ class Taps:
         return ranks.from_first(torch.stack(sums, 1))
 
 
-def squares(layer: nn.Module, x: Tensor, batch: int) -> Tensor:
-    """The sum of the squares of each example, of a layer's input or output in any layout of time. [B]."""
+def squares(layer: nn.Module, x: Tensor, batch: int, times: Tensor | None = None, binary: bool = False) -> Tensor:
+    """The sum of the squares of each example, of a layer's input or output in any layout of time. [B].
+
+    times: how often each number counts, [height x width x channels]. binary: all are 0 or 1, and so their own squares.
+    """
     x = by_time(layer, x, batch)
-    if x.dim() == 5:
-        x = x.movedim(2, -1)  # as it lies in memory
-    return torch.linalg.vector_norm(x.flatten(2), dim=2, dtype=_wide_type(x)).square_().sum(0)
+    steps, wide = len(x), _wide_type(x)
+    x = (x.movedim(2, -1) if x.dim() == 5 else x).reshape(steps * batch, -1)  # as it lies in memory
+    if binary and times is not None:
+        square = x @ times
+    elif x.dtype == torch.bfloat16 and x.device.type == "cpu":
+        # Its norms would first make a float32 copy; its products accumulate in float32 as they are, many times as fast.
+        square = torch.bmm(x[:, None], (x if times is None else x * times)[:, :, None])
+    elif times is None:
+        square = torch.linalg.vector_norm(x, dim=1, dtype=wide).square()
+    else:
+        square = torch.linalg.vecdot(x.to(wide), (x * times).to(wide))
+    return square.view(steps, batch).sum(0, dtype=wide)
 
 
 def input_squares(layer: nn.Module, input: Tensor, output: Tensor, batch: int) -> Tensor:
     """A_l: the squares of a layer's inputs, each as often as a patch takes it, and the bias's ones. [B]."""
+    times = _patches(layer, input) if isinstance(layer, nn.Conv2d) else None
+    square_B = squares(layer, input.detach(), batch, times, binary=getattr(input, SPIKES, False))
+    if getattr(layer, "bias", None) is None:
+        return square_B
     out = by_time(layer, output, batch)
-    steps, positions = len(out), out.shape[3:].numel()
-    if isinstance(layer, nn.Conv2d):
-        square = torch.linalg.vector_norm(input.movedim(-3, -1), dim=-1, dtype=_wide_type(input)).square_()
-        square_B = (square.flatten(-2) @ _patches(layer, input).to(square.dtype)).reshape(-1, batch).sum(0)
-    else:
-        square_B = squares(layer, input, batch)
-    return square_B if getattr(layer, "bias", None) is None else square_B + steps * positions
+    return square_B + len(out) * out.shape[3:].numel()
 
 
 def norm_input_squares(layer: nn.Module, input: Tensor, output: Tensor, batch: int) -> Tensor:
@@ -202,15 +220,27 @@ def norm_input_squares(layer: nn.Module, input: Tensor, output: Tensor, batch: i
     return square_BC.amax(1)
 
 
-def _patches(layer: nn.Conv2d, input: Tensor) -> Tensor:
-    """How many patches of a convolution take each position of its input, [height x width]."""
-    return _times_taken(*input.shape[-2:], layer.kernel_size, layer.dilation, layer.padding, layer.stride, input.device)
+def _patches(layer: nn.Conv2d, input: Tensor) -> Tensor | None:
+    """How many patches of a convolution take each number of its input, [height x width x channels]; None: one each."""
+    if layer.kernel_size == layer.stride == (1, 1):
+        return None
+    kind = layer.kernel_size, layer.dilation, layer.padding, layer.stride
+    return _times_taken(*input.shape[-3:], *kind, input.dtype, input.device)
 
 
 @cache
-def _times_taken(height: int, width: int, size: Any, dilation: Any, padding: Any, stride: Any, device: Any) -> Tensor:
+def _times_taken(
+    channels: int, height: int, width: int, size: Any, dilation: Any, padding: Any, stride: Any, dtype: Any, device: Any
+) -> Tensor:
     patches = unfold(torch.ones(1, 1, height, width), size, dilation, padding, stride)
-    return fold(torch.ones_like(patches), (height, width), size, dilation, padding, stride).flatten().to(device)
+    times_HW = fold(torch.ones_like(patches), (height, width), size, dilation, padding, stride)[0, 0]
+    return times_HW[..., None].expand(-1, -1, channels).flatten().to(device, dtype)
+
+
+def _fires_ones(layer: nn.Module) -> bool:
+    """Whether its output is 0 or 1, and not graded."""
+    surrogate: Any = getattr(layer, "surrogate_function", None)
+    return isinstance(layer, IFNode | LIFNode | ParametricLIFNode) and getattr(surrogate, "spiking", False)
 
 
 def _with_time(features: list[Tensor]) -> list[Tensor]:

@@ -13,7 +13,7 @@ from sadp_bench.pruner import Lab, Observation, Pruner, Selection
 from sadp_bench.sampling import inclusion_probability, kept_share, scheduled, smooth, systematic_sample, weights
 
 SCHEDULES = ("constant", "falling", "rising")
-MEMORY_OF_TIGHTNESS = 0.5  # of the sums that the layers' tightness is made of, from one epoch to the next
+MEMORY_OF_TIGHTNESS = 0.8  # of the sums that the layers' tightness is made of, from one epoch to the next
 
 
 class SADP(Pruner):
@@ -97,6 +97,9 @@ class SADP(Pruner):
     def prepare(self, lab: Lab) -> None:
         super().prepare(lab)
         self.check(lab.num_epochs)
+        fewest = min(map(self.share_kept, range(lab.num_epochs))) * lab.num_examples
+        if fewest < 2 * ranks.size():
+            raise BadInput(f"sadp's schedule and warmup leave an epoch {fewest:.1f} examples: lower warmup or --ratio")
         self.square_N = torch.full((lab.num_examples,), torch.nan, device=lab.device)
         self.visit_N = torch.full((lab.num_examples,), -1, dtype=torch.int32, device=lab.device)
 
@@ -145,7 +148,7 @@ class SADP(Pruner):
         return self.prune_ratio * num_epochs / (num_epochs - warm) if num_epochs > warm else 1.0
 
     def _with_tightness(self, watched: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """With `tightness` as one factor a layer, 1 where nothing was measured."""
+        """With `tightness` as one factor a layer, 1 where nothing was measured; a single 1 where it never was."""
         exact_L, bound_L = self.tightness_2L if len(self.tightness_2L) else torch.ones(2, 1)
         factor_L = torch.where(bound_L > 0, exact_L / bound_L, torch.ones_like(bound_L))
         return {**watched, "tightness": factor_L.to(self.square_N.device)}
@@ -159,7 +162,8 @@ def layers_square(watched: Mapping[str, Tensor]) -> Tensor:
     Cauchy-Schwarz |sum e a^T|^2 <= (sum |e|^2) (sum |a|^2).
     """
     bound_LB = watched["error_squares"] * watched["input_squares"]
-    return watched["tightness"].to(bound_LB.dtype) @ bound_LB + readout_square(watched)
+    factor_L = watched["tightness"].to(bound_LB.dtype).expand(len(bound_LB))
+    return factor_L @ bound_LB + readout_square(watched)
 
 
 def readout_square(watched: Mapping[str, Tensor]) -> Tensor:
