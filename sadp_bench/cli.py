@@ -243,6 +243,71 @@ def speed(
         terminal.show(terminal.speed_table(result))
 
 
+@app.command()
+def study(
+    at: Annotated[
+        str | None, Option(help="Epochs to stop after, separated by commas.", show_default="1, a quarter, half, all")
+    ] = None,
+    examples: Annotated[int, Option(help="Training examples to study, a fixed random part.")] = 512,
+    dataset: Dataset = None,
+    backbone: Backbone = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    timesteps: Timesteps = None,
+    optimizer: Optimizer = None,
+    learning_rate: LearningRate = None,
+    schedule: Schedule = None,
+    weight_decay: WeightDecay = None,
+    augment: Augment = None,
+    loss: Loss = None,
+    precision: Precision = None,
+    threads: Threads = None,
+    device: Device = None,
+    seed: Seed = None,
+    train_examples: TrainExamples = None,
+    set: Set = None,
+    data: Data = None,
+    out: Annotated[Path, Option(help="Folder to keep the study in.")] = Path("studies"),
+    from_: Annotated[Path | None, Option("--from", help="Show a kept study instead of making one.")] = None,
+    plots: Annotated[Path | None, Option(help="Draw the plots into this folder.")] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Hold every score against exact gradient norms while full data trains: correlation, variance of the draw, cost."""
+    asked = {name: value for name, value in locals().items() if name in SPEC_OPTIONS}
+    from sadp_bench import study_table, studyfile
+
+    if from_ is not None:
+        if at or set or any(value is not None for value in asked.values()):
+            raise BadInput("--from shows a study as it is kept; leave the options of training out")
+        found, path = studyfile.read(from_), from_
+    else:
+        found, path = _new_study({**asked, "set": _table(set)}, at, examples, data, out, quiet)
+    if as_json:
+        print(json.dumps(found))
+    else:
+        study_table.show(found, path)
+    if plots is not None:
+        from sadp_bench.report.study_plots import draw
+
+        for drawn in draw(found, plots):
+            print(f"drew {drawn}", file=sys.stderr)
+
+
+def _new_study(
+    asked: dict[str, Any], at: str | None, examples: int, data: Path | None, out: Path, quiet: bool
+) -> tuple[dict[str, Any], Path]:
+    from sadp_bench import environment, studyfile, terminal
+    from sadp_bench.store import Store
+    from sadp_bench.study import Study
+
+    environment.keep_freed_memory()
+    study = Study(asked, at, examples, data, terminal.reporter(quiet))
+    Store(out).check_writable()
+    found = study.measure()
+    return found, studyfile.write(out, found)
+
+
 @app.command(name="list")
 def list_(
     kind: Annotated[str, typer.Argument(help="methods, backbones or datasets.")],

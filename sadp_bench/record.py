@@ -104,7 +104,7 @@ def _spec_of(data: Any, wanted: set[str]) -> Spec:
     """Of a record's or failure's file, whose schema, fields and key are checked."""
     if not isinstance(data, dict) or "schema" not in data:
         raise BadInput("not a record of sadp-bench")
-    _check_leaves(data)
+    check_leaves(data)
     if data["schema"] != SCHEMA:
         raise BadInput(f"a record of schema {data['schema']}; this version reads schema {SCHEMA}")
     missing = sorted((wanted | {"key", "spec"}) - set(data))
@@ -119,13 +119,13 @@ def _spec_of(data: Any, wanted: set[str]) -> Spec:
     return spec
 
 
-def _check_leaves(value: Any, depth: int = 0) -> None:
+def check_leaves(value: Any, depth: int = 0) -> None:
     """Nothing in it can steer a terminal, every number is one that a float can hold, and it is no bottomless pit."""
     if depth > DEEPEST:
         raise BadInput("the record is nested too deep: made by a stranger?")
     if isinstance(value, dict | list):
         for part in [*value, *value.values()] if isinstance(value, dict) else value:
-            _check_leaves(part, depth + 1)
+            check_leaves(part, depth + 1)
     if isinstance(value, str) and not value.isprintable():
         raise BadInput("the record holds control characters: made by a stranger?")
     if isinstance(value, int | float) and not abs(value) <= sys.float_info.max:

@@ -77,7 +77,7 @@ def measure(
     noise = [a / b for a, b in zip(reference.seconds[1:], twin.seconds[1:], strict=True)]
     return {
         "rows": [_row(reference, arm) for arm in arms],
-        "noise_floor": {**_spread(noise), "what": "full data against itself: 1 without noise"},
+        "noise_floor": {**spread(noise), "what": "full data against itself: 1 without noise"},
         "rounds": rounds,
         "dataset": full_spec.dataset,
         "backbone": full_spec.backbone,
@@ -93,7 +93,7 @@ def _row(reference: Arm, arm: Arm) -> dict[str, Any]:
     speedups = [a / b for a, b in zip(reference.seconds[1:], arm.seconds[1:], strict=True)]
     ceilings = [num_examples / kept for kept in arm.kept[1:]]
     efficiencies = [speedup / top for speedup, top in zip(speedups, ceilings, strict=True)]
-    speedup, efficiency = _spread(speedups), _spread(efficiencies)
+    speedup, efficiency = spread(speedups), spread(efficiencies)
     return {
         "method": arm.bench.spec.method,
         "ratio": arm.bench.spec.ratio,
@@ -107,7 +107,7 @@ def _row(reference: Arm, arm: Arm) -> dict[str, Any]:
     }
 
 
-def _spread(values: list[float]) -> dict[str, float]:
+def spread(values: list[float]) -> dict[str, float]:
     """Median and half the range between the quartiles."""
     low, median, high = statistics.quantiles(values, n=4, method="inclusive")
     return {"median": median, "spread": (high - low) / 2}

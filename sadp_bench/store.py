@@ -23,6 +23,7 @@ from sadp_bench.record import Failure, Record
 from sadp_bench.spec import Spec
 
 FAILED = ".failed.json"
+STUDY = ".study.json"  # no record, see `studyfile`
 
 
 class Found(NamedTuple):
@@ -114,7 +115,7 @@ class Store:
     def find_failure(self, spec: Spec) -> Failure | None:
         """Why a run has no record, as its last try left word. A damaged file tells nothing."""
         try:
-            return Failure.from_json(_json(self.path(spec, FAILED)))
+            return Failure.from_json(read_json(self.path(spec, FAILED)))
         except BadInput:
             return None
 
@@ -136,10 +137,10 @@ class Store:
 
 def read(path: Path) -> Record:
     """Raises BadInput where the file is no whole record."""
-    return Record.from_json(_json(path))
+    return Record.from_json(read_json(path))
 
 
-def _json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
     if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for, a device read without end
         raise BadInput("unreadable: no regular file")
     try:
@@ -151,13 +152,14 @@ def _json(path: Path) -> Any:
 
 
 def _json_files(folder: Path, problems: list[str]) -> list[Path]:
-    """All below the folder, sorted; a folder that may not be read is a problem."""
+    """All below the folder that may be a run's, sorted; a folder that may not be read is a problem."""
 
     def refused(error: OSError) -> None:
         problems.append(printable(f"{error.filename}: unreadable: {error.strerror}"))
 
     walk = os.walk(folder, onerror=refused)
-    return sorted(Path(at, name) for at, folders, names in walk for name in folders + names if name.endswith(".json"))
+    found = sorted(Path(at, name) for at, folders, names in walk for name in folders + names if name.endswith(".json"))
+    return [path for path in found if not path.name.endswith(STUDY)]
 
 
 def read_all(folders: Iterable[Path]) -> Found:
@@ -171,7 +173,7 @@ def read_all(folders: Iterable[Path]) -> Found:
         for path in _json_files(folder, problems):
             try:
                 if path.name.endswith(FAILED):
-                    failure = Failure.from_json(_json(path))
+                    failure = Failure.from_json(read_json(path))
                     failures.setdefault(failure.spec.key, failure)
                 else:
                     record = read(path)

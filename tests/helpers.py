@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from small import resolved
-from torch import Tensor
+from torch import Tensor, nn
 
+from sadp_bench.backbones.spiking import NeuronSettings
 from sadp_bench.progress import Progress
 from sadp_bench.pruner import Observation, Pruner
+from sadp_bench.registry import resolve
 from sadp_bench.workbench import Bench
 
 SIZES = {"epochs": 4, "batch_size": 17, "train_examples": 101}
@@ -72,3 +74,24 @@ def in_standard_errors(sample_RD: Tensor, expected_D: Tensor) -> Tensor:
     """How many standard errors the sample's mean lies off what is expected, [D]."""
     error_D = sample_RD.std(0) / len(sample_RD) ** 0.5
     return (sample_RD.mean(0) - expected_D).abs() / error_D.clamp_min(1e-12)
+
+
+def network(backbone: str, norm: str, events: bool, side: int = 8) -> tuple[nn.Module, Tensor]:
+    """In float64 and evaluation mode, with batch norm statistics, scales and shifts that are not the initial ones; and
+    three examples."""
+    steps, batch = 3, 3
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        model = resolve("backbone", backbone)(
+            (2, side, side), 5, steps, NeuronSettings(threshold=0.6), width=3, norm=norm
+        ).double()
+        for part in model.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                nn.init.uniform_(part.weight, 0.5, 1.5)
+                nn.init.normal_(part.bias, 0.2, 0.3)
+        input = torch.randn(2 * batch, 2, side, side).double()
+        if events:
+            input = torch.poisson(torch.ones(steps, 2 * batch, 2, side, side)).double()
+        for _ in range(3):
+            model.train()(input)
+    return model.eval(), input.narrow(1 if events else 0, 0, batch)

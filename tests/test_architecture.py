@@ -14,7 +14,7 @@ from sadp_bench import registry
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = [
-    {"sadp_bench", "errors", "registry", "spec", "record", "store", "lock", "metrics", "sweepfile"},
+    {"sadp_bench", "errors", "registry", "spec", "record", "store", "lock", "metrics", "sweepfile", "studyfile"},
     {
         "streams",
         "sampling",
@@ -31,8 +31,9 @@ FLOORS = [
     },
     {"pruners", "backbones", "datasets", "backprop", "baselines"},
     {"engine", "lab"},
-    {"parts", "workbench", "experiment", "speed", "checks", "doctor", "sweep", "scheduler", "executors", "ray_cluster"},
-    {"cli", "terminal", "overview", "report", "__main__"},
+    {"parts", "workbench", "experiment", "speed", "checks", "doctor", "sweep", "scheduler", "executors", "ray_cluster"}
+    | {"collect", "score_cost", "study"},
+    {"cli", "terminal", "overview", "report", "study_table", "__main__"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 FILES = sorted([*(ROOT / "sadp_bench").rglob("*.py"), *(ROOT / "baselines").rglob("*.py")])

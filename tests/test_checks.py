@@ -16,7 +16,14 @@ def test_every_registered_method_keeps_the_contract(method):
 
 
 @pytest.mark.parametrize(
-    ("method", "options"), [("random", {"fresh": False}), ("infobatch", {"native": True}), ("el2n", {"offset": 0.1})]
+    ("method", "options"),
+    [
+        ("random", {"fresh": False}),
+        ("infobatch", {"native": True}),
+        ("el2n", {"offset": 0.1}),
+        ("sadp", {"schedule": "falling", "warmup": 0.2, "memory": 0.5, "weight_power": 0.5}),
+        ("sadp", {"score": "spikes"}),
+    ],
 )
 def test_settings_keep_the_contract(method, options):
     check_pruner(method, options)

@@ -193,7 +193,7 @@ def test_settings_reach_method_and_backbone(tmp_path: Path) -> None:
     told = tiny_run("sadp", 0.3, tmp_path, "--set", "smoothing=0.2", "--set", "backbone.tau=3", "--no-reference")
     assert told.code == 0
     spec = the_record(tmp_path, "sadp")[1]["spec"]
-    assert spec["method_options"] == {"smoothing": 0.2}
+    assert spec["method_options"]["smoothing"] == 0.2 and spec["method_options"]["score"] == "layers"
     assert spec["backbone_options"]["width"] == 4 and spec["backbone_options"]["tau"] == 3
 
 

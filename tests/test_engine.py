@@ -166,7 +166,7 @@ def test_an_observer_sees_the_batch_as_it_was_before_the_update(loss: str) -> No
     assert torch.equal(seen.label_B, bench.material.train.label_N[seen.index_B])
     assert not seen.logits_TBC.requires_grad and not seen.loss_B.requires_grad
     features = seen.watched["features"]
-    assert features.dtype == torch.float32 and seen.watched["spike_counts"].shape == (3, 2, 40)
+    assert features.dtype == torch.float64 and seen.watched["spike_counts"].shape == (3, 2, 40)
     torch.testing.assert_close(features.double() @ readout.weight.T + readout.bias, seen.logits_TBC)
     target = one_hot(seen.label_B, 10)
     p = seen.logits_TBC.mean(0).softmax(1) if loss == "mean" else seen.logits_TBC.softmax(2)

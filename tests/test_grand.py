@@ -4,38 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers import bench
+from helpers import bench, network
 from torch import nn
 
 from baselines.grand import GraNd
 from sadp_bench import gradient_norms as module
-from sadp_bench.backbones.spiking import NeuronSettings
 from sadp_bench.errors import BadInput
 from sadp_bench.gradient_norms import gradient_norms
 from sadp_bench.losses import mean_loss, step_loss
 from sadp_bench.pruner import KeepAll
-from sadp_bench.registry import resolve
-
-STEPS, BATCH = 3, 3
-
-
-def network(backbone, norm, events):
-    """In float64 and evaluation mode, with batch norm statistics, scales and shifts that are not the initial ones."""
-    with torch.random.fork_rng([]):
-        torch.manual_seed(0)
-        model = resolve("backbone", backbone)(
-            (2, 8, 8), 5, STEPS, NeuronSettings(threshold=0.6), width=3, norm=norm
-        ).double()
-        for part in model.modules():
-            if isinstance(part, nn.BatchNorm2d):
-                nn.init.uniform_(part.weight, 0.5, 1.5)
-                nn.init.normal_(part.bias, 0.2, 0.3)
-        input = torch.randn(2 * BATCH, 2, 8, 8).double()
-        if events:
-            input = torch.poisson(torch.ones(STEPS, 2 * BATCH, 2, 8, 8)).double()
-        for _ in range(3):
-            model.train()(input)
-    return model.eval(), input.narrow(1 if events else 0, 0, BATCH)
 
 
 def one_backward_pass_per_example(model, loss, input, label_B):

@@ -9,9 +9,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from scipy.optimize import minimize
 
-from sadp_bench.sampling import inclusion_probability, kept_in_epoch, ranked, smooth, systematic_sample
+from sadp_bench.sampling import (
+    inclusion_probability,
+    kept_in_epoch,
+    kept_share,
+    ranked,
+    scheduled,
+    smooth,
+    systematic_sample,
+    weights,
+)
 from sadp_bench.streams import stream
 
 quick = settings(max_examples=150, deadline=None)
@@ -40,6 +50,32 @@ def test_kept_in_epoch_adds_up_to_the_budget_after_every_epoch(num_examples, per
 
 def test_kept_in_epoch_alternates_where_half_an_example_is_kept():
     assert [kept_in_epoch(7, 0.5, epoch) for epoch in range(4)] == [4, 3, 4, 3]
+
+
+@quick
+@given(
+    st.sampled_from(["constant", "falling", "rising"]), st.integers(0, 999), st.integers(1, 60), st.integers(1, 10_000)
+)
+def test_schedules_keep_the_budget_over_a_run_and_never_more_than_everything(schedule, per_mille, epochs, num_examples):
+    ratio = per_mille / 1000
+    share_E = [kept_share(schedule, ratio, (epoch + 0.5) / epochs) for epoch in range(epochs)]
+    assert all(0 < share <= 1 + 1e-12 for share in share_E)
+    assert sorted(share_E, reverse=schedule == "falling") == (share_E if schedule != "constant" else sorted(share_E))
+    total, wanted = 0, Fraction(0)
+    for epoch in range(epochs):
+        total += scheduled(num_examples, share_E[: epoch + 1])
+        wanted += Fraction(share_E[epoch]) * num_examples
+        assert abs(total - wanted) <= Fraction(1, 2) + Fraction(1, 10**6)
+    budget = Fraction(1000 - per_mille, 1000) * num_examples * epochs
+    assert abs(total - budget) <= Fraction(1, 2) + Fraction(1, 10**6)
+
+
+def test_schedules_go_from_half_as_much_more_to_half_as_much_less_in_a_straight_line():
+    ends = [
+        [round(kept_share(kind, 0.7, done), 9) for done in (0, 0.5, 1)] for kind in ("falling", "rising", "constant")
+    ]
+    assert ends == [[0.45, 0.3, 0.15], [0.15, 0.3, 0.45], [0.3, 0.3, 0.3]]
+    assert [kept_share("falling", 0.2, done) for done in (0, 1)] == pytest.approx([0.9, 0.7])  # at most everything
 
 
 @st.composite
@@ -124,6 +160,58 @@ def test_inclusion_probability_minimises_the_variance_numerically(num_kept):
     np.testing.assert_allclose(p_N, found.x, atol=2e-4)
 
 
+def poisson_variance(size_N, p_N):
+    """Of the sum of the kept / p, each kept or not by itself."""
+    return float((size_N**2 * (1 / p_N - 1)).sum())
+
+
+@quick
+@given(problems(), st.integers(0, 10**6), st.sampled_from([0.01, 0.3, 1.0]))
+def test_no_other_probabilities_of_the_same_sum_have_a_smaller_variance(problem, seed, step):
+    score_N, num_kept = problem
+    score_N = score_N + 0.01 * score_N.max() + 1e-12
+    p_N = inclusion_probability(score_N, num_kept)
+    generator = stream(seed, "others")
+    other_N = torch.rand(len(p_N), generator=generator, dtype=torch.float64) + 1e-3
+    other_N *= num_kept / other_N.sum()
+    if other_N.max() > 1:  # towards the equal ones until it is one
+        equal = num_kept / len(p_N)
+        other_N = equal + (other_N - equal) * ((1 - equal) / (other_N.max() - equal))
+    other_N = (1 - step) * p_N + step * other_N
+    assert other_N.sum().item() == pytest.approx(num_kept) and other_N.max() <= 1 + 1e-12
+    assert poisson_variance(score_N, p_N) <= poisson_variance(score_N, other_N) * (1 + 1e-9) + 1e-9 * score_N.max() ** 2
+
+
+def test_poissons_variance_is_that_of_independent_draws_and_the_draw_in_use_has_no_more():
+    generator = stream(11, "variance")
+    score_N = torch.rand(30, generator=generator, dtype=torch.float64) ** 3 + 0.05
+    p_N = inclusion_probability(score_N, 9)
+    direction_ND = torch.randn(30, 3, generator=generator, dtype=torch.float64) + 0.3
+    value_ND = score_N[:, None] * direction_ND / direction_ND.norm(dim=1, keepdim=True)
+    expected = poisson_variance(score_N, p_N)
+    poisson_RN = torch.rand(40_000, 30, generator=generator, dtype=torch.float64) < p_N
+    found = [(taken_RN.double() / p_N) @ value_ND for taken_RN in (poisson_RN, _draws(p_N, 6000))]
+    of_poisson, of_ours = ((sum_RD - value_ND.sum(0)).square().sum(1) for sum_RD in found)
+    assert of_poisson.mean().item() == pytest.approx(expected, rel=4 * (of_poisson.std() / 200 / expected).item())
+    assert of_ours.mean() < expected
+
+
+@quick
+@given(problems(), st.sampled_from([0.05, 0.1, 1.0]), st.sampled_from([0.0, 0.25, 0.5, 1.0]))
+def test_weights_of_any_power_have_mean_1_in_expectation(problem, smoothing, power):
+    score_N, num_kept = problem
+    p_N = inclusion_probability(smooth(score_N, smoothing), num_kept)
+    weight_N = weights(p_N, num_kept, power)
+    assert (p_N @ weight_N).item() / num_kept == pytest.approx(1, rel=1e-9)  # each is kept with probability p
+    assert (weight_N > 0).all()
+    ratio_N = (p_N[0] / p_N) ** power
+    np.testing.assert_allclose(weight_N / weight_N[0], ratio_N, rtol=1e-9)
+    if power == 1:
+        np.testing.assert_allclose(weight_N, num_kept / len(p_N) / p_N, rtol=1e-12)
+    if power == 0:
+        np.testing.assert_allclose(weight_N, 1, rtol=1e-9)
+
+
 def test_smooth_equals_its_formula_and_has_mean_1():
     score_N = np.array([0.0, 1.0, 2.0, 7.0], dtype=np.float32)
     expected_N = 0.7 * score_N / 2.5 + 0.3
@@ -173,6 +261,19 @@ def test_inclusion_frequencies_match_the_probabilities(num_kept):
     assert z_M.square().mean() < 2.5  # 1 in expectation
 
 
+@pytest.mark.parametrize("num_kept", [1, 4, 11])
+def test_inclusions_pass_a_chi_square_test_against_the_probabilities(num_kept):
+    """Hotelling's: what is drawn together is not independent, and all but one of the open ones say all."""
+    p_N = inclusion_probability(torch.rand(17, generator=stream(3, "scores")) ** 3 + 0.02, num_kept)
+    open_M = (p_N < 1).nonzero().squeeze(1)[:-1]
+    taken_RM = _draws(p_N, 6000)[:, open_M].double()
+    off_M, freedom = taken_RM.mean(0) - p_N[open_M], len(open_M)
+    wrong_M = off_M + 0.05 * torch.eye(freedom, dtype=torch.float64)[0]
+    right, wrong = (6000 * x_M @ torch.linalg.solve(taken_RM.T.cov(), x_M) for x_M in (off_M, wrong_M))
+    assert stats.chi2.sf(right.item(), freedom) > 1e-4
+    assert stats.chi2.sf(wrong.item(), freedom) < 1e-4
+
+
 def test_equal_probabilities_make_every_pair_as_likely_as_in_simple_random_sampling():
     num_examples, num_kept, num_draws = 9, 3, 9000
     taken_RN = _draws(torch.full((num_examples,), num_kept / num_examples), num_draws)
@@ -212,5 +313,6 @@ def test_selection_holds_at_the_size_of_imagenet():
     index_K = systematic_sample(p_N, stream(1, "large"))
     assert len(index_K.unique()) == num_kept == 832_759
     assert p_N.sum().item() == pytest.approx(num_kept, rel=1e-9)
-    weight_K = num_kept / (num_examples * p_N[index_K])
-    assert weight_K.mean().item() == pytest.approx(1, abs=0.01)
+    for power in (0.0, 0.5, 1.0):
+        assert weights(p_N, num_kept, power)[index_K].mean().item() == pytest.approx(1, abs=0.01)
+    np.testing.assert_allclose(weights(p_N, num_kept), num_kept / (num_examples * p_N))

@@ -36,6 +36,9 @@ class SADP(Pruner):
                mean gradient for fixed parameters, whatever the scores are. Mean weight 1 in expectation.
 
     score: "layers", "readout" or "spikes". calibrate: whether "layers" measures k (otherwise 1: the plain bound).
+    gain_limit: of "layers", how far an example's error at a layer, relative to its error at the logits, may exceed the
+    batch's (0: any). Batch norm hands every example a little of the others' errors; those that have none of their own
+    would live on it.
     smoothing: the share of uniform sampling mixed in, in (0, 1]; it bounds the weights by about 1 / smoothing.
     memory: in [0, 1), the share of an example's earlier scores in its score (a running mean of the squares).
     schedule: "constant"; "falling" keeps more at the start and less at the end, "rising" the reverse; same budget.
@@ -51,6 +54,7 @@ class SADP(Pruner):
         *,
         score: str = "layers",
         calibrate: bool = True,
+        gain_limit: float = 4.0,
         smoothing: float = 0.1,
         memory: float = 0.0,
         schedule: str = "constant",
@@ -62,6 +66,7 @@ class SADP(Pruner):
         super().__init__(prune_ratio)
         _check("score", score, score in SCORES, f"one of {', '.join(SCORES)}")
         _check("schedule", schedule, schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}")
+        _check("gain_limit", gain_limit, gain_limit == 0 or gain_limit >= 1, "0 (no limit) or at least 1")
         _check("smoothing", smoothing, 0 < smoothing <= 1, "above 0 and at most 1")
         _check("memory", memory, 0 <= memory < 1, "at least 0 and below 1")
         _check("warmup", warmup, 0 <= warmup < 1, "at least 0 and below 1")
@@ -70,6 +75,7 @@ class SADP(Pruner):
         _check("refresh_share", refresh_share, 0 < refresh_share <= 1, "above 0 and at most 1")
         self.score = score
         self.calibrate = calibrate
+        self.gain_limit = gain_limit
         self.smoothing = smoothing
         self.memory = memory
         self.schedule = schedule
@@ -108,7 +114,10 @@ class SADP(Pruner):
             newest_2L = seen.watched["tightness"]
             old_2L = self.tightness_2L if len(self.tightness_2L) else torch.zeros_like(newest_2L)
             self.tightness_2L = MEMORY_OF_TIGHTNESS * old_2L + newest_2L
-        new_B = SCORES[self.score](self._with_tightness(seen.watched)).to(self.square_N.dtype)
+        watched = self._with_tightness(seen.watched)
+        if self.score == "layers" and self.gain_limit:
+            watched["error_squares"] = limited_error_squares(watched, self.gain_limit)
+        new_B = SCORES[self.score](watched).to(self.square_N.dtype)
         old_B = self.square_N[seen.index_B]
         mixed_B = torch.where(old_B.isnan(), new_B, self.memory * old_B + (1 - self.memory) * new_B)
         # NaN marks the unseen: a score that is not a number must be refused, not forgotten.
@@ -164,6 +173,14 @@ def layers_square(watched: Mapping[str, Tensor]) -> Tensor:
     bound_LB = watched["error_squares"] * watched["input_squares"]
     factor_L = watched["tightness"].to(bound_LB.dtype).expand(len(bound_LB))
     return factor_L @ bound_LB + readout_square(watched)
+
+
+def limited_error_squares(watched: Mapping[str, Tensor], limit: float) -> Tensor:
+    """E_l, at most `limit` times as large for an example's squared error at the logits as over the whole batch. [L, B]."""
+    error_LB, output_B = watched["error_squares"], watched["logit_errors"].square().sum((0, 2))
+    sums = ranks.total(torch.cat([error_LB.sum(1), output_B.sum()[None].to(error_LB.dtype)]))
+    most_LB = limit * (sums[:-1] / sums[-1])[:, None] * output_B.to(error_LB.dtype)
+    return torch.where(sums[-1] > 0, error_LB.minimum(most_LB), error_LB)
 
 
 def readout_square(watched: Mapping[str, Tensor]) -> Tensor:

@@ -45,7 +45,7 @@ def draw(records: Iterable[Record], folder: Path) -> list[Path]:
         own = list(group)
         for kind, figure in (("accuracy", accuracy_figure(own, style)), ("speedup", speedup_figure(own, style))):
             if figure is not None:
-                written += [_save(figure, folder / f"{slug(title)}-{kind}.{ending}") for ending in ("png", "svg")]
+                written += [save(figure, folder / f"{slug(title)}-{kind}.{ending}") for ending in ("png", "svg")]
     return written
 
 
@@ -117,11 +117,11 @@ def speedup_figure(own: list[Row], style: Looks) -> Figure | None:
         y = [row["speedup_mean"] for row in points]
         look = {**style[label], "linestyle": "", "markersize": 5}
         _draw_points(axes, x, y, [row["speedup_sd"] or 0 for row in points], label, look)
-    ticks = _spaced(nominal, axes.get_xlim())
+    ticks = spaced(nominal, axes.get_xlim())
     axes.set_xticks(ticks, [f"{x:.2f}\n{percent(round(1 - 1 / x, 6))}" for x in ticks])
     bottom, top = axes.get_ylim()
     axes.set_ylim(min(bottom, 0.8), max(top, 1.25))
-    y_ticks = _spaced(list(SPEEDUPS), axes.get_ylim())
+    y_ticks = spaced(list(SPEEDUPS), axes.get_ylim())
     axes.set_yticks(y_ticks, [f"{y:g}" for y in y_ticks])
     axes.minorticks_off()
     axes.set_xlabel("1 / (1 − pruning ratio); below it the ratio")
@@ -171,7 +171,7 @@ def _draw_points(
     axes.plot(x, y, **{"label": textwrap.fill(label, 26), "linewidth": 1.2, "markersize": 6, **look})
 
 
-def _spaced(values: list[float], limits: tuple[float, float]) -> list[float]:
+def spaced(values: list[float], limits: tuple[float, float]) -> list[float]:
     """Those within the limits that stand far enough from the earlier ones on a logarithmic axis to be read."""
     room = math.log(limits[1] / limits[0]) / 12
     kept: list[float] = []
@@ -187,7 +187,7 @@ def slug(title: str) -> str:
     return name if len(name.encode()) <= 150 else f"{name[:40]}-{hashlib.sha256(title.encode()).hexdigest()[:12]}"
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save(figure: Figure, path: Path) -> Path:
     import matplotlib
 
     # The same records give the same bytes. A script that the font lacks shows as boxes, which needs no warning.

@@ -1,0 +1,149 @@
+"""What a person sees of a study: the scores at each stop, then what they cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from sadp_bench.studyfile import BOUNDS, KEEPS, LABELS, RIVALS, SOURCES
+
+KEEP = [f"{keep:g}" for keep in KEEPS]
+MIDDLE = KEEP[len(KEEP) // 2]
+SHORT = {"training": "train"}
+NAME, NARROW, WIDE, GAP = 11, 5, 6, 2  # characters
+COLUMNS = 104
+# Groups of columns: what stands over each, and each one's heads.
+GROUPS: list[tuple[str, list[str], int]] = [
+    ("", ["rank", "linear"], WIDE),
+    ("V / uniform", KEEP, NARROW),
+    ("V / optimum", KEEP, NARROW),
+    (f"V / optimum at {MIDDLE}", [SHORT.get(source, source) for source in SOURCES[1:]], NARROW),
+]
+LEGEND = (
+    "g: the exact gradient norm over all parameters. rank, linear: Spearman's and Pearson's correlation with\n"
+    "g. V: the variance, sum g²(1/π − 1), of drawing in proportion to the score, by the share kept: over that\n"
+    "of drawing uniformly, and over that of drawing in proportion to g. Bold: the least of its column.\n"
+    "Scores are of the same weights, statistics and inputs as g; train: in training mode; age a: as training\n"
+    "collected them in the epoch just over (0), or a epochs before it; of the exact norm, g a epochs before."
+)
+
+
+def study_table(study: dict[str, Any], path: Path | None = None) -> Group:
+    """All that a study measured. path: where it was kept."""
+    spec = study["spec"]
+    title = (
+        f"{spec['dataset']} · {spec['backbone']} · {study['examples']:,} of {study['num_examples']:,} examples · batch "
+        f"{spec['batch_size']} · seed {spec['seed']} · {spec['device']}, threads {spec['threads']}"
+    )
+    parts: list[Any] = [Text(title, "bold"), ""]
+    for stop in study["stops"]:
+        parts += [*_stop(stop, spec["epochs"]), ""]
+    parts += [_cost(study["cost"]), "", Text(LEGEND, "dim")]
+    return Group(*parts, *([Text(f"\nstudy  {path}", "dim", overflow="fold")] if path is not None else []))
+
+
+def show(study: dict[str, Any], path: Path | None = None) -> None:
+    """On a terminal as wide as it is, elsewhere as wide as the table."""
+    console = Console()
+    (console if console.is_terminal else Console(width=COLUMNS)).print(study_table(study, path))
+
+
+def _stop(stop: dict[str, Any], epochs: int) -> list[Any]:
+    heading = (
+        f"after epoch {stop['epoch']} of {epochs} · loss {stop['train_loss']:.3f} · mean g {number(stop['norm_mean'])}, "
+        f"varying by {percent(stop['norm_cv'])} over examples"
+    )
+    lines = [Padding(Text(line, "dim"), (0, 0, 0, NAME + 1)) for line in _lines(stop)]
+    return [Text(heading, "bold"), _group_heads(), _scores(stop["scores"]), *lines]
+
+
+def _group_heads() -> Text:
+    line = " " * NAME
+    for name, heads, width in GROUPS:
+        line += " " * (GAP if name else 0) + _over(name, (width + 1) * len(heads))
+    return Text(line.rstrip(), "dim")
+
+
+def _over(name: str, width: int) -> str:
+    """' ── V / optimum ──', right above its columns."""
+    return " " + f" {name} ".center(width - 1, "─") if name else " " * width
+
+
+def _scores(scores: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 0, 0, 0), header_style="dim")
+    table.add_column("", width=NAME, no_wrap=True)
+    for name, heads, width in GROUPS:
+        for place, head in enumerate(heads):
+            table.add_column(head, width=width + 1 + (GAP if name and place == 0 else 0), justify="right", no_wrap=True)
+    rows = {name: _row(scores[name]) for name in LABELS if "frozen" in scores.get(name, {})}
+    rivals = [row for name, row in rows.items() if name in RIVALS]
+    least = [min((v for v in column if v is not None), default=None) for column in zip(*rivals, strict=True)]
+    for name, row in rows.items():
+        best = [place > 1 and name in RIVALS and value == least[place] for place, value in enumerate(row)]
+        cells = [Text(number(value), "bold" if bold else "") for value, bold in zip(row, best, strict=True)]
+        table.add_row(Text(LABELS[name]), *cells, style="dim" if name in BOUNDS else "")
+    return table
+
+
+def _row(sources: dict[str, Any]) -> list[float | None]:
+    """One score's numbers, in the order of the columns."""
+    now = sources["frozen"]
+    variances = [now[over][keep] for over in ("over_uniform", "over_optimum") for keep in KEEP]
+    collected = [sources[source]["over_optimum"][MIDDLE] if source in sources else None for source in SOURCES[1:]]
+    return [now["spearman"], now["pearson"], *variances, *collected]
+
+
+def _lines(stop: dict[str, Any]) -> list[str]:
+    lines, lag = [], stop["lag"]
+    if lag is not None:
+        over = "  ".join(number(lag["over_optimum"][keep]) for keep in KEEP)
+        lines.append(
+            f"lagging statistics: g under the running ones has rank {number(lag['spearman'])}, V / optimum {over}"
+        )
+    first, *others = stop["input_squares_cv"] or [None]
+    then = " ".join("–" if value is None else f"{100 * value:.0f}" for value in others)
+    lines.append(
+        f"vary over examples: spikes by {percent(stop['spikes_cv'])}, input squares by {percent(first)} in the first layer"
+        + (f", then {then} %" if then else "")
+    )
+    tightness = " ".join("–" if value is None else f"{value:.2g}" for value in stop["tightness"]["frozen"])
+    return [*lines, f"tightness of the plain bound, by layer: {tightness}"]
+
+
+def _cost(cost: dict[str, Any]) -> Group:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("", width=NAME, no_wrap=True)
+    table.add_column("adds to a training step", justify="right", no_wrap=True)
+    for name, share in cost["scores"].items():
+        table.add_row(Text(LABELS.get(name, name)), _share(share))
+    table.add_row(Text("noise", "dim"), Text(_share(cost["noise"]), "dim"))
+    first, whole = cost["calibration"]["first_batch"], cost["calibration"]["share_of_epoch"]
+    notes = (
+        f"plain step {1000 * cost['step_seconds']:.1f} ms; noise: plain steps against themselves; median ± half the\n"
+        f"interquartile range over {cost['rounds']} rounds of {cost['batches']} steps\n"
+        f"calibration of layers: {_share(first)} of a step, once an epoch: {100 * whole:.2f} % of one"
+    )
+    return Group(table, Text(notes, "dim"))
+
+
+def _share(found: dict[str, float]) -> str:
+    return f"{100 * found['median']:+.1f} ± {100 * found['spread']:.1f} %"
+
+
+def number(value: float | None) -> str:
+    """Three decimals where there is room for them, in at most six characters; a dash where there is no number."""
+    if value is None:
+        return "–"
+    size = abs(value)
+    if size >= 10_000:
+        return f"{value:.0e}"
+    return f"{value:.{3 if size < 10 else 2 if size < 100 else 1 if size < 1000 else 0}f}"
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.0f} %"
