@@ -96,7 +96,7 @@ def test_an_uncalibrated_score_is_the_plain_bound():
     pruner = prepared(SADP(0.3, calibrate=False), 8)
     pruner.observe(seen(torch.arange(8), **shown))
     torch.testing.assert_close(pruner.square_N, (shown["input_squares"] * shown["error_squares"]).sum(0))
-    run, _ = trained(set={"calibrate": False})
+    run, _ = trained(0.0, set={"calibrate": False})
     assert run.pruner.square_N.isfinite().all() and run.pruner.square_N.mean() > 0
 
 
