@@ -379,7 +379,8 @@ def main(arguments: list[str] | None = None) -> Any:
     except usage_error as error:
         _fail(f"{error.format_message()}{_came(error, arguments)} (see sadp-bench --help)")
     except (KeyboardInterrupt, typer.Abort):
-        print("sadp-bench: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        goes_on = "; the same command goes on from the last checkpoint" if arguments[0] in ("run", "sweep") else ""
+        print(f"sadp-bench: interrupted{goes_on}", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # `sadp-bench report | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

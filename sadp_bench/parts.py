@@ -159,8 +159,8 @@ def _check_fits(spec: Spec, pruner: Pruner) -> None:
         raise BadInput("backbone.norm=sync needs GPUs; take backbone.norm=batch, or none")
     if spec.protocol == "updates" and not pruner.fixed_size:
         raise BadInput(
-            f"--protocol updates needs a method that keeps as many examples in every epoch, and {spec.method} does not; "
-            "use --protocol epochs"
+            f"--protocol updates needs a method that keeps as many examples in every epoch, and {spec.method} with these "
+            "settings does not; use --protocol epochs"
         )
 
 

@@ -58,6 +58,7 @@ def test_budget_holds_for_few_examples_in_odd_batches(method, num_examples, batc
 @pytest.mark.parametrize("method", sorted(set(FIXED) - {"full"}))
 def test_protocol_updates_makes_as_many_updates_as_full_training(method, ratio):
     asked = {"score_epochs": 1} if method in ("el2n", "grand", "forgetting") else {}
+    asked |= {"schedule": "constant"} if method == "sadp" else {}
     rows, selections, updates = trained(method, ratio, epochs=4, protocol="updates", set={"backbone.width": 2} | asked)
     assert updates == 4 * math.ceil(311 / 17)
     for row, selection in zip(rows[:-1], selections[:-1], strict=True):

@@ -12,10 +12,12 @@ from sadp_bench.losses import LOSSES, logit_errors, mean_loss, step_loss
 from sadp_bench.pruners.sadp import MEMORY_OF_TIGHTNESS, SADP, readout_gradient_norm
 from sadp_bench.streams import stream
 
+CONSTANT = {"schedule": "constant", "smoothing": 0.1}
+
 
 def with_scores(score_N, prune_ratio, **options):
     """A pruner that has seen every example, with these scores: no features, so the norm is that of the error."""
-    pruner = prepared(SADP(prune_ratio, score="readout", **options), len(score_N), num_epochs=100)
+    pruner = prepared(SADP(prune_ratio, **{"score": "readout", **CONSTANT, **options}), len(score_N), num_epochs=100)
     observe(pruner, torch.arange(len(score_N)), score_N)
     return pruner
 
@@ -71,7 +73,7 @@ def test_scores_of_a_training_run_are_the_readouts_gradient_norms_at_the_last_vi
 @pytest.mark.parametrize("loss", ["mean", "step"])
 def test_scores_of_a_weighted_training_run_are_the_calibrated_bounds_by_hand(loss):
     """Held against hooks of the test's own in the very run, over epochs, weights and several batches."""
-    run = bench("sadp", 0.3, batch_size=30, loss=loss, precision="fp64", timesteps=3)
+    run = bench("sadp", 0.3, batch_size=30, loss=loss, precision="fp64", timesteps=3, set=CONSTANT)
     run.pruner.prepare(run.lab)
     layers = [m for m in run.model.modules() if isinstance(m, nn.Conv2d)]
     held, selection, sums, checked, limited = {}, [], torch.zeros(2, len(layers)), [], []
@@ -133,7 +135,7 @@ def test_spikes_score_equals_its_formula():
     relative_LB = torch.cat([input_LB[:2], input_LB[3:]])
     relative_LB = relative_LB / relative_LB.mean(1, keepdim=True)
     expected_B = error_B * (1 + relative_LB.sum(0) / 5).sqrt()
-    pruner = prepared(SADP(0.5, score="spikes"), 6)
+    pruner = prepared(SADP(0.5, score="spikes", **CONSTANT), 6)
     pruner.observe(
         seen(torch.arange(6), input_squares=input_LB, logit_errors=logit_errors(mean_loss, logits_TBC, label_B))
     )
@@ -214,7 +216,7 @@ def test_scores_at_odds_with_the_norms_cost_variance_not_bias(gradients):
 
 
 def test_first_epoch_is_uniform_with_weight_1():
-    pruner = prepared(SADP(0.5), 20)
+    pruner = prepared(SADP(0.5, **CONSTANT), 20)
     taken_N = torch.zeros(20)
     for epoch in range(2000):
         selection = pruner.select(epoch)
@@ -224,7 +226,7 @@ def test_first_epoch_is_uniform_with_weight_1():
 
 
 def test_unseen_examples_have_the_mean_of_the_seen():
-    pruner = prepared(SADP(0.5, score="readout"), 8)
+    pruner = prepared(SADP(0.5, score="readout", **CONSTANT), 8)
     observe(pruner, torch.tensor([1, 4, 6]), torch.tensor([1.0, 2.0, 6.0]))
     filled = with_scores(torch.tensor([3.0, 1.0, 3.0, 3.0, 2.0, 3.0, 6.0, 3.0]), 0.5)
     for epoch in range(20):

@@ -114,7 +114,7 @@ def test_tightness_is_a_ratio_of_sums_with_a_memory_and_1_for_a_silent_layer(mon
 
 
 def test_memory_is_a_running_mean_of_the_squares_from_the_first_on():
-    pruner = prepared(SADP(0.5, score="readout", memory=0.75), 4)
+    pruner = prepared(SADP(0.5, score="readout", memory=0.75, schedule="constant"), 4)
     observe(pruner, torch.tensor([0, 2]), torch.tensor([2.0, 6.0]))
     assert pruner.square_N.tolist()[::2] == [4, 36] and pruner.square_N[[1, 3]].isnan().all()
     observe(pruner, torch.tensor([0, 1]), torch.tensor([4.0, 3.0]))
@@ -165,7 +165,7 @@ def test_a_falling_run_keeps_most_at_first_and_a_rising_one_at_last():
 
 
 def test_a_warm_up_shows_everything_with_weight_1_and_then_saves_more():
-    _, rows = trained(0.4, epochs=8, train_examples=100, set={"warmup": 0.25})
+    _, rows = trained(0.4, epochs=8, train_examples=100, set={"warmup": 0.25, "schedule": "constant"})
     assert [row["kept"] for row in rows[:2]] == [100, 100] and [row["mean_weight"] for row in rows[:2]] == [1, 1]
     assert sum(row["kept"] for row in rows) == 480 and max(row["kept"] for row in rows[2:]) <= 47
 
@@ -177,12 +177,20 @@ def test_a_run_whose_warm_up_leaves_too_little_is_refused_before_it_starts(ratio
 
 
 def test_a_run_whose_epochs_would_be_left_without_examples_is_refused():
-    run = bench("sadp", 0.5, epochs=51, train_examples=40, set={"warmup": 0.49})
+    run = bench("sadp", 0.5, epochs=51, train_examples=40, set={"warmup": 0.49, "schedule": "constant"})
     with pytest.raises(BadInput, match="leave an epoch 0.8 examples: lower warmup or --ratio$"):
         run.pruner.prepare(run.lab)
 
 
-@pytest.mark.parametrize(("options", "fits"), [({}, True), ({"schedule": "rising"}, False), ({"warmup": 0.3}, False)])
+@pytest.mark.parametrize(
+    ("options", "fits"),
+    [
+        ({"schedule": "constant"}, True),
+        ({}, False),
+        ({"schedule": "rising"}, False),
+        ({"schedule": "constant", "warmup": 0.3}, False),
+    ],
+)
 def test_protocol_updates_needs_the_same_share_every_epoch(options, fits):
     asked = {"method": "sadp", "ratio": 0.3, "protocol": "updates", "epochs": 4, "set": options}
     assert SADP(0.3, **options).fixed_size == fits
@@ -196,7 +204,7 @@ def test_protocol_updates_needs_the_same_share_every_epoch(options, fits):
 def test_weight_power_0_gives_no_weights_and_others_mean_1_in_expectation():
     score_N = torch.rand(40, generator=stream(1, "options")) ** 3
     for power in (0.0, 0.5, 1.0):
-        pruner = prepared(SADP(0.5, score="readout", weight_power=power), 40, num_epochs=4000)
+        pruner = prepared(SADP(0.5, score="readout", weight_power=power, schedule="constant"), 40, num_epochs=4000)
         observe(pruner, torch.arange(40), score_N)
         if power == 0:
             torch.testing.assert_close(pruner.select(1).weight_K, torch.ones(20))
