@@ -104,8 +104,8 @@ class _Watched:
             raise ContractBroken(str(error)) from None
         _require(isinstance(state, dict), f"state_dict returns a {type(state).__name__}, not a dict")
         new.load_state_dict(state)
-        old.select = self._kept(new.select)  # type: ignore[method-assign]
-        old.observe = new.observe  # type: ignore[method-assign]
+        new.select = self._kept(new.select)  # type: ignore[method-assign]
+        self.bench.training.pruner = new
 
 
 def check_selection(selection: Selection, num_examples: int) -> None:

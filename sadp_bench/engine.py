@@ -67,11 +67,11 @@ def train(
     are taken out of that order. train_loss is the unweighted mean over the visits, before each update. Of several
     processes each trains its slice of every batch.
     """
-    model, pruner, optimizer = training.model, training.pruner, training.optimizer
+    model, optimizer = training.model, training.optimizer
     loss, forward = LOSSES[spec.loss], at_precision(ranks.wrapped(model), spec.precision, data.device)
-    length = run_length(pruner, spec, len(data))
+    length = run_length(training.pruner, spec, len(data))
     for epoch in range(len(training.rows), min(math.ceil(length), sys.maxsize if until is None else until)):
-        portion = min(1.0, length - epoch)
+        pruner, portion = training.pruner, min(1.0, length - epoch)
         before = sum(clock.seconds.values())
         with clock("select"):
             surveyed = survey_for(pruner, model, data, spec, epoch)
@@ -125,7 +125,7 @@ def survey_for(pruner: Pruner, model: nn.Module, data: Loader, spec: Spec, epoch
     forward, loss, visited = at_precision(model, spec.precision, data.device), LOSSES[spec.loss], []
     ranks.share_buffers(model)
     model.eval()
-    with Taps(model, pruner.watch) as taps, torch.enable_grad():
+    with Taps(model, pruner.watch - {"tightness"}) as taps, torch.enable_grad():
         for whole_B in wanted.tensor_split(-(-len(wanted) // spec.batch_size)):
             input = data.input(index_B := ranks.part(whole_B))
             index_B = index_B.to(data.device)

@@ -62,6 +62,7 @@ class Taps:
         self._count_STB: list[Tensor] = []
         self._squares: dict[str, list[Tensor]] = {}
         self._pairs: dict[nn.Module, list[Pair]] | None = None
+        self._num_weights, self._num_norms = len(weight_layers(model)), len(norm_layers(model))
         self._batch = 0
         self._of_all_ranks = 0
         self._passes = 0
@@ -154,8 +155,8 @@ class Taps:
 
     def _add(self, name: str, place: int, square_B: Tensor) -> None:
         """Layers come in the network's order forward, and in the reverse backward; several calls of one add up."""
-        of_all = self._squares.setdefault(name, [])
-        of_all += [torch.zeros_like(square_B)] * (place + 1 - len(of_all))
+        number = self._num_norms if name.startswith("norm_") else self._num_weights
+        of_all = self._squares.setdefault(name, [torch.zeros_like(square_B)] * number)
         of_all[place] = of_all[place] + square_B
 
     def _num_exact(self) -> int:
@@ -165,6 +166,9 @@ class Taps:
         number = self._num_exact()
         sums = []
         for layer in weight_layers(self.model):
+            if layer not in pairs:  # frozen, or not used
+                sums.append(torch.zeros(2, device=next(layer.parameters()).device))
+                continue
             exact_b = square_norms(layer, pairs[layer], number)
             error_b = torch.stack([squares(layer, d, number) for _, d in pairs[layer]]).sum(0)
             input_b = torch.stack([input_squares(layer, a, d, number) for a, d in pairs[layer]]).sum(0)

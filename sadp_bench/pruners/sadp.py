@@ -13,7 +13,8 @@ from sadp_bench.pruner import Lab, Observation, Pruner, Selection
 from sadp_bench.sampling import inclusion_probability, kept_share, scheduled, smooth, systematic_sample, weights
 
 SCHEDULES = ("constant", "falling", "rising")
-MEMORY_OF_TIGHTNESS = 0.8  # of the sums that the layers' tightness is made of, from one epoch to the next
+MEMORY_OF_TIGHTNESS = 0.8  # of the sums that the layers' tightness is made of, from one measurement to the next
+MEASURED_EVERY = 4  # epochs, from the fourth on: it hardly changes, and costs an eighth of a training step or so
 
 
 class SADP(Pruner):
@@ -27,7 +28,7 @@ class SADP(Pruner):
     calibration and the draw; docs/sadp.md derives them, and has the measurement behind every default.
 
       score_i  "layers": sqrt(sum_l k_l E_l A_l + readout^2): see `taps` for the errors' and the inputs' (spikes') squares
-               E and A, and for k, by how much a layer's bound is too large, measured in each epoch's first batch.
+               E and A, and for k, by how much a layer's bound is too large, measured now and then in an epoch's first batch.
                "readout": the exact norm of the readout's own gradient. "spikes": the error's norm times the relative
                input squares. All are collected in the training steps, and kept from an example's last visit.
       pi_i     min(1, c ((1 - smoothing) score_i / mean + smoothing)), summing to K; unseen examples have the mean
@@ -84,14 +85,14 @@ class SADP(Pruner):
         self.refresh = refresh
         self.refresh_share = refresh_share
         self.fixed_size = schedule == "constant" and warmup == 0
+        self.measures = score == "layers" and calibrate
         self.square_N = torch.empty(0)
         self.visit_N = torch.empty(0)
         self.tightness_2L = torch.empty(0)
 
     @property
     def watch(self) -> frozenset[str]:  # type: ignore[override]
-        calibrated = {"tightness"} if self.score == "layers" and self.calibrate else set()
-        return WATCHED[self.score] | calibrated
+        return WATCHED[self.score] | ({"tightness"} if self.measures else set())
 
     def check(self, num_epochs: int) -> None:
         if self._pruned_ratio(num_epochs) >= 1:
@@ -131,6 +132,8 @@ class SADP(Pruner):
         return oldest_N[: max(ranks.size(), round(self.refresh_share * self.num_examples))]
 
     def select(self, epoch: int) -> Selection:
+        due = epoch < MEASURED_EVERY or epoch % MEASURED_EVERY == 0
+        self.measures = self.score == "layers" and self.calibrate and due
         num_kept = self.num_kept(epoch)
         score_N = self.square_N.cpu().double().sqrt()
         unseen_N = score_N.isnan()
