@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from sadp_bench.backprop import at_precision
-from sadp_bench.examples import Loader
+from sadp_bench.examples import Augmentation, Loader
 from sadp_bench.gradient_norms import gradient_norms
 from sadp_bench.lab import SURVEY_BATCH
 from sadp_bench.losses import LOSSES, logit_errors
@@ -52,10 +52,11 @@ def el2n(seen: Observation) -> Tensor:
 COLLECTED: dict[str, Callable[[], Newest | SADP]] = {
     "loss": lambda: Newest(lambda seen: seen.loss_B),
     "el2n": lambda: Newest(el2n),
-    "readout": lambda: SADP(0.0, score="readout"),
-    "spikes": lambda: SADP(0.0, score="spikes"),
-    "plain": lambda: SADP(0.0, score="layers", calibrate=False, gain_limit=0.0),
-    "layers": lambda: SADP(0.0, score="layers"),
+    "readout": lambda: SADP(0.0, score="readout", memory=0.0),
+    "spikes": lambda: SADP(0.0, score="spikes", memory=0.0),
+    "plain": lambda: SADP(0.0, score="layers", calibrate=False, gain_limit=0.0, memory=0.0),
+    "layers": lambda: SADP(0.0, score="layers", memory=0.0),
+    "sadp": lambda: SADP(0.0),
 }
 
 
@@ -84,6 +85,8 @@ class Collector(KeepAll):
     def keep(self, epoch: int) -> None:
         """Notes what the scores are now, at the end of an epoch."""
         self.by_epoch[epoch] = self.values()
+        for score in self.scores.values():
+            score.select(epoch + 1)  # where SADP decides what it will watch
         for old in [e for e in self.by_epoch if e <= epoch - MEMORY]:
             del self.by_epoch[old]
 
@@ -135,8 +138,10 @@ def observations(
             progress.advance(len(index_B))
 
 
-def exact_norms(model: nn.Module, data: Loader, spec: Spec, index_n: Tensor, progress: Progress) -> Tensor:
-    """Each example's exact gradient norm over all parameters, [n], float64 on the CPU: evaluation mode, no augmentation.
+def exact_norms(
+    model: nn.Module, data: Loader, spec: Spec, index_n: Tensor, progress: Progress, look: Augmentation | None = None
+) -> Tensor:
+    """Each example's exact gradient norm over all parameters, [n], float64 on the CPU: evaluation mode, as `look` shows it.
 
     Without autocast, whatever the run's precision: a norm is exact or it is another score.
     """
@@ -145,7 +150,7 @@ def exact_norms(model: nn.Module, data: Loader, spec: Spec, index_n: Tensor, pro
         model.eval()
         for index_B in index_n.split(SURVEY_BATCH):
             label_B = data.label_N[index_B.to(data.device)]
-            norms.append(gradient_norms(model, LOSSES[spec.loss], data.input(index_B), label_B).cpu())
+            norms.append(gradient_norms(model, LOSSES[spec.loss], data.input(index_B, look), label_B).cpu())
             progress.advance(len(index_B))
     return torch.cat(norms).double()
 

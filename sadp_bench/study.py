@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sadp_bench import __version__, engine, score_cost
 from sadp_bench.collect import Collector, exact_norms, observations, recalibrated
 from sadp_bench.errors import BadInput
+from sadp_bench.examples import Augmentation, draw_augmentation
 from sadp_bench.parts import enough_memory, resolve
 from sadp_bench.progress import Progress
 from sadp_bench.sampling import inclusion_probability, smooth
@@ -26,6 +27,7 @@ OPTIMUM_SMOOTHING = 1e-6  # of the exact norm as the optimum: for numbers' sake 
 NOTHING = 1e-6  # of uniform sampling's variance; of an optimum below it no ratio says anything
 FEWEST = 10  # examples
 CALIBRATION_BATCHES = 20
+VIEWS = 4  # augmented ones, of which the norm that the coming epoch will meet is the root mean square
 
 
 def draw_variance(norm_n: Tensor, score_n: Tensor, keep: float, smoothing: float) -> float:
@@ -90,13 +92,15 @@ def stops(at: str | None, epochs: int) -> list[int]:
 class Study:
     """One study, whose demands have all been checked before it trains.
 
-    The truth is the exact norm of each example's gradient of its own loss over all parameters (see `gradient_norms`),
-    without augmentation, with the normalisation statistics recalibrated (see `collect.recalibrated`). Sources of a score:
+    The truth is the exact norm of each example's gradient of its own loss over all parameters (see `gradient_norms`), with
+    the normalisation statistics recalibrated (see `collect.recalibrated`). Sources of a score, and its truth:
 
-      frozen    evaluation mode, the same weights, statistics and inputs as the truth
-      training  training mode, so with the batch's own statistics; the same weights and inputs, no update
+      frozen    evaluation mode, the same weights, statistics and inputs as the truth, which is without augmentation
+      training  training mode, so with the batch's own statistics; otherwise the same, no update
       age a     as the training steps themselves collected it, augmented and at weights that move, in the epoch that has
-                just ended (age 0), or a epochs earlier. Of the exact norm: the truth of so many epochs earlier.
+                just ended (age 0), or a epochs earlier; held against what a draw for the coming epoch would have to
+                know: the root mean square of the exact norms over several augmented views. Of the exact norm: that of so
+                many epochs earlier.
     """
 
     def __init__(
@@ -114,6 +118,7 @@ class Study:
         draw = stream(self.spec.seed, "study")
         shuffled_N = torch.randperm(len(material.train), generator=draw)
         self.index_n, self.rest = shuffled_N[:examples], shuffled_N[examples:]
+        self.views = 0 if self.spec.augment == "none" else VIEWS
         self.truth: dict[int, Tensor] = {}
 
     @property
@@ -128,7 +133,7 @@ class Study:
         with threads(spec.threads), enough_memory(spec):
             collector.prepare(bench.lab)
             bench.training.pruner = collector
-            visits = self.at[-1] * len(bench.data) + 4 * len(self.at) * len(self.index_n)
+            visits = self.at[-1] * len(bench.data) + (4 + self.views) * len(self.at) * len(self.index_n)
             progress.start("study", visits, spec.epochs)
             try:
                 rows = engine.train(bench.training, bench.data, spec, bench.clock, progress, spec.seed, self.at[-1])
@@ -161,6 +166,7 @@ class Study:
             "index": self.index_n.tolist(),
             "smoothing": SMOOTHING,
             "optimum_smoothing": OPTIMUM_SMOOTHING,
+            "views": self.views,
             "layers": [names[layer] for layer in weight_layers(self.model)],
             "rows": self.bench.training.rows,
         }
@@ -171,7 +177,8 @@ class Study:
         self.progress.say(f"study: exact gradient norms of {n} examples after epoch {epoch + 1}")
         lagging_n = self._exact() if recalibrates else None
         with recalibrated(self.model, self.bench.data, self._statistics_batches(epoch)):
-            norm_n = self.truth[epoch] = self._exact()
+            norm_n = self._exact()
+            coming_n = self.truth[epoch] = self._coming(epoch, norm_n)
             frozen, square_Ln, spikes_n = self._observed(self.index_n.split(self.spec.batch_size), training=False)
         trained, *_ = self._observed(self._filled_batches(epoch), training=True)
         values = {"frozen": frozen.values() | {"exact": norm_n}, "training": trained.values()}
@@ -182,8 +189,11 @@ class Study:
             "train_loss": row["train_loss"],
             "norm_mean": float(norm_n.mean()),
             "norm_cv": variation(norm_n),
-            "optimum_over_uniform": compared(norm_n, norm_n, OPTIMUM_SMOOTHING)["over_uniform"],
-            "scores": by_name(norm_n, {source: uniform | own for source, own in values.items()}),
+            "optimum_over_uniform": {
+                "now": compared(norm_n, norm_n, OPTIMUM_SMOOTHING)["over_uniform"],
+                "coming": compared(coming_n, coming_n, OPTIMUM_SMOOTHING)["over_uniform"],
+            },
+            "scores": by_name(norm_n, coming_n, {source: uniform | own for source, own in values.items()}),
             "lag": None if lagging_n is None else compared(norm_n, lagging_n),
             "input_squares_cv": [variation(square_n) for square_n in square_Ln],
             "spikes_cv": variation(spikes_n),
@@ -192,12 +202,21 @@ class Study:
                 "training": trained.tightness(),
                 "collected": collector.tightness(),
             },
-            "examples": {"exact": {"frozen": norm_n.tolist()}}
+            "examples": {"exact": {"frozen": norm_n.tolist(), "coming": coming_n.tolist()}}
             | {name: {at: values[at][name].tolist() for at in ("frozen", "age 0")} for name in collector.scores},
         }
 
-    def _exact(self) -> Tensor:
-        return exact_norms(self.model, self.bench.data, self.spec, self.index_n, self.progress)
+    def _exact(self, look: Augmentation | None = None) -> Tensor:
+        return exact_norms(self.model, self.bench.data, self.spec, self.index_n, self.progress, look)
+
+    def _coming(self, epoch: int, norm_n: Tensor) -> Tensor:
+        """The root mean square of the exact norms over some augmented views; without augmentation the norm itself."""
+        data, square_n = self.bench.data, torch.zeros_like(norm_n)
+        for view in range(self.views):
+            draw = stream(self.spec.seed, f"study view {view}", epoch)
+            look = draw_augmentation(self.spec.augment, len(data), data.padding, draw)
+            square_n += self._exact(look).square() / self.views
+        return square_n.sqrt() if self.views else norm_n
 
     def _observed(self, batches: tuple[Tensor, ...], training: bool) -> tuple[Collector, Tensor, Tensor]:
         """The scores of one pass over the studied examples; each layer's input squares, and all spikes of each example."""
@@ -233,13 +252,15 @@ class Study:
         return drawn.tensor_split(-(-len(drawn) // size))
 
 
-def by_name(norm_n: Tensor, values: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
-    """By score and source how it compares. The exact norm as it is now is the optimum itself."""
+def by_name(norm_n: Tensor, coming_n: Tensor, values: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
+    """By score and source how it compares: with the norm as it is now, or, collected ones, as it will come. The exact norm as
+    it is now is the optimum itself."""
     found: dict[str, Any] = {}
     for source, own in values.items():
         for name, score_n in own.items():
             smoothing = OPTIMUM_SMOOTHING if (name, source) == ("exact", "frozen") else SMOOTHING
-            found.setdefault(name, {})[source] = compared(norm_n, score_n, smoothing)
+            truth_n = coming_n if source.startswith("age") else norm_n
+            found.setdefault(name, {})[source] = compared(truth_n, score_n, smoothing)
     return found
 
 

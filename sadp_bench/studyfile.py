@@ -25,6 +25,7 @@ LABELS = {
     "spikes": "spikes",
     "plain": "plain bound",
     "layers": "layers",
+    "sadp": "SADP",
     "exact": "exact norm",
 }
 BOUNDS = ("uniform", "exact")  # the worst and the best that there is
@@ -44,7 +45,7 @@ STOP = {
     "train_loss": NUMBER,
     "norm_mean": MAYBE,
     "norm_cv": MAYBE,
-    "optimum_over_uniform": BY_KEEP,
+    "optimum_over_uniform": {"now": BY_KEEP, "coming": BY_KEEP},
     "scores": Each(of=Each(of=CELL)),
     "lag": (dict, type(None)),
     "input_squares_cv": [MAYBE],
@@ -61,6 +62,7 @@ STUDY_SHAPE = {
     "at": [NUMBER],
     "num_examples": NUMBER,
     "smoothing": NUMBER,
+    "views": NUMBER,
     "layers": [(str,)],
     "stops": [STOP],
     "cost": {

@@ -236,7 +236,13 @@ def test_the_studied_run_is_the_run_that_nobody_studies(whole: tuple[Study, dict
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [("readout", {"score": "readout"}), ("layers", {}), ("spikes", {"score": "spikes"})]
+    ("name", "options"),
+    [
+        ("readout", {"score": "readout", "memory": 0.0}),
+        ("layers", {"memory": 0.0}),
+        ("spikes", {"score": "spikes", "memory": 0.0}),
+        ("sadp", {}),
+    ],
 )
 def test_age_0_is_what_sadp_itself_collects_where_it_keeps_everything(
     name: str, options: dict[str, Any], whole: tuple[Study, dict[str, Any]]
@@ -272,6 +278,7 @@ def test_loss_and_el2n_of_age_0_are_those_of_the_epochs_steps(whole: tuple[Study
 def test_ages_are_counted_back_from_the_epoch_that_has_ended() -> None:
     made = small_study("2,7", epochs=7)
     collector = Collector(made.index_n)
+    collector.prepare(made.bench.lab)
     for epoch in range(7):
         collector.values = lambda epoch=epoch: {"loss": torch.tensor([float(epoch)])}  # type: ignore[method-assign]
         collector.keep(epoch)
@@ -420,7 +427,7 @@ def test_a_kept_study_is_shown_and_drawn_again_the_same(kept: tuple[Answer, Path
 def test_the_figures_show_what_the_file_holds(kept: tuple[Answer, Path, Path]) -> None:
     found = studyfile.read(kept[1])
     norms = found["stops"][-1]["examples"]["exact"]["frozen"]
-    panels = scores_figure(found).axes
+    panels = [axes for axes in scores_figure(found).axes if axes.get_visible()]
     assert [axes.get_title(loc="left") for axes in panels] == [studyfile.LABELS[name] for name in COLLECTED]
     for axes, name in zip(panels, COLLECTED, strict=True):
         x_n, y_n = axes.collections[-1].get_offsets().T

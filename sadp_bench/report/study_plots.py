@@ -24,7 +24,8 @@ COLORS = {
     "readout": "#0072B2",
     "spikes": "#009E73",
     "plain": "#E69F00",
-    "layers": FIXED_COLORS["sadp"],
+    "layers": "#8A5A00",
+    "sadp": FIXED_COLORS["sadp"],
     "uniform": FIXED_COLORS["random"],
     "exact": "#000000",
 }
@@ -58,13 +59,16 @@ def scores_figure(study: dict[str, Any]) -> Figure:
     stop = study["stops"][-1]
     norm_n = [value or math.nan for value in stop["examples"]["exact"]["frozen"]]
     clouds = {name: {at: scaled(stop["examples"][name][at], norm_n) for at in LOOKS} for name in RIVALS}
-    figure = Figure(figsize=(7.2, 5.3), layout="constrained")
-    panels = figure.subplots(2, 3, sharex=True, sharey=True)
+    columns = -(-len(RIVALS) // 2)
+    figure = Figure(figsize=(2.4 * columns, 5.3), layout="constrained")
+    panels = figure.subplots(2, columns, sharex=True, sharey=True)
+    for axes in panels.flat[len(RIVALS) :]:
+        axes.set_visible(False)
     x_limits, y_limits = (
         limits(norm_n),
         limits([y for both in clouds.values() for values in both.values() for y in values]),
     )
-    for axes, name in zip(panels.flat, RIVALS, strict=True):
+    for axes, name in zip(panels.flat, RIVALS, strict=False):
         axes.set(xscale="log", yscale="log", xlim=x_limits, ylim=y_limits)
         _frame(axes)
         axes.plot(x_limits, x_limits, color="black", linewidth=0.8, zorder=3)
