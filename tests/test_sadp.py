@@ -12,7 +12,7 @@ from sadp_bench.losses import LOSSES, logit_errors, mean_loss, step_loss
 from sadp_bench.pruners.sadp import MEMORY_OF_TIGHTNESS, SADP, readout_gradient_norm
 from sadp_bench.streams import stream
 
-CONSTANT = {"schedule": "constant", "smoothing": 0.1}
+CONSTANT = {"schedule": "constant", "smoothing": 0.1, "memory": 0.0}
 
 
 def with_scores(score_N, prune_ratio, **options):

@@ -104,7 +104,7 @@ def test_tightness_is_a_ratio_of_sums_with_a_memory_and_1_for_a_silent_layer(mon
     monkeypatch.setattr("sadp_bench.pruners.sadp.MEMORY_OF_TIGHTNESS", 0.5)
     shown = {"input_squares": torch.tensor([[2.0], [3.0]]), "error_squares": torch.tensor([[5.0], [7.0]])}
     shown |= {"features": torch.zeros(1, 1, 4), "logit_errors": torch.zeros(1, 1, 5)}
-    pruner, one = prepared(SADP(0.0), 2), torch.tensor([0])
+    pruner, one = prepared(SADP(0.0, memory=0.0), 2), torch.tensor([0])
     pruner.observe(seen(one, tightness=torch.tensor([[1.0, 0.0], [4.0, 0.0]]), **shown))
     assert pruner.square_N[0] == 10 / 4 + 21
     pruner.observe(seen(one, **shown))  # a later batch of the epoch
@@ -230,7 +230,8 @@ def test_a_refresh_asks_for_those_scored_longest_ago():
 
 
 def test_a_refresh_scores_in_evaluation_mode_without_augmentation_and_leaves_no_trace():
-    run, _ = trained(0.3, 2, augment="crop", precision="fp64", epochs=5, set={"refresh": 2, "score": "readout"})
+    options = {"refresh": 2, "score": "readout", "memory": 0.0}
+    run, _ = trained(0.3, 2, augment="crop", precision="fp64", epochs=5, set=options)
     model, pruner = run.model, run.pruner
     wanted = pruner.to_survey(2)
     assert len(wanted) == 10
