@@ -15,7 +15,7 @@ from small import hooks_of, resolved, weights_of
 from sadp_bench import engine, parts, workbench
 from sadp_bench.errors import BadInput
 from sadp_bench.losses import mean_loss
-from sadp_bench.pruners.sadp import SADP
+from sadp_bench.pruners.sadp import SADP, limited_error_squares
 from sadp_bench.streams import stream
 
 
@@ -38,6 +38,7 @@ def trained(ratio=0.3, until=None, **asked):
         ("score", "one of layers, readout, spikes", ["loss", "", "Layers"]),
         ("schedule", "one of constant, falling, rising", ["linear", ""]),
         ("smoothing", "above 0 and at most 1", [0.0, -0.1, 1.5, math.nan, math.inf]),
+        ("gain_limit", "0 (no limit) or at least 1", [-1.0, 0.5, math.nan]),
         ("memory", "at least 0 and below 1", [-0.1, 1.0, math.nan, math.inf]),
         ("warmup", "at least 0 and below 1", [-0.1, 1.0, math.nan]),
         ("weight_power", "at least 0 and at most 1", [-0.5, 1.01, math.nan]),
@@ -111,6 +112,31 @@ def test_tightness_is_a_ratio_of_sums_with_a_memory_and_1_for_a_silent_layer(mon
     assert pruner.square_N[0] == 10 / 4 + 21
     pruner.observe(seen(one, tightness=torch.tensor([[3.0, 1.0], [4.0, 3.0]]), **shown))
     assert pruner.square_N[0].item() == pytest.approx(10 * (3.5 / 6) + 21 * (1 / 3))
+
+
+def test_an_errors_gain_is_limited_to_a_multiple_of_the_whole_batchs():
+    # Squared errors at the logits 1, 4, 0, 5 (over two steps): 10 in all. Gains of the two layers: 20 / 10 and 40 / 10.
+    logit_errors = torch.tensor(
+        [[[1.0, 0.0], [0.0, 2.0], [0.0, 0.0], [1.0, 0.0]], [[0.0] * 2, [0.0] * 2, [0.0] * 2, [2.0, 0.0]]]
+    )
+    error_squares = torch.tensor([[9.0, 8.0, 0.5, 2.5], [1.0, 1.0, 8.0, 30.0]])
+    shown = {"logit_errors": logit_errors, "error_squares": error_squares}
+    assert limited_error_squares(shown, 4).tolist() == [[8, 8, 0, 2.5], [1, 1, 0, 30]]
+    assert limited_error_squares(shown, 1).tolist() == [[2, 8, 0, 2.5], [1, 1, 0, 20]]
+    silent = {"logit_errors": torch.zeros(1, 4, 2), "error_squares": error_squares}
+    assert torch.equal(limited_error_squares(silent, 4), error_squares)
+
+
+def test_tightness_is_measured_in_the_first_four_epochs_and_then_every_fourth():
+    measured, observe = [], SADP.observe
+    run = bench("sadp", 0.3, train_examples=60, epochs=11)
+    run.pruner.prepare(run.lab)
+    run.pruner.observe = lambda shown: (
+        measured.append(shown.epoch) if "tightness" in shown.watched else None,
+        observe(run.pruner, shown),
+    )
+    list(run.rows())
+    assert measured == [0, 1, 2, 3, 4, 8]
 
 
 def test_memory_is_a_running_mean_of_the_squares_from_the_first_on():
