@@ -16,12 +16,12 @@ ASKED["set"] = {"backbone.width": 4}
 
 
 def test_it_gives_a_row_for_every_method_and_ratio_and_the_noise_floor() -> None:
-    told = speed.measure(ASKED, ["random", "sadp"], [0.5, 0.25], 2, None, Progress())
+    told = speed.measure(ASKED, ["random", "el2n"], [0.5, 0.25], 2, None, Progress())
     assert [(row["method"], row["ratio"]) for row in told["rows"]] == [
         ("random", 0.5),
         ("random", 0.25),
-        ("sadp", 0.5),
-        ("sadp", 0.25),
+        ("el2n", 0.5),
+        ("el2n", 0.25),
     ]
     for row in told["rows"]:
         assert set(row) == {
