@@ -42,6 +42,8 @@ def test_the_table_of_results_is_what_the_committed_records_give():
     for folder in sorted((ROOT / "results").iterdir()):
         found, own = read_all([folder]), folder / "README.md"
         assert not found.problems
+        if folder.name == "studies":
+            continue
         shown = own.read_text(encoding="utf-8") if own.exists() else README
         rows = [
             line
