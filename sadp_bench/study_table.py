@@ -29,8 +29,8 @@ LEGEND = (
     "g. V: the variance, sum g²(1/π − 1), of drawing in proportion to the score, by the share kept: over that\n"
     "of drawing uniformly, and over that of drawing in proportion to g. Bold: the least of its column.\n"
     "Scores are of the same weights, statistics and inputs as g; train: in training mode. age a: as training\n"
-    "collected them, augmented, in the epoch just over (0), or a epochs before it; held against norms that the\n"
-    "coming epoch will meet (root mean square over some augmented views). SADP: layers with its memory."
+    "collected them, augmented, in the epoch just over (0), or a epochs before it; held against the norms\n"
+    "that the coming epoch will meet (root mean square over some augmented views). SADP: layers with memory."
 )
 
 
