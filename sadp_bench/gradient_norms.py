@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from sadp_bench.errors import BadInput
 from sadp_bench.losses import Loss
 
-CHUNK_NUMBERS = 2**25  # per-example gradients held at a time: 128 MiB of float32
+CHUNK_NUMBERS = {"cpu": 2**20, "cuda": 2**26}  # patches and gradients held at a time: what a cache, or a GPU, likes
 
 Pair = tuple[Tensor, Tensor]  # a layer's input and the loss's gradient at its output, time first where there is time
 
@@ -66,23 +66,36 @@ def _keep(pairs: dict[nn.Module, list[Pair]]) -> Callable[..., None]:
 
 
 def square_norms(module: nn.Module, calls: list[Pair], batch: int) -> Tensor:
-    """Squared norm of each example's gradient of one layer's parameters; several calls add up before the square."""
-    a = torch.cat([_wide(by_time(module, a, batch)) for a, _ in calls])
-    d = torch.cat([_wide(by_time(module, d, batch)) for _, d in calls])
+    """Squared norm of each example's gradient of one layer's parameters; several calls add up before the square. [B].
+
+    Products are taken in the type that the layer computed in, and summed in float32 at least.
+    """
+    a, d = (_joined([by_time(module, pair[side], batch) for pair in calls]) for side in (0, 1))
+    d = d.float() if d.dtype == torch.float16 else d  # whose squares leave its range
+    a = a.to(d.dtype)
     of_chunk: Any = _norm_square if isinstance(module, _BatchNorm) else _weight_square
-    size = max(1, CHUNK_NUMBERS // max(1, sum(p.numel() for p in module.parameters())))
+    most = CHUNK_NUMBERS.get(a.device.type, CHUNK_NUMBERS["cpu"])
+    size = max(1, most // _numbers(module, a, d))
     chunks = zip(a.split(size, 1), d.split(size, 1), strict=True)
     return torch.cat([of_chunk(module, a, d) for a, d in chunks])
+
+
+def _joined(calls: list[Tensor]) -> Tensor:
+    return calls[0] if len(calls) == 1 else torch.cat(calls)
+
+
+def _numbers(module: nn.Module, a: Tensor, d: Tensor) -> int:
+    """Of an example: its gradient's, or its input's, as patches in a convolution."""
+    inputs = a[:, 0].numel()
+    if isinstance(module, nn.Conv2d):
+        inputs = len(d) * d.shape[3:].numel() * module.weight[0].numel()
+    return max(1, inputs, sum(p.numel() for p in module.parameters()))
 
 
 def by_time(module: nn.Module, x: Tensor, batch: int) -> Tensor:
     """A layer's input or output, with any layout of time before the batch -> [T, B, features]; T = 1 for a static layer."""
     features = 1 if isinstance(module, nn.Linear) else 3
     return x.reshape(-1, batch, *x.shape[x.dim() - features :])
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _weight_square(module: nn.Conv2d | nn.Linear, a: Tensor, d: Tensor) -> Tensor:
@@ -95,14 +108,19 @@ def _weight_square(module: nn.Conv2d | nn.Linear, a: Tensor, d: Tensor) -> Tenso
         d = d.flatten(3).transpose(2, 3)
     a = a.reshape(steps, batch, -1, a.shape[-1]).transpose(0, 1).flatten(1, 2)
     d = d.reshape(steps, batch, -1, d.shape[-1]).transpose(0, 1).flatten(1, 2)
-    square_B = torch.bmm(d.transpose(1, 2), a).square().sum((1, 2))
-    return square_B if module.bias is None else square_B + d.sum(1).square().sum(1)
+    square_B = _wide(torch.bmm(d.transpose(1, 2), a)).square().sum((1, 2))
+    return square_B if module.bias is None else square_B + _wide(d).sum(1).square().sum(1)
 
 
 def _norm_square(module: _BatchNorm, a: Tensor, d: Tensor) -> Tensor:
     assert module.running_mean is not None and module.running_var is not None
+    a, d = _wide(a), _wide(d)
     shape = (-1, *[1] * (a.dim() - 3))
     deviation = (module.running_var + module.eps).sqrt().view(shape)
     normalised = (a - module.running_mean.view(shape)) / deviation
     over = (0, *range(3, a.dim()))
     return (normalised * d).sum(over).square().sum(1) + d.sum(over).square().sum(1)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -15,11 +15,20 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from sadp_bench import ranks
 from sadp_bench.gradient_norms import Pair, by_time, square_norms
 
-BY_LAYER = frozenset({"input_squares", "error_squares", "norm_input_squares", "norm_error_squares", "tightness"})
-TAPPED = BY_LAYER | {"features", "spike_counts"}
-MOST_EXACT = 8  # examples whose exact gradient norms `tightness` takes
-SPIKES = "_sadp_bench_spikes"  # marks a spiking layer's output: 0 or 1, whoever takes it as it is
+TAPPED = frozenset(
+    {
+        "features",
+        "spike_counts",
+        "input_squares",
+        "error_squares",
+        "norm_input_squares",
+        "norm_error_squares",
+        "tightness",
+    }
+)
+MOST_EXACT = 32  # examples whose exact gradient norms `tightness` takes
 SHARE_EXACT = 4  # and at most one in so many of the batch, so that the first of several processes has them all
+SPIKES = "_sadp_bench_spikes"  # marks a spiking layer's output: 0 or 1, whoever takes it as it is
 
 
 def spiking_layers(model: nn.Module) -> list[nn.Module]:
@@ -48,7 +57,7 @@ class Taps:
     gradient of the example's own loss at the layer's output. By Cauchy-Schwarz the squared norm of the example's gradient of
     the layer's parameters is at most E_l A_l; where batch norm trains, its mixing of the examples is in E_l.
     "norm_input_squares", "norm_error_squares" (M, B): the same of norm layers; A is the largest channel's.
-    "tightness" (2, L): in the first batch of the context only, the sums over its first examples (at most 8) of the exact
+    "tightness" (2, L): in the first batch of the context only, the sums over its first examples (at most 32) of the exact
     squared norm, and of E_l A_l. Of several processes the first one's, for all.
 
     A layer may be called once for all time steps, or once a step.

@@ -13,6 +13,7 @@ from sadp_bench.errors import BadInput
 from sadp_bench.gradient_norms import gradient_norms
 from sadp_bench.losses import mean_loss, step_loss
 from sadp_bench.pruner import KeepAll
+from sadp_bench.streams import stream
 
 
 def one_backward_pass_per_example(model, loss, input, label_B):
@@ -43,8 +44,21 @@ def test_gradient_norms_do_not_depend_on_how_they_are_cut_into_chunks(monkeypatc
     model, input = network("cnn", "batch", False)
     label_B = torch.tensor([0, 3, 4])
     whole_B = gradient_norms(model, mean_loss, input, label_B)
-    monkeypatch.setattr(module, "CHUNK_NUMBERS", 1)
+    monkeypatch.setitem(module.CHUNK_NUMBERS, "cpu", 1)
     torch.testing.assert_close(gradient_norms(model, mean_loss, input, label_B), whole_B, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("layer", [nn.Conv2d(3, 5, 3, padding=1), nn.Linear(6, 4)])
+@pytest.mark.parametrize("computed", [torch.bfloat16, torch.float16])
+def test_square_norms_of_a_layer_that_computes_in_16_bits_are_those_of_the_same_numbers_in_64(layer, computed):
+    """As under autocast: the input may still have 32 bits; the squares must not leave the range of float16."""
+    a = torch.randint(0, 2, (2, 4, 3, 5, 6), generator=stream(0, "16 bits")).float()
+    out = layer(a.flatten(0, 1)).unflatten(0, (2, 4))
+    d = (300 * torch.randn(out.shape, generator=stream(1, "16 bits"))).to(computed)
+    exact_B = module.square_norms(layer, [(a.double(), d.double())], 4)
+    measured_B = module.square_norms(layer, [(a, d)], 4)
+    assert measured_B.dtype == torch.float32
+    torch.testing.assert_close(measured_B.double(), exact_B, rtol=5e-3, atol=0)
 
 
 def test_gradient_norms_leave_gradients_hooks_and_statistics_as_they_were():

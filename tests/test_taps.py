@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sadp_bench.backprop import at_precision
 from sadp_bench.engine import predictions
 from sadp_bench.losses import mean_loss
-from sadp_bench.taps import BY_LAYER, TAPPED, Taps, norm_layers, weight_layers
+from sadp_bench.taps import TAPPED, Taps, norm_layers, weight_layers
 
 BOTH = frozenset({"features", "spike_counts"})
 
@@ -145,7 +145,7 @@ def test_tightness_is_measured_in_the_first_batch_of_a_context_and_of_each_epoch
 
 def test_a_pass_without_gradients_shows_inputs_but_no_errors() -> None:
     bench = small_bench()
-    with Taps(bench.model, BY_LAYER) as taps:
+    with Taps(bench.model, TAPPED - BOTH) as taps:
         sizes = [len(index_B) for index_B, _, _ in predictions(bench.model, bench.data, "fp32")]
         seen = taps.seen()
     assert sizes == [130] and seen.keys() == {"input_squares", "norm_input_squares"}
@@ -159,7 +159,7 @@ def test_only_the_newest_pass_and_its_backward_pass_are_kept() -> None:
         logits = bench.model(bench.data.input(torch.arange(first, last)))
         mean_loss(logits, bench.data.label_N[first:last]).sum().backward()
 
-    names = BY_LAYER - {"tightness"} | {"features"}
+    names = TAPPED - {"tightness", "spike_counts"}
     with Taps(bench.model, names) as taps:
         step(0, 20)
         step(50, 57)
