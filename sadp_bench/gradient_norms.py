@@ -70,7 +70,7 @@ def square_norms(module: nn.Module, calls: list[Pair], batch: int) -> Tensor:
 
     Products are taken in the type that the layer computed in, and summed in float32 at least.
     """
-    a, d = (_joined([by_time(module, pair[side], batch) for pair in calls]) for side in (0, 1))
+    a, d = (joined([by_time(module, pair[side], batch) for pair in calls]) for side in (0, 1))
     d = d.float() if d.dtype == torch.float16 else d  # whose squares leave its range
     a = a.to(d.dtype)
     of_chunk: Any = _norm_square if isinstance(module, _BatchNorm) else _weight_square
@@ -80,7 +80,8 @@ def square_norms(module: nn.Module, calls: list[Pair], batch: int) -> Tensor:
     return torch.cat([of_chunk(module, a, d) for a, d in chunks])
 
 
-def _joined(calls: list[Tensor]) -> Tensor:
+def joined(calls: list[Tensor]) -> Tensor:
+    """Of one call there is nothing to copy."""
     return calls[0] if len(calls) == 1 else torch.cat(calls)
 
 

@@ -13,7 +13,7 @@ from torch.nn.functional import fold, unfold
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sadp_bench import ranks
-from sadp_bench.gradient_norms import Pair, by_time, square_norms
+from sadp_bench.gradient_norms import Pair, by_time, joined, square_norms
 
 TAPPED = frozenset(
     {
@@ -112,7 +112,7 @@ class Taps:
         """
         seen = {}
         if self._features:
-            seen["features"] = _wide(torch.cat(_with_time(self._features)))
+            seen["features"] = _wide(joined(_with_time(self._features)))
         if self._count_STB:
             seen["spike_counts"] = torch.stack(self._count_STB)
         for name, squares in self._squares.items():
@@ -202,7 +202,7 @@ def squares(layer: nn.Module, x: Tensor, batch: int, times: Tensor | None = None
     elif times is None:
         square = torch.linalg.vector_norm(x, dim=1, dtype=wide).square()
     else:
-        square = torch.linalg.vecdot(x.to(wide), (x * times).to(wide))
+        square = x.to(wide).square() @ times.to(wide)
     return square.view(steps, batch).sum(0, dtype=wide)
 
 
