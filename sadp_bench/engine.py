@@ -39,16 +39,24 @@ class Training:
     pruner: Pruner
     optimizer: torch.optim.Optimizer
     rows: list[Row] = field(default_factory=list)
+    visits_N: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int32))
 
     def state_dict(self) -> dict[str, Any]:
         parts: dict[str, Any] = {"model": self.model, "pruner": self.pruner, "optimizer": self.optimizer}
-        return {"rows": self.rows} | {name: part.state_dict() for name, part in parts.items()}
+        own = {"rows": self.rows, "visits_N": self.visits_N}
+        return own | {name: part.state_dict() for name, part in parts.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.rows = list(state["rows"])
+        self.rows, self.visits_N = list(state["rows"]), state["visits_N"].cpu()
         self.model.load_state_dict(state["model"])
         self.pruner.load_state_dict(state["pruner"])
         self.optimizer.load_state_dict(state["optimizer"])
+
+    def count(self, index_K: Tensor, num_examples: int) -> None:
+        """Notes an epoch's examples, each of which it shows once."""
+        if not len(self.visits_N):
+            self.visits_N = torch.zeros(num_examples, dtype=torch.int32)
+        self.visits_N[index_K] += 1
 
 
 def train(
@@ -113,6 +121,7 @@ def train(
             "seconds": sum(clock.seconds.values()) - before,
         }
         training.rows.append(row | ({"surveyed": surveyed} if surveyed else {}))
+        training.count(index_K, len(data))
         yield training.rows[-1]
 
 

@@ -36,6 +36,8 @@ class Record:
     interruptions: how often the run was begun or resumed again before it finished. Seconds are of all parts together;
     what was trained after the last checkpoint before an interruption, and so again, counts once.
     scores_from: the key of the run whose scoring this one used and was charged for; None where it made its own or has none.
+    visits: how often training showed each example, as `visits.pack` writes it, and class_visits: the mean by class; None
+    and empty in records of an earlier version.
     """
 
     spec: Spec
@@ -54,6 +56,8 @@ class Record:
     finished: str
     interruptions: int = 0
     scores_from: str | None = None
+    visits: str | None = None
+    class_visits: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         rest = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "spec"}
@@ -62,8 +66,9 @@ class Record:
     @classmethod
     def from_json(cls, data: Any) -> Record:
         """Raises BadInput where the data is no record of this schema or does not fit its key."""
-        names = {f.name for f in dataclasses.fields(cls)}
-        spec = _spec_of(data, names - {f.name for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING})
+        fields = dataclasses.fields(cls)
+        names = {f.name for f in fields}
+        spec = _spec_of(data, {f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING})
         _check_types(data)
         return cls(spec=spec, **{name: data[name] for name in (names & set(data)) - {"spec"}})
 
@@ -146,6 +151,13 @@ def _check_types(data: dict[str, Any]) -> None:
     }
     if type(data.get("interruptions", 0)) is not int or not isinstance(data.get("scores_from"), str | None):
         raise BadInput("the record's interruptions or scores_from are of a wrong type")
+    by_class = data.get("class_visits", {})
+    if not (
+        isinstance(data.get("visits"), str | None)
+        and isinstance(by_class, dict)
+        and all(map(_is_number, by_class.values()))
+    ):
+        raise BadInput("the record's visits or class_visits are of a wrong type")
     for name, kinds in wanted.items():
         if not isinstance(data[name], kinds):
             raise BadInput(f"the record's {name} is of a wrong type: {type(data[name]).__name__}")

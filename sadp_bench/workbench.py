@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sadp_bench import engine, environment, ranks
+from sadp_bench import engine, environment, ranks, visits
 from sadp_bench.checkpoint import Checkpoint
 from sadp_bench.clock import Clock
 from sadp_bench.errors import BadInput
@@ -204,7 +204,16 @@ def _record(bench: Bench, rates: list[float], interruptions: int) -> Record:
         finished=now(),
         interruptions=interruptions,
         scores_from=bench.lab.scores_from,
+        visits=visits.pack(bench.training.visits_N.tolist()),
+        class_visits=_class_visits(bench),
     )
+
+
+def _class_visits(bench: Bench) -> dict[str, float]:
+    """By the name of each class that has examples."""
+    label_N, visits_N = bench.material.train.label_N, bench.training.visits_N.double()
+    names = bench.material.dataset.class_names
+    return {name: float(visits_N[label_N == c].mean()) for c, name in enumerate(names) if bool((label_N == c).any())}
 
 
 def now() -> str:

@@ -14,7 +14,19 @@ from sadp_bench import registry
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = [
-    {"sadp_bench", "errors", "registry", "spec", "record", "store", "lock", "metrics", "sweepfile", "studyfile"},
+    {
+        "sadp_bench",
+        "errors",
+        "registry",
+        "spec",
+        "record",
+        "store",
+        "lock",
+        "metrics",
+        "visits",
+        "sweepfile",
+        "studyfile",
+    },
     {
         "streams",
         "sampling",
