@@ -206,7 +206,9 @@ def report(
 def speed(
     methods: Annotated[str, Option(help="Methods, separated by commas.")] = "random,sadp",
     ratios: Annotated[str, Option(help="Pruning ratios, separated by commas.")] = "0.3,0.5,0.7",
-    rounds: Annotated[int, Option(help="Timed epochs of each arm, after one untimed.")] = 5,
+    rounds: Annotated[int, Option(help="Timed epochs of each arm at most, after one untimed.")] = 30,
+    half_width: Annotated[float, Option(help="Stop when no 95 % interval reaches further from its median.")] = 0.01,
+    minutes: Annotated[float, Option(help="Stop after about so long.")] = 10,
     dataset: Dataset = None,
     backbone: Backbone = None,
     epochs: Epochs = None,
@@ -236,7 +238,9 @@ def speed(
     environment.keep_freed_memory()
     wanted = [_number(ratio) for ratio in ratios.split(",")]
     names = [name.strip() for name in methods.split(",")]
-    result = speed.measure({**asked, "set": _table(set)}, names, wanted, rounds, data, terminal.reporter(quiet))
+    result = speed.measure(
+        {**asked, "set": _table(set)}, names, wanted, rounds, data, terminal.reporter(quiet), half_width, 60 * minutes
+    )
     if as_json:
         print(json.dumps(result))
     else:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import statistics
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,7 +17,12 @@ from sadp_bench.errors import BadInput
 from sadp_bench.metrics import nominal_maximum
 from sadp_bench.parts import resolve
 from sadp_bench.progress import Progress
+from sadp_bench.spec import Spec
 from sadp_bench.workbench import Bench, threads
+
+BLOCK = 2  # arms between two epochs of full data: A B B A
+LEVEL = 0.95
+FEWEST_ROUNDS = 6  # below it no order statistics enclose a median with 95 % confidence
 
 
 class Arm:
@@ -28,13 +37,24 @@ class Arm:
                 "out of --methods, and use `sadp-bench run`"
             )
         self.epochs: Iterator[Row] = bench.rows()
-        self.seconds: list[float] = []
-        self.kept: list[int] = []
 
-    def step(self) -> None:
+    def step(self) -> tuple[float, int]:
+        """Trains an epoch: its seconds, and the examples it kept."""
         row = next(self.epochs)
-        self.seconds.append(row["seconds"])
-        self.kept.append(row["kept"])
+        return row["seconds"], row["kept"]
+
+
+@dataclass(slots=True)
+class Timed:
+    """An arm's rounds. full_seconds: the mean of the epochs of full data just before and after its own."""
+
+    full_seconds: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    kept: list[int] = field(default_factory=list)
+
+    def efficiencies(self, num_examples: int) -> list[float]:
+        rounds = zip(self.full_seconds, self.seconds, self.kept, strict=True)
+        return [full / own * kept / num_examples for full, own, kept in rounds]
 
 
 def measure(
@@ -44,70 +64,123 @@ def measure(
     rounds: int,
     data: Path | None,
     progress: Progress,
+    half_width: float = 0.0,
+    seconds: float = math.inf,
 ) -> dict[str, Any]:
-    """Median and spread of each arm's paired speed-up over so many rounds; the training part only.
+    """Each arm's training efficiency: the median over rounds, with its 95 % interval; the training part only.
 
-    A round trains one epoch of full data (A), of full data again (the A/A arm) and of every method and ratio, in an order
-    that turns around every round. Each arm's time is divided into that round's A. The first round is the warm-up and
-    does not count. Evaluation is not part of it. Accuracy is not measured here.
+    A round trains one epoch of every method and ratio, and of full data once more (the A/A arm), two by two between epochs
+    of full data: A B C A D E A. Each is paired with the mean of the two A around it. The order of the arms turns around
+    every round, and the first round is the warm-up and does not count. It ends after so many rounds, or when the widest
+    interval reaches no further than `half_width` from its median, or when the seconds are spent. Evaluation is not part
+    of it; accuracy is not measured here.
     """
-    if rounds < 2:
-        raise BadInput(f"--rounds is at least 2, not {rounds}")
-    total = rounds + 1
-    epochs = total if asked.get("epochs") is None else int(asked["epochs"])
-    if epochs < total:
-        raise BadInput(f"--epochs is at least {total} for {rounds} rounds and the warm-up, not {epochs}")
-    asked = {**asked, "epochs": epochs}
+    _check(rounds, half_width, seconds, asked.get("epochs"))
+    asked = {**asked, "epochs": asked.get("epochs") or rounds + 1}
     specs = []
     for method, ratio in product(methods, ratios):
         spec, material = resolve({**asked, "method": method, "ratio": ratio}, data)
         specs.append(spec)
-    full_spec = specs[0].reference()
-    with threads(full_spec.threads):
-        reference, twin, *arms = [Arm(Bench(spec, material, progress)) for spec in (full_spec, full_spec, *specs)]
-        everyone = [reference, twin, *arms]
-        visits = round(total * len(material.train) * (2 + sum(1 - spec.ratio for spec in specs)))
-        progress.start("speed", visits, total)
+    full = specs[0].reference()
+    num_examples = len(material.train)
+    references = math.ceil((len(specs) + 1) / BLOCK) + 1  # a round
+    until = time.monotonic() + seconds
+    with threads(full.threads):
+        endless = dataclasses.replace(full, epochs=full.epochs * references)
+        reference, *arms = [Arm(Bench(spec, material, progress)) for spec in (endless, full, *specs)]
+        timed = [Timed() for _ in arms]
+        visits = (rounds + 1) * num_examples * (references + 1 + sum(1 - spec.ratio for spec in specs))
+        progress.start("speed", round(visits), rounds + 1)
         try:
-            for number in range(total):
-                for arm in everyone if number % 2 == 0 else reversed(everyone):
-                    arm.step()
+            for number in range(rounds + 1):
+                _round(reference, arms, [Timed() for _ in arms] if number == 0 else timed, number % 2 == 1)
+                if number >= 2 and (_precise(timed, num_examples, half_width) or time.monotonic() > until):
+                    break
         finally:
             progress.stop()
-    noise = [a / b for a, b in zip(reference.seconds[1:], twin.seconds[1:], strict=True)]
+    noise, *rows = [_figures(one, num_examples) for one in timed]
     return {
-        "rows": [_row(reference, arm) for arm in arms],
-        "noise_floor": {**spread(noise), "what": "full data against itself: 1 without noise"},
-        "rounds": rounds,
-        "dataset": full_spec.dataset,
-        "backbone": full_spec.backbone,
-        "train_examples": full_spec.train_examples,
-        "batch_size": full_spec.batch_size,
-        "threads": full_spec.threads,
-        "device": full_spec.device,
+        "rows": [_row(spec, one, figures) for spec, one, figures in zip(specs, timed[1:], rows, strict=True)],
+        "noise_floor": {**noise, "what": "full data against itself: 1 without noise"},
+        "rounds": len(timed[0].seconds),
+        "dataset": full.dataset,
+        "backbone": full.backbone,
+        "train_examples": full.train_examples,
+        "batch_size": full.batch_size,
+        "threads": full.threads,
+        "device": full.device,
     }
 
 
-def _row(reference: Arm, arm: Arm) -> dict[str, Any]:
-    num_examples = reference.kept[0]
-    speedups = [a / b for a, b in zip(reference.seconds[1:], arm.seconds[1:], strict=True)]
-    ceilings = [num_examples / kept for kept in arm.kept[1:]]
-    efficiencies = [speedup / top for speedup, top in zip(speedups, ceilings, strict=True)]
-    speedup, efficiency = spread(speedups), spread(efficiencies)
+def _check(rounds: int, half_width: float, seconds: float, epochs: Any) -> None:
+    if rounds < 2:
+        raise BadInput(f"--rounds is at least 2, not {rounds}")
+    if not half_width >= 0:
+        raise BadInput(f"--half-width is at least 0, not {half_width:g}")
+    if not seconds > 0:
+        raise BadInput(f"--minutes is above 0, not {seconds / 60:g}")
+    if epochs is not None and int(epochs) < rounds + 1:
+        raise BadInput(f"--epochs is at least {rounds + 1} for {rounds} rounds and the warm-up, not {epochs}")
+
+
+def _round(reference: Arm, arms: Sequence[Arm], timed: Sequence[Timed], backwards: bool) -> None:
+    order = list(zip(arms, timed, strict=True))
+    if backwards:
+        order.reverse()
+    before, _ = reference.step()
+    for first in range(0, len(order), BLOCK):
+        block = order[first : first + BLOCK]
+        steps = [arm.step() for arm, _ in block]
+        after, _ = reference.step()
+        for (_, one), (own, kept) in zip(block, steps, strict=True):
+            one.full_seconds.append((before + after) / 2)
+            one.seconds.append(own)
+            one.kept.append(kept)
+        before = after
+
+
+def _precise(timed: Sequence[Timed], num_examples: int, half_width: float) -> bool:
+    figures = [_figures(one, num_examples) for one in timed]
+    return all(
+        f["low"] is not None and max(f["high"] - f["median"], f["median"] - f["low"]) <= half_width for f in figures
+    )
+
+
+def _figures(timed: Timed, num_examples: int) -> dict[str, Any]:
+    efficiencies = timed.efficiencies(num_examples)
+    low, high = median_interval(efficiencies) or (None, None)
+    return {**spread(efficiencies), "low": low, "high": high}
+
+
+def _row(spec: Spec, timed: Timed, figures: Mapping[str, Any]) -> dict[str, Any]:
+    """speedup: what the efficiency makes of the ceiling of all rounds together, as a schedule keeps more in some."""
+    ceiling = spec.train_examples * len(timed.kept) / sum(timed.kept)
     return {
-        "method": arm.bench.spec.method,
-        "ratio": arm.bench.spec.ratio,
-        "speedup": speedup["median"],
-        "speedup_spread": speedup["spread"],
-        "nominal_maximum": nominal_maximum(arm.bench.spec),
-        "ceiling": statistics.fmean(ceilings),
-        "efficiency": efficiency["median"],
-        "efficiency_spread": efficiency["spread"],
-        "rounds": len(speedups),
+        "method": spec.method,
+        "ratio": spec.ratio,
+        "nominal_maximum": nominal_maximum(spec),
+        "ceiling": ceiling,
+        "rounds": len(timed.kept),
+        "efficiency": figures["median"],
+        "efficiency_spread": figures["spread"],
+        "efficiency_low": figures["low"],
+        "efficiency_high": figures["high"],
+        "speedup": figures["median"] * ceiling,
     }
 
 
-def spread(values: list[float]) -> dict[str, float]:
+def spread(values: Sequence[float]) -> dict[str, float]:
     """Median and half the range between the quartiles."""
     low, median, high = statistics.quantiles(values, n=4, method="inclusive")
     return {"median": median, "spread": (high - low) / 2}
+
+
+def median_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float] | None:
+    """Two order statistics that enclose the median with at least that confidence, whatever the values' distribution (the
+    sign test's interval); None where there are too few values for it."""
+    n, ordered = len(values), sorted(values)
+    below, outside = 0, 0.0  # the chance that the median lies below so many of the values
+    while 2 * (outside + math.comb(n, below) / 2**n) <= 1 - level:
+        outside += math.comb(n, below) / 2**n
+        below += 1
+    return (ordered[below - 1], ordered[n - below]) if below else None

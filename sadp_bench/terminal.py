@@ -191,13 +191,18 @@ def speed_table(result: dict[str, Any]) -> Group:
         table.add_row(
             row["method"],
             f"{row['ratio']:g}",
-            f"{row['speedup']:.3f} ± {row['speedup_spread']:.3f} x",
+            f"{row['speedup']:.3f} x",
             f"{row['ceiling']:.3f} x",
-            f"{row['efficiency']:.3f} ± {row['efficiency_spread']:.3f}",
+            f"{row['efficiency']:.3f}{_within(row['efficiency_low'], row['efficiency_high'])}",
         )
-    note = "median ± half the interquartile range over rounds; efficiency = training speed-up / ceiling"
-    floor = f"noise floor: full data against itself {noise['median']:.3f} ± {noise['spread']:.3f}"
+    floor = f"noise floor: full data against itself {noise['median']:.3f}{_within(noise['low'], noise['high'])}"
+    few = "; too few rounds for it (6 at least)" if noise["low"] is None else ""
+    note = f"median over rounds, and its 95 % interval{few}; efficiency = training speed-up / ceiling"
     return Group(table, Text(floor), Text(note, "dim"))
+
+
+def _within(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
 
 
 def show(renderable: Any) -> None:
