@@ -4,47 +4,28 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from commands import Answer, command
 from hypothesis import given
 from hypothesis import strategies as st
-from small import SMALL, hooks_of, resolved, small_bench, weights_of
-from torch import Tensor, nn
+from small import SMALL, resolved, small_bench, weights_of
+from torch import Tensor
 
-from sadp_bench import score_cost, study, studyfile
-from sadp_bench.backbones.plain import CNN
-from sadp_bench.collect import COLLECTED, Collector, exact_norms, observations, recalibrated
+from sadp_bench import study, studyfile
+from sadp_bench.collect import COLLECTED, Collector, exact_norms, recalibrated
 from sadp_bench.engine import survey_for
-from sadp_bench.errors import BadInput
 from sadp_bench.progress import Progress
 from sadp_bench.pruners.sadp import SADP
-from sadp_bench.report.study_plots import apart, scores_figure, variance_figure
+from sadp_bench.report.study_plots import apart
 from sadp_bench.sampling import inclusion_probability, smooth
-from sadp_bench.store import read_all
 from sadp_bench.study import OPTIMUM_SMOOTHING, Study, compared, draw_variance, stops
 from sadp_bench.study_table import number
-from sadp_bench.taps import norm_layers
 from sadp_bench.workbench import Bench
 
 ASKED: dict[str, Any] = {name: value for name, value in SMALL.items() if name not in ("method", "ratio")}
 ASKED["set"] = {"backbone.width": 4}
-WORDS = [
-    "--train-examples",
-    "130",
-    "--batch-size",
-    "50",
-    "--timesteps",
-    "2",
-    "--threads",
-    "1",
-    "--set",
-    "backbone.width=4",
-]
-STUDY = ["study", *WORDS, "--epochs", "3", "--at", "1, 3", "--examples", "60", "--quiet"]
 
 
 def small_study(at: str = "1,2", examples: int = 60, **asked: Any) -> Study:
@@ -57,15 +38,6 @@ def whole() -> tuple[Study, dict[str, Any]]:
     """A study of an augmented run of eight epochs, so that every age is there."""
     made = small_study("1,2,3,8", epochs=8, augment="crop")
     return made, made.measure()
-
-
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Answer, Path, Path]:
-    """What the command line makes: its answer, the file it keeps, the folder of plots."""
-    folder = tmp_path_factory.mktemp("kept")
-    answer = command(*STUDY, "--out", folder / "studies", "--plots", folder / "plots")
-    (path,) = (folder / "studies").iterdir()
-    return answer, path, folder / "plots"
 
 
 # Numbers
@@ -142,84 +114,6 @@ def test_labels_stand_apart_near_where_they_belong() -> None:
     assert apart([0.01, 0.02, 0.03], 0.1) == pytest.approx([0, 0.1, 0.2])
     places = apart([0.2, 0.21, 0.24, 0.8, 0.81], 0.05)
     assert all(b - a >= 0.05 - 1e-9 for a, b in zip(places, places[1:], strict=False))
-
-
-# The truth
-
-
-def statistics_by_hand(model: nn.Module, inputs: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """By norm the means over batches of each batch's mean and unbiased variance by channel, by hooks of the test's own."""
-    seen: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {norm: [] for norm in norm_layers(model)}
-
-    def note(norm: nn.Module, given: tuple[Tensor, ...]) -> None:
-        x = given[0].movedim(-3, 0).flatten(1)
-        seen[norm].append((x.mean(1), x.var(1)))
-
-    handles = [norm.register_forward_pre_hook(note) for norm in seen]
-    model.train()
-    for input in inputs:
-        model(input)
-    for handle in handles:
-        handle.remove()
-    return [(torch.stack([m for m, _ in of]).mean(0), torch.stack([v for _, v in of]).mean(0)) for of in seen.values()]
-
-
-def everything(model: nn.Module) -> dict[str, Any]:
-    return {
-        "state": {name: value.tolist() for name, value in model.state_dict().items()},
-        "grads": [None if p.grad is None else p.grad.tolist() for p in model.parameters()],
-        "modes": [module.training for module in model.modules()],
-        "momentum": [norm.momentum for norm in norm_layers(model)],
-        "hooks": hooks_of(model),
-        "random": torch.get_rng_state().tolist(),
-    }
-
-
-@pytest.mark.parametrize("backbone", ["cnn", "sew-resnet18"])
-def test_recalibrated_statistics_are_the_batches_own_and_leave_no_trace(backbone: str) -> None:
-    bench = small_bench(backbone=backbone, epochs=1)
-    list(bench.rows())
-    bench.model.train()
-    before, batches = everything(bench.model), torch.arange(120).split(40)
-    with recalibrated(bench.model, bench.data, batches):
-        now = [(norm.running_mean.clone(), norm.running_var.clone()) for norm in norm_layers(bench.model)]
-        assert not any(module.training for module in bench.model.modules())
-        exact_norms(bench.model, bench.data, bench.spec, torch.arange(30), Progress())
-    assert everything(bench.model) == before
-    expected = statistics_by_hand(bench.model, [bench.data.input(index_B) for index_B in batches])
-    for got, wanted in zip(now, expected, strict=True):
-        torch.testing.assert_close(got, wanted)
-
-
-def test_recalibration_is_undone_by_an_error_too() -> None:
-    bench = small_bench()
-    before = everything(bench.model)
-    with pytest.raises(KeyboardInterrupt), recalibrated(bench.model, bench.data, [torch.arange(20)]):
-        raise KeyboardInterrupt
-    assert everything(bench.model) == before
-
-
-@pytest.mark.parametrize("training", [False, True])
-def test_looking_leaves_no_trace(training: bool) -> None:
-    bench = small_bench(epochs=1)
-    list(bench.rows())
-    before, collector = everything(bench.model), Collector(torch.arange(60))
-    collector.prepare(bench.lab)
-    batches = torch.arange(60).split(30)
-    for seen in observations(bench.model, bench.data, bench.spec, batches, collector.watch, training, Progress()):
-        collector.observe(seen)
-    assert everything(bench.model) == before
-
-
-def test_exact_norms_are_one_backward_pass_per_example() -> None:
-    bench = small_bench()
-    norm_n = exact_norms(bench.model, bench.data, bench.spec, index_n := torch.tensor([3, 70, 5]), Progress())
-    bench.model.eval()
-    for norm, index in zip(norm_n, index_n, strict=True):
-        bench.model.zero_grad()
-        logits = bench.model(bench.data.input(index[None])).mean(0)
-        nn.functional.cross_entropy(logits, bench.data.label_N[index][None]).backward()
-        assert float(norm) == pytest.approx(sum(float(p.grad.square().sum()) for p in bench.model.parameters()) ** 0.5)
 
 
 # The run and its sources
@@ -370,173 +264,3 @@ def test_other_settings(asked: dict[str, Any]) -> None:
     assert all(
         cell["over_uniform"]["0.5"] is not None for sources in stop["scores"].values() for cell in sources.values()
     )
-
-
-def test_the_cost_leaves_the_run_as_it_is_and_names_every_score() -> None:
-    bench = small_bench(epochs=1)
-    list(bench.rows())
-    before = everything(bench.model)
-    cost: Any = score_cost.measure(bench, Progress(), rounds=2)
-    assert everything(bench.model) == before
-    assert list(cost["scores"]) == [*COLLECTED, "exact"] and set(cost["calibration"]) == {
-        "first_batch",
-        "share_of_epoch",
-    }
-    assert cost["rounds"] == 2 and cost["step_seconds"] > 0
-
-
-# The command
-
-
-def test_the_table_says_what_the_file_holds(kept: tuple[Answer, Path, Path]) -> None:
-    answer, path, _ = kept
-    assert answer.code == 0 and "digits · cnn · 60 of 130 examples" in answer.out and str(path.name) in answer.out
-    assert all(f"\n{label} " in answer.out for label in studyfile.LABELS.values())
-    assert max(map(len, answer.out.splitlines()[:-1])) <= 104
-    last = json.loads(path.read_text())["stops"][-1]["scores"]["layers"]
-    (row,) = [line for line in answer.out.splitlines() if line.startswith("layers ")][1:2]
-    cells = [last["frozen"][name] for name in ("spearman", "pearson")]
-    cells += [
-        last["frozen"][over][f"{keep:g}"] for over in ("over_uniform", "over_optimum") for keep in studyfile.KEEPS
-    ]
-    cells += [last.get(source, {}).get("over_optimum", {}).get("0.5") for source in studyfile.SOURCES[1:]]
-    assert row.split()[1:] == [number(value) for value in cells] and row.endswith("–")
-
-
-def test_json_is_one_object_and_comes_back_from_its_file(kept: tuple[Answer, Path, Path], tmp_path: Path) -> None:
-    answer = command(*STUDY[:-1], "--json", "--out", tmp_path)
-    (path,) = tmp_path.iterdir()
-    assert answer.code == 0 and json.loads(answer.out) == json.loads(path.read_text()) == studyfile.read(path)
-    assert answer.out.count("\n") == 1 and "exact gradient norms" in answer.err and "timing" in answer.err
-    assert path.name == kept[1].name == f"digits-cnn-s0-{studyfile.read(path)['key']}.study.json"
-    assert command("study", "--from", path, "--json").out == answer.out
-    same = {name: value for name, value in studyfile.read(kept[1]).items() if name not in ("finished", "cost", "rows")}
-    assert same.items() <= studyfile.read(path).items()
-
-
-def test_a_kept_study_is_shown_and_drawn_again_the_same(kept: tuple[Answer, Path, Path], tmp_path: Path) -> None:
-    answer, path, plots = kept
-    again = command("study", "--from", path, "--plots", tmp_path)
-    assert again.code == 0 and again.out.splitlines()[:-1] == answer.out.splitlines()[:-1]
-    names = sorted(drawn.name for drawn in plots.iterdir())
-    assert [name.rpartition("-")[2] for name in names] == ["scores.png", "scores.svg", "variance.png", "variance.svg"]
-    for name in names:
-        assert (plots / name).read_bytes() == (tmp_path / name).read_bytes() and (plots / name).stat().st_size > 10_000
-
-
-def test_the_figures_show_what_the_file_holds(kept: tuple[Answer, Path, Path]) -> None:
-    found = studyfile.read(kept[1])
-    norms = found["stops"][-1]["examples"]["exact"]["frozen"]
-    panels = [axes for axes in scores_figure(found).axes if axes.get_visible()]
-    assert [axes.get_title(loc="left") for axes in panels] == [studyfile.LABELS[name] for name in COLLECTED]
-    for axes, name in zip(panels, COLLECTED, strict=True):
-        x_n, y_n = axes.collections[-1].get_offsets().T
-        wanted = torch.tensor(found["stops"][-1]["examples"][name]["frozen"]).double()
-        wanted *= torch.tensor(norms).double().mean() / wanted.mean()
-        low, high = axes.get_ylim()
-        assert x_n.tolist() == norms and y_n.tolist() == pytest.approx(wanted.clamp(low, high).tolist(), rel=1e-4)
-    for axes, source in zip(variance_figure(found).axes, ("frozen", "age 0"), strict=True):
-        lines = [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines]
-        for name in (*COLLECTED, "uniform"):
-            cells = [stop["scores"][name][source]["over_optimum"]["0.5"] for stop in found["stops"]]
-            assert ([1, 3], cells) in lines
-
-
-def test_reports_leave_studies_alone(kept: tuple[Answer, Path, Path]) -> None:
-    assert read_all([kept[1].parent]) == ([], [], [])
-
-
-def test_ctrl_c_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(score_cost, "measure", interrupted)
-    assert command(*STUDY, "--out", tmp_path / "out").code == 130 and not list((tmp_path / "out").iterdir())
-
-
-class Unknown(CNN):
-    """With a layer whose exact gradient norms nobody knows."""
-
-    def __init__(self, *given: Any, width: int = 4) -> None:
-        super().__init__(*given, width=width)
-        self.body.append(nn.PReLU())
-
-
-BAD = {
-    "at beyond the run": (["--at", "1,4"], "--at takes rising epochs, each from 1 to the run's 3 and once, not '1,4'"),
-    "at 0": (["--at", "0,1"], "from 1 to the run's 3"),
-    "at falling": (["--at", "3,1"], "rising"),
-    "at twice": (["--at", "1,1"], "and once"),
-    "at words": (["--at", "first"], "--at takes epochs separated by commas, such as 1,5,10, not 'first'"),
-    "at empty": (["--at", ""], "separated by commas"),
-    "at a fraction": (["--at", "1.5"], "separated by commas"),
-    "examples too many": (["--examples", "131"], "--examples is from 10 to the training set's 130, not 131"),
-    "examples too few": (["--examples", "9"], "--examples is from 10"),
-    "examples a word": (["--examples", "all"], "--examples"),
-    "a method": (["--method", "sadp"], "No such option: --method"),
-    "a layer that exact norms don't know": (["--backbone", "test_study:Unknown"], "exact gradient norms know"),
-    "epochs 0": (["--epochs", "0"], "--epochs is at least 1"),
-    "setting of the backbone": (["--set", "backbone.widht=8"], "did you mean 'width'"),
-    "out is a file": (["--out", "file"], "can't write file/"),
-    "from nothing": (["--from", "nowhere.json"], "leave the options of training out"),
-}
-BAD_FILES = {
-    "nothing": (None, "unreadable"),
-    "no JSON": ("{", "not JSON"),
-    "a list": ("[]", "not a study"),
-    "a record": ('{"schema": 1}', "not a study"),
-    "of another schema": ('{"schema": 2, "kind": "study"}', "this version reads schema 1"),
-    "empty": ('{"schema": 1, "kind": "study"}', "the study lacks at, cost, "),
-}
-
-
-def refused(answer: Answer, says: str) -> None:
-    assert answer.code == 2 and answer.out == ""
-    assert answer.err.count("\n") == 1 and answer.err.startswith("sadp-bench: ") and says in answer.err
-
-
-@pytest.mark.parametrize(("words", "says"), BAD.values(), ids=BAD.keys())
-def test_bad_input_is_one_line_before_training(
-    words: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("file").write_text("text")
-    monkeypatch.setattr(Study, "measure", lambda self: pytest.fail("it trains"))
-    refused(command(*STUDY, *words), says)
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-@pytest.mark.parametrize(("text", "says"), BAD_FILES.values(), ids=BAD_FILES.keys())
-def test_a_file_that_is_no_study_is_one_line(text: str | None, says: str, tmp_path: Path) -> None:
-    if text is not None:
-        (tmp_path / "bad.study.json").write_text(text)
-    refused(command("study", "--from", tmp_path / "bad.study.json"), says)
-
-
-def damaged(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """By name, each a whole study but for one thing."""
-
-    def but(change: Any) -> dict[str, Any]:
-        copy = json.loads(json.dumps(found))
-        change(copy)
-        return copy
-
-    return {
-        "an example too few": but(lambda s: s["stops"][0]["examples"]["loss"]["frozen"].pop()),
-        "no stops": but(lambda s: s["stops"].clear()),
-        "steering the terminal": but(lambda s: s["spec"].update(dataset="\x1b[2J")),
-        "text for a number": but(lambda s: s["stops"][1].update(norm_mean="big")),
-        "a cell without its keeps": but(lambda s: s["stops"][1]["scores"]["loss"]["age 0"]["over_optimum"].clear()),
-        "lag of a wrong type": but(lambda s: s["stops"][0].update(lag={"spearman": 1})),
-        "cost without noise": but(lambda s: s["cost"].pop("noise")),
-        "an impossible spec": but(lambda s: s["spec"].update(epochs=-1)),
-        "no list of layers": but(lambda s: s.update(layers="conv")),
-    }
-
-
-def test_a_damaged_study_is_refused_and_never_a_traceback(kept: tuple[Answer, Path, Path], tmp_path: Path) -> None:
-    for name, content in damaged(json.loads(kept[1].read_text())).items():
-        path = tmp_path / f"{name}.study.json"
-        path.write_text(json.dumps(content))
-        with pytest.raises(BadInput, match=name):
-            studyfile.read(path)
