@@ -1,0 +1,49 @@
+"""Seconds of one epoch's selection by SADP's probabilities and draw, on one core.
+
+    python tests/benchmarks/selection.py [--examples 50000 1281167 ...] [--ratio 0.5] [--repeats 5]
+
+Log-normal scores; smoothing, water-filling, the draw and the weights, as `SADP.select` makes them. 10^8 examples need
+about 16 GB. A script, not a test: it asserts nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+import torch
+
+from sadp_bench.sampling import inclusion_probability, smooth, systematic_sample, weights
+
+
+def select(score_N: torch.Tensor, num_kept: int, generator: torch.Generator) -> int:
+    p_N = inclusion_probability(smooth(score_N, 0.2), num_kept)
+    index_K = systematic_sample(p_N, generator)
+    weights(p_N, num_kept)[index_K].float()
+    return len(index_K)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--examples", type=int, nargs="+", default=[50_000, 1_281_167])
+    parser.add_argument("--ratio", type=float, default=0.5)
+    parser.add_argument("--repeats", type=int, default=5)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(0)
+    for num_examples in asked.examples:
+        score_N = torch.randn(num_examples, generator=generator).exp()
+        seconds = []
+        for _ in range(asked.repeats):
+            begun = time.perf_counter()
+            kept = select(score_N, round((1 - asked.ratio) * num_examples), generator)
+            seconds.append(time.perf_counter() - begun)
+        low, middle, high = min(seconds), statistics.median(seconds), max(seconds)
+        print(
+            f"N = {num_examples:>11,}  K = {kept:>11,}  {middle:.3f} s  ({low:.3f} to {high:.3f}, n = {len(seconds)})"
+        )
+
+
+if __name__ == "__main__":
+    main()
