@@ -10,12 +10,14 @@ __version__ = "0.1.0"
 
 _HOME = {
     "SADP": "sadp_bench.pruners.sadp",
+    "PrunedSampler": "sadp_bench.own_loop",
+    "with_index": "sadp_bench.own_loop",
     "Pruner": "sadp_bench.pruner",
     "Selection": "sadp_bench.pruner",
     "Observation": "sadp_bench.pruner",
     "BadInput": "sadp_bench.errors",
 }
-__all__ = ["BadInput", "Observation", "Pruner", "SADP", "Selection", "__version__"]
+__all__ = ["BadInput", "Observation", "PrunedSampler", "Pruner", "SADP", "Selection", "__version__", "with_index"]
 
 
 def __getattr__(name: str) -> Any:

@@ -55,11 +55,15 @@ class Lab(Protocol):
     """What a pruner may use before training; everything done here is charged to `prepare`."""
 
     num_examples: int
-    num_classes: int
     num_epochs: int
     seed: int
     device: torch.device
-    label_N: Tensor
+
+    @property
+    def num_classes(self) -> int: ...
+
+    @property
+    def label_N(self) -> Tensor: ...
 
     def fresh_model(self, seed: int) -> nn.Module:
         """An untrained network of the run's backbone."""

@@ -28,6 +28,7 @@ FLOORS = [
         "studyfile",
     },
     {
+        "significance",
         "streams",
         "sampling",
         "pruner",
@@ -42,7 +43,7 @@ FLOORS = [
         "progress",
     },
     {"pruners", "backbones", "datasets", "backprop", "baselines"},
-    {"engine", "lab"},
+    {"engine", "lab", "own_loop"},
     {"parts", "workbench", "experiment", "speed", "checks", "doctor", "sweep", "scheduler", "executors", "ray_cluster"}
     | {"collect", "score_cost", "study"},
     {"cli", "terminal", "overview", "report", "study_table", "__main__"},
