@@ -16,6 +16,8 @@ import typer
 
 from sadp_bench import __version__
 from sadp_bench.errors import BadInput, printable
+from sadp_bench.gate.command import check
+from sadp_bench.spec_options import trains
 
 app = typer.Typer(
     name="sadp-bench",
@@ -25,25 +27,6 @@ app = typer.Typer(
 )
 
 Option = typer.Option
-Dataset = Annotated[str | None, Option(help="Data set: a name or package.module:Class.", show_default="digits")]
-Backbone = Annotated[str | None, Option(help="Spiking network: a name or package.module:Class.", show_default="cnn")]
-Epochs = Annotated[int | None, Option(help="Epochs of full-data training.", show_default="the data set's")]
-BatchSize = Annotated[int | None, Option(help="Examples a batch.", show_default="the data set's")]
-Timesteps = Annotated[int | None, Option(help="Time steps T.", show_default="the data set's")]
-Optimizer = Annotated[str | None, Option(help="sgd or adamw.", show_default="sgd")]
-LearningRate = Annotated[float | None, Option(help="At the start of the schedule.", show_default="the data set's")]
-Schedule = Annotated[str | None, Option(help="cosine or constant.", show_default="cosine")]
-WeightDecay = Annotated[float | None, Option(help="Of all parameters.", show_default="5e-4")]
-Augment = Annotated[str | None, Option(help="none, crop or crop-flip.", show_default="the data set's")]
-Loss = Annotated[
-    str | None, Option(help="Of the logits' mean over time, or of each step: mean or step.", show_default="mean")
-]
-Precision = Annotated[str | None, Option(help="auto, fp32, bf16 or fp64.", show_default="auto")]
-Threads = Annotated[int | None, Option(help="CPU threads.", show_default="all cores")]
-Device = Annotated[str | None, Option(help="auto, cpu, cuda or cuda:N.", show_default="auto")]
-Seed = Annotated[int | None, Option(help="Of weights, order, augmentation and draws.", show_default="0")]
-TrainExamples = Annotated[int | None, Option(help="Train on a fixed, class-balanced part.", show_default="all")]
-Set = Annotated[list[str] | None, Option(help="KEY=VALUE of the method, or backbone.KEY=VALUE; repeatable.")]
 Data = Annotated[Path | None, Option(help="Folder of the data sets.", show_default="$SADP_BENCH_DATA, or a cache")]
 CheckpointSeconds = Annotated[
     float, Option(help="Write a checkpoint at the first epoch end after so many; 0: at every.")
@@ -60,29 +43,14 @@ def top(version: Annotated[bool, Option("--version", help="Print the version.")]
 
 
 @app.command()
+@trains
 def run(
     method: Annotated[str, Option(help="Pruning method: a name (`sadp-bench list methods`) or package.module:Class.")],
     ratio: Annotated[float, Option(help="Pruning ratio in [0, 1): the share of example visits to save.")],
-    dataset: Dataset = None,
-    backbone: Backbone = None,
-    epochs: Epochs = None,
-    batch_size: BatchSize = None,
-    timesteps: Timesteps = None,
-    optimizer: Optimizer = None,
-    learning_rate: LearningRate = None,
-    schedule: Schedule = None,
-    weight_decay: WeightDecay = None,
-    augment: Augment = None,
-    loss: Loss = None,
-    precision: Precision = None,
-    threads: Threads = None,
-    device: Device = None,
-    seed: Seed = None,
-    train_examples: TrainExamples = None,
+    asked: Any = None,
     protocol: Annotated[str | None, Option(help="Equal epochs, or equal updates.", show_default="epochs")] = None,
     evaluate_on: Annotated[str | None, Option(help="test or validation.", show_default="test")] = None,
     evaluate_every: Annotated[int | None, Option(help="Epochs.", show_default="a tenth of the run")] = None,
-    set: Set = None,
     out: Annotated[Path, Option(help="Folder of the records.")] = Path("runs"),
     data: Data = None,
     no_reference: Annotated[bool, Option("--no-reference", help="Train no full-data reference.")] = False,
@@ -94,14 +62,15 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Train one method, and the paired full-data reference before it; measure what was saved and what it cost."""
-    asked = {name: value for name, value in locals().items() if name in SPEC_OPTIONS}
     from sadp_bench import environment, experiment, parts, ranks, terminal
     from sadp_bench.store import Store
 
     environment.keep_freed_memory()
-    with ranks.joined(device):
+    with ranks.joined(asked["device"]):
         with ranks.first_goes_ahead():
-            spec, material = parts.resolve({**asked, "set": _table(set)}, data)
+            own = {"method": method, "ratio": ratio, "protocol": protocol}
+            evaluated = {"evaluate_on": evaluate_on, "evaluate_every": evaluate_every}
+            spec, material = parts.resolve({**asked, **own, **evaluated}, data)
         outcome = experiment.run(
             spec,
             material,
@@ -172,12 +141,20 @@ def sweep(
 @app.command()
 def report(
     folders: Annotated[list[Path] | None, typer.Argument(help="Folders of records.", show_default="runs")] = None,
-    format: Annotated[str, Option(help="text, markdown, csv or json.")] = "text",
+    format: Annotated[str, Option(help="text, markdown, latex, csv, json or html.")] = "text",
     to: Annotated[Path | None, Option(help="Write to a file instead.")] = None,
+    check: Annotated[bool, Option("--check", help="Write nothing; fail if the file of --to is out of date.")] = False,
+    margin: Annotated[float, Option(help="Points of accuracy that a lossless method may lose.")] = 0.5,
     plots: Annotated[Path | None, Option(help="Draw the plots into this folder.")] = None,
+    pictures: Annotated[
+        bool, Option("--pictures", help="With --plots or html: the images chosen most and least; reads the data set.")
+    ] = False,
+    data: Data = None,
 ) -> None:
-    """The table of all runs: accuracy, and speed-up against its ceiling, by method and ratio."""
-    from sadp_bench.report import render
+    """The table of all runs: accuracy, speed-up against its ceiling, and paired differences, by method and ratio."""
+    if check and (to is None or plots is not None):
+        raise BadInput("--check writes nothing and reads the file of --to: give --to, and leave --plots out")
+    from sadp_bench.report import render, stale
     from sadp_bench.store import atomic, read_all
 
     found = read_all(folders or [Path("runs")])
@@ -189,11 +166,31 @@ def report(
         from rich.console import Console
 
         width, styled = Console().width, Console().is_terminal
-    text = render(records, found.problems, format, failures=found.failures, width=width, styled=styled)
+    from sadp_bench.report.pictures import at_hand
+
+    images = at_hand(data) if pictures else None
+    text = render(
+        records,
+        found.problems,
+        format,
+        failures=found.failures,
+        margin_points=margin,
+        width=width,
+        styled=styled,
+        images=images,
+    )
+    if check and to is not None:
+        if (why := stale(to, text)) is not None:
+            print(f"sadp-bench: {why}", file=sys.stderr)
+            raise typer.Exit(1)
+        return
     if plots is not None:
         from sadp_bench.report.plots import draw
 
-        for path in draw(records, plots):
+        def tell(reason: str) -> None:
+            print(f"sadp-bench: {reason}", file=sys.stderr)
+
+        for path in draw(records, plots, images, tell):
             print(f"drew {path}", file=sys.stderr)
     if to is None:
         sys.stdout.write(text)
@@ -202,45 +199,30 @@ def report(
             file.write(text.encode())
 
 
+app.command()(check)
+
+
 @app.command()
+@trains
 def speed(
     methods: Annotated[str, Option(help="Methods, separated by commas.")] = "random,sadp",
     ratios: Annotated[str, Option(help="Pruning ratios, separated by commas.")] = "0.3,0.5,0.7",
     rounds: Annotated[int, Option(help="Timed epochs of each arm at most, after one untimed.")] = 30,
     half_width: Annotated[float, Option(help="Stop when no 95 % interval reaches further from its median.")] = 0.01,
     minutes: Annotated[float, Option(help="Stop after about so long.")] = 10,
-    dataset: Dataset = None,
-    backbone: Backbone = None,
-    epochs: Epochs = None,
-    batch_size: BatchSize = None,
-    timesteps: Timesteps = None,
-    optimizer: Optimizer = None,
-    learning_rate: LearningRate = None,
-    schedule: Schedule = None,
-    weight_decay: WeightDecay = None,
-    augment: Augment = None,
-    loss: Loss = None,
-    precision: Precision = None,
-    threads: Threads = None,
-    device: Device = None,
-    seed: Seed = None,
-    train_examples: TrainExamples = None,
-    set: Set = None,
+    asked: Any = None,
     data: Data = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure training speed-ups on a noisy machine: epochs of all arms interleaved, full data against itself as the
     noise floor. The scoring before training is not part of it."""
-    asked = {name: value for name, value in locals().items() if name in SPEC_OPTIONS}
     from sadp_bench import environment, speed, terminal
 
     environment.keep_freed_memory()
     wanted = [_number(ratio) for ratio in ratios.split(",")]
     names = [name.strip() for name in methods.split(",")]
-    result = speed.measure(
-        {**asked, "set": _table(set)}, names, wanted, rounds, data, terminal.reporter(quiet), half_width, 60 * minutes
-    )
+    result = speed.measure(asked, names, wanted, rounds, data, terminal.reporter(quiet), half_width, 60 * minutes)
     if as_json:
         print(json.dumps(result))
     else:
@@ -248,28 +230,13 @@ def speed(
 
 
 @app.command()
+@trains
 def study(
     at: Annotated[
         str | None, Option(help="Epochs to stop after, separated by commas.", show_default="1, a quarter, half, all")
     ] = None,
     examples: Annotated[int, Option(help="Training examples to study, a fixed random part.")] = 512,
-    dataset: Dataset = None,
-    backbone: Backbone = None,
-    epochs: Epochs = None,
-    batch_size: BatchSize = None,
-    timesteps: Timesteps = None,
-    optimizer: Optimizer = None,
-    learning_rate: LearningRate = None,
-    schedule: Schedule = None,
-    weight_decay: WeightDecay = None,
-    augment: Augment = None,
-    loss: Loss = None,
-    precision: Precision = None,
-    threads: Threads = None,
-    device: Device = None,
-    seed: Seed = None,
-    train_examples: TrainExamples = None,
-    set: Set = None,
+    asked: Any = None,
     data: Data = None,
     out: Annotated[Path, Option(help="Folder to keep the study in.")] = Path("studies"),
     from_: Annotated[Path | None, Option("--from", help="Show a kept study instead of making one.")] = None,
@@ -278,15 +245,14 @@ def study(
     quiet: Quiet = False,
 ) -> None:
     """Hold every score against exact gradient norms while full data trains: correlation, variance of the draw, cost."""
-    asked = {name: value for name, value in locals().items() if name in SPEC_OPTIONS}
     from sadp_bench import study_table, studyfile
 
     if from_ is not None:
-        if at or set or any(value is not None for value in asked.values()):
+        if at or any(value not in (None, {}) for value in asked.values()):
             raise BadInput("--from shows a study as it is kept; leave the options of training out")
         found, path = studyfile.read(from_), from_
     else:
-        found, path = _new_study({**asked, "set": _table(set)}, at, examples, data, out, quiet)
+        found, path = _new_study(asked, at, examples, data, out, quiet)
     if as_json:
         print(json.dumps(found))
     else:
@@ -341,22 +307,6 @@ def doctor(data: Data = None, as_json: AsJson = False) -> None:
         print(json.dumps(found))
         return
     print(doctor.text(found))
-
-
-SPEC_OPTIONS = frozenset(
-    "method ratio dataset backbone epochs batch_size timesteps optimizer learning_rate schedule weight_decay augment loss "
-    "precision threads device seed train_examples protocol evaluate_on evaluate_every".split()
-)
-
-
-def _table(pairs: list[str] | None) -> dict[str, str]:
-    table = {}
-    for pair in pairs or []:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise BadInput(f"--set takes KEY=VALUE, not '{pair}'")
-        table[key.strip()] = value.strip()
-    return table
 
 
 def _number(text: str) -> float:

@@ -6,6 +6,7 @@ nominal maximum   = 1 / (1 - ratio)                        1 under the protocol 
 ceiling           = N * epochs / examples_seen             what it would be if dropped examples cost nothing
 efficiency        = speed-up / ceiling                     1.0 = the theoretical maximum is reached
 training speed-up = the same without prepare
+time to accuracy  = charged seconds until an evaluation first shows full's final accuracy minus 1 point
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from sadp_bench.spec import Spec
 
 # What must agree before seconds may be compared; commit and dirty flag only warn.
 TIMED_TOGETHER = ("device", "processor", "threads", "jobs", "torch", "spikingjelly", "python", "kernel")
+ACCURACY_SLACK = 0.01  # below full's final accuracy: what the time to accuracy is the time to
 
 
 def charged_seconds(record: Record) -> float:
@@ -46,6 +48,24 @@ def ceiling(record: Record) -> float:
     return record.num_examples * record.spec.epochs / record.examples_seen
 
 
+def seconds_to_accuracy(record: Record, accuracy: float) -> float | None:
+    """Charged seconds until an evaluation first shows so much: prepare, and all epochs up to that. None where none does.
+
+    Only evaluated epochs can show it, so this is late by up to `evaluate_every` epochs.
+    """
+    spent, last = record.seconds["prepare"], len(record.epochs) - 1
+    for number, row in enumerate(record.epochs):
+        seconds, shown = row.get("seconds"), row.get("test_accuracy")
+        if not isinstance(seconds, int | float):
+            return None
+        spent += seconds
+        shown = record.test_accuracy if number == last else shown
+        # Shares of a test set that are equal may differ in their last bit.
+        if isinstance(shown, int | float) and shown >= accuracy - 1e-9:
+            return spent
+    return None
+
+
 def differing(run: Record, reference: Record) -> list[str]:
     """What keeps two records' seconds from being compared, a phrase each."""
     other_data = run.data_sha256 != reference.data_sha256
@@ -61,7 +81,8 @@ class Comparison:
     """A run beside its paired reference. Unrounded; None where it can't be had.
 
     accuracy_difference: in [-1, 1], the run's minus the reference's; None where the two saw other data.
-    mismatch: why there is no speed-up.
+    seconds_to_accuracy: None where it was never reached, too; share_to_accuracy: of what the reference took for it.
+    mismatch: why there is no speed-up, nor a time to accuracy.
     """
 
     record: Record
@@ -75,6 +96,8 @@ class Comparison:
     efficiency: float | None
     training_speedup: float | None
     training_efficiency: float | None
+    seconds_to_accuracy: float | None
+    share_to_accuracy: float | None
     mismatch: tuple[str, ...]
 
     @property
@@ -85,10 +108,13 @@ class Comparison:
 def compare(record: Record, reference: Record | None) -> Comparison:
     mismatch = tuple(differing(record, reference)) if reference else ()
     same_data = reference is not None and reference.data_sha256 == record.data_sha256
-    speedup = training_speedup = None
+    speedup = training_speedup = to_accuracy = share_to_accuracy = None
     if reference and not mismatch:
         speedup = charged_seconds(reference) / charged_seconds(record)
         training_speedup = training_seconds(reference) / training_seconds(record)
+        goal = reference.test_accuracy - ACCURACY_SLACK
+        to_accuracy, of_full = seconds_to_accuracy(record, goal), seconds_to_accuracy(reference, goal)
+        share_to_accuracy = to_accuracy / of_full if to_accuracy is not None and of_full else None
     top = ceiling(record)
     return Comparison(
         record=record,
@@ -102,6 +128,8 @@ def compare(record: Record, reference: Record | None) -> Comparison:
         efficiency=None if speedup is None else speedup / top,
         training_speedup=training_speedup,
         training_efficiency=None if training_speedup is None else training_speedup / top,
+        seconds_to_accuracy=to_accuracy,
+        share_to_accuracy=share_to_accuracy,
         mismatch=mismatch,
     )
 

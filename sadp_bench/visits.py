@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from sadp_bench.errors import BadInput
 
 MOST = 2**16 - 1  # visits that fit: one an epoch at most
+MOST_BYTES = 2**31
 
 
 def pack(counts: Iterable[int]) -> str:
@@ -22,6 +23,8 @@ def pack(counts: Iterable[int]) -> str:
 def unpack(packed: str, num_examples: int) -> list[int]:
     """Raises BadInput where that is no packing of so many counts."""
     size = 2 * num_examples
+    if size > MOST_BYTES:
+        raise BadInput(f"the record's visits are of {num_examples:,} examples: more than can be read")
     try:
         whole = zlib.decompressobj()
         raw = whole.decompress(base64.b64decode(packed, validate=True), size + 1)

@@ -46,7 +46,7 @@ FLOORS = [
     {"engine", "lab", "own_loop"},
     {"parts", "workbench", "experiment", "speed", "checks", "doctor", "sweep", "scheduler", "executors", "ray_cluster"}
     | {"collect", "score_cost", "study"},
-    {"cli", "terminal", "overview", "report", "study_table", "__main__"},
+    {"cli", "spec_options", "gate", "terminal", "overview", "report", "study_table", "__main__"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 FILES = sorted([*(ROOT / "sadp_bench").rglob("*.py"), *(ROOT / "baselines").rglob("*.py")])

@@ -243,7 +243,7 @@ def test_report_writes_to_a_file_and_draws(first: Answer, folder: Path, tmp_path
     assert told.code == 0 and told.out == ""
     assert (tmp_path / "new" / "r.md").read_text() == command("report", folder, "--format", "markdown").out
     drawn = sorted((tmp_path / "p").iterdir())
-    assert {path.suffix for path in drawn} == {".png", ".svg"}
+    assert {path.suffix for path in drawn} == {".pdf", ".png", ".svg"}
     assert {path.stem.rpartition("-")[2] for path in drawn} >= {"accuracy", "speedup"}
     assert told.err.splitlines() == [f"drew {path}" for path in drawn]
 

@@ -90,3 +90,48 @@ def test_summary_is_mean_and_sample_standard_deviation():
     assert metrics.summary([1.0, None, 2.0, 3.0]) == metrics.Summary(mean=2.0, spread=1.0, n=3)
     assert metrics.summary([0.5]) == metrics.Summary(mean=0.5, spread=None, n=1)
     assert metrics.summary([None]) is None
+
+
+def timed(spec, accuracies, seconds, prepare=0.0, **changed):
+    """A run whose epochs took so long and were evaluated where there is an accuracy."""
+    rows = [
+        {"epoch": epoch, "kept": 1, "seconds": spent} | ({} if shown is None else {"test_accuracy": shown})
+        for epoch, (shown, spent) in enumerate(zip(accuracies, seconds, strict=True))
+    ]
+    return make_record(spec, accuracies[-1], sum(seconds), prepare=prepare, epochs=rows, **changed)
+
+
+def test_time_to_accuracy_equals_hand_worked_seconds():
+    full = timed(make_spec(), [0.5, 0.695, None, 0.70], [10, 10, 10, 10])
+    run = timed(make_spec("el2n", 0.5), [0.6, None, 0.69, 0.71], [4, 5, 6, 7], prepare=3)
+    # full ends at 0.70 and first shows 0.69 after its second epoch; the run after its third
+    pair = metrics.compare(run, full)
+    assert (pair.seconds_to_accuracy, pair.share_to_accuracy) == (3 + 4 + 5 + 6, 18 / 20)
+    own = metrics.compare(full, full)
+    assert (own.seconds_to_accuracy, own.share_to_accuracy) == (20, 1)
+
+
+def test_time_to_accuracy_of_a_run_that_never_gets_there_is_none():
+    full = timed(make_spec(), [0.5, 0.7], [10, 10])
+    pair = metrics.compare(timed(make_spec("random", 0.5), [0.6, 0.68], [5, 5]), full)
+    assert pair.speedup == 2
+    assert pair.seconds_to_accuracy is pair.share_to_accuracy is None
+
+
+def test_time_to_accuracy_asks_for_a_reference_that_was_timed_alike():
+    full, spec = timed(make_spec(), [0.5, 0.7], [10, 10]), make_spec("random", 0.5)
+    assert metrics.compare(timed(spec, [0.7, 0.7], [5, 5]), None).seconds_to_accuracy is None
+    for changed in ({"environment": ENVIRONMENT | {"threads": 2}}, {"data_sha256": "1" * 64}):
+        assert metrics.compare(timed(spec, [0.7, 0.7], [5, 5], **changed), full).seconds_to_accuracy is None
+
+
+def test_accuracy_at_the_goal_itself_counts_as_reached():
+    # 0.6291 - 0.01 is a little above 0.6191 in binary
+    assert metrics.seconds_to_accuracy(timed(make_spec(), [0.6191, 0.2], [1, 1]), 0.6291 - 0.01) == 1
+
+
+def test_last_epoch_shows_the_final_accuracy_even_where_its_row_does_not():
+    record = timed(make_spec(), [None, 0.7], [1, 2])
+    bare = dataclasses.replace(record, epochs=[{"kept": 1, "seconds": 1}, {"kept": 1, "seconds": 2}])
+    assert metrics.seconds_to_accuracy(bare, 0.7) == 3
+    assert metrics.seconds_to_accuracy(dataclasses.replace(record, epochs=[{"kept": 1}] * 2), 0.7) is None

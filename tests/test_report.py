@@ -47,7 +47,7 @@ def test_markdown_is_the_golden_report():
 
 
 def test_report_does_not_depend_on_the_order_of_the_records():
-    for format in ("text", "csv", "json"):
+    for format in ("text", "latex", "csv", "json"):
         assert render(example_records(), [], format) == render(example_records()[::-1], [], format)
 
 
@@ -67,8 +67,9 @@ def test_row_of_two_seeds_equals_hand_worked_numbers():
 
 def test_one_seed_has_no_spread():
     row = row_of(rows(example_records()), "random", 0.5)
-    assert row["accuracy_mean"] == 0.66 and row["accuracy_sd"] is None
-    assert "66.00 (1)" in render(example_records(), [], "text") and "(1): one seed" in render(example_records())
+    assert row["accuracy_mean"] == 0.66
+    assert row["accuracy_sd"] is row["accuracy_low"] is row["accuracy_high"] is row["verdict"] is None
+    assert "66.00 (1)" in render(example_records(), [], "text") and "One seed: no ±" in render(example_records())
 
 
 def test_missing_reference_shows_the_command_that_makes_exactly_it():
@@ -177,7 +178,7 @@ def test_failed_seed_is_in_no_mean_and_told_beside_it():
     assert (row["accuracy_mean"], row["speedup_mean"]) == (pytest.approx(0.62), pytest.approx(1.25))
     for format in ("text", "markdown"):
         text = render(full + runs, [], format, failures=lost, width=200)
-        assert "62.00 ±2.83 (2, 1 failed)" in text
+        assert "62.00 ±25.41 (2, 1 failed)" in text
         assert f"Failed, so in no number: sadp 30 %, seed 1: {DIVERGED}\n" in text
         assert "70.00 ±0.00 (3)" in text
 
@@ -245,7 +246,7 @@ def test_csv_and_json_parse_back_unrounded():
     lines = list(csv.DictReader(io.StringIO(render(example_records(), [], "csv"))))
     assert len(lines) == len(table)
     for line, row in zip(lines, table, strict=True):
-        for name in ("accuracy_mean", "accuracy_sd", "speedup_mean", "efficiency_mean"):
+        for name in ("accuracy_mean", "accuracy_sd", "accuracy_low", "random_difference_high", "efficiency_mean"):
             assert line[name] == ("" if row[name] is None else repr(row[name]))
         assert line["seeds"] == "; ".join(map(str, row["seeds"]))
 
@@ -268,14 +269,14 @@ def test_terminal_without_a_width_still_gets_the_table(width):
 
 
 def test_best_accuracy_is_bold_on_a_terminal():
-    assert "\x1b[1m72.00 ±1.41 (2)" in render(example_records(), width=100, styled=True)
+    assert "\x1b[1m72.00 ±12.71 (2)" in render(example_records(), width=100, styled=True)
 
 
 def test_nothing_to_report_says_what_to_do():
     with pytest.raises(BadInput, match="no records here that can be read .left out: 1.; make some: `sadp-bench run"):
         render([], ["a.json: not JSON"])
     with pytest.raises(BadInput, match="--format is one of"):
-        render(example_records(), [], "html")
+        render(example_records(), [], "pdf")
 
 
 def test_accuracy_figure_holds_the_rows_points():
@@ -306,22 +307,10 @@ def test_speedup_figure_holds_the_rows_points_and_the_maximum():
     assert list(maximum.get_xdata()) == list(maximum.get_ydata()) == pytest.approx([1, 1 / 0.7, 2])
 
 
-def test_plots_are_written_and_the_same_records_give_the_same_bytes(tmp_path):
-    paths = plots.draw(example_records(), tmp_path / "ä b")
-    again = plots.draw(example_records(), tmp_path / "again")
-    assert [path.suffix for path in paths] == [".png", ".svg"] * 3
-    for path, other in zip(paths, again, strict=True):
-        assert path.stat().st_size > 10_000
-        assert path.read_bytes() == other.read_bytes()
-    assert paths[0].read_bytes().startswith(b"\x89PNG")
-    assert sorted(path.name for path in paths) == sorted(path.name for path in (tmp_path / "ä b").iterdir())
-
-
 def test_groups_without_pruning_or_time_have_no_such_figure(tmp_path):
     assert plots.draw([make_record(make_spec())], tmp_path) == []
-    assert [path.name.rpartition("-")[2] for path in plots.draw([make_record(make_spec("random", 0.5))], tmp_path)] == [
-        "accuracy.png", "accuracy.svg",
-    ]  # fmt: skip
+    drawn = plots.draw([make_record(make_spec("random", 0.5))], tmp_path)
+    assert any("accuracy" in path.name for path in drawn) and not any("speedup" in path.name for path in drawn)
 
 
 def test_folder_that_cannot_be_made_is_one_line(tmp_path):
@@ -340,7 +329,7 @@ def test_report_is_light_to_import():
         from sadp_bench.report import plots, render
         from sadp_bench.report.tables import rows
         records = [make_record(make_spec()), make_record(make_spec("random", 0.5))]
-        for format in ("text", "markdown", "csv", "json"):
+        for format in ("text", "markdown", "latex", "csv", "json"):
             render(records, [], format)
         assert not {"torch", "pandas", "matplotlib"} & set(sys.modules)
         plots.accuracy_figure(rows(records), plots.looks(rows(records)))

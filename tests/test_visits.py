@@ -38,6 +38,11 @@ def test_a_bomb_is_not_unpacked():
         unpack(pack([0] * 10_000_000), 3)
 
 
+def test_counts_of_more_examples_than_can_be_are_refused():
+    with pytest.raises(BadInput, match="more than can be read"):
+        unpack(pack([1]), 2**63)
+
+
 def test_the_loop_counts_every_visit_of_every_example():
     chosen = torch.tensor([3, 7, 120])
     bench = small_bench(Chosen(chosen), epochs=3)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
 
-from sadp_bench.errors import BadInput
+from sadp_bench.errors import BadInput, printable
 from sadp_bench.record import Failure, Record
-from sadp_bench.report import formats
-from sadp_bench.report.tables import Row, rows
+from sadp_bench.report import formats, latex
+from sadp_bench.report.ranks import rank_sheet, why_no_ranks
+from sadp_bench.report.sheets import sheets
+from sadp_bench.report.tables import Row, percent, rows
 
-FORMATS = ("text", "markdown", "csv", "json")
+FORMATS = ("text", "markdown", "latex", "csv", "json", "html")
 
 
 def render(
@@ -18,36 +23,67 @@ def render(
     format: str = "text",
     *,
     failures: Iterable[Failure] = (),
+    margin_points: float = 0.5,
     width: int = 80,
     styled: bool = False,
+    images: Callable[[Record], Any] | None = None,
 ) -> str:
     """The report as one string that ends in a newline.
 
-    problems: the files left out (`store.Found.problems`), which text and Markdown count.
+    problems: the files left out (`store.Found.problems`), which text, Markdown and LaTeX count.
     failures: the runs that ended without a record; told, and in no number.
+    margin_points: of accuracy; a run that surely loses no more is "lossless".
     width: of the terminal in columns, and styled: whether to emit ANSI codes (text only).
+    images: those that a record was trained on, for the pictures of the page (HTML only), see `pictures.at_hand`.
     Raises BadInput where there is nothing to report.
     """
     if format not in FORMATS:
         raise BadInput(f"--format is one of {', '.join(FORMATS)}, not '{format}'")
-    table = rows(records, failures)
+    if not 0 < margin_points < 100:
+        raise BadInput(f"--margin is a number of points above 0 and below 100, not {margin_points:g}")
+    records, failures = list(records), list(failures)
+    table = rows(records, failures, margin=margin_points / 100)
     if not any(row["n"] for row in table):
         raise BadInput(_nothing(table, problems))
     if format == "csv":
         return formats.csv_text(table)
     if format == "json":
         return formats.json_text(table)
-    sheets = formats.sheets(table)
-    left_out = f"Left out, because unreadable: {len(problems)} of the files." if problems else ""
+    if format == "html":
+        from sadp_bench.report.page import page
+
+        return page(records, table, problems, failures, images)
+    ranks = rank_sheet(table)
+    shown = [*sheets(table), *([ranks] if ranks else [])]
+    left_out = f"Left out, because unreadable: {len(problems)} of the files." if problems else None
+    lines = [line for line in (why_no_ranks(table) if ranks is None else None, left_out) if line]
+    if format == "latex":
+        return latex.latex(shown, lines)
     if format == "markdown":
-        return formats.markdown(sheets, left_out)
-    return formats.text(sheets, left_out, width=width, styled=styled)
+        return formats.markdown(shown, lines)
+    return formats.text(shown, lines, width=width, styled=styled)
+
+
+def stale(path: Path, text: str) -> str | None:
+    """Why a file is not exactly this text, in one line; None where it is."""
+    name = printable(str(path))
+    try:
+        there = path.read_bytes()
+    except FileNotFoundError:
+        return f"{name} is not there; make it: the same command without --check"
+    except (OSError, ValueError) as error:
+        raise BadInput(f"can't read {name}: {getattr(error, 'strerror', None) or error}") from None
+    if there == text.encode():
+        return None
+    pairs = zip_longest(there.split(b"\n"), text.encode().split(b"\n"))
+    line = next(number for number, (old, new) in enumerate(pairs, start=1) if old != new)
+    return f"{name} is out of date, from line {line} on; make it anew: the same command without --check"
 
 
 def _nothing(table: Sequence[Row], problems: Sequence[str]) -> str:
     """Why there is no table, in one line."""
     left_out = f" that can be read (left out: {len(problems)})" if problems else ""
-    told = [f"{row['label']} {formats.percent(row['ratio'])}, {why}" for row in table for why in row["failures"]]
+    told = [f"{row['label']} {percent(row['ratio'])}, {why}" for row in table for why in row["failures"]]
     if told:
         return f"no records here{left_out}, as every run failed ({len(told)}): {'; '.join(told)}"
     return (

@@ -8,14 +8,17 @@ import shlex
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sadp_bench.metrics import Comparison, nominal_maximum, paired, summary
+from sadp_bench.metrics import Comparison, nominal_maximum, paired
 from sadp_bench.record import Failure, Record
+from sadp_bench.significance import Estimate, bootstrap_interval, estimate, paired_difference, verdict
 from sadp_bench.spec import Spec, shown
 
 Row = dict[str, Any]
 Run = Comparison | Failure
+Accuracies = dict[tuple[int, str], float]  # by seed and data
 
-# A row carries mean and sample standard deviation over seeds of each. Ratios and accuracies are shares.
+MARGIN = 0.005  # of the verdict "lossless", a share
+# A row carries mean, sample standard deviation and 95 % t-interval over seeds of each. Ratios and accuracies are shares.
 STATISTICS: dict[str, Callable[[Comparison], float | None]] = {
     "accuracy": lambda pair: pair.record.test_accuracy,
     "accuracy_difference": lambda pair: pair.accuracy_difference,
@@ -26,12 +29,18 @@ STATISTICS: dict[str, Callable[[Comparison], float | None]] = {
     "efficiency": lambda pair: pair.efficiency,
     "training_speedup": lambda pair: pair.training_speedup,
     "training_efficiency": lambda pair: pair.training_efficiency,
+    "seconds_to_accuracy": lambda pair: pair.seconds_to_accuracy,
+    "share_to_accuracy": lambda pair: pair.share_to_accuracy,
 }
 ENVIRONMENT = (
     "device processor threads jobs kernel python torch torchvision spikingjelly numpy sadp_bench commit dirty".split()
 )
 IN_EVERY_TITLE = "dataset backbone train_examples epochs timesteps precision protocol evaluate_on".split()
 FIRST_METHODS = ("full", "fewer-epochs", "random")
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:g} %"
 
 
 def command(spec: Spec) -> str:
@@ -41,24 +50,29 @@ def command(spec: Spec) -> str:
     return shlex.join(["torchrun", "--nproc-per-node", str(spec.processes), "-m", "sadp_bench", "run", *spec.words()])
 
 
-def rows(records: Iterable[Record], failures: Iterable[Failure] = ()) -> list[Row]:
+def rows(records: Iterable[Record], failures: Iterable[Failure] = (), *, margin: float = MARGIN) -> list[Row]:
     """One row for each (group, method, ratio), in reading order.
 
     A group is all of a spec but method, ratio, seed and method_options: runs that differ in anything else never
     share a row. Under the protocol `updates` a group also shows its reference, which is a run of equal epochs.
     Failed runs are counted and told in their row, and in none of its numbers; where all have failed, n is 0.
+    The verdict is that of accuracy_difference, against full; random_difference is to the method `random` of the same
+    group, ratio, seed and data, and None where that ran with several settings (n_random_settings).
     Missing numbers are None; lists (seeds, failures, commands, environment values) stay lists.
     """
     runs: list[Run] = [*paired(records), *failures]
-    labels = _labels([run.spec for run in runs])
     groups = _groups(runs)
     titles = _titles([settings for settings, _ in groups])
     table = []
     for title, (settings, members) in zip(titles, groups, strict=True):
+        labels = _labels([run.spec for run in members])
         cells: dict[tuple[str, float], list[Run]] = {}
         for run in members:
             cells.setdefault((labels[run.spec.key], run.spec.ratio), []).append(run)
-        made = [_row(title, settings, label, ratio, cell) for (label, ratio), cell in cells.items()]
+        made = []
+        for (label, ratio), cell in cells.items():
+            randoms = [runs for at, runs in cells.items() if at[1] == ratio and runs[0].spec.method == "random"]
+            made.append(_row(title, settings, label, ratio, cell, margin) | _against_random(cell, randoms))
         table += sorted(made, key=lambda row: (method_order(row["method"]), row["label"], row["ratio"]))
     return table
 
@@ -70,7 +84,7 @@ def method_order(method: str) -> tuple[int, str]:
     return (len(FIRST_METHODS) + (method == "sadp"), method)
 
 
-def _row(title: str, settings: dict[str, Any], label: str, ratio: float, runs: list[Run]) -> Row:
+def _row(title: str, settings: dict[str, Any], label: str, ratio: float, runs: list[Run], margin: float) -> Row:
     runs = sorted(runs, key=lambda run: run.spec.seed)
     cell = [run for run in runs if isinstance(run, Comparison)]
     failures = [run for run in runs if isinstance(run, Failure)]
@@ -81,6 +95,7 @@ def _row(title: str, settings: dict[str, Any], label: str, ratio: float, runs: l
         "n": len(cell),
         "n_paired": sum(pair.accuracy_difference is not None for pair in cell),
         "n_timed": sum(pair.speedup is not None for pair in cell),
+        "n_reached": sum(pair.seconds_to_accuracy is not None for pair in cell),
         "interruptions": sum(pair.record.interruptions for pair in cell),
         "n_failed": len(failures),
         "seeds": [pair.spec.seed for pair in cell],
@@ -88,9 +103,11 @@ def _row(title: str, settings: dict[str, Any], label: str, ratio: float, runs: l
         "nominal_maximum": nominal_maximum(spec),
     }
     for name, value in STATISTICS.items():
-        over_seeds = summary(value(pair) for pair in cell)
-        row[f"{name}_mean"] = over_seeds.mean if over_seeds else None
-        row[f"{name}_sd"] = over_seeds.spread if over_seeds else None
+        row |= _columns(name, estimate(value(pair) for pair in cell))
+    low, high = bootstrap_interval([pair.record.test_accuracy for pair in cell]) or (None, None)
+    row |= {"accuracy_bootstrap_low": low, "accuracy_bootstrap_high": high, "margin": margin}
+    against_full = (row["accuracy_difference_low"], row["accuracy_difference_high"])
+    row["verdict"] = None if spec.method == "full" else verdict(*against_full, margin)
     row["missing_references"] = [command(pair.spec.reference()) for pair in cell if pair.reference is None]
     row["mismatches"] = sorted({phrase for pair in cell for phrase in pair.mismatch})
     row["data_sha256"] = sorted({pair.record.data_sha256 for pair in cell})
@@ -98,6 +115,26 @@ def _row(title: str, settings: dict[str, Any], label: str, ratio: float, runs: l
         values = [pair.record.environment.get(name) for pair in cell]
         row[f"environment.{name}"] = sorted({"unknown" if value is None else shown(value) for value in values})
     return row
+
+
+def _columns(name: str, found: Estimate | None) -> Row:
+    numbers = (found.mean, found.spread, found.low, found.high) if found else (None,) * 4
+    return dict(zip((f"{name}_mean", f"{name}_sd", f"{name}_low", f"{name}_high"), numbers, strict=True))
+
+
+def _against_random(runs: list[Run], randoms: list[list[Run]]) -> Row:
+    """randoms: the runs of the method `random` at the same ratio, a list for each of its settings."""
+    found, settings = None, list(filter(None, map(_accuracies, randoms)))
+    if runs[0].spec.method != "random" and len(settings) == 1:
+        found = paired_difference(_accuracies(runs), settings[0])
+    counts = {"n_random": found.n if found else 0, "n_random_settings": len(settings)}
+    return _columns("random_difference", found) | counts
+
+
+def _accuracies(runs: list[Run]) -> Accuracies:
+    """In the order of the seeds, so that no sum depends on that of the records."""
+    done = sorted((run for run in runs if isinstance(run, Comparison)), key=lambda run: run.spec.seed)
+    return {(run.spec.seed, run.record.data_sha256): run.record.test_accuracy for run in done}
 
 
 def failed(failure: Failure) -> str:
@@ -139,7 +176,7 @@ def _sortable(value: Any) -> Any:
 
 
 def _labels(specs: list[Spec]) -> dict[str, str]:
-    """By key: the method's name, with those of its settings that differ among the method's runs."""
+    """By key: the method's name, with those of its settings that differ among the method's runs in one group."""
     settings: dict[str, list[dict[str, Any]]] = {}
     for spec in specs:
         settings.setdefault(spec.method, []).append(spec.method_options)

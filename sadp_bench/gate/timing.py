@@ -1,0 +1,55 @@
+"""The one comparison of time: a warning, never a failure, as machines are noisy and differ."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from sadp_bench import speed
+from sadp_bench.errors import BadInput
+from sadp_bench.gate.findings import PASSED, SKIPPED, SPEED, WARNING, Finding, any_seed, labels
+from sadp_bench.gate.rerun import asked
+from sadp_bench.metrics import paired
+from sadp_bench.progress import Progress
+from sadp_bench.record import Record
+from sadp_bench.spec import Spec
+
+ROUNDS = 5
+ALLOWED_DROP = 0.05  # of efficiency, and the noise floor's spread on top
+
+
+def findings(reference: Sequence[Record], data: Path | None, progress: Progress) -> list[Finding]:
+    """Each method's efficiency of training, measured now by interleaved epochs, beside that of the reference's records."""
+    names = labels(record.spec for record in reference)
+    recorded: dict[str, list[float]] = {}
+    specs: dict[str, Spec] = {}
+    for comparison in paired(reference):
+        key = any_seed(comparison.spec).key
+        if comparison.spec.method != "full":
+            specs.setdefault(key, comparison.spec)
+            there = [] if comparison.training_efficiency is None else [comparison.training_efficiency]
+            recorded[key] = recorded.get(key, []) + there
+    return [_finding(names[key], spec, recorded[key], data, progress) for key, spec in specs.items()]
+
+
+def _finding(label: str, spec: Spec, recorded: Sequence[float], data: Path | None, progress: Progress) -> Finding:
+    name = "efficiency"
+    if not recorded:
+        return Finding(
+            label, name, SPEED, SKIPPED, "the reference has no full-data run of the same environment beside it"
+        )
+    settings = asked(spec) | {"epochs": max(spec.epochs, ROUNDS + 1)}
+    try:
+        told = speed.measure(settings, [spec.method], [spec.ratio], ROUNDS, data, progress)
+    except BadInput as error:
+        return Finding(label, name, SPEED, SKIPPED, f"not measured: {error}")
+    before, after = statistics.median(recorded), told["rows"][0]["efficiency"]
+    noise, spread = told["noise_floor"], told["rows"][0]["efficiency_spread"]
+    allowed = ALLOWED_DROP + noise["spread"]
+    text = (
+        f"{before:.3f} → {after:.3f} ± {spread:.3f} of the theoretical maximum; may fall by {allowed:.3f} (full data "
+        f"against itself: {noise['median']:.3f} ± {noise['spread']:.3f})"
+    )
+    outcome = WARNING if after < before - allowed else PASSED
+    return Finding(label, name, SPEED, outcome, text, before, after, before - allowed)

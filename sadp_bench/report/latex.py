@@ -1,0 +1,142 @@
+"""Sheets as LaTeX: a table environment each, ruled by booktabs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import pairwise
+
+from sadp_bench.report.sheets import Cell, Grid, Sheet, spans
+
+HEADER = r"""% Tables of sadp-bench. In the preamble: \usepackage{booktabs}
+% pdflatex knows the letters of European languages; other names need xelatex or lualatex.
+"""
+ESCAPES = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", "[": "{[}", "]": "{]}", "*": "{*}", "±": r"$\pm$", "×": r"$\times$", "·": r"$\cdot$",
+    "–": "--", "²": "$^2$",
+}  # fmt: skip
+LINE = {r"\small": 75, r"\footnotesize": 87, r"\scriptsize": 97}  # letters on the line of an article, 345 pt
+RESULTS = (
+    r"Accuracy in \%, mean $\pm$ half-width of the 95\,\% $t$-interval; below it measured speed-up over full / ceiling "
+    r"(what it would be if dropped examples cost nothing), for full its charged seconds. Best mean in bold, second best "
+    "underlined."
+)
+PAIRED = (
+    r"Mean $\pm$ half-width of the 95\,\% $t$-interval. Lossless: the interval of the difference to full lies above "
+    r"$-$margin; worse: below it; else undecided. Time: charged seconds until an evaluation first shows full's final "
+    "accuracy $-$ 1 point (mean over the seeds that get there), and the share of what full takes."
+)
+
+
+def latex(sheets: list[Sheet], lines: list[str]) -> str:
+    """A table for each grid; the notes stand below a sheet's first. lines: what belongs to no table, as comments."""
+    tables = [table for sheet in sheets for table in _tables(sheet)]
+    return "\n".join([HEADER, *tables, *(f"% {_one_line(line)}" for line in lines)]).rstrip("\n") + "\n"
+
+
+def escaped(text: str) -> str:
+    """As LaTeX prints it; a hyphen before a number is a minus."""
+    words = "".join(ESCAPES.get(letter, letter) for letter in text.replace("\n", " "))
+    words = re.sub(r"(?<![\w.)])-(?= ?\d)", "$-$", words)
+    return re.sub(r"(?<=\d) \\%", r"\\,\\%", words)
+
+
+def _tables(sheet: Sheet) -> list[str]:
+    [(_, first), *further] = sheet.grids
+    runs = sorted({cell.runs for _, cells in first.lines for cell in cells if cell.runs})
+    usual = runs[0] if len(runs) == 1 else ""
+    told = [note.partition("; make it: `") for note in sheet.notes]
+    notes = [r"\par\smallskip\raggedright\footnotesize", *(escaped(note) + "." * bool(cut) for note, cut, _ in told)]
+    # Commands are too long for a page.
+    commands = "".join(f"% make it: {_one_line(command.rstrip('`'))}\n" for _, _, command in told if command)
+    title = f"{escaped(sheet.title)}."
+    if not runs:
+        return [commands + _table(title, first, usual, notes)]
+    seeds = f"$n = {usual}$ seed{'s' * (usual != '1')}" if usual else "Number of seeds in brackets"
+    others = ", unless in brackets" if usual else ""
+    return [
+        commands + _table(f"{title} {RESULTS} {seeds}.", first, usual, notes),
+        *(
+            _table(f"{title} {escaped(caption)}. {PAIRED} {seeds}{others}.", grid, usual, [])
+            for caption, grid in further
+        ),
+    ]
+
+
+def _table(caption: str, grid: Grid, usual: str, notes: list[str]) -> str:
+    """Cells of two lines continue below where they are too many; long lines get smaller."""
+    sizes = [r"\footnotesize", r"\scriptsize"] if _inline(grid) else [r"\small"]
+    grid = _laid_out(grid, usual)
+    beside = max(len(label) for label, _ in grid.lines)
+    fits = [size for size in sizes if len(spans(grid, LINE[size] - beside)) == 1]
+    size = fits[0] if fits else sizes[-1]
+    tabulars = [_tabular(grid, first, last) for first, last in spans(grid, LINE[size] - beside)]
+    head = [r"\begin{table}[htbp]", r"\centering", rf"\caption{{{caption}}}"]
+    style = rf"\par\medskip{size}\setlength{{\tabcolsep}}{{4pt}}"
+    return "\n".join([*head, style, "\n\\par\\medskip\n".join(tabulars), *notes, r"\end{table}", ""])
+
+
+def _inline(grid: Grid) -> bool:
+    return any(cell.inline for _, cells in grid.lines for cell in cells)
+
+
+def _laid_out(grid: Grid, usual: str) -> Grid:
+    """Without the usual number of runs; in one line where the cells can be."""
+    inline, lines = _inline(grid), []
+    for label, cells in grid.lines:
+        shown = []
+        for cell in cells:
+            value, below = (cell.inline or cell.value, "") if inline else (cell.value, cell.below)
+            runs = "" if cell.runs == usual else cell.runs
+            shown.append(replace(cell, value=value.replace("±", "± "), below=below, runs=runs))
+        lines.append((label, shown))
+    return Grid(grid.heads, lines)
+
+
+def _tabular(grid: Grid, first: int, last: int) -> str:
+    """Space between lines that are two lines high, and between methods."""
+    shown = [(label, cells[first:last]) for label, cells in grid.lines if any(c.above for c in cells[first:last])]
+    high = any(cell.below for _, cells in shown for cell in cells)
+    body: list[str] = []
+    for (before, _), (label, cells) in pairwise([("", []), *shown]):
+        name, _, ratio = label.partition("\n")
+        apart = high or (ratio and name != before.partition("\n")[0])
+        body += [r"\addlinespace"] * bool(body and apart) + _line(name, ratio, cells)
+    heads = _heads(grid.heads[:1] + grid.heads[1:][first:last])
+    start = rf"\begin{{tabular}}{{@{{}}l{'r' * (last - first)}@{{}}}}"
+    return "\n".join([start, r"\toprule", *heads, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"])
+
+
+def _heads(heads: list[str]) -> list[str]:
+    """Heads of two lines stand on those of one."""
+    parts = [head.rpartition("\n") for head in heads]
+    above = [escaped(upper) for upper, _, _ in parts]
+    return [*([_row(above)] if any(above) else []), _row(escaped(lower) for _, _, lower in parts)]
+
+
+def _line(name: str, ratio: str, cells: list[Cell]) -> list[str]:
+    if not any(cell.below for cell in cells):
+        return [_row([escaped(f"{name} {ratio}".rstrip()), *map(_cell, cells)])]
+    return [_row([escaped(name), *map(_cell, cells)]), _row(map(_small, [ratio, *(cell.below for cell in cells)]))]
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"{' & '.join(cells)} \\\\"
+
+
+def _small(text: str) -> str:
+    times = re.sub(r"(?<=\d)x$", r"$\\times$", escaped(text))
+    return rf"\footnotesize {times}" if text else ""
+
+
+def _cell(cell: Cell) -> str:
+    value = escaped(cell.value)
+    value = rf"\textbf{{{value}}}" if cell.best else rf"\underline{{{value}}}" if cell.second else value
+    return f"{value} ({escaped(cell.runs)})" if cell.runs else value
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
