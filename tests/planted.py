@@ -78,7 +78,7 @@ def crash() -> AbstractContextManager[Any]:
     return patch.object(SADP, "select", lambda self, epoch: [][epoch])
 
 
-def sleep_in_every_batch(seconds: float = 0.02) -> AbstractContextManager[Any]:
+def sleep_in_every_batch(seconds: float = 0.1) -> AbstractContextManager[Any]:
     observe: Callable[..., None] = SADP.observe
 
     def slow(self: SADP, seen: Observation) -> None:

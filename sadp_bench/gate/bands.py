@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from scipy.special import fdtri, stdtrit
 
-from sadp_bench.gate.findings import BAND, FAILED, PASSED, SKIPPED, WARNING, Finding, Group
+from sadp_bench.gate.findings import BAND, FAILED, MINUS_FULL, PASSED, SKIPPED, WARNING, Finding, Group
 from sadp_bench.record import Record
 from sadp_bench.visits import unpack
 
@@ -38,7 +38,10 @@ class Spread:
     freedom: int
 
     def half_width(self, n: int, m: int, sides: int) -> float:
-        """How far the mean of m new seeds may be off that of n seeds of the reference, to one side or to both."""
+        """How far the mean of m new seeds may be off that of n seeds of the reference, to one side or to both.
+
+        Source: the prediction interval of a future sample's mean; Hahn & Meeker, Statistical Intervals, 1991.
+        """
         return float(stdtrit(self.freedom, 1 - LEVEL / sides)) * self.size * math.sqrt(1 / n + 1 / m)
 
 
@@ -80,7 +83,7 @@ def findings(groups: Sequence[Group], margin: float | None) -> list[Finding]:
         _sample(group, lambda record: float(record.epochs[-1]["train_loss"])) for group in groups if _has_loss(group)
     ]
     found = [_accuracy("accuracy", sample, accuracy, margin) for sample in accuracy]
-    found += [_accuracy("accuracy - full", sample, over_full, margin) for sample in over_full]
+    found += [_accuracy(MINUS_FULL, sample, over_full, margin) for sample in over_full]
     found += [_train_loss(sample, loss) for sample in loss]
     for group in groups:
         found += [*_weights(group), *_visits(group)]
@@ -92,7 +95,11 @@ def _sample(group: Group, value: Any) -> Sample:
 
 
 def _has_loss(group: Group) -> bool:
-    return all("train_loss" in record.epochs[-1] for record in [*group.references, *group.nows])
+    return all(_is_number(record.epochs[-1].get("train_loss")) for record in [*group.references, *group.nows])
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
 
 
 def _over_full(group: Group, groups: Iterable[Group]) -> Sample | None:
@@ -156,7 +163,7 @@ def _weights(group: Group) -> list[Finding]:
 def _mean_weights(records: Sequence[Record]) -> Any:
     """[S, E], or None where the records do not tell or do not agree on the epochs."""
     rows = [[row.get("mean_weight") for row in record.epochs] for record in records]
-    if len({len(row) for row in rows}) != 1 or any(value is None for row in rows for value in row):
+    if len({len(row) for row in rows}) != 1 or not all(_is_number(value) for row in rows for value in row):
         return None
     return np.array(rows, dtype=float)
 

@@ -19,6 +19,7 @@ from sadp_bench.record import Record
 from sadp_bench.visits import unpack
 
 BUDGET_TOLERANCE = 0.005  # of all example visits: the contract's
+FEWEST_SEEDS = 3  # that tell what does not depend on the seed; two may agree by chance
 ALWAYS, BY_SEEDS, ONLY_HERE = "always", "by seeds", "only here"
 
 
@@ -37,11 +38,9 @@ class Quantity:
     tolerance: float = 0.0
 
 
-def _by_epoch(name: str, what: str) -> Callable[[Record], dict[str, Any]]:
+def _by_epoch(name: str, before: str = "") -> Callable[[Record], dict[str, Any]]:
     return lambda record: {
-        f"{what} in epoch {row.get('epoch', number) + 1}": row[name]
-        for number, row in enumerate(record.epochs)
-        if name in row
+        f"{before}epoch {number}": row[name] for number, row in enumerate(record.epochs, 1) if name in row
     }
 
 
@@ -51,11 +50,11 @@ def _counts(record: Record) -> dict[str, Any]:
         "examples seen": record.examples_seen,
         "scoring visits": record.prepare_examples,
     }
-    return _by_epoch("kept", "kept")(record) | totals
+    return _by_epoch("kept", "kept in ")(record) | totals
 
 
 def _accuracy(record: Record) -> dict[str, Any]:
-    return _by_epoch("test_accuracy", "test accuracy")(record) | {"test accuracy": record.test_accuracy}
+    return _by_epoch("test_accuracy")(record) | {"last": record.test_accuracy}
 
 
 def _visits(record: Record) -> dict[str, Any]:
@@ -71,10 +70,10 @@ DATA = Quantity("data", _data, ALWAYS)
 QUANTITIES = (
     Quantity("parameters", lambda record: {"parameters": record.num_parameters}, ALWAYS),
     Quantity("counts", _counts, whole=True),
-    Quantity("learning rate", _by_epoch("learning_rate", "learning rate"), tolerance=1e-6),
-    Quantity("mean weight", _by_epoch("mean_weight", "mean weight"), tolerance=1e-5),  # a float32 mean
+    Quantity("learning rate", _by_epoch("learning_rate"), tolerance=1e-6),
+    Quantity("mean weight", _by_epoch("mean_weight"), tolerance=1e-6),  # a float32 mean
     Quantity("visits", _visits, whole=True),
-    Quantity("train loss", _by_epoch("train_loss", "train loss"), ONLY_HERE),
+    Quantity("train loss", _by_epoch("train_loss"), ONLY_HERE),
     Quantity("test accuracy", _accuracy, ONLY_HERE),
 )
 
@@ -101,10 +100,10 @@ def findings(group: Group, exact: bool) -> list[Finding]:
 
 
 def _agreed(group: Group, quantity: Quantity, names: set[str]) -> set[str]:
-    """The values that are the same on any machine. A single seed does not tell."""
+    """The values that are the same on any machine."""
     if quantity.rule == ALWAYS:
         return names
-    if quantity.rule == ONLY_HERE or len(group.pairs) < 2:
+    if quantity.rule == ONLY_HERE or len(group.pairs) < FEWEST_SEEDS:
         return set()
     first, *others = [quantity.values(record) for record in group.references]
     agreed = {n for n in names if all(_same(first.get(n), other.get(n), quantity.tolerance) for other in others)}
@@ -162,13 +161,15 @@ def _told(name: str, before: Any, after: Any) -> str:
     if isinstance(before, list) and isinstance(after, list):
         others = sum(a != b for a, b in zip(before, after, strict=True))
         return f"{others:,} of {len(before):,} examples were shown another number of times"
-    return f"{name} {_plain(before)} → {_plain(after)}"
+    return f"{name}: {' → '.join(_plain(before, after))}"
 
 
-def _plain(value: Any) -> str:
-    if value is None:
-        return "nothing"
-    return repr(value) if isinstance(value, float) else str(_short(value))
+def _plain(before: Any, after: Any) -> tuple[str, str]:
+    """Both with six digits, or with as many as it takes to tell them apart."""
+    short = tuple(
+        "nothing" if v is None else f"{v:.6g}" if isinstance(v, float) else str(_short(v)) for v in (before, after)
+    )
+    return (short[0], short[1]) if short[0] != short[1] else (repr(before), repr(after))
 
 
 def _short(value: Any) -> Any:

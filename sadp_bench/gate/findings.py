@@ -19,6 +19,8 @@ SPEED = "speed"  # never more than a warning
 
 PASSED, FAILED, SKIPPED, WARNING = "passed", "failed", "skipped", "warning"
 
+MINUS_FULL = "accuracy minus full data's"  # the name of a comparison
+
 # What must agree before a CPU's numbers can be the same to the last bit. The precision is part of the spec.
 EXACT_TOGETHER = ("device", "processor", "threads", "kernel", "bf16", "torch", "spikingjelly")
 

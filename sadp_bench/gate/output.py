@@ -15,7 +15,7 @@ from rich.text import Text
 
 from sadp_bench.errors import printable
 from sadp_bench.gate.compare import Result, counts
-from sadp_bench.gate.findings import ANYWHERE, BAND, FAILED, HERE, SKIPPED, WARNING, Finding
+from sadp_bench.gate.findings import ANYWHERE, BAND, FAILED, HERE, MINUS_FULL, SKIPPED, WARNING, Finding
 from sadp_bench.store import atomic
 
 WIDE = 200  # columns where there is no terminal to say
@@ -26,22 +26,23 @@ KINDS = {ANYWHERE: "exact anywhere", HERE: "exact here", BAND: "bands"}
 def show(result: Result, folder: Path, kept: Path | None) -> None:
     """kept: where the new records lie; None where they are gone."""
     console = Console(width=None if sys.stdout.isatty() else WIDE)
-    console.print(_table(result, folder))
+    console.print(Text(_title(result, folder)), soft_wrap=True)
+    console.print(_table(result))
     for finding in [*result.of(FAILED), *result.of(WARNING)]:
         console.print(Text(_line(finding), STYLES[finding.outcome]), soft_wrap=True)
     for line in _closing(result, folder, kept):
         console.print(Text(line), soft_wrap=True)
 
 
-def _table(result: Result, folder: Path) -> Table:
-    table = Table(title=Text(_title(result, folder)), title_justify="left", box=None, padding=(0, 2, 0, 0))
+def _table(result: Result) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("run", overflow="fold")
-    for name in (*KINDS.values(), "accuracy", "at least", "- full", "at least"):
+    for name in (*KINDS.values(), "accuracy", "at least", "minus full", "at least"):
         table.add_column(name, justify="right", no_wrap=True)
     for run in dict.fromkeys(finding.run for finding in result.findings):
         own = [finding for finding in result.findings if finding.run == run]
         shares = (_share(finding for finding in own if finding.kind == kind) for kind in KINDS)
-        table.add_row(Text(run), *shares, *_accuracy(own, "accuracy"), *_accuracy(own, "accuracy - full"))
+        table.add_row(Text(run), *shares, *_accuracy(own, "accuracy"), *_accuracy(own, MINUS_FULL))
     return table
 
 
