@@ -210,6 +210,7 @@ def speed(
     rounds: Annotated[int, Option(help="Timed epochs of each arm at most, after one untimed.")] = 30,
     half_width: Annotated[float, Option(help="Stop when no 95 % interval reaches further from its median.")] = 0.01,
     minutes: Annotated[float, Option(help="Stop after about so long.")] = 10,
+    plots: Annotated[Path | None, Option(help="Draw the plot into this folder.")] = None,
     asked: Any = None,
     data: Data = None,
     as_json: AsJson = False,
@@ -227,6 +228,11 @@ def speed(
         print(json.dumps(result))
     else:
         terminal.show(terminal.speed_table(result))
+    if plots is not None:
+        from sadp_bench.report.speed_plots import draw
+
+        for path in draw(result, plots):
+            print(f"drew {path}", file=sys.stderr)
 
 
 @app.command()

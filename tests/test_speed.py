@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from small import SMALL
 from sadp_bench import speed
 from sadp_bench.errors import BadInput
 from sadp_bench.progress import Progress
+from sadp_bench.report.speed_plots import draw, efficiency_figure
 from sadp_bench.speed import median_interval
 
 ASKED = {name: value for name, value in SMALL.items() if name not in ("method", "ratio", "epochs")}
@@ -128,3 +130,20 @@ def test_the_interval_holds_the_median_and_lies_within_the_values(values: list[f
 def test_limits_out_of_range_are_refused(limits: dict[str, Any], told: str) -> None:
     with pytest.raises(BadInput, match=told):
         measure(["random"], [0.5], **limits)
+
+
+def test_the_plot_shows_the_measured_efficiencies_and_the_noise_floor(tmp_path: Path) -> None:
+    told = measure(["random", "el2n"], [0.5, 0.25], 2)
+    for row, low in zip(told["rows"], (0.9, 0.8, 0.95, 0.7), strict=True):
+        row |= {"efficiency": low + 0.05, "efficiency_low": low, "efficiency_high": low + 0.1}
+    told["noise_floor"] |= {"low": 0.98, "high": 1.01}
+    (axes,) = efficiency_figure(told).axes
+    medians = [line.get_xdata() for line in axes.lines if line.get_marker() != "None"]
+    assert medians == [[row["efficiency"]] for row in told["rows"]]
+    ends = [list(line.get_xdata()) for line in axes.lines if len(line.get_xdata()) == 2][1:]
+    assert ends == [[row["efficiency_low"], row["efficiency_high"]] for row in told["rows"]]
+    assert [text.get_text() for text in axes.get_yticklabels()] == [
+        *("random 50 %", "random 25 %", "el2n 50 %", "el2n 25 %")
+    ]
+    drawn = draw(told, tmp_path)
+    assert {path.suffix for path in drawn} == {".pdf", ".png", ".svg"} and all(path.stat().st_size for path in drawn)

@@ -1,0 +1,50 @@
+"""What `speed` measured: each arm's efficiency beside what the noise alone does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sadp_bench.report.looks import ENDINGS, PALE, looks, one_axes, save_all, slug, styled
+from sadp_bench.report.looks import below_all as note
+from sadp_bench.report.tables import percent
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def draw(result: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Writes the figure in each format. Returns what was written."""
+    name = slug(f"{result['dataset']} {result['backbone']} {result['device']} efficiency")
+    return save_all(efficiency_figure(result), folder, name, ENDINGS)
+
+
+@styled
+def efficiency_figure(result: Mapping[str, Any]) -> Figure:
+    """Training efficiency, median and 95 % interval, a line an arm; 1 is the theoretical maximum, and the band what full
+    data against itself shows."""
+    rows, noise = result["rows"], result["noise_floor"]
+    style = looks([{"label": row["method"], "method": row["method"]} for row in rows])
+    figure, axes = one_axes(title(result), height=1.4 + 0.3 * len(rows), grid="x")
+    if noise["low"] is not None:
+        axes.axvspan(noise["low"], noise["high"], color=PALE, linewidth=0)
+    axes.axvline(1, color="black", linewidth=1)
+    for place, row in enumerate(rows):
+        look = style[row["method"]]
+        if row["efficiency_low"] is not None:
+            ends = [row["efficiency_low"], row["efficiency_high"]]
+            axes.plot(ends, [place, place], color=look["color"], linewidth=1.2, solid_capstyle="butt")
+        axes.plot([row["efficiency"]], [place], color=look["color"], marker=look["marker"], linestyle="", markersize=6)
+    axes.set_yticks(range(len(rows)), [f"{row['method']} {percent(row['ratio'])}" for row in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlabel("training efficiency: speed-up / ceiling (1: the theoretical maximum)")
+    note(figure, f"Medians of {result['rounds']} rounds, 95 % intervals; the band: full data against itself.")
+    return figure
+
+
+def title(result: Mapping[str, Any]) -> str:
+    return (
+        f"{result['dataset']} · {result['backbone']} · {result['train_examples']:,} examples · batch "
+        f"{result['batch_size']} · {result['device']}, {result['threads']} threads"
+    )
