@@ -33,6 +33,7 @@ FULL: Look = {"color": "#000000", "linewidth": 1.2}
 QUIET = "#555555"  # of what explains
 NOTE: Look = {"fontsize": 7, "color": QUIET}
 LINE = 135  # characters of a note in a line
+ROW = 115  # and of a legend's, whose letters are larger
 PALE = "#DDDDDD"
 MARKERS = "osD^vPX<>ph"
 LINES = ("-", "--", ":", "-.")
@@ -188,14 +189,14 @@ def key(figure: Figure, handles: Iterable[Any], *told: str, below: bool = False)
         below_all(figure, text)
         return
     # Only one thing can stand below the axes without covering another, so the text is the legend's title.
-    columns = len(shown) if sum(9 + len(label) for label in shown) < LINE else _columns(shown)
+    columns = len(shown) if sum(9 + len(label) for label in shown) < ROW else _columns(shown)
     legend = figure.legend(named.values(), shown, loc="outside lower left", ncols=columns, fontsize=8, title=text)
     legend.set_alignment("left")
     legend.get_title().set(**NOTE)
 
 
 def _columns(shown: Sequence[str]) -> int:
-    return max(1, LINE // (9 + max(len(line) for label in shown for line in label.splitlines())))
+    return max(1, ROW // (9 + max(len(line) for label in shown for line in label.splitlines())))
 
 
 def wrapped(label: str, width: int = LABEL_WIDTH) -> str:
