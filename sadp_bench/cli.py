@@ -157,6 +157,8 @@ def report(
     from sadp_bench.report import render, stale
     from sadp_bench.store import atomic, read_all
 
+    if pictures and plots is None and format != "html":
+        raise BadInput("--pictures is for --plots and --format html: give one of them")
     found = read_all(folders or [Path("runs")])
     for problem in found.problems:
         print(f"sadp-bench: skipped {problem}", file=sys.stderr)
@@ -190,7 +192,7 @@ def report(
         def tell(reason: str) -> None:
             print(f"sadp-bench: {reason}", file=sys.stderr)
 
-        for path in draw(records, plots, images, tell):
+        for path in draw(records, plots, images, tell, failures=found.failures):
             print(f"drew {path}", file=sys.stderr)
     if to is None:
         sys.stdout.write(text)

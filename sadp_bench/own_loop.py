@@ -41,7 +41,8 @@ class PrunedSampler(Sampler[list[int]]):
     once an epoch, exact to the bit.
 
     num_examples or labels: N, or the training set's labels [N], for pruners that ask for them. epochs: of training on all
-    data; a pruner may shorten the run, see `epochs`. device: where the pruner keeps its scores; that of the logits is best.
+    data; a pruner may shorten the run, see `epochs`. A pruner that watches more than logits and losses, such as SADP, also
+    needs `observe(..., watched=...)`. device: where the pruner keeps its scores; that of the logits is best.
     scores: [N], for methods that score before they train; the higher, the more worth keeping.
     Raises BadInput where the pruner can't realise its ratio in so many epochs, or needs scores and has none.
     """
@@ -172,18 +173,19 @@ class PrunedSampler(Sampler[list[int]]):
         self.visited = []
 
     def state_dict(self) -> dict[str, Any]:
-        """At the end of an epoch: all that the coming ones depend on."""
+        """At the end of an epoch: all that the coming ones depend on. Of several processes all must call it."""
         self._share()
         return {
             "epoch": self.epoch,
             "num_examples": self.num_examples,
+            "length": self.length,
             "seed": self.seed,
             "pruner": self.pruner.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The next epoch is the one after that at whose end the state was taken."""
-        for name in ("num_examples", "seed"):
+        for name in ("num_examples", "length", "seed"):
             if state[name] != getattr(self, name):
                 raise BadInput(f"the state is of {name} {state[name]}, not {getattr(self, name)}")
         self.epoch, self._begun, self.visited = state["epoch"], True, []

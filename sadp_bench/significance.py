@@ -89,10 +89,11 @@ def verdict(low: float | None, high: float | None, margin: float) -> str | None:
 
     Non-inferiority (Piaggio et al., JAMA 2012): lossless where no more than the margin is lost anywhere in the interval,
     worse where more is lost everywhere. Of the two-sided 95 % interval one end counts, so each is a one-sided test
-    at 2.5 %. None where there is no interval: one seed decides nothing.
+    at 2.5 %. None where there is no interval: one seed decides nothing; nor do a few that happen to agree to the last
+    example, whose interval has no width.
     """
     assert margin > 0
-    if low is None or high is None:
+    if low is None or high is None or low == high:
         return None
     return "lossless" if low > -margin else "worse" if high < -margin else "undecided"
 

@@ -22,7 +22,7 @@ from sadp_bench.workbench import Bench, threads
 
 BLOCK = 2  # arms between two epochs of full data: A B B A
 LEVEL = 0.95
-FEWEST_ROUNDS = 6  # below it no order statistics enclose a median with 95 % confidence
+FEWEST_TO_STOP = 15  # rounds: an interval that is looked at after each would too often be narrow by chance
 
 
 class Arm:
@@ -71,9 +71,10 @@ def measure(
 
     A round trains one epoch of every method and ratio, and of full data once more (the A/A arm), two by two between epochs
     of full data: A B C A D E A. Each is paired with the mean of the two A around it. The order of the arms turns around
-    every round, and the first round is the warm-up and does not count. It ends after so many rounds, or when the widest
-    interval reaches no further than `half_width` from its median, or when the seconds are spent. Evaluation is not part
-    of it; accuracy is not measured here.
+    every round, and the first round is the warm-up and does not count. It ends after so many rounds, or from the 15th on
+    when the widest interval reaches no further than `half_width` from its median, or when the seconds are spent. The
+    stop and neighbouring rounds' common load make the intervals approximate. Evaluation is not part of it; accuracy is
+    not measured here.
     """
     _check(rounds, half_width, seconds, asked.get("epochs"))
     asked = {**asked, "epochs": asked.get("epochs") or rounds + 1}
@@ -141,7 +142,7 @@ def _round(reference: Arm, arms: Sequence[Arm], timed: Sequence[Timed], backward
 
 def _precise(timed: Sequence[Timed], num_examples: int, half_width: float) -> bool:
     figures = [_figures(one, num_examples) for one in timed]
-    return all(
+    return len(timed[0].seconds) >= FEWEST_TO_STOP and all(
         f["low"] is not None and max(f["high"] - f["median"], f["median"] - f["low"]) <= half_width for f in figures
     )
 

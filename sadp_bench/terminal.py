@@ -197,7 +197,7 @@ def speed_table(result: dict[str, Any]) -> Group:
         )
     floor = f"noise floor: full data against itself {noise['median']:.3f}{_within(noise['low'], noise['high'])}"
     few = "; too few rounds for it (6 at least)" if noise["low"] is None else ""
-    note = f"median over rounds, and its 95 % interval{few}; efficiency = training speed-up / ceiling"
+    note = f"median over rounds, and its interval of about 95 %{few}; efficiency = training speed-up / ceiling"
     return Group(table, Text(floor), Text(note, "dim"))
 
 

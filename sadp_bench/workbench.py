@@ -204,7 +204,7 @@ def _record(bench: Bench, rates: list[float], interruptions: int) -> Record:
         finished=now(),
         interruptions=interruptions,
         scores_from=bench.lab.scores_from,
-        visits=visits.pack(bench.training.visits_N.tolist()),
+        visits=visits.pack(bench.training.visits_N.tolist()) if len(rows) <= visits.MOST else None,
         class_visits=_class_visits(bench),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import re
 import shlex
@@ -200,3 +201,14 @@ def test_page_of_many_runs_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
     epochs = [{"kept": 1, "train_loss": 1 / (e + 1), "test_accuracy": e / 100} for e in range(100)]
     records = [make_record(make_spec("random", 0.3, seed), 0.7, 80, epochs=epochs) for seed in range(82)]
     assert len(page(records, rows(records)).encode()) < 5e6
+
+
+def test_plots_stand_with_their_group_where_a_failed_run_lengthens_the_titles() -> None:
+    """A diverged learning rate is a group of its own, and so every title names the learning rate."""
+    records, _ = example()
+    records = [record for record in records if record.spec.timesteps == 4]
+    failed = Failure(dataclasses.replace(records[0].spec, learning_rate=9.0), "training diverged", "2026-01-01")
+    table = rows(records, [failed])
+    titles = list(dict.fromkeys(row["group"] for row in table))
+    figures = Figures(records, titles, failures=[failed])
+    assert figures.of(titles[0]) and not figures.of("")

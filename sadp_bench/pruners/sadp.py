@@ -14,7 +14,7 @@ from sadp_bench.sampling import inclusion_probability, kept_share, scheduled, sm
 
 SCHEDULES = ("constant", "falling", "rising")
 MEMORY_OF_TIGHTNESS = 0.8  # of the sums that the layers' tightness is made of, from one measurement to the next
-MEASURED_EVERY = 4  # epochs, from the fourth on: it hardly changes, and costs a quarter of a training step or so
+MEASURED_EVERY = 4  # epochs, from the fourth on: it hardly changes, and costs up to half a training step
 
 
 class SADP(Pruner):

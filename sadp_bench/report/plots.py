@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sadp_bench.errors import BadInput
-from sadp_bench.record import Record
+from sadp_bench.record import Failure, Record
 from sadp_bench.report.cells import Cell, Visits, by_ratio, cells, timed_together, visits_of
 from sadp_bench.report.epoch_plots import kept_figure, progress_figure
 from sadp_bench.report.looks import ENDINGS, FIXED_COLORS, MARKERS, Looks, looks, save, save_all, slug, spaced
@@ -35,16 +35,17 @@ def draw(
     images: Open | None = None,
     tell: Tell = lambda reason: None,
     endings: Sequence[str] = ENDINGS,
+    failures: Iterable[Failure] = (),
 ) -> list[Path]:
     """Writes each figure as PDF, PNG (200 dpi) and SVG, or in what endings names. Returns what was written, by name.
 
     A group in which nothing was pruned has no figures, and nothing is drawn that no record tells of: speed-ups without a
     reference, visits in records of an earlier version. images: opens the training images of a record's run (see
     `pictures.at_hand`) for the grid of pictures, which needs the data; BadInput is its reason for none. tell: is told
-    why something is left out that was asked for.
+    why something is left out that was asked for. failures: for the names of groups and methods, as in the tables.
     """
     records = list(records)
-    table = rows(records)
+    table = rows(records, failures)
     style = looks(table)
     visits = visits_of(records, tell)
     written = []

@@ -8,20 +8,34 @@ from string import ascii_letters
 from sadp_bench.report.sheets import Cell, Grid, Sheet
 from sadp_bench.report.tables import Row
 from sadp_bench.significance import ALPHA, FEWEST_BLOCKS, FEWEST_METHODS, RankAnalysis, rank_analysis
+from sadp_bench.spec import shown
 
 Scores = dict[tuple[str, float], dict[str, float]]
 
 
 def scores(table: list[Row]) -> Scores:
-    """Mean accuracy by (group, ratio) and label. Without `full`; without blocks whose runs saw different data."""
+    """Mean accuracy on the test set by (group, ratio) and method. Without `full`; without blocks whose runs saw different
+    data."""
     blocks: Scores = {}
     data: dict[tuple[str, float], set[str]] = {}
     for row in table:
-        if row["n"] and row["method"] != "full":
+        if row["n"] and row["method"] != "full" and row["evaluate_on"] == "test":
             block = row["group"], row["ratio"]
-            blocks.setdefault(block, {})[row["label"]] = row["accuracy_mean"]
+            blocks.setdefault(block, {})[_name(row, table)] = row["accuracy_mean"]
             data.setdefault(block, set()).update(row["data_sha256"])
     return {block: found for block, found in blocks.items() if len(data[block]) == 1}
+
+
+def _name(row: Row, table: list[Row]) -> str:
+    """Of a method and its settings, the same in every group: labels tell only what differs within one."""
+    own = {name: value for name, value in row.items() if name.startswith("method.")}
+    rivals = [other for other in table if other["method"] == row["method"]]
+    told = [
+        f"{name.removeprefix('method.')}={shown(value)}"
+        for name, value in sorted(own.items())
+        if any(name not in other or shown(other[name]) != shown(value) for other in rivals)
+    ]
+    return f"{row['method']} ({', '.join(told)})" if told else row["method"]
 
 
 def rank_sheet(table: list[Row]) -> Sheet | None:
@@ -45,12 +59,13 @@ def _letters(found: RankAnalysis) -> Mapping[str, str]:
 
 def _told(found: RankAnalysis) -> list[str]:
     p = "p < 0.001" if found.p_value < 0.001 else f"p = {found.p_value:.3f}"
-    shown = "" if found.p_value < ALPHA else ", so no method is shown to differ from another"
+    decided = "" if found.p_value < ALPHA else ", so no method is shown to differ from another"
     dropped, left_out = found.dropped_blocks, ", ".join(found.left_out)
     return [
         "Rank 1 is best. Methods that share a letter can't be told apart: their mean ranks differ by less than the "
         f"critical difference of {found.critical_difference:.2f} (Nemenyi, 5 %).",
-        f"Friedman's test: chi² = {found.statistic:.2f}, {p}{shown}.",
+        f"Friedman's test: chi² = {found.statistic:.2f}, {p}{decided}. It takes the blocks for independent, which those "
+        "of one data set are not.",
         *(
             [f"Left out: {dropped} block{'s' * (dropped > 1)} that lack{'s' * (dropped == 1)} a method."]
             if dropped

@@ -42,7 +42,7 @@ def page(
     failures = sorted(failures, key=lambda failure: failure.spec.key)
     specs = [record.spec for record in records] + [failure.spec for failure in failures]
     groups = [list(rows) for _, rows in itertools.groupby(table, key=lambda row: row["group"])]
-    figures = Figures(records, [rows[0]["group"] for rows in groups], images)
+    figures = Figures(records, [rows[0]["group"] for rows in groups], images, failures)
     left_out = [*problems, *figures.left_out]
     title = f"Data pruning on {listed(sorted({spec.dataset for spec in specs}))}"
     facts = summary.facts(records, specs, table, len(failures), len(left_out))

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from sadp_bench.record import Record
+from sadp_bench.record import Failure, Record
 from sadp_bench.report.looks import slug
 from sadp_bench.report.page.markup import Markup, element, scrolling
 from sadp_bench.report.page.svg import cleaned
@@ -31,12 +31,18 @@ KINDS = {
 class Figures:
     """All figures of the records. left_out: why something was not drawn."""
 
-    def __init__(self, records: Sequence[Record], titles: Iterable[str], images: Open | None = None) -> None:
+    def __init__(
+        self,
+        records: Sequence[Record],
+        titles: Iterable[str],
+        images: Open | None = None,
+        failures: Sequence[Failure] = (),
+    ) -> None:
         """titles: of the groups, which figures are sorted to by their files' names. images: as `plots.draw` takes it."""
         self.left_out: list[str] = []
         self._by_title: dict[str, list[Markup]] = {}
         slugs = {slug(title): title for title in titles}
-        found = [(_owner(name, slugs), name, svg) for name, svg in self._drawn(records, images)]
+        found = [(_owner(name, slugs), name, svg) for name, svg in self._drawn(records, images, failures)]
         found.sort(key=lambda figure: _place(_kind(figure[0], figure[1])))
         for number, (own, name, svg) in enumerate(found):
             title, kind = slugs.get(own, ""), _kind(own, name)
@@ -50,14 +56,16 @@ class Figures:
         """Of the group of this title; of '', those that belong to none."""
         return self._by_title.get(title, [])
 
-    def _drawn(self, records: Sequence[Record], images: Open | None) -> list[tuple[str, str]]:
+    def _drawn(
+        self, records: Sequence[Record], images: Open | None, failures: Sequence[Failure]
+    ) -> list[tuple[str, str]]:
         """(name, SVG) of each figure. Text stays text: it can be searched and read aloud, and takes the page's font."""
         import matplotlib
 
         from sadp_bench.report.plots import draw
 
         with TemporaryDirectory() as folder, matplotlib.rc_context({"svg.fonttype": "none"}):
-            paths = draw(records, Path(folder), images, self.left_out.append, endings=("svg",))
+            paths = draw(records, Path(folder), images, self.left_out.append, endings=("svg",), failures=failures)
             return [(path.stem, path.read_text(encoding="utf-8")) for path in paths]
 
 
