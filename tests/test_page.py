@@ -26,7 +26,7 @@ from sadp_bench.report.tables import command, rows
 @pytest.fixture
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """For what is not about them: they take seconds."""
-    monkeypatch.setattr(Figures, "_drawn", lambda self, records, images: [])
+    monkeypatch.setattr(Figures, "_drawn", lambda self, records, images, failures: [])
 
 
 def test_page_refers_to_nothing_outside_itself() -> None:
@@ -197,7 +197,7 @@ def test_numbers_read_as_people_write_them() -> None:
 
 def test_page_of_many_runs_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"><path d="{"M0 0" * 20_000}"/></svg>'
-    monkeypatch.setattr(Figures, "_drawn", lambda self, records, images: [("x", svg)] * 12)
+    monkeypatch.setattr(Figures, "_drawn", lambda self, records, images, failures: [("x", svg)] * 12)
     epochs = [{"kept": 1, "train_loss": 1 / (e + 1), "test_accuracy": e / 100} for e in range(100)]
     records = [make_record(make_spec("random", 0.3, seed), 0.7, 80, epochs=epochs) for seed in range(82)]
     assert len(page(records, rows(records)).encode()) < 5e6

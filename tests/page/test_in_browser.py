@@ -156,7 +156,7 @@ def test_page_prints_to_several_sheets(browser: Tab, file: Path) -> None:
 
 
 def test_hostile_records_do_nothing(browser: Tab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Figures, "_drawn", lambda self, records, images: [])
+    monkeypatch.setattr(Figures, "_drawn", lambda self, records, images, failures: [])
     records, failures = hostile()
     path = tmp_path / "hostile.html"
     path.write_text(page(records, rows(records, failures), [BAD], failures), encoding="utf-8")
