@@ -20,6 +20,7 @@ from sadp_bench.spec import Spec
 
 # What must agree before seconds may be compared; commit and dirty flag only warn.
 TIMED_TOGETHER = ("device", "processor", "threads", "jobs", "torch", "spikingjelly", "python", "kernel")
+BUDGET_TOLERANCE = 0.005  # of all example visits: how far a method may miss its ratio
 ACCURACY_SLACK = 0.01  # below full's final accuracy: what the time to accuracy is the time to
 
 

@@ -17,14 +17,13 @@ from sadp_bench.checkpoint import Checkpoint
 from sadp_bench.clock import Clock
 from sadp_bench.errors import BadInput
 from sadp_bench.lab import RunLab
-from sadp_bench.metrics import realised_ratio
+from sadp_bench.metrics import BUDGET_TOLERANCE, realised_ratio
 from sadp_bench.parts import Material, enough_memory, make_loader, make_model, make_pruner
 from sadp_bench.progress import Progress
 from sadp_bench.pruner import Pruner
 from sadp_bench.record import Record
 from sadp_bench.spec import Spec
 
-BUDGET_TOLERANCE = 0.005  # of all example visits
 EVALUATION_COST = 0.35  # of a training step's time, an example: a guess for the estimate only
 
 

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from example_records import make_record, make_spec
 from hypothesis import settings
+
+from sadp_bench.store import Store
 
 # The same examples every time: a suite that gates changes must not fail by luck.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -26,3 +29,15 @@ def real_data() -> Path:
 def one_thread() -> None:
     """Networks this small are slower on two threads than on one, and many times so on a busy machine."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that a command is called in: a file, a pipe, an empty folder, and one with two records."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("text")
+    (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for spec in (make_spec(), make_spec("random", 0.5)):
+        Store(tmp_path / "records").write(make_record(spec))
+    return tmp_path

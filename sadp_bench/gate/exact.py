@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sadp_bench.gate.findings import ANYWHERE, FAILED, HERE, PASSED, SKIPPED, Finding, Group, Pair
-from sadp_bench.metrics import realised_ratio
+from sadp_bench.metrics import BUDGET_TOLERANCE, realised_ratio
 from sadp_bench.record import Record
 from sadp_bench.visits import unpack
 
-BUDGET_TOLERANCE = 0.005  # of all example visits: the contract's
 FEWEST_SEEDS = 3  # that tell what does not depend on the seed; two may agree by chance
 ALWAYS, BY_SEEDS, ONLY_HERE = "always", "by seeds", "only here"
 

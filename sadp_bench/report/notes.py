@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from sadp_bench.metrics import BUDGET_TOLERANCE
 from sadp_bench.report.tables import ENVIRONMENT, Row, percent
-
-BUDGET_TOLERANCE = 0.005
 
 
 def notes(rows: list[Row]) -> list[str]:
