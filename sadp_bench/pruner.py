@@ -39,8 +39,9 @@ class Observation:
     logits_TBC: float32 or float64. loss_B: before weighting. epoch: of the batch, from 0.
     watched: what the pruner asked for in `watch`, float32 or float64: "features" (T, B, D), the readout's input;
     "logit_errors" (T, B, C), the gradient of the example's own loss at its logits; "spike_counts" (S, T, B), of each layer;
-    "input_squares", "error_squares" (L, B) of convolution and linear layers, "norm_input_squares", "norm_error_squares"
-    (M, B) of norm layers, and in an epoch's first batch "tightness" (2, L): see `taps.Taps`.
+    "input_squares", "error_squares" (L, B) of convolution and linear layers ("middle_...": of the middle time step alone),
+    "norm_input_squares", "norm_error_squares" (M, B) of norm layers, and in an epoch's first batch "tightness" (2, L): see
+    `taps.Taps`.
     """
 
     epoch: int

@@ -125,6 +125,35 @@ def systematic_sample(p_N: Tensor, generator: torch.Generator) -> Tensor:
     return torch.cat([certain_N.nonzero().squeeze(1), chosen]).sort().values
 
 
+def balanced(p_N: Tensor, surplus_N: Tensor, num_kept: int) -> Tensor:
+    """The probabilities of drawing now, given what was drawn in earlier epochs, such that every example's number of visits
+    stays within one of the sum of its inclusion probabilities. Float64, [N], summing to K.
+
+    surplus_N: earlier visits less the sum of earlier inclusion probabilities, in (-1, 1): above 0 the example is a visit
+    ahead (with probability f, the fraction of that sum), else behind. With f' = f + p: before the next whole number (f' < 1)
+    those ahead wait, and those behind are drawn with p / (1 - f); past it those behind are certain, and those ahead are drawn
+    with (f' - 1) / f. Either way the two together are drawn with p: in every epoch the inclusion probabilities are p, for
+    scores that do not depend on earlier draws. The sum is K but for chance, of the order of sqrt(N): what is neither certain
+    nor impossible is scaled, so that it is K.
+
+    With constant p it is a systematic sample along each example's own epochs; uniform p is `random`'s scheme (RS2: none is
+    shown twice before all are once).
+    """
+    p_N = p_N.double()
+    ahead_N = surplus_N > 0
+    part_N = torch.where(ahead_N, 1 - surplus_N, -surplus_N).double().clamp(1e-9, 1)
+    past_N = part_N + p_N >= CERTAIN
+    of_ahead_N = torch.where(past_N, (part_N + p_N - 1) / part_N, 0.0)
+    of_behind_N = torch.where(past_N, 1.0, p_N / (1 - part_N))
+    now_N = torch.where(ahead_N, of_ahead_N, of_behind_N).clamp(0, 1)
+    open_N = (now_N > 0) & (now_N < CERTAIN)
+    rest = num_kept - int((now_N >= CERTAIN).sum())
+    if not 0 < rest < int(open_N.sum()):
+        return inclusion_probability(now_N, num_kept)
+    now_N[open_N] = inclusion_probability(now_N[open_N], rest)
+    return now_N
+
+
 def ranked(score_N: Tensor, generator: torch.Generator) -> Tensor:
     """All indices by falling score, ties in random order. Int64, [N]."""
     shuffled_N = torch.randperm(len(score_N), generator=generator)

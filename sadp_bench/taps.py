@@ -21,11 +21,14 @@ TAPPED = frozenset(
         "spike_counts",
         "input_squares",
         "error_squares",
+        "middle_input_squares",
+        "middle_error_squares",
         "norm_input_squares",
         "norm_error_squares",
         "tightness",
     }
 )
+OF_WEIGHTS = {"input_squares", "error_squares", "middle_input_squares", "middle_error_squares", "tightness"}
 MOST_EXACT = 32  # examples whose exact gradient norms `tightness` takes
 SHARE_EXACT = 4  # and at most one in so many of the batch, so that the first of several processes has them all
 SPIKES = "_sadp_bench_spikes"  # marks a spiking layer's output: 0 or 1, whoever takes it as it is
@@ -56,9 +59,11 @@ class Taps:
     one for every output position where there is a bias; summed over time. "error_squares" (L, B), E_l: the squares of the
     gradient of the example's own loss at the layer's output. By Cauchy-Schwarz the squared norm of the example's gradient of
     the layer's parameters is at most E_l A_l; where batch norm trains, its mixing of the examples is in E_l.
+    "middle_input_squares", "middle_error_squares" (L, B): the same of the middle time step alone (of a layer without time:
+    of all there is), so that what it costs to read them does not grow with T.
     "norm_input_squares", "norm_error_squares" (M, B): the same of norm layers; A is the largest channel's.
     "tightness" (2, L): in the first batch of the context only, the sums over its first examples (at most 32) of the exact
-    squared norm, and of E_l A_l. Of several processes the first one's, for all.
+    squared norm (of all time steps), and of the middle step's E_l A_l. Of several processes the first one's, for all.
 
     A layer may be called once for all time steps, or once a step.
     """
@@ -69,8 +74,9 @@ class Taps:
         self.neurons_S: list[int] = []
         self._features: list[Tensor] = []
         self._count_STB: list[Tensor] = []
-        self._squares: dict[str, list[Tensor]] = {}
-        self._pairs: dict[nn.Module, list[Pair]] | None = None
+        self._squares: dict[str, dict[int, dict[int, Tensor]]] = {}  # by name, layer and call, of each step: [t, B]
+        self._pairs: dict[nn.Module, dict[int, Pair]] | None = None
+        self._num_calls: dict[nn.Module, int] = {}
         self._num_weights, self._num_norms = len(weight_layers(model)), len(norm_layers(model))
         self._batch = 0
         self._of_all_ranks = 0
@@ -90,14 +96,14 @@ class Taps:
             self._count_STB = [torch.empty(0)] * len(layers)
             for place, layer in enumerate(layers):
                 hooked(layer.register_forward_hook(self._spike_counter(place)))
-        if self.names & {"input_squares", "error_squares", "tightness"}:
+        if self.names & OF_WEIGHTS:
             for layer in filter(_fires_ones, spiking_layers(self.model)):
                 hooked(layer.register_forward_hook(lambda module, inputs, spikes: setattr(spikes, SPIKES, True)))
             for place, layer in enumerate(weight_layers(self.model)):
-                hooked(layer.register_forward_hook(self._squares_of(place, "", input_squares)))
+                hooked(layer.register_forward_hook(self._see_weights(place)))
         if self.names & {"norm_input_squares", "norm_error_squares"}:
             for place, layer in enumerate(norm_layers(self.model)):
-                hooked(layer.register_forward_hook(self._squares_of(place, "norm_", norm_input_squares)))
+                hooked(layer.register_forward_hook(self._see_norm(place)))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -115,11 +121,10 @@ class Taps:
             seen["features"] = _wide(joined(_with_time(self._features)))
         if self._count_STB:
             seen["spike_counts"] = torch.stack(self._count_STB)
-        for name, squares in self._squares.items():
-            if name in self.names:
-                seen[name] = torch.stack(squares)
-                if "error" in name and scale_B is not None:
-                    seen[name] /= scale_B.square()
+        for name in self._squares:
+            seen[name] = self._of_layers(name)
+            if "error" in name and scale_B is not None:
+                seen[name] /= scale_B.square()
         if self._pairs is not None:
             seen["tightness"] = self._tightness(self._pairs, scale_B)
         return seen
@@ -128,6 +133,7 @@ class Taps:
         self._batch = inputs[0].shape[-4]
         self._features.clear()
         self._squares.clear()
+        self._num_calls.clear()
         self._pairs = {} if "tightness" in self.names and self._passes == 0 and torch.is_grad_enabled() else None
         self._passes += 1
         if self._pairs is not None:
@@ -141,58 +147,95 @@ class Taps:
 
         return count
 
-    def _squares_of(self, place: int, prefix: str, squares_of_input: Callable[..., Tensor]) -> Any:
-        def see(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            input = inputs[0]
-            if f"{prefix}input_squares" in self.names:
-                self._add(f"{prefix}input_squares", place, squares_of_input(module, input, output, self._batch))
-            if not output.requires_grad:
-                return
+    def _see_weights(self, place: int) -> Any:
+        def see(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            input, batch, call = inputs[0], self._batch, self._next_call(layer)
+            for name, steps in (("input_squares", every), ("middle_input_squares", middle)):
+                if name in self.names:
+                    self._note(name, place, call, input_squares(layer, input, output, batch, steps))
+            if output.requires_grad:
+                output.register_hook(lambda error: see_error(layer, call, input.detach(), error))
 
-            def see_error(error: Tensor) -> None:
-                if f"{prefix}error_squares" in self.names:
-                    self._add(f"{prefix}error_squares", place, squares(module, error, self._batch))
-                if self._pairs is not None and not prefix:
-                    first = [
-                        by_time(module, x, self._batch)[:, : self._num_exact()].clone() for x in (input.detach(), error)
-                    ]
-                    self._pairs.setdefault(module, []).append((first[0], first[1]))
-
-            output.register_hook(see_error)
+        def see_error(layer: nn.Module, call: int, input: Tensor, error: Tensor) -> None:
+            for name, steps in (("error_squares", every), ("middle_error_squares", middle)):
+                if name in self.names:
+                    self._note(name, place, call, squares(steps(by_time(layer, error, self._batch))))
+            if self._pairs is not None:
+                first = [by_time(layer, x, self._batch)[:, : self._num_exact()].clone() for x in (input, error)]
+                self._pairs.setdefault(layer, {})[call] = first[0], first[1]
 
         return see
 
-    def _add(self, name: str, place: int, square_B: Tensor) -> None:
-        """Layers come in the network's order forward, and in the reverse backward; several calls of one add up."""
+    def _see_norm(self, place: int) -> Any:
+        def see(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            call = self._next_call(layer)
+            if "norm_input_squares" in self.names:
+                self._note("norm_input_squares", place, call, norm_input_squares(layer, inputs[0], self._batch))
+            if "norm_error_squares" in self.names and output.requires_grad:
+                output.register_hook(lambda error: see_error(layer, call, error))
+
+        def see_error(layer: nn.Module, call: int, error: Tensor) -> None:
+            self._note("norm_error_squares", place, call, squares(by_time(layer, error, self._batch)))
+
+        return see
+
+    def _next_call(self, layer: nn.Module) -> int:
+        self._num_calls[layer] = self._num_calls.get(layer, 0) + 1
+        return self._num_calls[layer]
+
+    def _note(self, name: str, place: int, call: int, square_TB: Tensor) -> None:
+        """Of the steps of one call; calls come in order forward, and in the reverse backward."""
+        self._squares.setdefault(name, {}).setdefault(place, {})[call] = square_TB
+
+    def _of_layers(self, name: str) -> Tensor:
+        """One row a layer, 0 where it was not called."""
+        of_place = self._squares[name]
+        steps = middle if name.startswith("middle_") else every
+        row = {place: steps(in_order(calls)).sum(0) for place, calls in of_place.items()}
         number = self._num_norms if name.startswith("norm_") else self._num_weights
-        of_all = self._squares.setdefault(name, [torch.zeros_like(square_B)] * number)
-        of_all[place] = of_all[place] + square_B
+        nothing = torch.zeros_like(next(iter(row.values())))
+        return torch.stack([row.get(place, nothing) for place in range(number)])
 
     def _num_exact(self) -> int:
         return max(1, min(MOST_EXACT, self._of_all_ranks // SHARE_EXACT, self._batch))
 
-    def _tightness(self, pairs: dict[nn.Module, list[Pair]], scale_B: Tensor | None) -> Tensor:
+    def _tightness(self, pairs: dict[nn.Module, dict[int, Pair]], scale_B: Tensor | None) -> Tensor:
         number = self._num_exact()
         sums = []
         for layer in weight_layers(self.model):
             if layer not in pairs:  # frozen, or not used
                 sums.append(torch.zeros(2, device=next(layer.parameters()).device))
                 continue
-            exact_b = square_norms(layer, pairs[layer], number)
-            error_b = torch.stack([squares(layer, d, number) for _, d in pairs[layer]]).sum(0)
-            input_b = torch.stack([input_squares(layer, a, d, number) for a, d in pairs[layer]]).sum(0)
-            both = torch.stack([exact_b.to(error_b.dtype), error_b * input_b])
+            calls = [pair for _, pair in sorted(pairs[layer].items())]
+            exact_b = square_norms(layer, calls, number)
+            a, d = (middle(joined([by_time(layer, pair[side], number) for pair in calls])) for side in (0, 1))
+            bound_b = input_squares(layer, a, d, number).sum(0) * squares(d).sum(0)
+            both = torch.stack([exact_b.to(bound_b.dtype), bound_b])
             sums.append((both if scale_B is None else both / scale_B[:number].square()).sum(1))
         return ranks.from_first(torch.stack(sums, 1))
 
 
-def squares(layer: nn.Module, x: Tensor, batch: int, times: Tensor | None = None, binary: bool = False) -> Tensor:
-    """The sum of the squares of each example, of a layer's input or output in any layout of time. [B].
+def every(x: Tensor) -> Tensor:
+    """All of T time steps."""
+    return x
+
+
+def middle(x: Tensor) -> Tensor:
+    """The middle one of T time steps, of two the later: [1, ...] of [T, ...]."""
+    return x[len(x) // 2 :][:1]
+
+
+def in_order(calls: dict[int, Tensor]) -> Tensor:
+    """The time steps of all of a layer's calls."""
+    return joined([calls[call] for call in sorted(calls)])
+
+
+def squares(x: Tensor, times: Tensor | None = None, binary: bool = False) -> Tensor:
+    """The sum of the squares of each step and example, of a layer's input or output, [T, B, ...]. [T, B].
 
     times: how often each number counts, [height x width x channels]. binary: all are 0 or 1, and so their own squares.
     """
-    x = by_time(layer, x, batch)
-    steps, wide = len(x), _wide_type(x)
+    steps, batch, wide = *x.shape[:2], _wide_type(x)
     x = (x.movedim(2, -1) if x.dim() == 5 else x).reshape(steps * batch, -1)  # as it lies in memory
     if binary and times is not None:
         square = x @ times
@@ -203,22 +246,27 @@ def squares(layer: nn.Module, x: Tensor, batch: int, times: Tensor | None = None
         square = torch.linalg.vector_norm(x, dim=1, dtype=wide).square()
     else:
         square = x.to(wide).square() @ times.to(wide)
-    return square.view(steps, batch).sum(0, dtype=wide)
+    return square.view(steps, batch).to(wide)
 
 
-def input_squares(layer: nn.Module, input: Tensor, output: Tensor, batch: int) -> Tensor:
-    """A_l: the squares of a layer's inputs, each as often as a patch takes it, and the bias's ones. [B]."""
+def input_squares(
+    layer: nn.Module, input: Tensor, output: Tensor, batch: int, steps: Callable[[Tensor], Tensor] = every
+) -> Tensor:
+    """A_l by step: the squares of a layer's inputs, each as often as a patch takes it, and the bias's ones. [T, B].
+
+    steps: which of the time steps, of [T, ...].
+    """
     times = _patches(layer, input) if isinstance(layer, nn.Conv2d) else None
-    square_B = squares(layer, input.detach(), batch, times, binary=getattr(input, SPIKES, False))
+    x = steps(by_time(layer, input.detach(), batch))
+    square_TB = squares(x, times, binary=getattr(input, SPIKES, False))
     if getattr(layer, "bias", None) is None:
-        return square_B
-    out = by_time(layer, output, batch)
-    return square_B + len(out) * out.shape[3:].numel()
+        return square_TB
+    return square_TB + by_time(layer, output, batch).shape[3:].numel()
 
 
-def norm_input_squares(layer: nn.Module, input: Tensor, output: Tensor, batch: int) -> Tensor:
+def norm_input_squares(layer: nn.Module, input: Tensor, batch: int) -> Tensor:
     """Of batch norm: the normalised input's squares and a one (the shift's) for every position and step, of the channel
-    where that is most. [B].
+    where that is most. [1, B].
 
     With the batch's own statistics in training mode, with the running ones in evaluation mode.
     """
@@ -230,7 +278,7 @@ def norm_input_squares(layer: nn.Module, input: Tensor, output: Tensor, batch: i
     )
     x = (x - mean_C[:, None, None]).square_() / (var_C + norm.eps)[:, None, None]
     square_BC = (x + 1).sum((-1, -2)).reshape(-1, batch, x.shape[-3]).sum(0)
-    return square_BC.amax(1)
+    return square_BC.amax(1)[None]
 
 
 def _patches(layer: nn.Conv2d, input: Tensor) -> Tensor | None:

@@ -184,7 +184,7 @@ MISTAKES: dict[str, tuple[Any, str]] = {
         lambda: with_epoch(Random(0.5)).observe(INDEX, LOGITS, LABEL, LOGITS.mean()),
         'reduction="none"',
     ),
-    "nothing watched": (lambda: with_epoch(SADP(0.5)).observe(INDEX, LOGITS, LABEL), "SADP needs to see error_squares"),
+    "nothing watched": (lambda: with_epoch(SADP(0.5)).observe(INDEX, LOGITS, LABEL), "SADP needs to see features"),
     "a refresh": (
         lambda: [shown(s, e) for s in [sampler_of(SADP(0.5, refresh=1))] for e in (0, 1)],
         "leave refresh at 0",

@@ -36,6 +36,7 @@ def trained(ratio=0.3, until=None, **asked):
     ("option", "allowed", "bad"),
     [
         ("score", "one of layers, readout, spikes", ["loss", "", "Layers"]),
+        ("draw", "one of balanced, independent", ["", "rs2"]),
         ("schedule", "one of constant, falling, rising", ["linear", ""]),
         ("smoothing", "above 0 and at most 1", [0.0, -0.1, 1.5, math.nan, math.inf]),
         ("gain_limit", "0 (no limit) or at least 1", [-1.0, 0.5, math.nan]),
@@ -82,9 +83,8 @@ def test_settings_of_a_run_come_as_text_and_reach_the_method():
 
 def test_what_is_watched_is_what_the_score_needs():
     readout = {"features", "logit_errors"}
-    layers = readout | {"input_squares", "error_squares"}
-    assert SADP(0.3).watch == layers | {"tightness"}
-    assert SADP(0.3, calibrate=False).watch == layers
+    assert SADP(0.3).watch == readout | {"middle_input_squares", "middle_error_squares", "tightness"}
+    assert SADP(0.3, calibrate=False).watch == readout | {"input_squares", "error_squares"}
     for calibrate in (True, False):
         assert SADP(0.3, score="readout", calibrate=calibrate).watch == readout
         assert SADP(0.3, score="spikes", calibrate=calibrate).watch == {"logit_errors", "input_squares"}
@@ -103,7 +103,8 @@ def test_an_uncalibrated_score_is_the_plain_bound():
 
 def test_tightness_is_a_ratio_of_sums_with_a_memory_and_1_for_a_silent_layer(monkeypatch):
     monkeypatch.setattr("sadp_bench.pruners.sadp.MEMORY_OF_TIGHTNESS", 0.5)
-    shown = {"input_squares": torch.tensor([[2.0], [3.0]]), "error_squares": torch.tensor([[5.0], [7.0]])}
+    shown = {"middle_input_squares": torch.tensor([[2.0], [3.0]])}
+    shown |= {"middle_error_squares": torch.tensor([[5.0], [7.0]])}
     shown |= {"features": torch.zeros(1, 1, 4), "logit_errors": torch.zeros(1, 1, 5)}
     pruner, one = prepared(SADP(0.0, memory=0.0), 2), torch.tensor([0])
     pruner.observe(seen(one, tightness=torch.tensor([[1.0, 0.0], [4.0, 0.0]]), **shown))
@@ -240,6 +241,20 @@ def test_weight_power_0_gives_no_weights_and_others_mean_1_in_expectation():
         assert abs(means_R1.mean() - 1) < 0.02
 
 
+def test_without_a_score_every_example_is_shown_once_before_any_is_twice():
+    pruner = prepared(SADP(0.75, smoothing=1.0, schedule="constant"), 40, 8)
+    for _ in range(2):
+        shown_K = torch.cat([pruner.select(epoch).index_K for epoch in range(4)])
+        assert sorted(shown_K.tolist()) == list(range(40))
+
+
+def test_an_independent_draw_does_not_know_what_was_drawn_before():
+    fresh, later = (prepared(SADP(0.5, draw="independent", schedule="constant"), 40, 8) for _ in range(2))
+    for epoch in range(3):
+        later.select(epoch)
+    assert torch.equal(fresh.select(3).index_K, later.select(3).index_K)
+
+
 def test_a_refresh_asks_for_those_scored_longest_ago():
     pruner = prepared(SADP(0.5, score="readout", refresh=3, refresh_share=0.3), 10)
     for epoch, visited in ((0, [0, 1, 2, 3, 4, 5]), (1, [2, 0, 8]), (2, [9, 5])):
@@ -314,7 +329,7 @@ def test_a_run_taken_up_from_its_state_goes_on_as_if_nothing_had_been():
     other.training.load_state_dict(half.training.state_dict())
     rest = list(other.rows())
     assert [{**row, "seconds": 0} for row in first + rest] == [{**row, "seconds": 0} for row in rows]
-    for name in ("square_N", "visit_N", "tightness_2L"):
+    for name in ("square_N", "visit_N", "surplus_N", "tightness_2L"):
         assert torch.equal(getattr(other.pruner, name), getattr(whole.pruner, name)), name
     for name, value in other.model.state_dict().items():
         assert torch.equal(value, whole.model.state_dict()[name]), name

@@ -13,6 +13,7 @@ from scipy import stats
 from scipy.optimize import minimize
 
 from sadp_bench.sampling import (
+    balanced,
     inclusion_probability,
     kept_in_epoch,
     kept_share,
@@ -290,6 +291,71 @@ def test_no_pair_is_shut_out_by_unequal_probabilities():
     pair_NN = taken_RN.T @ taken_RN / len(taken_RN)
     off = ~torch.eye(8, dtype=torch.bool)
     assert (pair_NN[off] > 0.1 * torch.outer(p_N, p_N)[off]).all()
+
+
+def drawn_in_turn(p_EN, generator):
+    """[E, N], whether each example was drawn in each epoch, and how far visits were from the sum of p at most."""
+    surplus_N, drawn_EN, furthest = torch.zeros(p_EN.shape[1]), [], 0.0
+    for p_N in p_EN:
+        now_N = balanced(p_N, surplus_N, round(float(p_N.sum())))
+        drawn_N = torch.zeros_like(p_N)
+        drawn_N[systematic_sample(now_N, generator)] = 1
+        surplus_N += drawn_N - p_N
+        drawn_EN.append(drawn_N)
+        furthest = max(furthest, float(surplus_N.abs().max()))
+    return torch.stack(drawn_EN), furthest
+
+
+def test_balanced_draws_have_the_inclusion_probabilities_and_visits_within_one_of_their_sum():
+    generator = stream(7, "sampling")
+    score_N = torch.rand(600, generator=generator) ** 3 + 0.05
+    p_EN = torch.stack([inclusion_probability(score_N ** (1 - 0.1 * e), 360 - 40 * e) for e in range(6)])
+    assert (p_EN[0] == 1).any() and (p_EN.sum(0) > 2).any() and (p_EN.sum(0) < 0.9).any()
+    runs = [drawn_in_turn(p_EN, generator) for _ in range(200)]
+    assert max(furthest for _, furthest in runs) <= 1 + 1e-6
+    frequency_EN = torch.stack([drawn_EN for drawn_EN, _ in runs]).mean(0)
+    for p_N, frequency_N in zip(p_EN, frequency_EN, strict=True):
+        open_N = p_N < 1
+        assert (frequency_N[~open_N] == 1).all()
+        square_N = 200 * (frequency_N - p_N).square() / (p_N * (1 - p_N))
+        # K is fixed and the draws are spread out, so the sum lies at or below a chi-square's.
+        assert square_N[open_N].sum() < stats.chi2(int(open_N.sum())).ppf(1 - 1e-4)
+
+
+def test_independent_draws_of_the_same_probabilities_spread_the_visits_more():
+    generator = stream(8, "sampling")
+    p_EN = inclusion_probability(torch.rand(600, generator=generator) + 0.2, 300).expand(6, -1)
+    independent_EN = torch.stack([torch.zeros(600).index_fill(0, systematic_sample(p, generator), 1) for p in p_EN])
+    spread = [
+        float((d.sum(0) - p_EN.sum(0)).square().mean()) for d in (drawn_in_turn(p_EN, generator)[0], independent_EN)
+    ]
+    assert spread[0] < 0.3 < 1 < spread[1]  # at most f (1 - f), and 6 p (1 - p)
+
+
+@pytest.mark.parametrize(("num_examples", "num_kept"), [(60, 30), (60, 20), (60, 15), (60, 40), (61, 30)])
+def test_balanced_draws_of_equal_probabilities_show_none_twice_before_all_once(num_examples, num_kept):
+    generator = stream(9, "sampling")
+    p_EN = torch.full((12, num_examples), num_kept / num_examples, dtype=torch.float64)
+    drawn_EN, _ = drawn_in_turn(p_EN, generator)
+    assert (drawn_EN.sum(1) == num_kept).all()
+    for visits_N in drawn_EN.cumsum(0):
+        assert visits_N.max() - visits_N.min() <= 1
+    assert not torch.equal(drawn_EN[0], drawn_EN[num_examples // num_kept])  # which, is drawn anew
+
+
+@quick
+@given(problems(), st.integers(0, 2**31), st.integers(1, 8))
+def test_balanced_probabilities_sum_to_k_whatever_was_drawn_before(problem, seed, epochs):
+    score_N, num_kept = problem
+    p_N = inclusion_probability(smooth(score_N, 0.1), num_kept)
+    generator = torch.Generator().manual_seed(seed)
+    surplus_N = torch.zeros(len(p_N))
+    for _ in range(epochs):
+        now_N = balanced(p_N, surplus_N, num_kept)
+        assert now_N.min() >= 0 and now_N.max() <= 1 and float(now_N.sum()) == pytest.approx(num_kept, rel=1e-9)
+        index_K = systematic_sample(now_N, generator)
+        surplus_N -= p_N
+        surplus_N[index_K] += 1
 
 
 def test_ranked_falls_and_breaks_ties_at_random():

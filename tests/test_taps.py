@@ -148,7 +148,7 @@ def test_a_pass_without_gradients_shows_inputs_but_no_errors() -> None:
     with Taps(bench.model, TAPPED - BOTH) as taps:
         sizes = [len(index_B) for index_B, _, _ in predictions(bench.model, bench.data, "fp32")]
         seen = taps.seen()
-    assert sizes == [130] and seen.keys() == {"input_squares", "norm_input_squares"}
+    assert sizes == [130] and seen.keys() == {"input_squares", "middle_input_squares", "norm_input_squares"}
 
 
 def test_only_the_newest_pass_and_its_backward_pass_are_kept() -> None:

@@ -10,8 +10,17 @@ from torch import Tensor
 from sadp_bench import ranks
 from sadp_bench.errors import BadInput
 from sadp_bench.pruner import Lab, Observation, Pruner, Selection
-from sadp_bench.sampling import inclusion_probability, kept_share, scheduled, smooth, systematic_sample, weights
+from sadp_bench.sampling import (
+    balanced,
+    inclusion_probability,
+    kept_share,
+    scheduled,
+    smooth,
+    systematic_sample,
+    weights,
+)
 
+DRAWS = ("balanced", "independent")
 SCHEDULES = ("constant", "falling", "rising")
 MEMORY_OF_TIGHTNESS = 0.8  # of the sums that the layers' tightness is made of, from one measurement to the next
 MEASURED_EVERY = 4  # epochs, from the fourth on: it hardly changes, and costs up to half a training step
@@ -29,19 +38,24 @@ class SADP(Pruner):
 
       score_i  "layers": sqrt(sum_l k_l E_l A_l + readout^2): see `taps` for the errors' and the inputs' (spikes') squares
                E and A, and for k, by how much a layer's bound is too large, measured now and then in an epoch's first batch.
+               E and A are read at the middle time step alone: k makes up for the others, at a T-th of the cost.
                "readout": the exact norm of the readout's own gradient. "spikes": the error's norm times the relative
                input squares. All are collected in the training steps, and kept from an example's last visit.
       pi_i     min(1, c ((1 - smoothing) score_i / mean + smoothing)), summing to K; unseen examples have the mean
-      draw     exactly K examples, without replacement, with inclusion probabilities exactly pi
+      draw     exactly K examples, without replacement, with inclusion probabilities pi; over epochs each example's visits
+               stay close to the sum of its pi
       weight   K / (N pi_i): the mean over the kept of weight x gradient is an unbiased estimate of the full data's
                mean gradient for fixed parameters, whatever the scores are. Mean weight 1 in expectation.
 
-    score: "layers", "readout" or "spikes". calibrate: whether "layers" measures k (otherwise 1: the plain bound).
+    score: "layers", "readout" or "spikes". calibrate: whether "layers" measures k (otherwise it is 1, and all time steps are
+    read: the plain bound).
     gain_limit: of "layers", how far an example's error at a layer, relative to its error at the logits, may exceed the
     batch's (0: any). Batch norm hands every example a little of the others' errors; those that have none of their own
     would live on it.
     smoothing: the share of uniform sampling mixed in, in (0, 1]; it bounds the weights by about 1 / smoothing.
     memory: in [0, 1), the share of an example's earlier scores in its score (a running mean of the squares).
+    draw: "balanced" over epochs, see `sampling.balanced`; or "independent" of what earlier epochs drew, where pi is exact
+    whatever the scores depend on.
     schedule: "constant"; "falling" keeps more at the start and less at the end, "rising" the reverse; same budget.
     warmup: the share of the epochs, at the start, that keep everything; the others save more, for the same budget.
     weight_power: 1 = unbiased, 0 = no weights; between them weights^power, scaled to mean 1 in expectation.
@@ -58,6 +72,7 @@ class SADP(Pruner):
         gain_limit: float = 4.0,
         smoothing: float = 0.2,
         memory: float = 0.7,
+        draw: str = "balanced",
         schedule: str = "falling",
         warmup: float = 0.0,
         weight_power: float = 1.0,
@@ -66,6 +81,7 @@ class SADP(Pruner):
     ) -> None:
         super().__init__(prune_ratio)
         _check("score", score, score in SCORES, f"one of {', '.join(SCORES)}")
+        _check("draw", draw, draw in DRAWS, f"one of {', '.join(DRAWS)}")
         _check("schedule", schedule, schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}")
         _check("gain_limit", gain_limit, gain_limit == 0 or gain_limit >= 1, "0 (no limit) or at least 1")
         _check("smoothing", smoothing, 0 < smoothing <= 1, "above 0 and at most 1")
@@ -79,6 +95,7 @@ class SADP(Pruner):
         self.gain_limit = gain_limit
         self.smoothing = smoothing
         self.memory = memory
+        self.draw = draw
         self.schedule = schedule
         self.warmup = warmup
         self.weight_power = weight_power
@@ -88,11 +105,13 @@ class SADP(Pruner):
         self.measures = score == "layers" and calibrate
         self.square_N = torch.empty(0)
         self.visit_N = torch.empty(0)
+        self.surplus_N = torch.empty(0)
         self.tightness_2L = torch.empty(0)
 
     @property
     def watch(self) -> frozenset[str]:  # type: ignore[override]
-        return WATCHED[self.score] | ({"tightness"} if self.measures else set())
+        watched = CALIBRATED if self.score == "layers" and self.calibrate else WATCHED[self.score]
+        return watched | ({"tightness"} if self.measures else set())
 
     def check(self, num_epochs: int) -> None:
         if self._pruned_ratio(num_epochs) >= 1:
@@ -109,6 +128,7 @@ class SADP(Pruner):
             raise BadInput(f"sadp's schedule and warmup leave an epoch {fewest:.1f} examples: lower warmup or --ratio")
         self.square_N = torch.full((lab.num_examples,), torch.nan, device=lab.device)
         self.visit_N = torch.full((lab.num_examples,), -1, dtype=torch.int32, device=lab.device)
+        self.surplus_N = torch.zeros(lab.num_examples)
 
     def observe(self, seen: Observation) -> None:
         if "tightness" in seen.watched:
@@ -116,6 +136,8 @@ class SADP(Pruner):
             old_2L = self.tightness_2L if len(self.tightness_2L) else torch.zeros_like(newest_2L)
             self.tightness_2L = MEMORY_OF_TIGHTNESS * old_2L + newest_2L
         watched = self._with_tightness(seen.watched)
+        if self.score == "layers" and self.calibrate:
+            watched |= {name: watched[f"middle_{name}"] for name in ("input_squares", "error_squares")}
         if self.score == "layers" and self.gain_limit:
             watched["error_squares"] = limited_error_squares(watched, self.gain_limit)
         new_B = SCORES[self.score](watched).to(self.square_N.dtype)
@@ -139,7 +161,10 @@ class SADP(Pruner):
         unseen_N = score_N.isnan()
         mean = 1.0 if bool(unseen_N.all()) else score_N.nanmean()
         p_N = inclusion_probability(smooth(torch.where(unseen_N, mean, score_N), self.smoothing), num_kept)
-        index_K = systematic_sample(p_N, self.generator(epoch))
+        now_N = balanced(p_N, self.surplus_N, num_kept) if self.draw == "balanced" else p_N
+        index_K = systematic_sample(now_N, self.generator(epoch))
+        self.surplus_N -= p_N
+        self.surplus_N[index_K] += 1
         return Selection(index_K, weights(p_N, num_kept, self.weight_power)[index_K].float())
 
     def num_kept(self, epoch: int) -> int:
@@ -203,6 +228,7 @@ SCORES: dict[str, Callable[[Mapping[str, Tensor]], Tensor]] = {
     "readout": readout_square,
     "spikes": spikes_square,
 }
+CALIBRATED = frozenset({"features", "logit_errors", "middle_input_squares", "middle_error_squares"})
 WATCHED = {
     "layers": frozenset({"features", "logit_errors", "input_squares", "error_squares"}),
     "readout": frozenset({"features", "logit_errors"}),
