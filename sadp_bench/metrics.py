@@ -15,7 +15,7 @@ import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from sadp_bench.record import CHARGED_PHASES, Record
+from sadp_bench.record import CHARGED_PHASES, Record, is_number
 from sadp_bench.spec import Spec
 
 # What must agree before seconds may be compared; commit and dirty flag only warn.
@@ -57,12 +57,12 @@ def seconds_to_accuracy(record: Record, accuracy: float) -> float | None:
     spent, last = record.seconds["prepare"], len(record.epochs) - 1
     for number, row in enumerate(record.epochs):
         seconds, shown = row.get("seconds"), row.get("test_accuracy")
-        if not isinstance(seconds, int | float):
+        if not is_number(seconds):
             return None
         spent += seconds
         shown = record.test_accuracy if number == last else shown
         # Shares of a test set that are equal may differ in their last bit.
-        if isinstance(shown, int | float) and shown >= accuracy - 1e-9:
+        if is_number(shown) and shown >= accuracy - 1e-9:
             return spent
     return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from sadp_bench.errors import BadInput
 from sadp_bench.spec import Spec
@@ -100,7 +100,7 @@ class Failure:
         if not isinstance(data["reason"], str) or not isinstance(data["last_lines"], list):
             raise BadInput("the failure's reason or last lines are of a wrong type")
         for name in ("epoch", "learning_rate", "attempts"):
-            if not (_is_number(data[name]) or data[name] is None and name != "attempts"):
+            if not (_is_amount(data[name]) or data[name] is None and name != "attempts"):
                 raise BadInput(f"the failure's {name} is no number: {data[name]}")
         return cls(spec=spec, **{name: data[name] for name in names - {"spec"}})
 
@@ -155,22 +155,28 @@ def _check_types(data: dict[str, Any]) -> None:
     if not (
         isinstance(data.get("visits"), str | None)
         and isinstance(by_class, dict)
-        and all(map(_is_number, by_class.values()))
+        and all(map(_is_amount, by_class.values()))
     ):
         raise BadInput("the record's visits or class_visits are of a wrong type")
     for name, kinds in wanted.items():
         if not isinstance(data[name], kinds):
             raise BadInput(f"the record's {name} is of a wrong type: {type(data[name]).__name__}")
     seconds = data["seconds"]
-    if not (set(PHASES) <= set(seconds) and all(map(_is_number, seconds.values())) and seconds["train"] > 0):
+    if not (set(PHASES) <= set(seconds) and all(map(_is_amount, seconds.values())) and seconds["train"] > 0):
         raise BadInput(f"the record's seconds lack one of {', '.join(PHASES)}, or are no durations")
-    if not (_is_number(data["test_accuracy"]) and data["test_accuracy"] <= 1):
+    if not (_is_amount(data["test_accuracy"]) and data["test_accuracy"] <= 1):
         raise BadInput(f"the record's test_accuracy is no share in [0, 1]: {data['test_accuracy']}")
-    if not all(isinstance(row, dict) and _is_number(row.get("kept")) for row in data["epochs"]) or not data["epochs"]:
+    if not all(isinstance(row, dict) and _is_amount(row.get("kept")) for row in data["epochs"]) or not data["epochs"]:
         raise BadInput("the record's epochs do not say how many examples were kept")
     if not all(1 <= data[name] <= LARGEST for name in ("examples_seen", "num_examples")):
         raise BadInput("the record counts no examples")
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LARGEST
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """What a row of a record holds may be anything."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_amount(value: Any) -> bool:
+    """A count or a duration."""
+    return is_number(value) and 0 <= value <= LARGEST

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sysconfig
@@ -39,6 +40,23 @@ def command(*words: Any) -> Answer:
 def tiny_run(method: str, ratio: float, out: Path, *words: Any) -> Answer:
     """A run of about a tenth of a second."""
     return command("run", "--method", method, "--ratio", ratio, "--out", out, *TINY, *words)
+
+
+def refused(answer: Answer, *says: str) -> None:
+    """In one line, with nothing on stdout."""
+    assert answer.code == 2 and answer.out == ""
+    assert answer.err.count("\n") == 1 and answer.err.startswith("sadp-bench: ")
+    for part in says:
+        assert part in answer.err
+
+
+def the_record(folder: Path, method: str) -> tuple[Path, Any]:
+    [path] = folder.glob(f"*-{method}-*.json")
+    return path, json.loads(path.read_text())
+
+
+def charged(record: Any) -> float:
+    return record["seconds"]["prepare"] + record["seconds"]["select"] + record["seconds"]["train"]
 
 
 @contextmanager

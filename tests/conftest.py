@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 import torch
 from example_records import make_record, make_spec
 from hypothesis import settings
 
+from sadp_bench.environment import available_threads
 from sadp_bench.store import Store
 
 # The same examples every time: a suite that gates changes must not fail by luck.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
+
+
+MOST_WORKERS = 4  # a gigabyte each
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """A worker a core for the whole suite. A few files or tests are sooner done without: a worker starts for seconds."""
+    whole = all(Path(word).is_dir() for word in config.args)
+    return min(available_threads(), MOST_WORKERS) if whole else 0
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +40,14 @@ def real_data() -> Path:
 def one_thread() -> None:
     """Networks this small are slower on two threads than on one, and many times so on a busy machine."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(url: str, timeout: float) -> None:
+        raise URLError(OSError(-3, "Temporary failure in name resolution"))
+
+    monkeypatch.setattr("sadp_bench.datasets.base.urlopen", refuse)
 
 
 @pytest.fixture

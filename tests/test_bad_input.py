@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from commands import TINY, command, tiny_run
+from commands import TINY, command, refused, tiny_run
 from example_records import make_record, make_spec
 from test_store import DAMAGES
 
@@ -337,13 +337,6 @@ def test_odd_names_of_folders_work(name, place):
     answer = command("report", folder, "--to", folder / name / f"{name}.md", "--plots", folder / "plots")
     assert answer.code == 0 and "full" in (folder / name / f"{name}.md").read_text()
     assert command("doctor", "--data", folder).code == 0
-
-
-def refused(answer, says):
-    assert answer.code == 2
-    assert answer.err.count("\n") == 1 and answer.err.startswith("sadp-bench: ")
-    assert says in answer.err
-    assert answer.out == ""
 
 
 def test_a_run_that_diverges_says_so_leaves_no_record_and_is_told_by_the_report(place):

@@ -1,10 +1,8 @@
-"""The commands, in process where that shows the same, on digits."""
+"""`sadp-bench run` and what stands beside it, in process where that shows the same, on digits."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 import os
 import pty
@@ -17,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from commands import SCRIPT, TINY, Answer, command, started, tiny_run
+from commands import SCRIPT, TINY, Answer, charged, command, refused, started, the_record, tiny_run
 from example_records import make_record, make_spec
 
 from sadp_bench import parts, registry, store
@@ -39,15 +37,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def first(folder: Path) -> Answer:
     """The first run of all: sadp, and so its reference before it."""
     return tiny_run("sadp", 0.3, folder)
-
-
-def the_record(folder: Path, method: str) -> tuple[Path, Any]:
-    [path] = folder.glob(f"*-{method}-*.json")
-    return path, json.loads(path.read_text())
-
-
-def charged(record: Any) -> float:
-    return record["seconds"]["prepare"] + record["seconds"]["select"] + record["seconds"]["train"]
 
 
 def test_panel_shows_all_promised_figures(first: Answer, folder: Path) -> None:
@@ -221,63 +210,6 @@ def test_event_data_trains(tmp_path: Path, real_data: Path) -> None:
     assert all(0 < rate < 1 for rate in the_record(tmp_path, "full")[1]["firing_rate"])
 
 
-def test_report_speaks_text_markdown_csv_and_json(first: Answer, folder: Path) -> None:
-    run, full = the_record(folder, "sadp")[1], the_record(folder, "full")[1]
-    text = command("report", folder)
-    assert text.code == 0 and text.err == ""
-    markdown = command("report", folder, "--format", "markdown").out
-    for shown in (text.out, markdown):
-        assert f"{100 * run['test_accuracy']:.2f}" in shown and f"{charged(full) / charged(run):.2f}" in shown
-    assert re.search(r"^\| *sadp *\|", markdown, re.MULTILINE)
-    [row] = [row for row in json.loads(command("report", folder, "--format", "json").out) if row["method"] == "sadp"]
-    assert row["accuracy_mean"] == run["test_accuracy"] and row["n"] == 1
-    lines = list(csv.DictReader(io.StringIO(command("report", folder, "--format", "csv").out)))
-    [line] = [line for line in lines if line["method"] == "sadp"]
-    assert line["accuracy_mean"] == repr(run["test_accuracy"])
-
-
-def test_report_writes_to_a_file_and_draws(first: Answer, folder: Path, tmp_path: Path) -> None:
-    told = command(
-        "report", folder, "--format", "markdown", "--to", tmp_path / "new" / "r.md", "--plots", tmp_path / "p"
-    )
-    assert told.code == 0 and told.out == ""
-    assert (tmp_path / "new" / "r.md").read_text() == command("report", folder, "--format", "markdown").out
-    drawn = sorted((tmp_path / "p").iterdir())
-    assert {path.suffix for path in drawn} == {".pdf", ".png", ".svg"}
-    assert {path.stem.rpartition("-")[2] for path in drawn} >= {"accuracy", "speedup"}
-    assert told.err.splitlines() == [f"drew {path}" for path in drawn]
-
-
-def test_report_takes_many_folders_and_a_record_once(tmp_path: Path) -> None:
-    for name, ratio in (("a", 0.3), ("b", 0.5), ("again", 0.5)):
-        for spec in (make_spec(), make_spec("sadp", ratio)):
-            store.Store(tmp_path / name).write(make_record(spec))
-    told = command("report", tmp_path / "a", tmp_path / "b", tmp_path / "again", "--format", "json")
-    assert [(row["method"], row["ratio"], row["n"]) for row in json.loads(told.out)] == [
-        ("full", 0, 1),
-        ("sadp", 0.3, 1),
-        ("sadp", 0.5, 1),
-    ]
-
-
-def test_report_names_and_skips_what_it_cannot_read(tmp_path: Path) -> None:
-    store.Store(tmp_path).write(make_record(make_spec("sadp", 0.3)))
-    store.Store(tmp_path).write(make_record(make_spec()))
-    good = next(tmp_path.glob("*-full-*")).read_text()
-    (tmp_path / "cut.json").write_text(good[:100])
-    (tmp_path / "edited.json").write_text(good.replace('"seed": 0', '"seed": 7'))
-    (tmp_path / "newer.json").write_text(good.replace('"schema": 1', '"schema": 99'))
-    (tmp_path / "other.json").write_text("[1, 2]")
-    (tmp_path / "bytes.json").write_bytes(b"\xff\xfe")
-    told = command("report", tmp_path)
-    assert told.code == 0 and "sadp" in told.out
-    lines = told.err.splitlines()
-    assert len(lines) == 5
-    for name in ("cut", "edited", "newer", "other", "bytes"):
-        assert sum(line.startswith(f"sadp-bench: skipped {tmp_path / name}.json: ") for line in lines) == 1
-    assert "5 of the files" in told.out
-
-
 @pytest.mark.parametrize(("kind", "of"), [("methods", "method"), ("backbones", "backbone"), ("datasets", "dataset")])
 def test_list_gives_each_name_its_line_and_source(kind: str, of: str) -> None:
     found = json.loads(command("list", kind, "--json").out)
@@ -305,29 +237,6 @@ def test_doctor_tells_versions_device_data_and_whose_baselines(tmp_path: Path) -
 def test_doctor_finds_the_real_data(real_data: Path) -> None:
     found = json.loads(command("doctor", "--data", real_data, "--json").out)["datasets"]
     assert found["cifar10"] == str(real_data / "cifar-10-batches-bin")
-
-
-def speed(*words: Any) -> Answer:
-    return command("speed", "--rounds", "2", "--train-examples", "256", "--threads", "1", *words)
-
-
-def test_speed_measures_in_the_promised_form(tmp_path: Path) -> None:
-    told = speed("--methods", "random,infobatch", "--ratios", "0.25,0.5", "--set", "backbone.width=4", "--json")
-    assert told.code == 0 and told.out.count("\n") == 1
-    found = json.loads(told.out)
-    assert [(row["method"], row["ratio"]) for row in found["rows"]] == [
-        (method, ratio) for method in ("random", "infobatch") for ratio in (0.25, 0.5)
-    ]
-    for row in found["rows"]:
-        assert row["speedup"] > 0 and row["efficiency"] > 0 and row["ceiling"] > 1
-    assert found["noise_floor"]["median"] > 0
-
-
-def test_speed_takes_a_methods_settings_and_prints_a_table() -> None:
-    told = speed("--methods", "sadp", "--ratios", "0.5", "--set", "schedule=constant", "--set", "backbone.width=4")
-    assert told.code == 0, told.err
-    assert re.search(r"sadp +0\.5 +\d+\.\d{3} x +2\.000 x +\d+\.\d{3} *\n", told.out)
-    assert "noise floor: full data against itself" in told.out
 
 
 def test_nothing_asked_is_help() -> None:
@@ -460,8 +369,7 @@ def test_other_commands_refuse_in_one_line(words: str, says: str, tmp_path: Path
     (tmp_path / "file").write_text("")
     store.Store(tmp_path / "good").write(make_record(make_spec()))
     told = command(*words.replace("FOLDER", str(tmp_path)).split())
-    assert told.code == 2 and told.out == "" and told.err.count("\n") == 1
-    assert told.err.startswith("sadp-bench: ") and says.replace("FOLDER", str(tmp_path)) in told.err
+    refused(told, says.replace("FOLDER", str(tmp_path)))
 
 
 @pytest.mark.parametrize("more", [[], ["--no-reference"]], ids=str)

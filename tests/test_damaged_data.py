@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import struct
-import urllib.error
 from pathlib import Path
 
 import pytest
-from commands import command
-from test_bad_input import quietly, refused, run
+from commands import command, refused
+from test_bad_input import quietly, run
 
 ENDLESS = "9" * 5000
 
 
+@pytest.mark.usefixtures("no_network")
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist", "fashion-mnist", "nmnist"])
-def test_absent_data_without_a_network_names_file_source_and_way_out(name, tmp_path, monkeypatch):
-    def offline(*_, **__):
-        raise urllib.error.URLError("no route to host")
-
-    monkeypatch.setattr("sadp_bench.datasets.base.urlopen", offline)
+def test_absent_data_without_a_network_names_file_source_and_way_out(name, tmp_path):
     answer = command(*run("--dataset", name, "--data", tmp_path / "no such folder", "--out", tmp_path / "runs"))
     assert answer.code == 2 and "Traceback" not in answer.err
     line = answer.err.splitlines()[-1]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import functools
-import hashlib
 import http.server
 import io
 import json
@@ -21,10 +20,10 @@ from typing import Any
 
 import pytest
 from commands import command, tiny_run
+from data_files import md5, refusal
 from example_records import make_record, make_spec
 
 from sadp_bench.datasets.base import download, download_archive
-from sadp_bench.errors import BadInput
 from sadp_bench.record import Failure
 from sadp_bench.report.tables import command as made_by
 from sadp_bench.store import Store, read_all
@@ -159,17 +158,6 @@ def trusted(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     monkeypatch.setenv("NO_PROXY", "localhost")
     return certificate
-
-
-def md5(content: bytes) -> str:
-    return hashlib.md5(content).hexdigest()
-
-
-def refusal(call: Any, *arguments: Any) -> str:
-    with pytest.raises(BadInput) as caught:
-        call(*arguments)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_a_checked_download_over_https_arrives(trusted: Path, tmp_path: Path) -> None:

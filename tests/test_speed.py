@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import Answer, command
 from hypothesis import given
 from hypothesis import strategies as st
 from small import SMALL
@@ -147,3 +150,28 @@ def test_the_plot_shows_the_measured_efficiencies_and_the_noise_floor(tmp_path: 
     ]
     drawn = draw(told, tmp_path)
     assert {path.suffix for path in drawn} == {".pdf", ".png", ".svg"} and all(path.stat().st_size for path in drawn)
+
+
+def speed_command(*words: Any) -> Answer:
+    return command("speed", "--rounds", "2", "--train-examples", "256", "--threads", "1", *words)
+
+
+def test_speed_measures_in_the_promised_form(tmp_path: Path) -> None:
+    told = speed_command("--methods", "random,infobatch", "--ratios", "0.25,0.5", "--set", "backbone.width=4", "--json")
+    assert told.code == 0 and told.out.count("\n") == 1
+    found = json.loads(told.out)
+    assert [(row["method"], row["ratio"]) for row in found["rows"]] == [
+        (method, ratio) for method in ("random", "infobatch") for ratio in (0.25, 0.5)
+    ]
+    for row in found["rows"]:
+        assert row["speedup"] > 0 and row["efficiency"] > 0 and row["ceiling"] > 1
+    assert found["noise_floor"]["median"] > 0
+
+
+def test_speed_takes_a_methods_settings_and_prints_a_table() -> None:
+    told = speed_command(
+        "--methods", "sadp", "--ratios", "0.5", "--set", "schedule=constant", "--set", "backbone.width=4"
+    )
+    assert told.code == 0, told.err
+    assert re.search(r"sadp +0\.5 +\d+\.\d{3} x +2\.000 x +\d+\.\d{3} *\n", told.out)
+    assert "noise floor: full data against itself" in told.out

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from commands import Answer, command
+from commands import Answer, command, refused
 from torch import nn
 
 from sadp_bench import score_cost, studyfile
@@ -144,11 +144,6 @@ BAD_FILES = {
     "of another schema": ('{"schema": 2, "kind": "study"}', "this version reads schema 1"),
     "empty": ('{"schema": 1, "kind": "study"}', "the study lacks at, cost, "),
 }
-
-
-def refused(answer: Answer, says: str) -> None:
-    assert answer.code == 2 and answer.out == ""
-    assert answer.err.count("\n") == 1 and answer.err.startswith("sadp-bench: ") and says in answer.err
 
 
 @pytest.mark.parametrize(("words", "says"), BAD.values(), ids=BAD.keys())

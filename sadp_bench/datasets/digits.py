@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import sklearn.datasets
 import torch
-from sklearn.model_selection import train_test_split
 
 from sadp_bench.datasets.base import Dataset
 from sadp_bench.examples import Examples
+
+HELD_OUT = 360
 
 
 class Digits(Dataset):
@@ -29,16 +31,46 @@ class Digits(Dataset):
     class_names = tuple("0123456789")
 
     def __init__(self, root: Path, timesteps: int) -> None:
-        digits = sklearn.datasets.load_digits()
-        input_N = torch.from_numpy(digits.images.astype(np.uint8)).unsqueeze(1)
-        label_N = torch.from_numpy(digits.target.astype(np.int64))
-        train_K, test_K = train_test_split(
-            np.arange(len(label_N)), test_size=0.2, random_state=0, stratify=digits.target
+        value_NV = np.loadtxt(_file(), dtype=np.uint8, delimiter=",")
+        examples = Examples(
+            torch.from_numpy(value_NV[:, :-1]).reshape(-1, 1, 8, 8), torch.from_numpy(value_NV[:, -1].astype(np.int64))
         )
-        examples = Examples(input_N, label_N)
+        train_K, test_K = _split(value_NV[:, -1])
         self.train = examples.take(torch.from_numpy(train_K))
         self.test = examples.take(torch.from_numpy(test_K))
 
     @classmethod
     def locate(cls, root: Path) -> Path | None:
-        return Path(sklearn.datasets.__file__).parent / "data" / "digits.csv.gz"
+        return _file()
+
+
+def _file() -> Path:
+    """Read without scikit-learn's help, whose import takes longer than a short run."""
+    spec = find_spec("sklearn")
+    assert spec is not None and spec.submodule_search_locations
+    return Path(spec.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
+
+
+def _split(label_N: Any) -> tuple[Any, Any]:
+    """What scikit-learn's `train_test_split(test_size=0.2, stratify=label_N, random_state=0)` gives."""
+    draw, count_C = np.random.RandomState(0), np.bincount(label_N)
+    train_C = _in_proportion(count_C, len(label_N) - HELD_OUT, draw)
+    test_C = _in_proportion(count_C - train_C, HELD_OUT, draw)
+    train, test = [], []
+    for label, (num_train, num_test) in enumerate(zip(train_C, test_C, strict=True)):
+        member_K = draw.permutation(np.flatnonzero(label_N == label))
+        train.append(member_K[:num_train])
+        test.append(member_K[num_train : num_train + num_test])
+    return draw.permutation(np.concatenate(train)), draw.permutation(np.concatenate(test))
+
+
+def _in_proportion(count_C: Any, total: int, draw: np.random.RandomState) -> Any:
+    """So many of each class; what is left over goes to the largest remainders, and by lot where they are equal."""
+    share_C = count_C / count_C.sum() * total
+    number_C = np.floor(share_C).astype(int)
+    rest_C = share_C - number_C
+    for rest in np.unique(rest_C)[::-1]:
+        if missing := total - number_C.sum():
+            tied = np.flatnonzero(rest_C == rest)
+            number_C[draw.choice(tied, min(len(tied), missing), replace=False)] += 1
+    return number_C

@@ -2,47 +2,60 @@
 
 A mean over seeds of what varies from seed to seed: a prediction interval of the t distribution. The spread is pooled over
 the runs of one setting (all but method and ratio), since a few seeds alone hardly tell it; a run's own counts where it is
-larger. What visits say has thousands of examples behind it, so its error comes from them.
+larger. What visits say has thousands of examples behind it, so its error comes from them and from the seeds.
+
+All bands together fail an unchanged package with a chance of LEVEL at most: each has an even share of it (Bonferroni), so
+they are made first and held to their share when all are there.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from scipy.special import fdtri, stdtrit
 
 from sadp_bench.gate.findings import BAND, FAILED, MINUS_FULL, PASSED, SKIPPED, WARNING, Finding, Group
-from sadp_bench.record import Record
+from sadp_bench.record import Record, is_number
 from sadp_bench.visits import unpack
 
-LEVEL = 0.001  # of a false alarm, in each comparison of an unchanged method
-FEWEST_FREEDOM = 4  # degrees of freedom; with fewer the spread is not known well enough for a useful band
+LEVEL = 0.005  # of a false alarm in a whole check of an unchanged package
+FEWEST_FREEDOM = 3  # degrees of freedom; with fewer the spread is not known well enough for a useful band
+# Of the degrees of freedom of a spread pooled over methods: those with one seed share weights and order and fare alike, and
+# they spread unequally. By Box's formula (Annals of Mathematical Statistics 25, 1954), (tr C)^2 / tr C^2 of the methods'
+# covariance C, about half of them count (measured: docs/ci.md).
+SHARED_SEEDS = 0.5
+FEWEST_SEEDS = 3  # that tell how far they lie apart
 DEFAULT_MARGIN = 0.05  # of accuracy, where the reference has too few seeds for a band
-ERRORS = 4.0  # standard errors that what visits say may be off
 SAME_WEIGHT = 1e-5  # relative: a float32 mean's rounding
 ROUNDING = 1e-9
 
 BySeed = dict[int, float]
+Band = Callable[[float], Finding]  # of its share of LEVEL
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The standard deviation over seeds and its degrees of freedom."""
+    """A standard deviation or a standard error, and the degrees of freedom that it was estimated with."""
 
     size: float
-    freedom: int
+    freedom: float
 
-    def half_width(self, n: int, m: int, sides: int) -> float:
-        """How far the mean of m new seeds may be off that of n seeds of the reference, to one side or to both.
+    def of_means(self, n: int, m: int) -> Spread:
+        """Of the mean of m new values about that of n, where this is that of single values.
 
         Source: the prediction interval of a future sample's mean; Hahn & Meeker, Statistical Intervals, 1991.
         """
-        return float(stdtrit(self.freedom, 1 - LEVEL / sides)) * self.size * math.sqrt(1 / n + 1 / m)
+        return Spread(self.size * math.sqrt(1 / n + 1 / m), self.freedom)
+
+    def reach(self, level: float, sides: int) -> float:
+        """What is exceeded, to one side or to either, with a chance of `level`."""
+        return float(stdtrit(self.freedom, 1 - level / sides)) * self.size
 
 
 def pooled(samples: Iterable[Sequence[float]]) -> Spread:
@@ -51,6 +64,16 @@ def pooled(samples: Iterable[Sequence[float]]) -> Spread:
     freedom = sum(len(sample) - 1 for sample in several)
     squares = sum((len(sample) - 1) * statistics.variance(sample) for sample in several)
     return Spread(math.sqrt(squares / freedom) if freedom else 0.0, freedom)
+
+
+def together(*parts: Spread) -> Spread:
+    """The error of a sum whose parts have these errors, with about so many degrees of freedom.
+
+    Source: Welch, Biometrika 34, 1947; Satterthwaite, Biometrics Bulletin 2, 1946.
+    """
+    total = sum(part.size**2 for part in parts)
+    freedom = total**2 / sum(part.size**4 / part.freedom for part in parts) if total else 1.0
+    return Spread(math.sqrt(total), freedom)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +88,14 @@ class Sample:
     def means(self) -> tuple[float, float]:
         return statistics.fmean(self.reference.values()), statistics.fmean(self.now.values())
 
-    def half_width(self, others: Sequence[Sample], sides: int) -> float | None:
-        """None where the seeds of all samples together are too few."""
-        of_all = pooled([list(sample.reference.values()) for sample in others])
-        if of_all.freedom < FEWEST_FREEDOM:
+    def spread(self, others: Iterable[Sample]) -> Spread | None:
+        """Of the mean now about that of the reference; None where the seeds of all samples together are too few."""
+        alike = [list(other.reference.values()) for other in others if other.group.setting == self.group.setting]
+        of_all, own = pooled(alike), pooled([list(self.reference.values())])
+        freedom = max(own.freedom, SHARED_SEEDS * of_all.freedom)
+        if freedom < FEWEST_FREEDOM:
             return None
-        own = pooled([list(self.reference.values())])
-        spread = Spread(max(of_all.size, own.size), of_all.freedom)
-        return spread.half_width(len(self.reference), len(self.now), sides)
+        return Spread(max(of_all.size, own.size), freedom).of_means(len(self.reference), len(self.now))
 
 
 def findings(groups: Sequence[Group], margin: float | None) -> list[Finding]:
@@ -82,12 +105,12 @@ def findings(groups: Sequence[Group], margin: float | None) -> list[Finding]:
     loss = [
         _sample(group, lambda record: float(record.epochs[-1]["train_loss"])) for group in groups if _has_loss(group)
     ]
-    found = [_accuracy("accuracy", sample, accuracy, margin) for sample in accuracy]
-    found += [_accuracy(MINUS_FULL, sample, over_full, margin) for sample in over_full]
-    found += [_train_loss(sample, loss) for sample in loss]
+    bands: list[Band] = [partial(_accuracy, "accuracy", sample, accuracy, margin) for sample in accuracy]
+    bands += [partial(_accuracy, MINUS_FULL, sample, over_full, margin) for sample in over_full]
+    bands += [partial(_train_loss, sample, loss) for sample in loss]
     for group in groups:
-        found += [*_weights(group), *_visits(group)]
-    return found
+        bands += [*_weights(group), *_visits(group)]
+    return [band(LEVEL / len(bands)) for band in bands]
 
 
 def _sample(group: Group, value: Any) -> Sample:
@@ -95,11 +118,7 @@ def _sample(group: Group, value: Any) -> Sample:
 
 
 def _has_loss(group: Group) -> bool:
-    return all(_is_number(record.epochs[-1].get("train_loss")) for record in [*group.references, *group.nows])
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)
+    return all(is_number(record.epochs[-1].get("train_loss")) for record in [*group.references, *group.nows])
 
 
 def _over_full(group: Group, groups: Iterable[Group]) -> Sample | None:
@@ -116,14 +135,15 @@ def _over_full(group: Group, groups: Iterable[Group]) -> Sample | None:
     )
 
 
-def _accuracy(name: str, sample: Sample, all_samples: Sequence[Sample], margin: float | None) -> Finding:
+def _accuracy(name: str, sample: Sample, all_samples: Sequence[Sample], margin: float | None, level: float) -> Finding:
     """Only a fall is a failure; a rise beyond the band is told."""
-    alike = [other for other in all_samples if other.group.setting == sample.group.setting]
-    width, why = sample.half_width(alike, sides=1), f"{1 - LEVEL:.1%} prediction band"
+    spread = sample.spread(all_samples)
     if margin is not None:
         width, why = margin, "--accuracy-margin"
-    elif width is None:
+    elif spread is None:
         width, why = DEFAULT_MARGIN, "the default: the reference has too few seeds for a band"
+    else:
+        width, why = spread.reach(level, sides=1), f"{_share(level)} prediction band"
     smallest = 1 / sample.group.references[0].test_examples
     width = max(width, smallest)
     before, after = sample.means
@@ -136,78 +156,86 @@ def _accuracy(name: str, sample: Sample, all_samples: Sequence[Sample], margin: 
     return Finding(sample.group.label, name, BAND, outcome, text, before, after, before - width)
 
 
-def _train_loss(sample: Sample, all_samples: Sequence[Sample]) -> Finding:
+def _share(level: float) -> str:
+    return f"{100 * (1 - level):.3g} %"
+
+
+def _train_loss(sample: Sample, all_samples: Sequence[Sample], level: float) -> Finding:
     """Of the last epoch, over the examples that were kept: it tells of other examples, and of another training."""
-    label, name = sample.group.label, "train loss"
-    width = sample.half_width([s for s in all_samples if s.group.setting == sample.group.setting], sides=2)
-    before, after = sample.means
-    if width is None:
-        return Finding(label, name, BAND, SKIPPED, "the reference has too few seeds for a band", before, after)
-    outcome = PASSED if abs(after - before) <= width else FAILED
-    text = f"last epoch {before:.4f} → {after:.4f}, allowed ± {width:.4f} ({1 - LEVEL:.1%} prediction band)"
-    return Finding(label, name, BAND, outcome, text, before, after, [before - width, before + width])
+    spread, means = sample.spread(all_samples), sample.means
+    if spread is None:
+        return _skipped(sample.group, "train loss", *means)
+    return _within(sample.group, "train loss", "last epoch ", *means, spread, level)
 
 
-def _weights(group: Group) -> list[Finding]:
-    """Level and spread of the mean weight, over the epochs in which it differs between the reference's seeds."""
+def _skipped(group: Group, name: str, before: float | None = None, after: float | None = None) -> Finding:
+    text = "the reference has too few seeds for a band"
+    return Finding(group.label, name, BAND, SKIPPED, text, before, after)
+
+
+def _within(group: Group, name: str, what: str, before: float, after: float, spread: Spread, level: float) -> Finding:
+    """Neither below nor above a prediction interval."""
+    width = spread.reach(level, sides=2)
+    outcome = PASSED if abs(after - before) <= width + ROUNDING else FAILED
+    text = f"{what}{before:.4f} → {after:.4f}, allowed ± {width:.4f} ({_share(level)} prediction band)"
+    return Finding(group.label, name, BAND, outcome, text, before, after, [before - width, before + width])
+
+
+def _weights(group: Group) -> list[Band]:
+    """Level and spread of the mean weight, over the epochs in which it differs between the reference's seeds.
+
+    What moves a method's weights may stay from epoch to epoch, so all epochs of a run count as one value.
+    """
     reference_SE, now_SE = _mean_weights(group.references), _mean_weights(group.nows)
     if reference_SE is None or now_SE is None or reference_SE.shape[1] != now_SE.shape[1]:
         return []
     varies_E = np.ptp(reference_SE, axis=0) > SAME_WEIGHT * np.abs(reference_SE).max(axis=0)
     if not varies_E.any():
         return []
-    reference, now = (_level_and_spread(x[:, varies_E]) for x in (reference_SE, now_SE))
-    return [_weight_level(group, reference, now), _weight_spread(group, reference[1], now[1])]
+    both = reference_SE[:, varies_E], now_SE[:, varies_E]
+    return [partial(_weight_level, group, *both), partial(_weight_spread, group, *both)]
 
 
 def _mean_weights(records: Sequence[Record]) -> Any:
     """[S, E], or None where the records do not tell or do not agree on the epochs."""
     rows = [[row.get("mean_weight") for row in record.epochs] for record in records]
-    if len({len(row) for row in rows}) != 1 or not all(_is_number(value) for row in rows for value in row):
+    if len({len(row) for row in rows}) != 1 or not all(is_number(value) for row in rows for value in row):
         return None
     return np.array(rows, dtype=float)
 
 
-def _level_and_spread(weight_SE: Any) -> tuple[float, Spread]:
-    return float(weight_SE.mean()), pooled(weight_SE.T.tolist())
+def _weight_level(group: Group, reference_SE: Any, now_SE: Any, level: float) -> Finding:
+    reference_S, now_S = reference_SE.mean(axis=1), now_SE.mean(axis=1)
+    means = float(reference_S.mean()), float(now_S.mean())
+    if len(reference_S) < FEWEST_SEEDS:
+        return _skipped(group, "mean weight", *means)
+    return _within(group, "mean weight", "", *means, _of_seeds(reference_S, now_S), level)
 
 
-def _weight_level(group: Group, reference: tuple[float, Spread], now: tuple[float, Spread]) -> Finding:
-    """The epochs of a run count as one: what moves a method's weights may stay from epoch to epoch."""
-    (before, spread), after, name = reference, now[0], "mean weight"
-    if spread.freedom < FEWEST_FREEDOM:
-        return Finding(group.label, name, BAND, SKIPPED, "too few seeds and epochs for a band", before, after)
-    width = spread.half_width(len(group.pairs), len(group.pairs), sides=2)
-    outcome = PASSED if abs(after - before) <= width else FAILED
-    text = f"{before:.4f} → {after:.4f}, allowed ± {width:.4f} ({1 - LEVEL:.1%} prediction band)"
-    return Finding(group.label, name, BAND, outcome, text, before, after, [before - width, before + width])
-
-
-def _weight_spread(group: Group, before: Spread, after: Spread) -> Finding:
-    """The ratio of two variances has an F distribution; half the degrees of freedom, as a run's epochs may hang together."""
-    name, told = "spread of the mean weight", f"between seeds {before.size:.4f} → {after.size:.4f}"
-    if after.size <= SAME_WEIGHT:
+def _weight_spread(group: Group, reference_SE: Any, now_SE: Any, level: float) -> Finding:
+    """The ratio of two variances has an F distribution."""
+    name = "spread of the mean weight"
+    before, after = (float(np.sqrt(weight_SE.var(axis=0, ddof=1).mean())) for weight_SE in (reference_SE, now_SE))
+    told = f"between seeds {before:.4f} → {after:.4f}"
+    if after <= SAME_WEIGHT:
         text = f"{told}: the weights no longer depend on the draw"
-        return Finding(group.label, name, BAND, FAILED, text, before.size, after.size)
-    if before.freedom < 2 * FEWEST_FREEDOM:
-        text = "too few seeds and epochs for a band"
-        return Finding(group.label, name, BAND, SKIPPED, text, before.size, after.size)
-    freedom = after.freedom / 2, before.freedom / 2
-    low, high = (before.size * math.sqrt(fdtri(*freedom, level)) for level in (LEVEL / 2, 1 - LEVEL / 2))
-    outcome = PASSED if low <= after.size <= high else FAILED
-    text = f"{told}, allowed {low:.4f} to {high:.4f} ({1 - LEVEL:.1%} F band)"
-    return Finding(group.label, name, BAND, outcome, text, before.size, after.size, [low, high])
+        return Finding(group.label, name, BAND, FAILED, text, before, after)
+    if len(reference_SE) < FEWEST_SEEDS:
+        return _skipped(group, name, before, after)
+    freedom = len(now_SE) - 1, len(reference_SE) - 1
+    low, high = (before * math.sqrt(fdtri(*freedom, share)) for share in (level / 2, 1 - level / 2))
+    outcome = PASSED if low <= after <= high else FAILED
+    text = f"{told}, allowed {low:.3g} to {high:.3g} ({_share(level)} F band)"
+    return Finding(group.label, name, BAND, outcome, text, before, after, [low, high])
 
 
-def _visits(group: Group) -> list[Finding]:
+def _visits(group: Group) -> list[Band]:
     """How unevenly the examples were visited, and whether the same ones more. Nothing where all counts are alike."""
     reference, now = _counts(group.references), _counts(group.nows)
     if reference is None or now is None or not reference.std(axis=1).all():
         return []
-    found = [_visit_spread(group, reference, now)]
-    if len(reference) > 1 and now.std(axis=1).all():
-        found.append(_visit_agreement(group, reference, now))
-    return found
+    agreement = [partial(_visit_agreement, group, reference, now)] if now.std(axis=1).all() else []
+    return [partial(_visit_spread, group, reference, now), *agreement]
 
 
 def _counts(records: Sequence[Record]) -> Any:
@@ -217,22 +245,23 @@ def _counts(records: Sequence[Record]) -> Any:
     return np.array([unpack(str(record.visits), record.num_examples) for record in records], dtype=float)
 
 
-def _visit_spread(group: Group, reference: Any, now: Any) -> Finding:
+def _visit_spread(group: Group, reference: Any, now: Any, level: float) -> Finding:
+    name = "spread of the visits"
+    if len(reference) < FEWEST_SEEDS:
+        return _skipped(group, name)
     before, after, error = visit_spread(reference, now)
-    low, high = before * math.exp(-ERRORS * error), before * math.exp(ERRORS * error)
+    reach = error.reach(level, sides=2)
+    low, high = before * math.exp(-reach), before * math.exp(reach)
     outcome = PASSED if low <= after <= high else FAILED
-    text = (
-        f"standard deviation over examples {before:.4f} → {after:.4f}, allowed {low:.4f} to {high:.4f} "
-        f"({ERRORS:g} standard errors)"
-    )
-    return Finding(group.label, "spread of the visits", BAND, outcome, text, before, after, [low, high])
+    text = f"standard deviation over examples {before:.4f} → {after:.4f}, allowed {low:.4f} to {high:.4f}"
+    return Finding(group.label, name, BAND, outcome, f"{text} ({_share(level)})", before, after, [low, high])
 
 
-def visit_spread(reference_SN: Any, now_SN: Any) -> tuple[float, float, float]:
-    """The geometric means over seeds of the counts' standard deviation, and the standard error of their log ratio.
+def visit_spread(reference_SN: Any, now_SN: Any) -> tuple[float, float, Spread]:
+    """The geometric means over seeds of the counts' standard deviation, and the error of their log ratio.
 
-    The error has two parts: of the examples, by the influence of each on the log, and of the seeds, by how far the
-    reference's own are apart.
+    The error has two parts: of the examples, by the influence of each on the log, and of the seeds, by how far they are
+    apart on either side.
     """
 
     def logs(count_SN: Any) -> tuple[Any, Any]:
@@ -241,34 +270,50 @@ def visit_spread(reference_SN: Any, now_SN: Any) -> tuple[float, float, float]:
         return np.log(variance_S) / 2, (square_SN / variance_S[:, None]).mean(axis=0) / 2
 
     (reference_S, reference_N), (now_S, now_N) = logs(reference_SN), logs(now_SN)
-    of_examples = (now_N - reference_N).std(ddof=1) / math.sqrt(len(now_N))
-    of_seeds = float(reference_S.std(ddof=1)) if len(reference_S) > 1 else 0.0
-    error = math.hypot(of_examples, of_seeds * math.sqrt(1 / len(reference_S) + 1 / len(now_S)))
-    return math.exp(reference_S.mean()), math.exp(now_S.mean()), error
+    of_seeds = _of_seeds(reference_S, now_S)
+    return math.exp(reference_S.mean()), math.exp(now_S.mean()), together(_of_examples(now_N - reference_N), of_seeds)
 
 
-def _visit_agreement(group: Group, reference: Any, now: Any) -> Finding:
+def _of_seeds(reference_S: Any, now_S: Any) -> Spread:
+    """Of the difference of two means of seeds, by those of both: if nothing changed they spread alike, and one side's few
+    hardly tell how far."""
+    return pooled([reference_S.tolist(), now_S.tolist()]).of_means(len(reference_S), len(now_S))
+
+
+def _of_examples(influence_N: Any) -> Spread:
+    return Spread(float(influence_N.std(ddof=1)) / math.sqrt(len(influence_N)), len(influence_N) - 1)
+
+
+def _visit_agreement(group: Group, reference: Any, now: Any, level: float) -> Finding:
+    name = "agreement of the visits"
+    if len(reference) < FEWEST_SEEDS:
+        return _skipped(group, name)
     within, across, error = visit_agreement(reference, now)
-    low = within - ERRORS * error
+    low = within - error.reach(level, sides=1)
     outcome = PASSED if across >= low - ROUNDING else FAILED
-    text = (
-        f"correlation between seeds {within:.4f} within the reference → {across:.4f} with the runs now, at least {low:.4f} "
-        f"({ERRORS:g} standard errors)"
-    )
-    return Finding(group.label, "agreement of the visits", BAND, outcome, text, within, across, low)
+    text = f"correlation between seeds {within:.4f} within the reference → {across:.4f} with the runs now, at least {low:.4f}"
+    return Finding(group.label, name, BAND, outcome, f"{text} ({_share(level)})", within, across, low)
 
 
-def visit_agreement(reference_SN: Any, now_SN: Any) -> tuple[float, float, float]:
+def visit_agreement(reference_SN: Any, now_SN: Any) -> tuple[float, float, Spread]:
     """The mean correlation of two seeds' counts over the examples: within the reference, and of its seeds with other seeds
-    now; and the standard error of their difference. Row s of either is the same seed, which shares its draws and is left out.
+    now; and the error of their difference. Row s of either is the same seed, which shares its draws and is left out.
+
+    The error has two parts: of the examples, and of the seeds, some of which agree with all others more than others do. The
+    difference is that of the mean seed now and in the reference.
     """
 
     def standard(count_SN: Any) -> Any:
         return (count_SN - count_SN.mean(axis=1, keepdims=True)) / count_SN.std(axis=1, keepdims=True)
 
+    def strength(standard_SN: Any) -> Any:
+        """By each seed's mean correlation with the n - 1 others, which holds (n - 2) / (n - 1) of its own."""
+        with_all_S = standard_SN @ standard_SN.sum(axis=0) / standard_SN.shape[1]
+        return (with_all_S - 1) / (len(standard_SN) - 2)
+
     reference_SN, now_SN = standard(reference_SN), standard(now_SN)
     pairs = len(reference_SN) * (len(reference_SN) - 1)
     within_N = (reference_SN.sum(axis=0) ** 2 - (reference_SN**2).sum(axis=0)) / pairs
     across_N = (reference_SN.sum(axis=0) * now_SN.sum(axis=0) - (reference_SN * now_SN).sum(axis=0)) / pairs
-    error = (within_N - across_N).std(ddof=1) / math.sqrt(len(within_N))
-    return float(within_N.mean()), float(across_N.mean()), float(error)
+    error = together(_of_examples(within_N - across_N), _of_seeds(strength(reference_SN), strength(now_SN)))
+    return float(within_N.mean()), float(across_N.mean()), error

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sadp_bench.record import Record
+from sadp_bench.record import Record, is_number
 from sadp_bench.report.cells import Cell, by_ratio, timed_together
 from sadp_bench.report.looks import FULL, Look, Looks, key, panels, seeds_told, styled
 from sadp_bench.report.tables import percent
@@ -86,10 +86,10 @@ def curve(run: Record) -> Curve:
     """(charged seconds so far, accuracy) after each evaluated epoch; none where an epoch does not tell its seconds."""
     total, points = run.seconds["prepare"], []
     for row in run.epochs:
-        if not _is_number(row.get("seconds")):
+        if not is_number(row.get("seconds")):
             return []
         total += row["seconds"]
-        if _is_number(row.get("test_accuracy")):
+        if is_number(row.get("test_accuracy")):
             points.append((total, float(row["test_accuracy"])))
     return points
 
@@ -127,7 +127,3 @@ def _panels(
         axes.set_xlabel(x if number + columns >= len(ratios) else "")
         axes.set_ylabel(y if number % columns == 0 else "")
     return figure, every
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -4,7 +4,8 @@
     python tests/faults/kill.py --dataset digits --methods sadp --kills 2
 
 Every method is first trained undisturbed. Then the same command is started and killed again and again, and at last left to
-finish: half of the kills come at a random moment of the work, the others the moment that a file is half-written. The two
+finish: half of the kills come at a random moment of the work, the others the moment that a file is half-written. Each is a
+process of its own, forked from this one, which has imported PyTorch: that takes seconds and is not worth killing. The two
 records must agree in every number but times, memory and the count of interruptions, which must be that of the kills; and
 nothing else may be left. Where the run is done before all kills are spent, they go on with another. Exit code 1 if any
 record is another one.
@@ -14,10 +15,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
 import random
 import re
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,13 +27,18 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from sadp_bench import cli, experiment, terminal  # noqa: F401  what a run imports
+
+FORK = multiprocessing.get_context("fork")
 DIFFER = ("seconds", "finished", "peak_memory_bytes", "interruptions", "environment")
 
 
 def words(method: str, out: Path, arguments: argparse.Namespace) -> list[str]:
     ratio = "0" if method == "full" else "0.5"
     return [
-        *(sys.executable, "-m", "sadp_bench", "run", "--method", method, "--ratio", ratio, "--no-reference"),
+        *("run", "--method", method, "--ratio", ratio, "--no-reference"),
         *("--dataset", arguments.dataset, "--train-examples", str(arguments.train_examples), "--epochs", "4"),
         *("--evaluate-every", "1", "--threads", str(arguments.threads), "--set", "backbone.width=16"),
         *("--checkpoint-seconds", "0", "--out", str(out)),
@@ -50,13 +57,24 @@ def numbers(record: dict[str, Any]) -> dict[str, Any]:
     return same
 
 
-def started(command: list[str], starts: int) -> subprocess.Popen[bytes]:
-    """The process once it is at work, for which it takes the run's lock: importing torch is not worth killing."""
-    out = Path(command[-1])
-    with (out / "log").open("ab") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    while process.poll() is None:
-        notes = [path.read_text() for path in out.glob("*.lock")]
+def begun(command: list[str]) -> Any:
+    process = FORK.Process(target=run, args=(command,))
+    process.start()
+    return process
+
+
+def run(command: list[str]) -> None:
+    with (Path(command[-1]) / "log").open("ab") as log:
+        for stream in (1, 2):
+            os.dup2(log.fileno(), stream)
+    cli.main(command)
+
+
+def started(command: list[str], starts: int) -> Any:
+    """The process once it is at work, for which it takes the run's lock."""
+    process = begun(command)
+    while process.is_alive():
+        notes = [path.read_text() for path in Path(command[-1]).glob("*.lock")]
         if notes and json.loads(notes[0])["starts"] == starts:
             break
         time.sleep(0.001)
@@ -67,7 +85,8 @@ def work_seconds(command: list[str]) -> float:
     """Runs the command undisturbed; the seconds from its lock to its end."""
     process = started(command, 1)
     since = time.monotonic()
-    assert process.wait() == 0, (Path(command[-1]) / "log").read_text()
+    process.join()
+    assert process.exitcode == 0, (Path(command[-1]) / "log").read_text()
     return time.monotonic() - since
 
 
@@ -80,7 +99,7 @@ def kill_once(command: list[str], starts: int, seconds: float, mid_write: bool, 
     moment = time.monotonic() + chance.uniform(0, seconds)
     writes = chance.randint(1, 3)  # which of the writes to come is cut off
     seen: set[str] = set()
-    while process.poll() is None:
+    while process.is_alive():
         if mid_write:
             seen |= {path.name for path in out.rglob("*.part")}
             if len(seen) >= writes:
@@ -88,8 +107,9 @@ def kill_once(command: list[str], starts: int, seconds: float, mid_write: bool, 
         elif time.monotonic() >= moment:
             break
         time.sleep(0.0002)
-    process.send_signal(signal.SIGKILL)
-    if process.wait() != -signal.SIGKILL:
+    process.kill()
+    process.join()
+    if process.exitcode != -signal.SIGKILL:
         return None
     return whereabouts(log.read_text()[said:], bool(list(out.rglob("*.part"))))
 
@@ -123,8 +143,7 @@ def torture(method: str, arguments: argparse.Namespace, folder: Path, chance: ra
                 kills += 1
                 interruptions += not list(out.glob("*.json"))
                 print(f"{method:13} kill {kills}: {place}", flush=True)
-        with (out / "log").open("ab") as log:
-            subprocess.run(words(method, out, arguments), stdout=log, stderr=log)
+        begun(words(method, out, arguments)).join()
         same.append(agree(method, whole, out, interruptions))
     return kills, same
 
@@ -152,6 +171,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    torch.optim.SGD([torch.zeros(1)], lr=1.0)  # the first imports PyTorch's compiler
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         for method in arguments.methods.split(","):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sadp_bench.record import LARGEST
+from sadp_bench.record import LARGEST, is_number
 from sadp_bench.report.page.markup import Markup, element
 from sadp_bench.report.page.wording import plain
 
@@ -64,7 +64,7 @@ def _points(epochs: Sequence[Mapping[str, Any]], name: str) -> list[Point]:
 
 
 def _drawable(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
+    return is_number(value) and abs(value) <= LARGEST
 
 
 def _title(points: Sequence[Point], kind: str, x: float, anchor: str, text: str) -> list[Markup]:

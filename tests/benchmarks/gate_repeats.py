@@ -1,0 +1,91 @@
+"""How often `sadp-bench check` fails a package in which nothing changed.
+
+    python tests/benchmarks/gate_repeats.py results/ci --times 20 --out runs/repeats
+    python tests/benchmarks/gate_repeats.py results/ci --times 20 --out runs/repeats --redraw 1000
+
+On one machine the check repeats its runs to the last bit and passes always. The bands are for another one, and allow what new
+seeds would be off by. So each time makes the reference's runs with seeds of its own, says they were the reference's, and
+compares all but what is exact on the same machine only: harder than any other machine, which shares the seeds.
+
+All times are held against one reference. `--redraw N` then draws the seeds of both sides anew, N times, from all that were
+made, and so tells the rate over references as well. `--out` keeps the runs; the same command goes on from there. The data
+lie in $SADP_BENCH_DATA. A script, not a test: it asserts nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import random
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from sadp_bench import environment, terminal
+from sadp_bench.gate.compare import Result, compare, read_reference
+from sadp_bench.gate.findings import FAILED
+from sadp_bench.gate.rerun import rerun
+from sadp_bench.record import Record
+from sadp_bench.store import Store
+
+
+def with_seed(record: Record, seed: int) -> Record:
+    return dataclasses.replace(record, spec=dataclasses.replace(record.spec, seed=seed))
+
+
+def trained(reference: Sequence[Record], seeds: Mapping[int, int], store: Store) -> list[Record]:
+    """The reference's runs with other seeds, by its own; the records say the reference's."""
+    wanted = [with_seed(record, seeds[record.spec.seed]) for record in reference]
+    failed = rerun(wanted, store, None, terminal.reporter(quiet=True))
+    if failed:
+        raise SystemExit(f"{len(failed)} runs failed: {next(iter(failed.values()))}")
+    made = [store.find(record.spec) for record in wanted]
+    return [with_seed(new, old.spec.seed) for new, old in zip(made, reference, strict=True) if new is not None]
+
+
+def redrawn(pool: Sequence[Sequence[Record]], seeds: Sequence[int], times: int) -> Iterable[Result]:
+    """pool: of each seed all its runs. Both sides are drawn from it, without a seed in common."""
+    draw = random.Random(0)
+    for _ in range(times):
+        chosen = draw.sample(range(len(pool)), 2 * len(seeds))
+        one, other = chosen[: len(seeds)], chosen[len(seeds) :]
+        sides = [
+            [with_seed(record, seed) for seed, place in zip(seeds, side, strict=True) for record in pool[place]]
+            for side in (one, other)
+        ]
+        yield compare(sides[0], {record.spec.key: record for record in sides[1]}, exactly=False)
+
+
+def tell(what: str, results: Iterable[Result]) -> None:
+    results = list(results)
+    print(f"{what}: {sum(result.passed for result in results)} of {len(results)} passed")
+    failures = Counter(f"{finding.run}: {finding.name}" for result in results for finding in result.of(FAILED))
+    for name, count in failures.most_common():
+        print(f"  {count:4}  {name}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("reference", type=Path)
+    parser.add_argument("--times", type=int, default=20)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--redraw", type=int, default=0)
+    asked = parser.parse_args()
+    if asked.redraw and asked.times < 2:
+        parser.error("--redraw takes the seeds of two --times at least: one for either side")
+    environment.keep_freed_memory()
+    reference = read_reference(asked.reference)
+    own = sorted({record.spec.seed for record in reference})
+    results, pool = [], []
+    for time in range(1, asked.times + 1):
+        made = trained(reference, {seed: seed + time * (own[-1] + 1) for seed in own}, Store(asked.out))
+        results.append(compare(reference, {record.spec.key: record for record in made}, exactly=False))
+        pool += [[record for record in made if record.spec.seed == seed] for seed in own]
+        print(f"{time}: {'passed' if results[-1].passed else 'FAILED'}", flush=True)
+    tell("other seeds against the reference", results)
+    if asked.redraw:
+        tell("both sides drawn from the other seeds", redrawn(pool, own, asked.redraw))
+
+
+if __name__ == "__main__":
+    main()
