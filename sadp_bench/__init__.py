@@ -12,12 +12,14 @@ _HOME = {
     "SADP": "sadp_bench.pruners.sadp",
     "PrunedSampler": "sadp_bench.own_loop",
     "with_index": "sadp_bench.own_loop",
+    "watch": "sadp_bench.watching",
+    "score_with": "sadp_bench.own_scores",
     "Pruner": "sadp_bench.pruner",
     "Selection": "sadp_bench.pruner",
     "Observation": "sadp_bench.pruner",
     "BadInput": "sadp_bench.errors",
 }
-__all__ = ["BadInput", "Observation", "PrunedSampler", "Pruner", "SADP", "Selection", "__version__", "with_index"]
+__all__ = [*sorted(_HOME), "__version__"]
 
 
 def __getattr__(name: str) -> Any:

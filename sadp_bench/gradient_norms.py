@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import unfold
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sadp_bench.errors import BadInput
+from sadp_bench.layers import WEIGHTED, by_time, images, num_features, window
 from sadp_bench.losses import Loss
 
 CHUNK_NUMBERS = {"cpu": 2**20, "cuda": 2**26}  # patches and gradients held at a time: what a cache, or a GPU, likes
@@ -18,12 +18,20 @@ CHUNK_NUMBERS = {"cpu": 2**20, "cuda": 2**26}  # patches and gradients held at a
 Pair = tuple[Tensor, Tensor]  # a layer's input and the loss's gradient at its output, time first where there is time
 
 
-def gradient_norms(model: nn.Module, loss: Loss, input: Tensor, label_B: Tensor) -> Tensor:
+def gradient_norms(
+    model: nn.Module,
+    loss: Loss,
+    input: Tensor,
+    label_B: Tensor,
+    forward: Callable[[Tensor], Tensor] | None = None,
+    time_first: bool | None = True,
+) -> Tensor:
     """||d loss_i / d theta|| for each example i of a batch, over all parameters theta. [B].
 
     One batched backward pass of the summed loss: hooks hold each layer's input a and error d, and the example's
     gradient is sum over time and positions of d a^T (Goodfellow, arXiv 1510.01799, carried over to convolutions
     and to weights shared over time). The network must be in evaluation mode: batch norm would mix examples.
+    forward: input -> logits, [T, B, C] or [B, C]; by default the model itself. time_first: see `layers.arranged`.
     Raises BadInput for parameters of layers other than convolution, linear and batch norm.
     """
     assert not model.training, "batch norm in training mode mixes the examples' gradients"
@@ -31,14 +39,15 @@ def gradient_norms(model: nn.Module, loss: Loss, input: Tensor, label_B: Tensor)
     handles = [module.register_forward_hook(_keep(pairs)) for module in _measured(model)]
     try:
         with torch.enable_grad():
-            total = loss(model(input), label_B).sum()
-            torch.autograd.grad(total, [p for p in model.parameters() if p.requires_grad])
+            logits = (forward or model)(input)
+            total = loss(logits if logits.dim() == 3 else logits[None], label_B).sum()
+            torch.autograd.grad(total, [p for p in model.parameters() if p.requires_grad], allow_unused=True)
     finally:
         for handle in handles:
             handle.remove()
     square_B = torch.zeros(len(label_B), device=label_B.device, dtype=torch.float64)
     for module, calls in pairs.items():
-        square_B += square_norms(module, calls, len(label_B))
+        square_B += square_norms(module, calls, len(label_B), time_first)
     return square_B.sqrt()
 
 
@@ -48,10 +57,10 @@ def _measured(model: nn.Module) -> list[nn.Module]:
         own = [p for p in module.parameters(recurse=False) if p.requires_grad]
         if not own:
             continue
-        if not isinstance(module, nn.Conv2d | nn.Linear | _BatchNorm) or getattr(module, "groups", 1) != 1:
+        if not isinstance(module, (*WEIGHTED, _BatchNorm)) or getattr(module, "running_mean", module) is None:
             raise BadInput(
-                f"exact gradient norms know convolution (groups=1), linear and batch norm; '{name}' is a "
-                f"{type(module).__name__} with parameters of its own"
+                "exact gradient norms know convolutions of one or two dimensions, linear layers and batch norm with running "
+                f"statistics; '{name}' is a {type(module).__name__} with parameters of its own"
             )
         measured.append(module)
     return measured
@@ -65,12 +74,12 @@ def _keep(pairs: dict[nn.Module, list[Pair]]) -> Callable[..., None]:
     return hook
 
 
-def square_norms(module: nn.Module, calls: list[Pair], batch: int) -> Tensor:
+def square_norms(module: nn.Module, calls: list[Pair], batch: int, time_first: bool | None = True) -> Tensor:
     """Squared norm of each example's gradient of one layer's parameters; several calls add up before the square. [B].
 
     Products are taken in the type that the layer computed in, and summed in float32 at least.
     """
-    a, d = (joined([by_time(module, pair[side], batch) for pair in calls]) for side in (0, 1))
+    a, d = (joined([_steps(module, pair[side], batch, time_first) for pair in calls]) for side in (0, 1))
     d = d.float() if d.dtype == torch.float16 else d  # whose squares leave its range
     a = a.to(d.dtype)
     of_chunk: Any = _norm_square if isinstance(module, _BatchNorm) else _weight_square
@@ -78,6 +87,16 @@ def square_norms(module: nn.Module, calls: list[Pair], batch: int) -> Tensor:
     size = max(1, most // _numbers(module, a, d))
     chunks = zip(a.split(size, 1), d.split(size, 1), strict=True)
     return torch.cat([of_chunk(module, a, d) for a, d in chunks])
+
+
+def _steps(module: nn.Module, x: Tensor, batch: int, time_first: bool | None) -> Tensor:
+    """[T, B, ...]; of a convolution without tokens, as their gradients add up like those of steps."""
+    features = num_features(module, x)
+    x = by_time(module, x, batch, time_first)
+    tokens = x.dim() - 2 - features
+    if tokens == 0 or isinstance(module, nn.Linear):
+        return x
+    return x.flatten(2, 1 + tokens).movedim(2, 1).flatten(0, 1)
 
 
 def joined(calls: list[Tensor]) -> Tensor:
@@ -88,29 +107,30 @@ def joined(calls: list[Tensor]) -> Tensor:
 def _numbers(module: nn.Module, a: Tensor, d: Tensor) -> int:
     """Of an example: its gradient's, or its input's, as patches in a convolution."""
     inputs = a[:, 0].numel()
-    if isinstance(module, nn.Conv2d):
-        inputs = len(d) * d.shape[3:].numel() * module.weight[0].numel()
+    if isinstance(module, nn.Conv1d | nn.Conv2d):
+        inputs = len(d) * d.shape[3:].numel() * module.weight[0].numel() * module.groups
     return max(1, inputs, sum(p.numel() for p in module.parameters()))
 
 
-def by_time(module: nn.Module, x: Tensor, batch: int) -> Tensor:
-    """A layer's input or output, with any layout of time before the batch -> [T, B, features]; T = 1 for a static layer."""
-    features = 1 if isinstance(module, nn.Linear) else 3
-    return x.reshape(-1, batch, *x.shape[x.dim() - features :])
-
-
-def _weight_square(module: nn.Conv2d | nn.Linear, a: Tensor, d: Tensor) -> Tensor:
-    """a: [T, B, ...], d: [T, B, ...]; the gradient is one batched product over time and positions."""
+def _weight_square(module: nn.Conv1d | nn.Conv2d | nn.Linear, a: Tensor, d: Tensor) -> Tensor:
+    """a: [T, B, ...], d: [T, B, ...]; the gradient is one batched product over time and positions, group by group."""
     steps, batch = d.shape[:2]
-    if isinstance(module, nn.Conv2d):
-        assert isinstance(module.padding, tuple)
-        a = unfold(a.flatten(0, 1), module.kernel_size, module.dilation, module.padding, module.stride)
+    groups = 1
+    if isinstance(module, nn.Conv1d | nn.Conv2d):
+        a = window(module).unfold(images(module, a.flatten(0, 1)))
         a = a.unflatten(0, (steps, batch)).transpose(2, 3)
         d = d.flatten(3).transpose(2, 3)
+        groups = module.groups
     a = a.reshape(steps, batch, -1, a.shape[-1]).transpose(0, 1).flatten(1, 2)
     d = d.reshape(steps, batch, -1, d.shape[-1]).transpose(0, 1).flatten(1, 2)
-    square_B = _wide(torch.bmm(d.transpose(1, 2), a)).square().sum((1, 2))
+    square_B = _wide(torch.bmm(_grouped(d, groups).transpose(1, 2), _grouped(a, groups))).square().sum((1, 2))
+    square_B = square_B if groups == 1 else square_B.view(batch, groups).sum(1)
     return square_B if module.bias is None else square_B + _wide(d).sum(1).square().sum(1)
+
+
+def _grouped(x: Tensor, groups: int) -> Tensor:
+    """[B, n, channels] -> [B * groups, n, channels of a group]."""
+    return x if groups == 1 else x.unflatten(2, (groups, -1)).movedim(2, 1).flatten(0, 1)
 
 
 def _norm_square(module: _BatchNorm, a: Tensor, d: Tensor) -> Tensor:

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from sadp_bench import ranks
 from sadp_bench.errors import BadInput
 from sadp_bench.examples import batches, in_order
-from sadp_bench.losses import mean_loss
-from sadp_bench.pruner import Observation, Pruner, Survey
+from sadp_bench.losses import Loss, mean_loss
+from sadp_bench.own_lab import OwnLab, label_N_of, score_N_of
+from sadp_bench.pruner import Observation, Pruner
 from sadp_bench.streams import stream
 
-NOT_ALWAYS = {"tightness"}  # shown in an epoch's first batch only
+NOT_ALWAYS = {"tightness", "features"}  # shown in an epoch's first batch only; not there without a linear readout
+
+
+class Watching(Protocol):
+    """What `watching.watch` gives, as the sampler uses it."""
+
+    loss: Loss
+
+    def listen(self, names: frozenset[str]) -> None: ...
+
+    def expect(self, batch: int) -> None: ...
+
+    def seen(self, logits_TBC: Tensor, label_B: Tensor, weight_B: Tensor) -> dict[str, Tensor] | None: ...
 
 
 class PrunedSampler(Sampler[list[int]]):
@@ -62,8 +75,8 @@ class PrunedSampler(Sampler[list[int]]):
         for name, value in (("epochs", epochs), ("batch_size", batch_size)):
             if value < 1:
                 raise BadInput(f"{name} is at least 1, not {value}")
-        lab = OwnLab(_label_N(labels, num_examples), len(labels) if labels is not None else num_examples or 0, epochs)
-        lab.seed, lab.device, lab.given = seed, torch.device(device), _score_N(scores, lab.num_examples)
+        lab = OwnLab(label_N_of(labels, num_examples), len(labels) if labels is not None else num_examples or 0, epochs)
+        lab.seed, lab.device, lab.given = seed, torch.device(device), score_N_of(scores, lab.num_examples)
         pruner.check(epochs)
         pruner.prepare(lab)
         self.pruner = pruner
@@ -76,7 +89,9 @@ class PrunedSampler(Sampler[list[int]]):
         self.weight_N = torch.empty(0)
         self.batches: list[Tensor] = []
         self.visited: list[Tensor] = []
+        self.watching: Watching | None = None
         self._begun = self._weighed = False
+        self._given = self._observed = 0  # batches, and examples, of this process in the epoch
 
     @property
     def epochs(self) -> int:
@@ -103,6 +118,9 @@ class PrunedSampler(Sampler[list[int]]):
         self.weight_N = weight_N.to(self.device)
         self.batches = [whole_B for whole_B, _ in batches(index_K, weight_K, self.batch_size)]
         self.epoch, self._begun, self._weighed = epoch, False, bool((weight_K == 1).all())
+        self._given = self._observed = 0
+        if self.watching is not None:
+            self.watching.listen(self.pruner.watch)
 
     def __len__(self) -> int:
         """The coming epoch's number of batches, which may differ from epoch to epoch."""
@@ -117,6 +135,7 @@ class PrunedSampler(Sampler[list[int]]):
             raise BadInput(f"epoch {self.epoch} was given out already: call sampler.set_epoch(epoch) before each epoch")
         self._begun = True  # only now: a loader with workers asks for two iterators, and uses one
         for whole_B in self.batches:
+            self._given += 1
             yield ranks.part(whole_B).tolist()
 
     def weight(self, index_B: Tensor) -> Tensor:
@@ -125,7 +144,12 @@ class PrunedSampler(Sampler[list[int]]):
         Multiply each example's loss with its weight and take the plain mean over the batch; never divide by the weights' sum.
         """
         self._weighed = True
-        weight_B = self.weight_N[index_B.to(self.device)]
+        if self.watching is not None:
+            self.watching.expect(len(index_B))
+        return self._weight(index_B.to(self.device))
+
+    def _weight(self, index_B: Tensor) -> Tensor:
+        weight_B = self.weight_N[index_B]
         if self.device.type == "cpu" and bool(weight_B.isnan().any()):
             wrong = int(index_B[weight_B.isnan()][0])
             raise BadInput(f"example {wrong} is not among those of epoch {self.epoch}: are the indices with_index's?")
@@ -141,30 +165,46 @@ class PrunedSampler(Sampler[list[int]]):
     ) -> None:
         """Shows the pruner one batch, once, after its backward pass.
 
-        logits: [B, C], or [T, B, C] of every time step. loss_B: each example's own loss, before weighting; by default the
-        cross-entropy of the logits' mean over time. watched: what the pruner's `watch` names, see `Observation`.
+        logits: [B, C], or [T, B, C] of every time step. loss_B: each example's own loss, before weighting; by default that
+        of `watch`, or the cross-entropy of the logits' mean over time. watched: what the pruner's `watch` names, see
+        `Observation`; by default what `watch` found. A batch whose gradients are not finite is not shown.
         """
-        watched = watched or {}
-        if missing := sorted(self.pruner.watch - NOT_ALWAYS - set(watched)):
-            raise BadInput(f"{type(self.pruner).__name__} needs to see {', '.join(missing)}: pass watched=")
+        index_B = index_B.to(self.device)
         logits_TBC = logits.detach() if logits.dim() == 3 else logits.detach().unsqueeze(0)
         logits_TBC = logits_TBC.to(torch.promote_types(logits_TBC.dtype, torch.float32))
-        loss_B = mean_loss(logits_TBC, label_B) if loss_B is None else loss_B.detach()
-        if loss_B.shape != label_B.shape:
+        if logits_TBC.shape[1:-1] != index_B.shape:
+            raise BadInput(f"logits are [B, C] or [T, B, C] of the {len(index_B)} examples, not {list(logits.shape)}")
+        self._observed += len(index_B)
+        own_loss = mean_loss if self.watching is None else self.watching.loss
+        loss_B = own_loss(logits_TBC, label_B) if loss_B is None else loss_B.detach()
+        if loss_B.shape != index_B.shape:
             raise BadInput(
-                f"observe takes each example's loss, [{len(label_B)}], not one of shape {list(loss_B.shape)}: "
+                f"observe takes each example's loss, [{len(index_B)}], not one of shape {list(loss_B.shape)}: "
                 'reduction="none", then the mean'
+            )
+        if watched is None and self.watching is not None:
+            watched = self.watching.seen(logits_TBC, label_B, self._weight(index_B))
+            if watched is None:
+                return
+        self._check(watched or {})
+        self.visited.append(index_B)
+        label_B, logits_TBC, loss_B = (x.to(self.device) for x in (label_B, logits_TBC, loss_B))
+        here = {name: value.to(self.device) for name, value in (watched or {}).items()}
+        self.pruner.observe(Observation(self.epoch, index_B, label_B, logits_TBC, loss_B, here))
+
+    def _check(self, watched: Mapping[str, Tensor]) -> None:
+        if missing := sorted(self.pruner.watch - NOT_ALWAYS - set(watched)):
+            raise BadInput(
+                f"{type(self.pruner).__name__} needs to see {', '.join(missing)}: call watch(model, sampler) before "
+                "training, or pass watched="
             )
         if not self._weighed:
             self._weighed = True
             warnings.warn(
                 "sampler.weight(index) was not asked for, although this epoch's weights are not all 1: without them the "
                 "gradient is biased towards the examples that are drawn most",
-                stacklevel=2,
+                stacklevel=3,
             )
-        index_B = index_B.to(self.device)
-        self.visited.append(index_B)
-        self.pruner.observe(Observation(self.epoch, index_B, label_B, logits_TBC, loss_B, watched))
 
     def _share(self) -> None:
         """What each process saw comes to all."""
@@ -173,7 +213,16 @@ class PrunedSampler(Sampler[list[int]]):
         self.visited = []
 
     def state_dict(self) -> dict[str, Any]:
-        """At the end of an epoch: all that the coming ones depend on. Of several processes all must call it."""
+        """At the end of an epoch: all that the coming ones depend on.
+
+        Of several processes all must call it, as what each saw is brought together. Raises BadInput within an epoch.
+        """
+        own = sum(len(ranks.part(whole_B)) for whole_B in self.batches)
+        if self.epoch >= 0 and (self._given < len(self.batches) or 0 < self._observed < own or not self._begun):
+            raise BadInput(
+                f"epoch {self.epoch} is not over ({self._given} of {len(self.batches)} batches given out, {self._observed} "
+                f"of {own} examples observed): take the state after an epoch's last batch, before the next set_epoch"
+            )
         self._share()
         return {
             "epoch": self.epoch,
@@ -188,48 +237,9 @@ class PrunedSampler(Sampler[list[int]]):
         for name in ("num_examples", "length", "seed"):
             if state[name] != getattr(self, name):
                 raise BadInput(f"the state is of {name} {state[name]}, not {getattr(self, name)}")
-        self.epoch, self._begun, self.visited = state["epoch"], True, []
+        self.epoch, self._begun, self.visited, self.batches = state["epoch"], True, [], []
+        self._given = self._observed = 0
         self.pruner.load_state_dict(state["pruner"])
-
-
-class OwnLab:
-    """What a pruner may use to prepare in a loop of someone's own: the data's size and labels, and scores that were given.
-
-    See `pruner.Lab`; here nothing trains.
-    """
-
-    def __init__(self, label_N: Tensor | None, num_examples: int, num_epochs: int) -> None:
-        self.num_examples = num_examples
-        self.num_epochs = num_epochs
-        self.seed = 0
-        self.device = torch.device("cpu")
-        self.given: Tensor | None = None
-        self._label_N = label_N
-
-    @property
-    def label_N(self) -> Tensor:
-        if self._label_N is None:
-            raise BadInput("this pruner asks for the labels: give labels= in place of num_examples=")
-        return self._label_N
-
-    @property
-    def num_classes(self) -> int:
-        return int(self.label_N.max()) + 1
-
-    def scores(self, score: Callable[[], Tensor]) -> Tensor:
-        return score() if self.given is None else self.given
-
-    def fresh_model(self, seed: int) -> nn.Module:
-        raise BadInput(NEEDS_SCORES)
-
-    def fit(self, pruner: Pruner, epochs: int, seed: int) -> nn.Module:
-        raise BadInput(NEEDS_SCORES)
-
-    def survey(self, model: nn.Module, watch: frozenset[str] = frozenset()) -> Survey:
-        raise BadInput(NEEDS_SCORES)
-
-
-NEEDS_SCORES = "this method scores the examples before it trains: give scores=, one number an example"
 
 
 class WithIndex(Dataset[Any]):
@@ -249,22 +259,3 @@ class WithIndex(Dataset[Any]):
 def with_index(dataset: Any) -> WithIndex:
     """The same examples, (image, label, index) each; nothing is copied. dataset: with a length, by index."""
     return WithIndex(dataset)
-
-
-def _label_N(labels: Sequence[int] | Tensor | None, num_examples: int | None) -> Tensor | None:
-    if labels is None:
-        if num_examples is None or num_examples < 1:
-            raise BadInput(f"give labels= or num_examples= (at least 1), not {num_examples}")
-        return None
-    if num_examples not in (None, len(labels)):
-        raise BadInput(f"num_examples={num_examples} does not fit the {len(labels)} labels")
-    return torch.as_tensor(labels, dtype=torch.int64).cpu()
-
-
-def _score_N(scores: Sequence[float] | Tensor | None, num_examples: int) -> Tensor | None:
-    if scores is None:
-        return None
-    score_N = torch.as_tensor(scores).detach().cpu()
-    if score_N.shape != (num_examples,) or bool(score_N.isnan().any()):
-        raise BadInput(f"scores are one number for each of the {num_examples} examples, not {list(score_N.shape)}")
-    return score_N

@@ -2,41 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import cache
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from spikingjelly.activation_based.neuron import BaseNode, IFNode, LIFNode, ParametricLIFNode
+from spikingjelly.activation_based.neuron import BaseNode
 from torch import Tensor, nn
-from torch.nn.functional import fold, unfold
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sadp_bench import ranks
-from sadp_bench.gradient_norms import Pair, by_time, joined, square_norms
-
-TAPPED = frozenset(
-    {
-        "features",
-        "spike_counts",
-        "input_squares",
-        "error_squares",
-        "middle_input_squares",
-        "middle_error_squares",
-        "norm_input_squares",
-        "norm_error_squares",
-        "tightness",
-    }
+from sadp_bench.gradient_norms import Pair, joined, square_norms
+from sadp_bench.layers import by_time, multi_step, num_features
+from sadp_bench.squares import (
+    every,
+    fires_ones,
+    input_squares,
+    mark_spikes,
+    middle,
+    norm_input_squares,
+    squares,
+    squares_of_input,
+    wide_type,
 )
+
 OF_WEIGHTS = {"input_squares", "error_squares", "middle_input_squares", "middle_error_squares", "tightness"}
+TAPPED = frozenset({"features", "spike_counts", "norm_input_squares", "norm_error_squares"} | OF_WEIGHTS)
 MOST_EXACT = 32  # examples whose exact gradient norms `tightness` takes
 SHARE_EXACT = 4  # and at most one in so many of the batch, so that the first of several processes has them all
-SPIKES = "_sadp_bench_spikes"  # marks a spiking layer's output: 0 or 1, whoever takes it as it is
 
 
 def spiking_layers(model: nn.Module) -> list[nn.Module]:
-    """The S spiking layers, in the order of the network's modules."""
-    return [module for module in model.modules() if isinstance(module, BaseNode)]
+    """The S spiking layers, SpikingJelly's and snnTorch's, in the order of the network's modules."""
+    return [module for module in model.modules() if isinstance(module, BaseNode) or _is_snntorchs(module)]
 
 
 def weight_layers(model: nn.Module) -> list[nn.Module]:
@@ -65,19 +62,20 @@ class Taps:
     "tightness" (2, L): in the first batch of the context only, the sums over its first examples (at most 32) of the exact
     squared norm (of all time steps), and of the middle step's E_l A_l. Of several processes the first one's, for all.
 
-    A layer may be called once for all time steps, or once a step.
+    A layer may be called once for all time steps, or once a step. See `LateTaps` for networks that are called so themselves.
     """
 
-    def __init__(self, model: nn.Module, names: Iterable[str]) -> None:
+    def __init__(self, model: nn.Module, names: Iterable[str], layers: Sequence[nn.Module] | None = None) -> None:
         self.model = model
         self.names = frozenset(names) & TAPPED
+        self.layers = weight_layers(model) if layers is None else list(layers)
+        self.time_first: bool | None = True
         self.neurons_S: list[int] = []
         self._features: list[Tensor] = []
-        self._count_STB: list[Tensor] = []
-        self._squares: dict[str, dict[int, dict[int, Tensor]]] = {}  # by name, layer and call, of each step: [t, B]
+        self._count_STB: dict[int, dict[int, Tensor]] = {}  # by layer and call: [t, B]
+        self._squares: dict[str, dict[nn.Module, dict[int, Tensor]]] = {}  # by name, layer, call: [t, B]
         self._pairs: dict[nn.Module, dict[int, Pair]] | None = None
         self._num_calls: dict[nn.Module, int] = {}
-        self._num_weights, self._num_norms = len(weight_layers(model)), len(norm_layers(model))
         self._batch = 0
         self._of_all_ranks = 0
         self._passes = 0
@@ -90,21 +88,24 @@ class Taps:
         if "features" in self.names:
             readout: Any = self.model.readout
             hooked(readout.register_forward_pre_hook(lambda module, inputs: self._features.append(inputs[0].detach())))
+        self._hook_layers()
+        return self
+
+    def _hook_layers(self) -> None:
+        hooked = self._handles.append
         if "spike_counts" in self.names:
             layers = spiking_layers(self.model)
             self.neurons_S = [0] * len(layers)
-            self._count_STB = [torch.empty(0)] * len(layers)
             for place, layer in enumerate(layers):
                 hooked(layer.register_forward_hook(self._spike_counter(place)))
         if self.names & OF_WEIGHTS:
-            for layer in filter(_fires_ones, spiking_layers(self.model)):
-                hooked(layer.register_forward_hook(lambda module, inputs, spikes: setattr(spikes, SPIKES, True)))
-            for place, layer in enumerate(weight_layers(self.model)):
-                hooked(layer.register_forward_hook(self._see_weights(place)))
+            for layer in filter(fires_ones, spiking_layers(self.model)):
+                hooked(layer.register_forward_hook(mark_spikes))
+            for layer in self.layers:
+                hooked(layer.register_forward_hook(self._see_weights))
         if self.names & {"norm_input_squares", "norm_error_squares"}:
-            for place, layer in enumerate(norm_layers(self.model)):
-                hooked(layer.register_forward_hook(self._see_norm(place)))
-        return self
+            for layer in norm_layers(self.model):
+                hooked(layer.register_forward_hook(self._see_norm))
 
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
@@ -118,9 +119,10 @@ class Taps:
         """
         seen = {}
         if self._features:
-            seen["features"] = _wide(joined(_with_time(self._features)))
+            features = joined(_with_time(self._features))
+            seen["features"] = features.to(wide_type(features))
         if self._count_STB:
-            seen["spike_counts"] = torch.stack(self._count_STB)
+            seen["spike_counts"] = torch.stack([in_order(self._count_STB[place]) for place in sorted(self._count_STB)])
         for name in self._squares:
             seen[name] = self._of_layers(name)
             if "error" in name and scale_B is not None:
@@ -129,72 +131,76 @@ class Taps:
             seen["tightness"] = self._tightness(self._pairs, scale_B)
         return seen
 
+    def _clear(self) -> None:
+        for kept in (self._features, self._count_STB, self._squares, self._num_calls):
+            kept.clear()
+
     def _begin(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._clear()
         self._batch = inputs[0].shape[-4]
-        self._features.clear()
-        self._squares.clear()
-        self._num_calls.clear()
         self._pairs = {} if "tightness" in self.names and self._passes == 0 and torch.is_grad_enabled() else None
         self._passes += 1
         if self._pairs is not None:
             self._of_all_ranks = int(ranks.total(torch.tensor(self._batch)))
 
+    def _listening(self) -> bool:
+        """Whether a forward pass counts."""
+        return True
+
     def _spike_counter(self, place: int) -> Any:
-        def count(module: nn.Module, inputs: tuple[Tensor, ...], spikes: Tensor) -> None:
-            over = tuple(range(2, spikes.dim()))
-            self._count_STB[place] = spikes.detach().sum(over, dtype=torch.float32)
-            self.neurons_S[place] = spikes[0, 0].numel()
+        def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
+            if self._listening():
+                spikes = output if isinstance(output, Tensor) else output[0]
+                spikes = spikes.detach() if multi_step(layer) else spikes.detach()[None]
+                count_TB = spikes.reshape(*spikes.shape[:2], -1).sum(2, dtype=torch.float32)
+                self._count_STB.setdefault(place, {})[self._next_call(layer)] = count_TB
+                self.neurons_S[place] = spikes[0, 0].numel()
 
         return count
 
-    def _see_weights(self, place: int) -> Any:
-        def see(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            input, batch, call = inputs[0], self._batch, self._next_call(layer)
-            for name, steps in (("input_squares", every), ("middle_input_squares", middle)):
-                if name in self.names:
-                    self._note(name, place, call, input_squares(layer, input, output, batch, steps))
-            if output.requires_grad:
-                output.register_hook(lambda error: see_error(layer, call, input.detach(), error))
+    def _see_weights(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        input, held, call = inputs[0], inputs[0].detach(), self._next_call(layer)
+        for name, steps in (("input_squares", every), ("middle_input_squares", middle)):
+            if name in self.names:
+                self._note(name, layer, call, input_squares(layer, input, output, self._batch, steps))
 
-        def see_error(layer: nn.Module, call: int, input: Tensor, error: Tensor) -> None:
+        def see_error(error: Tensor) -> None:
             for name, steps in (("error_squares", every), ("middle_error_squares", middle)):
                 if name in self.names:
-                    self._note(name, place, call, squares(steps(by_time(layer, error, self._batch))))
+                    self._note(name, layer, call, squares(steps(by_time(layer, error, self._batch))))
             if self._pairs is not None:
-                first = [by_time(layer, x, self._batch)[:, : self._num_exact()].clone() for x in (input, error)]
+                first = [by_time(layer, x, self._batch)[:, : self._num_exact()].clone() for x in (held, error)]
                 self._pairs.setdefault(layer, {})[call] = first[0], first[1]
 
-        return see
+        if output.requires_grad:
+            output.register_hook(see_error)
 
-    def _see_norm(self, place: int) -> Any:
-        def see(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            call = self._next_call(layer)
-            if "norm_input_squares" in self.names:
-                self._note("norm_input_squares", place, call, norm_input_squares(layer, inputs[0], self._batch))
-            if "norm_error_squares" in self.names and output.requires_grad:
-                output.register_hook(lambda error: see_error(layer, call, error))
+    def _see_norm(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        call = self._next_call(layer)
+        if "norm_input_squares" in self.names:
+            self._note("norm_input_squares", layer, call, norm_input_squares(layer, inputs[0], self._batch))
 
-        def see_error(layer: nn.Module, call: int, error: Tensor) -> None:
-            self._note("norm_error_squares", place, call, squares(by_time(layer, error, self._batch)))
+        def see_error(error: Tensor) -> None:
+            self._note("norm_error_squares", layer, call, squares(by_time(layer, error, self._batch)))
 
-        return see
+        if "norm_error_squares" in self.names and output.requires_grad:
+            output.register_hook(see_error)
 
     def _next_call(self, layer: nn.Module) -> int:
         self._num_calls[layer] = self._num_calls.get(layer, 0) + 1
         return self._num_calls[layer]
 
-    def _note(self, name: str, place: int, call: int, square_TB: Tensor) -> None:
+    def _note(self, name: str, layer: nn.Module, call: int, square_TB: Tensor) -> None:
         """Of the steps of one call; calls come in order forward, and in the reverse backward."""
-        self._squares.setdefault(name, {}).setdefault(place, {})[call] = square_TB
+        self._squares.setdefault(name, {}).setdefault(layer, {})[call] = square_TB
 
     def _of_layers(self, name: str) -> Tensor:
         """One row a layer, 0 where it was not called."""
-        of_place = self._squares[name]
         steps = middle if name.startswith("middle_") else every
-        row = {place: steps(in_order(calls)).sum(0) for place, calls in of_place.items()}
-        number = self._num_norms if name.startswith("norm_") else self._num_weights
+        row = {layer: steps(in_order(calls)).sum(0) for layer, calls in self._squares[name].items()}
         nothing = torch.zeros_like(next(iter(row.values())))
-        return torch.stack([row.get(place, nothing) for place in range(number)])
+        layers = norm_layers(self.model) if name.startswith("norm_") else self.layers
+        return torch.stack([row.get(layer, nothing) for layer in layers])
 
     def _num_exact(self) -> int:
         return max(1, min(MOST_EXACT, self._of_all_ranks // SHARE_EXACT, self._batch))
@@ -202,27 +208,18 @@ class Taps:
     def _tightness(self, pairs: dict[nn.Module, dict[int, Pair]], scale_B: Tensor | None) -> Tensor:
         number = self._num_exact()
         sums = []
-        for layer in weight_layers(self.model):
+        for layer in self.layers:
             if layer not in pairs:  # frozen, or not used
                 sums.append(torch.zeros(2, device=next(layer.parameters()).device))
                 continue
             calls = [pair for _, pair in sorted(pairs[layer].items())]
             exact_b = square_norms(layer, calls, number)
-            a, d = (middle(joined([by_time(layer, pair[side], number) for pair in calls])) for side in (0, 1))
-            bound_b = input_squares(layer, a, d, number).sum(0) * squares(d).sum(0)
+            a, d = (middle(joined([middle(by_time(layer, pair[side], number)) for pair in calls])) for side in (0, 1))
+            of_tokens = squares_of_input(layer, a, d, a.dim() - num_features(layer, a), binary=False)
+            bound_b = of_tokens.reshape(1, number, -1).sum((0, 2)) * squares(d).sum(0)
             both = torch.stack([exact_b.to(bound_b.dtype), bound_b])
             sums.append((both if scale_B is None else both / scale_B[:number].square()).sum(1))
         return ranks.from_first(torch.stack(sums, 1))
-
-
-def every(x: Tensor) -> Tensor:
-    """All of T time steps."""
-    return x
-
-
-def middle(x: Tensor) -> Tensor:
-    """The middle one of T time steps, of two the later: [1, ...] of [T, ...]."""
-    return x[len(x) // 2 :][:1]
 
 
 def in_order(calls: dict[int, Tensor]) -> Tensor:
@@ -230,88 +227,13 @@ def in_order(calls: dict[int, Tensor]) -> Tensor:
     return joined([calls[call] for call in sorted(calls)])
 
 
-def squares(x: Tensor, times: Tensor | None = None, binary: bool = False) -> Tensor:
-    """The sum of the squares of each step and example, of a layer's input or output, [T, B, ...]. [T, B].
-
-    times: how often each number counts, [height x width x channels]. binary: all are 0 or 1, and so their own squares.
-    """
-    steps, batch, wide = *x.shape[:2], _wide_type(x)
-    x = (x.movedim(2, -1) if x.dim() == 5 else x).reshape(steps * batch, -1)  # as it lies in memory
-    if binary and times is not None:
-        square = x @ times
-    elif x.dtype == torch.bfloat16 and x.device.type == "cpu":
-        # Its norms would first make a float32 copy; its products accumulate in float32 as they are, many times as fast.
-        square = torch.bmm(x[:, None], (x if times is None else x * times)[:, :, None])
-    elif times is None:
-        square = torch.linalg.vector_norm(x, dim=1, dtype=wide).square()
-    else:
-        square = x.to(wide).square() @ times.to(wide)
-    return square.view(steps, batch).to(wide)
-
-
-def input_squares(
-    layer: nn.Module, input: Tensor, output: Tensor, batch: int, steps: Callable[[Tensor], Tensor] = every
-) -> Tensor:
-    """A_l by step: the squares of a layer's inputs, each as often as a patch takes it, and the bias's ones. [T, B].
-
-    steps: which of the time steps, of [T, ...].
-    """
-    times = _patches(layer, input) if isinstance(layer, nn.Conv2d) else None
-    x = steps(by_time(layer, input.detach(), batch))
-    square_TB = squares(x, times, binary=getattr(input, SPIKES, False))
-    if getattr(layer, "bias", None) is None:
-        return square_TB
-    return square_TB + by_time(layer, output, batch).shape[3:].numel()
-
-
-def norm_input_squares(layer: nn.Module, input: Tensor, batch: int) -> Tensor:
-    """Of batch norm: the normalised input's squares and a one (the shift's) for every position and step, of the channel
-    where that is most. [1, B].
-
-    With the batch's own statistics in training mode, with the running ones in evaluation mode.
-    """
-    x = input.detach().to(_wide_type(input))
-    norm: Any = layer
-    over = [d for d in range(x.dim()) if d != x.dim() - 3]
-    mean_C, var_C = (
-        (x.mean(over), x.var(over, correction=0)) if norm.training else (norm.running_mean, norm.running_var)
-    )
-    x = (x - mean_C[:, None, None]).square_() / (var_C + norm.eps)[:, None, None]
-    square_BC = (x + 1).sum((-1, -2)).reshape(-1, batch, x.shape[-3]).sum(0)
-    return square_BC.amax(1)[None]
-
-
-def _patches(layer: nn.Conv2d, input: Tensor) -> Tensor | None:
-    """How many patches of a convolution take each number of its input, [height x width x channels]; None: one each."""
-    if layer.kernel_size == layer.stride == (1, 1):
-        return None
-    kind = layer.kernel_size, layer.dilation, layer.padding, layer.stride
-    return _times_taken(*input.shape[-3:], *kind, input.dtype, input.device)
-
-
-@cache
-def _times_taken(
-    channels: int, height: int, width: int, size: Any, dilation: Any, padding: Any, stride: Any, dtype: Any, device: Any
-) -> Tensor:
-    patches = unfold(torch.ones(1, 1, height, width), size, dilation, padding, stride)
-    times_HW = fold(torch.ones_like(patches), (height, width), size, dilation, padding, stride)[0, 0]
-    return times_HW[..., None].expand(-1, -1, channels).flatten().to(device, dtype)
-
-
-def _fires_ones(layer: nn.Module) -> bool:
-    """Whether its output is 0 or 1, and not graded."""
-    surrogate: Any = getattr(layer, "surrogate_function", None)
-    return isinstance(layer, IFNode | LIFNode | ParametricLIFNode) and getattr(surrogate, "spiking", False)
-
-
 def _with_time(features: list[Tensor]) -> list[Tensor]:
     """[T, B, D] of one call for all steps, or of a call a step."""
     return features if features[0].dim() == 3 else [x.unsqueeze(0) for x in features]
 
 
-def _wide_type(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.to(_wide_type(x))
+def _is_snntorchs(module: nn.Module) -> bool:
+    """By name, as snnTorch need not be installed."""
+    return any(
+        kind.__name__ == "SpikingNeuron" and kind.__module__.startswith("snntorch") for kind in type(module).__mro__
+    )

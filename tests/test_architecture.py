@@ -34,7 +34,12 @@ FLOORS = [
         "pruner",
         "examples",
         "losses",
+        "layers",
+        "squares",
         "taps",
+        "late_taps",
+        "outputs",
+        "gradient_scales",
         "gradient_norms",
         "clock",
         "checkpoint",
@@ -43,10 +48,10 @@ FLOORS = [
         "progress",
     },
     {"pruners", "backbones", "datasets", "backprop", "baselines"},
-    {"engine", "lab", "own_loop"},
+    {"engine", "lab", "own_lab", "own_loop", "own_scores", "watching"},
     {"parts", "workbench", "experiment", "speed", "checks", "doctor", "sweep", "scheduler", "executors", "ray_cluster"}
     | {"collect", "score_cost", "study"},
-    {"cli", "spec_options", "gate", "terminal", "overview", "report", "study_table", "__main__"},
+    {"cli", "commands", "spec_options", "gate", "terminal", "overview", "report", "study_table", "__main__"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 FILES = sorted([*(ROOT / "sadp_bench").rglob("*.py"), *(ROOT / "baselines").rglob("*.py")])

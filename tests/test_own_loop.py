@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -184,7 +185,11 @@ MISTAKES: dict[str, tuple[Any, str]] = {
         lambda: with_epoch(Random(0.5)).observe(INDEX, LOGITS, LABEL, LOGITS.mean()),
         'reduction="none"',
     ),
-    "nothing watched": (lambda: with_epoch(SADP(0.5)).observe(INDEX, LOGITS, LABEL), "SADP needs to see features"),
+    "logits of others": (lambda: with_epoch(Random(0.5)).observe(INDEX, LOGITS[:2], LABEL), "of the 3 examples, not"),
+    "nothing watched": (
+        lambda: with_epoch(SADP(0.5)).observe(INDEX, LOGITS, LABEL),
+        "SADP needs to see logit_errors, .*: call watch",
+    ),
     "a refresh": (
         lambda: [shown(s, e) for s in [sampler_of(SADP(0.5, refresh=1))] for e in (0, 1)],
         "leave refresh at 0",
@@ -219,9 +224,74 @@ def test_forgotten_weights_are_told_once_and_only_where_they_matter() -> None:
 
 
 def test_a_state_of_other_data_is_refused() -> None:
-    state = with_epoch(Random(0.5)).state_dict()
+    state = sampler_of(Random(0.5)).state_dict()
     with pytest.raises(BadInput, match="num_examples 130, not 99"):
         sampler_of(Random(0.5), num_examples=99).load_state_dict(state)
+
+
+def test_a_state_within_an_epoch_is_refused_and_one_at_its_end_is_not() -> None:
+    sampler = sampler_of(InfoBatch(0.3), batch_size=30)
+    for told in ("0 of 3 batches", "1 of 3 batches", "3 of 3 batches given out, 26 of 78"):
+        with pytest.raises(BadInput, match=f"epoch 0 is not over .{told}"):
+            if told.startswith("0"):
+                sampler.set_epoch(0)
+            elif told.startswith("1"):
+                given = iter(sampler)
+                index_B = torch.tensor(next(given))
+            else:  # a loader's workers are ahead of training
+                list(given)
+                sampler.weight(index_B)
+                sampler.observe(index_B, torch.randn(len(index_B), 3), index_B % 3)
+            sampler.state_dict()
+    for whole_B in sampler.batches[1:]:
+        sampler.observe(whole_B, torch.randn(len(whole_B), 3), whole_B % 3)
+    other = sampler_of(InfoBatch(0.3), batch_size=30)
+    other.load_state_dict(sampler.state_dict())
+    for one in (sampler, other):
+        one.state_dict()
+        one.set_epoch(1)
+    assert [b.tolist() for b in sampler.batches] == [b.tolist() for b in other.batches]
+
+
+def test_a_state_needs_no_observation_of_a_pruner_that_looks_at_nothing() -> None:
+    sampler = with_epoch(Random(0.5))
+    list(sampler)
+    assert sampler.state_dict()["epoch"] == 0
+
+
+PUBLIC = {
+    "BadInput",
+    "Observation",
+    "PrunedSampler",
+    "Pruner",
+    "SADP",
+    "Selection",
+    "score_with",
+    "watch",
+    "with_index",
+    "__version__",
+}
+
+
+def test_the_public_names_are_these_and_no_others_and_typed() -> None:
+    import ast
+
+    import sadp_bench
+
+    assert (
+        set(sadp_bench.__all__)
+        == PUBLIC
+        == {name for name in dir(sadp_bench) if name in PUBLIC} | set(sadp_bench._HOME)
+    )
+    for name in PUBLIC - {"__version__"}:
+        home = sadp_bench._HOME[name]
+        assert getattr(sadp_bench, name).__module__ == home and getattr(sadp_bench, name).__doc__
+        assert getattr(sadp_bench, name) is getattr(__import__(home, fromlist=[name]), name)
+    stub = ast.parse((Path(sadp_bench.__file__).parent / "__init__.pyi").read_text())
+    homes = {
+        alias.asname: node.module for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    assert homes == sadp_bench._HOME
 
 
 def test_nothing_else_of_torch_is_touched() -> None:

@@ -196,11 +196,12 @@ def layers_square(watched: Mapping[str, Tensor]) -> Tensor:
 
     With k = 1, and normalisation statistics that are constants, it is at least the squared norm of the example's gradient of
     all convolution and linear layers: each has the gradient sum e a^T over steps and positions, and by
-    Cauchy-Schwarz |sum e a^T|^2 <= (sum |e|^2) (sum |a|^2).
+    Cauchy-Schwarz |sum e a^T|^2 <= (sum |e|^2) (sum |a|^2). Without "features" there is no linear readout, and no such part.
     """
     bound_LB = watched["error_squares"] * watched["input_squares"]
     factor_L = watched["tightness"].to(bound_LB.dtype).expand(len(bound_LB))
-    return factor_L @ bound_LB + readout_square(watched)
+    bound_B = factor_L @ bound_LB
+    return bound_B + readout_square(watched) if "features" in watched else bound_B
 
 
 def limited_error_squares(watched: Mapping[str, Tensor], limit: float) -> Tensor:
@@ -212,6 +213,8 @@ def limited_error_squares(watched: Mapping[str, Tensor], limit: float) -> Tensor
 
 
 def readout_square(watched: Mapping[str, Tensor]) -> Tensor:
+    if "features" not in watched:
+        raise BadInput("sadp's score readout needs a linear layer with a bias that gives the logits: take score=layers")
     return readout_gradient_norm(watched["features"], watched["logit_errors"]).square()
 
 

@@ -1,0 +1,41 @@
+"""The examples of docs/examples train: each as its reader would run it, for two epochs."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = sorted((Path(__file__).resolve().parent.parent / "docs" / "examples").glob("*.py"))
+CHANCE = 0.1
+
+
+def test_there_is_one_for_every_kind_of_loop_and_each_is_short() -> None:
+    kinds = {path.stem.removeprefix("own_loop_"): len(path.read_text().splitlines()) for path in EXAMPLES}
+    assert set(kinds) == {"ann", "ddp", "lightning", "snntorch", "spikingjelly"}
+    assert max(kinds.values()) < 80
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_trains_and_keeps_its_budget(path: Path, tmp_path: Path) -> None:
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if "ddp" in path.stem else []
+    words = [sys.executable, *torchrun, str(path), "--epochs", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    [accuracy] = re.findall(r"^accuracy (\d\.\d+)", done.stdout, re.MULTILINE)
+    [saved] = re.findall(r"^saved (\d\.\d+) of the visits", done.stdout, re.MULTILINE)
+    assert float(accuracy) > 3 * CHANCE and abs(float(saved) - 0.5) < 0.005
+    assert "UserWarning" not in "".join(line for line in done.stderr.splitlines() if "sadp_bench" in line)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_page_links_is_there() -> None:
+    page = EXAMPLES[0].parent.parent / "own-loop.md"
+    links = re.findall(r"\]\((?!http|#)([^)]+)\)", page.read_text())
+    assert {Path(link).name for link in links} >= {path.name for path in EXAMPLES}
+    assert all((page.parent / link).exists() for link in links)
