@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 SURE = 1e-3  # of the batch's largest error: a smaller one tells its scale too roughly
-PARALLEL = 0.03  # of the gradient's norm may lie beside the assumed one: far above what bfloat16 rounds
+APART = 0.03  # of the gradient's norm may lie beside what is assumed
+LEAST = 1e-3  # largest error of a batch whose gradients tell mistakes from rounding
+COARSE = 10, 100  # times as much of the two where the logits have 16 bits, in which losses round by a tenth and more
 ALIKE = 0.02  # of their mean: numbers that vary by less are taken to be one
 WINDOW = 4  # batches in a row whose scales are compared
 
@@ -19,41 +21,47 @@ def gradient_scales(gradient_TBC: Tensor, error_TBC: Tensor, weight_B: Tensor) -
 
     gradient: what came back to the logits. error: the gradient of the example's own, unweighted loss there. By least
     squares, <gradient_i, error_i> / <error_i, error_i>. An example without an error to speak of has its weight times what
-    the others' scales have to theirs.
+    the others' scales have to theirs; so have all where the logits have 16 bits, which tell that factor and no more.
     """
     product_B, square_B = _products(gradient_TBC, error_TBC)
     weight_B = weight_B.to(product_B.dtype)
-    common = (product_B * weight_B).sum() / (square_B * weight_B.square()).sum()
-    scale_B = torch.where(_sure(square_B), product_B / square_B, common * weight_B)
+    sure_B = (square_B > 0) & (square_B >= SURE**2 * square_B.max())
+    if _coarse(gradient_TBC):
+        sure_B = torch.zeros_like(sure_B)
+    scale_B = torch.where(sure_B, product_B / square_B, _common(product_B, square_B, weight_B) * weight_B)
     return torch.where(square_B.sum() > 0, scale_B, weight_B)
 
 
 class ScaleChecks:
-    """Tells mistakes by the scales of batches in a row. Looks at numbers, so a GPU must be waited for."""
+    """Tells mistakes by the gradients of batches in a row. Looks at numbers, so a GPU must be waited for."""
 
     def __init__(self) -> None:
         self._by_size: list[float] = []
         self._by_weight: list[float] = []
 
-    def look(self, gradient_TBC: Tensor, error_TBC: Tensor, scale_B: Tensor, weight_B: Tensor) -> str | None:
+    def look(self, gradient_TBC: Tensor, error_TBC: Tensor, weight_B: Tensor) -> str | None:
         """What is wrong with a batch's gradients, if anything is: the loss, the weights, or their mean."""
         product_B, square_B = _products(gradient_TBC, error_TBC)
-        sure_B = _sure(square_B)
-        gradient = gradient_TBC.to(product_B.dtype)
-        beside = (gradient - scale_B[:, None] * error_TBC.to(product_B.dtype))[:, sure_B]
-        if float(beside.norm()) > PARALLEL * float(gradient[:, sure_B].norm()):
-            return OTHER_LOSS
-        scale_b, weight_b = scale_B[sure_B].double(), weight_B[sure_B].double()
-        if len(scale_b) < 2:
+        weight_B, coarse = weight_B.to(product_B.dtype), _coarse(gradient_TBC)
+        apart, least = (
+            factor * most for factor, most in zip(COARSE if coarse else (1, 1), (APART, LEAST), strict=True)
+        )
+        if float(square_B.max()) < least**2:
             return None
-        ratio_b = scale_b / weight_b
-        if not _alike(ratio_b):
-            return WEIGHTS_LOST if _alike(scale_b) else OTHER_LOSS
-        self._by_size.append(float(ratio_b.mean()) * len(weight_B))
-        self._by_weight.append(float(ratio_b.mean()) * float(weight_B.sum()))
-        return self._divided()
+        gradient, error = gradient_TBC.to(product_B.dtype), error_TBC.to(product_B.dtype)
 
-    def _divided(self) -> str | None:
+        def explained(scale_B: Tensor) -> bool:
+            return bool((gradient - scale_B[:, None] * error).norm() <= apart * gradient.norm())
+
+        factor = _common(product_B, square_B, weight_B)
+        if explained(factor * weight_B):
+            return None if coarse else self._divided(float(factor), weight_B)
+        none_B = torch.ones_like(weight_B)
+        return WEIGHTS_LOST if explained(_common(product_B, square_B, none_B) * none_B) else OTHER_LOSS
+
+    def _divided(self, factor: float, weight_B: Tensor) -> str | None:
+        self._by_size.append(factor * len(weight_B))
+        self._by_weight.append(factor * float(weight_B.sum()))
         by_size, by_weight = (torch.tensor(seen[-WINDOW:]) for seen in (self._by_size, self._by_weight))
         if len(by_size) == WINDOW and not _alike(by_size, ALIKE) and _alike(by_weight, ALIKE / 4):
             return DIVIDED
@@ -82,9 +90,14 @@ def _products(gradient_TBC: Tensor, error_TBC: Tensor) -> tuple[Tensor, Tensor]:
     return (gradient * error).sum((0, 2)), error.square().sum((0, 2))
 
 
-def _sure(square_B: Tensor) -> Tensor:
-    return (square_B > 0) & (square_B >= SURE**2 * square_B.max())
+def _common(product_B: Tensor, square_B: Tensor, weight_B: Tensor) -> Tensor:
+    """The factor of which gradient_i is nearest to factor x weight_i x error_i."""
+    return (product_B * weight_B).sum() / (square_B * weight_B.square()).sum()
 
 
-def _alike(value_n: Tensor, most: float = ALIKE) -> bool:
+def _coarse(gradient_TBC: Tensor) -> bool:
+    return gradient_TBC.dtype.itemsize == 2
+
+
+def _alike(value_n: Tensor, most: float) -> bool:
     return bool(value_n.std(correction=0) <= most * value_n.mean().abs())

@@ -175,7 +175,7 @@ class Watch:
         if not self._finite(seen, gradient_TBC):
             return None
         if self._looks():
-            self._tell(self._checks.look(gradient_TBC, error_TBC, scale_B, weight_B))
+            self._tell(self._checks.look(gradient_TBC, error_TBC, weight_B))
         return seen
 
     def _source_of(self, logits_TBC: Tensor) -> Source:

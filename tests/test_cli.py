@@ -270,6 +270,7 @@ def test_python_m_works() -> None:
 def test_terminal_gets_a_bar_with_the_time_left(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     words = [SCRIPT, "run", "--method", "full", "--ratio", 0, "--threads", 1, "--epochs", 15, "--json"]
+    words += ["--train-examples", 600]
     environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "140", "LINES": "24"}
     how: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": theirs, "env": environment}
     seen = b""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from sadp_bench.gradient_scales import DIVIDED, OTHER_LOSS, WEIGHTS_LOST, ScaleChecks, gradient_scales
+from sadp_bench.losses import logit_errors, mean_loss
 from sadp_bench.streams import stream
 
 WEIGHT = torch.tensor([0.5, 2.0, 1.0, 0.25, 4.0, 1.0])
@@ -52,16 +54,35 @@ def test_scales_are_float32_at_least() -> None:
 
 
 def looked(made: Tensor, checks: ScaleChecks | None = None, weight_B: Tensor = WEIGHT) -> str | None:
-    return (checks or ScaleChecks()).look(made, ERROR, gradient_scales(made, ERROR, weight_B), weight_B)
+    return (checks or ScaleChecks()).look(made, ERROR, weight_B)
 
 
 def test_each_mistake_is_told_and_a_right_loop_is_not() -> None:
     right = gradient(WEIGHT.double() / 6)
     assert looked(right) is None and looked(right.bfloat16()) is None
-    assert looked(gradient(torch.ones(6).double())) == WEIGHTS_LOST
+    for made in (gradient(torch.ones(6).double()), gradient(torch.ones(6).double()).bfloat16()):
+        assert looked(made) == WEIGHTS_LOST
+    assert looked(gradient(WEIGHT.double().square()).bfloat16()) == OTHER_LOSS
     assert looked(gradient(WEIGHT.double().square())) == OTHER_LOSS  # scales of neither kind
     assert looked(right + 0.05 * right.norm() * torch.ones_like(right) / right.numel() ** 0.5) == OTHER_LOSS
     assert looked(gradient(torch.ones(6).double()), weight_B=torch.ones(6)) is None
+
+
+@pytest.mark.parametrize("solved", [0.0, 4.0, 12.0])
+def test_logits_of_16_bits_that_are_averaged_before_the_loss_are_no_mistake(solved: float) -> None:
+    label_B, weight_B = torch.arange(200) % 5, torch.rand(200, generator=stream(3, "scales")) + 0.2
+    logits_TBC = 6 * torch.randn(4, 200, 5, generator=stream(2, "scales")) + solved * torch.eye(5)[label_B]
+    logits_TBC = logits_TBC.bfloat16().requires_grad_()
+    loss_B = cross_entropy(logits_TBC.mean(0), label_B, reduction="none")
+    assert loss_B.dtype == torch.bfloat16
+    [made] = torch.autograd.grad((weight_B * loss_B).mean(), logits_TBC)
+    error_TBC = logit_errors(mean_loss, logits_TBC.detach().float(), label_B)
+    torch.testing.assert_close(gradient_scales(made, error_TBC, weight_B), weight_B / 200, rtol=0.05, atol=0)
+    assert ScaleChecks().look(made, error_TBC, weight_B) is None
+
+
+def test_errors_that_rounding_makes_tell_no_mistake() -> None:
+    assert ScaleChecks().look(1e-5 * gradient(WEIGHT.double().square()), 1e-5 * ERROR, WEIGHT) is None
 
 
 def test_division_by_the_weights_sum_is_told_after_some_batches_of_uneven_weight() -> None:

@@ -20,10 +20,16 @@ SETTING = {
 }
 
 
+@pytest.fixture(scope="module")
+def opened():
+    """The data set, read once."""
+    return {}
+
+
 @pytest.mark.parametrize("method", sorted(table("method")))
-def test_learns_well_above_chance(method, real_data):
+def test_learns_well_above_chance(method, real_data, opened):
     asked = {**SETTING, "method": method, "ratio": 0.0 if method == "full" else 0.3}
-    spec, material = parts.resolve(asked, real_data)
+    spec, material = parts.resolve(asked, real_data, opened)
     record = workbench.train_one(workbench.Bench(spec, material, Progress()))
     assert record.test_accuracy > 0.2
     assert record.epochs[-1]["train_loss"] < record.epochs[0]["train_loss"]

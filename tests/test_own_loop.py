@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -257,41 +256,6 @@ def test_a_state_needs_no_observation_of_a_pruner_that_looks_at_nothing() -> Non
     sampler = with_epoch(Random(0.5))
     list(sampler)
     assert sampler.state_dict()["epoch"] == 0
-
-
-PUBLIC = {
-    "BadInput",
-    "Observation",
-    "PrunedSampler",
-    "Pruner",
-    "SADP",
-    "Selection",
-    "score_with",
-    "watch",
-    "with_index",
-    "__version__",
-}
-
-
-def test_the_public_names_are_these_and_no_others_and_typed() -> None:
-    import ast
-
-    import sadp_bench
-
-    assert (
-        set(sadp_bench.__all__)
-        == PUBLIC
-        == {name for name in dir(sadp_bench) if name in PUBLIC} | set(sadp_bench._HOME)
-    )
-    for name in PUBLIC - {"__version__"}:
-        home = sadp_bench._HOME[name]
-        assert getattr(sadp_bench, name).__module__ == home and getattr(sadp_bench, name).__doc__
-        assert getattr(sadp_bench, name) is getattr(__import__(home, fromlist=[name]), name)
-    stub = ast.parse((Path(sadp_bench.__file__).parent / "__init__.pyi").read_text())
-    homes = {
-        alias.asname: node.module for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names
-    }
-    assert homes == sadp_bench._HOME
 
 
 def test_nothing_else_of_torch_is_touched() -> None:

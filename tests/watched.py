@@ -1,4 +1,4 @@
-"""What the tests of `watch` share: one batch seen through it, and the same by one backward pass an example."""
+"""What the tests of `watch` share: a batch seen through it, the same by one backward pass an example, and a small loop."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from sadp_bench.own_loop import PrunedSampler
+from sadp_bench.streams import stream
 from sadp_bench.watching import watch
 
 SQUARES = frozenset({"input_squares", "error_squares"})
@@ -73,3 +74,68 @@ def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor], rtol: fl
         torch.testing.assert_close(
             found[name], expected[name], rtol=rtol, atol=1e-30, msg=lambda m, name=name: f"{name}: {m}"
         )
+
+
+N = 12
+LABELS = torch.arange(N) % 3
+
+
+def small_net(**kind: Any) -> nn.Sequential:
+    with torch.random.fork_rng([]):
+        torch.manual_seed(5)
+        head = nn.Linear(6, 3, **kind)
+        return nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(8, 6), nn.Tanh(), head).double()
+
+
+INPUT = torch.randn(N, 1, 4, 4, generator=stream(1, "watch"), dtype=torch.float64)
+
+
+class Loop:
+    """A loop of someone's own over one batch or several, on a small network."""
+
+    def __init__(
+        self, names: frozenset[str] = ALL, weight_N: Tensor | None = None, net: nn.Module | None = None, **how: Any
+    ):
+        self.net = small_net() if net is None else net
+        self.weight_N = uneven(N) if weight_N is None else weight_N
+        self.sampler = sampler_for(names, self.weight_N)
+        self.watch = watch(self.net, self.sampler, **how)
+
+    @property
+    def seen(self) -> list[dict[str, Tensor]]:
+        assert isinstance(self.sampler.pruner, Chosen)
+        return [dict(seen.watched) for seen in self.sampler.pruner.seen]
+
+    def logits(self, index_B: Tensor) -> Tensor:
+        out: Tensor = self.net(INPUT[index_B].to(next(self.net.parameters()).dtype))
+        return out
+
+    def step(self, index_B: Tensor | None = None, total: Callable[[Tensor, Tensor], Tensor] | None = None) -> Tensor:
+        """total: of weights and losses, what is driven backward; by default their product's mean."""
+        index_B = torch.arange(N) if index_B is None else index_B
+        logits = self.logits(index_B)
+        loss_B, weight_B = own_loss(logits, LABELS[index_B]), self.sampler.weight(index_B)
+        ((weight_B * loss_B).mean() if total is None else total(weight_B, loss_B)).backward()
+        self.sampler.observe(index_B, logits, LABELS[index_B])
+        return logits
+
+
+def plain() -> dict[str, Tensor]:
+    loop = Loop()
+    loop.step()
+    return loop.seen[0]
+
+
+class Head(nn.Module):
+    """[B, 1, 4, 4] -> logits by 3 steps of a linear head, in one of the ways in which networks give theirs."""
+
+    def __init__(self, give: Callable[[Tensor], Any], bias: bool = True) -> None:
+        super().__init__()
+        with torch.random.fork_rng([]):
+            torch.manual_seed(6)
+            self.body, self.head = nn.Linear(16, 6).double(), nn.Linear(6, 3, bias=bias).double()
+        self.give = give
+
+    def forward(self, x: Tensor) -> Any:
+        steps = torch.stack([(k * self.body(x.flatten(1))).tanh() for k in (0.5, 1.0, 2.0)])
+        return self.give(self.head(steps))

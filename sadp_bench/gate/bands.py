@@ -18,9 +18,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy.special import fdtri, stdtrit
+from scipy.special import fdtri
 
 from sadp_bench.gate.findings import BAND, FAILED, MINUS_FULL, PASSED, SKIPPED, WARNING, Finding, Group
+from sadp_bench.gate.spread import Spread, of_seeds, pooled, together
 from sadp_bench.record import Record, is_number
 from sadp_bench.visits import unpack
 
@@ -40,43 +41,6 @@ Band = Callable[[float], Finding]  # of its share of LEVEL
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
-    """A standard deviation or a standard error, and the degrees of freedom that it was estimated with."""
-
-    size: float
-    freedom: float
-
-    def of_means(self, n: int, m: int) -> Spread:
-        """Of the mean of m new values about that of n, where this is that of single values.
-
-        Source: the prediction interval of a future sample's mean; Hahn & Meeker, Statistical Intervals, 1991.
-        """
-        return Spread(self.size * math.sqrt(1 / n + 1 / m), self.freedom)
-
-    def reach(self, level: float, sides: int) -> float:
-        """What is exceeded, to one side or to either, with a chance of `level`."""
-        return float(stdtrit(self.freedom, 1 - level / sides)) * self.size
-
-
-def pooled(samples: Iterable[Sequence[float]]) -> Spread:
-    """Of samples that have their own means and one spread."""
-    several = [sample for sample in samples if len(sample) > 1]
-    freedom = sum(len(sample) - 1 for sample in several)
-    squares = sum((len(sample) - 1) * statistics.variance(sample) for sample in several)
-    return Spread(math.sqrt(squares / freedom) if freedom else 0.0, freedom)
-
-
-def together(*parts: Spread) -> Spread:
-    """The error of a sum whose parts have these errors, with about so many degrees of freedom.
-
-    Source: Welch, Biometrika 34, 1947; Satterthwaite, Biometrics Bulletin 2, 1946.
-    """
-    total = sum(part.size**2 for part in parts)
-    freedom = total**2 / sum(part.size**4 / part.freedom for part in parts) if total else 1.0
-    return Spread(math.sqrt(total), freedom)
-
-
-@dataclass(frozen=True, slots=True)
 class Sample:
     """One quantity of one group, by seed."""
 
@@ -88,14 +52,25 @@ class Sample:
     def means(self) -> tuple[float, float]:
         return statistics.fmean(self.reference.values()), statistics.fmean(self.now.values())
 
-    def spread(self, others: Iterable[Sample]) -> Spread | None:
-        """Of the mean now about that of the reference; None where the seeds of all samples together are too few."""
-        alike = [list(other.reference.values()) for other in others if other.group.setting == self.group.setting]
-        of_all, own = pooled(alike), pooled([list(self.reference.values())])
-        freedom = max(own.freedom, SHARED_SEEDS * of_all.freedom)
-        if freedom < FEWEST_FREEDOM:
+    def width(self, others: Iterable[Sample], level: float, sides: int) -> float | None:
+        """How far the mean now may be off that of the reference; None where the reference has too few seeds in all.
+
+        The narrower of two bands, each with half of the level: by the spread of the reference, and of both sides together,
+        which is known better, but wide where a change made some seeds collapse.
+        """
+        alike = [other for other in others if other.group.setting == self.group.setting]
+        alone = self._spread([[sample.reference] for sample in alike], [self.reference])
+        both = self._spread([[sample.reference, sample.now] for sample in alike], [self.reference, self.now])
+        if alone.freedom < FEWEST_FREEDOM:
             return None
-        return Spread(max(of_all.size, own.size), freedom).of_means(len(self.reference), len(self.now))
+        return min(spread.reach(level / 2, sides) for spread in (alone, both))
+
+    def _spread(self, alike: Iterable[Sequence[BySeed]], own: Sequence[BySeed]) -> Spread:
+        """Pooled over all samples, or that of its own where it is larger."""
+        of_all = pooled([list(one.values()) for sample in alike for one in sample])
+        of_own = pooled([list(one.values()) for one in own])
+        freedom = max(of_own.freedom, SHARED_SEEDS * of_all.freedom)
+        return Spread(max(of_all.size, of_own.size), freedom).of_means(len(self.reference), len(self.now))
 
 
 def findings(groups: Sequence[Group], margin: float | None) -> list[Finding]:
@@ -137,13 +112,11 @@ def _over_full(group: Group, groups: Iterable[Group]) -> Sample | None:
 
 def _accuracy(name: str, sample: Sample, all_samples: Sequence[Sample], margin: float | None, level: float) -> Finding:
     """Only a fall is a failure; a rise beyond the band is told."""
-    spread = sample.spread(all_samples)
+    width, why = sample.width(all_samples, level, sides=1), f"{_share(level)} prediction band"
     if margin is not None:
         width, why = margin, "--accuracy-margin"
-    elif spread is None:
+    elif width is None:
         width, why = DEFAULT_MARGIN, "the default: the reference has too few seeds for a band"
-    else:
-        width, why = spread.reach(level, sides=1), f"{_share(level)} prediction band"
     smallest = 1 / sample.group.references[0].test_examples
     width = max(width, smallest)
     before, after = sample.means
@@ -157,15 +130,15 @@ def _accuracy(name: str, sample: Sample, all_samples: Sequence[Sample], margin: 
 
 
 def _share(level: float) -> str:
-    return f"{100 * (1 - level):.3g} %"
+    return f"{100 * (1 - level):.4g} %"
 
 
 def _train_loss(sample: Sample, all_samples: Sequence[Sample], level: float) -> Finding:
     """Of the last epoch, over the examples that were kept: it tells of other examples, and of another training."""
-    spread, means = sample.spread(all_samples), sample.means
-    if spread is None:
+    width, means = sample.width(all_samples, level, sides=2), sample.means
+    if width is None:
         return _skipped(sample.group, "train loss", *means)
-    return _within(sample.group, "train loss", "last epoch ", *means, spread, level)
+    return _within(sample.group, "train loss", "last epoch ", *means, width, level)
 
 
 def _skipped(group: Group, name: str, before: float | None = None, after: float | None = None) -> Finding:
@@ -173,9 +146,8 @@ def _skipped(group: Group, name: str, before: float | None = None, after: float 
     return Finding(group.label, name, BAND, SKIPPED, text, before, after)
 
 
-def _within(group: Group, name: str, what: str, before: float, after: float, spread: Spread, level: float) -> Finding:
+def _within(group: Group, name: str, what: str, before: float, after: float, width: float, level: float) -> Finding:
     """Neither below nor above a prediction interval."""
-    width = spread.reach(level, sides=2)
     outcome = PASSED if abs(after - before) <= width + ROUNDING else FAILED
     text = f"{what}{before:.4f} → {after:.4f}, allowed ± {width:.4f} ({_share(level)} prediction band)"
     return Finding(group.label, name, BAND, outcome, text, before, after, [before - width, before + width])
@@ -209,7 +181,8 @@ def _weight_level(group: Group, reference_SE: Any, now_SE: Any, level: float) ->
     means = float(reference_S.mean()), float(now_S.mean())
     if len(reference_S) < FEWEST_SEEDS:
         return _skipped(group, "mean weight", *means)
-    return _within(group, "mean weight", "", *means, _of_seeds(reference_S, now_S), level)
+    width = of_seeds(reference_S, now_S).reach(level, sides=2)
+    return _within(group, "mean weight", "", *means, width, level)
 
 
 def _weight_spread(group: Group, reference_SE: Any, now_SE: Any, level: float) -> Finding:
@@ -270,14 +243,8 @@ def visit_spread(reference_SN: Any, now_SN: Any) -> tuple[float, float, Spread]:
         return np.log(variance_S) / 2, (square_SN / variance_S[:, None]).mean(axis=0) / 2
 
     (reference_S, reference_N), (now_S, now_N) = logs(reference_SN), logs(now_SN)
-    of_seeds = _of_seeds(reference_S, now_S)
-    return math.exp(reference_S.mean()), math.exp(now_S.mean()), together(_of_examples(now_N - reference_N), of_seeds)
-
-
-def _of_seeds(reference_S: Any, now_S: Any) -> Spread:
-    """Of the difference of two means of seeds, by those of both: if nothing changed they spread alike, and one side's few
-    hardly tell how far."""
-    return pooled([reference_S.tolist(), now_S.tolist()]).of_means(len(reference_S), len(now_S))
+    error = together(_of_examples(now_N - reference_N), of_seeds(reference_S, now_S))
+    return math.exp(reference_S.mean()), math.exp(now_S.mean()), error
 
 
 def _of_examples(influence_N: Any) -> Spread:
@@ -315,5 +282,5 @@ def visit_agreement(reference_SN: Any, now_SN: Any) -> tuple[float, float, Sprea
     pairs = len(reference_SN) * (len(reference_SN) - 1)
     within_N = (reference_SN.sum(axis=0) ** 2 - (reference_SN**2).sum(axis=0)) / pairs
     across_N = (reference_SN.sum(axis=0) * now_SN.sum(axis=0) - (reference_SN * now_SN).sum(axis=0)) / pairs
-    error = together(_of_examples(within_N - across_N), _of_seeds(strength(reference_SN), strength(now_SN)))
+    error = together(_of_examples(within_N - across_N), of_seeds(strength(reference_SN), strength(now_SN)))
     return float(within_N.mean()), float(across_N.mean()), error

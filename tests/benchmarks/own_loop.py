@@ -172,6 +172,7 @@ def time_steps(options: argparse.Namespace) -> None:
     for arm in (plain, watched, plain, watched):
         arm.step()
     costs: dict[bool, list[Seconds]] = {False: [], True: []}
+    noise: list[Seconds] = []
     within: dict[bool, list[float]] = {False: [], True: []}
     inside.taken()
     for _ in range(options.rounds):
@@ -181,8 +182,11 @@ def time_steps(options: argparse.Namespace) -> None:
             measured |= watched.measured
         own.append(plain.step())
         first, second = ([a + b for a, b in zip(own[i], own[3 - i], strict=True)] for i in (0, 1))
+        noise.append((100 * (own[3][0] / own[0][0] - 1), 100 * (own[3][1] / own[0][1] - 1)))
         within[measured].append(100 * inside.taken() / first[1])
         costs[measured].append((100 * (second[0] / first[0] - 1), 100 * (second[1] / first[1] - 1)))
+    for at, clock in enumerate(("clock", "process")):
+        print(f"plain steps against themselves, % ({clock}): {told([n[at] for n in noise], 1)}", flush=True)
     for measured, name in ((False, "a step"), (True, "two steps, of which one measures the tightness")):
         for at, clock in enumerate(("clock", "process")):
             print(f"cost of {name}, % ({clock}): {told([c[at] for c in costs[measured]], 1)}", flush=True)
@@ -194,18 +198,20 @@ def time_epochs(options: argparse.Namespace) -> None:
     full, pruned = Arm(options, None, epochs), Arm(options, 0.5, epochs)
     for arm in (full, pruned):
         arm.epoch()
-    found: list[Seconds] = []
+    found, noise = list[Seconds](), list[Seconds]()
     for _ in range(options.epochs):
         before, first, second, after = [arm.epoch() for arm in (full, pruned, pruned, full)]
-        found.append((ratio(before, after, first, second, 0), ratio(before, after, first, second, 1)))
+        found.append((ratio([before, after], [first, second], 0), ratio([before, after], [first, second], 1)))
+        noise.append((ratio([before], [after], 0), ratio([before], [after], 1)))
     for at, clock in enumerate(("clock", "process")):
-        print(f"training efficiency at ratio 0.5 ({clock}): {told([f[at] for f in found], 3)}")
+        print(f"full epochs against themselves ({clock}): {told([n[at] for n in noise], 3)}")
+        print(f"training efficiency at ratio 0.5 ({clock}): {told([f[at] for f in found], 3)}", flush=True)
 
 
-def ratio(a: Epoch, b: Epoch, c: Epoch, d: Epoch, clock: int) -> float:
-    """Seconds an example of the first two epochs over those of the others."""
-    each = [seconds[clock] / examples for seconds, examples in (a, b, c, d)]
-    return (each[0] + each[1]) / (each[2] + each[3])
+def ratio(some: list[Epoch], others: list[Epoch], clock: int) -> float:
+    """Seconds an example of the first epochs over those of the others, as many."""
+    each = [sum(seconds[clock] / examples for seconds, examples in epochs) for epochs in (some, others)]
+    return each[0] / each[1]
 
 
 def main() -> None:
