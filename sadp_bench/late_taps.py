@@ -27,7 +27,7 @@ class LateTaps(Taps):
     (SpikingJelly's multi-step layers) the middle step is read alone; elsewhere all are, and the middle is taken in the end:
     the same numbers, at T times the cost. expected: the coming batch's size, if it is known before its backward pass; then
     "tightness" holds on to a few examples, and not to the inputs and errors of all. measures: whether it does so in the
-    coming batch: the first one.
+    coming batch: the first one. half: whether an error came in float16, which a loss scale may overflow.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class LateTaps(Taps):
         self.time_first = time_first
         self.expected: int | None = None
         self.measures = "tightness" in self.names  # in the coming batch
+        self.half = False
         self._twice = False
         self._timed: set[nn.Module] = set()  # layers whose input is [T, B, ...] by its shape
         self._held: dict[nn.Module, dict[int, tuple[Tensor, Tensor, int | None]]] = {}
@@ -57,9 +58,17 @@ class LateTaps(Taps):
                     for call, square in calls.items():
                         square_TBn = self._in_time(layer, square, 0)
                         calls[call] = steps(square_TBn.reshape(*square_TBn.shape[:2], -1).sum(2))
-            if self.measures and self.expected in (None, batch):
+            trained = any(map(_trains, self.layers))
+            if not trained:
+                self._squares.clear()
+            elif self.measures and self.expected in (None, batch):
                 self._pairs, self.measures = self._first_examples(), False
-            return super().seen(scale_B)
+            seen = super().seen(scale_B)
+            if not trained:  # but the readout: logistic regression, or a network that is frozen up to there
+                zero_LB = torch.zeros(len(self.layers), batch)
+                zero_LB = zero_LB if scale_B is None else zero_LB.to(scale_B)
+                seen |= dict.fromkeys(self.names & OF_WEIGHTS - {"tightness"}, zero_LB)
+            return seen
         finally:
             self.forget()
 
@@ -73,7 +82,7 @@ class LateTaps(Taps):
         return self.model.training and torch.is_grad_enabled()
 
     def _see_weights(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if not (self._listening() and output.requires_grad and next(layer.parameters()).requires_grad):
+        if not (self._listening() and output.requires_grad and _trains(layer)):
             return
         input, binary, call = inputs[0].detach(), are_spikes(inputs[0]), self._next_call(layer)
         output.register_hook(lambda error: self._see_pair(layer, call, input, error.detach(), binary))
@@ -82,12 +91,16 @@ class LateTaps(Taps):
         lead = input.dim() - num_features(layer, input)
         if lead > 1 and (multi_step(layer) or not isinstance(layer, nn.Linear)):
             self._timed.add(layer)
-        for name, steps in (("", every), ("middle_", middle if layer in self._timed else every)):
-            if f"{name}input_squares" in self.names:
-                square = squares_of_input(layer, steps(input), error, lead, binary, channels_last(input))
-                self._note(f"{name}input_squares", layer, call, square)
-            if f"{name}error_squares" in self.names:
-                self._note(f"{name}error_squares", layer, call, squares(steps(error), lead, last=channels_last(error)))
+        self.half |= error.dtype == torch.float16
+        with torch.autocast(error.device.type, enabled=False):  # where the loop goes backward within one
+            for name, steps in (("", every), ("middle_", middle if layer in self._timed else every)):
+                if f"{name}input_squares" in self.names:
+                    square = squares_of_input(layer, steps(input), error, lead, binary, channels_last(input))
+                    self._note(f"{name}input_squares", layer, call, square)
+                if f"{name}error_squares" in self.names:
+                    self._note(
+                        f"{name}error_squares", layer, call, squares(steps(error), lead, last=channels_last(error))
+                    )
         if self.measures:
             self._held.setdefault(layer, {})[call] = self._some(layer, input, error)
 
@@ -126,3 +139,7 @@ class LateTaps(Taps):
         except BadInput as error:
             name = next(name for name, module in self.model.named_modules() if module is layer)
             raise BadInput(f"the layer '{name}': {error}") from None
+
+
+def _trains(layer: nn.Module) -> bool:
+    return next(layer.parameters()).requires_grad

@@ -5,7 +5,7 @@ T time steps, B examples, tokens: of an example, each treated by itself by a lin
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -122,7 +122,7 @@ def patches_per_pixel(layer: nn.Module, image: Tensor, last: bool) -> Tensor | N
     return _patches_per_pixel(shape, *image.shape[-3:], last, image.dtype, image.device)
 
 
-@cache
+@lru_cache(maxsize=128)  # a network's; sounds or sentences of every length would add up
 def _patches_per_pixel(
     shape: Window, channels: int, height: int, width: int, last: bool, dtype: torch.dtype, device: Any
 ) -> Tensor:

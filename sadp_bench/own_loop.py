@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.utils.data import Dataset, Sampler
 
 from sadp_bench import ranks
@@ -55,7 +55,7 @@ class PrunedSampler(Sampler[list[int]]):
 
     num_examples or labels: N, or the training set's labels [N], for pruners that ask for them. epochs: of training on all
     data; a pruner may shorten the run, see `epochs`. A pruner that watches more than logits and losses, such as SADP, also
-    needs `observe(..., watched=...)`. device: where the pruner keeps its scores; that of the logits is best.
+    needs `watch`, or `observe(..., watched=...)`. device: that of the network; weights are given there, and scores kept.
     scores: [N], for methods that score before they train; the higher, the more worth keeping.
     Raises BadInput where the pruner can't realise its ratio in so many epochs, or needs scores and has none.
     """
@@ -86,11 +86,11 @@ class PrunedSampler(Sampler[list[int]]):
         self.device = lab.device
         self.length = pruner.run_epochs(epochs)
         self.epoch = -1
-        self.weight_N = torch.empty(0)
+        self.weight_N = torch.full((self.num_examples,), torch.nan, device=self.device)
         self.batches: list[Tensor] = []
         self.visited: list[Tensor] = []
         self.watching: Watching | None = None
-        self._begun = self._weighed = False
+        self._used = self._weighed = False
         self._given = self._observed = 0  # batches, and examples, of this process in the epoch
 
     @property
@@ -100,12 +100,19 @@ class PrunedSampler(Sampler[list[int]]):
 
     def set_epoch(self, epoch: int) -> None:
         """Draws the selection of an epoch, from 0; call it before every epoch, in turn."""
-        if epoch == self.epoch and not self._begun:
+        if epoch == self.epoch and not self._spent:
             return
         if epoch != self.epoch + 1 or epoch >= self.epochs:
             raise BadInput(
                 f"set_epoch({epoch}) does not follow epoch {self.epoch}: epochs go from 0 to {self.epochs - 1}, each once; "
                 "to resume use load_state_dict"
+            )
+        _check_processes()
+        if self._given and not self._observed and type(self.pruner).observe is not Pruner.observe:
+            warnings.warn(
+                f"no batch of epoch {self.epoch} was observed, so {type(self.pruner).__name__} learned nothing of it: call "
+                "sampler.observe(index, logits, label) after each backward pass",
+                stacklevel=2,
             )
         self._share()
         if self.pruner.to_survey(epoch) is not None:
@@ -117,36 +124,47 @@ class PrunedSampler(Sampler[list[int]]):
         weight_N[index_K] = weight_K
         self.weight_N = weight_N.to(self.device)
         self.batches = [whole_B for whole_B, _ in batches(index_K, weight_K, self.batch_size)]
-        self.epoch, self._begun, self._weighed = epoch, False, bool((weight_K == 1).all())
+        if len(self.batches[-1]) < ranks.size():
+            raise BadInput(
+                f"batch_size={self.batch_size}, that of all processes together, gives batches of {len(self.batches[-1])} "
+                f"examples to {ranks.size()} processes: raise it"
+            )
+        self.epoch, self._used, self._weighed = epoch, False, bool((weight_K == 1).all())
         self._given = self._observed = 0
         if self.watching is not None:
             self.watching.listen(self.pruner.watch)
 
     def __len__(self) -> int:
         """The coming epoch's number of batches, which may differ from epoch to epoch."""
-        if self.epoch < 0:
-            self.set_epoch(0)
+        if not self.batches and self.epoch + 1 < self.epochs:  # at the start, and where a state was loaded
+            self.set_epoch(self.epoch + 1)
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list[int]]:
         if self.epoch < 0:
             self.set_epoch(0)
-        if self._begun:
+        if self._spent:
             raise BadInput(f"epoch {self.epoch} was given out already: call sampler.set_epoch(epoch) before each epoch")
-        self._begun = True  # only now: a loader with workers asks for two iterators, and uses one
+        self._given = 0  # only now: a loader with workers asks for two iterators, and uses one
         for whole_B in self.batches:
             self._given += 1
             yield ranks.part(whole_B).tolist()
 
-    def weight(self, index_B: Tensor) -> Tensor:
-        """The loss weights of a batch's examples, float32, [B], on the sampler's device.
+    @property
+    def _spent(self) -> bool:
+        """Whether the epoch was trained on, or all given out; a look at a first batch leaves it as it was."""
+        return self._used or self._given == len(self.batches)
+
+    def weight(self, index_B: Tensor | Sequence[int]) -> Tensor:
+        """The loss weights of a batch's examples, float32, [B], on the sampler's device. Raises BadInput for one not drawn
+        (on a CPU; a GPU gives it NaN, as looking would mean to wait).
 
         Multiply each example's loss with its weight and take the plain mean over the batch; never divide by the weights' sum.
         """
-        self._weighed = True
+        self._used = self._weighed = True
         if self.watching is not None:
             self.watching.expect(len(index_B))
-        return self._weight(index_B.to(self.device))
+        return self._weight(torch.as_tensor(index_B, device=self.device))
 
     def _weight(self, index_B: Tensor) -> Tensor:
         weight_B = self.weight_N[index_B]
@@ -157,7 +175,7 @@ class PrunedSampler(Sampler[list[int]]):
 
     def observe(
         self,
-        index_B: Tensor,
+        index_B: Tensor | Sequence[int],
         logits: Tensor,
         label_B: Tensor,
         loss_B: Tensor | None = None,
@@ -169,28 +187,30 @@ class PrunedSampler(Sampler[list[int]]):
         of `watch`, or the cross-entropy of the logits' mean over time. watched: what the pruner's `watch` names, see
         `Observation`; by default what `watch` found. A batch whose gradients are not finite is not shown.
         """
-        index_B = index_B.to(self.device)
+        index_B = torch.as_tensor(index_B, device=self.device)
         logits_TBC = logits.detach() if logits.dim() == 3 else logits.detach().unsqueeze(0)
         logits_TBC = logits_TBC.to(torch.promote_types(logits_TBC.dtype, torch.float32))
         if logits_TBC.shape[1:-1] != index_B.shape:
             raise BadInput(f"logits are [B, C] or [T, B, C] of the {len(index_B)} examples, not {list(logits.shape)}")
+        self._used = True
         self._observed += len(index_B)
-        own_loss = mean_loss if self.watching is None else self.watching.loss
-        loss_B = own_loss(logits_TBC, label_B) if loss_B is None else loss_B.detach()
-        if loss_B.shape != index_B.shape:
-            raise BadInput(
-                f"observe takes each example's loss, [{len(index_B)}], not one of shape {list(loss_B.shape)}: "
-                'reduction="none", then the mean'
-            )
-        if watched is None and self.watching is not None:
-            watched = self.watching.seen(logits_TBC, label_B, self._weight(index_B))
-            if watched is None:
-                return
-        self._check(watched or {})
-        self.visited.append(index_B)
-        label_B, logits_TBC, loss_B = (x.to(self.device) for x in (label_B, logits_TBC, loss_B))
-        here = {name: value.to(self.device) for name, value in (watched or {}).items()}
-        self.pruner.observe(Observation(self.epoch, index_B, label_B, logits_TBC, loss_B, here))
+        with torch.autocast(logits.device.type, enabled=False):  # where the loop has its whole step in one
+            own_loss = mean_loss if self.watching is None else self.watching.loss
+            loss_B = own_loss(logits_TBC, label_B) if loss_B is None else loss_B.detach()
+            if loss_B.shape != index_B.shape:
+                raise BadInput(
+                    f"observe takes each example's loss, [{len(index_B)}], not one of shape {list(loss_B.shape)}: "
+                    'reduction="none", then the mean'
+                )
+            if watched is None and self.watching is not None:
+                watched = self.watching.seen(logits_TBC, label_B, self._weight(index_B))
+                if watched is None:
+                    return
+            self._check(watched or {})
+            self.visited.append(index_B)
+            label_B, logits_TBC, loss_B = (x.to(self.device) for x in (label_B, logits_TBC, loss_B))
+            here = {name: value.to(self.device) for name, value in (watched or {}).items()}
+            self.pruner.observe(Observation(self.epoch, index_B, label_B, logits_TBC, loss_B, here))
 
     def _check(self, watched: Mapping[str, Tensor]) -> None:
         if missing := sorted(self.pruner.watch - NOT_ALWAYS - set(watched)):
@@ -218,28 +238,50 @@ class PrunedSampler(Sampler[list[int]]):
         Of several processes all must call it, as what each saw is brought together. Raises BadInput within an epoch.
         """
         own = sum(len(ranks.part(whole_B)) for whole_B in self.batches)
-        if self.epoch >= 0 and (self._given < len(self.batches) or 0 < self._observed < own or not self._begun):
+        if self.epoch >= 0 and (self._given < len(self.batches) or 0 < self._observed < own):
             raise BadInput(
                 f"epoch {self.epoch} is not over ({self._given} of {len(self.batches)} batches given out, {self._observed} "
                 f"of {own} examples observed): take the state after an epoch's last batch, before the next set_epoch"
             )
         self._share()
+        return {**self._made_of(), "epoch": self.epoch, "pruner": self.pruner.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The next epoch is the one after that at whose end the state was taken.
+
+        Raises BadInput for a state of other data, another seed, method, ratio or number of epochs.
+        """
+        for name, value in self._made_of().items():
+            if state[name] != value:
+                raise BadInput(f"the state is of {name} {state[name]}, not {value}")
+        self.epoch, self.visited, self.batches = state["epoch"], [], []
+        self._given = self._observed = 0
+        self.pruner.load_state_dict({name: self._placed(name, value) for name, value in state["pruner"].items()})
+
+    def _made_of(self) -> dict[str, Any]:
         return {
-            "epoch": self.epoch,
             "num_examples": self.num_examples,
             "length": self.length,
             "seed": self.seed,
-            "pruner": self.pruner.state_dict(),
+            "method": type(self.pruner).__name__,
+            "prune_ratio": self.pruner.prune_ratio,
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The next epoch is the one after that at whose end the state was taken."""
-        for name in ("num_examples", "length", "seed"):
-            if state[name] != getattr(self, name):
-                raise BadInput(f"the state is of {name} {state[name]}, not {getattr(self, name)}")
-        self.epoch, self._begun, self.visited, self.batches = state["epoch"], True, [], []
-        self._given = self._observed = 0
-        self.pruner.load_state_dict(state["pruner"])
+    def _placed(self, name: str, value: Any) -> Any:
+        """A tensor where the pruner has its own, whatever map_location it was read with; one that batches made is where they
+        are observed."""
+        own = vars(self.pruner).get(name)
+        if not (isinstance(value, Tensor) and isinstance(own, Tensor)):
+            return value
+        return value.to(own.device if len(own) else self.device)
+
+
+def _check_processes() -> None:
+    if ranks.size() > 1 and "cpu" not in distributed.get_backend_config():
+        raise BadInput(
+            f"{distributed.get_backend_config()} does not bring together what pruners keep on the CPU: "
+            'init_process_group("cpu:gloo,cuda:nccl")'
+        )
 
 
 class WithIndex(Dataset[Any]):

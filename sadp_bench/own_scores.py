@@ -42,6 +42,8 @@ def score_with(
     """
     if score not in SCORES:
         raise BadInput(f"score is one of {', '.join(SCORES)}, not '{score}'")
+    if isinstance(loss, str) and loss not in LOSSES:
+        raise BadInput(f"loss is one of {', '.join(LOSSES)} or a function, not '{loss}'")
     loader = data if isinstance(data, DataLoader) else DataLoader(data, BATCH_SIZE)
     device = next(model.parameters()).device
     own_loss = LOSSES[loss] if isinstance(loss, str) else loss
@@ -51,7 +53,7 @@ def score_with(
         for image, label_B, *index in loader:
             _reset(model)
             image, label_B = image.to(device), label_B.to(device)
-            index_B = index[0] if index else _in_order(loader, shown, len(label_B))
+            index_B = index[-1] if index else _in_order(loader, shown, len(label_B))
             shown += len(label_B)
             if bool(score_N[index_B].isfinite().any()):
                 raise BadInput("the loader gives an example twice; scores want each once")

@@ -49,7 +49,7 @@ def watch(
     one (a spiking readout) all layers are bounded and none is exact. Convolutions (one or two dimensions) and linear layers
     are watched, no others.
     loss: each example's own, without its weight: "mean", cross-entropy of the logits' mean over time; "step", its mean over
-    the steps; or a function (logits_TBC, label_B) -> loss_B. time_first: whether what a layer is shown beside its batch is
+    the steps, or "step-mse", see `losses`; or a function (logits_TBC, label_B) -> loss_B. time_first: whether what a layer is shown beside its batch is
     time ([T, B, ...] or [T * B, ...]) or tokens ([B, tokens, ...]); by default known by SpikingJelly's and snnTorch's layers,
     and asked for where it matters.
     Raises BadInput at the first batch where logits, readout or layouts do not fit; warns of wrong weights or losses.
@@ -207,9 +207,10 @@ class Watch:
         return self._num_seen <= CHECKED
 
     def _finite(self, seen: dict[str, Tensor], gradient_TBC: Tensor) -> bool:
-        """Of several processes, whether all are. On a GPU that means to wait, so there float16 alone is looked at: what
-        overflows under a GradScaler, who waits himself."""
-        if gradient_TBC.device.type != "cpu" and gradient_TBC.dtype != torch.float16:
+        """Of several processes, whether all are. On a GPU that means to wait, so there float16 alone is looked at, be it of a
+        single layer: what overflows under a GradScaler, who waits himself."""
+        half = gradient_TBC.dtype == torch.float16 or (self._taps is not None and self._taps.half)
+        if gradient_TBC.device.type != "cpu" and not half:
             return True
         lost = (~torch.stack([value.sum().isfinite() for value in seen.values()])).any()
         if not bool(ranks.total(lost.int())):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sadp_bench.errors import BadInput
-from sadp_bench.layers import arranged, channels_last, patches_per_pixel, window
+from sadp_bench.layers import _patches_per_pixel, arranged, channels_last, patches_per_pixel, window
 from sadp_bench.squares import squares
 
 B, D = 4, 3
@@ -94,3 +94,12 @@ def test_spikes_of_16_bits_are_counted_beyond_their_range(dtype: torch.dtype, la
     times = patches_per_pixel(nn.Conv2d(2, 2, (1, 3)), image, last)
     of_row = torch.tensor([1.0, 2, 3, 2, 1]).sum()  # patches of three take each pixel of a row
     torch.testing.assert_close(squares(image, 2, times, last=last), (30 * of_row).expand(1, 3), rtol=2**-8, atol=0)
+
+
+def test_inputs_of_every_length_do_not_add_up() -> None:
+    conv = nn.Conv1d(2, 2, 3)
+    kept = _patches_per_pixel.cache_info().maxsize
+    assert kept is not None
+    for length in range(3, 3 + 2 * kept):
+        patches_per_pixel(conv, torch.zeros(1, 2, 1, length), last=True)
+    assert _patches_per_pixel.cache_info().currsize <= kept

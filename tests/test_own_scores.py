@@ -75,6 +75,13 @@ def test_any_loader_gives_the_same_scores(score: str) -> None:
         torch.testing.assert_close(score_with(model, loader, score), expected_N, rtol=1e-6, atol=0)
 
 
+def test_an_index_is_the_last_of_what_a_dataset_gives() -> None:
+    model, data = plain()
+    more = TensorDataset(*data.tensors, torch.arange(N).flip(0))
+    loader: Any = DataLoader(with_index(more), 30)
+    assert torch.equal(score_with(model, loader), score_with(model, DataLoader(with_index(data), 30)))
+
+
 def test_forward_may_be_given() -> None:
     model, data = plain()
     steps = score_with(model, data, forward=lambda x: torch.stack([model(x), 3 * model(x)]))
@@ -124,6 +131,10 @@ def selecting(data: TensorDataset) -> DataLoader[Any]:
 
 MISTAKES: dict[str, tuple[Any, str]] = {
     "unknown": (lambda model, data: score_with(model, data, "loss"), "score is one of el2n, grand, not 'loss'"),
+    "unknown loss": (
+        lambda model, data: score_with(model, data, "grand", loss="mse"),
+        "loss is one of .* or a function, not 'mse'",
+    ),
     "shuffled": (
         lambda model, data: score_with(model, DataLoader(data, 10, shuffle=True)),
         "wrap its dataset in with_index",

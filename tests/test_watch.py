@@ -100,6 +100,34 @@ def test_frozen_layers_have_no_gradient_to_bound() -> None:
     torch.testing.assert_close(loop.seen[0]["error_squares"][1], expected[1], rtol=1e-9, atol=0)
 
 
+@pytest.mark.parametrize("net", [lambda: small_net()[5:], small_net], ids=["logistic regression", "a linear probe"])
+def test_a_readout_that_trains_alone_is_all_there_is_to_score(net: Callable[[], Any]) -> None:
+    model = net()
+    head = model[-1]
+    model.requires_grad_(False)
+    head.requires_grad_()
+    input = INPUT if len(model) > 1 else INPUT.flatten(1)[:, :6]
+    pruner, index_B = SADP(0.0, memory=0.0), torch.arange(N)
+    sampler = PrunedSampler(pruner, num_examples=N, epochs=2, batch_size=N)
+    pruner.square_N = pruner.square_N.double()
+    exact = [
+        sum(
+            g.square().sum() for g in torch.autograd.grad(own_loss(model(x[None]), y[None]).sum(), [*head.parameters()])
+        )
+        for x, y in zip(input, LABELS, strict=True)
+    ]
+    with watch(model, sampler):
+        for epoch in range(
+            2
+        ):  # in the first batch the readout is not known yet, in the second epoch it alone has hooks
+            sampler.set_epoch(epoch)
+            logits = model(input)
+            (sampler.weight(index_B) * own_loss(logits, LABELS)).mean().backward()
+            sampler.observe(index_B, logits, LABELS)
+            torch.testing.assert_close(pruner.square_N, torch.stack(exact), rtol=1e-9, atol=0)  # type: ignore[arg-type]
+            pruner.square_N.fill_(torch.nan)
+
+
 def test_nothing_asked_is_nothing_hooked_and_hooks_go() -> None:
     net = small_net()
     assert hooks_of(net) == 0

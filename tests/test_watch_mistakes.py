@@ -128,7 +128,7 @@ def test_an_example_that_was_not_drawn_is_refused() -> None:
 
 
 BAD: dict[str, tuple[Callable[[nn.Module, PrunedSampler], Any], str]] = {
-    "loss": (lambda net, s: watch(net, s, loss="mse"), "loss is one of mean, step or a function, not 'mse'"),
+    "loss": (lambda net, s: watch(net, s, loss="mse"), "loss is one of mean, step.* or a function, not 'mse'"),
     "readout": (lambda net, s: watch(net, s, "fc"), "'fc' is no part of the Sequential; its linear layers: 3, 5"),
     "module": (lambda net, s: watch(net, s, nn.Linear(1, 1)), "the Linear given as readout is no part"),
     "twice": (lambda net, s: [watch(net, s), watch(net, s)], "watching a network already"),

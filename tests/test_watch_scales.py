@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from watched import (
     ALL,
+    INPUT,
     LABELS,
     MIDDLE,
     SQUARES,
@@ -90,6 +91,36 @@ def test_bfloat16_autocast_shows_the_squares_to_its_precision() -> None:
     for name, expected in plain().items():
         if "squares" in name or name == "tightness":
             torch.testing.assert_close(loop.seen[0][name].double(), expected, rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_step_that_is_whole_in_autocast_shows_what_one_beside_it_does(dtype: torch.dtype) -> None:
+    shown = []
+    for whole in (False, True):
+        loop = Loop(net=small_net().float())
+        index_B = torch.arange(N)
+        with torch.autocast("cpu", dtype):
+            logits = loop.logits(index_B)
+            total = (loop.sampler.weight(index_B) * own_loss(logits, LABELS)).mean()
+        with torch.autocast("cpu", dtype, enabled=whole):
+            total.backward()
+            loop.sampler.observe(index_B, logits, LABELS)
+        shown.append(loop.seen[0])
+    assert_close(shown[1], shown[0], rtol=1e-6)
+
+
+def test_float16_within_the_network_is_looked_at_for_what_overflows_on_a_gpu_too() -> None:
+    net: Any = small_net().float()
+    loop = Loop(net=net)
+    lost, on_gpu = {"error_squares": torch.tensor([torch.inf])}, torch.empty(0, device="meta")
+    loop.step()
+    assert loop.watch._finite(lost, on_gpu)  # to look would be to wait
+    with torch.autocast("cpu", torch.float16):
+        body = net[:5](INPUT.float())
+    logits = net[5](body.float())
+    own_loss(logits, LABELS).mean().backward()
+    loop.sampler.observe(torch.arange(N), logits, LABELS)
+    assert not loop.watch._finite(lost, on_gpu)
 
 
 def test_an_example_without_an_error_gets_the_scale_that_the_others_tell() -> None:
