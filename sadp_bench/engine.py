@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from sadp_bench import ranks
-from sadp_bench.backprop import at_precision, bptt
+from sadp_bench.backprop import Backprop, at_precision, make_backprop
 from sadp_bench.clock import Clock
 from sadp_bench.errors import BadInput
 from sadp_bench.examples import Loader, batches, draw_augmentation, in_order
 from sadp_bench.losses import LOSSES, logit_errors
+from sadp_bench.masks import Sparsity
 from sadp_bench.progress import Progress
 from sadp_bench.pruner import Observation, Pruner
 from sadp_bench.sampling import kept_in_epoch
@@ -38,11 +39,13 @@ class Training:
     model: nn.Module
     pruner: Pruner
     optimizer: torch.optim.Optimizer
+    sparsity: Sparsity = field(default_factory=Sparsity)
     rows: list[Row] = field(default_factory=list)
     visits_N: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int32))
 
     def state_dict(self) -> dict[str, Any]:
         parts: dict[str, Any] = {"model": self.model, "pruner": self.pruner, "optimizer": self.optimizer}
+        parts["sparsity"] = self.sparsity
         own = {"rows": self.rows, "visits_N": self.visits_N}
         return own | {name: part.state_dict() for name, part in parts.items()}
 
@@ -51,6 +54,7 @@ class Training:
         self.model.load_state_dict(state["model"])
         self.pruner.load_state_dict(state["pruner"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.sparsity.load_state_dict(state["sparsity"])
 
     def count(self, index_K: Tensor, num_examples: int) -> None:
         """Notes an epoch's examples, each of which it shows once."""
@@ -76,13 +80,15 @@ def train(
     processes each trains its slice of every batch.
     """
     model, optimizer = training.model, training.optimizer
-    loss, forward = LOSSES[spec.loss], at_precision(ranks.wrapped(model), spec.precision, data.device)
+    loss, backprop = LOSSES[spec.loss], backprop_of(spec, model, data)
     length = run_length(training.pruner, spec, len(data))
+    training.sparsity.attach(model, optimizer)
     for epoch in range(len(training.rows), min(math.ceil(length), sys.maxsize if until is None else until)):
         pruner, portion = training.pruner, min(1.0, length - epoch)
         before = sum(clock.seconds.values())
         with clock("select"):
-            surveyed = survey_for(pruner, model, data, spec, epoch)
+            draws = stream(seed, "steps", epoch)
+            surveyed = survey_for(pruner, backprop, data, spec, epoch, draws)
             selection = pruner.select(epoch)
         with (
             clock("train"),
@@ -102,8 +108,9 @@ def train(
                 label_B, weight_B = data.label_N[index_B], ranks.part(weight_B).to(data.device)
                 optimizer.zero_grad(set_to_none=True)
                 share = len(whole_B) / ranks.size()
-                logits_TBC, loss_B = bptt(forward, loss, input, label_B, weight_B, share)
-                watched = _watched(pruner, taps, loss, logits_TBC, label_B, weight_B / share)
+                logits_TBC, loss_B = backprop(loss, input, label_B, weight_B, share, draws)
+                scale_B = weight_B / share * backprop.gradient_share
+                watched = _watched(pruner, taps, loss, logits_TBC, label_B, scale_B)
                 pruner.observe(Observation(epoch, index_B, label_B, logits_TBC, loss_B, watched))
                 optimizer.step()
                 total_loss += loss_B.sum()
@@ -112,6 +119,7 @@ def train(
                 progress.advance(len(whole_B))
             ranks.gather(pruner.per_example().values(), visited)
             mean_loss = float(ranks.total(total_loss)) / shown
+            training.sparsity.after_epoch(epoch, math.ceil(length))
         row = {
             "epoch": epoch,
             "kept": shown,
@@ -125,27 +133,25 @@ def train(
         yield training.rows[-1]
 
 
-def survey_for(pruner: Pruner, model: nn.Module, data: Loader, spec: Spec, epoch: int) -> int:
+def survey_for(pruner: Pruner, backprop: Backprop, data: Loader, spec: Spec, epoch: int, draws: torch.Generator) -> int:
     """Shows the pruner what it asks to see before it selects: evaluation mode, no augmentation, no update. How many
     examples that took."""
     wanted = pruner.to_survey(epoch)
     if wanted is None:
         return 0
-    forward, loss, visited = at_precision(model, spec.precision, data.device), LOSSES[spec.loss], []
+    model, loss, visited = backprop.model, LOSSES[spec.loss], []
     ranks.share_buffers(model)
     model.eval()
     with Taps(model, pruner.watch - {"tightness"}) as taps, torch.enable_grad():
         for whole_B in wanted.tensor_split(-(-len(wanted) // spec.batch_size)):
             input = data.input(index_B := ranks.part(whole_B))
             index_B = index_B.to(data.device)
-            label_B = data.label_N[index_B]
-            logits_TBC = forward(input)
-            loss_B = loss(logits_TBC, label_B)
-            torch.autograd.grad(loss_B.sum(), [p for p in model.parameters() if p.requires_grad])
-            logits_TBC, loss_B = logits_TBC.detach(), loss_B.detach()
-            watched = _watched(pruner, taps, loss, logits_TBC, label_B)
+            label_B, weight_B = data.label_N[index_B], torch.ones(len(index_B), device=data.device)
+            logits_TBC, loss_B = backprop(loss, input, label_B, weight_B, 1.0, draws)
+            watched = _watched(pruner, taps, loss, logits_TBC, label_B, weight_B * backprop.gradient_share)
             pruner.observe(Observation(epoch, index_B, label_B, logits_TBC, loss_B, watched))
             visited.append(index_B)
+    model.zero_grad(set_to_none=True)
     ranks.gather(pruner.per_example().values(), visited)
     return len(wanted)
 
@@ -157,6 +163,10 @@ def _watched(
     if "logit_errors" in pruner.watch:
         watched["logit_errors"] = logit_errors(loss, logits_TBC, label_B)
     return watched
+
+
+def backprop_of(spec: Spec, model: nn.Module, data: Loader) -> Backprop:
+    return make_backprop(spec.backprop, spec.k, model, spec.precision, data.device)
 
 
 class Diverged(BadInput):
@@ -250,15 +260,16 @@ def rehearse(model: nn.Module, data: Loader, spec: Spec, batches_timed: int = 3)
     random state restored.
     """
     model = copy.deepcopy(model)
-    forward, optimizer = at_precision(model, spec.precision, data.device), make_optimizer(model, spec)
+    backprop, optimizer = backprop_of(spec, model, data), make_optimizer(model, spec)
     index_B = torch.arange(len(data))[: spec.batch_size]
     label_B, weight_B = data.label_N[index_B.to(data.device)], torch.ones(len(index_B), device=data.device)
-    look = draw_augmentation(spec.augment, len(data), data.padding, stream(spec.seed, "rehearsal"))
+    draws = stream(spec.seed, "rehearsal")
+    look = draw_augmentation(spec.augment, len(data), data.padding, draws)
     clock = Clock(data.device)
     with isolated(spec.seed, "rehearsal", data.device):
         for step in range(1 + batches_timed):
             with clock("train") if step else clock("prepare"):
                 optimizer.zero_grad(set_to_none=True)
-                bptt(forward, LOSSES[spec.loss], data.input(index_B, look), label_B, weight_B, len(index_B))
+                backprop(LOSSES[spec.loss], data.input(index_B, look), label_B, weight_B, len(index_B), draws)
                 optimizer.step()
     return clock.seconds["train"] / (batches_timed * len(index_B))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sadp_bench import ranks
+from sadp_bench.backprop import at_precision
 from sadp_bench.checkpoint import State, read_state, write_state
 from sadp_bench.clock import Clock
 from sadp_bench.engine import Training, make_optimizer, predictions, train
@@ -21,8 +22,9 @@ from sadp_bench.examples import Loader
 from sadp_bench.gradient_norms import gradient_norms
 from sadp_bench.lock import Lock
 from sadp_bench.losses import LOSSES
+from sadp_bench.masks import Sparsity
 from sadp_bench.progress import Progress
-from sadp_bench.pruner import Pruner, Survey
+from sadp_bench.pruner import KeepAll, Pruner, Survey
 from sadp_bench.spec import Spec
 from sadp_bench.store import remove_parts
 from sadp_bench.streams import stream_seed
@@ -31,11 +33,13 @@ SURVEY_BATCH = 64
 
 
 class RunLab:
-    """The lab of one run (see `pruner.Lab`), which can be left and taken up again at every epoch of its scoring runs.
+    """The lab of one run (see `pruner.Lab` and `masks.TicketLab`), which can be left and taken up again at every epoch of
+    its scoring and searching runs.
 
     num_epochs: of the full-data run, whose schedule scoring networks follow.
-    build: makes an untrained network from a seed, on the device. clock: stands in "prepare" while the lab is used.
-    visits: example visits that scoring made. fits: the scoring runs so far, as a checkpoint holds them.
+    build: makes an untrained network from a seed, on the device, of so many time steps. clock: stands in "prepare" while the
+    lab is used. visits: example visits that scoring and searching made. fits: their runs so far by name, as a checkpoint
+    holds them.
     save: called where the lab could be taken up again. shared: scores that differ in the ratio alone (none: None).
     """
 
@@ -44,7 +48,7 @@ class RunLab:
         spec: Spec,
         data: Loader,
         num_classes: int,
-        build: Callable[[int], nn.Module],
+        build: Callable[[int, int], nn.Module],
         clock: Clock,
         progress: Progress,
     ) -> None:
@@ -53,15 +57,16 @@ class RunLab:
         self.num_examples = len(data)
         self.num_classes = num_classes
         self.num_epochs = spec.epochs
+        self.timesteps = spec.timesteps
         self.seed = spec.seed
         self.device = data.device
         self.label_N: Tensor = data.label_N.cpu()
         self.visits = 0
-        self.fits: list[State] = []
+        self.fits: dict[str, State] = {}
         self.save: Callable[[], None] = lambda: None
         self.shared: SharedScores | None = None
         self.scores_from: str | None = None
-        self._num_fits = 0
+        self._num_fits: dict[str, int] = {}
         self._scored = False
         self._lost: BadInput | None = None
         self._build = build
@@ -70,54 +75,95 @@ class RunLab:
 
     def fresh_model(self, seed: int) -> nn.Module:
         """Its weights are none of the run's own: scores come from other networks than the one they choose for."""
-        return self._build(stream_seed(self.spec.seed, f"scoring {seed}"))
+        return self._build(stream_seed(self.spec.seed, f"scoring {seed}"), self.timesteps)
+
+    def say(self, text: str) -> None:
+        self._progress.say(f"{self.spec.method} {self.spec.ratio:g}, {self.spec.sparsity}: {text}")
 
     def fit(self, pruner: Pruner, epochs: int, seed: int) -> nn.Module:
-        """The schedule is that of the whole run, stopped after so many epochs."""
-        spec = dataclasses.replace(self.spec, protocol="epochs")
+        """The schedule is that of the whole run, stopped after so many epochs. All connections exist."""
         model = self.fresh_model(seed)
         pruner.prepare(self)
-        training = Training(model, pruner, make_optimizer(model, spec))
-        number, self._num_fits = self._num_fits, self._num_fits + 1
+        for _ in self._fit("scoring", Training(model, pruner, make_optimizer(model, self.spec)), epochs, seed):
+            pass
+        return model
+
+    def train(
+        self,
+        sparsity: Sparsity,
+        *,
+        timesteps: int,
+        weights: Mapping[str, Tensor] | None = None,
+        first_epoch: int = 0,
+        epochs: int | None = None,
+    ) -> Iterator[nn.Module]:
+        model, pruner = self._build(self.spec.seed, timesteps), KeepAll()
+        if weights is not None:
+            model.load_state_dict(weights)
+        pruner.prepare(self)
+        training = Training(model, pruner, make_optimizer(model, self.spec), sparsity)
+        training.rows = [{"epoch": epoch, "kept": 0} for epoch in range(first_epoch)]
+        for _ in self._fit("search", training, self.num_epochs if epochs is None else epochs, 0):
+            yield model
+
+    def _fit(self, kind: str, training: Training, epochs: int, seed: int) -> Iterator[None]:
+        """Trains to so many epochs, charged, and stops after each; of what a checkpoint holds after the last only."""
+        spec = dataclasses.replace(self.spec, protocol="epochs")
+        number = self._num_fits[kind] = self._num_fits.get(kind, 0) + 1
+        name, of_kind = f"{kind} {number}", seed if kind == "scoring" else number
         with self._clock.uncharged():
-            self._take_up(number, training)
+            taken_up = self._take_up(name, training)
         left = epochs - len(training.rows)
         if left > 0:
-            self._progress.start(f"{self.spec.method}: scoring", left * self.num_examples, epochs)
-        seed = stream_seed(self.spec.seed, f"scoring {seed}")
+            self._progress.start(f"{spec.method}: {kind}", left * self.num_examples, epochs)
+        order = stream_seed(spec.seed, f"{kind} {of_kind}")
         try:
-            for row in train(training, self.data, spec, Clock(self.device), self._progress, seed, until=epochs):
+            if taken_up:
+                yield
+            for row in train(training, self.data, spec, Clock(self.device), self._progress, order, until=epochs):
                 self.visits += row["kept"]
                 self._progress.epoch(row, self.num_examples)
                 with self._clock.uncharged():
-                    self._note(number, training)
+                    self._note(name, training)
                     self.save()
+                yield
         finally:
             self._progress.stop()
-        with self._clock.uncharged():
-            self.fits = copy.deepcopy(self.fits)  # whatever the network is used for next
-        return model
+            with self._clock.uncharged():
+                self.fits = copy.deepcopy(self.fits)  # whatever the network is used for next
 
-    def _note(self, number: int, training: Training) -> None:
-        """Keeps how far a scoring run is. One that can't be kept is no reason to end it: `state_list` will tell."""
+    def _note(self, name: str, training: Training) -> None:
+        """Keeps how far such a run is. One that can't be kept is no reason to end it: `state` will tell."""
         try:
             now = {"visits": self.visits, "seconds": self._clock.seconds["prepare"]}
-            self.fits[number:] = [training.state_dict() | now]
+            self.fits[name] = training.state_dict() | now
         except BadInput as error:
             self._lost = error
 
-    def state_list(self) -> list[State]:
-        """The scoring runs so far, for a checkpoint. Raises BadInput where one can't be kept."""
+    def state(self) -> dict[str, State]:
+        """The runs so far, for a checkpoint. Raises BadInput where one can't be kept."""
         if self._lost is not None:
             raise self._lost
         return self.fits
 
-    def _take_up(self, number: int, training: Training) -> None:
-        """Puts a scoring run that a checkpoint holds back to where it was, visits and seconds included."""
-        if number < len(self.fits):
-            kept = self.fits[number]
-            training.load_state_dict(kept)
-            self.visits, self._clock.seconds["prepare"] = kept["visits"], kept["seconds"]
+    def _take_up(self, name: str, training: Training) -> bool:
+        """Puts a run that a checkpoint holds back to where it was, visits and seconds included."""
+        if name not in self.fits:
+            return False
+        kept = self.fits[name]
+        training.load_state_dict(kept)
+        self.visits, self._clock.seconds["prepare"] = kept["visits"], kept["seconds"]
+        return True
+
+    def logits(self, model: nn.Module, num_examples: int) -> Tensor:
+        """Of the same examples on every rank."""
+        forward, index_n = at_precision(model, self.spec.precision, self.device), torch.arange(self.num_examples)
+        ranks.share_buffers(model)
+        model.eval()
+        self.visits += len(index_n[:num_examples])
+        with torch.no_grad():
+            parts = [forward(self.data.input(index_B)) for index_B in index_n[:num_examples].split(SURVEY_BATCH)]
+        return torch.cat(parts, 1).float()
 
     def survey(self, model: nn.Module, watch: frozenset[str] = frozenset()) -> Survey:
         self.visits += self.num_examples

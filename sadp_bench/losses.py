@@ -26,7 +26,15 @@ def step_loss(logits_TBC: Tensor, label_B: Tensor) -> Tensor:
     return loss_TB.view(num_steps, -1).mean(0)
 
 
-LOSSES: dict[str, Loss] = {"mean": mean_loss, "step": step_loss}
+def step_mse_loss(logits_TBC: Tensor, label_B: Tensor) -> Tensor:
+    """Mean over time of 0.95 cross-entropy + 0.05 squared distance of the logits from 1 (mean over classes). [B].
+
+    Source: TET (Deng et al., ICLR 2022, with lambda = 0.05 and all targets 1), as SLTT trains (Meng et al., ICCV 2023).
+    """
+    return 0.95 * step_loss(logits_TBC, label_B) + 0.05 * (logits_TBC - 1).square().mean((0, 2))
+
+
+LOSSES: dict[str, Loss] = {"mean": mean_loss, "step": step_loss, "step-mse": step_mse_loss}
 
 
 def logit_errors(loss: Loss, logits_TBC: Tensor, label_B: Tensor) -> Tensor:

@@ -17,12 +17,14 @@ import torch
 from torch import nn
 
 from sadp_bench import environment, ranks, registry
-from sadp_bench.backbones.spiking import NeuronSettings
+from sadp_bench.backbones.spiking import Backbone, NeuronSettings
 from sadp_bench.datasets.base import Dataset, data_root
 from sadp_bench.errors import BadInput
 from sadp_bench.examples import Examples, Loader, stratified_order
+from sadp_bench.masks import Sparsity
 from sadp_bench.pruner import Pruner
-from sadp_bench.spec import Spec
+from sadp_bench.sparsity import SPARSITIES
+from sadp_bench.spec import CHOICES, OF_EACH_STEP, Spec
 from sadp_bench.streams import isolated, stream
 
 VALIDATION_SHARE = 0.1
@@ -56,20 +58,32 @@ def resolve(
     kind: type[Dataset] = _class("dataset", given.setdefault("dataset", "digits"))
     method: type[Pruner] = _class("method", given["method"])
     backbone = _class("backbone", given.setdefault("backbone", "cnn"))
-    method_options, backbone_options = _options(given["method"], method, given["backbone"], backbone, asked.get("set"))
+    sparsity = _sparsity(given.setdefault("sparsity", "dense"))
+    if given.setdefault("backprop", "bptt") != "bptt":
+        given.setdefault("loss", OF_EACH_STEP[0])
+        if not issubclass(backbone, Backbone):
+            raise BadInput(
+                f"--backprop {given['backprop']} needs a backbone whose steps can be taken one by one: '{given['backbone']}' "
+                "is no subclass of sadp_bench.backbones.spiking.Backbone"
+            )
+    owners = {"": ("method", given["method"], registry.options(method))}
+    owners["backbone."] = ("backbone", given["backbone"], registry.options(backbone) | _neuron_options())
+    owners["sparsity."] = ("sparsity", given["sparsity"], registry.options(sparsity))
+    given |= _tables(owners, asked.get("set"))
     device = environment.choose_device(given.get("device", "auto"))
     given["device"] = str(device)
     if given.get("precision", "auto") == "auto":
         given["precision"] = "bf16" if environment.bf16_is_fast(device) else "fp32"
     given["processes"] = ranks.size()
     wanted = given.pop("train_examples", None)
-    given = _defaults(kind) | given | {"method_options": method_options, "backbone_options": backbone_options}
+    given = _defaults(kind) | given
     given.setdefault("evaluate_every", max(1, -(-given["epochs"] // 10)))
     spec = Spec(**given)  # checks every field before the data is read
     if wanted is not None and wanted < 1:
         raise BadInput(f"--train-examples is at least 1, not {wanted}")
     pruner = make_pruner(spec)
     pruner.check(spec.epochs)
+    make_sparsity(spec)
     material = _opened(kind, spec, data, wanted, {} if opened is None else opened)
     spec = dataclasses.replace(spec, train_examples=len(material.train))
     _check_fits(spec, pruner)
@@ -101,19 +115,32 @@ def _defaults(kind: type[Dataset]) -> dict[str, Any]:
     }
 
 
-def _options(
-    method_name: str, method: type, backbone_name: str, backbone: type, settings: Mapping[str, Any] | None
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The two `--set` tables, checked and with their defaults filled in."""
-    of_backbone = {k.removeprefix("backbone."): v for k, v in (settings or {}).items() if k.startswith("backbone.")}
-    of_method = {k: v for k, v in (settings or {}).items() if not k.startswith("backbone.")}
-    neuron: dict[str, tuple[type, Any]] = {
-        f.name: (type(f.default), f.default) for f in dataclasses.fields(NeuronSettings)
+def _sparsity(name: str) -> type[Sparsity]:
+    if name not in SPARSITIES:
+        raise BadInput(f"--sparsity is one of {', '.join(CHOICES['sparsity'])}, not '{name}'")
+    kind: type[Sparsity] = registry.load(SPARSITIES[name])
+    return kind
+
+
+def _neuron_options() -> dict[str, tuple[type, Any]]:
+    return {f.name: (type(f.default), f.default) for f in dataclasses.fields(NeuronSettings)}
+
+
+def _tables(
+    owners: Mapping[str, tuple[str, str, dict[str, tuple[type, Any]]]], settings: Mapping[str, Any] | None
+) -> dict[str, dict[str, Any]]:
+    """The `--set` tables, "method_options" and so on, checked and with their defaults filled in.
+
+    owners: by the prefix of its keys each one's kind, name and options.
+    """
+    given: dict[str, dict[str, Any]] = {prefix: {} for prefix in owners}
+    for key, value in (settings or {}).items():
+        prefix = next((p for p in owners if p and key.startswith(p)), "")
+        given[prefix][key.removeprefix(prefix)] = value
+    return {
+        f"{kind}_options": registry.settle(f"{kind} {name}", allowed, given[prefix])
+        for prefix, (kind, name, allowed) in owners.items()
     }
-    return (
-        registry.settle(f"method {method_name}", registry.options(method), of_method),
-        registry.settle(f"backbone {backbone_name}", registry.options(backbone) | neuron, of_backbone),
-    )
 
 
 def _opened(kind: type[Dataset], spec: Spec, data: Path | None, wanted: int | None, opened: dict[Any, Any]) -> Material:
@@ -169,14 +196,19 @@ def make_pruner(spec: Spec) -> Pruner:
     return pruner
 
 
-def make_model(spec: Spec, material: Material, seed: int) -> nn.Module:
-    """An untrained network, the same for the same seed, on the spec's device. Raises BadInput where the class is none."""
+def make_sparsity(spec: Spec) -> Sparsity:
+    return _sparsity(spec.sparsity)(spec.density, spec.early_time, **spec.sparsity_options)
+
+
+def make_model(spec: Spec, material: Material, seed: int, timesteps: int | None = None) -> nn.Module:
+    """An untrained network, the same for the same seed, on the spec's device. timesteps: instead of the spec's. Raises
+    BadInput where the class is none."""
     backbone = registry.resolve("backbone", spec.backbone)
     names = {f.name for f in dataclasses.fields(NeuronSettings)}
     neuron = NeuronSettings(**{k: v for k, v in spec.backbone_options.items() if k in names})
     own = {k: v for k, v in spec.backbone_options.items() if k not in names}
     device = torch.device(spec.device)
-    inputs = (material.train.input_shape, len(material.dataset.class_names), spec.timesteps, neuron)
+    inputs = (material.train.input_shape, len(material.dataset.class_names), timesteps or spec.timesteps, neuron)
     try:
         inspect.signature(backbone).bind(*inputs, **own)
     except TypeError as error:

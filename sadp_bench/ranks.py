@@ -77,6 +77,15 @@ def total(value: Tensor) -> Tensor:
     return value
 
 
+def average_gradients(model: nn.Module) -> None:
+    """Of networks that are not `wrapped`, after the backward passes."""
+    if size() > 1:
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        means = total(torch.cat([gradient.flatten() for gradient in gradients])) / size()
+        for gradient, mean in zip(gradients, means.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
+
 def agreed(value: bool) -> bool:
     """What the first rank says."""
     if size() == 1:

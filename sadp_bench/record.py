@@ -24,7 +24,7 @@ class Record:
     environment: versions, commit, device, threads, kernel; no host or user name (see `environment.describe`).
     seconds: by phase; prepare, select and train are charged, evaluate is not (see `clock`).
     num_examples: N, the training set's size. examples_seen: visits made in training. prepare_examples: visits made
-    for scoring, charged as time.
+    for scoring and for a ticket's search, charged as time.
     epochs: one row each: epoch, kept, mean_weight, train_loss, learning_rate, seconds, test_accuracy where it was
     evaluated (on what `spec.evaluate_on` names), and surveyed, the visits that a method asked for before it selected.
     test_accuracy: share in [0, 1], the last epoch's; on the held-out part of the training set where
@@ -38,6 +38,12 @@ class Record:
     scores_from: the key of the run whose scoring this one used and was charged for; None where it made its own or has none.
     visits: how often training showed each example, as `visits.pack` writes it, and class_visits: the mean by class; None
     and empty in records of an earlier version.
+    train_memory_bytes: the most that training steps took beyond what was in use before them (see `memory`; of a copy of the
+    network before training, without what a method watches); None where the system does not tell, as in records of an
+    earlier version.
+    operations: of one inference, see `operations`: accumulates, multiply_accumulates, energy_joules (an estimate).
+    density: the share of the connections that exist in the end. ticket: what the search for them tells (`--sparsity`), with
+    its seconds and visits, which are part of `prepare` and prepare_examples.
     """
 
     spec: Spec
@@ -58,6 +64,10 @@ class Record:
     scores_from: str | None = None
     visits: str | None = None
     class_visits: dict[str, float] = field(default_factory=dict)
+    train_memory_bytes: int | None = None
+    operations: dict[str, Any] = field(default_factory=dict)
+    density: float = 1.0
+    ticket: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         rest = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "spec"}
@@ -158,6 +168,15 @@ def _check_types(data: dict[str, Any]) -> None:
         and all(map(_is_amount, by_class.values()))
     ):
         raise BadInput("the record's visits or class_visits are of a wrong type")
+    counted, ticket, memory = data.get("operations", {}), data.get("ticket", {}), data.get("train_memory_bytes")
+    if not (
+        isinstance(counted, dict)
+        and all(map(_is_amount, counted.values()))
+        and isinstance(ticket, dict)
+        and (memory is None or _is_amount(memory))
+        and _is_amount(data.get("density", 1.0))
+    ):
+        raise BadInput("the record's operations, ticket, density or train_memory_bytes are of a wrong type")
     for name, kinds in wanted.items():
         if not isinstance(data[name], kinds):
             raise BadInput(f"the record's {name} is of a wrong type: {type(data[name]).__name__}")

@@ -59,7 +59,7 @@ def resolve(kind: str, name: str) -> Any:
         names = table(kind)
         if name not in names:
             raise BadInput(f"unknown {kind} '{name}'{nearest(name, names)} (or package.module:Class)")
-        return _load(names[name])
+        return load(names[name])
     # A console script, unlike `python -m`, does not search the folder that it was started in.
     here = str(Path.cwd())
     if here not in sys.path:
@@ -71,10 +71,11 @@ def resolve(kind: str, name: str) -> Any:
         found = None
     if found is None:
         raise BadInput(f"{kind} '{name}': no module named '{module_name}' here or on PYTHONPATH")
-    return _load(name)
+    return load(name)
 
 
-def _load(path: str) -> Any:
+def load(path: str) -> Any:
+    """The class of a `package.module:Class`. Raises BadInput where the module has none of that name."""
     module_name, _, class_name = path.partition(":")
     found = getattr(importlib.import_module(module_name), class_name, None)
     if not inspect.isclass(found):

@@ -8,10 +8,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from sadp_bench.backprop import at_precision, bptt
 from sadp_bench.clock import Clock
 from sadp_bench.collect import COLLECTED, exact_norms
-from sadp_bench.engine import make_optimizer, set_learning_rate
+from sadp_bench.engine import backprop_of, make_optimizer, set_learning_rate
 from sadp_bench.examples import draw_augmentation
 from sadp_bench.losses import LOSSES, logit_errors
 from sadp_bench.progress import Progress
@@ -34,6 +33,8 @@ class Steps:
         self.model = copy.deepcopy(bench.model)
         self.model.train()
         self.optimizer = make_optimizer(self.model, spec)
+        self.backprop = backprop_of(spec, self.model, data)
+        self.draws = stream(spec.seed, "study cost", 2)
         if bench.training.rows:
             set_learning_rate(self.optimizer, bench.training.rows[-1]["learning_rate"])
         self.look = draw_augmentation(spec.augment, len(data), data.padding, stream(spec.seed, "study cost"))
@@ -65,12 +66,11 @@ class Steps:
     def _step(self, pruner: Pruner, taps: Taps, index_B: Tensor) -> None:
         """As the loop makes it."""
         loss = LOSSES[self.spec.loss]
-        forward = at_precision(self.model, self.spec.precision, self.data.device)
         input = self.data.input(index_B, self.look)
         index_B = index_B.to(self.data.device)
         label_B, weight_B = self.data.label_N[index_B], torch.ones(len(index_B), device=self.data.device)
         self.optimizer.zero_grad(set_to_none=True)
-        logits_TBC, loss_B = bptt(forward, loss, input, label_B, weight_B, len(index_B))
+        logits_TBC, loss_B = self.backprop(loss, input, label_B, weight_B, len(index_B), self.draws)
         watched = taps.seen(weight_B / len(index_B))
         if "logit_errors" in pruner.watch:
             watched["logit_errors"] = logit_errors(loss, logits_TBC, label_B)

@@ -28,14 +28,29 @@ OPTIONS: dict[str, Any] = {
     "weight_decay": Annotated[float | None, Option(help="Of all parameters.", show_default="5e-4")],
     "augment": Annotated[str | None, Option(help="none, crop or crop-flip.", show_default="the data set's")],
     "loss": Annotated[
-        str | None, Option(help="Of the logits' mean over time, or of each step: mean or step.", show_default="mean")
+        str | None,
+        Option(
+            help="Of the logits' mean over time, or of each step: mean, step or step-mse.", show_default="mean, or step"
+        ),
     ],
     "precision": Annotated[str | None, Option(help="auto, fp32, bf16 or fp64.", show_default="auto")],
     "threads": Annotated[int | None, Option(help="CPU threads.", show_default="all cores")],
     "device": Annotated[str | None, Option(help="auto, cpu, cuda or cuda:N.", show_default="auto")],
     "seed": Annotated[int | None, Option(help="Of weights, order, augmentation and draws.", show_default="0")],
     "train_examples": Annotated[int | None, Option(help="Train on a fixed, class-balanced part.", show_default="all")],
-    "set": Annotated[list[str] | None, Option(help="KEY=VALUE of the method, or backbone.KEY=VALUE; repeatable.")],
+    "backprop": Annotated[
+        str | None, Option(help="Time steps that give gradients: bptt, sltt or sltt-k.", show_default="bptt")
+    ],
+    "k": Annotated[int | None, Option(help="Of sltt-k: how many steps.", show_default="none")],
+    "sparsity": Annotated[str | None, Option(help="Connections: dense, imp, eb or pq.", show_default="dense")],
+    "density": Annotated[float | None, Option(help="Share of the connections that exist.", show_default="1")],
+    "early_time": Annotated[
+        bool | None, Option("--early-time", help="Search the ticket of imp or eb with fewer steps.", show_default="no")
+    ],
+    "set": Annotated[
+        list[str] | None,
+        Option(help="KEY=VALUE of the method, backbone.KEY=VALUE or sparsity.KEY=VALUE; repeatable."),
+    ],
 }
 
 

@@ -30,7 +30,7 @@ class Arm:
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
-        bench.pruner.prepare(bench.lab)
+        bench.prepare()
         if run_length(bench.pruner, bench.spec, len(bench.data)) < bench.spec.epochs:
             raise BadInput(
                 f"{bench.spec.method} saves by shortening the run, not its epochs, which are what `speed` times: leave it "

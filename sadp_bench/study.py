@@ -107,6 +107,11 @@ class Study:
         self, asked: Mapping[str, Any], at: str | None, examples: int, data: Path | None, progress: Progress
     ) -> None:
         self.spec, material = resolve({**asked, "method": "full", "ratio": 0.0}, data)
+        if self.spec.backprop != "bptt" or self.spec.sparsity != "dense":
+            raise BadInput(
+                "a study holds scores against gradients through all steps and connections: leave --backprop and "
+                "--sparsity out"
+            )
         self.at = stops(at, self.spec.epochs)
         if not FEWEST <= examples <= len(material.train):
             raise BadInput(f"--examples is from {FEWEST} to the training set's {len(material.train)}, not {examples}")

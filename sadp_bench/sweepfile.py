@@ -18,7 +18,8 @@ from sadp_bench.errors import BadInput
 from sadp_bench.registry import GROUPS, nearest
 from sadp_bench.spec import KINDS, LARGEST, Spec
 
-NOT_KEYS = ("processes", "method_options", "backbone_options")  # torchrun's to say; the two tables come as `set`
+# torchrun's to say; the three tables come as `set`.
+NOT_KEYS = ("processes", "method_options", "backbone_options", "sparsity_options")
 FIELDS = {of.name: str(of.type) for of in dataclasses.fields(Spec) if of.name not in NOT_KEYS}
 MOST_RUNS = 100_000
 
@@ -97,12 +98,13 @@ def _flat(where: str, table: Any) -> dict[str, list[Any]]:
 
 
 def _settings(where: str, table: Any) -> Iterator[tuple[str, Any]]:
-    """The keys of a `set` table; the network's as one quoted key, "backbone.width", or as a table `backbone`."""
+    """The keys of a `set` table; the network's as one quoted key, "backbone.width", or as a table `backbone`, and
+    likewise `sparsity`."""
     if not isinstance(table, dict):
         raise BadInput(f"{where}: set is a table, such as set.smoothing = 0.1, not {table!r}")
     for key, value in table.items():
-        if isinstance(value, dict) and key == "backbone":
-            yield from ((f"set.backbone.{inner}", one) for inner, one in value.items())
+        if isinstance(value, dict) and key in ("backbone", "sparsity"):
+            yield from ((f"set.{key}.{inner}", one) for inner, one in value.items())
         else:
             yield f"set.{key}", value
 

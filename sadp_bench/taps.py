@@ -197,10 +197,21 @@ class Taps:
     def _of_layers(self, name: str) -> Tensor:
         """One row a layer, 0 where it was not called."""
         steps = middle if name.startswith("middle_") else every
-        row = {layer: steps(in_order(calls)).sum(0) for layer, calls in self._squares[name].items()}
+        row = {layer: steps(in_order(calls)).sum(0) for layer, calls in self._paired(name).items()}
         nothing = torch.zeros_like(next(iter(row.values())))
         layers = norm_layers(self.model) if name.startswith("norm_") else self.layers
         return torch.stack([row.get(layer, nothing) for layer in layers])
+
+    def _paired(self, name: str) -> dict[nn.Module, dict[int, Tensor]]:
+        """Of inputs whose errors are noted too, those of calls to which an error came: not every step need give gradients."""
+        noted, errors = self._squares[name], self._squares.get(name.replace("input", "error"))
+        if errors is None:
+            return noted
+        paired = {
+            layer: {call: square for call, square in calls.items() if call in errors.get(layer, {})}
+            for layer, calls in noted.items()
+        }
+        return {layer: calls for layer, calls in paired.items() if calls}
 
     def _num_exact(self) -> int:
         return max(1, min(MOST_EXACT, self._of_all_ranks // SHARE_EXACT, self._batch))

@@ -17,14 +17,18 @@ from sadp_bench.checkpoint import Checkpoint
 from sadp_bench.clock import Clock
 from sadp_bench.errors import BadInput
 from sadp_bench.lab import RunLab
+from sadp_bench.masks import density
+from sadp_bench.memory import PeakMemory
 from sadp_bench.metrics import BUDGET_TOLERANCE, realised_ratio
-from sadp_bench.parts import Material, enough_memory, make_loader, make_model, make_pruner
+from sadp_bench.operations import operations
+from sadp_bench.parts import Material, enough_memory, make_loader, make_model, make_pruner, make_sparsity
 from sadp_bench.progress import Progress
 from sadp_bench.pruner import Pruner
 from sadp_bench.record import Record
 from sadp_bench.spec import Spec
 
 EVALUATION_COST = 0.35  # of a training step's time, an example: a guess for the estimate only
+COUNTED = 512  # held examples at most whose synaptic operations are counted: each layer runs once more for it
 
 
 @contextmanager
@@ -40,8 +44,9 @@ def threads(number: int) -> Iterator[None]:
 class Bench:
     """One spec on its material: what `run`, `speed` and the checks set up alike.
 
-    prepared: whether the pruner is. environment: where the run took place, all its parts. replaces: when the record was
-    finished that this run is to replace; a checkpoint that is not of such a run is of no use to it.
+    prepared: whether pruner and sparsity are. ticket: what the search of the connections tells. environment: where the run
+    took place, all its parts. replaces: when the record was finished that this run is to replace; a checkpoint that is not of
+    such a run is of no use to it.
     """
 
     def __init__(self, spec: Spec, material: Material, progress: Progress, jobs: int = 1) -> None:
@@ -53,9 +58,12 @@ class Bench:
         self.data = make_loader(spec, material, material.train)
         self.held = make_loader(spec, material, material.held)
         model = self.build(spec.seed)
-        self.training = engine.Training(model, make_pruner(spec), engine.make_optimizer(model, spec))
+        self.training = engine.Training(
+            model, make_pruner(spec), engine.make_optimizer(model, spec), make_sparsity(spec)
+        )
         self.lab = RunLab(spec, self.data, len(material.dataset.class_names), self.build, self.clock, progress)
         self.prepared = False
+        self.ticket: dict[str, Any] = {}
         self.replaces: str | None = None
         self.environment = environment.describe(self.device, spec.threads, jobs)
 
@@ -67,13 +75,15 @@ class Bench:
     def pruner(self) -> Pruner:
         return self.training.pruner
 
-    def build(self, seed: int) -> nn.Module:
-        return make_model(self.spec, self.material, seed)
+    def build(self, seed: int, timesteps: int | None = None) -> nn.Module:
+        return make_model(self.spec, self.material, seed, timesteps)
 
     def prepare(self) -> None:
-        """Has the pruner prepare, charged. Raises BadInput where several processes could not share what it sees."""
+        """Has pruner and sparsity prepare, charged. Raises BadInput where several processes could not share what the pruner
+        sees."""
         with self.clock("prepare"):
             self.pruner.prepare(self.lab)
+            self.search()
         self.prepared = True
         if (
             self.spec.processes > 1
@@ -84,6 +94,16 @@ class Bench:
                 f"{self.spec.method} keeps nothing of each example that several processes could share: let it keep what it "
                 "observes in tensors of length N named *_N, or run it on one process"
             )
+
+    def search(self) -> None:
+        """For the connections that are to exist."""
+        with self.clock.uncharged():
+            seconds, visits = self.clock.seconds["prepare"], self.lab.visits
+        found = self.training.sparsity.prepare(self.lab, self.model)
+        with self.clock.uncharged():
+            if self.training.sparsity.searches:
+                found |= {"seconds": self.clock.seconds["prepare"] - seconds, "visits": self.lab.visits - visits}
+            self.ticket = found
 
     def rows(self) -> Iterator[engine.Row]:
         return engine.train(self.training, self.data, self.spec, self.clock, self.progress, self.spec.seed)
@@ -96,11 +116,13 @@ class Bench:
             "scores_from": self.lab.scores_from,
             "replaces": self.replaces,
             "environment": self.environment,
-            **({"training": self.training.state_dict()} if self.prepared else {"fits": self.lab.state_list()}),
+            "ticket": self.ticket,
+            **({"training": self.training.state_dict()} if self.prepared else {"fits": self.lab.state()}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.environment.update(environment.joined(state["environment"], self.environment))
+        self.ticket = state["ticket"]
         if "training" in state:
             self.training.load_state_dict(state["training"])
             self.clock.seconds = dict(state["seconds"])
@@ -118,7 +140,8 @@ class Bench:
     def expected_seconds(self, seconds_per_example: float) -> float:
         """Charged and uncharged, from a rehearsed step's time."""
         spec, num_examples = self.spec, len(self.data)
-        visits = self.visits() + num_examples * self.pruner.scoring_epochs(spec.epochs)
+        before = self.pruner.scoring_epochs(spec.epochs) + self.training.sparsity.estimated_epochs(spec.epochs)
+        visits = self.visits() + num_examples * before
         evaluated = len(self.held) * (math.ceil(spec.epochs / spec.evaluate_every) + 1)
         return seconds_per_example * (visits + EVALUATION_COST * evaluated) / spec.processes
 
@@ -139,7 +162,9 @@ def train_one(
             checkpoint.write(bench.state_dict)
 
     with threads(spec.threads), enough_memory(spec):
-        engine.rehearse(bench.model, bench.data, spec)
+        peak, memory = _peak(bench.device), PeakMemory(bench.device)
+        with memory.tracked():  # which resets the peak
+            engine.rehearse(bench.model, bench.data, spec)
         _take_up(bench, checkpoint)
         _reset_peak(bench.device)
         bench.lab.save = save
@@ -157,9 +182,14 @@ def train_one(
                 save()
             with clock("evaluate"):
                 rates = engine.firing_rates(bench.model, bench.held, spec.precision)
+                counted = _operations(bench)
         finally:
             progress.stop()
-        record = _record(bench, rates, starts - 1)
+        measured: dict[str, Any] = {
+            "peak_memory_bytes": max(_peak(bench.device), 0 if bench.device.type == "cuda" else peak)
+        }
+        measured |= {"train_memory_bytes": memory.extra_bytes, "firing_rate": rates, "operations": counted}
+        record = _record(bench, measured, starts - 1)
     missed = realised_ratio(record) - spec.ratio
     if abs(missed) > BUDGET_TOLERANCE and not bench.pruner.exempt:
         raise BadInput(
@@ -180,11 +210,20 @@ def _take_up(bench: Bench, checkpoint: Checkpoint | None) -> None:
     if bench.prepared:
         bench.progress.say(f"{name} goes on from its checkpoint, after epoch {len(bench.training.rows)}")
     else:
-        epochs = sum(len(fit["rows"]) for fit in bench.lab.fits)
-        bench.progress.say(f"{name} goes on from its checkpoint, after {epochs} epochs of scoring")
+        epochs = sum(len(fit["rows"]) for fit in bench.lab.fits.values())
+        bench.progress.say(f"{name} goes on from its checkpoint, after {epochs} epochs of preparation")
 
 
-def _record(bench: Bench, rates: list[float], interruptions: int) -> Record:
+def _operations(bench: Bench) -> dict[str, float]:
+    """Of one inference."""
+    index_n = torch.arange(min(COUNTED, len(bench.held)))
+    batches = (bench.held.input(index_B) for index_B in index_n.split(engine.EVALUATION_BATCH))
+    counted = operations(bench.model, batches, bench.training.sparsity.masks)
+    names = ("accumulates", "multiply_accumulates", "energy_joules")
+    return {name: getattr(counted, name) for name in names}
+
+
+def _record(bench: Bench, measured: dict[str, Any], interruptions: int) -> Record:
     rows = bench.training.rows
     return Record(
         spec=bench.spec,
@@ -196,15 +235,16 @@ def _record(bench: Bench, rates: list[float], interruptions: int) -> Record:
         epochs=rows,
         test_accuracy=rows[-1]["test_accuracy"],
         test_examples=len(bench.held),
-        firing_rate=rates,
         num_parameters=sum(p.numel() for p in bench.model.parameters()),
-        peak_memory_bytes=_peak(bench.device),
+        density=density(bench.training.sparsity.masks),
+        ticket=bench.ticket,
         data_sha256=bench.material.sha256,
         finished=now(),
         interruptions=interruptions,
         scores_from=bench.lab.scores_from,
         visits=visits.pack(bench.training.visits_N.tolist()) if len(rows) <= visits.MOST else None,
         class_visits=_class_visits(bench),
+        **measured,
     )
 
 

@@ -52,13 +52,15 @@ def dropped_weights_of_infobatch() -> AbstractContextManager[Any]:
 
 
 def weights_ignored_by_the_loop() -> AbstractContextManager[Any]:
-    from sadp_bench import engine
+    from sadp_bench.backprop import BPTT
 
-    def unweighted_step(forward: Any, loss: Any, input: Tensor, label_B: Tensor, weight_B: Tensor, *rest: Any) -> Any:
-        return step(forward, loss, input, label_B, torch.ones_like(weight_B), *rest)
+    def unweighted_step(
+        self: BPTT, loss: Any, input: Tensor, label_B: Tensor, weight_B: Tensor, *rest: Any
+    ) -> tuple[Tensor, Tensor]:
+        return step(self, loss, input, label_B, torch.ones_like(weight_B), *rest)
 
-    step = engine.bptt
-    return patch.object(engine, "bptt", unweighted_step)
+    step = BPTT.__call__
+    return patch.object(BPTT, "__call__", unweighted_step)
 
 
 def one_example_fewer() -> AbstractContextManager[Any]:

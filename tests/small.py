@@ -67,8 +67,17 @@ def numbers(record: Record) -> dict[str, Any]:
     """All of a record but what may differ between two parts of one run and a whole one: times, memory, environment, the
     count of interruptions."""
     data = copy.deepcopy(record.to_json())
-    for name in ("seconds", "finished", "peak_memory_bytes", "environment", "interruptions", "scores_from"):
+    for name in (
+        "seconds",
+        "finished",
+        "peak_memory_bytes",
+        "train_memory_bytes",
+        "environment",
+        "interruptions",
+        "scores_from",
+    ):
         del data[name]
+    data["ticket"].pop("seconds", None)
     for row in data["epochs"]:
         del row["seconds"]
     return data

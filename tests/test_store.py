@@ -13,7 +13,7 @@ from sadp_bench.errors import BadInput
 from sadp_bench.progress import Progress
 from sadp_bench.record import Failure, Record
 from sadp_bench.report import render
-from sadp_bench.spec import Spec
+from sadp_bench.spec import LATER, Spec
 from sadp_bench.store import Store, atomic, read, read_all
 
 
@@ -250,19 +250,22 @@ CHANGES = {
     "augment": "crop", "loss": "step", "precision": "bf16", "threads": 2, "device": "cuda", "seed": 1,
     "train_examples": 999, "protocol": "updates", "evaluate_on": "validation", "evaluate_every": 2,
     "method_options": {"fresh": True}, "backbone_options": {"width": 33}, "processes": 2,
+    "sparsity": "pq", "density": 0.5, "early_time": True, "sparsity_options": {"p": 0.25},
 }  # fmt: skip
 
 
 def test_key_changes_with_every_field():
     spec = make_spec()
-    assert set(CHANGES) == {f.name for f in dataclasses.fields(spec)}
+    assert {*CHANGES, "backprop", "k"} == {f.name for f in dataclasses.fields(spec)}
     keys = {dataclasses.replace(spec, **{name: value}).key for name, value in CHANGES.items()}
-    assert len(keys | {spec.key}) == len(CHANGES) + 1
+    for backprop, k in (("sltt", 0), ("sltt-k", 1), ("sltt-k", 2)):  # which need a loss of each step
+        keys.add(dataclasses.replace(spec, loss="step", backprop=backprop, k=k).key)
+    assert len(keys | {spec.key}) == len(CHANGES) + 3 + 1
 
 
 def test_fields_that_came_later_leave_older_records_their_key():
     spec = make_spec()
-    older = {name: value for name, value in spec.to_json().items() if name != "processes"}
+    older = {name: value for name, value in spec.to_json().items() if name not in LATER}
     assert Spec.from_json(older) == spec
     assert spec.key == "1b25266b06f1"
 

@@ -23,17 +23,18 @@ DERIVATIVES = {
 
 
 class CPULif(torch.autograd.Function):
-    """current [T, ...] -> spikes [T, ...], from rest, with the reset outside of the graph (detach_reset).
+    """current [T, ...], membrane before [...] -> spikes [T, ...], membrane after; the reset (detach_reset) and the membranes
+    that come and go are outside of the graph.
 
     h[t] = (1 - 1/tau) v[t-1] + gain x[t];  s[t] = h[t] >= threshold;  v[t] = h[t] after the reset, hard (to 0) or soft.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, current: Tensor, tau: float, gain: float, threshold: float, soft: bool, surrogate: str
-    ) -> Tensor:
+        ctx: Any, current: Tensor, before: Tensor, tau: float, gain: float, threshold: float, soft: bool, surrogate: str
+    ) -> tuple[Tensor, Tensor]:
         spikes, derivative = torch.empty_like(current), torch.empty_like(current)
-        membrane = torch.zeros(current.shape[1:], dtype=_wide(current))
+        membrane = before.clone()
         scratch = torch.empty_like(membrane)
         for step, x in enumerate(current):
             membrane.mul_(1 - 1 / tau).add_(scratch.copy_(x), alpha=gain)
@@ -45,10 +46,11 @@ class CPULif(torch.autograd.Function):
                 membrane.mul_(torch.lt(membrane, threshold, out=scratch))
         ctx.save_for_backward(spikes, derivative)
         ctx.settings = tau, gain, soft
-        return spikes
+        ctx.mark_non_differentiable(membrane)
+        return spikes, membrane
 
     @staticmethod
-    def backward(ctx: Any, error: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, error: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         spikes, derivative = ctx.saved_tensors
         tau, gain, soft = ctx.settings
         gradient = torch.empty_like(spikes)
@@ -61,7 +63,7 @@ class CPULif(torch.autograd.Function):
             carried.addcmul_(scratch.copy_(error[step]), factor.copy_(derivative[step]))
             gradient[step].copy_(torch.mul(carried, gain, out=scratch))
             carried.mul_(1 - 1 / tau)
-        return gradient, None, None, None, None, None
+        return gradient, None, None, None, None, None, None
 
 
 def _wide(x: Tensor) -> torch.dtype:

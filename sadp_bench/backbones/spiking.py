@@ -5,7 +5,10 @@ Everything is time first, [T, B, C, H, W], on SpikingJelly's multi-step layers, 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
@@ -51,7 +54,8 @@ class NeuronSettings:
 
 
 class LIF(neuron.LIFNode):
-    """SpikingJelly's multi-step LIF neuron on [T, B, C, H, W] or [T, B, D], without state between batches.
+    """SpikingJelly's multi-step LIF neuron on [T, B, C, H, W] or [T, B, D], without state between calls but where it
+    `carries` (see `carrying`).
 
     It differs in ways that do not change its equations: the membrane is float32 also where the input is bfloat16
     (SpikingJelly would take the input's type), images are computed channels last as they lie in memory, and a CPU runs
@@ -69,23 +73,35 @@ class LIF(neuron.LIFNode):
             step_mode="m",
         )
         self.surrogate = settings.surrogate
+        self.carries = False
 
     def multi_step_forward(self, x_seq: Tensor) -> Tensor:
         images = x_seq.dim() == 5
         x_seq = x_seq.movedim(2, -1) if images else x_seq
-        spikes = self._on_cpu(x_seq) if x_seq.device.type == "cpu" and self.detach_reset else self._on_any(x_seq)
+        on_cpu = x_seq.device.type == "cpu" and self.detach_reset
+        spikes, membrane = (self._on_cpu if on_cpu else self._on_any)(x_seq, self._membrane(x_seq))
+        if self.carries:
+            self.v = membrane.detach()
         return spikes.movedim(-1, 2) if images else spikes
 
-    def _on_cpu(self, x_seq: Tensor) -> Tensor:
-        gain = 1 / self.tau if self.decay_input else 1.0
-        spikes: Tensor = CPULif.apply(x_seq, self.tau, gain, self.v_threshold, self.v_reset is None, self.surrogate)
-        return spikes
-
-    def _on_any(self, x_seq: Tensor) -> Tensor:
+    def _membrane(self, x_seq: Tensor) -> Tensor:
+        """What a call begins with: rest, or what the call before has left."""
+        if self.carries and isinstance(self.v, Tensor):
+            return self.v
         dtype = torch.promote_types(x_seq.dtype, torch.float32)
-        spikes, _, _ = functional.lif_multi_step(
+        return torch.zeros(x_seq.shape[1:], device=x_seq.device, dtype=dtype)
+
+    def _on_cpu(self, x_seq: Tensor, membrane: Tensor) -> tuple[Tensor, Tensor]:
+        gain = 1 / self.tau if self.decay_input else 1.0
+        made: tuple[Tensor, Tensor] = CPULif.apply(
+            x_seq, membrane, self.tau, gain, self.v_threshold, self.v_reset is None, self.surrogate
+        )
+        return made
+
+    def _on_any(self, x_seq: Tensor, membrane: Tensor) -> tuple[Tensor, Tensor]:
+        spikes, membrane, _ = functional.lif_multi_step(
             x_seq,
-            torch.zeros(x_seq.shape[1:], device=x_seq.device, dtype=dtype),
+            membrane,
             self.tau,
             self.decay_input,
             self.v_threshold,
@@ -93,7 +109,7 @@ class LIF(neuron.LIFNode):
             self.surrogate_function,
             self.detach_reset,
         )
-        return spikes
+        return spikes, membrane
 
 
 def conv(inputs: int, outputs: int, size: int = 3, stride: int = 1, *, norm: str, step_mode: str = "m") -> nn.Module:
@@ -131,11 +147,41 @@ def halves(side: int) -> bool:
     return side // 2 >= 2
 
 
+@contextmanager
+def carrying(model: nn.Module) -> Iterator[Callable[[], None]]:
+    """Within, the neurons go on from call to call from the membrane that the call before has left, and from rest at first.
+
+    Gives what cuts the membranes' history, to be called after each call: the suite's own neurons have none, but
+    SpikingJelly's do.
+    """
+    neurons = [module for module in model.modules() if isinstance(module, neuron.BaseNode)]
+
+    def reset(carries: bool) -> None:
+        for one in neurons:
+            one.reset()
+            if isinstance(one, LIF):
+                one.carries = carries
+
+    def cut() -> None:
+        for one in neurons:
+            one.detach()
+
+    reset(True)
+    try:
+        yield cut
+    finally:
+        reset(False)
+
+
+OfStep = Callable[[int, Callable[[], Tensor]], Tensor]  # a step, and what makes its logits_1BC -> those, detached
+
+
 class Backbone(nn.Module):
     """A spiking network for images of `input_shape` (C, H, W) or event frames of that shape.
 
     A subclass builds `stem` (on [B, C, H, W]: a static image's first convolution and norm are the same at every step,
     so they are computed once), `body` (on [T, B, C, H, W]) and the readout from `width`, its base number of channels.
+    timesteps: T; of event frames the first T are taken.
     """
 
     def __init__(self, timesteps: int, stem: nn.Module, body: nn.Module, features: int, num_classes: int) -> None:
@@ -145,14 +191,48 @@ class Backbone(nn.Module):
         self.body = body
         self.readout = layer.Linear(features, num_classes, step_mode="m")
 
-    def forward(self, input: Tensor) -> Tensor:
-        """[B, C, H, W] (static) or [T, B, C, H, W] (events) -> logits_TBC."""
+    def forward(self, input: Tensor, of_step: OfStep | None = None) -> Tensor:
+        """[B, C, H, W] (static) or [T, B, C, H, W] (events) -> logits_TBC.
+
+        of_step: takes the steps one by one, each with what computes it: nothing of a step but the neurons' membranes is left
+        when it returns, see `backprop.SLTT`.
+        """
+        if of_step is not None:
+            return self._step_by_step(input, of_step)
         if input.dim() == 4:
             x = self.stem(input)
             x = x.unsqueeze(0).expand(self.timesteps, *x.shape)
         else:
+            input = input[: self.timesteps]
             x = self.stem(input.flatten(0, 1)).unflatten(0, input.shape[:2])
-        return self.readout(self.body(x).flatten(2))
+        return self._logits(x)
+
+    def steps(self, input: Tensor) -> int:
+        """How many time steps it makes of an input."""
+        return self.timesteps if input.dim() == 4 else min(len(input), self.timesteps)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        logits_TBC: Tensor = self.readout(self.body(x).flatten(2))
+        return logits_TBC
+
+    def _step_by_step(self, input: Tensor, of_step: OfStep) -> Tensor:
+        static = input.dim() == 4
+        stemmed = self.stem(input) if static else input
+        # Of a static image a leaf gathers the steps' gradients, which then go through the stem in one backward pass.
+        leaf = stemmed.detach().requires_grad_(stemmed.requires_grad)
+
+        def outputs(step: int) -> Tensor:
+            return self._logits((leaf if static else self.stem(input[step])).unsqueeze(0))
+
+        logits = []
+        with carrying(self) as cut:
+            for step in range(self.steps(input)):
+                logits.append(of_step(step, partial(outputs, step)))
+                cut()
+        if leaf.grad is not None:
+            with torch.autocast(leaf.device.type, enabled=False):
+                stemmed.backward(leaf.grad)
+        return torch.cat(logits)
 
 
 def check_width(width: int) -> None:

@@ -1,0 +1,74 @@
+"""Early-Time tickets: the search for a mask takes fewer time steps than the run. T time steps, B examples, C classes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from sadp_bench.errors import BadInput
+from sadp_bench.masks import Sparsity, TicketLab
+
+NOTHING = 1e-12  # a divergence below it is the rounding of equal distributions
+
+
+def divergences(logits_TBC: Tensor) -> Tensor:
+    """KL_t = KL(softmax(mean logits up to T) || softmax(mean logits up to t)), the mean over the examples. Float64, [T]."""
+    steps_T11 = torch.arange(1, len(logits_TBC) + 1, device=logits_TBC.device)[:, None, None]
+    log_p_TBC = (logits_TBC.double().cumsum(0) / steps_T11).log_softmax(2)
+    whole_BC = log_p_TBC[-1]
+    return (whole_BC.exp() * (whole_BC - log_p_TBC)).sum(2).mean(1).clamp_min(0)
+
+
+def early_timesteps(logits_TBC: Tensor, share: float = 0.6) -> int:
+    """T' = the smallest t with KL_t / max KL < share: from there on more steps tell little.
+
+    Source: Kim et al., "Exploring Lottery Ticket Hypothesis in Spiking Neural Networks", ECCV 2022 (Early-Time tickets).
+
+    Where all steps tell the same (max KL = 0; the paper says nothing) it is 1.
+    """
+    kl_T = divergences(logits_TBC)
+    if kl_T.max() <= NOTHING:
+        return 1
+    return 1 + int((kl_T / kl_T.max() < share).nonzero()[0])
+
+
+def chosen_timesteps(lab: TicketLab, share: float = 0.6, num_examples: int = 1000) -> int:
+    """T' of the run's own network after one epoch at all T steps, on so many training examples."""
+    if lab.timesteps == 1:
+        raise BadInput("early_time shortens a search of several time steps, and the run has 1: leave it out")
+    model = last(lab.train(Sparsity(), timesteps=lab.timesteps, epochs=1))
+    timesteps = early_timesteps(lab.logits(model, num_examples), share)
+    lab.say(f"early time: the search takes {timesteps} of {lab.timesteps} time steps")
+    return timesteps
+
+
+def last(networks: Iterator[nn.Module]) -> nn.Module:
+    """The network after all its epochs."""
+    return deque(networks, maxlen=1).pop()
+
+
+class Searching(Sparsity):
+    """A method that trains networks to find its masks, with early_time at T' steps, else at the run's own.
+
+    kl_share, kl_examples: of `early_timesteps`; without early_time they do nothing. The epoch that T' is taken from is
+    trained for that alone (as T' is not known before), and charged.
+    """
+
+    searches = True
+
+    def __init__(self, density: float, early_time: bool, kl_share: float, kl_examples: int) -> None:
+        super().__init__(density, early_time)
+        if density == 1:
+            raise BadInput("a search for a mask needs a density below 1: choose one, or dense")
+        if not 0 < kl_share <= 1:
+            raise BadInput(f"kl_share is above 0 and at most 1, not {kl_share:g}")
+        if kl_examples < 1:
+            raise BadInput(f"kl_examples is at least 1, not {kl_examples}")
+        self.kl_share = kl_share
+        self.kl_examples = kl_examples
+
+    def search_timesteps(self, lab: TicketLab) -> int:
+        return chosen_timesteps(lab, self.kl_share, self.kl_examples) if self.early_time else lab.timesteps

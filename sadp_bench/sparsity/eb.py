@@ -1,0 +1,104 @@
+"""Early-bird tickets: the mask that a network's early epochs already agree on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from sadp_bench.errors import BadInput
+from sadp_bench.masks import Masks, Sparsity, TicketLab, density, magnitude_masks, num_live, prunable
+from sadp_bench.sparsity.early_time import Searching
+
+
+class EB(Searching):
+    """Draws the largest weights' mask after each epoch of dense training until it settles, then trains from the start.
+
+    Source: You et al., "Drawing Early-Bird Tickets", ICLR 2020, for spiking networks in Kim et al., "Exploring Lottery Ticket
+    Hypothesis in Spiking Neural Networks", ECCV 2022.
+
+    The mask, global over convolution and linear weights, has settled when the newest of `window` masks differs from each of
+    the others in less than `distance` of its positions. Where the run's epochs do not suffice the last mask is taken, and
+    the record says so (converged: false). The run starts from its own initial weights.
+
+    Two masks of density d differ in at most 2d of their positions: where 2d < distance the first full window always ends
+    the search, so lower `distance` with the density.
+
+    kl_share, kl_examples: see `early_time`.
+    """
+
+    def __init__(
+        self,
+        density: float = 1.0,
+        early_time: bool = False,
+        *,
+        window: int = 5,
+        distance: float = 0.02,
+        kl_share: float = 0.6,
+        kl_examples: int = 1000,
+    ) -> None:
+        super().__init__(density, early_time, kl_share, kl_examples)
+        if window < 2:
+            raise BadInput(f"eb's window is at least 2 masks, not {window}")
+        if not 0 < distance <= 1:
+            raise BadInput(f"eb's distance is above 0 and at most 1 (a share of positions), not {distance:g}")
+        self.window = window
+        self.distance = distance
+
+    def prepare(self, lab: TicketLab, model: nn.Module) -> dict[str, Any]:
+        timesteps = self.search_timesteps(lab)
+        search = Drawing(self.density, self.window)
+        converged = False
+        for _ in lab.train(search, timesteps=timesteps):
+            converged = settled(search.drawn, self.window, self.distance)
+            if converged:
+                break
+        self.masks = search.drawn[-1]
+        found = "settled after" if converged else "did not settle; taken after all"
+        lab.say(f"eb: the mask of {density(self.masks):.2%} of the weights {found} {search.epochs} epochs")
+        return {
+            "search_epochs": search.epochs + int(self.early_time),
+            "search_timesteps": timesteps,
+            "converged": converged,
+            "density": density(self.masks),
+        }
+
+    def estimated_epochs(self, num_epochs: int) -> int:
+        return num_epochs + int(self.early_time)
+
+
+def mask_distance(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
+    """The share of positions in which two masks differ (normalised Hamming distance)."""
+    differing = sum(int((one[name] != other[name]).sum()) for name in one)
+    return differing / sum(mask.numel() for mask in one.values())
+
+
+def settled(drawn: Sequence[Mapping[str, Tensor]], window: int, distance: float) -> bool:
+    """Whether the newest of the last `window` masks is closer than `distance` to each of the others."""
+    *others, newest = drawn[-window:]
+    return len(others) == window - 1 and all(mask_distance(newest, other) < distance for other in others)
+
+
+class Drawing(Sparsity):
+    """Dense training that draws the mask of the largest weights after each epoch. drawn: the last `window` ones."""
+
+    def __init__(self, goal: float, window: int) -> None:
+        super().__init__()
+        self.goal = goal
+        self.window = window
+        self.epochs = 0
+        self.drawn: list[Masks] = []
+
+    def after_epoch(self, epoch: int, num_epochs: int) -> None:
+        weights = prunable(self.model)
+        total = sum(weight.numel() for weight in weights.values())
+        self.drawn = [*self.drawn, magnitude_masks(weights, num_live(total, self.goal))][-self.window :]
+        self.epochs = epoch + 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"drawn": list(self.drawn), "epochs": self.epochs}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.drawn, self.epochs = list(state["drawn"]), state["epochs"]

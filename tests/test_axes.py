@@ -1,0 +1,126 @@
+"""The three axes together: every combination trains, is counted, and is taken up again where it was stopped."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small import assert_same_weights, numbers, resolved, small_bench, weights_of
+from stopping import SIZES, Stopped, StopsAt, checkpoint, whole
+
+from sadp_bench.errors import BadInput
+from sadp_bench.masks import density, num_live, prunable
+from sadp_bench.record import Record
+from sadp_bench.workbench import Bench, train_one
+
+TIME: dict[str, dict[str, Any]] = {
+    "bptt": {},
+    "sltt": {"backprop": "sltt"},
+    "sltt-k": {"backprop": "sltt-k", "k": 1},
+}
+WEIGHTS: dict[str, dict[str, Any]] = {
+    "dense": {},
+    "imp": {"sparsity": "imp", "density": 0.5},
+    "eb": {"sparsity": "eb", "density": 0.3, "set": {"sparsity.window": 2, "sparsity.distance": 0.2}},
+    "eb-early": {"sparsity": "eb", "density": 0.3, "early_time": True, "set": {"sparsity.kl_examples": 50}},
+    "pq": {"sparsity": "pq", "density": 0.3, "set": {"sparsity.every": 1}},
+    "pq-fixed": {"sparsity": "pq", "density": 0.3, "set": {"sparsity.every": 1, "sparsity.adaptive": False}},
+}
+DATA: dict[str, dict[str, Any]] = {
+    "full": {"method": "full", "ratio": 0.0},
+    "random": {"method": "random", "ratio": 0.4},
+    "el2n": {"method": "el2n", "ratio": 0.4},
+    "sadp": {"method": "sadp", "ratio": 0.4},
+}
+ALL = list(itertools.product(TIME, WEIGHTS, DATA))
+
+
+def asked(time: str, weights: str, data: str, **more: Any) -> tuple[Any, Any]:
+    return resolved(**SIZES | {"loss": "step"} | TIME[time] | WEIGHTS[weights] | DATA[data] | more)
+
+
+@pytest.mark.parametrize(("time", "weights", "data"), ALL, ids=["-".join(one) for one in ALL])
+def test_every_combination_resumes_after_a_stop_to_the_same_record(
+    time: str, weights: str, data: str, tmp_path: Path
+) -> None:
+    spec, material = asked(time, weights, data)
+    record, trained, num_batches = whole(spec, material)
+    for stop in (num_batches // 2, num_batches - 2):  # often in a search, and in training
+        folder = tmp_path / str(stop)
+        with pytest.raises(Stopped):
+            bench = Bench(spec, material, StopsAt(stop))
+            train_one(bench, checkpoint(folder, bench))
+        bench = Bench(spec, material, StopsAt())
+        again = train_one(bench, checkpoint(folder, bench), starts=2)
+        assert numbers(again) == numbers(record)
+        assert_same_weights(weights_of(bench.model), trained)
+        assert bench.progress.count < num_batches  # type: ignore[attr-defined]  # what was done is not done again
+    assert Record.from_json(record.to_json()) == record
+    goal = WEIGHTS[weights].get("density", 1.0)
+    sizes = [weight.numel() for weight in prunable(bench.model).values()]
+    assert round(record.density * sum(sizes)) == num_live(sum(sizes), goal)
+    for name, mask in bench.training.sparsity.masks.items():
+        assert not bench.model.get_parameter(name)[~mask].any()
+
+
+@pytest.mark.parametrize("weights", ["imp", "eb", "eb-early"])
+def test_a_search_is_charged_and_told_apart(weights: str) -> None:
+    spec, material = asked("bptt", weights, "random")
+    record = train_one(Bench(spec, material, StopsAt()))
+    assert 0 < record.ticket["seconds"] <= record.seconds["prepare"]
+    early = 101 + 50 if weights == "eb-early" else 0
+    epochs = record.ticket["search_epochs"] - (weights == "eb-early")
+    assert record.ticket["visits"] == record.prepare_examples == 101 * epochs + early
+    assert record.ticket["search_timesteps"] <= spec.timesteps
+
+
+def test_a_ticket_of_early_bird_starts_from_the_runs_own_weights() -> None:
+    spec, material = asked("bptt", "eb", "full")
+    bench, fresh = Bench(spec, material, StopsAt()), Bench(spec, material, StopsAt())
+    bench.prepare()
+    assert_same_weights(weights_of(bench.model), weights_of(fresh.model))
+    assert density(bench.training.sparsity.masks) == pytest.approx(0.3, abs=1e-3)
+
+
+def test_dense_runs_have_no_hook_and_no_ticket() -> None:
+    bench = small_bench()
+    list(bench.rows())
+    assert not bench.training.optimizer._optimizer_step_post_hooks and not bench.ticket
+
+
+def test_sparse_connections_do_fewer_operations() -> None:
+    dense = train_one(Bench(*asked("bptt", "dense", "full"), StopsAt()))
+    sparse = train_one(Bench(*asked("bptt", "pq", "full"), StopsAt()))
+    assert dense.operations["accumulates"] > 2 * sparse.operations["accumulates"] > 0
+    assert dense.operations["energy_joules"] > 0 and sparse.density < dense.density == 1
+
+
+def test_a_search_takes_event_frames_of_fewer_steps() -> None:
+    """A network of T' steps takes the first T' frames."""
+    from sadp_bench.parts import make_model
+
+    spec, material = asked("bptt", "dense", "full", timesteps=4)
+    model = make_model(spec, material, 0, timesteps=2).eval()
+    frames = torch.rand(4, 3, 1, 8, 8)
+    assert torch.equal(model(frames), model(frames[:2])) and len(model(frames)) == 2
+
+
+BAD = [
+    ({"sparsity": "dense", "density": 0.5}, "dense keeps every weight"),
+    ({"sparsity": "pq"}, "needs a density below 1"),
+    ({"sparsity": "pq", "density": 0.5, "early_time": True}, "only imp and eb search"),
+    ({"sparsity": "eb", "density": 1.5}, "density is above 0 and at most 1"),
+    ({"sparsity": "ebb"}, "--sparsity is one of dense, imp, eb, pq"),
+    ({"sparsity": "eb", "density": 0.5, "set": {"sparsity.windw": 3}}, "did you mean 'window'"),
+    ({"early_time": 1}, "--early-time is true or false"),
+    ({"density": "half"}, "--density is a number"),
+]
+
+
+@pytest.mark.parametrize(("more", "told"), BAD)
+def test_bad_sparsity_is_one_clear_line(more: dict[str, Any], told: str) -> None:
+    with pytest.raises(BadInput, match=told):
+        resolved(**more)
