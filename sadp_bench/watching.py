@@ -49,9 +49,9 @@ def watch(
     one (a spiking readout) all layers are bounded and none is exact. Convolutions (one or two dimensions) and linear layers
     are watched, no others.
     loss: each example's own, without its weight: "mean", cross-entropy of the logits' mean over time; "step", its mean over
-    the steps, or "step-mse", see `losses`; or a function (logits_TBC, label_B) -> loss_B. time_first: whether what a layer is shown beside its batch is
-    time ([T, B, ...] or [T * B, ...]) or tokens ([B, tokens, ...]); by default known by SpikingJelly's and snnTorch's layers,
-    and asked for where it matters.
+    the steps; "step-mse", see `losses`; or a function (logits_TBC, label_B) -> loss_B. time_first: whether what a layer is
+    shown beside its batch is time ([T, B, ...] or [T * B, ...]) or tokens ([B, tokens, ...]); by default known by
+    SpikingJelly's and snnTorch's layers, and asked for where it matters.
     Raises BadInput at the first batch where logits, readout or layouts do not fit; warns of wrong weights or losses.
     """
     return Watch(model, sampler, readout, loss, time_first)

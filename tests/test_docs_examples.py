@@ -20,18 +20,34 @@ def test_there_is_one_for_every_kind_of_loop_and_each_is_short() -> None:
     assert max(kinds.values()) < 80
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_trains_and_keeps_its_budget(path: Path, tmp_path: Path) -> None:
+def trains_within_its_budget(path: Path, folder: Path) -> str:
+    """What it says beside."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if "ddp" in path.stem else []
     words = [sys.executable, *torchrun, str(path), "--epochs", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(words, env=environment, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     [accuracy] = re.findall(r"^accuracy (\d\.\d+)", done.stdout, re.MULTILINE)
     [saved] = re.findall(r"^saved (\d\.\d+) of the visits", done.stdout, re.MULTILINE)
     assert float(accuracy) > 3 * CHANCE and abs(float(saved) - 0.5) < 0.005
-    assert "UserWarning" not in "".join(line for line in done.stderr.splitlines() if "sadp_bench" in line)
+    return done.stderr
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_trains_and_keeps_its_budget(path: Path, tmp_path: Path) -> None:
+    told = trains_within_its_budget(path, tmp_path)
+    assert "UserWarning" not in "".join(line for line in told.splitlines() if "sadp_bench" in line)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_lightnings_epochs_may_grow_and_have_workers(tmp_path: Path) -> None:
+    [path] = (path for path in EXAMPLES if "lightning" in path.stem)
+    text = path.read_text()
+    for old, new in (("SADP(0.5)", "SADP(0.5, schedule='rising')"), ("sampler))\n", "sampler), num_workers=1)\n")):
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    (tmp_path / path.name).write_text(text)
+    trains_within_its_budget(tmp_path / path.name, tmp_path)
 
 
 def test_what_the_page_links_is_there() -> None:
