@@ -32,6 +32,9 @@ EXACT: dict[str, list[Any]] = {
     "sadp-refreshed": [*RUN, "sadp", *FLOAT64, "--set", "refresh=1", "--batch-size", 31],
     "infobatch": [*RUN, "infobatch", *FLOAT64],
     "el2n": [*RUN, "el2n", *FLOAT64],
+    "sltt-k": [*RUN, "sadp", *FLOAT64, "--backprop", "sltt-k", "--k", 1],
+    "pq": [*RUN, "random", *FLOAT64, "--sparsity", "pq", "--density", 0.3, "--set", "sparsity.every=1"],
+    "eb": [*RUN, "random", *FLOAT64, "--sparsity", "eb", "--density", 0.3, "--early-time"],
 }
 WITH_BATCH_NORM = {
     method: [*RUN, method, "--batch-size", 30, "--precision", "fp32"] for method in ("sadp", "infobatch", "el2n")
