@@ -7,21 +7,35 @@ ceiling           = N * epochs / examples_seen             what it would be if d
 efficiency        = speed-up / ceiling                     1.0 = the theoretical maximum is reached
 training speed-up = the same without prepare
 time to accuracy  = charged seconds until an evaluation first shows full's final accuracy minus 1 point
+
+Of runs on the three axes, each beside the plain run (full data, bptt, dense) of its seed:
+
+theoretical speed-up = ceiling * time factor * weights factor     counted, not measured: what multiplications alone would save
+time factor          = 3 / (1 + 2 K / T)                          sltt-k: a step forward costs 1, backward 2; bptt and sltt: 1
+weights factor       = 1 / density                                dense hardware does not reward it
+product              = of the measured speed-ups of the runs that change one of its axes alone
+kept share           = speed-up / product                         1.0 = the axes multiply
 """
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sadp_bench.record import CHARGED_PHASES, Record, is_number
-from sadp_bench.spec import Spec
+from sadp_bench.spec import LATER, Spec
 
 # What must agree before seconds may be compared; commit and dirty flag only warn.
 TIMED_TOGETHER = ("device", "processor", "threads", "jobs", "torch", "spikingjelly", "python", "kernel")
 BUDGET_TOLERANCE = 0.005  # of all example visits: how far a method may miss its ratio
 ACCURACY_SLACK = 0.01  # below full's final accuracy: what the time to accuracy is the time to
+LEAST_DENSITY = 1e-12  # less than one connection of any network
+TIME_AXIS = ("backprop", "k")
+WEIGHT_AXIS = ("sparsity", "density", "early_time", "sparsity_options")
+PLAIN_AXES = {name: LATER[name] for name in (*TIME_AXIS, *WEIGHT_AXIS)}
 
 
 def charged_seconds(record: Record) -> float:
@@ -139,6 +153,108 @@ def paired(records: Iterable[Record]) -> list[Comparison]:
     """Every record beside its reference, where that is among the records."""
     by_key: Mapping[str, Record] = {record.spec.key: record for record in records}
     return [compare(record, by_key.get(record.spec.reference().key)) for record in by_key.values()]
+
+
+def is_plain(spec: Spec) -> bool:
+    """Whether time and weights are as they are where nobody asks for else; whatever the data."""
+    return all(getattr(spec, name) == value for name, value in PLAIN_AXES.items())
+
+
+def searched(record: Record) -> bool:
+    """Whether networks were trained to find its connections."""
+    return ticket_number(record, "search_epochs") is not None
+
+
+def search_seconds(record: Record) -> float | None:
+    """Of finding its connections, part of `prepare`; None where there was nothing to find."""
+    seconds = ticket_number(record, "seconds")
+    return seconds if seconds is not None and 0 <= seconds < charged_seconds(record) else None
+
+
+def ticket_number(record: Record, name: str) -> float | None:
+    """What the search tells of itself; None where it tells no such number."""
+    value = record.ticket.get(name)
+    return float(value) if is_number(value) else None
+
+
+def time_factor(spec: Spec) -> float:
+    """bptt and sltt go back through every step: what sltt saves is memory."""
+    return 3 / (1 + 2 * spec.k / spec.timesteps) if spec.backprop == "sltt-k" else 1.0
+
+
+def weights_factor(record: Record) -> float | None:
+    return 1 / record.density if record.density >= LEAST_DENSITY else None
+
+
+def theoretical_speedup(record: Record) -> float | None:
+    weights = weights_factor(record)
+    return None if weights is None else ceiling(record) * time_factor(record.spec) * weights
+
+
+def changed_axes(spec: Spec) -> list[Spec]:
+    """The runs that differ from the plain one in a single axis, as this one does in it: at most data, time and weights."""
+    plain = spec.plain()
+    singles = [
+        dataclasses.replace(spec.reference() if spec.method == "full" else spec, **PLAIN_AXES),
+        dataclasses.replace(plain, **{name: getattr(spec, name) for name in TIME_AXIS}),
+        dataclasses.replace(plain, **{name: getattr(spec, name) for name in WEIGHT_AXIS}),
+    ]
+    return [single for single in singles if single.key != plain.key]
+
+
+@dataclass(frozen=True, slots=True)
+class AxesComparison:
+    """A run beside its paired plain run. Unrounded; None where it can't be had.
+
+    speedup_without_search: the same without the seconds of a search for connections; None where nothing was searched.
+    product, kept_share: of combinations of two or more axes. missing: single-axis runs that the product lacks.
+    mismatch: why there is no speed-up.
+    """
+
+    record: Record
+    plain: Record | None
+    speedup: float | None
+    speedup_without_search: float | None
+    product: float | None
+    missing: tuple[Spec, ...]
+    mismatch: tuple[str, ...]
+
+    @property
+    def spec(self) -> Spec:
+        return self.record.spec
+
+    @property
+    def kept_share(self) -> float | None:
+        return self.speedup / self.product if self.speedup is not None and self.product is not None else None
+
+
+def against_plain(records: Iterable[Record]) -> list[AxesComparison]:
+    """Every record beside its plain run, where that is among the records."""
+    by_key = {record.spec.key: record for record in records}
+    return [_against_plain(record, by_key) for record in by_key.values()]
+
+
+def _against_plain(record: Record, by_key: Mapping[str, Record]) -> AxesComparison:
+    plain = by_key.get(record.spec.plain().key)
+    mismatch = tuple(differing(record, plain)) if plain else ()
+    speedup = without_search = product = None
+    axes = changed_axes(record.spec)
+    wanted = axes if len(axes) > 1 else []
+    missing = tuple(single for single in wanted if single.key not in by_key)
+    if plain and not mismatch:
+        spent, searching = charged_seconds(record), search_seconds(record)
+        speedup = charged_seconds(plain) / spent
+        without_search = None if searching is None else charged_seconds(plain) / (spent - searching)
+        if wanted and not missing:
+            product = _product([by_key[single.key] for single in wanted], plain)
+    return AxesComparison(record, plain, speedup, without_search, product, missing, mismatch)
+
+
+def _product(singles: Sequence[Record], plain: Record) -> float | None:
+    """None where one was measured elsewhere."""
+    if any(differing(single, plain) for single in singles):
+        return None
+    return math.prod(charged_seconds(plain) / charged_seconds(single) for single in singles)
 
 
 @dataclass(frozen=True, slots=True)

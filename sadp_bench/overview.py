@@ -44,11 +44,14 @@ def titles(specs: Iterable[Spec]) -> dict[str, str]:
 def _choices(spec: Spec) -> dict[str, str]:
     """All that runs of one method and ratio may differ in; a method's settings are its own."""
     fields = spec.to_json()
-    of_method, of_backbone = fields.pop("method_options"), fields.pop("backbone_options")
+    tables = {name: fields.pop(f"{name}_options") for name in ("method", "backbone", "sparsity")}
     return {
         **{name: shown(value) for name, value in fields.items() if name not in ("method", "ratio")},
-        **{f"{spec.method}.{name}": shown(value) for name, value in of_method.items()},
-        **{f"backbone.{name}": shown(value) for name, value in of_backbone.items()},
+        **{
+            f"{spec.method if table == 'method' else table}.{name}": shown(value)
+            for table, settings in tables.items()
+            for name, value in settings.items()
+        },
     }
 
 

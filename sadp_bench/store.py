@@ -22,6 +22,7 @@ from sadp_bench.errors import BadInput, printable
 from sadp_bench.record import Failure, Record
 from sadp_bench.spec import Spec
 
+NOTE = "note.txt"  # beside records: what their reader must know, a line each
 FAILED = ".failed.json"
 STUDY = ".study.json"  # no record, see `studyfile`
 
@@ -181,3 +182,16 @@ def read_all(folders: Iterable[Path]) -> Found:
             except BadInput as error:
                 problems.append(printable(f"{path}: {error}"))
     return Found(list(records.values()), problems, [one for key, one in failures.items() if key not in records])
+
+
+def read_notes(folders: Iterable[Path]) -> list[str]:
+    """What the files `note.txt` below the folders tell a reader of their records, a line each: 'cifar10: the times ...'."""
+    paths = {path.resolve() for folder in folders for path in Path(folder).rglob(NOTE) if path.is_file()}
+    lines = []
+    for path in sorted(paths):
+        try:
+            told = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError) as error:
+            raise BadInput(printable(f"can't read {path}: {error}")) from None
+        lines += [printable(f"{path.parent.name}: {line.strip()}") for line in told if line.strip()]
+    return lines

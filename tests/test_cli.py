@@ -300,7 +300,7 @@ def test_an_interrupted_run_says_so_in_the_end(tmp_path: Path) -> None:
     store.Store(tmp_path).write(dataclasses.replace(record, interruptions=2))
     told = tiny_run("random", 0.25, tmp_path, "--no-reference").out
     assert "Interrupted 2 times; the seconds are those of all parts together." in told
-    assert json.loads(command("report", tmp_path, "--format", "json").out)[0]["interruptions"] == 2
+    assert json.loads(command("report", tmp_path, "--format", "json").out)["rows"][0]["interruptions"] == 2
 
 
 def test_interrupt_leaves_no_record_and_no_half_written_file(tmp_path: Path) -> None:
@@ -347,7 +347,7 @@ def test_strangers_method_runs_from_its_folder_and_is_reported(tmp_path: Path) -
     found = json.loads(done.stdout)
     assert found["method"] == "mypkg.mine:Mine" and found["realised_ratio"] == 0.5 and found["speedup"] is not None
     assert json.loads((tmp_path / found["record"]).read_text())["spec"]["method_options"] == {"strength": 3}
-    rows = json.loads(command("report", tmp_path / "runs", "--format", "json").out)
+    rows = json.loads(command("report", tmp_path / "runs", "--format", "json").out)["rows"]
     assert [row["method"] for row in rows] == ["full", "mypkg.mine:Mine"]
     assert "mypkg.mine:Mine" in command("report", tmp_path / "runs").out
 

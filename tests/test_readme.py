@@ -35,18 +35,36 @@ def test_a_linked_file_is_there(link):
     assert (ROOT / link).exists()
 
 
-def test_results_readme_is_what_the_committed_records_give_and_the_main_one_shows_its_rows():
-    from sadp_bench.report import render, stale
-    from sadp_bench.store import read_all
+@pytest.fixture(scope="module")
+def results():
+    """What results/README.md must be."""
+    from sadp_bench.report import render
+    from sadp_bench.store import read_all, read_notes
 
     found = read_all([ROOT / "results"])
     assert not found.problems
-    text = render([record for _, record in found.records], format="markdown")
-    assert stale(ROOT / "results" / "README.md", text) is None
+    remarks = read_notes([ROOT / "results"])
+    return render([record for _, record in found.records], format="markdown", remarks=remarks)
+
+
+def test_results_readme_is_what_the_committed_records_give(results):
+    from sadp_bench.report import stale
+
+    assert stale(ROOT / "results" / "README.md", results) is None
+
+
+def test_the_main_readme_shows_its_rows(results):
     block = README[README.index("<!-- from results/README.md") : README.index("<!-- end -->")]
     shown = [line for line in block.splitlines() if re.match(r"\| (?!method)[a-z]", line)]
-    rows = {without_times(line) for line in text.splitlines()}
+    rows = {without_times(line) for line in results.splitlines()}
     assert len(shown) > 10 and not [line for line in shown if line not in rows]
+
+
+@pytest.mark.parametrize(("name", "least"), [("axes", 18), ("memory", 3), ("search", 4)])
+def test_the_main_readme_shows_its_tables_of_the_axes(results, name, least):
+    begin, end = f"<!-- {name}, from results/README.md -->", f"<!-- end {name} -->"
+    shown = README[README.index(begin) + len(begin) : README.index(end)].strip().splitlines()
+    assert len(shown) >= 2 + least and not [line for line in shown if line not in results.splitlines()]
 
 
 def without_times(row):

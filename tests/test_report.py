@@ -193,7 +193,7 @@ def test_cell_of_failures_alone_holds_no_number():
     assert "| grand |  | 2 failed |" in render(records, [], "markdown", failures=lost)
     text = render(records, failures=lost, width=120)
     assert all(f"grand 30 %, seed {seed}: killed by signal 9" in text for seed in range(2))
-    [told] = [row for row in json.loads(render(records, [], "json", failures=lost)) if row["method"] == "grand"]
+    [told] = [row for row in json.loads(render(records, [], "json", failures=lost))["rows"] if row["method"] == "grand"]
     assert told["accuracy_mean"] is None and told["failures"][1] == "seed 1: killed by signal 9"
     [line] = [
         line
@@ -242,7 +242,7 @@ def test_table_over_different_versions_names_both_within_a_cell_too(name):
 
 def test_csv_and_json_parse_back_unrounded():
     table = rows(example_records())
-    assert json.loads(render(example_records(), [], "json")) == table
+    assert json.loads(render(example_records(), [], "json"))["rows"] == table
     lines = list(csv.DictReader(io.StringIO(render(example_records(), [], "csv"))))
     assert len(lines) == len(table)
     for line, row in zip(lines, table, strict=True):

@@ -31,7 +31,9 @@ def test_report_speaks_text_markdown_csv_and_json(folder: Path) -> None:
     for shown in (text.out, markdown):
         assert f"{100 * run['test_accuracy']:.2f}" in shown and f"{charged(full) / charged(run):.2f}" in shown
     assert re.search(r"^\| *sadp *\|", markdown, re.MULTILINE)
-    [row] = [row for row in json.loads(command("report", folder, "--format", "json").out) if row["method"] == "sadp"]
+    [row] = [
+        row for row in json.loads(command("report", folder, "--format", "json").out)["rows"] if row["method"] == "sadp"
+    ]
     assert row["accuracy_mean"] == run["test_accuracy"] and row["n"] == 1
     lines = list(csv.DictReader(io.StringIO(command("report", folder, "--format", "csv").out)))
     [line] = [line for line in lines if line["method"] == "sadp"]
@@ -55,7 +57,7 @@ def test_report_takes_many_folders_and_a_record_once(tmp_path: Path) -> None:
         for spec in (make_spec(), make_spec("sadp", ratio)):
             store.Store(tmp_path / name).write(make_record(spec))
     told = command("report", tmp_path / "a", tmp_path / "b", tmp_path / "again", "--format", "json")
-    assert [(row["method"], row["ratio"], row["n"]) for row in json.loads(told.out)] == [
+    assert [(row["method"], row["ratio"], row["n"]) for row in json.loads(told.out)["rows"]] == [
         ("full", 0, 1),
         ("sadp", 0.3, 1),
         ("sadp", 0.5, 1),
@@ -78,3 +80,13 @@ def test_report_names_and_skips_what_it_cannot_read(tmp_path: Path) -> None:
     for name in ("cut", "edited", "newer", "other", "bytes"):
         assert sum(line.startswith(f"sadp-bench: skipped {tmp_path / name}.json: ") for line in lines) == 1
     assert "5 of the files" in told.out
+
+
+@pytest.mark.parametrize("format", ["text", "markdown", "latex", "html", "json"])
+def test_a_note_beside_the_records_is_told_with_them(format: str, tmp_path: Path) -> None:
+    folder = tmp_path / "busy"
+    store.Store(folder).write(make_record(make_spec()))
+    (folder / "note.txt").write_text("Made while others trained.\n\nSo times say nothing.\n")
+    assert store.read_notes([tmp_path, folder]) == ["busy: Made while others trained.", "busy: So times say nothing."]
+    shown = command("report", tmp_path, "--format", format).out
+    assert "busy: Made while others trained." in shown and "busy: So times say nothing." in shown

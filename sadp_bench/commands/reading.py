@@ -30,7 +30,7 @@ def report(
     if check and (to is None or plots is not None):
         raise BadInput("--check writes nothing and reads the file of --to: give --to, and leave --plots out")
     from sadp_bench.report import render, stale
-    from sadp_bench.store import atomic, read_all
+    from sadp_bench.store import atomic, read_all, read_notes
 
     if pictures and plots is None and format != "html":
         raise BadInput("--pictures is for --plots and --format html: give one of them")
@@ -55,6 +55,7 @@ def report(
         width=width,
         styled=styled,
         images=images,
+        remarks=read_notes(folders or [Path("runs")]),
     )
     if check and to is not None:
         if (why := stale(to, text)) is not None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from sadp_bench.errors import BadInput, printable
 from sadp_bench.record import Failure, Record
 from sadp_bench.report import formats, latex
+from sadp_bench.report.further import further
 from sadp_bench.report.ranks import rank_sheet, why_no_ranks
 from sadp_bench.report.sheets import sheets
 from sadp_bench.report.tables import Row, percent, rows
@@ -27,9 +28,11 @@ def render(
     width: int = 80,
     styled: bool = False,
     images: Callable[[Record], Any] | None = None,
+    remarks: Sequence[str] = (),
 ) -> str:
     """The report as one string that ends in a newline.
 
+    remarks: what whoever keeps the records says of them (`store.read_notes`); told by all but csv.
     problems: the files left out (`store.Found.problems`), which text, Markdown and LaTeX count.
     failures: the runs that ended without a record; told, and in no number.
     margin_points: of accuracy; a run that surely loses no more is "lossless".
@@ -48,20 +51,22 @@ def render(
     if format == "csv":
         return formats.csv_text(table)
     if format == "json":
-        return formats.json_text(table)
+        return formats.json_text(table, further(records).to_json() | {"remarks": list(remarks)})
     if format == "html":
         from sadp_bench.report.page import page
 
-        return page(records, table, problems, failures, images)
-    ranks = rank_sheet(table)
-    shown = [*sheets(table), *([ranks] if ranks else [])]
+        return page(records, table, problems, failures, images, remarks)
+    ranks, found = rank_sheet(table), further(records)
+    groups = [list(rows) for _, rows in itertools.groupby(table, key=lambda row: row["group"])]
+    by_ratio = [row for rows in groups if not found.tells(rows) for row in rows]
+    shown = [*sheets(by_ratio), *found.sheets(), *([ranks] if ranks else [])]
     left_out = f"Left out, because unreadable: {len(problems)} of the files." if problems else None
-    lines = [line for line in (why_no_ranks(table) if ranks is None else None, left_out) if line]
+    lines = [line for line in (*remarks, why_no_ranks(table) if ranks is None else None, left_out) if line]
     if format == "latex":
         return latex.latex(shown, lines)
     if format == "markdown":
-        return formats.markdown(shown, lines)
-    return formats.text(shown, lines, width=width, styled=styled)
+        return formats.markdown(shown, lines, by_ratio=bool(by_ratio))
+    return formats.text(shown, lines, width=width, styled=styled, by_ratio=bool(by_ratio))
 
 
 def stale(path: Path, text: str) -> str | None:
@@ -75,7 +80,7 @@ def stale(path: Path, text: str) -> str | None:
         raise BadInput(f"can't read {name}: {getattr(error, 'strerror', None) or error}") from None
     if there == text.encode():
         return None
-    pairs = zip_longest(there.split(b"\n"), text.encode().split(b"\n"))
+    pairs = itertools.zip_longest(there.split(b"\n"), text.encode().split(b"\n"))
     line = next(number for number, (old, new) in enumerate(pairs, start=1) if old != new)
     return f"{name} is out of date, from line {line} on; make it anew: the same command without --check"
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sadp_bench.errors import BadInput
 from sadp_bench.metrics import TIMED_TOGETHER
 from sadp_bench.record import Record
+from sadp_bench.report.axis_names import spec_of
 from sadp_bench.report.tables import Row, percent
-from sadp_bench.spec import Spec
 from sadp_bench.visits import unpack
 
 if TYPE_CHECKING:
@@ -43,16 +42,10 @@ def cells(own: Iterable[Row], records: Iterable[Record]) -> list[Cell]:
 
 
 def _runs(row: Row, by_key: Mapping[str, Record]) -> list[Record]:
-    fields = {field.name: row[field.name] for field in dataclasses.fields(Spec) if field.name in row}
-    tables = {f"{kind}_options": _table(row, f"{kind}.") for kind in ("method", "backbone")}
-    specs = [Spec(**{**fields, **tables, "seed": seed}) for seed in row["seeds"]]
+    specs = [spec_of(row, seed) for seed in row["seeds"]]
     if row["method"] == "full":  # under either protocol it is the run of equal epochs
         specs = [spec.reference() if spec.reference().key in by_key else spec for spec in specs]
     return [by_key[spec.key] for spec in specs if spec.key in by_key]
-
-
-def _table(row: Row, prefix: str) -> dict[str, Any]:
-    return {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)}
 
 
 def by_ratio(own: Iterable[Cell]) -> dict[float, list[Cell]]:

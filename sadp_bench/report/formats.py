@@ -24,15 +24,15 @@ PAIRED = (
 NARROWEST = 20  # columns; at 0, which some systems tell of a pipe, nothing would be shown
 
 
-def markdown(sheets: list[Sheet], lines: list[str]) -> str:
-    """lines: what is said after the legend."""
+def markdown(sheets: list[Sheet], lines: list[str], *, by_ratio: bool = True) -> str:
+    """lines: what is said after the legend. by_ratio: whether there are tables that it explains."""
     blocks = []
     for sheet in sheets:
         blocks.append(f"### {sheet.title}")
         for caption, grid in sheet.grids:
             blocks += [*filter(None, [caption and f"{caption}:"]), _markdown_grid(grid)]
         blocks.append("\n".join(f"- {note}" for note in sheet.notes))
-    return "\n\n".join([*blocks, LEGEND + BOLD, *_paired(sheets), *lines]) + "\n"
+    return "\n\n".join([*blocks, *([LEGEND + BOLD] if by_ratio else []), *_paired(sheets), *lines]) + "\n"
 
 
 def _paired(sheets: list[Sheet]) -> list[str]:
@@ -54,10 +54,10 @@ def _markdown_cell(cell: Cell) -> str:
     return "<br>".join(filter(None, [above, cell.below]))
 
 
-def text(sheets: list[Sheet], lines: list[str], *, width: int = 80, styled: bool = False) -> str:
+def text(sheets: list[Sheet], lines: list[str], *, width: int = 80, styled: bool = False, by_ratio: bool = True) -> str:
     """For a terminal of so many columns; a table that is too wide continues below with its further columns.
 
-    lines: what is said after the legend.
+    lines: what is said after the legend. by_ratio: whether there are tables that it explains.
     """
     from rich.console import Console
     from rich.text import Text
@@ -76,7 +76,8 @@ def text(sheets: list[Sheet], lines: list[str], *, width: int = 80, styled: bool
             # A command must be copied in one piece, so its line is left to the terminal to wrap.
             console.print(Text(note, style=style), soft_wrap="`" in note)
         console.print()
-    for line in [LEGEND + (BOLD if styled else ""), *_paired(sheets), *lines]:
+    legend = [LEGEND + (BOLD if styled else "")] if by_ratio else []
+    for line in [*legend, *_paired(sheets), *lines]:
         console.print(Text(line))
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
@@ -120,5 +121,6 @@ def _joined(value: Any) -> Any:
     return "; ".join(map(str, value)) if isinstance(value, list) else value
 
 
-def json_text(table: list[Row]) -> str:
-    return json.dumps(table, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+def json_text(table: list[Row], further: dict[str, list[Row]]) -> str:
+    """An object of all tables: the rows as "rows", each other by its name."""
+    return json.dumps({"rows": table, **further}, indent=1, allow_nan=False, ensure_ascii=False) + "\n"

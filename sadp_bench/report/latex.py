@@ -16,7 +16,7 @@ ESCAPES = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", "[": "{[}", "]": "{]}", "*": "{*}", "±": r"$\pm$", "×": r"$\times$", "·": r"$\cdot$",
-    "–": "--", "²": "$^2$",
+    "–": "--", "²": "$^2$", "µ": r"$\mu$",
 }  # fmt: skip
 LINE = {r"\small": 75, r"\footnotesize": 87, r"\scriptsize": 97}  # letters on the line of an article, 345 pt
 RESULTS = (
@@ -54,7 +54,7 @@ def _tables(sheet: Sheet) -> list[str]:
     commands = "".join(f"% make it: {_one_line(command.rstrip('`'))}\n" for _, _, command in told if command)
     title = f"{escaped(sheet.title)}."
     if not runs:
-        return [commands + _table(title, first, usual, notes)]
+        return [commands + _table(title, first, usual, notes, apart=sheet.long)]
     seeds = f"$n = {usual}$ seed{'s' * (usual != '1')}" if usual else "Number of seeds in brackets"
     others = ", unless in brackets" if usual else ""
     return [
@@ -66,17 +66,31 @@ def _tables(sheet: Sheet) -> list[str]:
     ]
 
 
-def _table(caption: str, grid: Grid, usual: str, notes: list[str]) -> str:
-    """Cells of two lines continue below where they are too many; long lines get smaller."""
+def _table(caption: str, grid: Grid, usual: str, notes: list[str], *, apart: bool = False) -> str:
+    """Cells of two lines continue below where they are too many, or in a table of their own; long lines get smaller."""
     sizes = [r"\footnotesize", r"\scriptsize"] if _inline(grid) else [r"\small"]
     grid = _laid_out(grid, usual)
-    beside = max(len(label) for label, _ in grid.lines)
+    beside = _beside(grid)
     fits = [size for size in sizes if len(spans(grid, LINE[size] - beside)) == 1]
     size = fits[0] if fits else sizes[-1]
     tabulars = [_tabular(grid, first, last) for first, last in spans(grid, LINE[size] - beside)]
+    if not apart:
+        return _float(caption, size, tabulars, notes)
+    titles = [caption, *[f"{caption} Continued."] * (len(tabulars) - 1)]
+    told = [notes, *[[]] * (len(tabulars) - 1)]
+    return "\n".join(_float(t, size, [one], n) for t, one, n in zip(titles, tabulars, told, strict=True))
+
+
+def _float(caption: str, size: str, tabulars: list[str], notes: list[str]) -> str:
     head = [r"\begin{table}[htbp]", r"\centering", rf"\caption{{{caption}}}"]
     style = rf"\par\medskip{size}\setlength{{\tabcolsep}}{{4pt}}"
     return "\n".join([*head, style, "\n\\par\\medskip\n".join(tabulars), *notes, r"\end{table}", ""])
+
+
+def _beside(grid: Grid) -> int:
+    """Letters of the labels, which fill both lines where the cells do."""
+    high = any(cell.below for _, cells in grid.lines for cell in cells)
+    return max(len(part) for label, _ in grid.lines for part in (label.split("\n") if high else [label]))
 
 
 def _inline(grid: Grid) -> bool:

@@ -11,13 +11,13 @@ def notes(rows: list[Row]) -> list[str]:
     equal_updates = rows[0]["protocol"] == "updates"
     done = [row for row in rows if row["n"]]
     return [
-        *([_measured_on(done)] if done else ["No run of this table has finished."]),
+        *([measured_on(done)] if done else ["No run of this table has finished."]),
         *(["Equal updates: nothing is saved, so the nominal maximum is 1."] if equal_updates else []),
         *_failed(rows),
-        *_warnings(done),
-        *_other_data(done),
-        *_missing(done),
-        *_mismatched(done),
+        *warnings(done),
+        *other_data(done),
+        *missing(done),
+        *mismatched(done),
         *_off_budget(done),
         *_several_randoms(done),
         *(["One seed: no ± and no interval."] if any(row["n"] == 1 for row in rows) else []),
@@ -29,7 +29,7 @@ def _values(rows: list[Row], name: str) -> list[str]:
     return sorted({value[:longest] for row in rows for value in row[f"environment.{name}"]})
 
 
-def _measured_on(rows: list[Row]) -> str:
+def measured_on(rows: list[Row]) -> str:
     def of(name: str) -> str:
         return " or ".join(_values(rows, name))
 
@@ -39,7 +39,7 @@ def _measured_on(rows: list[Row]) -> str:
     )
 
 
-def _warnings(rows: list[Row]) -> list[str]:
+def warnings(rows: list[Row]) -> list[str]:
     values = {name: _values(rows, name) for name in ENVIRONMENT if name != "dirty"}
     differing = [f"{name} ({', '.join(several)})" for name, several in values.items() if len(several) > 1]
     lines = [f"Warning: these runs differ in {'; '.join(differing)}."] if differing else []
@@ -50,10 +50,10 @@ def _warnings(rows: list[Row]) -> list[str]:
 
 
 def _place(row: Row) -> str:
-    return f"{row['label']} {percent(row['ratio'])}"
+    return str(row["name"]) if "name" in row else f"{row['label']} {percent(row['ratio'])}"
 
 
-def _named(rows: list[Row], field: str) -> dict[str, str]:
+def named(rows: list[Row], field: str) -> dict[str, str]:
     """Each value of a list field, with the cells that hold it."""
     holders: dict[str, list[str]] = {}
     for row in rows:
@@ -63,28 +63,28 @@ def _named(rows: list[Row], field: str) -> dict[str, str]:
 
 
 def _failed(rows: list[Row]) -> list[str]:
-    return [f"Failed, so in no number: {cells}, {failure}" for failure, cells in _named(rows, "failures").items()]
+    return [f"Failed, so in no number: {cells}, {failure}" for failure, cells in named(rows, "failures").items()]
 
 
-def _other_data(rows: list[Row]) -> list[str]:
-    seen = _named(rows, "data_sha256")
+def other_data(rows: list[Row]) -> list[str]:
+    seen = named(rows, "data_sha256")
     if len(seen) < 2:
         return []
     holders = "; ".join(f"{digest[:10]}: {cells}" for digest, cells in seen.items())
     return [f"Warning: these runs saw different data, so don't compare them (SHA-256 {holders})."]
 
 
-def _missing(rows: list[Row]) -> list[str]:
+def missing(rows: list[Row]) -> list[str]:
     return [
         f"No reference for a seed of {cells}, so no speed-up of it; make it: `{line}`"
-        for line, cells in _named(rows, "missing_references").items()
+        for line, cells in named(rows, "missing_references").items()
     ]
 
 
-def _mismatched(rows: list[Row]) -> list[str]:
+def mismatched(rows: list[Row]) -> list[str]:
     return [
         f"No speed-up for a seed of {cells}: its reference differs from it ({phrase})."
-        for phrase, cells in _named(rows, "mismatches").items()
+        for phrase, cells in named(rows, "mismatches").items()
     ]
 
 

@@ -12,6 +12,8 @@ from sadp_bench.record import Failure, Record
 from sadp_bench.report.cells import Cell, Visits, by_ratio, cells, timed_together, visits_of
 from sadp_bench.report.epoch_plots import kept_figure, progress_figure
 from sadp_bench.report.looks import ENDINGS, FIXED_COLORS, MARKERS, Looks, looks, save, save_all, slug, spaced
+from sadp_bench.report.memory import memory_rows
+from sadp_bench.report.memory_plots import memory_figure
 from sadp_bench.report.pictures import Images, pictures_figure
 from sadp_bench.report.ratio_plots import accuracy_figure, speedup_figure
 from sadp_bench.report.tables import rows
@@ -54,6 +56,8 @@ def draw(
         for kind, figure in _figures(own, style, visits, images, tell):
             if figure is not None:
                 written += save_all(figure, folder, f"{slug(title)}-{kind}", endings)
+    for title, settings in itertools.groupby(memory_rows(records), key=lambda row: row["group"]):
+        written += save_all(memory_figure(list(settings)), folder, f"{slug(title)}-memory", endings)
     return sorted(written)
 
 

@@ -43,11 +43,13 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """What belongs together. grids: each with the caption that stands above it, or none."""
+    """What belongs together. grids: each with the caption that stands above it, or none. long: so many lines that what is
+    too wide had better continue on another page of paper."""
 
     title: str
     grids: list[tuple[str, Grid]]
     notes: list[str] = field(default_factory=list)
+    long: bool = False
 
 
 def sheets(table: Iterable[Row]) -> list[Sheet]:

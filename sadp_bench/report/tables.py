@@ -8,16 +8,34 @@ import shlex
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sadp_bench.metrics import Comparison, nominal_maximum, paired
+from sadp_bench.metrics import Comparison, nominal_maximum, paired, search_seconds
 from sadp_bench.record import Failure, Record
+from sadp_bench.report.axis_names import OPTIONS, flat, is_axis, percent, time_name, weights_name
 from sadp_bench.significance import Estimate, bootstrap_interval, estimate, paired_difference, verdict
 from sadp_bench.spec import Spec, shown
+
+__all__ = ["percent"]
 
 Row = dict[str, Any]
 Run = Comparison | Failure
 Accuracies = dict[tuple[int, str], float]  # by seed and data
 
 MARGIN = 0.005  # of the verdict "lossless", a share
+# Of a record. Operations and joules are of one inference; density is the share of connections that there are in the end.
+COSTS: dict[str, Callable[[Record], float | None]] = {
+    "train_memory_bytes": lambda run: run.train_memory_bytes,
+    "search_seconds": search_seconds,
+    "accumulates": lambda run: run.operations.get("accumulates"),
+    "multiply_accumulates": lambda run: run.operations.get("multiply_accumulates"),
+    "energy_joules": lambda run: run.operations.get("energy_joules"),
+    "density": lambda run: run.density,
+}
+
+
+def _of_record(value: Callable[[Record], float | None]) -> Callable[[Comparison], float | None]:
+    return lambda pair: value(pair.record)
+
+
 # A row carries mean, sample standard deviation and 95 % t-interval over seeds of each. Ratios and accuracies are shares.
 STATISTICS: dict[str, Callable[[Comparison], float | None]] = {
     "accuracy": lambda pair: pair.record.test_accuracy,
@@ -31,16 +49,13 @@ STATISTICS: dict[str, Callable[[Comparison], float | None]] = {
     "training_efficiency": lambda pair: pair.training_efficiency,
     "seconds_to_accuracy": lambda pair: pair.seconds_to_accuracy,
     "share_to_accuracy": lambda pair: pair.share_to_accuracy,
+    **{name: _of_record(value) for name, value in COSTS.items()},
 }
 ENVIRONMENT = (
     "device processor threads jobs kernel python torch torchvision spikingjelly numpy sadp_bench commit dirty".split()
 )
 IN_EVERY_TITLE = "dataset backbone train_examples epochs timesteps precision protocol evaluate_on".split()
 FIRST_METHODS = ("full", "fewer-epochs", "random")
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:g} %"
 
 
 def command(spec: Spec) -> str:
@@ -62,13 +77,13 @@ def rows(records: Iterable[Record], failures: Iterable[Failure] = (), *, margin:
     """
     runs: list[Run] = [*paired(records), *failures]
     groups = _groups(runs)
-    titles = _titles([settings for settings, _ in groups])
+    headings = titles([settings for settings, _ in groups])
     table = []
-    for title, (settings, members) in zip(titles, groups, strict=True):
-        labels = _labels([run.spec for run in members])
+    for title, (settings, members) in zip(headings, groups, strict=True):
+        names = labels([run.spec for run in members])
         cells: dict[tuple[str, float], list[Run]] = {}
         for run in members:
-            cells.setdefault((labels[run.spec.key], run.spec.ratio), []).append(run)
+            cells.setdefault((names[run.spec.key], run.spec.ratio), []).append(run)
         made = []
         for (label, ratio), cell in cells.items():
             randoms = [runs for at, runs in cells.items() if at[1] == ratio and runs[0].spec.method == "random"]
@@ -90,7 +105,7 @@ def _row(title: str, settings: dict[str, Any], label: str, ratio: float, runs: l
     failures = [run for run in runs if isinstance(run, Failure)]
     spec = runs[0].spec
     row: Row = {"group": title, **settings, "method": spec.method, "label": label, "ratio": ratio}
-    row |= {f"method.{name}": value for name, value in spec.method_options.items()}
+    row |= {f"{OPTIONS['method']}{name}": value for name, value in spec.method_options.items()}
     row |= {
         "n": len(cell),
         "n_paired": sum(pair.accuracy_difference is not None for pair in cell),
@@ -103,7 +118,7 @@ def _row(title: str, settings: dict[str, Any], label: str, ratio: float, runs: l
         "nominal_maximum": nominal_maximum(spec),
     }
     for name, value in STATISTICS.items():
-        row |= _columns(name, estimate(value(pair) for pair in cell))
+        row |= columns(name, estimate(value(pair) for pair in cell))
     low, high = bootstrap_interval([pair.record.test_accuracy for pair in cell]) or (None, None)
     row |= {"accuracy_bootstrap_low": low, "accuracy_bootstrap_high": high, "margin": margin}
     against_full = (row["accuracy_difference_low"], row["accuracy_difference_high"])
@@ -117,7 +132,7 @@ def _row(title: str, settings: dict[str, Any], label: str, ratio: float, runs: l
     return row
 
 
-def _columns(name: str, found: Estimate | None) -> Row:
+def columns(name: str, found: Estimate | None) -> Row:
     numbers = (found.mean, found.spread, found.low, found.high) if found else (None,) * 4
     return dict(zip((f"{name}_mean", f"{name}_sd", f"{name}_low", f"{name}_high"), numbers, strict=True))
 
@@ -128,7 +143,7 @@ def _against_random(runs: list[Run], randoms: list[list[Run]]) -> Row:
     if runs[0].spec.method != "random" and len(settings) == 1:
         found = paired_difference(_accuracies(runs), settings[0])
     counts = {"n_random": found.n if found else 0, "n_random_settings": len(settings)}
-    return _columns("random_difference", found) | counts
+    return columns("random_difference", found) | counts
 
 
 def _accuracies(runs: list[Run]) -> Accuracies:
@@ -159,50 +174,57 @@ def _groups(runs: list[Run]) -> list[tuple[dict[str, Any], list[Run]]]:
             group[reference] = by_key[reference]
     # References that another group shows whole need no table of their own.
     keys = [key for key, own in members.items() if not any(set(own) < set(other) for other in members.values())]
-    keys.sort(key=lambda key: json.dumps([_sortable(value) for value in settings[key].values()]))
+    keys.sort(key=lambda key: json.dumps([sortable(value) for value in settings[key].values()]))
     return [(settings[key], list(members[key].values())) for key in keys]
 
 
 def _settings(spec: Spec) -> dict[str, Any]:
     """A group's settings, flat."""
-    flat = spec.to_json()
-    for name in ("method", "ratio", "seed", "method_options"):
-        del flat[name]
-    return flat | {f"backbone.{name}": value for name, value in flat.pop("backbone_options").items()}
+    return {name: value for name, value in flat(spec).items() if name not in ("method", "ratio", "seed")}
 
 
-def _sortable(value: Any) -> Any:
+def sortable(value: Any) -> Any:
     return f"{value:020.9f}" if isinstance(value, int | float) else value
 
 
-def _labels(specs: list[Spec]) -> dict[str, str]:
+def labels(specs: list[Spec]) -> dict[str, str]:
     """By key: the method's name, with those of its settings that differ among the method's runs in one group."""
     settings: dict[str, list[dict[str, Any]]] = {}
     for spec in specs:
         settings.setdefault(spec.method, []).append(spec.method_options)
-    labels = {}
+    found = {}
     for spec in specs:
         differing = [
             f"{name}={shown(value)}"
             for name, value in sorted(spec.method_options.items())
             if any(name not in other or shown(other[name]) != shown(value) for other in settings[spec.method])
         ]
-        labels[spec.key] = f"{spec.method} ({', '.join(differing)})" if differing else spec.method
-    return labels
+        found[spec.key] = f"{spec.method} ({', '.join(differing)})" if differing else spec.method
+    return found
 
 
-def _titles(groups: list[dict[str, Any]]) -> list[str]:
+def titles(groups: list[dict[str, Any]]) -> list[str]:
     """What a reader must know of each group, and what else differs among those of its data set and backbone."""
-    titles = []
+    found = []
     for settings in groups:
         rivals = [other for other in groups if all(other[name] == settings[name] for name in ("dataset", "backbone"))]
         more = [
             f"{name.replace('_', '-')}={shown(value)}"
             for name, value in settings.items()
-            if name not in IN_EVERY_TITLE and any(shown(other.get(name)) != shown(value) for other in rivals)
+            if name not in IN_EVERY_TITLE
+            and not is_axis(name)
+            and any(shown(other.get(name)) != shown(value) for other in rivals)
         ]
-        titles.append(" · ".join([*_short_title(settings), *more]))
-    return titles
+        found.append(" · ".join([*_short_title(settings), *more, *_axes_told(settings, rivals)]))
+    return found
+
+
+def _axes_told(settings: dict[str, Any], rivals: list[dict[str, Any]]) -> list[str]:
+    """What it is on the axes of time and weights, where that differs. Settings without axes are those of all of them."""
+    if "backprop" not in settings:
+        return []
+    names = (time_name, lambda of: weights_name(of, rivals))
+    return [name(settings) for name in names if len({name(rival) for rival in rivals}) > 1]
 
 
 def _short_title(settings: dict[str, Any]) -> list[str]:
@@ -212,7 +234,7 @@ def _short_title(settings: dict[str, Any]) -> list[str]:
         settings["backbone"],
         f"{settings['train_examples']:,} examples",
         f"{epochs} epoch{'s' if epochs != 1 else ''}",
-        f"T={settings['timesteps']}",
+        *([f"T={settings['timesteps']}"] if "timesteps" in settings else []),
         settings["precision"],
         *(["equal updates"] if settings["protocol"] == "updates" else []),
         *(["validation accuracy"] if settings["evaluate_on"] == "validation" else []),

@@ -45,7 +45,7 @@ def records(out: Path) -> dict[str, str]:
 def report(out: Path) -> list[dict[str, Any]]:
     """The report's rows without what times do to them."""
     words = [sys.executable, "-m", "sadp_bench", "report", str(out), "--format", "json"]
-    rows = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    rows = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)["rows"]
     return [{name: v for name, v in row.items() if not any(part in name for part in OF_TIME)} for row in rows]
 
 

@@ -14,8 +14,9 @@ from importlib.resources import files
 
 from sadp_bench import __version__
 from sadp_bench.record import Failure, Record
+from sadp_bench.report.further import further
 from sadp_bench.report.notes import notes
-from sadp_bench.report.page import runs, summary
+from sadp_bench.report.page import axes, runs, summary
 from sadp_bench.report.page.figures import Figures, Open
 from sadp_bench.report.page.guide import guide
 from sadp_bench.report.page.markup import Markup, element, joined, with_code
@@ -32,9 +33,10 @@ def page(
     problems: Iterable[str] = (),
     failures: Iterable[Failure] = (),
     images: Open | None = None,
+    remarks: Sequence[str] = (),
 ) -> str:
     """table: the `rows` of these records and failures, of which one at least has a number. problems: files left out.
-    images: for the pictures, as `plots.draw` takes it.
+    images: for the pictures, as `plots.draw` takes it. remarks: of whoever keeps the records.
 
     The same records give the same bytes, in whatever order.
     """
@@ -42,13 +44,17 @@ def page(
     failures = sorted(failures, key=lambda failure: failure.spec.key)
     specs = [record.spec for record in records] + [failure.spec for failure in failures]
     groups = [list(rows) for _, rows in itertools.groupby(table, key=lambda row: row["group"])]
-    figures = Figures(records, [rows[0]["group"] for rows in groups], images, failures)
+    found = further(records)
+    titles = dict.fromkeys(row["group"] for row in [*table, *found.memory])
+    figures = Figures(records, titles, images, failures)
     left_out = [*problems, *figures.left_out]
     title = f"Data pruning on {listed(sorted({spec.dataset for spec in specs}))}"
-    facts = summary.facts(records, specs, table, len(failures), len(left_out))
+    facts = summary.facts(records, specs, table, len(failures), len(left_out), axes.facts(found))
+    by_ratio = [rows for rows in groups if not found.tells(rows)]
     main = [
-        _section("findings", "Findings", summary.findings(groups)),
-        *(_group(number, rows, figures) for number, rows in enumerate(groups, start=1)),
+        *([_section("findings", "Findings", summary.findings(by_ratio))] if by_ratio else []),
+        *(_section(name, heading, *parts) for name, heading, parts in axes.sections(found, figures)),
+        *(_group(number, rows, figures) for number, rows in enumerate(by_ratio, start=1)),
         _section("ranks", "Ranks over all groups", *_ranks(table), *figures.of("")),
         _section("runs", "Every run", *runs.sections(groups, records, failures)),
         _section("again", "All of it again", *_again(specs, records)),
@@ -57,15 +63,17 @@ def page(
     ]
     body = element(
         "body",
-        element("header", element("h1", title), _lead(specs, len(records)), facts),
+        element(
+            "header", element("h1", title), _lead(specs, len(records)), *([_list(remarks)] if remarks else []), facts
+        ),
         element("main", *main),
         element("footer", f"Made by sadp-bench {__version__} from its records."),
     )
-    return f"<!doctype html>\n{element('html', _head(title), body, lang='en')}\n"
+    return f"<!doctype html>\n{element('html', _head(title, bool(found)), body, lang='en')}\n"
 
 
-def _head(title: str) -> Markup:
-    style = Markup(_own("page.css"))
+def _head(title: str, with_axes: bool) -> Markup:
+    style = Markup(_own("page.css") + (_own("axes.css") if with_axes else ""))
     script = Markup(_own("page.js"))
     policy = (
         f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "

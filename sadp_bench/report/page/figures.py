@@ -25,6 +25,7 @@ KINDS = {
     "visits": "How often each example was trained on",
     "classes": "Visits by class",
     "pictures": "The most and the least chosen images",
+    "memory": "Training memory against time steps",
 }
 
 

@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sadp_bench.metrics import Comparison, paired
+from sadp_bench.metrics import Comparison, is_plain, paired
 from sadp_bench.record import CHARGED_PHASES, PHASES, Failure, Record
+from sadp_bench.report.axis_names import is_axis, spec_of
 from sadp_bench.report.page.drawings import curve
 from sadp_bench.report.page.markup import Markup, Part, element, named, pairs
 from sadp_bench.report.page.wording import NOTHING, many, plain, signed
@@ -51,16 +52,10 @@ def _any_seed(spec: Spec) -> Spec:
 
 def _taken(row: Row, waiting: dict[str, dict[str, Run]]) -> list[Run]:
     """The runs of a row, by seed, which no later row is given again."""
-    fields = {field.name: row[field.name] for field in dataclasses.fields(Spec) if field.name in row}
-    tables = {f"{kind}_options": _options(row, f"{kind}.") for kind in ("method", "backbone")}
-    spec = Spec(**{**fields, **tables, "seed": 0})
+    spec = spec_of(row, 0)
     keys = [spec.key, *([spec.reference().key] if spec.method == "full" else [])]
     runs = [run for key in keys for run in waiting.pop(key, {}).values()]
     return sorted(runs, key=lambda run: run.spec.seed)
-
-
-def _options(row: Row, prefix: str) -> dict[str, Any]:
-    return {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)}
 
 
 def _section(title: str, runs: Sequence[Named]) -> Markup:
@@ -130,11 +125,35 @@ def _result(pair: Comparison) -> list[tuple[str, Part]]:
         ("firing rate by layer", ", ".join(_count(rate, 1, 3) for rate in run.firing_rate) or NOTHING),
         ("parameters", _count(run.num_parameters)),
         ("peak memory", f"{_count(run.peak_memory_bytes, 2**20)} MiB"),
+        *_costs(run),
         ("finished", run.finished),
         ("interruptions", run.interruptions),
     ]
     told += [("no speed-up, as", "; ".join(pair.mismatch))] if pair.mismatch else []
     return told + ([("scores from run", run.scores_from)] if run.scores_from else [])
+
+
+def _costs(run: Record) -> list[tuple[str, Part]]:
+    """What records of an earlier version do not tell, or of runs that have all connections."""
+    memory, counted = run.train_memory_bytes, run.operations
+    told: list[tuple[str, Part]] = []
+    if memory is not None:
+        told.append(("training memory", f"{plain(memory / 2**20, 1)} MiB"))
+    for name, unit, word in (("accumulates", 1e-6, "million"), ("multiply_accumulates", 1e-6, "million")):
+        if name in counted:
+            told.append((_spaced(name), f"{plain(counted[name] * unit, 3)} {word}"))
+    if "energy_joules" in counted:
+        told.append(("energy (45 nm estimate)", f"{plain(1e6 * counted['energy_joules'], 3)} µJ"))
+    if run.ticket:
+        told.append(("connections left", f"{plain(100 * run.density)} %"))
+    return told + [(f"search: {_spaced(name)}", _fact(value)) for name, value in run.ticket.items()]
+
+
+def _fact(value: Any) -> str:
+    """'yes', '3', '12.50'."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return _count(value, 1, 2 * isinstance(value, float))
 
 
 def _count(value: Any, unit: int = 1, digits: int = 0) -> str:
@@ -160,11 +179,12 @@ def _visits(run: Record) -> list[tuple[str, Part]]:
 
 
 def _spec(spec: Spec) -> list[tuple[str, Part]]:
-    flat = spec.to_json()
-    of_method, of_backbone = flat.pop("method_options"), flat.pop("backbone_options")
-    named = {_spaced(name): value for name, value in flat.items()}
-    named |= {f"{spec.method}: {name}": value for name, value in of_method.items()}
-    named |= {f"{spec.backbone}: {name}": value for name, value in of_backbone.items()}
+    fields = spec.to_json()
+    owners = (("method", spec.method), ("backbone", spec.backbone), ("sparsity", spec.sparsity))
+    tables = [(owner, fields.pop(f"{kind}_options")) for kind, owner in owners]
+    named = {_spaced(name): value for name, value in fields.items() if not (is_axis(name) and is_plain(spec))}
+    for owner, options in tables:
+        named |= {f"{owner}: {name}": value for name, value in options.items()}
     return [*((name, shown(value)) for name, value in named.items()), ("key", spec.key)]
 
 

@@ -25,9 +25,14 @@ HEADS = (
 
 
 def facts(
-    records: Sequence[Record], specs: Sequence[Spec], table: Sequence[Row], num_failed: int, num_left_out: int
+    records: Sequence[Record],
+    specs: Sequence[Spec],
+    table: Sequence[Row],
+    num_failed: int,
+    num_left_out: int,
+    axes: Sequence[tuple[str, Part]] = (),
 ) -> Markup:
-    """What was compared, and on what. specs: of the failed runs too."""
+    """What was compared, and on what. specs: of the failed runs too. axes: what else was compared."""
     pruned = sorted({spec.ratio for spec in specs if spec.method != "full"})
 
     def environment(name: str) -> str:
@@ -39,6 +44,7 @@ def facts(
         ("Runs", f"{len(records):,}{f' ({listed(beside)})' if beside else ''}"),
         ("Methods", listed(list(dict.fromkeys(row["method"] for row in table)))),
         ("Pruning ratios", listed([percent(ratio) for ratio in pruned]) or "none"),
+        *axes,
         ("Seeds", listed([str(seed) for seed in sorted({spec.seed for spec in specs})])),
         ("Data", listed(_sorted(spec.dataset for spec in specs))),
         ("Networks", listed(_sorted(spec.backbone for spec in specs))),
