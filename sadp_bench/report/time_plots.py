@@ -98,7 +98,8 @@ def time_figure(own: Sequence[Row], style: Looks) -> Figure | None:
     front = [at[place] for place in pareto(at)]
     handles.append(axes.plot(*zip(*front, strict=True), **FRONT, label="Pareto front")[0])
     x_ends, y_ends = ([interval(row, *of) for row in own] for of in (("seconds", 1 / size), ("accuracy", 100.0)))
-    axes.set_xlim(limits([x for x, _ in at], x_ends, LEAST_TIMES * max(x for x, _ in at)))
+    least, most = limits([x for x, _ in at], x_ends, LEAST_TIMES * max(x for x, _ in at))
+    axes.set_xlim(max(0, least), most)  # an interval may reach below 0, a time can't
     axes.set_ylim(limits([y for _, y in at], y_ends, LEAST_ACCURACIES))
     axes.set_xlabel(f"charged time: prepare + select + train ({name})")
     axes.set_ylabel(f"{own[0]['evaluate_on']} accuracy (%)")
