@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from small import resolved, weights_of
 
@@ -52,6 +53,15 @@ def whole(spec: Any, material: Any) -> tuple[Record, dict[str, torch.Tensor], in
     bench = Bench(spec, material, progress := StopsAt())
     record = train_one(bench)
     return record, weights_of(bench.model), progress.count
+
+
+def taken_up(spec: Any, material: Any, stop: int, folder: Path) -> tuple[Record, Bench]:
+    """The record of a run that was stopped at a batch and begun again, and its bench."""
+    with pytest.raises(Stopped):
+        bench = Bench(spec, material, StopsAt(stop))
+        train_one(bench, checkpoint(folder, bench))
+    bench = Bench(spec, material, StopsAt())
+    return train_one(bench, checkpoint(folder, bench), starts=2), bench
 
 
 def run_it(method: str, out: Path, progress: Progress | None = None, **how: Any) -> Any:

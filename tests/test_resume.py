@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from small import assert_same_weights, numbers, resolved, weights_of
-from stopping import METHODS, Stopped, StopsAt, asked, checkpoint, run_it, whole
+from stopping import METHODS, Stopped, StopsAt, asked, checkpoint, run_it, taken_up, whole
 
 from sadp_bench.checkpoint import Checkpoint, write_state
 from sadp_bench.engine import Diverged
@@ -28,12 +28,7 @@ def test_a_run_stopped_anywhere_ends_in_the_same_record_and_weights(method: str,
     spec, material = asked(method)
     record, weights, num_batches = whole(spec, material)
     for stop in range(2, num_batches + 1, 5):  # in every epoch, of scoring too
-        folder = tmp_path / str(stop)
-        with pytest.raises(Stopped):
-            bench = Bench(spec, material, StopsAt(stop))
-            train_one(bench, checkpoint(folder, bench))
-        bench = Bench(spec, material, StopsAt())
-        again = train_one(bench, checkpoint(folder, bench), starts=2)
+        again, bench = taken_up(spec, material, stop, tmp_path / str(stop))
         assert numbers(again) == numbers(record)
         assert again.interruptions == 1
         assert_same_weights(weights_of(bench.model), weights)
