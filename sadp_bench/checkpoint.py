@@ -19,7 +19,7 @@ import torch
 from sadp_bench.errors import BadInput
 from sadp_bench.store import atomic
 
-FORMAT = b"sadp-bench state 1\n"
+FORMAT = b"sadp-bench state 2\n"
 State = dict[str, Any]
 
 
