@@ -79,6 +79,7 @@ def test_an_unreadable_cifar_file_is_named(tmp_path: Path, monkeypatch: pytest.M
     assert f"cannot read {file}" in refusal(CIFAR10, tmp_path, 4)
 
 
+@pytest.mark.usefixtures("unpacks")
 def test_one_missing_cifar_file_is_the_one_that_is_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = small_cifar(tmp_path, CIFAR10, monkeypatch) / "data_batch_5.bin"
     file.unlink()

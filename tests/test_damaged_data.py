@@ -12,6 +12,7 @@ from test_bad_input import quietly, run
 ENDLESS = "9" * 5000
 
 
+@pytest.mark.usefixtures("unpacks")
 @pytest.mark.usefixtures("no_network")
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist", "fashion-mnist", "nmnist"])
 def test_absent_data_without_a_network_names_file_source_and_way_out(name, tmp_path):

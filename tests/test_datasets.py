@@ -68,6 +68,7 @@ def test_no_global_random_state_is_touched() -> None:
     assert before == after
 
 
+@pytest.mark.usefixtures("unpacks")
 @pytest.mark.parametrize("cls", [CIFAR10, CIFAR100, FashionMNIST, MNIST, NMNIST])
 def test_an_absent_data_set_without_network_names_file_address_and_ways_out(cls: type[Dataset], tmp_path: Path) -> None:
     root = tmp_path / "data"

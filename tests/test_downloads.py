@@ -33,6 +33,7 @@ def test_a_download_is_whole_and_alone_in_its_folder(
     assert shown.out == "" and shown.err.count("\n") == 1 and URL in shown.err
 
 
+@pytest.mark.usefixtures("unpacks")
 def test_an_archive_is_unpacked_below_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
@@ -48,6 +49,7 @@ def test_an_archive_is_unpacked_below_the_root(tmp_path: Path, monkeypatch: pyte
     assert (tmp_path / "set" / "a.bin").read_bytes() == b"new a"
 
 
+@pytest.mark.usefixtures("unpacks")
 def test_an_archive_that_leads_out_of_its_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:

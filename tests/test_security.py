@@ -190,6 +190,7 @@ def test_an_untrusted_certificate_is_refused(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("unpacks")
 def test_a_wrong_checksum_leaves_nothing(trusted: Path, tmp_path: Path) -> None:
     with site({"/file": b"changed"}, trusted) as (address, _):
         assert "MD5" in refusal(download, f"{address}/file", md5(b"content"), tmp_path / "file")
@@ -230,6 +231,7 @@ def attacks(outside: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.usefixtures("unpacks")
 @pytest.mark.parametrize("name", attacks(Path("/")))
 def test_an_archive_that_leads_out_of_its_folder_is_refused(name: str, trusted: Path, tmp_path: Path) -> None:
     root, outside = tmp_path / "root", tmp_path / "outside"
@@ -242,6 +244,7 @@ def test_an_archive_that_leads_out_of_its_folder_is_refused(name: str, trusted: 
     assert list(root.iterdir()) == []
 
 
+@pytest.mark.usefixtures("unpacks")
 def test_an_absolute_path_in_an_archive_stays_in_the_folder(trusted: Path, tmp_path: Path) -> None:
     root, outside = tmp_path / "root", tmp_path / "outside"
     content = packed((member(str(outside / "evil")), b"evil"))

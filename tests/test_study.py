@@ -15,11 +15,12 @@ from torch import Tensor
 
 from sadp_bench import study, studyfile
 from sadp_bench.collect import COLLECTED, Collector, exact_norms, recalibrated
-from sadp_bench.engine import survey_for
+from sadp_bench.engine import backprop_of, survey_for
 from sadp_bench.progress import Progress
 from sadp_bench.pruners.sadp import SADP
 from sadp_bench.report.study_plots import apart
 from sadp_bench.sampling import inclusion_probability, smooth
+from sadp_bench.streams import stream
 from sadp_bench.study import OPTIMUM_SMOOTHING, Study, compared, draw_variance, stops
 from sadp_bench.study_table import number
 from sadp_bench.workbench import Bench
@@ -229,7 +230,9 @@ def test_truth_and_frozen_scores_have_the_recalibrated_statistics_and_the_lag_th
     method.prepare(bench.lab)
     with recalibrated(bench.model, bench.data, made._statistics_batches(7)):
         norm_n = exact_norms(bench.model, bench.data, made.spec, index_n, Progress())
-        survey_for(method, bench.model, bench.data, made.spec, 1)
+        survey_for(
+            method, backprop_of(made.spec, bench.model, bench.data), bench.data, made.spec, 1, stream(0, "steps")
+        )
     assert norm_n.tolist() == last["examples"]["exact"]["frozen"]
     readout_n = torch.tensor(last["examples"]["readout"]["frozen"]).float()
     torch.testing.assert_close(readout_n, method.square_N[index_n].sqrt(), rtol=1e-4, atol=1e-5)
