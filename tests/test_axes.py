@@ -11,7 +11,9 @@ import torch
 from small import assert_same_weights, numbers, resolved, small_bench, weights_of
 from stopping import SIZES, StopsAt, taken_up, whole
 
+from sadp_bench import parts
 from sadp_bench.errors import BadInput
+from sadp_bench.gate.rerun import asked as of_record
 from sadp_bench.masks import density, num_live, prunable
 from sadp_bench.record import Record
 from sadp_bench.workbench import Bench, train_one
@@ -101,6 +103,11 @@ def test_a_search_takes_event_frames_of_fewer_steps() -> None:
     model = make_model(spec, material, 0, timesteps=2).eval()
     frames = torch.rand(4, 3, 1, 8, 8)
     assert torch.equal(model(frames), model(frames[:2])) and len(model(frames)) == 2
+
+
+def test_the_gate_asks_for_the_very_run() -> None:
+    spec, _ = asked("sltt-k", "pq-fixed", "sadp")
+    assert parts.resolve(of_record(spec))[0] == spec
 
 
 BAD = [

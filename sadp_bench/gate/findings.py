@@ -123,7 +123,7 @@ def labels(specs: Iterable[Spec]) -> dict[str, str]:
 
 def _flat(spec: Spec) -> dict[str, str]:
     fields = spec.to_json() | {"seed": 0}
-    options = [fields.pop("method_options"), fields.pop("backbone_options")]
+    options = [fields.pop(f"{owner}_options") for owner in ("method", "backbone", "sparsity")]
     return {
         name: f"{v:g}" if isinstance(v, float) else shown(v) for part in (fields, *options) for name, v in part.items()
     }

@@ -67,7 +67,9 @@ def check_trusted(reference: Sequence[Record], allow_imports: bool) -> None:
 def asked(spec: Spec) -> dict[str, Any]:
     """What `parts.resolve` takes for such a run."""
     fields = spec.to_json()
-    settings = fields.pop("method_options") | {f"backbone.{k}": v for k, v in fields.pop("backbone_options").items()}
+    settings = fields.pop("method_options")
+    for owner in ("backbone", "sparsity"):
+        settings |= {f"{owner}.{name}": value for name, value in fields.pop(f"{owner}_options").items()}
     del fields["processes"]
     return fields | {"set": settings}
 
