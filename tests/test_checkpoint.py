@@ -36,7 +36,7 @@ DAMAGES = {
     "truncated": lambda content: content[: len(content) // 2],
     "one bit": lambda content: content[:-1000] + bytes([content[-1000] ^ 1]) + content[-999:],
     "another file": lambda content: b"GIF89a" * 100,
-    "another version": lambda content: content.replace(b"state 1", b"state 2"),
+    "another version": lambda content: content.replace(b"state 2", b"state 1"),
 }
 
 

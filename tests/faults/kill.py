@@ -32,7 +32,7 @@ import torch
 from sadp_bench import cli, experiment, terminal  # noqa: F401  what a run imports
 
 FORK = multiprocessing.get_context("fork")
-DIFFER = ("seconds", "finished", "peak_memory_bytes", "interruptions", "environment")
+DIFFER = ("seconds", "finished", "peak_memory_bytes", "train_memory_bytes", "interruptions", "environment")
 
 
 def words(method: str, out: Path, arguments: argparse.Namespace) -> list[str]:
