@@ -42,6 +42,17 @@ class Newest(KeepAll):
         self.square_N[seen.index_B] = self.score(seen).square().to(self.square_N.dtype)
 
 
+class ErrorsAlone(SADP):
+    """`layers` without the examples' own spikes: each layer's input squares are the batch's mean."""
+
+    def observe(self, seen: Observation) -> None:
+        evened = {
+            name: value.mean(1, keepdim=True).expand_as(value) if name.endswith("input_squares") else value
+            for name, value in seen.watched.items()
+        }
+        super().observe(dataclasses.replace(seen, watched=evened))
+
+
 def el2n(seen: Observation) -> Tensor:
     """||p - y|| with p the softmax of the logits' time-mean: the EL2N score (Paul et al., NeurIPS 2021). [B]."""
     logits_BC = seen.logits_TBC.mean(0)
@@ -55,6 +66,7 @@ COLLECTED: dict[str, Callable[[], Newest | SADP]] = {
     "readout": lambda: SADP(0.0, score="readout", memory=0.0),
     "spikes": lambda: SADP(0.0, score="spikes", memory=0.0),
     "plain": lambda: SADP(0.0, score="layers", calibrate=False, gain_limit=0.0, memory=0.0),
+    "errors": lambda: ErrorsAlone(0.0, score="layers", memory=0.0),
     "layers": lambda: SADP(0.0, score="layers", memory=0.0),
     "sadp": lambda: SADP(0.0),
 }
@@ -95,7 +107,7 @@ class Collector(KeepAll):
         return {name: score.square_N.cpu()[self.index_n].double().sqrt() for name, score in self.scores.items()}
 
     def tightness(self) -> list[float]:
-        """k_l of the calibrated bound, [L]: the exact over the bounding squared norm, summed over the examples measured."""
+        """k_l of `layers`, [L]: the exact squared norm of all steps over the middle step's bound. May exceed 1."""
         method = self.scores["layers"]
         assert isinstance(method, SADP)
         exact_L, bound_L = method.tightness_2L.double().cpu()

@@ -14,23 +14,40 @@ from sadp_bench.studyfile import BOUNDS, KEEPS, LABELS, RIVALS, SOURCES
 
 KEEP = [f"{keep:g}" for keep in KEEPS]
 MIDDLE = KEEP[len(KEEP) // 2]
-SHORT = {"training": "train"}
 NAME, NARROW, WIDE, GAP = 11, 5, 6, 2  # characters
 COLUMNS = 104
-# Groups of columns: what stands over each, and each one's heads.
-GROUPS: list[tuple[str, list[str], int]] = [
-    ("", ["rank", "linear"], WIDE),
-    ("V / uniform", KEEP, NARROW),
-    ("V / optimum", KEEP, NARROW),
-    (f"V / optimum at {MIDDLE}", [SHORT.get(source, source) for source in SOURCES[1:]], NARROW),
+# A column: its head, its width, and where its number stands in a score's table: source, measure, share kept.
+Column = tuple[str, int, tuple[str, ...]]
+Columns = list[tuple[str, list[Column]]]  # in groups, with what stands over each
+
+
+def _kept(source: str, over: str) -> list[Column]:
+    return [(keep, NARROW, (source, over, keep)) for keep in KEEP]
+
+
+NOW: Columns = [
+    ("", [("rank", WIDE, ("frozen", "spearman")), ("linear", WIDE, ("frozen", "pearson"))]),
+    ("V / uniform", _kept("frozen", "over_uniform")),
+    ("V / optimum", _kept("frozen", "over_optimum")),
+    ("V / optimum", [(f"train {MIDDLE}", 2 * NARROW, ("training", "over_optimum", MIDDLE))]),
+]
+COLLECTED: Columns = [
+    ("", [("rank", WIDE, ("age 0", "spearman")), ("linear", WIDE, ("age 0", "pearson"))]),
+    ("V / uniform", _kept("age 0", "over_uniform")),
+    ("V / optimum", _kept("age 0", "over_optimum")),
+    (
+        f"V / uniform at {MIDDLE}",
+        [(source, NARROW, (source, "over_uniform", MIDDLE)) for source in SOURCES[3:]],
+    ),
 ]
 LEGEND = (
-    "g: the exact gradient norm over all parameters. rank, linear: Spearman's and Pearson's correlation with\n"
-    "g. V: the variance, sum g²(1/π − 1), of drawing in proportion to the score, by the share kept: over that\n"
-    "of drawing uniformly, and over that of drawing in proportion to g. Bold: the least of its column.\n"
-    "Scores are of the same weights, statistics and inputs as g; train: in training mode. age a: as training\n"
-    "collected them, augmented, in the epoch just over (0), or a epochs before it; held against the norms\n"
-    "that the coming epoch will meet (root mean square over some augmented views). SADP: layers with memory."
+    "g: the exact gradient norm over all parameters. rank, linear: Spearman's and Pearson's correlation with g.\n"
+    "V: the variance, sum g²(1/π − 1), of drawing in proportion to the score, by the share kept: over that of\n"
+    "drawing uniformly, and over that of drawing in proportion to g. Bold: the least of its column. now: of the\n"
+    "same weights, statistics and inputs as g; train: in training mode. as collected: by the steps of the epoch\n"
+    "just over, augmented; age a: a epochs earlier; held against the norms that the coming epoch will meet\n"
+    "(root mean square over some augmented views). Every score has {smoothing:g} of uniform sampling mixed in.\n"
+    "errors: layers with the batch's mean in place of each example's spikes. SADP: layers with memory."
 )
 
 
@@ -44,7 +61,7 @@ def study_table(study: dict[str, Any], path: Path | None = None) -> Group:
     parts: list[Any] = [Text(title, "bold"), ""]
     for stop in study["stops"]:
         parts += [*_stop(stop, spec["epochs"]), ""]
-    parts += [_cost(study["cost"]), "", Text(LEGEND, "dim")]
+    parts += [_cost(study["cost"]), "", Text(LEGEND.format(smoothing=study["smoothing"]), "dim")]
     return Group(*parts, *([Text(f"\nstudy  {path}", "dim", overflow="fold")] if path is not None else []))
 
 
@@ -60,14 +77,19 @@ def _stop(stop: dict[str, Any], epochs: int) -> list[Any]:
         f"varying by {percent(stop['norm_cv'])} over examples"
     )
     lines = [Padding(Text(line, "dim"), (0, 0, 0, NAME + 1)) for line in _lines(stop)]
-    return [Text(heading, "bold"), _group_heads(), _scores(stop["scores"]), *lines]
+    tables = [*_table("now", NOW, stop["scores"]), *_table("as collected", COLLECTED, stop["scores"])]
+    return [Text(heading, "bold"), *tables, *lines]
 
 
-def _group_heads() -> Text:
+def _table(title: str, columns: Columns, scores: dict[str, Any]) -> list[Any]:
+    return [_group_heads(title, columns), _scores(columns, scores)]
+
+
+def _group_heads(title: str, columns: Columns) -> Text:
     line = " " * NAME
-    for name, heads, width in GROUPS:
-        line += " " * (GAP if name else 0) + _over(name, (width + 1) * len(heads))
-    return Text(line.rstrip(), "dim")
+    for name, own in columns:
+        line += " " * (GAP if name else 0) + _over(name, sum(width + 1 for _, width, _ in own))
+    return Text((title + line[len(title) :]).rstrip(), "dim")
 
 
 def _over(name: str, width: int) -> str:
@@ -75,28 +97,30 @@ def _over(name: str, width: int) -> str:
     return " " + f" {name} ".center(width - 1, "─") if name else " " * width
 
 
-def _scores(scores: dict[str, Any]) -> Table:
+def _scores(columns: Columns, scores: dict[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 0, 0, 0), header_style="dim")
     table.add_column("", width=NAME, no_wrap=True)
-    for name, heads, width in GROUPS:
-        for place, head in enumerate(heads):
+    for name, own in columns:
+        for place, (head, width, _) in enumerate(own):
             table.add_column(head, width=width + 1 + (GAP if name and place == 0 else 0), justify="right", no_wrap=True)
-    rows = {name: _row(scores[name]) for name in LABELS if "frozen" in scores.get(name, {})}
+    wanted = [where for _, own in columns for _, _, where in own]
+    rows = {name: [_found(scores[name], where) for where in wanted] for name in LABELS if name in scores}
     rivals = [row for name, row in rows.items() if name in RIVALS]
     least = [min((v for v in column if v is not None), default=None) for column in zip(*rivals, strict=True)]
     for name, row in rows.items():
+        if all(value is None for value in row):
+            continue
         best = [place > 1 and name in RIVALS and value == least[place] for place, value in enumerate(row)]
         cells = [Text(number(value), "bold" if bold else "") for value, bold in zip(row, best, strict=True)]
         table.add_row(Text(LABELS[name]), *cells, style="dim" if name in BOUNDS else "")
     return table
 
 
-def _row(sources: dict[str, Any]) -> list[float | None]:
-    """One score's numbers, in the order of the columns."""
-    now = sources["frozen"]
-    variances = [now[over][keep] for over in ("over_uniform", "over_optimum") for keep in KEEP]
-    collected = [sources[source]["over_optimum"][MIDDLE] if source in sources else None for source in SOURCES[1:]]
-    return [now["spearman"], now["pearson"], *variances, *collected]
+def _found(sources: dict[str, Any], where: tuple[str, ...]) -> float | None:
+    found: Any = sources
+    for name in where:
+        found = found.get(name) if found is not None else None
+    return found
 
 
 def _lines(stop: dict[str, Any]) -> list[str]:
@@ -113,7 +137,7 @@ def _lines(stop: dict[str, Any]) -> list[str]:
         + (f", then {then} %" if then else "")
     )
     tightness = " ".join("–" if value is None else f"{value:.2g}" for value in stop["tightness"]["frozen"])
-    return [*lines, f"tightness of the plain bound, by layer: {tightness}"]
+    return [*lines, f"k, exact over middle step's bound, by layer: {tightness}"]
 
 
 def _cost(cost: dict[str, Any]) -> Group:

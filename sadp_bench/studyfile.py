@@ -13,7 +13,7 @@ from sadp_bench.record import check_leaves
 from sadp_bench.spec import Spec
 from sadp_bench.store import STUDY, atomic, read_json
 
-SCHEMA = 1
+SCHEMA = 2
 KEEPS = (0.7, 0.5, 0.3)
 AGES = (0, 1, 2, 5)
 SOURCES = ("frozen", "training", *(f"age {age}" for age in AGES))
@@ -24,6 +24,7 @@ LABELS = {
     "readout": "readout",
     "spikes": "spikes",
     "plain": "plain bound",
+    "errors": "errors",
     "layers": "layers",
     "sadp": "SADP",
     "exact": "exact norm",

@@ -50,13 +50,19 @@ def test_the_table_says_what_the_file_holds(kept: tuple[Answer, Path, Path]) -> 
     assert all(f"\n{label} " in answer.out for label in studyfile.LABELS.values())
     assert max(map(len, answer.out.splitlines()[:-1])) <= 104
     last = json.loads(path.read_text())["stops"][-1]["scores"]["layers"]
-    (row,) = [line for line in answer.out.splitlines() if line.startswith("layers ")][1:2]
-    cells = [last["frozen"][name] for name in ("spearman", "pearson")]
-    cells += [
-        last["frozen"][over][f"{keep:g}"] for over in ("over_uniform", "over_optimum") for keep in studyfile.KEEPS
-    ]
-    cells += [last.get(source, {}).get("over_optimum", {}).get("0.5") for source in studyfile.SOURCES[1:]]
-    assert row.split()[1:] == [number(value) for value in cells] and row.endswith("–")
+    now, collected = [line for line in answer.out.splitlines() if line.startswith("layers ")][2:4]  # of the second stop
+
+    def cells(source: str) -> list[float | None]:
+        overs = [last[source][over] for over in ("over_uniform", "over_optimum")]
+        return [
+            last[source]["spearman"],
+            last[source]["pearson"],
+            *(o[f"{k:g}"] for o in overs for k in studyfile.KEEPS),
+        ]
+
+    assert now.split()[1:] == [number(v) for v in [*cells("frozen"), last["training"]["over_optimum"]["0.5"]]]
+    aged = [last.get(f"age {age}", {}).get("over_uniform", {}).get("0.5") for age in (1, 2, 5)]
+    assert collected.split()[1:] == [number(v) for v in [*cells("age 0"), *aged]] and collected.endswith("–")
 
 
 def test_json_is_one_object_and_comes_back_from_its_file(kept: tuple[Answer, Path, Path], tmp_path: Path) -> None:
@@ -141,8 +147,8 @@ BAD_FILES = {
     "no JSON": ("{", "not JSON"),
     "a list": ("[]", "not a study"),
     "a record": ('{"schema": 1}', "not a study"),
-    "of another schema": ('{"schema": 2, "kind": "study"}', "this version reads schema 1"),
-    "empty": ('{"schema": 1, "kind": "study"}', "the study lacks at, cost, "),
+    "of another schema": ('{"schema": 1, "kind": "study"}', "this version reads schema 2"),
+    "empty": ('{"schema": 2, "kind": "study"}', "the study lacks at, cost, "),
 }
 
 

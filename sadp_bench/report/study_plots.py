@@ -24,6 +24,7 @@ COLORS = {
     "readout": "#0072B2",
     "spikes": "#009E73",
     "plain": "#E69F00",
+    "errors": "#999933",
     "layers": "#8A5A00",
     "sadp": FIXED_COLORS["sadp"],
     "uniform": FIXED_COLORS["random"],
