@@ -132,9 +132,9 @@ def balanced(p_N: Tensor, surplus_N: Tensor, num_kept: int) -> Tensor:
     surplus_N: earlier visits less the sum of earlier inclusion probabilities, in (-1, 1): above 0 the example is a visit
     ahead (with probability f, the fraction of that sum), else behind. With f' = f + p: before the next whole number (f' < 1)
     those ahead wait, and those behind are drawn with p / (1 - f); past it those behind are certain, and those ahead are drawn
-    with (f' - 1) / f. Either way the two together are drawn with p: in every epoch the inclusion probabilities are p, for
-    scores that do not depend on earlier draws. The sum is K but for chance, of the order of sqrt(N): what is neither certain
-    nor impossible is scaled, so that it is K.
+    with (f' - 1) / f. Either way the two together are drawn with p: taken over earlier draws, an epoch's inclusion
+    probabilities are p, for scores that do not depend on those draws. The sum is K but for chance, of the order of sqrt(N):
+    what is neither certain nor impossible is scaled, so that it is K, which moves an inclusion probability by about 1 / N.
 
     With constant p it is a systematic sample along each example's own epochs; uniform p is `random`'s scheme (RS2: none is
     shown twice before all are once).

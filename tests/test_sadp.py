@@ -12,7 +12,8 @@ from sadp_bench.losses import LOSSES, logit_errors, mean_loss, step_loss
 from sadp_bench.pruners.sadp import MEMORY_OF_TIGHTNESS, SADP, readout_gradient_norm
 from sadp_bench.streams import stream
 
-CONSTANT = {"schedule": "constant", "smoothing": 0.1, "memory": 0.0}
+# Draws that know nothing of each other: epochs of one run are a sample.
+CONSTANT = {"schedule": "constant", "smoothing": 0.1, "memory": 0.0, "draw": "independent"}
 
 
 def with_scores(score_N, prune_ratio, **options):
@@ -194,6 +195,20 @@ def test_mean_gradient_of_a_real_network_is_unbiased_and_less_noisy_than_under_u
     variance, of_uniform = ((x_RP - full_P).square().sum(1).mean() for x_RP in (of_sadp_RP, of_random_RP))
     assert variance < 0.7 * of_uniform
     assert variance < poisson_variance(gradients)
+
+
+def test_a_balanced_draw_is_unbiased_in_any_epoch_over_runs(gradients):
+    full_P, norm_N = gradients.mean(0), gradients.norm(dim=1)
+    direction_PD = torch.randn(len(full_P), 12, generator=stream(6, "directions"), dtype=torch.float64)
+    for epoch in (1, 4):
+        runs = []
+        for seed in range(600):
+            pruner = prepared(SADP(0.5, score="readout", **{**CONSTANT, "draw": "balanced"}), 120, seed=seed)
+            observe(pruner, torch.arange(120), norm_N)
+            for earlier in range(epoch):
+                pruner.select(earlier)
+            runs.append(weighted_sums(pruner, gradients, 1, first_epoch=epoch)[0])
+        assert in_standard_errors(torch.stack(runs) @ direction_PD, full_P @ direction_PD).max() < 4
 
 
 def poisson_variance(gradients):

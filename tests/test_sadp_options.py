@@ -231,7 +231,8 @@ def test_protocol_updates_needs_the_same_share_every_epoch(options, fits):
 def test_weight_power_0_gives_no_weights_and_others_mean_1_in_expectation():
     score_N = torch.rand(40, generator=stream(1, "options")) ** 3
     for power in (0.0, 0.5, 1.0):
-        pruner = prepared(SADP(0.5, score="readout", weight_power=power, schedule="constant"), 40, num_epochs=4000)
+        options = {"score": "readout", "weight_power": power, "schedule": "constant", "draw": "independent"}
+        pruner = prepared(SADP(0.5, **options), 40, num_epochs=4000)
         observe(pruner, torch.arange(40), score_N)
         if power == 0:
             torch.testing.assert_close(pruner.select(1).weight_K, torch.ones(20))

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/selection.py [--examples 50000 1281167 ...] [--ratio 0.5] [--repeats 5]
 
-Log-normal scores; smoothing, water-filling, the draw and the weights, as `SADP.select` makes them. 10^8 examples need
-about 16 GB. A script, not a test: it asserts nothing.
+Log-normal scores; smoothing, water-filling, the draw balanced over epochs and the weights, as `SADP.select`
+makes them. 10^8 examples need about 16 GB. A script, not a test: it asserts nothing.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import time
 
 import torch
 
-from sadp_bench.sampling import inclusion_probability, smooth, systematic_sample, weights
+from sadp_bench.sampling import balanced, inclusion_probability, smooth, systematic_sample, weights
 
 
-def select(score_N: torch.Tensor, num_kept: int, generator: torch.Generator) -> int:
+def select(score_N: torch.Tensor, surplus_N: torch.Tensor, num_kept: int, generator: torch.Generator) -> int:
     p_N = inclusion_probability(smooth(score_N, 0.2), num_kept)
-    index_K = systematic_sample(p_N, generator)
+    index_K = systematic_sample(balanced(p_N, surplus_N, num_kept), generator)
+    surplus_N -= p_N
+    surplus_N[index_K] += 1
     weights(p_N, num_kept)[index_K].float()
     return len(index_K)
 
@@ -34,10 +36,10 @@ def main() -> None:
     generator = torch.Generator().manual_seed(0)
     for num_examples in asked.examples:
         score_N = torch.randn(num_examples, generator=generator).exp()
-        seconds = []
+        surplus_N, seconds = torch.zeros(num_examples), []
         for _ in range(asked.repeats):
             begun = time.perf_counter()
-            kept = select(score_N, round((1 - asked.ratio) * num_examples), generator)
+            kept = select(score_N, surplus_N, round((1 - asked.ratio) * num_examples), generator)
             seconds.append(time.perf_counter() - begun)
         low, middle, high = min(seconds), statistics.median(seconds), max(seconds)
         print(
