@@ -12,16 +12,17 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from sadp_bench.engine import Row, run_length
+from sadp_bench.engine import Row, rehearse, run_length
 from sadp_bench.errors import BadInput
 from sadp_bench.metrics import nominal_maximum
-from sadp_bench.parts import resolve
+from sadp_bench.parts import Material, resolve
 from sadp_bench.progress import Progress
 from sadp_bench.spec import Spec
 from sadp_bench.workbench import Bench, threads
 
 BLOCK = 2  # arms between two epochs of full data: A B B A
 LEVEL = 0.95
+FEWEST_BATCHES = 10  # an epoch of full data
 FEWEST_TO_STOP = 15  # rounds: an interval that is looked at after each would too often be narrow by chance
 
 
@@ -73,18 +74,23 @@ def measure(
     of full data: A B C A D E A. Each is paired with the mean of the two A around it. The order of the arms turns around
     every round, and the first round is the warm-up and does not count. It ends after so many rounds, or from the 15th on
     when the widest interval reaches no further than `half_width` from its median, or when the seconds are spent. The
-    stop and neighbouring rounds' common load make the intervals approximate. Evaluation is not part of it; accuracy is
-    not measured here.
+    stop and neighbouring rounds' common load make the intervals approximate. Where nobody says how many examples to train
+    on, it is so many that enough rounds fit into the seconds. Evaluation is not part of it; accuracy is not measured here.
     """
     _check(rounds, half_width, seconds, asked.get("epochs"))
     asked = {**asked, "epochs": asked.get("epochs") or rounds + 1}
-    specs = []
-    for method, ratio in product(methods, ratios):
-        spec, material = resolve({**asked, "method": method, "ratio": ratio}, data)
-        specs.append(spec)
+    specs, material = _resolved(asked, methods, ratios, data)
+    if asked.get("train_examples") is None and math.isfinite(seconds):
+        fitting = _fitting(specs, material, seconds, progress)
+        if fitting < len(material.train):
+            progress.say(
+                f"speed: epochs of {fitting:,} of the {len(material.train):,} examples, so that about {FEWEST_TO_STOP} "
+                f"rounds fit into {seconds / 60:g} min; --train-examples takes another number"
+            )
+            specs, material = _resolved({**asked, "train_examples": fitting}, methods, ratios, data)
     full = specs[0].reference()
     num_examples = len(material.train)
-    references = math.ceil((len(specs) + 1) / BLOCK) + 1  # a round
+    references = _references(specs)
     until = time.monotonic() + seconds
     with threads(full.threads):
         endless = dataclasses.replace(full, epochs=full.epochs * references)
@@ -111,6 +117,32 @@ def measure(
         "threads": full.threads,
         "device": full.device,
     }
+
+
+def _resolved(
+    asked: Mapping[str, Any], methods: Sequence[str], ratios: Sequence[float], data: Path | None
+) -> tuple[list[Spec], Material]:
+    opened: dict[Any, Any] = {}
+    found = [
+        resolve({**asked, "method": name, "ratio": ratio}, data, opened) for name, ratio in product(methods, ratios)
+    ]
+    return [spec for spec, _ in found], found[0][1]
+
+
+def _references(specs: Sequence[Spec]) -> int:
+    """Epochs of full data in a round, without the A/A arm's."""
+    return math.ceil((len(specs) + 1) / BLOCK) + 1
+
+
+def _fitting(specs: Sequence[Spec], material: Material, seconds: float, progress: Progress) -> int:
+    """Of how many examples the fewest rounds that may stop it, and the warm-up, take so long; a few batches at least."""
+    full = specs[0].reference()
+    with threads(full.threads):
+        bench = Bench(full, material, progress)
+        per_visit = rehearse(bench.model, bench.data, full)
+    epochs = _references(specs) + 1 + sum(1 - spec.ratio for spec in specs)
+    fitting = int(seconds / (per_visit * epochs * (FEWEST_TO_STOP + 1)))
+    return min(len(material.train), max(FEWEST_BATCHES * full.batch_size, fitting))
 
 
 def _check(rounds: int, half_width: float, seconds: float, epochs: Any) -> None:

@@ -152,7 +152,7 @@ def _facts(found: Comparison) -> Table:
     table.add_row("ceiling", f"{found.ceiling:.3f} x", "if dropped examples cost nothing")
     if found.efficiency is not None:
         table.add_row("efficiency", f"{100 * found.efficiency:.1f} %", "speed-up / ceiling")
-        if found.record.seconds["prepare"] > 0.01 * found.seconds:
+        if found.record.seconds["prepare"] > 0.01 * charged_seconds(found.record):
             text = "the same without prepare"
             table.add_row("  training part", f"{100 * (found.training_efficiency or 0):.1f} %", text)
     return table
@@ -197,7 +197,10 @@ def speed_table(result: dict[str, Any]) -> Group:
         )
     floor = f"noise floor: full data against itself {noise['median']:.3f}{_within(noise['low'], noise['high'])}"
     few = "; too few rounds for it (6 at least)" if noise["low"] is None else ""
-    note = f"median over rounds, and its interval of about 95 %{few}; efficiency = training speed-up / ceiling"
+    note = (
+        f"median over rounds, and its interval of about 95 %{few}; efficiency = training speed-up / ceiling\n"
+        "ceiling: of the timed epochs, as a schedule keeps more in some"
+    )
     return Group(table, Text(floor), Text(note, "dim"))
 
 

@@ -175,3 +175,19 @@ def test_speed_takes_a_methods_settings_and_prints_a_table() -> None:
     assert told.code == 0, told.err
     assert re.search(r"sadp +0\.5 +\d+\.\d{3} x +2\.000 x +\d+\.\d{3} *\n", told.out)
     assert "noise floor: full data against itself" in told.out
+
+
+@pytest.mark.parametrize(("per_visit", "expected"), [(1e-9, 1437), (1e-3, 600), (1.0, 320)])
+def test_epochs_are_of_so_many_examples_that_enough_rounds_fit_into_the_time(
+    per_visit: float, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speed, "rehearse", lambda *_: per_visit)
+    monkeypatch.setattr(speed.Arm, "step", lambda arm: (1.0, next(arm.epochs)["kept"]))
+    said: list[str] = []
+    progress = Progress()
+    monkeypatch.setattr(progress, "say", said.append)
+    asked = {**ASKED, "train_examples": None, "batch_size": 32}
+    # A round: two epochs of full data, the A/A arm and half an epoch; 16 rounds of 600 examples, a millisecond a visit.
+    told = speed.measure(asked, ["random"], [0.5], 2, None, progress, seconds=600 * 3.5 * 16 * 1e-3)
+    assert told["train_examples"] == expected
+    assert len(said) == (expected < 1437)

@@ -39,7 +39,10 @@ def efficiency_figure(result: Mapping[str, Any]) -> Figure:
     axes.set_yticks(range(len(rows)), [f"{row['method']} {percent(row['ratio'])}" for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel("training efficiency: speed-up / ceiling (1: the theoretical maximum)")
-    note(figure, f"Medians of {result['rounds']} rounds, 95 % intervals; the band: full data against itself.")
+    drawn = (
+        "95 % intervals; the band: full data against itself" if noise["low"] is not None else "too few for intervals"
+    )
+    note(figure, f"Medians of {result['rounds']} rounds, {drawn}.")
     return figure
 
 
