@@ -30,6 +30,7 @@ from sadp_bench.spec import LATER, Spec
 
 # What must agree before seconds may be compared; commit and dirty flag only warn.
 TIMED_TOGETHER = ("device", "processor", "threads", "jobs", "torch", "spikingjelly", "python", "kernel")
+VOID = "its seconds, or its reference's, say nothing"
 BUDGET_TOLERANCE = 0.005  # of all example visits: how far a method may miss its ratio
 ACCURACY_SLACK = 0.01  # below full's final accuracy: what the time to accuracy is the time to
 LEAST_DENSITY = 1e-12  # less than one connection of any network
@@ -43,7 +44,7 @@ def charged_seconds(record: Record) -> float:
 
 
 def training_seconds(record: Record) -> float:
-    return charged_seconds(record) - record.seconds["prepare"]
+    return record.seconds["select"] + record.seconds["train"]
 
 
 def nominal_maximum(spec: Spec) -> float:
@@ -84,10 +85,14 @@ def seconds_to_accuracy(record: Record, accuracy: float) -> float | None:
 def differing(run: Record, reference: Record) -> list[str]:
     """What keeps two records' seconds from being compared, a phrase each."""
     other_data = run.data_sha256 != reference.data_sha256
-    return (["other data"] if other_data else []) + [
-        f"{name} {reference.environment.get(name)} -> {run.environment.get(name)}"
-        for name in TIMED_TOGETHER
-        if run.environment.get(name) != reference.environment.get(name)
+    return [
+        *sorted({f"{VOID}: {record.disturbed}" for record in (run, reference) if record.disturbed}),
+        *(["other data"] if other_data else []),
+        *(
+            f"{name} {reference.environment.get(name)} -> {run.environment.get(name)}"
+            for name in TIMED_TOGETHER
+            if run.environment.get(name) != reference.environment.get(name)
+        ),
     ]
 
 
@@ -97,7 +102,7 @@ class Comparison:
 
     accuracy_difference: in [-1, 1], the run's minus the reference's; None where the two saw other data.
     seconds_to_accuracy: None where it was never reached, too; share_to_accuracy: of what the reference took for it.
-    mismatch: why there is no speed-up, nor a time to accuracy.
+    seconds: charged; None where they are disturbed. mismatch: why there is no speed-up, nor a time to accuracy.
     """
 
     record: Record
@@ -105,7 +110,7 @@ class Comparison:
     realised_ratio: float
     nominal_maximum: float
     ceiling: float
-    seconds: float
+    seconds: float | None
     accuracy_difference: float | None
     speedup: float | None
     efficiency: float | None
@@ -137,7 +142,7 @@ def compare(record: Record, reference: Record | None) -> Comparison:
         realised_ratio=realised_ratio(record),
         nominal_maximum=nominal_maximum(record.spec),
         ceiling=top,
-        seconds=charged_seconds(record),
+        seconds=None if record.disturbed else charged_seconds(record),
         accuracy_difference=record.test_accuracy - reference.test_accuracy if reference and same_data else None,
         speedup=speedup,
         efficiency=None if speedup is None else speedup / top,

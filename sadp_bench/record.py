@@ -13,6 +13,7 @@ from sadp_bench.spec import Spec
 SCHEMA = 1
 CHARGED_PHASES = ("prepare", "select", "train")
 PHASES = (*CHARGED_PHASES, "evaluate")
+DISTURBED = "disturbed"  # in `environment`, of records that were read; never written
 DEEPEST = 10  # levels of lists and tables
 LARGEST = 1e100  # of a count or a duration: what follows from two such numbers is finite
 
@@ -68,6 +69,11 @@ class Record:
     operations: dict[str, Any] = field(default_factory=dict)
     density: float = 1.0
     ticket: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def disturbed(self) -> str | None:
+        """Why its seconds say nothing, as a note beside it tells (`store.read_all`); None where they count."""
+        return self.environment.get(DISTURBED)
 
     def to_json(self) -> dict[str, Any]:
         rest = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "spec"}

@@ -16,6 +16,7 @@ from sadp_bench.metrics import summary
 LEVEL = 0.95  # of every interval
 ALPHA = 0.05  # of the rank analysis
 FEWEST_RESAMPLED = 8
+NO_WIDTH = 1e-9  # of an interval of accuracies: differences of equal shares differ in their last bits
 FEWEST_METHODS = 3
 FEWEST_BLOCKS = 5
 
@@ -90,10 +91,10 @@ def verdict(low: float | None, high: float | None, margin: float) -> str | None:
     Non-inferiority (Piaggio et al., JAMA 2012): lossless where no more than the margin is lost anywhere in the interval,
     worse where more is lost everywhere. Of the two-sided 95 % interval one end counts, so each is a one-sided test
     at 2.5 %. None where there is no interval: one seed decides nothing; nor do a few that happen to agree to the last
-    example, whose interval has no width.
+    example, whose interval has no width but what rounding leaves.
     """
     assert margin > 0
-    if low is None or high is None or low == high:
+    if low is None or high is None or high - low < NO_WIDTH:
         return None
     return "lossless" if low > -margin else "worse" if high < -margin else "undecided"
 

@@ -19,10 +19,11 @@ from tempfile import NamedTemporaryFile, TemporaryFile
 from typing import IO, Any, NamedTuple
 
 from sadp_bench.errors import BadInput, printable
-from sadp_bench.record import Failure, Record
+from sadp_bench.record import DISTURBED, Failure, Record
 from sadp_bench.spec import Spec
 
-NOTE = "note.txt"  # beside records: what their reader must know, a line each
+NOTE = "note.txt"  # beside records: what their reader must know, a line each; "seconds: ..." is why these say nothing
+SECONDS = "seconds:"
 FAILED = ".failed.json"
 STUDY = ".study.json"  # no record, see `studyfile`
 
@@ -164,7 +165,10 @@ def _json_files(folder: Path, problems: list[str]) -> list[Path]:
 
 
 def read_all(folders: Iterable[Path]) -> Found:
-    """All records below the folders, a key once. Raises BadInput where a folder isn't there."""
+    """All records below the folders, a key once: the first that is found, and a problem where the run was made again.
+
+    Records beside a note with a line "seconds: why" are marked as disturbed. Raises BadInput where a folder isn't there.
+    """
     records: dict[str, tuple[Path, Record]] = {}
     failures: dict[str, Failure] = {}
     problems: list[str] = []
@@ -177,21 +181,36 @@ def read_all(folders: Iterable[Path]) -> Found:
                     failure = Failure.from_json(read_json(path))
                     failures.setdefault(failure.spec.key, failure)
                 else:
-                    record = read(path)
-                    records.setdefault(record.spec.key, (path, record))
+                    record = _marked(path, read(path))
+                    first, known = records.setdefault(record.spec.key, (path, record))
+                    if record.finished != known.finished:
+                        problems.append(printable(f"{path}: the same run as {first}, which counts"))
             except BadInput as error:
                 problems.append(printable(f"{path}: {error}"))
     return Found(list(records.values()), problems, [one for key, one in failures.items() if key not in records])
 
 
 def read_notes(folders: Iterable[Path]) -> list[str]:
-    """What the files `note.txt` below the folders tell a reader of their records, a line each: 'cifar10: the times ...'."""
+    """What the files `note.txt` below the folders tell a reader of their records, a line each: 'cifar10: the first ...'.
+
+    Without what they tell of seconds, which is the records' own (`Record.disturbed`).
+    """
     paths = {path.resolve() for folder in folders for path in Path(folder).rglob(NOTE) if path.is_file()}
-    lines = []
-    for path in sorted(paths):
-        try:
-            told = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, ValueError) as error:
-            raise BadInput(printable(f"can't read {path}: {error}")) from None
-        lines += [printable(f"{path.parent.name}: {line.strip()}") for line in told if line.strip()]
-    return lines
+    told = [(path.parent.name, line) for path in sorted(paths) for line in _note(path)]
+    return [f"{name}: {line}" for name, line in told if not line.startswith(SECONDS)]
+
+
+def _note(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise BadInput(printable(f"can't read {path}: {error}")) from None
+    return [printable(line.strip()) for line in lines if line.strip()]
+
+
+def _marked(path: Path, record: Record) -> Record:
+    """With why its seconds say nothing, if the note beside it tells."""
+    note = path.parent / NOTE
+    why = [line.removeprefix(SECONDS).strip() for line in (_note(note) if note.is_file() else [])
+           if line.startswith(SECONDS)]  # fmt: skip
+    return dataclasses.replace(record, environment=record.environment | {DISTURBED: " ".join(why)}) if why else record

@@ -65,7 +65,7 @@ def test_header_names_the_package_and_notes_and_commands_are_kept():
     assert text.startswith("% ") and r"\usepackage{booktabs}" in text.splitlines()[0]
     assert re.search(r"^% make it: sadp-bench run --method full .*", text, re.MULTILINE)
     assert "No reference for a seed of sadp 30\\,\\%, so no speed-up of it.\n" in text
-    assert text.endswith("% Left out, because unreadable: 1 of the files.\n")
+    assert text.endswith("% Left out, as unreadable or a run's second record: 1 of the files.\n")
 
 
 def test_names_are_escaped():

@@ -90,3 +90,50 @@ def test_a_note_beside_the_records_is_told_with_them(format: str, tmp_path: Path
     assert store.read_notes([tmp_path, folder]) == ["busy: Made while others trained.", "busy: So times say nothing."]
     shown = command("report", tmp_path, "--format", format).out
     assert "busy: Made while others trained." in shown and "busy: So times say nothing." in shown
+
+
+def disturbed(folder: Path) -> None:
+    """Two records, and word that their seconds say nothing."""
+    for spec in (make_spec(), make_spec("sadp", 0.3)):
+        store.Store(folder).write(make_record(spec))
+    (folder / "note.txt").write_text("Made in a storm.\nseconds: others trained beside.\n")
+
+
+def test_a_note_that_seconds_say_nothing_takes_all_that_is_made_of_them_out(tmp_path: Path) -> None:
+    disturbed(tmp_path)
+    rows = json.loads(command("report", tmp_path, "--format", "json").out)["rows"]
+    for row in rows:
+        assert row["n"] == 1 and row["accuracy_mean"] is not None and row["disturbed"]
+        timed = ("seconds", "speedup", "efficiency", "training_speedup", "training_efficiency", "seconds_to_accuracy")
+        assert {row[f"{name}_mean"] for name in timed} == {None}
+    for format in ("text", "markdown", "latex", "html"):
+        told = command("report", tmp_path, "--format", format)
+        assert told.code == 0 and told.out.count("others trained beside") >= 1
+        assert "Made in a storm." in told.out
+
+
+def test_seconds_that_say_nothing_are_in_no_figure(tmp_path: Path) -> None:
+    disturbed(tmp_path / "runs")
+    told = command("report", tmp_path / "runs", "--plots", tmp_path / "plots")
+    assert told.code == 0 and "no figures of time" in told.err and "disturbed" in told.err
+    kinds = {path.stem.rpartition("-")[2] for path in (tmp_path / "plots").iterdir()}
+    assert "accuracy" in kinds and not kinds & {"speedup", "time", "phases", "progress"}
+
+
+def test_a_reference_whose_seconds_say_nothing_gives_no_speedup_to_runs_beside_it(tmp_path: Path) -> None:
+    disturbed(tmp_path / "storm")
+    store.Store(tmp_path).write(make_record(make_spec("random", 0.3)))
+    rows = json.loads(command("report", tmp_path, "--format", "json").out)["rows"]
+    [row] = [row for row in rows if row["method"] == "random"]
+    assert row["speedup_mean"] is None and row["seconds_mean"] is not None and not row["disturbed"]
+
+
+def test_a_run_that_was_made_again_is_told_and_the_first_record_counts(tmp_path: Path) -> None:
+    for name, accuracy in (("last", 0.6), ("this", 0.7)):
+        store.Store(tmp_path / name).write(
+            make_record(make_spec(), accuracy, finished=f"2026-01-0{int(10 * accuracy)}")
+        )
+    told = command("report", tmp_path, "--format", "json")
+    assert json.loads(told.out)["rows"][0]["accuracy_mean"] == 0.6
+    (line,) = told.err.splitlines()
+    assert str(tmp_path / "this") in line and f"the same run as {tmp_path / 'last'}" in line

@@ -8,7 +8,7 @@ from test_report import example_records, row_of
 from sadp_bench.errors import BadInput
 from sadp_bench.report import render
 from sadp_bench.report.ranks import scores
-from sadp_bench.report.tables import rows
+from sadp_bench.report.tables import rows, shared_means
 from sadp_bench.store import Store
 
 
@@ -191,3 +191,45 @@ def test_check_without_a_file_or_with_plots_is_bad_input(tmp_path, words):
     saved(tmp_path)
     answer = command("report", tmp_path, "--check", *words)
     assert answer.code == 2 and "--check writes nothing" in answer.err and answer.err.count("\n") == 1
+
+
+def test_equal_differences_that_rounding_tells_apart_decide_nothing():
+    # 0.57 - 0.56 and 0.60 - 0.59 differ in their last bits
+    full = [make_record(make_spec(seed=seed), accuracy) for seed, accuracy in enumerate((0.56, 0.59))]
+    runs = [make_record(make_spec("sadp", 0.3, seed), accuracy) for seed, accuracy in enumerate((0.57, 0.60))]
+    row = row_of(rows(full + runs), "sadp", 0.3)
+    assert row["accuracy_difference_low"] < row["accuracy_difference_high"] and row["verdict"] is None
+
+
+def uneven():
+    """Over its own seeds `random` is above `sadp`, over those that both have below."""
+    accuracies = {"random": (0.5, 0.5, 0.9), "sadp": (0.6, 0.6)}
+    runs = [
+        make_record(make_spec(method, 0.3, seed), accuracy)
+        for method, own in accuracies.items()
+        for seed, accuracy in enumerate(own)
+    ]
+    return [*(make_record(make_spec(seed=seed), 0.7) for seed in range(3)), *runs]
+
+
+def test_the_best_is_so_over_the_seeds_that_all_have():
+    table = rows(uneven())
+    assert row_of(table, "random", 0.3)["accuracy_mean"] > row_of(table, "sadp", 0.3)["accuracy_mean"]
+    assert "**60.00" in render(uneven(), format="markdown") and "**63.33" not in render(uneven(), format="markdown")
+    assert set(scores(table)[table[0]["group"], 0.3].values()) == {0.5, 0.6}
+    assert shared_means([row_of(table, "random", 0.3), row_of(table, "sadp", 0.3)]) == pytest.approx([0.5, 0.6])
+
+
+def test_methods_that_share_no_seed_are_compared_over_their_own():
+    runs = [make_record(make_spec("random", 0.3, 0), 0.5), make_record(make_spec("sadp", 0.3, 1), 0.6)]
+    assert shared_means(rows(runs)) == pytest.approx([0.5, 0.6])
+
+
+def test_a_speedup_has_its_interval_and_the_number_of_the_runs_that_were_timed():
+    calm = [make_record(make_spec(seed=seed), 0.7) for seed in range(3)]
+    runs = [make_record(make_spec("sadp", 0.3, seed), 0.6) for seed in range(2)]
+    elsewhere = make_record(make_spec("sadp", 0.3, 2), 0.6, environment=calm[0].environment | {"threads": 64})
+    row = row_of(rows([*calm, *runs, elsewhere]), "sadp", 0.3)
+    assert (row["n"], row["n_timed"]) == (3, 2)
+    told = f"{row['speedup_mean']:.2f} (2)<br>[{row['speedup_low']:.2f}, {row['speedup_high']:.2f}]"
+    assert told in render([*calm, *runs, elsewhere], format="markdown")

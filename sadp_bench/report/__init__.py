@@ -60,7 +60,7 @@ def render(
     groups = [list(rows) for _, rows in itertools.groupby(table, key=lambda row: row["group"])]
     by_ratio = [row for rows in groups if not found.tells(rows) for row in rows]
     shown = [*sheets(by_ratio), *found.sheets(), *([ranks] if ranks else [])]
-    left_out = f"Left out, because unreadable: {len(problems)} of the files." if problems else None
+    left_out = f"Left out, as unreadable or a run's second record: {len(problems)} of the files." if problems else None
     lines = [line for line in (*remarks, why_no_ranks(table) if ranks is None else None, left_out) if line]
     if format == "latex":
         return latex.latex(shown, lines)

@@ -29,7 +29,7 @@ from sadp_bench.spec import CHOICES, Spec, shown
 # As in `tables`: mean, sample standard deviation and 95 % t-interval over seeds of each.
 STATISTICS: dict[str, Callable[[AxesComparison], float | None]] = {
     "accuracy": lambda pair: pair.record.test_accuracy,
-    "seconds": lambda pair: charged_seconds(pair.record),
+    "seconds": lambda pair: None if pair.record.disturbed else charged_seconds(pair.record),
     "speedup": lambda pair: pair.speedup,
     "speedup_without_search": lambda pair: pair.speedup_without_search,
     "ceiling": lambda pair: ceiling(pair.record),

@@ -58,11 +58,14 @@ def by_ratio(own: Iterable[Cell]) -> dict[float, list[Cell]]:
 
 
 def timed_together(own: Sequence[Row]) -> tuple[list[Row], str]:
-    """The rows whose seconds may be compared, and a sentence that names those left out: other machines or versions, or
-    runs of several.
+    """The rows whose seconds may be compared, and a sentence that names those left out: disturbed, of other machines or
+    versions, or with runs of several.
 
     What agrees is the environment of full, or, where no pruned row shares that, the one of most pruned rows.
     """
+    void = [row_name(row) for row in own if row["disturbed"]]
+    told = f"Left out, as their seconds were disturbed: {', '.join(void)}." if void else ""
+    own = [row for row in own if not row["disturbed"]]
     places = [[row[f"environment.{name}"] for name in TIMED_TOGETHER] for row in own]
     whole = [all(len(values) == 1 for values in place) for place in places]
     pruned = [place for place, row, one in zip(places, own, whole, strict=True) if one and row["method"] != "full"]
@@ -70,7 +73,8 @@ def timed_together(own: Sequence[Row]) -> tuple[list[Row], str]:
     wanted = next((place for place in full if place in pruned), max(pruned, key=pruned.count, default=None))
     kept = [row for row, place in zip(own, places, strict=True) if place == wanted]
     strangers = [row_name(row) for row, place in zip(own, places, strict=True) if place != wanted]
-    return kept, f"Left out, as timed in other environments: {', '.join(strangers)}." if strangers else ""
+    also = f"Left out, as timed in other environments: {', '.join(strangers)}." if strangers else ""
+    return kept, " ".join(filter(None, [told, also]))
 
 
 def row_name(row: Row) -> str:

@@ -14,10 +14,11 @@ LEGEND = (
     "Cells: accuracy in %, mean ± half-width of the 95 % t-interval (runs); below it measured speed-up over full / "
     "ceiling (what it would be if dropped examples cost nothing). For full: charged seconds."
 )
-BOLD = " Bold: the best mean accuracy at a ratio."
+BOLD = " Bold: the best mean accuracy at a ratio, over the seeds that its methods share."
 PAIRED = (
     "Paired differences: accuracy minus that of full, or of random at the same ratio, seed by seed (seeds in brackets). "
     "Verdict on the difference to full: lossless if the interval lies above -margin, worse if below it, else undecided. "
+    "Speed-up: measured over full, seed by seed, of the seeds that were timed alike. "
     "Time to full's - 1: charged seconds until an evaluation first shows full's final accuracy minus 1 point (mean over "
     "the seeds that get there; 3/5: three of five), and below it the share of what full takes."
 )

@@ -60,7 +60,7 @@ def _tables(sheet: Sheet) -> list[str]:
     return [
         commands + _table(f"{title} {RESULTS} {seeds}.", first, usual, notes),
         *(
-            _table(f"{title} {escaped(caption)}. {PAIRED} {seeds}{others}.", grid, usual, [])
+            _table(f"{title} {escaped(caption)}. {PAIRED} {seeds}{others}.", grid, usual, [], apart=True)
             for caption, grid in further
         ),
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sadp_bench.metrics import BUDGET_TOLERANCE
+from sadp_bench.metrics import BUDGET_TOLERANCE, VOID
 from sadp_bench.report.tables import ENVIRONMENT, Row, percent
 
 
@@ -83,9 +83,12 @@ def missing(rows: list[Row]) -> list[str]:
 
 def mismatched(rows: list[Row]) -> list[str]:
     return [
-        f"No speed-up for a seed of {cells}: its reference differs from it ({phrase})."
-        for phrase, cells in named(rows, "mismatches").items()
+        f"No speed-up for a seed of {cells}: {_why(phrase)}." for phrase, cells in named(rows, "mismatches").items()
     ]
+
+
+def _why(phrase: str) -> str:
+    return phrase.rstrip(".") if phrase.startswith(VOID) else f"its reference differs from it ({phrase})"
 
 
 def _off_budget(rows: list[Row]) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from string import ascii_letters
 
 from sadp_bench.report.sheets import Cell, Grid, Sheet
-from sadp_bench.report.tables import Row
+from sadp_bench.report.tables import Row, shared_means
 from sadp_bench.significance import ALPHA, FEWEST_BLOCKS, FEWEST_METHODS, RankAnalysis, rank_analysis
 from sadp_bench.spec import shown
 
@@ -14,16 +14,17 @@ Scores = dict[tuple[str, float], dict[str, float]]
 
 
 def scores(table: list[Row]) -> Scores:
-    """Mean accuracy on the test set by (group, ratio) and method. Without `full`; without blocks whose runs saw different
-    data."""
-    blocks: Scores = {}
-    data: dict[tuple[str, float], set[str]] = {}
+    """Mean accuracy on the test set, over the seeds that all have, by (group, ratio) and method. Without `full`; without
+    blocks whose runs saw different data."""
+    blocks: dict[tuple[str, float], list[Row]] = {}
     for row in table:
         if row["n"] and row["method"] != "full" and row["evaluate_on"] == "test":
-            block = row["group"], row["ratio"]
-            blocks.setdefault(block, {})[_name(row, table)] = row["accuracy_mean"]
-            data.setdefault(block, set()).update(row["data_sha256"])
-    return {block: found for block, found in blocks.items() if len(data[block]) == 1}
+            blocks.setdefault((row["group"], row["ratio"]), []).append(row)
+    return {
+        block: dict(zip((_name(row, table) for row in rows), shared_means(rows), strict=True))
+        for block, rows in blocks.items()
+        if len({digest for row in rows for digest in row["data_sha256"]}) == 1
+    }
 
 
 def _name(row: Row, table: list[Row]) -> str:

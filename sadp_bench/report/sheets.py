@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from sadp_bench.metrics import ACCURACY_SLACK
 from sadp_bench.report.notes import notes
-from sadp_bench.report.tables import Row, percent
+from sadp_bench.report.tables import Row, percent, shared_means
 
 NOTHING = "–"
 GAP = 2  # letters between columns
@@ -86,10 +86,9 @@ def _result(label: str, ratio: float, at: dict[tuple[str, float], Row], rows: li
         return Cell(NOTHING) if (label == "full") == (ratio == 0) else Cell()
     if not row["n"]:
         return Cell(f"{row['n_failed']} failed")
-    rivals = [
-        other["accuracy_mean"] for other in rows if other["ratio"] == ratio and other["method"] != "full" and other["n"]
-    ]
-    rank = sorted(set(rivals), reverse=True).index(row["accuracy_mean"]) if row["method"] != "full" else None
+    rivals = [other for other in rows if other["ratio"] == ratio and other["method"] != "full" and other["n"]]
+    means = shared_means(rivals)
+    rank = sorted(set(means), reverse=True).index(means[rivals.index(row)]) if row in rivals else None
     runs = f"{row['n']}, {row['n_failed']} failed" if row["n_failed"] else f"{row['n']}"
     best, second = rank == 0 and len(rivals) > 1, rank == 1 and len(rivals) > 2
     return Cell(_accuracy(row), runs, _time(row), best=best, second=second)
@@ -102,27 +101,37 @@ def _accuracy(row: Row) -> str:
 
 def _time(row: Row) -> str:
     if row["method"] == "full":
-        return f"{row['seconds_mean']:,.1f} s"
+        return NOTHING if row["seconds_mean"] is None else f"{row['seconds_mean']:,.1f} s"
     speedup = NOTHING if row["speedup_mean"] is None else f"{row['speedup_mean']:.2f}"
     return f"{speedup} / {row['ceiling_mean']:.2f}x"
 
 
 def _differences(rows: list[Row]) -> Grid:
-    """Accuracy against full and random, and the time to full's accuracy, by method and ratio."""
+    """Accuracy against full and random, speed-up and the time to full's accuracy, by method and ratio."""
     goal = f"full's - {100 * ACCURACY_SLACK:g}"
-    heads = ["method", "to full", "verdict", "to random", f"time to\n{goal}"]
+    heads = ["method", "to full", "verdict", "to random", "speed-up", f"time to\n{goal}"]
     lines = [(f"{row['label']}\n{percent(row['ratio'])}", _against(row)) for row in rows if row["n"]]
     return Grid(heads, lines)
 
 
 def _against(row: Row) -> list[Cell]:
-    to_full = to_random = judged = Cell()
+    to_full = to_random = judged = speedup = Cell()
     if row["method"] != "full":
         to_full = _difference(row, "accuracy_difference", row["n_paired"])
         judged = Cell(row["verdict"] or NOTHING)
+        speedup = _speedup(row)
     if row["method"] not in ("full", "random"):
         to_random = _difference(row, "random_difference", row["n_random"])
-    return [to_full, judged, to_random, _time_to_accuracy(row)]
+    return [to_full, judged, to_random, speedup, _time_to_accuracy(row)]
+
+
+def _speedup(row: Row) -> Cell:
+    mean, low, high, runs = row["speedup_mean"], row["speedup_low"], row["speedup_high"], str(row["n_timed"])
+    if mean is None:
+        return Cell(NOTHING)
+    if low is None:
+        return Cell(f"{mean:.2f}", runs)
+    return Cell(f"{mean:.2f}", runs, f"[{low:.2f}, {high:.2f}]", inline=f"{mean:.2f} ±{(high - low) / 2:.2f}")
 
 
 def _difference(row: Row, name: str, runs: int) -> Cell:

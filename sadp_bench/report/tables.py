@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
+import statistics
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -114,6 +115,7 @@ def _row(title: str, settings: dict[str, Any], label: str, ratio: float, runs: l
         "interruptions": sum(pair.record.interruptions for pair in cell),
         "n_failed": len(failures),
         "seeds": [pair.spec.seed for pair in cell],
+        "accuracies": [pair.record.test_accuracy for pair in cell],
         "failures": [failed(failure) for failure in failures],
         "nominal_maximum": nominal_maximum(spec),
     }
@@ -124,6 +126,7 @@ def _row(title: str, settings: dict[str, Any], label: str, ratio: float, runs: l
     against_full = (row["accuracy_difference_low"], row["accuracy_difference_high"])
     row["verdict"] = None if spec.method == "full" else verdict(*against_full, margin)
     row["missing_references"] = [command(pair.spec.reference()) for pair in cell if pair.reference is None]
+    row["disturbed"] = any(pair.record.disturbed for pair in cell)
     row["mismatches"] = sorted({phrase for pair in cell for phrase in pair.mismatch})
     row["data_sha256"] = sorted({pair.record.data_sha256 for pair in cell})
     for name in ENVIRONMENT:
@@ -150,6 +153,21 @@ def _accuracies(runs: list[Run]) -> Accuracies:
     """In the order of the seeds, so that no sum depends on that of the records."""
     done = sorted((run for run in runs if isinstance(run, Comparison)), key=lambda run: run.spec.seed)
     return {(run.spec.seed, run.record.data_sha256): run.record.test_accuracy for run in done}
+
+
+def shared_means(rows: Iterable[Row]) -> list[float]:
+    """Each row's mean accuracy over the seeds that all of them have, so that none is better by its seeds; where they share
+    none, over its own."""
+    rows = list(rows)
+    shared = set.intersection(*(set(row["seeds"]) for row in rows)) if rows else set()
+    return [
+        statistics.fmean(
+            accuracy
+            for seed, accuracy in zip(row["seeds"], row["accuracies"], strict=True)
+            if seed in shared or not shared
+        )
+        for row in rows
+    ]
 
 
 def failed(failure: Failure) -> str:

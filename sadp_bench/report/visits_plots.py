@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sadp_bench.report.cells import Cell, Visits
 from sadp_bench.report.looks import (
@@ -32,6 +32,7 @@ CUT = 0.3  # of the examples: higher bars may be cut, with their numbers written
 MOST_WRITTEN = 20  # classes whose numbers are written into the heatmap
 LEAST_SPAN = 10.0  # % from the mean, that the colors reach
 CLASS_COLORS = "PuOr_r"
+EVEN_CONTRAST = 0.179  # the luminance from which black and white differ alike, sqrt(1.05 x 0.05) - 0.05
 
 
 def shares(cell: Cell, visits: Visits) -> list[NDArray[np.float64]]:
@@ -64,14 +65,17 @@ def visits_figure(own: Sequence[Cell], visits: Visits, style: Looks) -> Figure |
     figure, every = panels(at_ratio(told[0][0]), len(told), columns, height, sharex=True, sharey=True)
     bars = [histogram(pooled, row["epochs"]) for _, pooled in told]
     peaks = [float(heights.max()) for heights, _ in bars]
+    cut = False
     top = 120 * max([peak for peak in peaks if peak < CUT], default=max(peaks))
     for number, (axes, (cell, pooled), (heights, edges)) in enumerate(zip(every, told, bars, strict=True)):
         color = style[cell.row["label"]]["color"]
         axes.bar(100 * (edges[:-1] + edges[1:]) / 2, 100 * heights, 100 * np.diff(edges) * 0.9, color=color)
         for left, right, height in zip(edges, edges[1:], 100 * heights, strict=False):
             if height > top:
+                cut = True
                 place, ha = (right, "left") if left < 0.2 else (left, "right")
                 axes.annotate(f"{height:.0f} %", (100 * place, 0.97 * top), ha=ha, va="top", fontsize=7)
+                axes.bar(50 * (left + right), 0.04 * top, 100 * (right - left), 0.8 * top, color="white")
         axes.set_title(wrapped(cell.row["label"], 36), color=color, weight="bold", fontsize=8, pad=13)
         never, always = (100 * float((pooled == share).mean()) for share in (0, 1))
         axes.annotate(f"never {never:.1f} %, always {always:.1f} %", (0, 1), (0, 4), xycoords="axes fraction",
@@ -81,8 +85,15 @@ def visits_figure(own: Sequence[Cell], visits: Visits, style: Looks) -> Figure |
         axes.set_xlabel("epochs trained on (%)" if number + columns >= len(told) else "")
         axes.set_ylabel("examples (%)" if number % columns == 0 else "")
     seeds = means_told(len(shares(cell, visits)) for cell, _ in told)
-    below_all(figure, f"{seeds.replace('Means', 'Examples')}{'' if seeds == 'One seed' else ', pooled'}.")
+    told_of_cuts = " A bar with a gap is cut, and its number stands beside it." if cut else ""
+    below_all(figure, f"{seeds.replace('Means', 'Examples')}{'' if seeds == 'One seed' else ', pooled'}.{told_of_cuts}")
     return figure
+
+
+def luminance(color: Sequence[float]) -> float:
+    """Relative luminance of an sRGB color (WCAG 2.2), from 0, black, to 1, white."""
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in color]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def at_ratio(cell: Cell) -> str:
@@ -108,6 +119,8 @@ def classes_figure(own: Sequence[Cell]) -> Figure | None:
     """How much more or less often the examples of each class were trained on than the average example, in %: methods by
     classes. own: cells of one ratio. None where no record tells.
     """
+    import numpy as np
+
     rows = {cell.row["label"]: of for cell in own if not cell.is_full and (of := class_deviations(cell))}
     if not rows:
         return None
@@ -127,7 +140,7 @@ def classes_figure(own: Sequence[Cell]) -> Figure | None:
     if len(names) <= MOST_WRITTEN:
         crowded = max(map(len, names)) > 60 / len(names)
         axes.set_xticks(range(len(names)), names, **(TURNED if crowded else {}))
-        _write_values(axes, values, span)
+        _write_values(axes, values, image.to_rgba(np.array(values))[..., :3])
     else:
         axes.set_xticks([])
         axes.set_xlabel(f"{len(names)} classes, in the data set's order")
@@ -138,9 +151,10 @@ def classes_figure(own: Sequence[Cell]) -> Figure | None:
     return figure
 
 
-def _write_values(axes: Axes, values: Sequence[Sequence[float]], span: float) -> None:
+def _write_values(axes: Axes, values: Sequence[Sequence[float]], colors: Any) -> None:
+    """In black or white, whichever stands out from the color that lies beneath."""
     for place, line in enumerate(values):
         for column, value in enumerate(line):
             text = f"{round(value, 1) + 0.0:+.1f}".replace("-", "−")
-            ink = "white" if abs(value) > 0.5 * span else "black"
+            ink = "white" if luminance(colors[place][column]) < EVEN_CONTRAST else "black"
             axes.text(column, place, text, ha="center", va="center", fontsize=7, color=ink)

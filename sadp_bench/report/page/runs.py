@@ -67,7 +67,7 @@ def _section(title: str, runs: Sequence[Named]) -> Markup:
 def _finished(label: str, pair: Comparison) -> Markup:
     run = pair.record
     speedup = NOTHING if pair.speedup is None else f"{plain(pair.speedup)}×"
-    spans = [f"{plain(100 * run.test_accuracy)} %", f"{plain(pair.seconds, 1)} s", speedup]
+    spans = [f"{plain(100 * run.test_accuracy)} %", plain(pair.seconds, 1, " s"), speedup]
     drawn = curve(run.epochs, f"Training loss and accuracy by epoch of {label}, seed {run.spec.seed}")
     return _details(
         label,

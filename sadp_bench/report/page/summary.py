@@ -8,7 +8,7 @@ from sadp_bench.record import Record
 from sadp_bench.report.page.markup import Markup, Part, element, joined, named, pairs, scrolling
 from sadp_bench.report.page.tables import VERDICTS, verdict
 from sadp_bench.report.page.wording import between, listed, plain, signed
-from sadp_bench.report.tables import Row, percent
+from sadp_bench.report.tables import Row, percent, shared_means
 from sadp_bench.spec import Spec
 
 HEADS = (
@@ -88,11 +88,12 @@ def fastest_lossless(rows: Sequence[Row]) -> str:
     if full:
         reach = between(full.get("accuracy_low"), full.get("accuracy_high"), scale=100)
         shown = " ".join(filter(None, [f"{plain(100 * full['accuracy_mean'])} %", reach]))
-        reference = f"Full data: {shown} in {plain(full['seconds_mean'], 1)} s (n = {full['n']}). "
+        spent = "" if full["seconds_mean"] is None else f" in {plain(full['seconds_mean'], 1)} s"
+        reference = f"Full data: {shown}{spent} (n = {full['n']}). "
     timed = [row for row in rows if row.get("verdict") == "lossless" and row["speedup_mean"] is not None]
     if timed:
         best = max(timed, key=lambda row: float(row["speedup_mean"]))
-        told = f"{best['label']} at {percent(best['ratio'])}, {plain(best['speedup_mean'])}× (n = {best['n_paired']})"
+        told = f"{best['label']} at {percent(best['ratio'])}, {plain(best['speedup_mean'])}× (n = {best['n_timed']})"
         return f"{reference}Fastest of the lossless: {told}."
     if any(row.get("verdict") == "lossless" for row in rows):
         return f"{reference}None of the lossless was timed."
@@ -111,7 +112,7 @@ def _line(rows: Sequence[Row]) -> Markup:
     done = [row for row in rows if row["n"]]
     if not done:
         return element("tr", ratio, element("td", "no run has finished", colspan=len(HEADS) - 1))
-    best = max(done, key=lambda row: float(row["accuracy_mean"]))
+    best = max(zip(shared_means(done), done, strict=True), key=lambda pair: pair[0])[1]
     cells = [
         named(best["label"]),
         _two(plain(100 * best["accuracy_mean"]), _reach(best, "accuracy", f"n = {best['n']}")),

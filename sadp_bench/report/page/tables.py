@@ -133,6 +133,8 @@ def _number(name: str, digits: int) -> Callable[[Row, Scale], tuple[Part, Sortin
 
 def _to_accuracy(row: Row, scale: Scale) -> tuple[Part, Sorting]:
     mean, reached = row.get("seconds_to_accuracy_mean"), row.get("n_reached", row["n"])
+    if mean is None and row.get("n_timed"):
+        return "never", mean
     some = "" if mean is None or reached == row["n"] else f"{reached} of {row['n']} seeds"
     return _two(plain(mean, 1), some), mean
 
