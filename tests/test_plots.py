@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plot_records import run, runs
 
-from sadp_bench.record import CHARGED_PHASES, PHASES, Failure
+from sadp_bench.record import CHARGED_PHASES, DISTURBED, PHASES, Failure
 from sadp_bench.report import epoch_plots, looks, plots, ratio_plots, time_plots
 from sadp_bench.report.cells import cells, timed_together
 from sadp_bench.report.tables import rows
@@ -251,3 +251,20 @@ def test_drawing_imports_no_torch(tmp_path):
     words = [sys.executable, "-c", code, str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
+
+
+def test_seconds_that_say_nothing_are_in_no_mean_beside_those_that_do():
+    calm = runs(0.5)
+    stormy = [
+        run(record.spec.method, record.spec.ratio, 2, seconds=9000.0, environment=ENVIRONMENT | {DISTURBED: "a storm"})
+        for record in calm
+        if record.spec.seed == 0
+    ]
+    for records in (calm, calm + stormy):
+        own = cells(rows(records), records)
+        (axes,) = time_plots.phases_figure(own).axes
+        ends = [patch.get_x() + patch.get_width() for patch in axes.patches]
+        assert max(ends) < 110  # charged seconds, and one or two of evaluation; see `plot_records`
+        assert [len(cell.timed) for cell in own] == [2, 2, 2]
+        (panel,) = epoch_plots.progress_figure(own, looks.looks(rows(records))).axes
+        assert max(x for line in panel.lines for x in line.get_xdata()) < 110

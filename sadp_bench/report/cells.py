@@ -30,6 +30,11 @@ class Cell:
         return row_name(self.row)
 
     @property
+    def timed(self) -> list[Record]:
+        """The runs whose seconds count."""
+        return [run for run in self.runs if not run.disturbed]
+
+    @property
     def is_full(self) -> bool:
         return bool(self.row["method"] == "full")
 

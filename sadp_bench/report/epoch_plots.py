@@ -63,7 +63,7 @@ def progress_figure(own: Sequence[Cell], style: Looks) -> Figure | None:
     kept, left_out = timed_together([cell.row for cell in own])
     shown = [cell for cell in own if cell.row in kept]
     ratios = by_ratio(shown)
-    curves = {id(cell): [curve(run) for run in cell.runs] for cell in shown}
+    curves = {id(cell): [curve(run) for run in cell.timed] for cell in shown}
     if not ratios or not any(len(one) > 1 for several in curves.values() for one in several):
         return None
     size, name = unit(max(one[-1][0] for several in curves.values() for one in several if one))
@@ -76,7 +76,7 @@ def progress_figure(own: Sequence[Cell], style: Looks) -> Figure | None:
             handles += _draw_curves(
                 axes, curves[id(cell)], size, {"markersize": 3.5, **look, "label": cell.row["label"]}
             )
-    told = "Thin lines: each seed." if any(len(cell.runs) > 1 for cell in shown) else ""
+    told = "Thin lines: each seed." if any(len(cell.timed) > 1 for cell in shown) else ""
     every[0].set_xlim(left=0)
     key(figure, handles, seeds_told([cell.row for cell in shown]), told, left_out, below=True)
     return figure

@@ -126,7 +126,7 @@ def _row(title: str, settings: dict[str, Any], label: str, ratio: float, runs: l
     against_full = (row["accuracy_difference_low"], row["accuracy_difference_high"])
     row["verdict"] = None if spec.method == "full" else verdict(*against_full, margin)
     row["missing_references"] = [command(pair.spec.reference()) for pair in cell if pair.reference is None]
-    row["disturbed"] = any(pair.record.disturbed for pair in cell)
+    row["disturbed"] = bool(cell) and all(pair.record.disturbed for pair in cell)
     row["mismatches"] = sorted({phrase for pair in cell for phrase in pair.mismatch})
     row["data_sha256"] = sorted({pair.record.data_sha256 for pair in cell})
     for name in ENVIRONMENT:

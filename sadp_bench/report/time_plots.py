@@ -209,7 +209,7 @@ def _stack(axes: Axes, shown: Sequence[Cell], places: Sequence[float], size: flo
     handles, ends = [], [0.0] * len(shown)
     for phase, look in PHASES.items():
         told = phase if phase in CHARGED_PHASES else f"{phase} (not charged)"
-        widths = [statistics.fmean(run.seconds[phase] for run in cell.runs) / size for cell in shown]
+        widths = [statistics.fmean(run.seconds[phase] for run in cell.timed) / size for cell in shown]
         handles.append(axes.barh(places, widths, 0.74, ends, **look, label=told))
         ends = [end + width for end, width in zip(ends, widths, strict=True)]
     return handles, ends
