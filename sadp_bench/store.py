@@ -26,6 +26,7 @@ NOTE = "note.txt"  # beside records: what their reader must know, a line each; "
 SECONDS = "seconds:"
 FAILED = ".failed.json"
 STUDY = ".study.json"  # no record, see `studyfile`
+SPEED = ".speed.json"  # no record, what `speed --json` prints
 
 
 class Found(NamedTuple):
@@ -161,7 +162,7 @@ def _json_files(folder: Path, problems: list[str]) -> list[Path]:
 
     walk = os.walk(folder, onerror=refused)
     found = sorted(Path(at, name) for at, folders, names in walk for name in folders + names if name.endswith(".json"))
-    return [path for path in found if not path.name.endswith(STUDY)]
+    return [path for path in found if not path.name.endswith((STUDY, SPEED))]
 
 
 def read_all(folders: Iterable[Path]) -> Found:

@@ -41,13 +41,14 @@ COLLECTED: Columns = [
     ),
 ]
 LEGEND = (
-    "g: the exact gradient norm over all parameters. rank, linear: Spearman's and Pearson's correlation with g.\n"
-    "V: the variance, sum g²(1/π − 1), of drawing in proportion to the score, by the share kept: over that of\n"
-    "drawing uniformly, and over that of drawing in proportion to g. Bold: the least of its column. now: of the\n"
-    "same weights, statistics and inputs as g; train: in training mode. as collected: by the steps of the epoch\n"
-    "just over, augmented; age a: a epochs earlier; held against the norms that the coming epoch will meet\n"
-    "(root mean square over some augmented views). Every score has {smoothing:g} of uniform sampling mixed in.\n"
-    "errors: layers with the batch's mean in place of each example's spikes. SADP: layers with memory."
+    "g: the exact gradient norm over all parameters. rank, linear: Spearman's and Pearson's correlation\n"
+    "with g. V: the variance, sum g²(1/π − 1), of drawing in proportion to the score, by the share kept: over\n"
+    "that of drawing uniformly, and over that of drawing in proportion to g. Bold: the least of its column.\n"
+    "now: of the same weights, statistics and inputs as g; train: in training mode. as collected: by the\n"
+    "steps of the epoch just over, augmented; age a: a epochs earlier; held against the norms that the coming\n"
+    "epoch will meet (root mean square over some augmented views). Every score has {smoothing:g} of uniform\n"
+    "sampling mixed in. errors: layers with the batch's mean in place of each example's spikes. SADP: layers\n"
+    "with memory."
 )
 
 

@@ -1,5 +1,6 @@
 """README shows only commands that exist, and figures that committed records give again."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -67,7 +68,58 @@ def test_the_main_readme_shows_its_tables_of_the_axes(results, name, least):
     assert len(shown) >= 2 + least and not [line for line in shown if line not in results.splitlines()]
 
 
+STUDIED = ("cifar10-resnet18", "cifar10-cnn", "nmnist-cnn")
+SCORES = {
+    "uniform": "uniform",
+    "loss": "loss",
+    "el2n": "EL2N",
+    "readout": "readout",
+    "spikes": "spikes",
+    "plain": "layers, plain bound",
+    "errors": "layers, errors alone",
+    "layers": "layers",
+    "sadp": "layers, memory 0.7 (SADP)",
+    "exact": "the exact norm (optimum)",
+}
+
+
+def studied():
+    """V over uniform sampling's at half of the examples, by score: fresh and as collected, at each study's last stop."""
+    found = {name: [label] for name, label in SCORES.items()}
+    for network in STUDIED:
+        (path,) = (ROOT / "results" / "studies").glob(f"{network}-*.study.json")
+        stop = json.loads(path.read_text(encoding="utf-8"))["stops"][-1]
+        optimum = stop["optimum_over_uniform"]
+        for name, row in found.items():
+            at = stop["scores"][name] if name != "exact" else None
+            values = (
+                [optimum[when]["0.5"] for when in ("now", "coming")]
+                if at is None
+                else [at[source]["over_uniform"]["0.5"] for source in ("frozen", "age 0")]
+            )
+            row += [f"{value:.2f}" if value >= 0.1 else f"{value:.4f}" for value in values]
+    return [f"| {' | '.join(row)} |" for row in found.values()]
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/sadp.md"])
+def test_the_table_of_the_studies_is_what_their_records_give(document):
+    lines = (ROOT / document).read_text(encoding="utf-8").splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("| uniform |"))
+    assert lines[first : first + len(SCORES)] == studied()
+
+
+@pytest.mark.parametrize("name", ["cifar10-cnn", "cifar10-cnn-sadp"])
+def test_the_tables_of_speed_are_what_their_records_give(name):
+    told = json.loads((ROOT / "results" / "speed" / f"{name}.speed.json").read_text(encoding="utf-8"))
+    for row in told["rows"]:
+        within = f"{row['efficiency']:.3f} [{row['efficiency_low']:.3f}, {row['efficiency_high']:.3f}]"
+        line = rf"^{row['method']} +{row['ratio']:g} +{row['speedup']:.3f} x +{row['ceiling']:.3f} x +{re.escape(within)}$"
+        assert re.search(line, README, re.MULTILINE), row
+    floor = told["noise_floor"]
+    assert f"{floor['median']:.3f} [{floor['low']:.3f}, {floor['high']:.3f}]" in README
+
+
 def without_times(row):
     """A row of accuracies or of differences, without speed-ups and without the time to an accuracy."""
-    row = re.sub(r"<br>[\d.]+ (?:s|/ [\d.]+x)(?= \|)", "", row)
-    return re.sub(r" [^|]*\|$", "", row) if re.match(r"\| [^|]* % \|", row) else row
+    row = re.sub(r"<br>(?:[\d.,]+ s|–|(?:[\d.]+|–) / [\d.]+x)(?= \|)", "", row)
+    return re.sub(r" [^|]*\| [^|]*\|$", "", row) if re.match(r"\| [^|]* % \|", row) else row
