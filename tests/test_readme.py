@@ -113,7 +113,9 @@ def test_the_tables_of_speed_are_what_their_records_give(name):
     told = json.loads((ROOT / "results" / "speed" / f"{name}.speed.json").read_text(encoding="utf-8"))
     for row in told["rows"]:
         within = f"{row['efficiency']:.3f} [{row['efficiency_low']:.3f}, {row['efficiency_high']:.3f}]"
-        line = rf"^{row['method']} +{row['ratio']:g} +{row['speedup']:.3f} x +{row['ceiling']:.3f} x +{re.escape(within)}$"
+        line = (
+            rf"^{row['method']} +{row['ratio']:g} +{row['speedup']:.3f} x +{row['ceiling']:.3f} x +{re.escape(within)}$"
+        )
         assert re.search(line, README, re.MULTILINE), row
     floor = told["noise_floor"]
     assert f"{floor['median']:.3f} [{floor['low']:.3f}, {floor['high']:.3f}]" in README

@@ -44,12 +44,12 @@ class SADP(Pruner):
       pi_i     min(1, c ((1 - smoothing) score_i / mean + smoothing)), summing to K; unseen examples have the mean
       draw     exactly K examples, without replacement, with inclusion probabilities pi; over epochs each example's visits
                stay close to the sum of its pi
-      weight   K / (N pi_i): the mean over the kept of weight x gradient is an unbiased estimate of the full data's
-               mean gradient for fixed parameters, whatever the scores are. Mean weight 1 in expectation.
+      weight   K / (N pi_i): the mean over the kept of weight x gradient is, over draws, an unbiased estimate of the full
+               data's mean gradient for fixed parameters, whatever the scores are. Mean weight 1 in expectation.
 
     score: "layers", "readout" or "spikes". calibrate: whether "layers" measures k (otherwise it is 1, and all time steps are
     read: the plain bound).
-    gain_limit: of "layers", how far an example's error at a layer, relative to its error at the logits, may exceed the
+    gain_limit: of "layers", how far an example's squared error at a layer, relative to that at the logits, may exceed the
     batch's (0: any). Batch norm hands every example a little of the others' errors; those that have none of their own
     would live on it.
     smoothing: the share of uniform sampling mixed in, in (0, 1]; it bounds the weights by about 1 / smoothing.
