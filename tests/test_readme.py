@@ -123,5 +123,5 @@ def test_the_tables_of_speed_are_what_their_records_give(name):
 
 def without_times(row):
     """A row of accuracies or of differences, without speed-ups and without the time to an accuracy."""
-    row = re.sub(r"<br>(?:[\d.,]+ s|–|(?:[\d.]+|–) / [\d.]+x)(?= \|)", "", row)
+    row = re.sub(r"<br>(?:[\d.,]+ s|–|(?:[\d.]+(?: \(\d+\))?|–) / [\d.]+x)(?= \|)", "", row)
     return re.sub(r" [^|]*\| [^|]*\|$", "", row) if re.match(r"\| [^|]* % \|", row) else row

@@ -68,7 +68,8 @@ def timed_together(own: Sequence[Row]) -> tuple[list[Row], str]:
 
     What agrees is the environment of full, or, where no pruned row shares that, the one of most pruned rows.
     """
-    void = [row_name(row) for row in own if row["disturbed"]]
+    calm = {row["label"] for row in own if not row["disturbed"]}
+    void = dict.fromkeys(row_name(row) if row["label"] in calm else row["label"] for row in own if row["disturbed"])
     told = f"Left out, as their seconds were disturbed: {', '.join(void)}." if void else ""
     own = [row for row in own if not row["disturbed"]]
     places = [[row[f"environment.{name}"] for name in TIMED_TOGETHER] for row in own]

@@ -78,7 +78,8 @@ def progress_figure(own: Sequence[Cell], style: Looks) -> Figure | None:
             )
     told = "Thin lines: each seed." if any(len(cell.timed) > 1 for cell in shown) else ""
     every[0].set_xlim(left=0)
-    key(figure, handles, seeds_told([cell.row for cell in shown]), told, left_out, below=True)
+    seeds = seeds_told([cell.row for cell in shown], count="n_seconds")
+    key(figure, handles, seeds, told, left_out, below=True)
     return figure
 
 

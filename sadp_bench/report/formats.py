@@ -12,7 +12,8 @@ from sadp_bench.report.tables import Row
 
 LEGEND = (
     "Cells: accuracy in %, mean ± half-width of the 95 % t-interval (runs); below it measured speed-up over full / "
-    "ceiling (what it would be if dropped examples cost nothing). For full: charged seconds."
+    "ceiling (what it would be if dropped examples cost nothing; in brackets the runs timed, where not all were). For full: "
+    "charged seconds."
 )
 BOLD = " Bold: the best mean accuracy at a ratio, over the seeds that its methods share."
 PAIRED = (

@@ -102,8 +102,10 @@ def _accuracy(row: Row) -> str:
 def _time(row: Row) -> str:
     if row["method"] == "full":
         return NOTHING if row["seconds_mean"] is None else f"{row['seconds_mean']:,.1f} s"
-    speedup = NOTHING if row["speedup_mean"] is None else f"{row['speedup_mean']:.2f}"
-    return f"{speedup} / {row['ceiling_mean']:.2f}x"
+    if row["speedup_mean"] is None:
+        return f"{NOTHING} / {row['ceiling_mean']:.2f}x"
+    fewer = f" ({row['n_timed']})" if row["n_timed"] < row["n"] else ""
+    return f"{row['speedup_mean']:.2f}{fewer} / {row['ceiling_mean']:.2f}x"
 
 
 def _differences(rows: list[Row]) -> Grid:

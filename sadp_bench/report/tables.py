@@ -111,6 +111,7 @@ def _row(title: str, settings: dict[str, Any], label: str, ratio: float, runs: l
         "n": len(cell),
         "n_paired": sum(pair.accuracy_difference is not None for pair in cell),
         "n_timed": sum(pair.speedup is not None for pair in cell),
+        "n_seconds": sum(pair.seconds is not None for pair in cell),
         "n_reached": sum(pair.seconds_to_accuracy is not None for pair in cell),
         "interruptions": sum(pair.record.interruptions for pair in cell),
         "n_failed": len(failures),

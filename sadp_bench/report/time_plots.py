@@ -22,6 +22,7 @@ from sadp_bench.report.looks import (
     interval,
     key,
     limits,
+    means_told,
     one_axes,
     seeds_told,
     styled,
@@ -105,7 +106,9 @@ def time_figure(own: Sequence[Row], style: Looks) -> Figure | None:
     axes.set_ylabel(f"{own[0]['evaluate_on']} accuracy (%)")
     ratios = sorted({100 * row["ratio"] for points in lines.values() for row in points})
     told = f"All at a pruning ratio of {ratios[0]:g} %." if len(ratios) == 1 else "Beside a point: its pruning ratio."
-    key(figure, handles, seeds_told(own, "accuracy", "seconds"), told, left_out)
+    fewer = any(row["n_seconds"] < row["n"] for row in own)
+    timed = f"Seconds: {means_told(row['n_seconds'] for row in own).lower()}." if fewer else ""
+    key(figure, handles, seeds_told(own, "accuracy", "seconds"), timed, told, left_out)
     if len(ratios) > 1:
         _label_points(figure, axes, own, size, style)
     return figure
@@ -190,7 +193,14 @@ def phases_figure(own: Sequence[Cell]) -> Figure | None:
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
     beside = "Beside a bar: the mean speed-up over full." if any(cell.row["speedup_mean"] for cell in shown) else ""
-    key(figure, handles, seeds_told([cell.row for cell in shown], "seconds"), beside, left_out, below=True)
+    key(
+        figure,
+        handles,
+        seeds_told([cell.row for cell in shown], "seconds", count="n_seconds"),
+        beside,
+        left_out,
+        below=True,
+    )
     return figure
 
 
