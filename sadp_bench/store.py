@@ -212,6 +212,6 @@ def _note(path: Path) -> list[str]:
 def _marked(path: Path, record: Record) -> Record:
     """With why its seconds say nothing, if the note beside it tells."""
     note = path.parent / NOTE
-    why = [line.removeprefix(SECONDS).strip() for line in (_note(note) if note.is_file() else [])
-           if line.startswith(SECONDS)]  # fmt: skip
-    return dataclasses.replace(record, environment=record.environment | {DISTURBED: " ".join(why)}) if why else record
+    lines = _note(note) if note.is_file() else []
+    why = " ".join(line.removeprefix(SECONDS).strip() for line in lines if line.startswith(SECONDS))
+    return dataclasses.replace(record, environment=record.environment | {DISTURBED: why}) if why else record
