@@ -10,14 +10,14 @@ __version__ = "0.1.0"
 
 _HOME = {
     "SADP": "sadp_bench.pruners.sadp",
-    "PrunedSampler": "sadp_bench.own_loop",
-    "with_index": "sadp_bench.own_loop",
-    "watch": "sadp_bench.watching",
-    "score_with": "sadp_bench.own_scores",
-    "Pruner": "sadp_bench.pruner",
-    "Selection": "sadp_bench.pruner",
-    "Observation": "sadp_bench.pruner",
-    "BadInput": "sadp_bench.errors",
+    "PrunedSampler": "sadp_bench.drop_in.sampler",
+    "with_index": "sadp_bench.drop_in.sampler",
+    "watch": "sadp_bench.drop_in.watch",
+    "score_with": "sadp_bench.drop_in.scores",
+    "Pruner": "sadp_bench.pruners.base",
+    "Selection": "sadp_bench.pruners.base",
+    "Observation": "sadp_bench.pruners.base",
+    "BadInput": "sadp_bench.core.errors",
 }
 __all__ = [*sorted(_HOME), "__version__"]
 

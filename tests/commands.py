@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
-from sadp_bench import cli
+from sadp_bench.cli import app
 
 SCRIPT = str(Path(sysconfig.get_path("scripts")) / "sadp-bench")
 TINY = ["--epochs", "2", "--train-examples", "256", "--threads", "1", "--set", "backbone.width=4"]
@@ -31,7 +31,7 @@ def command(*words: Any) -> Answer:
     out, err, code = io.StringIO(), io.StringIO(), 0
     with patch.dict(os.environ, COLUMNS="160"), redirect_stdout(out), redirect_stderr(err):
         try:
-            cli.main([str(word) for word in words])
+            app.main([str(word) for word in words])
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 1
     return Answer(code, out.getvalue(), err.getvalue())

@@ -9,11 +9,11 @@ from urllib.error import URLError
 
 import pytest
 import torch
-from example_records import make_record, make_spec
 from hypothesis import settings
 
-from sadp_bench.environment import available_threads
-from sadp_bench.store import Store
+from sadp_bench.records.store import Store
+from sadp_bench.runs.environment import available_threads
+from tests.example_records import make_record, make_spec
 
 # The same examples every time: a suite that gates changes must not fail by luck.
 settings.register_profile("repeatable", derandomize=True, deadline=None)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sadp_bench.record import Record
-from sadp_bench.spec import Spec
+from sadp_bench.records.record import Record
+from sadp_bench.records.spec import Spec
 
 ENVIRONMENT = {
     "python": "3.11.9", "torch": "2.6.0", "torchvision": "0.21.0", "spikingjelly": "2.0.0", "sadp_bench": "0.1.0",

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from small import resolved
 from torch import Tensor, nn
 
 from sadp_bench.backbones.spiking import NeuronSettings
-from sadp_bench.progress import Progress
-from sadp_bench.pruner import Observation, Pruner
-from sadp_bench.registry import resolve
-from sadp_bench.workbench import Bench
+from sadp_bench.core.progress import Progress
+from sadp_bench.core.registry import resolve
+from sadp_bench.pruners.base import Observation, Pruner
+from sadp_bench.runs.trainer import Bench
+from tests.small_runs import resolved
 
 SIZES = {"epochs": 4, "batch_size": 17, "train_examples": 101}
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from small import resolved, weights_of
 
-from sadp_bench import registry
-from sadp_bench.checkpoint import Checkpoint
-from sadp_bench.experiment import run
-from sadp_bench.progress import Progress
-from sadp_bench.record import Record
-from sadp_bench.store import Store
-from sadp_bench.workbench import Bench, train_one
+from sadp_bench.core import registry
+from sadp_bench.core.progress import Progress
+from sadp_bench.records.record import Record
+from sadp_bench.records.store import Store
+from sadp_bench.runs.run import run
+from sadp_bench.runs.trainer import Bench, train_one
+from sadp_bench.training.checkpoint import Checkpoint
+from tests.small_runs import resolved, weights_of
 
 METHODS = {name: 0.0 if name == "full" else 0.4 for name in registry.table("method")}
 SIZES: dict[str, Any] = {"epochs": 4, "train_examples": 101, "batch_size": 17, "augment": "crop-flip"}

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = sorted((Path(__file__).resolve().parent.parent / "docs" / "examples").glob("*.py"))
+from tests.paths import ROOT
+
+EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
 CHANCE = 0.1
 
 

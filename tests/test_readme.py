@@ -3,14 +3,13 @@
 import json
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 import typer
 
 from sadp_bench.cli import app
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"(?:^ {4}|&& )(sadp-bench [^#\n`]+)", README, re.MULTILINE)
 
@@ -39,8 +38,8 @@ def test_a_linked_file_is_there(link):
 @pytest.fixture(scope="module")
 def results():
     """What results/README.md must be."""
+    from sadp_bench.records.store import read_all, read_notes
     from sadp_bench.report import render
-    from sadp_bench.store import read_all, read_notes
 
     found = read_all([ROOT / "results"])
     assert not found.problems

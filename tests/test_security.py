@@ -19,16 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import command, tiny_run
-from data_files import md5, refusal
-from example_records import make_record, make_spec
 
 from sadp_bench.datasets.base import download, download_archive
-from sadp_bench.record import Failure
+from sadp_bench.records.record import Failure
+from sadp_bench.records.store import Store, read_all
 from sadp_bench.report.tables import command as made_by
-from sadp_bench.store import Store, read_all
+from tests.commands import command, tiny_run
+from tests.datasets.helpers import md5, refusal
+from tests.example_records import make_record, make_spec
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted([*(ROOT / "sadp_bench").rglob("*.py"), *(ROOT / "baselines").rglob("*.py")])
 
 # ------------------------------------------------------------------------------------------- what the source calls

@@ -15,7 +15,7 @@ from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import Tensor, nn
 
 from sadp_bench.backbones.cpu_lif import CPULif
-from sadp_bench.errors import BadInput
+from sadp_bench.core.errors import BadInput
 
 SURROGATES = {
     "atan": lambda: surrogate.ATan(alpha=2.0),

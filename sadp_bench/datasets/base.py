@@ -25,8 +25,8 @@ from urllib.request import urlopen
 import numpy as np
 from numpy.typing import NDArray
 
-from sadp_bench.errors import BadInput
-from sadp_bench.examples import Examples
+from sadp_bench.core.errors import BadInput
+from sadp_bench.datasets.examples import Examples
 
 PATIENCE_SECONDS = 9  # for an answer, and for each next piece of a download
 WAY_OUT = "put it there, name its folder with --data, or take --dataset digits, which needs no download"

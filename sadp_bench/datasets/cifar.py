@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from sadp_bench.datasets.base import Dataset, check_labels, check_size, download_archive, first_missing, read_bytes
-from sadp_bench.examples import Examples
+from sadp_bench.datasets.examples import Examples
 
 PIXEL_BYTES = 3 * 32 * 32
 TEST_ROWS = 10_000

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from sadp_bench.datasets.base import Dataset
-from sadp_bench.examples import Examples
+from sadp_bench.datasets.examples import Examples
 
 HELD_OUT = 360
 

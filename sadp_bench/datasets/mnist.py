@@ -13,9 +13,9 @@ from typing import ClassVar
 import numpy as np
 import torchvision
 
+from sadp_bench.core.errors import BadInput
 from sadp_bench.datasets.base import Dataset, cause, check_labels, check_size, download, read_bytes
-from sadp_bench.errors import BadInput
-from sadp_bench.examples import Examples
+from sadp_bench.datasets.examples import Examples
 
 HEADERS = {  # big-endian: the kind of file, then the shape of what follows
     "train-images-idx3-ubyte": (2051, 60_000, 28, 28),

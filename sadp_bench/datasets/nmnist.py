@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sadp_bench.core.errors import BadInput
 from sadp_bench.datasets.base import Dataset, cause, read_bytes
-from sadp_bench.errors import BadInput
-from sadp_bench.examples import Examples
+from sadp_bench.datasets.examples import Examples
 
 SIDE = 34  # pixels
 EVENT_BYTES = 5

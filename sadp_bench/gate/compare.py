@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sadp_bench.errors import BadInput
-from sadp_bench.gate import bands, exact
+from sadp_bench.core.errors import BadInput
+from sadp_bench.gate import exact_checks, tolerance_bands
 from sadp_bench.gate.findings import ANYWHERE, FAILED, PASSED, WARNING, Finding, any_seed, group, labels
-from sadp_bench.record import Record
-from sadp_bench.store import Found, Store, read_all
+from sadp_bench.records.record import Record
+from sadp_bench.records.store import Found, Store, read_all
 
 SHOWN = 3  # names in a message
 
@@ -83,11 +83,11 @@ def compare(
     same_data = []
     found = _finished(reference, failed)
     for one in groups:
-        found.append(exact.data(one))
+        found.append(exact_checks.data(one))
         if found[-1].outcome == PASSED:
             same_data.append(one)
-            found += exact.findings(one, exactly)
-    found += bands.findings(same_data, margin)
+            found += exact_checks.findings(one, exactly)
+    found += tolerance_bands.findings(same_data, margin)
     differing = sorted({phrase for one in groups for pair in one.pairs for phrase in pair.differing})
     return Result(found, len(reference), differing)
 

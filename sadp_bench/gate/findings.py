@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sadp_bench.record import Record
-from sadp_bench.spec import Spec, shown
+from sadp_bench.records.record import Record
+from sadp_bench.records.spec import Spec, shown
 
 # Kinds of a comparison, by what it takes to hold.
 ANYWHERE = "anywhere"  # exact, whatever the machine

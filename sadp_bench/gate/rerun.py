@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sadp_bench import experiment, parts
-from sadp_bench.errors import BadInput
-from sadp_bench.parts import Material
-from sadp_bench.progress import Progress
-from sadp_bench.record import Record
-from sadp_bench.registry import GROUPS
-from sadp_bench.spec import Spec
-from sadp_bench.store import Store
+from sadp_bench.core.errors import BadInput
+from sadp_bench.core.progress import Progress
+from sadp_bench.core.registry import GROUPS
+from sadp_bench.core.text import duration
+from sadp_bench.records.record import Record
+from sadp_bench.records.spec import Spec
+from sadp_bench.records.store import Store
+from sadp_bench.runs import resolve, run
+from sadp_bench.runs.resolve import Material
 
 
 def rerun(
@@ -34,14 +35,14 @@ def rerun(
     store.check_writable()
     opened: dict[Any, Any] = {}
     ready = [(record.spec, _material(record.spec, data, opened)) for record in _full_first(reference)]
-    seconds = experiment.duration(sum(sum(record.seconds.values()) for record in reference))
+    seconds = duration(sum(sum(record.seconds.values()) for record in reference))
     there = sum(store.find(spec) is not None for spec, _ in ready)
     taken = f"; {there} are in {store.folder} already and taken as they are" if there else ""
     progress.say(f"{len(ready)} runs of the reference, which took {seconds}{taken}")
     failed = {}
     for spec, material in ready:
         try:
-            experiment.run(spec, material, store, progress, reference=False, checkpoint_seconds=checkpoint_seconds)
+            run.run(spec, material, store, progress, reference=False, checkpoint_seconds=checkpoint_seconds)
         except BadInput as error:
             failed[spec.key] = str(error)
         except Exception as error:  # a defect in one method's code must not hide what became of the others
@@ -83,7 +84,7 @@ def _material(spec: Spec, data: Path | None, opened: dict[Any, Any]) -> Material
             f"{what} shared its batches among {spec.processes} processes: make it with torchrun, and use --against"
         )
     try:
-        return parts.resolve(asked(spec), data, opened)[1]
+        return resolve.resolve(asked(spec), data, opened)[1]
     except BadInput as error:
         raise BadInput(f"the reference's {what} can't be made here: {error}") from None
 

@@ -6,13 +6,13 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from sadp_bench import speed
+from sadp_bench.core.progress import Progress
 from sadp_bench.gate.findings import PASSED, SKIPPED, SPEED, WARNING, Finding, any_seed, labels
 from sadp_bench.gate.rerun import asked
-from sadp_bench.metrics import paired
-from sadp_bench.progress import Progress
-from sadp_bench.record import Record
-from sadp_bench.spec import Spec
+from sadp_bench.measure import speed
+from sadp_bench.records.metrics import paired
+from sadp_bench.records.record import Record
+from sadp_bench.records.spec import Spec
 
 ROUNDS = 5
 ALLOWED_DROP = 0.05  # of efficiency, and the noise floor's spread on top

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sadp_bench.errors import BadInput
-from sadp_bench.pruner import KeepAll
+from sadp_bench.core.errors import BadInput
+from sadp_bench.pruners.base import KeepAll
 
 
 class Full(KeepAll):

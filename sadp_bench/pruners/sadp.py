@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from sadp_bench import ranks
-from sadp_bench.errors import BadInput
-from sadp_bench.pruner import Lab, Observation, Pruner, Selection
-from sadp_bench.sampling import (
+from sadp_bench.core import distributed
+from sadp_bench.core.errors import BadInput
+from sadp_bench.pruners.base import Lab, Observation, Pruner, Selection
+from sadp_bench.pruners.sampling import (
     balanced,
     inclusion_probability,
     kept_share,
@@ -124,7 +124,7 @@ class SADP(Pruner):
         super().prepare(lab)
         self.check(lab.num_epochs)
         fewest = min(map(self.share_kept, range(lab.num_epochs))) * lab.num_examples
-        if fewest < 2 * ranks.size():
+        if fewest < 2 * distributed.size():
             raise BadInput(f"sadp's schedule and warmup leave an epoch {fewest:.1f} examples: lower warmup or --ratio")
         self.square_N = torch.full((lab.num_examples,), torch.nan, device=lab.device)
         self.visit_N = torch.full((lab.num_examples,), -1, dtype=torch.int32, device=lab.device)
@@ -151,7 +151,7 @@ class SADP(Pruner):
         if not self.refresh or epoch == 0 or epoch % self.refresh:
             return None
         oldest_N = self.visit_N.cpu().argsort(stable=True)
-        return oldest_N[: max(ranks.size(), round(self.refresh_share * self.num_examples))]
+        return oldest_N[: max(distributed.size(), round(self.refresh_share * self.num_examples))]
 
     def select(self, epoch: int) -> Selection:
         due = epoch < MEASURED_EVERY or epoch % MEASURED_EVERY == 0
@@ -207,7 +207,7 @@ def layers_square(watched: Mapping[str, Tensor]) -> Tensor:
 def limited_error_squares(watched: Mapping[str, Tensor], limit: float) -> Tensor:
     """E_l, at most `limit` times as large for an example's squared error at the logits as over the whole batch. [L, B]."""
     error_LB, output_B = watched["error_squares"], watched["logit_errors"].square().sum((0, 2))
-    sums = ranks.total(torch.cat([error_LB.sum(1), output_B.sum()[None].to(error_LB.dtype)]))
+    sums = distributed.total(torch.cat([error_LB.sum(1), output_B.sum()[None].to(error_LB.dtype)]))
     most_LB = limit * (sums[:-1] / sums[-1])[:, None] * output_B.to(error_LB.dtype)
     return torch.where(sums[-1] > 0, error_LB.minimum(most_LB), error_LB)
 
@@ -221,7 +221,9 @@ def readout_square(watched: Mapping[str, Tensor]) -> Tensor:
 def spikes_square(watched: Mapping[str, Tensor]) -> Tensor:
     """|error|^2 (1 + the mean over layers of A_l / its mean over the batch), forward only. [B]."""
     input_LB = watched["input_squares"]
-    mean_L1 = ranks.total(input_LB.sum(1, keepdim=True)) / ranks.total(torch.tensor(float(input_LB.shape[1])))
+    mean_L1 = distributed.total(input_LB.sum(1, keepdim=True)) / distributed.total(
+        torch.tensor(float(input_LB.shape[1]))
+    )
     relative_LB = input_LB / mean_L1.clamp_min(torch.finfo(input_LB.dtype).tiny)
     return watched["logit_errors"].sum(0).square().sum(1) * (1 + relative_LB.mean(0))
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sadp_bench.errors import BadInput, printable
-from sadp_bench.record import Failure, Record
+from sadp_bench.core.errors import BadInput
+from sadp_bench.core.text import printable
+from sadp_bench.records.record import Failure, Record
 from sadp_bench.report import formats, latex
 from sadp_bench.report.further import further
 from sadp_bench.report.ranks import rank_sheet, why_no_ranks

@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from sadp_bench.metrics import (
+from sadp_bench.records.metrics import (
     PLAIN_AXES,
     AxesComparison,
     against_plain,
@@ -20,11 +20,11 @@ from sadp_bench.metrics import (
     time_factor,
     weights_factor,
 )
-from sadp_bench.record import Record, is_number
+from sadp_bench.records.record import Record, is_number
+from sadp_bench.records.spec import CHOICES, Spec, shown
+from sadp_bench.records.statistics import estimate
 from sadp_bench.report.axis_names import flat, is_axis, percent, time_name, weights_name
 from sadp_bench.report.tables import COSTS, ENVIRONMENT, Row, columns, command, labels, method_order, sortable, titles
-from sadp_bench.significance import estimate
-from sadp_bench.spec import CHOICES, Spec, shown
 
 # As in `tables`: mean, sample standard deviation and 95 % t-interval over seeds of each.
 STATISTICS: dict[str, Callable[[AxesComparison], float | None]] = {

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sadp_bench.metrics import TIME_AXIS, WEIGHT_AXIS
-from sadp_bench.spec import Spec, shown
+from sadp_bench.records.metrics import TIME_AXIS, WEIGHT_AXIS
+from sadp_bench.records.spec import Spec, shown
 
 Settings = Mapping[str, Any]  # a spec's fields, flat: `flat`, or a row
 OPTIONS = {"method": "method.", "backbone": "backbone.", "sparsity": "sparsity."}  # prefixes of the `--set` tables

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sadp_bench.errors import BadInput
-from sadp_bench.metrics import TIMED_TOGETHER
-from sadp_bench.record import Record
+from sadp_bench.core.errors import BadInput
+from sadp_bench.records.metrics import TIMED_TOGETHER
+from sadp_bench.records.record import Record
+from sadp_bench.records.visit_counts import unpack
 from sadp_bench.report.axis_names import spec_of
 from sadp_bench.report.tables import Row, percent
-from sadp_bench.visits import unpack
 
 if TYPE_CHECKING:
     import numpy as np

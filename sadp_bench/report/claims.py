@@ -7,14 +7,14 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sadp_bench.metrics import PLAIN_AXES, WEIGHT_AXIS, changed_axes, charged_seconds, differing
-from sadp_bench.record import Record
+from sadp_bench.records.metrics import PLAIN_AXES, WEIGHT_AXIS, changed_axes, charged_seconds, differing
+from sadp_bench.records.record import Record
+from sadp_bench.records.spec import Spec
+from sadp_bench.records.statistics import estimate
 from sadp_bench.report.axes import Point
 from sadp_bench.report.search import early_time_ratio
 from sadp_bench.report.sheets import Cell, Grid, Sheet
 from sadp_bench.report.tables import Row, columns
-from sadp_bench.significance import estimate
-from sadp_bench.spec import Spec
 
 ByKey = Mapping[str, Record]
 Measure = Callable[[Record, ByKey], float | None]

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sadp_bench.record import Record, is_number
+from sadp_bench.records.record import Record, is_number
 from sadp_bench.report.cells import Cell, by_ratio, timed_together
 from sadp_bench.report.looks import FULL, Look, Looks, key, panels, seeds_told, styled
 from sadp_bench.report.tables import percent

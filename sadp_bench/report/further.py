@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sadp_bench.record import Record
+from sadp_bench.records.record import Record
 from sadp_bench.report.axes import axes_rows, points
 from sadp_bench.report.axes_sheets import axes_sheets
 from sadp_bench.report.axis_names import spec_of

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from sadp_bench.records.store import atomic
 from sadp_bench.report.tables import Row
-from sadp_bench.store import atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

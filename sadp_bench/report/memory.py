@@ -7,16 +7,16 @@ import itertools
 import json
 from collections.abc import Iterable, Sequence
 
-from sadp_bench.metrics import TIME_AXIS, TIMED_TOGETHER
-from sadp_bench.record import Record
+from sadp_bench.records.metrics import TIME_AXIS, TIMED_TOGETHER
+from sadp_bench.records.record import Record
+from sadp_bench.records.spec import CHOICES
+from sadp_bench.records.statistics import estimate
 from sadp_bench.report.axes import told_of
 from sadp_bench.report.axes_sheets import MIB, number, spread_told
 from sadp_bench.report.axis_names import flat, is_axis, percent, time_name, weights_name
 from sadp_bench.report.notes import measured_on, warnings
 from sadp_bench.report.sheets import NOTHING, Cell, Grid, Sheet
 from sadp_bench.report.tables import Row, columns, labels, titles
-from sadp_bench.significance import estimate
-from sadp_bench.spec import CHOICES
 
 Runs = list[Record]
 TOLD = (

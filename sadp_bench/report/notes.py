@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sadp_bench.metrics import BUDGET_TOLERANCE, VOID
+from sadp_bench.records.metrics import BUDGET_TOLERANCE, VOID
 from sadp_bench.report.tables import ENVIRONMENT, Row, percent
 
 

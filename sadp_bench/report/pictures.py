@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sadp_bench.errors import BadInput
-from sadp_bench.record import Record
+from sadp_bench.core.errors import BadInput
+from sadp_bench.records.record import Record
 from sadp_bench.report.cells import Cell, Visits
 from sadp_bench.report.looks import WIDTH, Looks, below_all, means_told, one_axes, styled, wrapped
 from sadp_bench.report.visits_plots import at_ratio, shares
@@ -99,8 +99,9 @@ def at_hand(data: Path | None) -> Callable[[Record], Images]:
     opened: dict[Any, Any] = {}
 
     def images(record: Record) -> Images:
-        from sadp_bench import parts, registry
+        from sadp_bench.core import registry
         from sadp_bench.datasets.base import data_root
+        from sadp_bench.runs import resolve
 
         spec = record.spec
         if spec.dataset not in registry.table("dataset"):  # what a record names is not imported
@@ -112,7 +113,7 @@ def at_hand(data: Path | None) -> Callable[[Record], Images]:
             raise BadInput(f"{spec.dataset} is not in {root}; name its folder with --data")
         if spec.dataset not in opened:
             opened[spec.dataset] = kind(root, spec.timesteps)
-        material = parts.load(opened[spec.dataset], spec, spec.train_examples)
+        material = resolve.load(opened[spec.dataset], spec, spec.train_examples)
         if material.sha256 != record.data_sha256:
             raise BadInput(f"{spec.dataset} in {root} is not the data that the runs saw")
         pixel_N = material.train.input_N.movedim(1, -1).double().mul(255 / kind.scale).round().byte().numpy()

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sadp_bench.errors import BadInput
-from sadp_bench.record import Failure, Record
+from sadp_bench.core.errors import BadInput
+from sadp_bench.records.record import Failure, Record
 from sadp_bench.report.cells import Cell, Visits, by_ratio, cells, timed_together, visits_of
 from sadp_bench.report.epoch_plots import kept_figure, progress_figure
 from sadp_bench.report.looks import ENDINGS, FIXED_COLORS, MARKERS, Looks, looks, save, save_all, slug, spaced

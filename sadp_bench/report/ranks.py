@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from string import ascii_letters
 
+from sadp_bench.records.spec import shown
+from sadp_bench.records.statistics import ALPHA, FEWEST_BLOCKS, FEWEST_METHODS, RankAnalysis, rank_analysis
 from sadp_bench.report.sheets import Cell, Grid, Sheet
 from sadp_bench.report.tables import Row, shared_means
-from sadp_bench.significance import ALPHA, FEWEST_BLOCKS, FEWEST_METHODS, RankAnalysis, rank_analysis
-from sadp_bench.spec import shown
 
 Scores = dict[tuple[str, float], dict[str, float]]
 

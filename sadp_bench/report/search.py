@@ -6,14 +6,14 @@ import dataclasses
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
-from sadp_bench.metrics import charged_seconds, differing, search_seconds, searched, ticket_number
-from sadp_bench.record import Record
+from sadp_bench.records.metrics import charged_seconds, differing, search_seconds, searched, ticket_number
+from sadp_bench.records.record import Record
+from sadp_bench.records.statistics import estimate
 from sadp_bench.report.axes import Point, told_of
 from sadp_bench.report.axes_sheets import label, number, runs_told, spread_told
 from sadp_bench.report.notes import measured_on, warnings
 from sadp_bench.report.sheets import NOTHING, Cell, Grid, Sheet
 from sadp_bench.report.tables import Row, columns
-from sadp_bench.significance import estimate
 
 TOLD = (
     "Seconds: of the search alone, which are charged. Early time / all steps: search seconds with early time over those "

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from sadp_bench.metrics import ACCURACY_SLACK
+from sadp_bench.records.metrics import ACCURACY_SLACK
 from sadp_bench.report.notes import notes
 from sadp_bench.report.tables import Row, percent, shared_means
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sadp_bench.measure.study_file import KEEPS, LABELS, RIVALS
 from sadp_bench.report.plots import FIXED_COLORS, MARKERS, save, slug, spaced
-from sadp_bench.studyfile import KEEPS, LABELS, RIVALS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

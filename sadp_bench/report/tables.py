@@ -9,11 +9,11 @@ import statistics
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sadp_bench.metrics import Comparison, nominal_maximum, paired, search_seconds
-from sadp_bench.record import Failure, Record
+from sadp_bench.records.metrics import Comparison, nominal_maximum, paired, search_seconds
+from sadp_bench.records.record import Failure, Record
+from sadp_bench.records.spec import Spec, shown
+from sadp_bench.records.statistics import Estimate, bootstrap_interval, estimate, paired_difference, verdict
 from sadp_bench.report.axis_names import OPTIONS, flat, is_axis, percent, time_name, weights_name
-from sadp_bench.significance import Estimate, bootstrap_interval, estimate, paired_difference, verdict
-from sadp_bench.spec import Spec, shown
 
 __all__ = ["percent"]
 

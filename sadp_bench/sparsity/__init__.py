@@ -1,8 +1,8 @@
 """Which weights exist: name -> class."""
 
 SPARSITIES = {
-    "dense": "sadp_bench.masks:Sparsity",
-    "imp": "sadp_bench.sparsity.iterative:IMP",
+    "dense": "sadp_bench.sparsity.base:Sparsity",
+    "imp": "sadp_bench.sparsity.imp:IMP",
     "eb": "sadp_bench.sparsity.eb:EB",
     "pq": "sadp_bench.sparsity.pq:PQ",
 }

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from sadp_bench.errors import BadInput
-from sadp_bench.masks import Sparsity, TicketLab
+from sadp_bench.core.errors import BadInput
+from sadp_bench.sparsity.base import Sparsity, TicketLab
 
 NOTHING = 1e-12  # a divergence below it is the rounding of equal distributions
 

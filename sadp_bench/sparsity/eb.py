@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sadp_bench.errors import BadInput
-from sadp_bench.masks import Masks, Sparsity, TicketLab, density, magnitude_masks, num_live, prunable
+from sadp_bench.core.errors import BadInput
+from sadp_bench.sparsity.base import Masks, Sparsity, TicketLab, density, magnitude_masks, num_live, prunable
 from sadp_bench.sparsity.early_time import Searching
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sadp_bench.errors import BadInput
-from sadp_bench.masks import Masks, Sparsity, TicketLab, density, laid_out, num_live, prunable
-from sadp_bench.streams import stream
+from sadp_bench.core.errors import BadInput
+from sadp_bench.core.rng import stream
+from sadp_bench.sparsity.base import Masks, Sparsity, TicketLab, density, laid_out, num_live, prunable
 
 GROUPS = ("layer", "neuron")
 

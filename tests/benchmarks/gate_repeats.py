@@ -21,12 +21,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from sadp_bench import environment, terminal
+from sadp_bench.cli import run_view
 from sadp_bench.gate.compare import Result, compare, read_reference
 from sadp_bench.gate.findings import FAILED
 from sadp_bench.gate.rerun import rerun
-from sadp_bench.record import Record
-from sadp_bench.store import Store
+from sadp_bench.records.record import Record
+from sadp_bench.records.store import Store
+from sadp_bench.runs import environment
 
 
 def with_seed(record: Record, seed: int) -> Record:
@@ -36,7 +37,7 @@ def with_seed(record: Record, seed: int) -> Record:
 def trained(reference: Sequence[Record], seeds: Mapping[int, int], store: Store) -> list[Record]:
     """The reference's runs with other seeds, by its own; the records say the reference's."""
     wanted = [with_seed(record, seeds[record.spec.seed]) for record in reference]
-    failed = rerun(wanted, store, None, terminal.reporter(quiet=True))
+    failed = rerun(wanted, store, None, run_view.reporter(quiet=True))
     if failed:
         raise SystemExit(f"{len(failed)} runs failed: {next(iter(failed.values()))}")
     made = [store.find(record.spec) for record in wanted]

@@ -35,9 +35,9 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 from sadp_bench import SADP, PrunedSampler, watch, with_index
-from sadp_bench.environment import keep_freed_memory
-from sadp_bench.late_taps import LateTaps
-from sadp_bench.outputs import Outputs
+from sadp_bench.capture.late_recorder import LateTaps
+from sadp_bench.drop_in.logit_source import Outputs
+from sadp_bench.runs.environment import keep_freed_memory
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "own_loop_spikingjelly.py"
 Seconds = tuple[float, float]  # of the clock, and of this process

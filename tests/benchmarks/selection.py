@@ -14,7 +14,7 @@ import time
 
 import torch
 
-from sadp_bench.sampling import balanced, inclusion_probability, smooth, systematic_sample, weights
+from sadp_bench.pruners.sampling import balanced, inclusion_probability, smooth, systematic_sample, weights
 
 
 def select(score_N: torch.Tensor, surplus_N: torch.Tensor, num_kept: int, generator: torch.Generator) -> int:

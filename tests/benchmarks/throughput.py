@@ -22,11 +22,11 @@ import torch
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 
-from sadp_bench import environment, parts, workbench
 from sadp_bench.backbones.spiking import LIF
+from sadp_bench.core.progress import Progress
 from sadp_bench.datasets.base import Dataset
-from sadp_bench.examples import Examples
-from sadp_bench.progress import Progress
+from sadp_bench.datasets.examples import Examples
+from sadp_bench.runs import environment, resolve, trainer
 
 
 class CIFARShaped(Dataset):
@@ -52,8 +52,8 @@ class Plain(nn.Module):
     def __init__(self, ours: nn.Module, timesteps: int) -> None:
         super().__init__()
         self.timesteps = timesteps
-        parts = [_default(module) for module in (*ours.stem, *ours.body)]  # type: ignore[misc]
-        self.net = nn.Sequential(*parts, layer.Flatten(), layer.Linear(ours.readout.in_features, 10))
+        resolve = [_default(module) for module in (*ours.stem, *ours.body)]  # type: ignore[misc]
+        self.net = nn.Sequential(*resolve, layer.Flatten(), layer.Linear(ours.readout.in_features, 10))
         functional.set_step_mode(self, "m")
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -70,7 +70,7 @@ def _default(module: nn.Module) -> nn.Module:
     return layer.AvgPool2d(2)
 
 
-def plain_epochs(model: nn.Module, spec: parts.Spec, examples: Examples):
+def plain_epochs(model: nn.Module, spec: resolve.Spec, examples: Examples):
     device = torch.device(spec.device)
     image, label = examples.input_N.float().div(255).to(device), examples.label_N.to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=spec.learning_rate, momentum=0.9, weight_decay=5e-4)
@@ -104,14 +104,14 @@ def main() -> None:
     options = parser.parse_args()
     global NUM_EXAMPLES
     NUM_EXAMPLES = options.examples
-    parts.registry.resolve = _with_shapes(parts.registry.resolve)
+    resolve.registry.resolve = _with_shapes(resolve.registry.resolve)
     asked = {
         "method": "full", "ratio": 0.0, "dataset": "cifar-shaped", "backbone": options.backbone,
         "batch_size": options.batch_size, "device": options.device, "epochs": options.rounds + 1,
     }  # fmt: skip
-    spec, material = parts.resolve(asked)
+    spec, material = resolve.resolve(asked)
     torch.set_num_threads(spec.threads)
-    bench = workbench.Bench(spec, material, Progress())
+    bench = trainer.Bench(spec, material, Progress())
     bench.pruner.prepare(bench.lab)
     plain = Plain(bench.model, spec.timesteps).to(spec.device)
     ours_epochs, others_epochs = bench.rows(), plain_epochs(plain, spec, material.train)

@@ -29,7 +29,8 @@ from typing import Any
 
 import torch
 
-from sadp_bench import cli, experiment, terminal  # noqa: F401  what a run imports
+import sadp_bench.runs.run  # noqa: F401  what a run imports
+from sadp_bench.cli import app, run_view  # noqa: F401  what a run imports
 
 FORK = multiprocessing.get_context("fork")
 DIFFER = ("seconds", "finished", "peak_memory_bytes", "train_memory_bytes", "interruptions", "environment")
@@ -67,7 +68,7 @@ def run(command: list[str]) -> None:
     with (Path(command[-1]) / "log").open("ab") as log:
         for stream in (1, 2):
             os.dup2(log.fileno(), stream)
-    cli.main(command)
+    app.main(command)
 
 
 def started(command: list[str], starts: int) -> Any:

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Sequence
 from importlib.resources import files
 
 from sadp_bench import __version__
-from sadp_bench.record import Failure, Record
+from sadp_bench.records.record import Failure, Record
+from sadp_bench.records.spec import Spec
 from sadp_bench.report.further import further
 from sadp_bench.report.notes import notes
 from sadp_bench.report.page import axes, runs, summary
@@ -24,7 +25,6 @@ from sadp_bench.report.page.tables import grid_table, group_table
 from sadp_bench.report.page.wording import listed, many
 from sadp_bench.report.ranks import rank_sheet, why_no_ranks
 from sadp_bench.report.tables import Row
-from sadp_bench.spec import Spec
 
 
 def page(

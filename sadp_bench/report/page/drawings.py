@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sadp_bench.record import LARGEST, is_number
+from sadp_bench.records.record import LARGEST, is_number
 from sadp_bench.report.page.markup import Markup, element
 from sadp_bench.report.page.wording import plain
 

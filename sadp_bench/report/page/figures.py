@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from sadp_bench.record import Failure, Record
+from sadp_bench.records.record import Failure, Record
 from sadp_bench.report.looks import slug
 from sadp_bench.report.page.markup import Markup, element, scrolling
 from sadp_bench.report.page.svg import cleaned

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sadp_bench.metrics import ACCURACY_SLACK
+from sadp_bench.records.metrics import ACCURACY_SLACK
 from sadp_bench.report.page.markup import Markup, pairs
 from sadp_bench.report.page.wording import plain
 

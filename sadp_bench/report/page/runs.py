@@ -6,14 +6,14 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sadp_bench.metrics import Comparison, is_plain, paired
-from sadp_bench.record import CHARGED_PHASES, PHASES, Failure, Record
+from sadp_bench.records.metrics import Comparison, is_plain, paired
+from sadp_bench.records.record import CHARGED_PHASES, PHASES, Failure, Record
+from sadp_bench.records.spec import Spec, shown
 from sadp_bench.report.axis_names import is_axis, spec_of
 from sadp_bench.report.page.drawings import curve
 from sadp_bench.report.page.markup import Markup, Part, element, named, pairs
 from sadp_bench.report.page.wording import NOTHING, many, plain, signed
 from sadp_bench.report.tables import Row, command, percent
-from sadp_bench.spec import Spec, shown
 
 Run = Comparison | Failure
 Named = tuple[str, Run]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sadp_bench.record import Record
+from sadp_bench.records.record import Record
+from sadp_bench.records.spec import Spec
 from sadp_bench.report.page.markup import Markup, Part, element, joined, named, pairs, scrolling
 from sadp_bench.report.page.tables import VERDICTS, verdict
 from sadp_bench.report.page.wording import between, listed, plain, signed
 from sadp_bench.report.tables import Row, percent, shared_means
-from sadp_bench.spec import Spec
 
 HEADS = (
     ("ratio", ""),

@@ -1,0 +1,80 @@
+"""The command line: all commands under one name, and bad input turned into one line."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from sadp_bench import __version__
+from sadp_bench.cli.check import check
+from sadp_bench.cli.inspect import doctor, list_, report
+from sadp_bench.cli.measure import speed, study
+from sadp_bench.cli.train import run, sweep
+from sadp_bench.core.errors import BadInput
+from sadp_bench.core.text import printable
+
+app = typer.Typer(
+    name="sadp-bench",
+    help="Benchmark of data-pruning methods for training spiking neural networks.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback(invoke_without_command=True)
+def top(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(f"sadp-bench {__version__}")
+        raise typer.Exit
+
+
+for command in (run, sweep, report, check, speed, study):
+    app.command()(command)
+app.command(name="list")(list_)
+app.command()(doctor)
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """The console script. Exit code 2 and one line for bad input, 130 for Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that can't show a character must not end a run
+    arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    # The command line library's own complaints (an unknown option, say) have this ancestor; it has no public name.
+    usage_error: Any = typer.BadParameter.__mro__[2]
+    try:
+        code = typer.main.get_command(app)(arguments, standalone_mode=False)
+        if code == 130:  # what the command line library makes of Ctrl-C
+            raise KeyboardInterrupt
+    except BadInput as error:
+        _fail(str(error))
+    except usage_error as error:
+        _fail(f"{error.format_message()}{_came(error, arguments)} (see sadp-bench --help)")
+    except (KeyboardInterrupt, typer.Abort):
+        goes_on = "; the same command goes on from the last checkpoint" if arguments[0] in ("run", "sweep") else ""
+        print(f"sadp-bench: interrupted{goes_on}", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # `sadp-bench report | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _came(error: Any, arguments: list[str]) -> str:
+    """What was given to the option that the command line library complains of: its own message leaves that out."""
+    names = getattr(getattr(error, "param", None), "opts", [])
+    words = [part for word in arguments for part in word.split("=", 1)]
+    given = [after for before, after in itertools.pairwise(words) if before in names]
+    return f": '{given[-1]}'" if given else ""
+
+
+def _fail(message: str) -> None:
+    rank = os.environ.get("RANK", "0")
+    who = "sadp-bench" if rank == "0" else f"sadp-bench (rank {rank})"
+    print(f"{who}: {printable(' '.join(message.split()))}", file=sys.stderr)
+    sys.exit(2)

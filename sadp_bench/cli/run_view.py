@@ -1,0 +1,213 @@
+"""What a person sees while a run goes on and when it has ended. Progress goes to stderr, results to stdout."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from sadp_bench.core.progress import Progress as Silent
+from sadp_bench.core.text import duration
+from sadp_bench.records.metrics import Comparison, charged_seconds
+from sadp_bench.runs.run import Outcome
+
+
+def reporter(quiet: bool) -> Silent:
+    """A bar with the time left on a terminal, plain lines elsewhere, nothing when quiet."""
+    if quiet:
+        return Silent()
+    return Bar() if sys.stderr.isatty() else Lines()
+
+
+class Lines(Silent):
+    """One plain line an epoch."""
+
+    def __init__(self) -> None:
+        self.title = ""
+        self.visits = self.done = self.num_epochs = 0
+        self.started = 0.0
+
+    def say(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    def start(self, title: str, visits: int, num_epochs: int) -> None:
+        self.title, self.visits, self.num_epochs, self.done = title, visits, num_epochs, 0
+        self.started = time.perf_counter()
+
+    def advance(self, visits: int) -> None:
+        self.done += visits
+
+    def epoch(self, row: dict[str, Any], num_examples: int) -> None:
+        elapsed = time.perf_counter() - self.started
+        left = elapsed * max(0, self.visits - self.done) / max(1, self.done)
+        self.say(f"{self.title}  {describe(row, self.num_epochs, num_examples)}  {duration(left)} left")
+
+
+class Bar(Silent):
+    """A rich bar: epoch, loss, kept share, accuracy, images/s, time left; it leaves one closing line."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+        self.bar: Progress | None = None
+        self.task = TaskID(0)
+        self.title = ""
+        self.num_epochs = 0
+        self.state = ""
+        self.started = 0.0
+        self.done = 0
+
+    def say(self, line: str) -> None:
+        self.console.print(Text(line))
+
+    def start(self, title: str, visits: int, num_epochs: int) -> None:
+        self.title, self.num_epochs, self.done, self.state = title, num_epochs, 0, f"epoch 1/{num_epochs}"
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[state]}"))
+        self.bar = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
+        self.task = self.bar.add_task(title, total=visits, state=self.state)
+        self.bar.start()
+        self.started = time.perf_counter()
+
+    def advance(self, visits: int) -> None:
+        self.done += visits
+        if self.bar is not None:
+            rate = self.done / (time.perf_counter() - self.started)
+            self.bar.update(self.task, completed=self.done, state=f"{self.state}  {rate:,.0f} images/s")
+
+    def epoch(self, row: dict[str, Any], num_examples: int) -> None:
+        self.state = describe(row, self.num_epochs, num_examples, rate=False)
+
+    def stop(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+            self.say(f"{self.title}  {self.state}")
+
+
+def describe(row: dict[str, Any], num_epochs: int, num_examples: int, rate: bool = True) -> str:
+    """'epoch 3/20  kept 70.0 %  loss 0.812  accuracy 71.20 %  853 images/s'."""
+    parts = [
+        f"epoch {row['epoch'] + 1}/{num_epochs}",
+        f"kept {100 * row['kept'] / num_examples:.1f} %",
+        f"loss {row['train_loss']:.3f}",
+    ]
+    if "test_accuracy" in row:
+        parts.append(f"accuracy {100 * row['test_accuracy']:.2f} %")
+    if rate:
+        parts.append(f"{row['kept'] / row['seconds']:,.0f} images/s")
+    return "  ".join(parts)
+
+
+def panel(outcome: Outcome) -> Panel:
+    """The closing panel of a run."""
+    found = outcome.comparison
+    run, full = found.record, found.reference
+    title = f"{run.spec.method} {run.spec.ratio:g} · {run.spec.dataset} · {run.spec.backbone} · seed {run.spec.seed}"
+    parts: list[Any] = [_times(found), "", _facts(found)]
+    if full is None:
+        parts += ["", Text("No full-data reference: no speed-up. Run without --no-reference to train it.", "yellow")]
+    elif found.mismatch:
+        why = "; ".join(found.mismatch)
+        parts += ["", Text(f"No speed-up: the reference is from another environment ({why}); use --again.", "yellow")]
+    if run.interruptions:
+        times = "once" if run.interruptions == 1 else f"{run.interruptions} times"
+        parts += ["", Text(f"Interrupted {times}; the seconds are those of all parts together.", "dim")]
+    paths = f"record     {outcome.path}"
+    if outcome.reference_path and outcome.reference_path != outcome.path:
+        paths += f"\nreference  {outcome.reference_path}"
+    parts += ["", Text(paths, "dim", overflow="fold")]
+    return Panel(Group(*parts), title=Text(title, "bold"), expand=False, padding=(1, 2))
+
+
+def _times(found: Comparison) -> Table:
+    run, full = found.record, found.reference
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    on = "test" if run.spec.evaluate_on == "test" else "held-out"
+    table.add_column("")
+    for name in (f"{on} accuracy", "prepare", "select", "train", "charged", "evaluate"):
+        table.add_column(name, justify="right", no_wrap=True)
+    shown = [("full data", full)] if full is not None and full is not run else []
+    for name, record in [*shown, (f"{run.spec.method} {run.spec.ratio:g}", run)]:
+        seconds = record.seconds
+        cells = [seconds["prepare"], seconds["select"], seconds["train"], charged_seconds(record), seconds["evaluate"]]
+        table.add_row(name, f"{100 * record.test_accuracy:.2f} %", *(f"{value:.2f} s" for value in cells))
+    if shown and found.accuracy_difference is not None:
+        table.add_row("difference", f"{100 * found.accuracy_difference:+.2f}", style="dim")
+    return table
+
+
+def _facts(found: Comparison) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(style="dim")
+    table.add_row("realised ratio", f"{found.realised_ratio:.4f}", f"asked for {found.record.spec.ratio:g}")
+    if found.speedup is not None and found.efficiency is not None:
+        table.add_row("speed-up", f"{found.speedup:.3f} x", "charged seconds of full data / of this run")
+    table.add_row("nominal maximum", f"{found.nominal_maximum:.3f} x", "1 / (1 - ratio)")
+    table.add_row("ceiling", f"{found.ceiling:.3f} x", "if dropped examples cost nothing")
+    if found.efficiency is not None:
+        table.add_row("efficiency", f"{100 * found.efficiency:.1f} %", "speed-up / ceiling")
+        if found.record.seconds["prepare"] > 0.01 * charged_seconds(found.record):
+            text = "the same without prepare"
+            table.add_row("  training part", f"{100 * (found.training_efficiency or 0):.1f} %", text)
+    return table
+
+
+def as_json(outcome: Outcome) -> dict[str, Any]:
+    """The one object that `run --json` prints: unrounded, null where there is no reference."""
+    found = outcome.comparison
+    return {
+        "method": found.record.spec.method,
+        "ratio": found.record.spec.ratio,
+        "realised_ratio": found.realised_ratio,
+        "test_accuracy": found.record.test_accuracy,
+        "reference_accuracy": found.reference.test_accuracy if found.reference else None,
+        "seconds": found.seconds,
+        "speedup": found.speedup,
+        "nominal_maximum": found.nominal_maximum,
+        "ceiling": found.ceiling,
+        "efficiency": found.efficiency,
+        "record": str(outcome.path),
+    }
+
+
+def speed_table(result: dict[str, Any]) -> Group:
+    """What `speed` measured."""
+    noise = result["noise_floor"]
+    title = (
+        f"{result['dataset']} · {result['backbone']} · {result['train_examples']:,} examples · batch "
+        f"{result['batch_size']} · {result['device']}, {result['threads']} threads · {result['rounds']} rounds"
+    )
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table.add_column("method")
+    for name in ("ratio", "training speed-up", "ceiling", "efficiency"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in result["rows"]:
+        table.add_row(
+            row["method"],
+            f"{row['ratio']:g}",
+            f"{row['speedup']:.3f} x",
+            f"{row['ceiling']:.3f} x",
+            f"{row['efficiency']:.3f}{_within(row['efficiency_low'], row['efficiency_high'])}",
+        )
+    floor = f"noise floor: full data against itself {noise['median']:.3f}{_within(noise['low'], noise['high'])}"
+    few = "; too few rounds for it (6 at least)" if noise["low"] is None else ""
+    note = (
+        f"median over rounds, and its interval of about 95 %{few}; efficiency = training speed-up / ceiling\n"
+        "ceiling: of the timed epochs, as a schedule keeps more in some"
+    )
+    return Group(table, Text(floor), Text(note, "dim"))
+
+
+def _within(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
+
+
+def show(renderable: Any) -> None:
+    Console().print(renderable)

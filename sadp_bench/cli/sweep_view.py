@@ -1,0 +1,217 @@
+"""What a person sees of a sweep: the plan, how it goes, what is left at its end."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from sadp_bench.core.text import duration
+from sadp_bench.records.spec import Spec, shown
+from sadp_bench.records.store import FAILED, Store
+from sadp_bench.sweeps.planning import Plan
+from sadp_bench.sweeps.scheduler import Standing, Watcher
+
+WIDE = 200  # columns where there is no terminal to say
+REMIND_SECONDS = 600.0  # between plain lines while nothing ends
+
+
+def titles(specs: Iterable[Spec]) -> dict[str, str]:
+    """By key a short name of each run: method and ratio, and what else differs among the runs."""
+    choices = {spec.key: (spec, _choices(spec)) for spec in specs}
+    values: dict[str, set[str]] = {}
+    for _, chosen in choices.values():
+        for name, value in chosen.items():
+            values.setdefault(name, set()).add(value)
+
+    def title(spec: Spec, chosen: dict[str, str]) -> str:
+        differing = [name for name in chosen if len(values[name]) > 1]
+        named = [f"{name.removeprefix(f'{spec.method}.')}={chosen[name]}" for name in differing]
+        return "  ".join([f"{spec.method} {spec.ratio:g}", *named])
+
+    return {key: title(spec, chosen) for key, (spec, chosen) in choices.items()}
+
+
+def _choices(spec: Spec) -> dict[str, str]:
+    """All that runs of one method and ratio may differ in; a method's settings are its own."""
+    fields = spec.to_json()
+    tables = {name: fields.pop(f"{name}_options") for name in ("method", "backbone", "sparsity")}
+    return {
+        **{name: shown(value) for name, value in fields.items() if name not in ("method", "ratio")},
+        **{
+            f"{spec.method if table == 'method' else table}.{name}": shown(value)
+            for table, settings in tables.items()
+            for name, value in settings.items()
+        },
+    }
+
+
+def plan_table(plan: Plan, states: dict[str, str], jobs: int) -> Group:
+    """What `--dry-run` prints."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("run", "state"):
+        table.add_column(name, overflow="fold")
+    table.add_column("expected", justify="right", no_wrap=True)
+    names = titles(plan.runs)
+    for spec in plan.runs:
+        seconds = plan.seconds.get(spec.key)
+        table.add_row(Text(names[spec.key]), states[spec.key], "" if seconds is None else duration(seconds))
+    return Group(table, Text(plan_line(plan, states, jobs)))
+
+
+def plan_line(plan: Plan, states: dict[str, str], jobs: int) -> str:
+    """'12 runs: 3 done, 9 to do (1 failed before), about 4 min 10 s with 2 jobs'."""
+    if not plan.to_do:
+        return f"{_many(len(plan.runs), 'run')}: all done"
+    told = list(states.values())
+    parts = [f"{told.count(state)} {state}" for state in ("failed before", "being trained") if state in told]
+    of_those = f" ({', '.join(parts)})" if parts else ""
+    return (
+        f"{_many(len(plan.runs), 'run')}: {len(plan.done)} done, {len(plan.to_do)} to do{of_those}, about "
+        f"{duration(plan.expected_seconds(jobs))} with {_many(jobs, 'job')}"
+    )
+
+
+def _many(number: int, name: str) -> str:
+    return f"{number:,} {name}{'s' * (number != 1)}"
+
+
+def plan_json(plan: Plan, states: dict[str, str], jobs: int) -> dict[str, Any]:
+    runs = [
+        {"key": spec.key, "state": states[spec.key], "seconds": plan.seconds.get(spec.key), "spec": spec.to_json()}
+        for spec in plan.runs
+    ]
+    return {"runs": runs, "expected_seconds": plan.expected_seconds(jobs), "jobs": jobs}
+
+
+def closing(standing: Standing, store: Store) -> Group:
+    """What is left to tell at the end."""
+    names = titles(standing.plan.runs)
+    parts: list[Any] = []
+    if standing.failed:
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        for name in ("failed", "tries", "why", "its last lines"):
+            table.add_column(name, overflow="fold")
+        for failure in standing.failed.values():
+            path = str(store.path(failure.spec, FAILED))
+            table.add_row(Text(names[failure.spec.key]), str(failure.attempts), Text(failure.reason), Text(path))
+        parts += [table, Text("The same command tries them again.")]
+    counts = f"{_many(len(standing.plan.runs), 'run')}: {len(standing.done)} done, {len(standing.failed)} failed"
+    return Group(*parts, Text(f"{counts}; sadp-bench report {store.folder}"))
+
+
+def closing_json(standing: Standing, store: Store) -> dict[str, Any]:
+    """The one object that `sweep --json` prints."""
+    failed = [
+        {
+            "key": failure.spec.key,
+            "method": failure.spec.method,
+            "ratio": failure.spec.ratio,
+            "seed": failure.spec.seed,
+            "reason": failure.reason,
+            "attempts": failure.attempts,
+            "file": str(store.path(failure.spec, FAILED)),
+        }
+        for failure in standing.failed.values()
+    ]
+    records = [str(store.path(spec)) for spec in standing.plan.runs if spec.key in standing.done]
+    return {"runs": len(standing.plan.runs), "done": len(standing.done), "failed": failed, "records": records}
+
+
+def watcher(quiet: bool, plan: Plan, jobs: int) -> Watcher:
+    """An overview on a terminal, plain lines elsewhere, nothing when quiet."""
+    if quiet:
+        return Watcher()
+    return Overview(plan, jobs) if sys.stderr.isatty() else Lines(plan, jobs)
+
+
+def counts(standing: Standing) -> str:
+    """'3 done, 2 running, 0 failed, 7 to do'."""
+    over = len(standing.done) + len(standing.failed) + len(standing.running)
+    elsewhere = f", {len(standing.elsewhere)} of these at another process" if standing.elsewhere else ""
+    return (
+        f"{len(standing.done)} done, {len(standing.running)} running, {len(standing.failed)} failed, "
+        f"{len(standing.plan.runs) - over} to do{elsewhere}"
+    )
+
+
+class Lines(Watcher):
+    """One plain line at each run's start and end, and now and then one where nothing ends."""
+
+    def __init__(self, plan: Plan, jobs: int) -> None:
+        self.names, self.jobs = titles(plan.runs), jobs
+        self.told = time.monotonic()
+
+    def say(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+        self.told = time.monotonic()
+
+    def started(self, spec: Spec, attempt: int, standing: Standing) -> None:
+        again = f" (try {attempt})" if attempt > 1 else ""
+        self.say(f"{self.names[spec.key]}: started{again}")
+
+    def ended(self, spec: Spec, outcome: str, standing: Standing) -> None:
+        self.say(f"{self.names[spec.key]}: {outcome}  [{self.standing(standing)}]")
+
+    def tick(self, standing: Standing) -> None:
+        if time.monotonic() - self.told >= REMIND_SECONDS:
+            self.say(self.standing(standing))
+
+    def standing(self, standing: Standing) -> str:
+        return f"{counts(standing)}, about {duration(standing.seconds_left(self.jobs))} left"
+
+
+class Overview(Lines):
+    """Counts, a bar with the time left, and a row for each run that goes on, renewed in place; what failed stays."""
+
+    def __init__(self, plan: Plan, jobs: int) -> None:
+        super().__init__(plan, jobs)
+        self.console = Console(stderr=True)
+        self.live = Live(console=self.console, auto_refresh=False, transient=True)
+
+    def say(self, line: str) -> None:
+        self.console.print(Text(line))
+
+    def started(self, spec: Spec, attempt: int, standing: Standing) -> None:
+        self.tick(standing)
+
+    def ended(self, spec: Spec, outcome: str, standing: Standing) -> None:
+        if spec.key not in standing.done:
+            self.say(f"{self.names[spec.key]}: {outcome}")
+        self.tick(standing)
+
+    def tick(self, standing: Standing) -> None:
+        self.live.start()
+        self.live.update(self.shown(standing), refresh=True)
+
+    def stop(self) -> None:
+        self.live.stop()
+
+    def shown(self, standing: Standing) -> Group:
+        over, now = len(standing.done) + len(standing.failed), time.monotonic()
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), expand=True)
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True, ratio=1, overflow="ellipsis")
+        for key, running in standing.running.items():
+            table.add_row(Text(self.names[key]), duration(now - running.since), Text(running.latest, "dim"))
+        bar = ProgressBar(total=max(1, len(standing.plan.runs)), completed=over, width=40)
+        line = Padding(bar, 0)  # a bar by itself does not end its line
+        return Group(Text(self.standing(standing), "bold"), line, table)
+
+
+def show(told: Any) -> None:
+    """On stdout: a table, or one JSON object."""
+    if isinstance(told, dict):
+        print(json.dumps(told))
+    else:
+        Console(width=None if sys.stdout.isatty() else WIDE).print(told)

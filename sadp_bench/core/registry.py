@@ -1,0 +1,149 @@
+"""Names of methods, backbones and data sets, and the classes behind them.
+
+Each package has one visible table, `{"el2n": "baselines.el2n:EL2N", ...}`, and one entry point that names the
+table. `package.module:Class` works wherever a name does; it imports that module, so it runs its code.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+import importlib.util
+import inspect
+import math
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from sadp_bench.core.errors import BadInput
+
+GROUPS = {"method": "sadp_bench.pruners", "backbone": "sadp_bench.backbones", "dataset": "sadp_bench.datasets"}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of `sadp-bench list`."""
+
+    name: str
+    path: str
+    summary: str
+    source: str
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """`; did you mean 'el2n'?` where something allowed is close to the name, otherwise what is allowed."""
+    allowed = sorted(allowed)
+    close = difflib.get_close_matches(name, allowed, n=1)
+    return f"; did you mean '{close[0]}'?" if close else f"; allowed: {', '.join(allowed) or 'none'}"
+
+
+def table(kind: str) -> dict[str, str]:
+    """Every registered name of a kind (`method`, `backbone` or `dataset`) and its `module:Class`."""
+    names: dict[str, str] = {}
+    for point in sorted(entry_points(group=GROUPS[kind]), key=lambda point: (point.name != "sadp_bench", point.name)):
+        for name, path in point.load().items():
+            names.setdefault(name, path)
+    return names
+
+
+def resolve(kind: str, name: str) -> Any:
+    """The class behind a registered name or a `package.module:Class`.
+
+    Raises BadInput for an unknown name (with the nearest one) and for a path that can't be imported.
+    """
+    if ":" not in name:
+        names = table(kind)
+        if name not in names:
+            raise BadInput(f"unknown {kind} '{name}'{nearest(name, names)} (or package.module:Class)")
+        return load(names[name])
+    # A console script, unlike `python -m`, does not search the folder that it was started in.
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    module_name = name.partition(":")[0]
+    try:
+        found = importlib.util.find_spec(module_name)
+    except (ImportError, ValueError):
+        found = None
+    if found is None:
+        raise BadInput(f"{kind} '{name}': no module named '{module_name}' here or on PYTHONPATH")
+    return load(name)
+
+
+def load(path: str) -> Any:
+    """The class of a `package.module:Class`. Raises BadInput where the module has none of that name."""
+    module_name, _, class_name = path.partition(":")
+    found = getattr(importlib.import_module(module_name), class_name, None)
+    if not inspect.isclass(found):
+        raise BadInput(f"'{path}': module {module_name} has no class '{class_name}'")
+    return found
+
+
+def entries(kind: str) -> list[Entry]:
+    """Every registered name with its class's first line and source, read from the file without importing it."""
+    rows = []
+    for name, path in table(kind).items():
+        doc = _docstring(path)
+        summary = doc.partition("\n")[0].strip()
+        source = next((line.strip()[7:].strip() for line in doc.splitlines() if line.strip().startswith("Source:")), "")
+        rows.append(Entry(name, path, summary, source))
+    return rows
+
+
+def _docstring(path: str) -> str:
+    module_name, _, class_name = path.partition(":")
+    found = importlib.util.find_spec(module_name)
+    if found is None or found.origin is None:
+        return ""
+    for node in ast.parse(Path(found.origin).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef) and node.name == class_name:
+            return ast.get_docstring(node) or ""
+    return ""
+
+
+def options(cls: type) -> dict[str, tuple[type, Any]]:
+    """The keyword-only settings of a class's `__init__`: name -> (type, default)."""
+    hints = get_type_hints(cls.__init__)  # type: ignore[misc]
+    parameters = inspect.signature(cls).parameters.values()
+    return {
+        parameter.name: (hints.get(parameter.name, str), parameter.default)
+        for parameter in parameters
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+
+
+def settle(owner: str, allowed: dict[str, tuple[type, Any]], given: dict[str, Any]) -> dict[str, Any]:
+    """All settings of an owner: the given ones, checked, and the defaults of the others.
+
+    A given value is text (from `--set`) or already of its type (from a sweep file or a program).
+    Raises BadInput for an unknown name (with the nearest one) and for a value of the wrong type.
+    """
+    for name in given:
+        if name not in allowed:
+            raise BadInput(f"{owner} has no setting '{name}'{nearest(name, allowed)}")
+    return {
+        name: _converted(f"{owner}'s setting '{name}'", kind, given[name]) if name in given else default
+        for name, (kind, default) in allowed.items()
+    }
+
+
+def _converted(what: str, kind: Any, value: Any) -> Any:
+    if kind is bool:
+        if str(value).lower() in ("true", "false"):
+            return str(value).lower() == "true"
+        raise BadInput(f"{what} is true or false, not '{value}'")
+    optional = kind not in (int, float, str)
+    if optional and str(value).lower() == "none":
+        return None
+    kind = next((k for k in (int, float, str) if k in getattr(kind, "__args__", ())), str) if optional else kind
+    try:
+        if kind is not str and not math.isfinite(float(value)) or kind is int and float(value) % 1:
+            raise ValueError
+        return kind(float(value)) if kind is int else kind(value)
+    except (ValueError, OverflowError):
+        wanted = {int: "a whole number", float: "a number"}[kind]
+        raise BadInput(f"{what} is {wanted}, not '{value}'") from None

@@ -1,0 +1,1 @@
+"""A pruner in any training loop: sampler, recorder, loss weights, scores."""

@@ -1,0 +1,70 @@
+"""What a pruner may use to prepare in a loop of someone's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from sadp_bench.core.errors import BadInput
+from sadp_bench.pruners.base import Pruner, Survey
+
+
+class OwnLab:
+    """What a pruner may use to prepare in a loop of someone's own: the data's size and labels, and scores that were given.
+
+    See `pruner.Lab`; here nothing trains.
+    """
+
+    def __init__(self, label_N: Tensor | None, num_examples: int, num_epochs: int) -> None:
+        self.num_examples = num_examples
+        self.num_epochs = num_epochs
+        self.seed = 0
+        self.device = torch.device("cpu")
+        self.given: Tensor | None = None
+        self._label_N = label_N
+
+    @property
+    def label_N(self) -> Tensor:
+        if self._label_N is None:
+            raise BadInput("this pruner asks for the labels: give labels= in place of num_examples=")
+        return self._label_N
+
+    @property
+    def num_classes(self) -> int:
+        return int(self.label_N.max()) + 1
+
+    def scores(self, score: Callable[[], Tensor]) -> Tensor:
+        return score() if self.given is None else self.given
+
+    def fresh_model(self, seed: int) -> nn.Module:
+        raise BadInput(NEEDS_SCORES)
+
+    def fit(self, pruner: Pruner, epochs: int, seed: int) -> nn.Module:
+        raise BadInput(NEEDS_SCORES)
+
+    def survey(self, model: nn.Module, watch: frozenset[str] = frozenset()) -> Survey:
+        raise BadInput(NEEDS_SCORES)
+
+
+NEEDS_SCORES = "this method scores the examples before it trains: give scores=, one number an example (see score_with)"
+
+
+def label_N_of(labels: Sequence[int] | Tensor | None, num_examples: int | None) -> Tensor | None:
+    if labels is None:
+        if num_examples is None or num_examples < 1:
+            raise BadInput(f"give labels= or num_examples= (at least 1), not {num_examples}")
+        return None
+    if num_examples not in (None, len(labels)):
+        raise BadInput(f"num_examples={num_examples} does not fit the {len(labels)} labels")
+    return torch.as_tensor(labels, dtype=torch.int64).cpu()
+
+
+def score_N_of(scores: Sequence[float] | Tensor | None, num_examples: int) -> Tensor | None:
+    if scores is None:
+        return None
+    score_N = torch.as_tensor(scores).detach().cpu()
+    if score_N.shape != (num_examples,) or bool(score_N.isnan().any()):
+        raise BadInput(f"scores are one number for each of the {num_examples} examples, not {list(score_N.shape)}")
+    return score_N

@@ -1,0 +1,304 @@
+"""A pruner in anyone's training loop: a batch sampler, loss weights, and what the pruner must see."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+import torch.distributed
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from sadp_bench.core import distributed
+from sadp_bench.core.errors import BadInput
+from sadp_bench.core.losses import Loss, mean_loss
+from sadp_bench.core.rng import stream
+from sadp_bench.drop_in.context import OwnLab, label_N_of, score_N_of
+from sadp_bench.pruners.base import Observation, Pruner
+from sadp_bench.pruners.batching import batches, in_order
+
+NOT_ALWAYS = {"tightness", "features"}  # shown in an epoch's first batch only; not there without a linear readout
+
+
+class Watching(Protocol):
+    """What `watching.watch` gives, as the sampler uses it."""
+
+    loss: Loss
+
+    def listen(self, names: frozenset[str]) -> None: ...
+
+    def expect(self, batch: int) -> None: ...
+
+    def seen(self, logits_TBC: Tensor, label_B: Tensor, weight_B: Tensor) -> dict[str, Tensor] | None: ...
+
+
+class PrunedSampler(Sampler[list[int]]):
+    """A batch sampler for `torch.utils.data.DataLoader` whose epochs are what a pruner selects.
+
+        sampler = PrunedSampler(pruner, labels=train_set.targets, epochs=100, batch_size=128)
+        loader = DataLoader(with_index(train_set), batch_sampler=sampler, num_workers=4)
+        for epoch in range(sampler.epochs):
+            sampler.set_epoch(epoch)
+            for image, label, index in loader:
+                logits = model(image)
+                loss_B = cross_entropy(logits, label, reduction="none")
+                (sampler.weight(index) * loss_B).mean().backward()
+                sampler.observe(index, logits, label, loss_B)
+
+    An epoch's K examples come in ceil(K / batch_size) batches whose sizes differ by one at most, so nothing is dropped and
+    no short last batch weighs its examples more. With the same seed the selections, their order and weights are those
+    of `sadp-bench run`. Under torch.distributed every process has the same selection and its own slice of each batch, with
+    equal numbers of batches; batch_size is that of all together, and what the pruner keeps of each example comes to all
+    once an epoch, exact to the bit.
+
+    num_examples or labels: N, or the training set's labels [N], for pruners that ask for them. epochs: of training on all
+    data; a pruner may shorten the run, see `epochs`. A pruner that watches more than logits and losses, such as SADP, also
+    needs `watch`, or `observe(..., watched=...)`. device: that of the network; weights are given there, and scores kept.
+    scores: [N], for methods that score before they train; the higher, the more worth keeping.
+    Raises BadInput where the pruner can't realise its ratio in so many epochs, or needs scores and has none.
+    """
+
+    def __init__(
+        self,
+        pruner: Pruner,
+        *,
+        num_examples: int | None = None,
+        labels: Sequence[int] | Tensor | None = None,
+        epochs: int,
+        batch_size: int,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+        scores: Sequence[float] | Tensor | None = None,
+    ) -> None:
+        for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+            if value < 1:
+                raise BadInput(f"{name} is at least 1, not {value}")
+        lab = OwnLab(label_N_of(labels, num_examples), len(labels) if labels is not None else num_examples or 0, epochs)
+        lab.seed, lab.device, lab.given = seed, torch.device(device), score_N_of(scores, lab.num_examples)
+        pruner.check(epochs)
+        pruner.prepare(lab)
+        self.pruner = pruner
+        self.num_examples = lab.num_examples
+        self.batch_size = batch_size
+        self.seed = seed
+        self.device = lab.device
+        self.length = pruner.run_epochs(epochs)
+        self.epoch = -1
+        self.weight_N = torch.full((self.num_examples,), torch.nan, device=self.device)
+        self.batches: list[Tensor] = []
+        self.visited: list[Tensor] = []
+        self.watching: Watching | None = None
+        self._used = self._weighed = False
+        self._given = self._observed = 0  # batches, and examples, of this process in the epoch
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs to train; the last may be partial."""
+        return math.ceil(self.length)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draws the selection of an epoch, from 0; call it before every epoch, in turn."""
+        if epoch == self.epoch and not self._spent:
+            return
+        if epoch != self.epoch + 1 or epoch >= self.epochs:
+            raise BadInput(
+                f"set_epoch({epoch}) does not follow epoch {self.epoch}: epochs go from 0 to {self.epochs - 1}, each once; "
+                "to resume use load_state_dict"
+            )
+        _check_processes()
+        if self._given and not self._observed and type(self.pruner).observe is not Pruner.observe:
+            warnings.warn(
+                f"no batch of epoch {self.epoch} was observed, so {type(self.pruner).__name__} learned nothing of it: call "
+                "sampler.observe(index, logits, label) after each backward pass",
+                stacklevel=2,
+            )
+        self._share()
+        if self.pruner.to_survey(epoch) is not None:
+            raise BadInput("in a loop of one's own nothing can be surveyed between epochs: leave refresh at 0")
+        selection = self.pruner.select(epoch)
+        order_N = torch.randperm(self.num_examples, generator=stream(self.seed, "order", epoch))
+        index_K, weight_K = in_order(selection, order_N, min(1.0, self.length - epoch), at_least=distributed.size())
+        weight_N = torch.full((self.num_examples,), torch.nan)
+        weight_N[index_K] = weight_K
+        self.weight_N = weight_N.to(self.device)
+        self.batches = [whole_B for whole_B, _ in batches(index_K, weight_K, self.batch_size)]
+        if len(self.batches[-1]) < distributed.size():
+            raise BadInput(
+                f"batch_size={self.batch_size}, that of all processes together, gives batches of {len(self.batches[-1])} "
+                f"examples to {distributed.size()} processes: raise it"
+            )
+        self.epoch, self._used, self._weighed = epoch, False, bool((weight_K == 1).all())
+        self._given = self._observed = 0
+        if self.watching is not None:
+            self.watching.listen(self.pruner.watch)
+
+    def __len__(self) -> int:
+        """The coming epoch's number of batches, which may differ from epoch to epoch."""
+        if not self.batches and self.epoch + 1 < self.epochs:  # at the start, and where a state was loaded
+            self.set_epoch(self.epoch + 1)
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        if self.epoch < 0:
+            self.set_epoch(0)
+        if self._spent:
+            raise BadInput(f"epoch {self.epoch} was given out already: call sampler.set_epoch(epoch) before each epoch")
+        self._given = 0  # only now: a loader with workers asks for two iterators, and uses one
+        for whole_B in self.batches:
+            self._given += 1
+            yield distributed.part(whole_B).tolist()
+
+    @property
+    def _spent(self) -> bool:
+        """Whether the epoch was trained on, or all given out; a look at a first batch leaves it as it was."""
+        return self._used or self._given == len(self.batches)
+
+    def weight(self, index_B: Tensor | Sequence[int]) -> Tensor:
+        """The loss weights of a batch's examples, float32, [B], on the sampler's device. Raises BadInput for one not drawn
+        (on a CPU; a GPU gives it NaN, as looking would mean to wait).
+
+        Multiply each example's loss with its weight and take the plain mean over the batch; never divide by the weights' sum.
+        """
+        self._used = self._weighed = True
+        if self.watching is not None:
+            self.watching.expect(len(index_B))
+        return self._weight(torch.as_tensor(index_B, device=self.device))
+
+    def _weight(self, index_B: Tensor) -> Tensor:
+        weight_B = self.weight_N[index_B]
+        if self.device.type == "cpu" and bool(weight_B.isnan().any()):
+            wrong = int(index_B[weight_B.isnan()][0])
+            raise BadInput(f"example {wrong} is not among those of epoch {self.epoch}: are the indices with_index's?")
+        return weight_B
+
+    def observe(
+        self,
+        index_B: Tensor | Sequence[int],
+        logits: Tensor,
+        label_B: Tensor,
+        loss_B: Tensor | None = None,
+        watched: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Shows the pruner one batch, once, after its backward pass.
+
+        logits: [B, C], or [T, B, C] of every time step. loss_B: each example's own loss, before weighting; by default that
+        of `watch`, or the cross-entropy of the logits' mean over time. watched: what the pruner's `watch` names, see
+        `Observation`; by default what `watch` found. A batch whose gradients are not finite is not shown.
+        """
+        index_B = torch.as_tensor(index_B, device=self.device)
+        logits_TBC = logits.detach() if logits.dim() == 3 else logits.detach().unsqueeze(0)
+        logits_TBC = logits_TBC.to(torch.promote_types(logits_TBC.dtype, torch.float32))
+        if logits_TBC.shape[1:-1] != index_B.shape:
+            raise BadInput(f"logits are [B, C] or [T, B, C] of the {len(index_B)} examples, not {list(logits.shape)}")
+        self._used = True
+        self._observed += len(index_B)
+        with torch.autocast(logits.device.type, enabled=False):  # where the loop has its whole step in one
+            own_loss = mean_loss if self.watching is None else self.watching.loss
+            loss_B = own_loss(logits_TBC, label_B) if loss_B is None else loss_B.detach()
+            if loss_B.shape != index_B.shape:
+                raise BadInput(
+                    f"observe takes each example's loss, [{len(index_B)}], not one of shape {list(loss_B.shape)}: "
+                    'reduction="none", then the mean'
+                )
+            if watched is None and self.watching is not None:
+                watched = self.watching.seen(logits_TBC, label_B, self._weight(index_B))
+                if watched is None:
+                    return
+            self._check(watched or {})
+            self.visited.append(index_B)
+            label_B, logits_TBC, loss_B = (x.to(self.device) for x in (label_B, logits_TBC, loss_B))
+            here = {name: value.to(self.device) for name, value in (watched or {}).items()}
+            self.pruner.observe(Observation(self.epoch, index_B, label_B, logits_TBC, loss_B, here))
+
+    def _check(self, watched: Mapping[str, Tensor]) -> None:
+        if missing := sorted(self.pruner.watch - NOT_ALWAYS - set(watched)):
+            raise BadInput(
+                f"{type(self.pruner).__name__} needs to see {', '.join(missing)}: call watch(model, sampler) before "
+                "training, or pass watched="
+            )
+        if not self._weighed:
+            self._weighed = True
+            warnings.warn(
+                "sampler.weight(index) was not asked for, although this epoch's weights are not all 1: without them the "
+                "gradient is biased towards the examples that are drawn most",
+                stacklevel=3,
+            )
+
+    def _share(self) -> None:
+        """What each process saw comes to all."""
+        if self.visited:
+            distributed.gather(self.pruner.per_example().values(), self.visited)
+        self.visited = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """At the end of an epoch: all that the coming ones depend on.
+
+        Of several processes all must call it, as what each saw is brought together. Raises BadInput within an epoch.
+        """
+        own = sum(len(distributed.part(whole_B)) for whole_B in self.batches)
+        if self.epoch >= 0 and (self._given < len(self.batches) or 0 < self._observed < own):
+            raise BadInput(
+                f"epoch {self.epoch} is not over ({self._given} of {len(self.batches)} batches given out, {self._observed} "
+                f"of {own} examples observed): take the state after an epoch's last batch, before the next set_epoch"
+            )
+        self._share()
+        return {**self._made_of(), "epoch": self.epoch, "pruner": self.pruner.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The next epoch is the one after that at whose end the state was taken.
+
+        Raises BadInput for a state of other data, another seed, method, ratio or number of epochs.
+        """
+        for name, value in self._made_of().items():
+            if state[name] != value:
+                raise BadInput(f"the state is of {name} {state[name]}, not {value}")
+        self.epoch, self.visited, self.batches = state["epoch"], [], []
+        self._given = self._observed = 0
+        self.pruner.load_state_dict({name: self._placed(name, value) for name, value in state["pruner"].items()})
+
+    def _made_of(self) -> dict[str, Any]:
+        return {
+            "num_examples": self.num_examples,
+            "length": self.length,
+            "seed": self.seed,
+            "method": type(self.pruner).__name__,
+            "prune_ratio": self.pruner.prune_ratio,
+        }
+
+    def _placed(self, name: str, value: Any) -> Any:
+        """A tensor where the pruner has its own, whatever map_location it was read with; one that batches made is where they
+        are observed."""
+        own = vars(self.pruner).get(name)
+        if not (isinstance(value, Tensor) and isinstance(own, Tensor)):
+            return value
+        return value.to(own.device if len(own) else self.device)
+
+
+def _check_processes() -> None:
+    if distributed.size() > 1 and "cpu" not in torch.distributed.get_backend_config():
+        raise BadInput(
+            f"{torch.distributed.get_backend_config()} does not bring together what pruners keep on the CPU: "
+            'init_process_group("cpu:gloo,cuda:nccl")'
+        )
+
+
+class WithIndex(Dataset[Any]):
+    """See `with_index`."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        item = self.dataset[index]
+        return (*item, index) if isinstance(item, tuple | list) else (item, index)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+
+def with_index(dataset: Any) -> WithIndex:
+    """The same examples, (image, label, index) each; nothing is copied. dataset: with a length, by index."""
+    return WithIndex(dataset)

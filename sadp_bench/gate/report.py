@@ -1,0 +1,125 @@
+"""What the gate shows: a table and one line a failure, one JSON object, JUnit's XML."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sadp_bench.core.text import printable
+from sadp_bench.gate.compare import Result, counts
+from sadp_bench.gate.findings import ANYWHERE, BAND, FAILED, HERE, MINUS_FULL, SKIPPED, WARNING, Finding
+from sadp_bench.records.store import atomic
+
+WIDE = 200  # columns where there is no terminal to say
+STYLES = {FAILED: "red", WARNING: "yellow"}
+KINDS = {ANYWHERE: "exact anywhere", HERE: "exact here", BAND: "bands"}
+
+
+def show(result: Result, folder: Path, kept: Path | None) -> None:
+    """kept: where the new records lie; None where they are gone."""
+    console = Console(width=None if sys.stdout.isatty() else WIDE)
+    console.print(Text(_title(result, folder)), soft_wrap=True)
+    console.print(_table(result))
+    for finding in [*result.of(FAILED), *result.of(WARNING)]:
+        console.print(Text(_line(finding), STYLES[finding.outcome]), soft_wrap=True)
+    for line in _closing(result, folder, kept):
+        console.print(Text(line), soft_wrap=True)
+
+
+def _table(result: Result) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("run", overflow="fold")
+    for name in (*KINDS.values(), "accuracy", "at least", "minus full", "at least"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for run in dict.fromkeys(finding.run for finding in result.findings):
+        own = [finding for finding in result.findings if finding.run == run]
+        shares = (_share(finding for finding in own if finding.kind == kind) for kind in KINDS)
+        table.add_row(Text(run), *shares, *_accuracy(own, "accuracy"), *_accuracy(own, MINUS_FULL))
+    return table
+
+
+def _title(result: Result, folder: Path) -> str:
+    differing = "; ".join(result.differing) or "the same"
+    return printable(f"{folder}: {result.runs} runs; environment: {differing}")
+
+
+def _share(findings: Iterable[Finding]) -> Text:
+    """'4 of 5', of what was compared."""
+    compared = [finding for finding in findings if finding.outcome != SKIPPED]
+    if not compared:
+        return Text("–", "dim")
+    failed = sum(finding.outcome == FAILED for finding in compared)
+    return Text(f"{len(compared) - failed} of {len(compared)}", STYLES[FAILED] if failed else "")
+
+
+def _accuracy(findings: Iterable[Finding], name: str) -> tuple[str, str]:
+    for finding in findings:
+        if finding.name == name and finding.kind == BAND:
+            return f"{100 * finding.reference:.2f} → {100 * finding.now:.2f} %", f"{100 * finding.allowed:.2f} %"
+    return "", ""
+
+
+def _line(finding: Finding) -> str:
+    return printable(f"{finding.outcome.upper()}  {finding.run}: {finding.name}: {finding.text}")
+
+
+def _closing(result: Result, folder: Path, kept: Path | None) -> list[str]:
+    lines = []
+    if result.differing:
+        lines.append("Another environment: what is exact only on the same machine was not compared there (see above).")
+    if any(finding.kind == HERE for finding in result.of(FAILED)):
+        new = kept or "DIR"
+        again = "" if kept else "check again with --out DIR; then "
+        lines.append(f"Was that meant? To renew the reference: {again}cp {new}/*.json {folder}/ (docs/ci.md).")
+    return [*lines, f"{'passed' if result.passed else 'FAILED'}: {counts(result)}"]
+
+
+def as_json(result: Result, folder: Path, kept: Path | None) -> dict[str, Any]:
+    """The one object that `check --json` prints. Unrounded."""
+    return {
+        "reference": str(folder),
+        "records": str(kept) if kept else None,
+        "runs": result.runs,
+        "passed": result.passed,
+        "environment": {"same": not result.differing, "differing": result.differing},
+        "comparisons": [dataclasses.asdict(finding) for finding in result.findings],
+    }
+
+
+def write_junit(path: Path, result: Result, seconds: float) -> None:
+    """A test case a comparison; its class is the run. Raises BadInput where the file can't be written."""
+    findings = result.findings
+    suite = ElementTree.Element(
+        "testsuite",
+        name="sadp-bench check",
+        tests=str(len(findings)),
+        failures=str(len(result.of(FAILED))),
+        errors="0",
+        skipped=str(len(result.of(SKIPPED))),
+        time=f"{seconds:.3f}",
+    )
+    for finding in findings:
+        name = f"{finding.name} ({KINDS.get(finding.kind, finding.kind)})"
+        case = ElementTree.SubElement(
+            suite, "testcase", classname=printable(finding.run), name=printable(name), time="0"
+        )
+        text = printable(finding.text)
+        if finding.outcome == FAILED:
+            ElementTree.SubElement(case, "failure", message=text, type=finding.kind).text = text
+        elif finding.outcome == SKIPPED:
+            ElementTree.SubElement(case, "skipped", message=text)
+        else:
+            ElementTree.SubElement(case, "system-out").text = f"{finding.outcome}: {text}"
+    suites = ElementTree.Element("testsuites")
+    suites.append(suite)
+    ElementTree.indent(suites)
+    with atomic(path) as file:
+        file.write(ElementTree.tostring(suites, encoding="utf-8", xml_declaration=True) + b"\n")

@@ -1,0 +1,286 @@
+"""What a run repeats only up to chance, held in bands that the reference's own seeds and examples give.
+
+A mean over seeds of what varies from seed to seed: a prediction interval of the t distribution. The spread is pooled over
+the runs of one setting (all but method and ratio), since a few seeds alone hardly tell it; a run's own counts where it is
+larger. What visits say has thousands of examples behind it, so its error comes from them and from the seeds.
+
+All bands together fail an unchanged package with a chance of LEVEL at most: each has an even share of it (Bonferroni), so
+they are made first and held to their share when all are there.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from scipy.special import fdtri
+
+from sadp_bench.gate.findings import BAND, FAILED, MINUS_FULL, PASSED, SKIPPED, WARNING, Finding, Group
+from sadp_bench.gate.spread import Spread, of_seeds, pooled, together
+from sadp_bench.records.record import Record, is_number
+from sadp_bench.records.visit_counts import unpack
+
+LEVEL = 0.005  # of a false alarm in a whole check of an unchanged package
+FEWEST_FREEDOM = 3  # degrees of freedom; with fewer the spread is not known well enough for a useful band
+# Of the degrees of freedom of a spread pooled over methods: those with one seed share weights and order and fare alike, and
+# they spread unequally. By Box's formula (Annals of Mathematical Statistics 25, 1954), (tr C)^2 / tr C^2 of the methods'
+# covariance C, about half of them count (measured: docs/ci.md).
+SHARED_SEEDS = 0.5
+FEWEST_SEEDS = 3  # that tell how far they lie apart
+DEFAULT_MARGIN = 0.05  # of accuracy, where the reference has too few seeds for a band
+SAME_WEIGHT = 1e-5  # relative: a float32 mean's rounding
+ROUNDING = 1e-9
+
+BySeed = dict[int, float]
+Band = Callable[[float], Finding]  # of its share of LEVEL
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One quantity of one group, by seed."""
+
+    group: Group
+    reference: BySeed
+    now: BySeed
+
+    @property
+    def means(self) -> tuple[float, float]:
+        return statistics.fmean(self.reference.values()), statistics.fmean(self.now.values())
+
+    def width(self, others: Iterable[Sample], level: float, sides: int) -> float | None:
+        """How far the mean now may be off that of the reference; None where the reference has too few seeds in all.
+
+        The narrower of two bands, each with half of the level: by the spread of the reference, and of both sides together,
+        which is known better, but wide where a change made some seeds collapse.
+        """
+        alike = [other for other in others if other.group.setting == self.group.setting]
+        alone = self._spread([[sample.reference] for sample in alike], [self.reference])
+        both = self._spread([[sample.reference, sample.now] for sample in alike], [self.reference, self.now])
+        if alone.freedom < FEWEST_FREEDOM:
+            return None
+        return min(spread.reach(level / 2, sides) for spread in (alone, both))
+
+    def _spread(self, alike: Iterable[Sequence[BySeed]], own: Sequence[BySeed]) -> Spread:
+        """Pooled over all samples, or that of its own where it is larger."""
+        of_all = pooled([list(one.values()) for sample in alike for one in sample])
+        of_own = pooled([list(one.values()) for one in own])
+        freedom = max(of_own.freedom, SHARED_SEEDS * of_all.freedom)
+        return Spread(max(of_all.size, of_own.size), freedom).of_means(len(self.reference), len(self.now))
+
+
+def findings(groups: Sequence[Group], margin: float | None) -> list[Finding]:
+    """margin: how far a mean accuracy may fall, in [0, 1]; None: the band decides."""
+    accuracy = [_sample(group, lambda record: record.test_accuracy) for group in groups]
+    over_full = [sample for group in groups if (sample := _over_full(group, groups)) is not None]
+    loss = [
+        _sample(group, lambda record: float(record.epochs[-1]["train_loss"])) for group in groups if _has_loss(group)
+    ]
+    bands: list[Band] = [partial(_accuracy, "accuracy", sample, accuracy, margin) for sample in accuracy]
+    bands += [partial(_accuracy, MINUS_FULL, sample, over_full, margin) for sample in over_full]
+    bands += [partial(_train_loss, sample, loss) for sample in loss]
+    for group in groups:
+        bands += [*_weights(group), *_visits(group)]
+    return [band(LEVEL / len(bands)) for band in bands]
+
+
+def _sample(group: Group, value: Any) -> Sample:
+    return Sample(group, {p.seed: value(p.reference) for p in group.pairs}, {p.seed: value(p.now) for p in group.pairs})
+
+
+def _has_loss(group: Group) -> bool:
+    return all(is_number(record.epochs[-1].get("train_loss")) for record in [*group.references, *group.nows])
+
+
+def _over_full(group: Group, groups: Iterable[Group]) -> Sample | None:
+    """A method's accuracy minus that of full data with the same seed, on either side; None where full data is not there."""
+    full = {pair.reference.spec.key: pair for other in groups for pair in other.pairs}
+    beside = [(pair, full.get(pair.reference.spec.reference().key)) for pair in group.pairs]
+    there = [(pair, other) for pair, other in beside if other is not None and other is not pair]
+    if not there:
+        return None
+    return Sample(
+        group,
+        {pair.seed: pair.reference.test_accuracy - other.reference.test_accuracy for pair, other in there},
+        {pair.seed: pair.now.test_accuracy - other.now.test_accuracy for pair, other in there},
+    )
+
+
+def _accuracy(name: str, sample: Sample, all_samples: Sequence[Sample], margin: float | None, level: float) -> Finding:
+    """Only a fall is a failure; a rise beyond the band is told."""
+    width, why = sample.width(all_samples, level, sides=1), f"{_share(level)} prediction band"
+    if margin is not None:
+        width, why = margin, "--accuracy-margin"
+    elif width is None:
+        width, why = DEFAULT_MARGIN, "the default: the reference has too few seeds for a band"
+    smallest = 1 / sample.group.references[0].test_examples
+    width = max(width, smallest)
+    before, after = sample.means
+    change = f"{100 * (after - before):+.2f} points; may fall by {100 * width:.2f}: {why}"
+    text = f"{100 * before:.2f} → {100 * after:.2f} % ({change})"
+    beyond = abs(after - before) > width + ROUNDING
+    outcome = PASSED if not beyond else FAILED if after < before else WARNING
+    if outcome == WARNING:
+        text += "; it rose by more: no failure, but is it meant?"
+    return Finding(sample.group.label, name, BAND, outcome, text, before, after, before - width)
+
+
+def _share(level: float) -> str:
+    return f"{100 * (1 - level):.4g} %"
+
+
+def _train_loss(sample: Sample, all_samples: Sequence[Sample], level: float) -> Finding:
+    """Of the last epoch, over the examples that were kept: it tells of other examples, and of another training."""
+    width, means = sample.width(all_samples, level, sides=2), sample.means
+    if width is None:
+        return _skipped(sample.group, "train loss", *means)
+    return _within(sample.group, "train loss", "last epoch ", *means, width, level)
+
+
+def _skipped(group: Group, name: str, before: float | None = None, after: float | None = None) -> Finding:
+    text = "the reference has too few seeds for a band"
+    return Finding(group.label, name, BAND, SKIPPED, text, before, after)
+
+
+def _within(group: Group, name: str, what: str, before: float, after: float, width: float, level: float) -> Finding:
+    """Neither below nor above a prediction interval."""
+    outcome = PASSED if abs(after - before) <= width + ROUNDING else FAILED
+    text = f"{what}{before:.4f} → {after:.4f}, allowed ± {width:.4f} ({_share(level)} prediction band)"
+    return Finding(group.label, name, BAND, outcome, text, before, after, [before - width, before + width])
+
+
+def _weights(group: Group) -> list[Band]:
+    """Level and spread of the mean weight, over the epochs in which it differs between the reference's seeds.
+
+    What moves a method's weights may stay from epoch to epoch, so all epochs of a run count as one value.
+    """
+    reference_SE, now_SE = _mean_weights(group.references), _mean_weights(group.nows)
+    if reference_SE is None or now_SE is None or reference_SE.shape[1] != now_SE.shape[1]:
+        return []
+    varies_E = np.ptp(reference_SE, axis=0) > SAME_WEIGHT * np.abs(reference_SE).max(axis=0)
+    if not varies_E.any():
+        return []
+    both = reference_SE[:, varies_E], now_SE[:, varies_E]
+    return [partial(_weight_level, group, *both), partial(_weight_spread, group, *both)]
+
+
+def _mean_weights(records: Sequence[Record]) -> Any:
+    """[S, E], or None where the records do not tell or do not agree on the epochs."""
+    rows = [[row.get("mean_weight") for row in record.epochs] for record in records]
+    if len({len(row) for row in rows}) != 1 or not all(is_number(value) for row in rows for value in row):
+        return None
+    return np.array(rows, dtype=float)
+
+
+def _weight_level(group: Group, reference_SE: Any, now_SE: Any, level: float) -> Finding:
+    reference_S, now_S = reference_SE.mean(axis=1), now_SE.mean(axis=1)
+    means = float(reference_S.mean()), float(now_S.mean())
+    if len(reference_S) < FEWEST_SEEDS:
+        return _skipped(group, "mean weight", *means)
+    width = of_seeds(reference_S, now_S).reach(level, sides=2)
+    return _within(group, "mean weight", "", *means, width, level)
+
+
+def _weight_spread(group: Group, reference_SE: Any, now_SE: Any, level: float) -> Finding:
+    """The ratio of two variances has an F distribution."""
+    name = "spread of the mean weight"
+    before, after = (float(np.sqrt(weight_SE.var(axis=0, ddof=1).mean())) for weight_SE in (reference_SE, now_SE))
+    told = f"between seeds {before:.4f} → {after:.4f}"
+    if after <= SAME_WEIGHT:
+        text = f"{told}: the weights no longer depend on the draw"
+        return Finding(group.label, name, BAND, FAILED, text, before, after)
+    if len(reference_SE) < FEWEST_SEEDS:
+        return _skipped(group, name, before, after)
+    freedom = len(now_SE) - 1, len(reference_SE) - 1
+    low, high = (before * math.sqrt(fdtri(*freedom, share)) for share in (level / 2, 1 - level / 2))
+    outcome = PASSED if low <= after <= high else FAILED
+    text = f"{told}, allowed {low:.3g} to {high:.3g} ({_share(level)} F band)"
+    return Finding(group.label, name, BAND, outcome, text, before, after, [low, high])
+
+
+def _visits(group: Group) -> list[Band]:
+    """How unevenly the examples were visited, and whether the same ones more. Nothing where all counts are alike."""
+    reference, now = _counts(group.references), _counts(group.nows)
+    if reference is None or now is None or not reference.std(axis=1).all():
+        return []
+    agreement = [partial(_visit_agreement, group, reference, now)] if now.std(axis=1).all() else []
+    return [partial(_visit_spread, group, reference, now), *agreement]
+
+
+def _counts(records: Sequence[Record]) -> Any:
+    """[S, N], or None where a record does not tell."""
+    if any(record.visits is None for record in records):
+        return None
+    return np.array([unpack(str(record.visits), record.num_examples) for record in records], dtype=float)
+
+
+def _visit_spread(group: Group, reference: Any, now: Any, level: float) -> Finding:
+    name = "spread of the visits"
+    if len(reference) < FEWEST_SEEDS:
+        return _skipped(group, name)
+    before, after, error = visit_spread(reference, now)
+    reach = error.reach(level, sides=2)
+    low, high = before * math.exp(-reach), before * math.exp(reach)
+    outcome = PASSED if low <= after <= high else FAILED
+    text = f"standard deviation over examples {before:.4f} → {after:.4f}, allowed {low:.4f} to {high:.4f}"
+    return Finding(group.label, name, BAND, outcome, f"{text} ({_share(level)})", before, after, [low, high])
+
+
+def visit_spread(reference_SN: Any, now_SN: Any) -> tuple[float, float, Spread]:
+    """The geometric means over seeds of the counts' standard deviation, and the error of their log ratio.
+
+    The error has two parts: of the examples, by the influence of each on the log, and of the seeds, by how far they are
+    apart on either side.
+    """
+
+    def logs(count_SN: Any) -> tuple[Any, Any]:
+        square_SN = (count_SN - count_SN.mean(axis=1, keepdims=True)) ** 2
+        variance_S = np.maximum(square_SN.mean(axis=1), 1e-12)
+        return np.log(variance_S) / 2, (square_SN / variance_S[:, None]).mean(axis=0) / 2
+
+    (reference_S, reference_N), (now_S, now_N) = logs(reference_SN), logs(now_SN)
+    error = together(_of_examples(now_N - reference_N), of_seeds(reference_S, now_S))
+    return math.exp(reference_S.mean()), math.exp(now_S.mean()), error
+
+
+def _of_examples(influence_N: Any) -> Spread:
+    return Spread(float(influence_N.std(ddof=1)) / math.sqrt(len(influence_N)), len(influence_N) - 1)
+
+
+def _visit_agreement(group: Group, reference: Any, now: Any, level: float) -> Finding:
+    name = "agreement of the visits"
+    if len(reference) < FEWEST_SEEDS:
+        return _skipped(group, name)
+    within, across, error = visit_agreement(reference, now)
+    low = within - error.reach(level, sides=1)
+    outcome = PASSED if across >= low - ROUNDING else FAILED
+    text = f"correlation between seeds {within:.4f} within the reference → {across:.4f} with the runs now, at least {low:.4f}"
+    return Finding(group.label, name, BAND, outcome, f"{text} ({_share(level)})", within, across, low)
+
+
+def visit_agreement(reference_SN: Any, now_SN: Any) -> tuple[float, float, Spread]:
+    """The mean correlation of two seeds' counts over the examples: within the reference, and of its seeds with other seeds
+    now; and the error of their difference. Row s of either is the same seed, which shares its draws and is left out.
+
+    The error has two parts: of the examples, and of the seeds, some of which agree with all others more than others do. The
+    difference is that of the mean seed now and in the reference.
+    """
+
+    def standard(count_SN: Any) -> Any:
+        return (count_SN - count_SN.mean(axis=1, keepdims=True)) / count_SN.std(axis=1, keepdims=True)
+
+    def strength(standard_SN: Any) -> Any:
+        """By each seed's mean correlation with the n - 1 others, which holds (n - 2) / (n - 1) of its own."""
+        with_all_S = standard_SN @ standard_SN.sum(axis=0) / standard_SN.shape[1]
+        return (with_all_S - 1) / (len(standard_SN) - 2)
+
+    reference_SN, now_SN = standard(reference_SN), standard(now_SN)
+    pairs = len(reference_SN) * (len(reference_SN) - 1)
+    within_N = (reference_SN.sum(axis=0) ** 2 - (reference_SN**2).sum(axis=0)) / pairs
+    across_N = (reference_SN.sum(axis=0) * now_SN.sum(axis=0) - (reference_SN * now_SN).sum(axis=0)) / pairs
+    error = together(_of_examples(within_N - across_N), of_seeds(strength(reference_SN), strength(now_SN)))
+    return float(within_N.mean()), float(across_N.mean()), error

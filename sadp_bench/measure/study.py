@@ -1,0 +1,280 @@
+"""A study of scores: each is held against the exact gradient norm while a full-data run trains, and its cost measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sadp_bench import __version__
+from sadp_bench.capture.recorder import norm_layers, weight_layers
+from sadp_bench.core.errors import BadInput
+from sadp_bench.core.progress import Progress
+from sadp_bench.core.rng import stream
+from sadp_bench.measure import score_cost
+from sadp_bench.measure.score_collectors import Collector, exact_norms, observations, recalibrated
+from sadp_bench.measure.study_file import AGES, KEEPS, SCHEMA, study_key
+from sadp_bench.pruners.sampling import inclusion_probability, smooth
+from sadp_bench.runs.resolve import enough_memory, resolve
+from sadp_bench.runs.trainer import Bench, now, threads
+from sadp_bench.training import loop
+from sadp_bench.training.data import Augmentation, draw_augmentation
+
+SMOOTHING = 0.02  # of every score: enough that one that is zero by accident does not decide the comparison
+OPTIMUM_SMOOTHING = 1e-6  # of the exact norm as the optimum: for numbers' sake only
+NOTHING = 1e-6  # of uniform sampling's variance; of an optimum below it no ratio says anything
+FEWEST = 10  # examples
+CALIBRATION_BATCHES = 20
+VIEWS = 4  # augmented ones, of which the norm that the coming epoch will meet is the root mean square
+
+
+def draw_variance(norm_n: Tensor, score_n: Tensor, keep: float, smoothing: float) -> float:
+    """V = sum_i g_i^2 (1 / pi_i - 1), where pi keeps the share `keep` in proportion to the smoothed score.
+
+    The trace of the covariance of sum_i S_i g_i / pi_i, the unbiased estimate of the examples' summed gradient, where each
+    is drawn independently with probability pi_i (Poisson sampling: Saerndal, Swensson & Wretman 1992, section 3.5); by
+    their norms alone. Not a number where a score is none.
+    """
+    if not bool(torch.isfinite(score_n).all()) or bool((score_n < 0).any()):
+        return math.nan
+    p_n = inclusion_probability(smooth(score_n, smoothing), max(1, round(keep * len(norm_n))))
+    return float((norm_n.square() * (1 / p_n - 1)).sum())
+
+
+def compared(norm_n: Tensor, score_n: Tensor, smoothing: float = SMOOTHING) -> dict[str, Any]:
+    """A score's correlation with the exact norm, by rank and linear; V over uniform sampling's and over the optimum's, by the
+    share kept. None where there is no such number: a score that is constant has no correlation."""
+    cell: dict[str, Any] = {**correlations(norm_n, score_n), "over_uniform": {}, "over_optimum": {}}
+    for keep in KEEPS:
+        own = draw_variance(norm_n, score_n, keep, smoothing)
+        uniform = draw_variance(norm_n, torch.ones_like(norm_n), keep, smoothing)
+        optimum = draw_variance(norm_n, norm_n, keep, OPTIMUM_SMOOTHING)
+        cell["over_uniform"][f"{keep:g}"] = ratio(own, uniform)
+        cell["over_optimum"][f"{keep:g}"] = ratio(own, optimum) if optimum > NOTHING * uniform else None
+    return cell
+
+
+def correlations(norm_n: Tensor, score_n: Tensor) -> dict[str, float | None]:
+    from scipy import stats
+
+    finite = bool(torch.isfinite(norm_n).all() and torch.isfinite(score_n).all())
+    if not finite or norm_n.unique().numel() < 2 or score_n.unique().numel() < 2:
+        return {"spearman": None, "pearson": None}
+    pair = norm_n.numpy(), score_n.numpy()
+    found = {"spearman": stats.spearmanr(*pair).statistic, "pearson": stats.pearsonr(*pair).statistic}
+    return {name: float(value) if math.isfinite(value) else None for name, value in found.items()}
+
+
+def ratio(one: float, other: float) -> float | None:
+    return one / other if other > 0 and math.isfinite(one) and math.isfinite(other) else None
+
+
+def variation(value_n: Tensor) -> float | None:
+    """The standard deviation over the mean."""
+    return ratio(float(value_n.double().std(correction=0)), float(value_n.double().mean()))
+
+
+def stops(at: str | None, epochs: int) -> list[int]:
+    """'1, 5,10' -> [1, 5, 10]; None: the first epoch, a quarter, the half and the end of the run."""
+    if at is None:
+        return sorted({1, math.ceil(epochs / 4), math.ceil(epochs / 2), epochs})
+    try:
+        found = [int(part) for part in at.split(",")]
+    except ValueError:
+        raise BadInput(f"--at takes epochs separated by commas, such as 1,5,10, not '{at}'") from None
+    if found != sorted(set(found)) or not 1 <= found[0] <= found[-1] <= epochs:
+        raise BadInput(f"--at takes rising epochs, each from 1 to the run's {epochs} and once, not '{at}'")
+    return found
+
+
+class Study:
+    """One study, whose demands have all been checked before it trains.
+
+    The truth is the exact norm of each example's gradient of its own loss over all parameters (see `gradient_norms`), with
+    the normalisation statistics recalibrated (see `collect.recalibrated`). Sources of a score, and its truth:
+
+      frozen    evaluation mode, the same weights, statistics and inputs as the truth, which is without augmentation
+      training  training mode, so with the batch's own statistics; otherwise the same, no update
+      age a     as the training steps themselves collected it, augmented and at weights that move, in the epoch that has
+                just ended (age 0), or a epochs earlier; held against what a draw for the coming epoch would have to
+                know: the root mean square of the exact norms over several augmented views. Of the exact norm: that of so
+                many epochs earlier.
+    """
+
+    def __init__(
+        self, asked: Mapping[str, Any], at: str | None, examples: int, data: Path | None, progress: Progress
+    ) -> None:
+        self.spec, material = resolve({**asked, "method": "full", "ratio": 0.0}, data)
+        if self.spec.backprop != "bptt" or self.spec.sparsity != "dense":
+            raise BadInput(
+                "a study holds scores against gradients through all steps and connections: leave --backprop and "
+                "--sparsity out"
+            )
+        self.at = stops(at, self.spec.epochs)
+        if not FEWEST <= examples <= len(material.train):
+            raise BadInput(f"--examples is from {FEWEST} to the training set's {len(material.train)}, not {examples}")
+        self.progress = progress
+        with threads(self.spec.threads), enough_memory(self.spec):
+            self.bench = Bench(self.spec, material, progress)
+            # A network whose exact norms nobody knows is refused now.
+            exact_norms(self.model, self.bench.data, self.spec, torch.arange(1), Progress())
+        draw = stream(self.spec.seed, "study")
+        shuffled_N = torch.randperm(len(material.train), generator=draw)
+        self.index_n, self.rest = shuffled_N[:examples], shuffled_N[examples:]
+        self.views = 0 if self.spec.augment == "none" else VIEWS
+        self.truth: dict[int, Tensor] = {}
+
+    @property
+    def model(self) -> nn.Module:
+        return self.bench.model
+
+    def measure(self) -> dict[str, Any]:
+        """Trains and measures; what `studyfile` keeps."""
+        bench, spec, progress = self.bench, self.spec, self.progress
+        collector = Collector(self.index_n)
+        found = []
+        with threads(spec.threads), enough_memory(spec):
+            collector.prepare(bench.lab)
+            bench.training.pruner = collector
+            visits = self.at[-1] * len(bench.data) + (4 + self.views) * len(self.at) * len(self.index_n)
+            progress.start("study", visits, spec.epochs)
+            try:
+                rows = loop.train(bench.training, bench.data, spec, bench.clock, progress, spec.seed, self.at[-1])
+                for row in rows:
+                    collector.keep(row["epoch"])
+                    progress.epoch(row, len(bench.data))
+                    if row["epoch"] + 1 in self.at:
+                        found.append(self._stop(row, collector))
+                progress.say(f"study: timing what the scores cost, {1 + score_cost.ROUNDS} rounds")
+                cost = score_cost.measure(bench, progress)
+            finally:
+                progress.stop()
+        return finite(self._head() | {"stops": found, "cost": cost})
+
+    def _head(self) -> dict[str, Any]:
+        names = {module: name for name, module in self.model.named_modules()}
+        return {
+            "schema": SCHEMA,
+            "kind": "study",
+            "sadp_bench": __version__,
+            "key": study_key(self.spec, self.at, len(self.index_n)),
+            "run": self.spec.key,
+            "spec": self.spec.to_json(),
+            "environment": self.bench.environment,
+            "data_sha256": self.bench.material.sha256,
+            "finished": now(),
+            "num_examples": len(self.bench.data),
+            "at": self.at,
+            "examples": len(self.index_n),
+            "index": self.index_n.tolist(),
+            "smoothing": SMOOTHING,
+            "optimum_smoothing": OPTIMUM_SMOOTHING,
+            "views": self.views,
+            "layers": [names[layer] for layer in weight_layers(self.model)],
+            "rows": self.bench.training.rows,
+        }
+
+    def _stop(self, row: loop.Row, collector: Collector) -> dict[str, Any]:
+        epoch, n = row["epoch"], len(self.index_n)
+        recalibrates = bool(norm_layers(self.model))
+        self.progress.say(f"study: exact gradient norms of {n} examples after epoch {epoch + 1}")
+        lagging_n = self._exact() if recalibrates else None
+        with recalibrated(self.model, self.bench.data, self._statistics_batches(epoch)):
+            norm_n = self._exact()
+            coming_n = self.truth[epoch] = self._coming(epoch, norm_n)
+            frozen, square_Ln, spikes_n = self._observed(self.index_n.split(self.spec.batch_size), training=False)
+        trained, *_ = self._observed(self._filled_batches(epoch), training=True)
+        values = {"frozen": frozen.values() | {"exact": norm_n}, "training": trained.values()}
+        values |= self._aged(epoch, collector)
+        uniform = {"uniform": torch.ones_like(norm_n)}
+        return {
+            "epoch": epoch + 1,
+            "train_loss": row["train_loss"],
+            "norm_mean": float(norm_n.mean()),
+            "norm_cv": variation(norm_n),
+            "optimum_over_uniform": {
+                "now": compared(norm_n, norm_n, OPTIMUM_SMOOTHING)["over_uniform"],
+                "coming": compared(coming_n, coming_n, OPTIMUM_SMOOTHING)["over_uniform"],
+            },
+            "scores": by_name(norm_n, coming_n, {source: uniform | own for source, own in values.items()}),
+            "lag": None if lagging_n is None else compared(norm_n, lagging_n),
+            "input_squares_cv": [variation(square_n) for square_n in square_Ln],
+            "spikes_cv": variation(spikes_n),
+            "tightness": {
+                "frozen": frozen.tightness(),
+                "training": trained.tightness(),
+                "collected": collector.tightness(),
+            },
+            "examples": {"exact": {"frozen": norm_n.tolist(), "coming": coming_n.tolist()}}
+            | {name: {at: values[at][name].tolist() for at in ("frozen", "age 0")} for name in collector.scores},
+        }
+
+    def _exact(self, look: Augmentation | None = None) -> Tensor:
+        return exact_norms(self.model, self.bench.data, self.spec, self.index_n, self.progress, look)
+
+    def _coming(self, epoch: int, norm_n: Tensor) -> Tensor:
+        """The root mean square of the exact norms over some augmented views; without augmentation the norm itself."""
+        data, square_n = self.bench.data, torch.zeros_like(norm_n)
+        for view in range(self.views):
+            draw = stream(self.spec.seed, f"study view {view}", epoch)
+            look = draw_augmentation(self.spec.augment, len(data), data.padding, draw)
+            square_n += self._exact(look).square() / self.views
+        return square_n.sqrt() if self.views else norm_n
+
+    def _observed(self, batches: tuple[Tensor, ...], training: bool) -> tuple[Collector, Tensor, Tensor]:
+        """The scores of one pass over the studied examples; each layer's input squares, and all spikes of each example."""
+        collector = Collector(self.index_n)
+        collector.prepare(self.bench.lab)
+        watch, squares, spikes = collector.watch | {"spike_counts"}, [], []
+        for seen in observations(self.model, self.bench.data, self.spec, batches, watch, training, self.progress):
+            collector.observe(seen)
+            squares.append(seen.watched["input_squares"].cpu())
+            spikes.append(seen.watched["spike_counts"].double().sum((0, 1)).cpu())
+        return collector, torch.cat(squares, 1), torch.cat(spikes)
+
+    def _aged(self, epoch: int, collector: Collector) -> dict[str, dict[str, Tensor]]:
+        """By source, what was collected so many epochs before, where the run is old enough."""
+        aged = {age: dict(collector.by_epoch[epoch - age]) for age in AGES if epoch - age in collector.by_epoch}
+        for age, own in aged.items():
+            if age > 0 and epoch - age in self.truth:
+                own["exact"] = self.truth[epoch - age]
+        return {f"age {age}": own for age, own in aged.items()}
+
+    def _filled_batches(self, epoch: int) -> tuple[Tensor, ...]:
+        """The studied examples in batches of the run's size, the last filled up with other examples."""
+        size = self.spec.batch_size
+        missing = -len(self.index_n) % size
+        others = torch.randperm(len(self.rest), generator=stream(self.spec.seed, "study filling", epoch))[:missing]
+        return torch.cat([self.index_n, self.rest[others]]).split(size)
+
+    def _statistics_batches(self, epoch: int) -> tuple[Tensor, ...]:
+        """Uniformly drawn, of the run's size or a little less."""
+        size = self.spec.batch_size
+        drawn = torch.randperm(len(self.bench.data), generator=stream(self.spec.seed, "study statistics", epoch))
+        drawn = drawn[: CALIBRATION_BATCHES * size]
+        return drawn.tensor_split(-(-len(drawn) // size))
+
+
+def by_name(norm_n: Tensor, coming_n: Tensor, values: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
+    """By score and source how it compares: with the norm as it is now, or, collected ones, as it will come. The exact norm as
+    it is now is the optimum itself."""
+    found: dict[str, Any] = {}
+    for source, own in values.items():
+        for name, score_n in own.items():
+            smoothing = OPTIMUM_SMOOTHING if (name, source) == ("exact", "frozen") else SMOOTHING
+            truth_n = coming_n if source.startswith("age") else norm_n
+            found.setdefault(name, {})[source] = compared(truth_n, score_n, smoothing)
+    return found
+
+
+def finite(value: Any) -> Any:
+    """With None for every number that is none, as JSON has no other."""
+    if isinstance(value, dict):
+        return {name: finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,141 @@
+"""A study on disk: one JSON file, whose names are given here; it is whole, or it is not there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from sadp_bench.core.errors import BadInput
+from sadp_bench.records.record import check_leaves
+from sadp_bench.records.spec import Spec
+from sadp_bench.records.store import STUDY, atomic, read_json
+
+SCHEMA = 2
+KEEPS = (0.7, 0.5, 0.3)
+AGES = (0, 1, 2, 5)
+SOURCES = ("frozen", "training", *(f"age {age}" for age in AGES))
+LABELS = {
+    "uniform": "uniform",
+    "loss": "loss",
+    "el2n": "EL2N",
+    "readout": "readout",
+    "spikes": "spikes",
+    "plain": "plain bound",
+    "errors": "errors",
+    "layers": "layers",
+    "sadp": "SADP",
+    "exact": "exact norm",
+}
+BOUNDS = ("uniform", "exact")  # the worst and the best that there is
+RIVALS = tuple(name for name in LABELS if name not in BOUNDS)
+NUMBER, MAYBE = (int, float), (int, float, type(None))
+
+
+class Each(dict[str, Any]):
+    """A table with any names, whose values all have the shape "of"."""
+
+
+BY_KEEP = {f"{keep:g}": MAYBE for keep in KEEPS}
+CELL = {"spearman": MAYBE, "pearson": MAYBE, "over_uniform": BY_KEEP, "over_optimum": BY_KEEP}
+SPREAD = {"median": NUMBER, "spread": NUMBER}
+STOP = {
+    "epoch": NUMBER,
+    "train_loss": NUMBER,
+    "norm_mean": MAYBE,
+    "norm_cv": MAYBE,
+    "optimum_over_uniform": {"now": BY_KEEP, "coming": BY_KEEP},
+    "scores": Each(of=Each(of=CELL)),
+    "lag": (dict, type(None)),
+    "input_squares_cv": [MAYBE],
+    "spikes_cv": MAYBE,
+    "tightness": {"frozen": [MAYBE]},
+    "examples": {"exact": {"frozen": [MAYBE]}} | {name: {"frozen": [MAYBE], "age 0": [MAYBE]} for name in RIVALS},
+}
+STUDY_SHAPE = {
+    "sadp_bench": (str,),
+    "key": (str,),
+    "spec": (dict,),
+    "environment": {"processor": (str,), "threads": NUMBER},
+    "examples": NUMBER,
+    "at": [NUMBER],
+    "num_examples": NUMBER,
+    "smoothing": NUMBER,
+    "views": NUMBER,
+    "layers": [(str,)],
+    "stops": [STOP],
+    "cost": {
+        "scores": Each(of=SPREAD),
+        "noise": SPREAD,
+        "calibration": {"first_batch": SPREAD, "share_of_epoch": NUMBER},
+        "step_seconds": NUMBER,
+        "rounds": NUMBER,
+        "batches": NUMBER,
+    },
+}
+
+
+def study_key(spec: Spec, at: list[int], examples: int) -> str:
+    """12 hex digits of the hash of the run and of where and on how many examples it is studied."""
+    text = json.dumps({"run": spec.key, "at": at, "examples": examples}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def write(folder: Path, study: dict[str, Any]) -> Path:
+    """<dataset>-<backbone>-s<seed>-<key>.study.json, which `report` leaves alone."""
+    spec = study["spec"]
+    names = (re.sub(r"[^\w-]", "_", spec[name].rpartition(":")[2]) for name in ("dataset", "backbone"))
+    path = folder / f"{'-'.join(names)}-s{spec['seed']}-{study['key']}{STUDY}"
+    with atomic(path) as file:
+        file.write(json.dumps(study, allow_nan=False).encode() + b"\n")
+    return path
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Raises BadInput where the file is no whole study."""
+    try:
+        study = read_json(path)
+        if not isinstance(study, dict) or study.get("kind") != "study":
+            raise BadInput("not a study of sadp-bench")
+        if study.get("schema") != SCHEMA:
+            raise BadInput(f"a study of schema {study.get('schema')}; this version reads schema {SCHEMA}")
+        check_leaves(study)
+        _check_shape(study, STUDY_SHAPE, "the study")
+        Spec.from_json(study["spec"])
+        for stop in study["stops"]:
+            if stop["lag"] is not None:
+                _check_shape(stop["lag"], CELL, "lag")
+        kept = [
+            values for stop in study["stops"] for sources in stop["examples"].values() for values in sources.values()
+        ]
+        if (
+            not kept
+            or not study["at"]
+            or not study["layers"]
+            or any(len(values) != study["examples"] for values in kept)
+        ):
+            raise BadInput("the study's examples are not as many as it says")
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from None
+    return study
+
+
+def _check_shape(value: Any, shape: Any, where: str) -> None:
+    """That a file's value has what is read of it: tables the names, lists the items, and those their types."""
+    types = shape if isinstance(shape, tuple) else (list,) if isinstance(shape, list) else (dict,)
+    if not isinstance(value, types) or type(value) is bool:
+        raise BadInput(f"{where} is of a wrong type: {type(value).__name__}")
+    items: list[tuple[Any, Any, str]] = []
+    if isinstance(shape, list):
+        items = [(item, shape[0], where) for item in value]
+    elif isinstance(shape, Each):
+        items = [(item, shape["of"], name) for name, item in value.items()]
+    elif isinstance(shape, dict):
+        missing = sorted(set(shape) - set(value))
+        if missing:
+            raise BadInput(f"{where} lacks {', '.join(missing)}")
+        items = [(value[name], of, name) for name, of in shape.items()]
+    for item in items:
+        _check_shape(*item)

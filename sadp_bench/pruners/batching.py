@@ -1,0 +1,30 @@
+"""How an epoch's batches are cut from a selection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from sadp_bench.pruners.base import Selection
+
+
+def in_order(selection: Selection, order_N: Tensor, share: float = 1.0, at_least: int = 1) -> tuple[Tensor, Tensor]:
+    """The kept examples and weights in the epoch's own order, which knows no pruner; of a partial epoch the first share.
+
+    Runs that share the order's seed so see the examples that they have in common in the same order.
+    """
+    weight_N = torch.zeros(len(order_N))
+    weight_N[selection.index_K] = selection.weight_K
+    weight_K = weight_N[order_N]
+    kept = weight_K > 0
+    num_shown = max(at_least, int(share * len(selection.index_K) + 0.5))
+    return order_N[kept][:num_shown], weight_K[kept][:num_shown]
+
+
+def batches(index_K: Tensor, weight_K: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Cut into ceil(K / batch_size) batches whose sizes differ by one at most: nothing is dropped, and no short
+    last batch weighs its examples more."""
+    num_batches = -(-len(index_K) // batch_size)
+    return zip(index_K.tensor_split(num_batches), weight_K.tensor_split(num_batches), strict=True)

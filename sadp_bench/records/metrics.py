@@ -1,0 +1,279 @@
+"""Everything that follows from raw records: budgets, speed-ups, efficiencies, means over seeds.
+
+seconds           = prepare + select + train
+speed-up          = seconds(full) / seconds(run)           all but the method alike: settings, data, environment
+nominal maximum   = 1 / (1 - ratio)                        1 under the protocol `updates`
+ceiling           = N * epochs / examples_seen             what it would be if dropped examples cost nothing
+efficiency        = speed-up / ceiling                     1.0 = the theoretical maximum is reached
+training speed-up = the same without prepare
+time to accuracy  = charged seconds until an evaluation first shows full's final accuracy minus 1 point
+
+Of runs on the three axes, each beside the plain run (full data, bptt, dense) of its seed:
+
+theoretical speed-up = ceiling * time factor * weights factor     counted, not measured: what multiplications alone would save
+time factor          = 3 / (1 + 2 K / T)                          sltt-k: a step forward costs 1, backward 2; bptt and sltt: 1
+weights factor       = 1 / density                                dense hardware does not reward it
+product              = of the measured speed-ups of the runs that change one of its axes alone
+kept share           = speed-up / product                         1.0 = the axes multiply
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sadp_bench.records.record import CHARGED_PHASES, Record, is_number
+from sadp_bench.records.spec import LATER, Spec
+
+# What must agree before seconds may be compared; commit and dirty flag only warn.
+TIMED_TOGETHER = ("device", "processor", "threads", "jobs", "torch", "spikingjelly", "python", "kernel")
+VOID = "its seconds, or its reference's, say nothing"
+BUDGET_TOLERANCE = 0.005  # of all example visits: how far a method may miss its ratio
+ACCURACY_SLACK = 0.01  # below full's final accuracy: what the time to accuracy is the time to
+LEAST_DENSITY = 1e-12  # less than one connection of any network
+TIME_AXIS = ("backprop", "k")
+WEIGHT_AXIS = ("sparsity", "density", "early_time", "sparsity_options")
+PLAIN_AXES = {name: LATER[name] for name in (*TIME_AXIS, *WEIGHT_AXIS)}
+
+
+def charged_seconds(record: Record) -> float:
+    return sum(record.seconds[phase] for phase in CHARGED_PHASES)
+
+
+def training_seconds(record: Record) -> float:
+    return record.seconds["select"] + record.seconds["train"]
+
+
+def nominal_maximum(spec: Spec) -> float:
+    return 1.0 if spec.protocol == "updates" else 1 / (1 - spec.ratio)
+
+
+def realised_ratio(record: Record) -> float:
+    """The share of example visits saved over the run; under `updates`, of the data set in an epoch."""
+    if record.spec.protocol == "updates":
+        # The last epoch may stop early, when the updates are spent, so its size says nothing about the subset.
+        whole = record.epochs[:-1] or record.epochs
+        return 1 - statistics.fmean(row["kept"] for row in whole) / record.num_examples
+    return 1 - record.examples_seen / (record.num_examples * record.spec.epochs)
+
+
+def ceiling(record: Record) -> float:
+    return record.num_examples * record.spec.epochs / record.examples_seen
+
+
+def seconds_to_accuracy(record: Record, accuracy: float) -> float | None:
+    """Charged seconds until an evaluation first shows so much: prepare, and all epochs up to that. None where none does.
+
+    Only evaluated epochs can show it, so this is late by up to `evaluate_every` epochs.
+    """
+    spent, last = record.seconds["prepare"], len(record.epochs) - 1
+    for number, row in enumerate(record.epochs):
+        seconds, shown = row.get("seconds"), row.get("test_accuracy")
+        if not is_number(seconds):
+            return None
+        spent += seconds
+        shown = record.test_accuracy if number == last else shown
+        # Shares of a test set that are equal may differ in their last bit.
+        if is_number(shown) and shown >= accuracy - 1e-9:
+            return spent
+    return None
+
+
+def differing(run: Record, reference: Record) -> list[str]:
+    """What keeps two records' seconds from being compared, a phrase each."""
+    other_data = run.data_sha256 != reference.data_sha256
+    return [
+        *sorted({f"{VOID}: {record.disturbed}" for record in (run, reference) if record.disturbed}),
+        *(["other data"] if other_data else []),
+        *(
+            f"{name} {reference.environment.get(name)} -> {run.environment.get(name)}"
+            for name in TIMED_TOGETHER
+            if run.environment.get(name) != reference.environment.get(name)
+        ),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A run beside its paired reference. Unrounded; None where it can't be had.
+
+    accuracy_difference: in [-1, 1], the run's minus the reference's; None where the two saw other data.
+    seconds_to_accuracy: None where it was never reached, too; share_to_accuracy: of what the reference took for it.
+    seconds: charged; None where they are disturbed. mismatch: why there is no speed-up, nor a time to accuracy.
+    """
+
+    record: Record
+    reference: Record | None
+    realised_ratio: float
+    nominal_maximum: float
+    ceiling: float
+    seconds: float | None
+    accuracy_difference: float | None
+    speedup: float | None
+    efficiency: float | None
+    training_speedup: float | None
+    training_efficiency: float | None
+    seconds_to_accuracy: float | None
+    share_to_accuracy: float | None
+    mismatch: tuple[str, ...]
+
+    @property
+    def spec(self) -> Spec:
+        return self.record.spec
+
+
+def compare(record: Record, reference: Record | None) -> Comparison:
+    mismatch = tuple(differing(record, reference)) if reference else ()
+    same_data = reference is not None and reference.data_sha256 == record.data_sha256
+    speedup = training_speedup = to_accuracy = share_to_accuracy = None
+    if reference and not mismatch:
+        speedup = charged_seconds(reference) / charged_seconds(record)
+        training_speedup = training_seconds(reference) / training_seconds(record)
+        goal = reference.test_accuracy - ACCURACY_SLACK
+        to_accuracy, of_full = seconds_to_accuracy(record, goal), seconds_to_accuracy(reference, goal)
+        share_to_accuracy = to_accuracy / of_full if to_accuracy is not None and of_full else None
+    top = ceiling(record)
+    return Comparison(
+        record=record,
+        reference=reference,
+        realised_ratio=realised_ratio(record),
+        nominal_maximum=nominal_maximum(record.spec),
+        ceiling=top,
+        seconds=None if record.disturbed else charged_seconds(record),
+        accuracy_difference=record.test_accuracy - reference.test_accuracy if reference and same_data else None,
+        speedup=speedup,
+        efficiency=None if speedup is None else speedup / top,
+        training_speedup=training_speedup,
+        training_efficiency=None if training_speedup is None else training_speedup / top,
+        seconds_to_accuracy=to_accuracy,
+        share_to_accuracy=share_to_accuracy,
+        mismatch=mismatch,
+    )
+
+
+def paired(records: Iterable[Record]) -> list[Comparison]:
+    """Every record beside its reference, where that is among the records."""
+    by_key: Mapping[str, Record] = {record.spec.key: record for record in records}
+    return [compare(record, by_key.get(record.spec.reference().key)) for record in by_key.values()]
+
+
+def is_plain(spec: Spec) -> bool:
+    """Whether time and weights are as they are where nobody asks for else; whatever the data."""
+    return all(getattr(spec, name) == value for name, value in PLAIN_AXES.items())
+
+
+def searched(record: Record) -> bool:
+    """Whether networks were trained to find its connections."""
+    return ticket_number(record, "search_epochs") is not None
+
+
+def search_seconds(record: Record) -> float | None:
+    """Of finding its connections, part of `prepare`; None where there was nothing to find."""
+    seconds = ticket_number(record, "seconds")
+    return seconds if seconds is not None and 0 <= seconds < charged_seconds(record) else None
+
+
+def ticket_number(record: Record, name: str) -> float | None:
+    """What the search tells of itself; None where it tells no such number."""
+    value = record.ticket.get(name)
+    return float(value) if is_number(value) else None
+
+
+def time_factor(spec: Spec) -> float:
+    """bptt and sltt go back through every step: what sltt saves is memory."""
+    return 3 / (1 + 2 * spec.k / spec.timesteps) if spec.backprop == "sltt-k" else 1.0
+
+
+def weights_factor(record: Record) -> float | None:
+    return 1 / record.density if record.density >= LEAST_DENSITY else None
+
+
+def theoretical_speedup(record: Record) -> float | None:
+    weights = weights_factor(record)
+    return None if weights is None else ceiling(record) * time_factor(record.spec) * weights
+
+
+def changed_axes(spec: Spec) -> list[Spec]:
+    """The runs that differ from the plain one in a single axis, as this one does in it: at most data, time and weights."""
+    plain = spec.plain()
+    singles = [
+        dataclasses.replace(spec.reference() if spec.method == "full" else spec, **PLAIN_AXES),
+        dataclasses.replace(plain, **{name: getattr(spec, name) for name in TIME_AXIS}),
+        dataclasses.replace(plain, **{name: getattr(spec, name) for name in WEIGHT_AXIS}),
+    ]
+    return [single for single in singles if single.key != plain.key]
+
+
+@dataclass(frozen=True, slots=True)
+class AxesComparison:
+    """A run beside its paired plain run. Unrounded; None where it can't be had.
+
+    speedup_without_search: the same without the seconds of a search for connections; None where nothing was searched.
+    product, kept_share: of combinations of two or more axes. missing: single-axis runs that the product lacks.
+    mismatch: why there is no speed-up.
+    """
+
+    record: Record
+    plain: Record | None
+    speedup: float | None
+    speedup_without_search: float | None
+    product: float | None
+    missing: tuple[Spec, ...]
+    mismatch: tuple[str, ...]
+
+    @property
+    def spec(self) -> Spec:
+        return self.record.spec
+
+    @property
+    def kept_share(self) -> float | None:
+        return self.speedup / self.product if self.speedup is not None and self.product is not None else None
+
+
+def against_plain(records: Iterable[Record]) -> list[AxesComparison]:
+    """Every record beside its plain run, where that is among the records."""
+    by_key = {record.spec.key: record for record in records}
+    return [_against_plain(record, by_key) for record in by_key.values()]
+
+
+def _against_plain(record: Record, by_key: Mapping[str, Record]) -> AxesComparison:
+    plain = by_key.get(record.spec.plain().key)
+    mismatch = tuple(differing(record, plain)) if plain else ()
+    speedup = without_search = product = None
+    axes = changed_axes(record.spec)
+    wanted = axes if len(axes) > 1 else []
+    missing = tuple(single for single in wanted if single.key not in by_key)
+    if plain and not mismatch:
+        spent, searching = charged_seconds(record), search_seconds(record)
+        speedup = charged_seconds(plain) / spent
+        without_search = None if searching is None else charged_seconds(plain) / (spent - searching)
+        if wanted and not missing:
+            product = _product([by_key[single.key] for single in wanted], plain)
+    return AxesComparison(record, plain, speedup, without_search, product, missing, mismatch)
+
+
+def _product(singles: Sequence[Record], plain: Record) -> float | None:
+    """None where one was measured elsewhere."""
+    if any(differing(single, plain) for single in singles):
+        return None
+    return math.prod(charged_seconds(plain) / charged_seconds(single) for single in singles)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Mean and spread (sample standard deviation; None where n is 1) of n numbers."""
+
+    mean: float
+    spread: float | None
+    n: int
+
+
+def summary(values: Iterable[float | None]) -> Summary | None:
+    """Of the values that are there; None where there is none."""
+    there = [value for value in values if value is not None]
+    if not there:
+        return None
+    return Summary(statistics.fmean(there), statistics.stdev(there) if len(there) > 1 else None, len(there))

@@ -1,0 +1,191 @@
+"""What a run is: every choice that can change its numbers, resolved, and the key made of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from sadp_bench.core.errors import BadInput
+from sadp_bench.core.registry import nearest
+
+CHOICES = {
+    "optimizer": ("sgd", "adamw"),
+    "schedule": ("cosine", "constant"),
+    "augment": ("none", "crop", "crop-flip"),
+    "loss": ("mean", "step", "step-mse"),
+    "precision": ("fp32", "bf16", "fp64"),
+    "protocol": ("epochs", "updates"),
+    "evaluate_on": ("test", "validation"),
+    "backprop": ("bptt", "sltt", "sltt-k"),
+    "sparsity": ("dense", "imp", "eb", "pq"),
+}
+OF_EACH_STEP = ("step", "step-mse")  # losses that are a mean over the steps
+COUNTS = ("epochs", "batch_size", "timesteps", "threads", "train_examples", "evaluate_every", "processes")
+# Fields that came later: at these values they do not enter the key, so that older records keep theirs.
+LATER: dict[str, Any] = {
+    "processes": 1,
+    "backprop": "bptt",
+    "k": 0,
+    "sparsity": "dense",
+    "density": 1.0,
+    "early_time": False,
+    "sparsity_options": {},
+}
+LARGEST = 2**63 - 1  # of a count or a seed: more is a slip, and would overflow what follows from it
+MOST_THREADS = 1024  # with many more the process does not start them, and dies
+LARGEST_RATE = 1e38  # that float32 holds
+KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "str": ((str,), "a name"),
+    "bool": ((bool,), "true or false"),
+    "dict[str, Any]": ((dict,), "a table"),
+}
+
+
+def option(name: str) -> str:
+    """A field's option on the command line."""
+    return f"--{name.replace('_', '-')}"
+
+
+def shown(value: Any) -> str:
+    """A setting as `--set name=value` takes it."""
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One run, fully resolved: no field says "auto". Fields are named as the options of `sadp-bench run`.
+
+    ratio is the pruning ratio as a budget: the share of example visits saved over the run.
+    method_options, backbone_options and sparsity_options are the `--set` tables, defaults filled in.
+    processes: that share each batch (torchrun); with batch norm their number changes the numbers.
+    backprop, k: the time axis, through which steps gradients flow. sparsity, density, early_time: the weight axis, which
+    connections exist.
+    """
+
+    method: str
+    ratio: float
+    dataset: str
+    backbone: str
+    epochs: int
+    batch_size: int
+    timesteps: int
+    optimizer: str
+    learning_rate: float
+    schedule: str
+    weight_decay: float
+    augment: str
+    loss: str
+    precision: str
+    threads: int
+    device: str
+    seed: int
+    train_examples: int
+    protocol: str
+    evaluate_on: str
+    evaluate_every: int
+    method_options: dict[str, Any] = field(default_factory=dict)
+    backbone_options: dict[str, Any] = field(default_factory=dict)
+    processes: int = 1
+    backprop: str = "bptt"
+    k: int = 0
+    sparsity: str = "dense"
+    density: float = 1.0
+    early_time: bool = False
+    sparsity_options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for of in dataclasses.fields(self):
+            value, (kinds, kind) = getattr(self, of.name), KINDS[str(of.type)]
+            if not isinstance(value, kinds) or isinstance(value, bool) and bool not in kinds:
+                raise BadInput(f"{option(of.name)} is {kind}, not {value!r}")
+        for name, allowed in CHOICES.items():
+            value = getattr(self, name)
+            if value not in allowed:
+                raise BadInput(f"{option(name)} is one of {', '.join(allowed)}, not '{value}'")
+        if not 0 <= self.ratio < 1:
+            raise BadInput(f"--ratio is at least 0 and below 1 (the share of visits to save), not {self.ratio}")
+        self._check_axes()
+        for name in (*COUNTS, "seed", "k"):
+            value, least = getattr(self, name), int(name in COUNTS)
+            most = MOST_THREADS if name == "threads" else LARGEST
+            if not least <= value <= most:
+                limit = f"at least {least}" if value < least else f"at most {most:,}"
+                raise BadInput(f"{option(name)} is {limit}, not {value}")
+        for name in ("learning_rate", "weight_decay"):
+            value = getattr(self, name)
+            if not 0 <= value <= LARGEST_RATE:
+                raise BadInput(f"{option(name)} is a number of at least 0 and at most {LARGEST_RATE:g}, not {value}")
+        for name in ("ratio", "learning_rate", "weight_decay", "density"):
+            # 0, 0.0 and -0.0 are one run and must have one key.
+            object.__setattr__(self, name, float(getattr(self, name)) + 0.0)
+
+    def _check_axes(self) -> None:
+        if self.backprop != "bptt" and self.loss not in OF_EACH_STEP:
+            raise BadInput(
+                f"--backprop {self.backprop} needs a loss of each step, --loss {' or '.join(OF_EACH_STEP)}, not {self.loss}"
+            )
+        if self.backprop == "sltt-k" and not 1 <= self.k <= self.timesteps:
+            raise BadInput(
+                f"--backprop sltt-k needs --k, from 1 to --timesteps ({self.timesteps}): the steps that give gradients, "
+                f"not {self.k}"
+            )
+        if self.backprop != "sltt-k" and self.k:
+            raise BadInput(f"--k is the number of steps of --backprop sltt-k; {self.backprop} has none")
+
+    @property
+    def key(self) -> str:
+        """12 hex digits of the hash of all fields."""
+        fields = {name: value for name, value in self.to_json().items() if name not in LATER or value != LATER[name]}
+        text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def reference(self) -> Spec:
+        """The paired full-data run: same everything, but `full`, and the method's settings dropped."""
+        return dataclasses.replace(self, method="full", ratio=0.0, protocol="epochs", method_options={})
+
+    def plain(self) -> Spec:
+        """What all three axes are held against: full data, backpropagation through all steps, all connections."""
+        axes = {name: value for name, value in LATER.items() if name != "processes"}
+        return dataclasses.replace(self.reference(), **axes)
+
+    def any_ratio(self) -> Spec:
+        """What runs have in common that differ in the ratio alone."""
+        return dataclasses.replace(self, ratio=0.0)
+
+    def words(self) -> list[str]:
+        """The arguments of `sadp-bench run` that make exactly this run: every choice is named that a default could change.
+        The number of processes is torchrun's to say."""
+        words: list[str] = []
+        for name, value in self.to_json().items():
+            if isinstance(value, dict):
+                prefix = {"backbone_options": "backbone.", "sparsity_options": "sparsity."}.get(name, "")
+                words += [word for key in value for word in ("--set", f"{prefix}{key}={shown(value[key])}")]
+            elif name in LATER and value == LATER[name] or name == "processes":
+                continue
+            elif isinstance(value, bool):
+                words.append(option(name))
+            else:
+                words += [option(name), shown(value).removesuffix(".0")]
+        return words
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Spec:
+        """Raises BadInput where a field is unknown or missing."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        for name in data:
+            if name not in known:
+                raise BadInput(f"unknown field '{name}'{nearest(name, known)}")
+        missing = sorted(known - set(data) - set(LATER))
+        if missing:
+            raise BadInput(f"the spec lacks {', '.join(missing)}")
+        return cls(**data)

@@ -1,0 +1,136 @@
+"""Where a run took place: what must agree before two runs' seconds may be compared. No host or user name."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from spikingjelly.activation_based import functional
+
+import sadp_bench
+from sadp_bench.core.errors import BadInput
+
+PACKAGES = ("torch", "torchvision", "spikingjelly", "numpy")
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+
+
+def describe(device: torch.device, threads: int, jobs: int = 1) -> dict[str, Any]:
+    """jobs: runs that share this machine at the same time."""
+    commit, dirty = _commit()
+    return {
+        "sadp_bench": sadp_bench.__version__,
+        "commit": commit,
+        "dirty": dirty,
+        "python": platform.python_version(),
+        **{package: _version(package) for package in PACKAGES},
+        "device": device.type,
+        "processor": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
+        "threads": threads,
+        "jobs": jobs,
+        "kernel": kernel(device),
+        "bf16": bf16_is_fast(device),
+    }
+
+
+def joined(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """Of a run in parts: what differs between them says so, and then equals no reference's."""
+
+    def both(name: str, value: Any) -> Any:
+        old = before.get(name, value)
+        return old if old == value or str(old).endswith(f", then {value}") else f"{old}, then {value}"
+
+    return {name: both(name, value) for name, value in now.items()}
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is a GPU where there is one. Raises BadInput for a device that isn't there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise BadInput(f"--device is auto, cpu, cuda or cuda:N, not '{name}'") from None
+    if device.type not in ("cpu", "cuda"):
+        raise BadInput(f"--device is auto, cpu, cuda or cuda:N, not '{name}'")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise BadInput(f"--device {name}: {torch.cuda.device_count()} CUDA devices are visible; use --device cpu")
+    return torch.device("cpu") if device.type == "cpu" else device  # there is but one, whatever its index
+
+
+def bf16_is_fast(device: torch.device) -> bool:
+    """Whether the processor computes in bfloat16 natively."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(
+        capabilities.get("avx512_bf16")
+        or capabilities.get("amx_bf16")
+        or capabilities.get("amx_tile")
+        or capabilities.get("bf16")
+    )
+
+
+def kernel(device: torch.device) -> str:
+    """The LIF implementation in use: ours on a CPU, the one that SpikingJelly chooses on a GPU."""
+    if device.type == "cpu":
+        return "sadp-bench-cpu"
+    return str(functional.neuron_implementation("lif", device)["implementation"])
+
+
+def keep_freed_memory(keep: bool = True) -> None:
+    """Has the C library hold on to freed memory instead of giving it back to the system (glibc only; elsewhere nothing).
+
+    Training on a CPU frees and takes the same large blocks in every batch; mapping their pages anew costs a fifth of the
+    time. A setting of the whole process, so only the command line makes it. keep=False: what glibc arrives at by itself.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
+        libc.mallopt(M_TRIM_THRESHOLD, (2 << 30) - 1 if keep else 64 << 20)
+
+
+def available_threads() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor() -> str:
+    """The CPU's model, as Linux names it; elsewhere as Python does."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> tuple[str | None, bool | None]:
+    """The commit of the checkout that the package runs from; None where it is installed."""
+    root = Path(sadp_bench.__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None, None
+    try:
+        head = _git(root, "rev-parse", "HEAD").strip()
+        return head, bool(_git(root, "status", "--porcelain", "--untracked-files=no").strip())
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+
+
+def _git(root: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(root), *arguments], check=True, capture_output=True, text=True, timeout=10
+    ).stdout

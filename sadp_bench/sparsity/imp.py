@@ -1,0 +1,112 @@
+"""Iterative magnitude pruning with rewinding: the lottery ticket found by training and pruning in rounds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from sadp_bench.core.errors import BadInput
+from sadp_bench.sparsity.base import Sparsity, TicketLab, density, fixed, magnitude_masks, num_live, prunable
+from sadp_bench.sparsity.early_time import Searching, last
+
+
+class IMP(Searching):
+    """Trains, prunes a quarter of the live weights by |w|, rewinds to early weights, and again down to the density.
+
+    Source: Kim et al., "Exploring Lottery Ticket Hypothesis in Spiking Neural Networks", ECCV 2022, after Frankle & Carbin,
+    ICLR 2019, and Frankle et al., ICML 2020 (rewinding).
+
+    Round 1 trains the run's dense network for E epochs and keeps all of its state, buffers included, as it is after the
+    rewind epoch; every further round goes on from there with its mask and the rest of the schedule. Pruning is global,
+    over convolution and linear weights. The run itself starts from the rewound state with the last mask, and takes all of its
+    own epochs, so that its data is pruned on the same schedule as any other run's (the paper's last round is shorter).
+
+    prune_share: of the live weights, pruned a round; the last round only prunes to the density.
+    rewind: epochs after which the state is kept; 0: max(1, E / 15), the paper's 20 of 300.
+    kl_share, kl_examples: see `early_time`.
+    """
+
+    def __init__(
+        self,
+        density: float = 1.0,
+        early_time: bool = False,
+        *,
+        prune_share: float = 0.25,
+        rewind: int = 0,
+        kl_share: float = 0.6,
+        kl_examples: int = 1000,
+    ) -> None:
+        super().__init__(density, early_time, kl_share, kl_examples)
+        if not 0 < prune_share < 1:
+            raise BadInput(f"imp's prune_share is above 0 and below 1, not {prune_share:g}")
+        if rewind < 0:
+            raise BadInput(f"imp's rewind is at least 0 (0: a fifteenth of the run), not {rewind}")
+        self.prune_share = prune_share
+        self.rewind = rewind
+
+    def prepare(self, lab: TicketLab, model: nn.Module) -> dict[str, Any]:
+        rewind = self.rewind_epoch(lab.num_epochs)
+        timesteps = self.search_timesteps(lab)
+        total = sum(weight.numel() for weight in prunable(model).values())
+        first, masks = Rewindable(rewind), None
+        steps = round_densities(self.density, self.prune_share)
+        for number, goal in enumerate(steps, 1):
+            if masks is None:
+                networks = lab.train(first, timesteps=timesteps)
+            else:
+                networks = lab.train(fixed(masks), timesteps=timesteps, weights=first.kept, first_epoch=rewind)
+            masks = magnitude_masks(prunable(last(networks)), num_live(total, goal), masks)
+            lab.say(f"imp: round {number} of {len(steps)}, {density(masks):.2%} of the weights are left")
+        assert masks is not None
+        self.masks = masks
+        model.load_state_dict(first.kept)
+        return {
+            "rounds": len(steps),
+            "search_epochs": self.estimated_epochs(lab.num_epochs),
+            "search_timesteps": timesteps,
+            "rewind_epoch": rewind,
+            "density": density(masks),
+        }
+
+    def rewind_epoch(self, num_epochs: int) -> int:
+        """Raises BadInput where no epoch would be left to train after it."""
+        rewind = self.rewind or max(1, round(num_epochs / 15))
+        if rewind >= num_epochs:
+            raise BadInput(f"imp rewinds to the weights after epoch {rewind}: that needs more than {num_epochs} epochs")
+        return rewind
+
+    def estimated_epochs(self, num_epochs: int) -> int:
+        further = len(round_densities(self.density, self.prune_share)) - 1
+        return num_epochs + further * (num_epochs - self.rewind_epoch(num_epochs)) + int(self.early_time)
+
+
+def round_densities(density: float, prune_share: float) -> list[float]:
+    """The density after each round: (1 - prune_share)^k after k of ceil(ln density / ln(1 - prune_share)), but after the
+    last one the density itself."""
+    rounds = max(
+        1, math.ceil(math.log(density) / math.log1p(-prune_share) - 1e-9)
+    )  # 0.75^2 takes two rounds, not three
+    return [*((1 - prune_share) ** k for k in range(1, rounds)), density]
+
+
+class Rewindable(Sparsity):
+    """Dense training that keeps the network's whole state as it is after so many epochs."""
+
+    def __init__(self, rewind: int) -> None:
+        super().__init__()
+        self.rewind = rewind
+        self.kept: dict[str, Tensor] = {}
+
+    def after_epoch(self, epoch: int, num_epochs: int) -> None:
+        if epoch + 1 == self.rewind:
+            self.kept = {name: value.clone() for name, value in self.model.state_dict().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"kept": dict(self.kept)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.kept = dict(state["kept"])

@@ -1,0 +1,1 @@
+"""Many runs: the sweep file, the plan, the scheduler and its executors."""

@@ -1,0 +1,192 @@
+"""A sweep's runs as tasks of a Ray cluster: what they leave behind comes back to the driver, which checks and keeps it.
+
+A worker needs this package and the data, not the sweep's folder. Its process runs in a passing folder of its own, so a run
+whose worker is lost begins anew elsewhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import signal
+import socket
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from sadp_bench.core.errors import BadInput
+from sadp_bench.records.record import Failure, Record
+from sadp_bench.records.spec import Spec
+from sadp_bench.records.store import FAILED, Store, atomic
+from sadp_bench.sweeps.executors import NUM_LINES, Child, Ended, Executor, Options, printable, words
+
+OBJECT_STORE_BYTES = 200 << 20  # of a local Ray; records and scores are small, and its default is a third of the memory
+KNOCK_SECONDS = 10.0
+Answer = tuple[int, list[str], dict[str, bytes]]
+
+
+def work(fields: dict[str, Any], options: Options, scores: bytes | None) -> Answer:
+    """On a worker: the run's exit code, the last that it printed, and the files that it left, by their relative names."""
+    spec = Spec.from_json(fields)
+    with TemporaryDirectory(prefix="sadp-bench-") as folder:
+        store = Store(Path(folder))
+        if scores is not None:
+            with atomic(store.scores_path(spec)) as file:
+                file.write(scores)
+        child = Child(words(spec, store.folder, options))
+        try:
+            code = child.wait()
+        finally:  # where the task was cancelled
+            child.process.terminate()
+            child.stop()
+        left = [path for path in files(store, spec) if path.is_file()]
+        return code, list(child.lines), {str(path.relative_to(folder)): path.read_bytes() for path in left}
+
+
+def files(store: Store, spec: Spec) -> tuple[Path, Path, Path]:
+    """What a run may leave that a sweep wants: its record, why it failed, the scores that it shares."""
+    return store.path(spec), store.path(spec, FAILED), store.scores_path(spec)
+
+
+def keep(store: Store, spec: Spec, left: dict[str, bytes], interruptions: int = 0) -> None:
+    """Writes what came back from a worker. Its names are compared, never used, and a record must be of this very run.
+
+    interruptions: earlier beginnings, of which a worker knows nothing. Raises BadInput where it is no record of the run.
+    """
+    record, failure, scores = (left.get(str(path.relative_to(store.folder))) for path in files(store, spec))
+    if scores is not None and not store.scores_path(spec).exists():
+        with atomic(store.scores_path(spec)) as file:
+            file.write(scores)
+    if record is not None:
+        found = _checked(Record, record, spec)
+        store.write(dataclasses.replace(found, interruptions=found.interruptions + interruptions))
+    elif failure is not None:
+        store.write_failure(_checked(Failure, failure, spec))
+
+
+def _checked(kind: Any, content: bytes, spec: Spec) -> Any:
+    try:
+        data = json.loads(content)
+    except (ValueError, RecursionError):
+        raise BadInput("the worker's file is not JSON: cut short or damaged") from None
+    found = kind.from_json(data)
+    if found.spec.key != spec.key:
+        raise BadInput(f"the worker's file is of run {found.spec.key}, and {spec.key} was asked for")
+    return found
+
+
+class RayCluster(Executor):
+    """Tasks of `threads` CPUs each, and of `gpus_per_run` GPUs for runs on "cuda"; Ray says where.
+
+    Raises BadInput where Ray isn't installed or can't be reached, and where no machine of it has room for one of the runs.
+    """
+
+    shares_folder = False
+
+    def __init__(self, store: Store, options: Options, specs: list[Spec]) -> None:
+        self._store, self._options = store, options
+        self._pending: dict[Any, tuple[Spec, int]] = {}
+        self._ray = _connected(options.address)
+        self._least = {
+            "CPU": min((spec.threads for spec in specs), default=1),
+            "GPU": min((self._gpus(spec) for spec in specs), default=0.0),
+        }
+        try:
+            self._check_room(specs)
+        except BadInput:
+            self._ray.shutdown()
+            raise
+
+    def _gpus(self, spec: Spec) -> float:
+        return (self._options.gpus_per_run or 1.0) if spec.device == "cuda" else 0.0
+
+    def _fitting(self, spec: Spec) -> int:
+        """How many such runs fit on one machine at a time, and so may share it."""
+        needed = {"CPU": spec.threads, "GPU": self._gpus(spec)}
+        machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        return max((min(int(of.get(n, 0) / one) for n, one in needed.items() if one) for of in machines), default=0)
+
+    def _check_room(self, specs: list[Spec]) -> None:
+        for spec in specs:
+            if self._fitting(spec) == 0:
+                raise BadInput(
+                    f"no machine of the Ray cluster has {spec.threads} CPUs and {self._gpus(spec):g} GPUs, which one run "
+                    "needs; lower threads in the file or --gpus-per-run, or start a larger worker first"
+                )
+
+    def room(self) -> int:
+        """As many runs as would fit, were all as small as the smallest: the others wait with Ray."""
+        there = self._ray.cluster_resources()
+        fit = min(int(there.get(name, 0) / least) for name, least in self._least.items() if least)
+        return max(0, fit - len(self._pending))
+
+    def start(self, spec: Spec, earlier: int) -> None:
+        path = self._store.scores_path(spec)
+        scores = path.read_bytes() if path.exists() else None
+        # A task that Ray repeated by itself would be no run of the sweep's.
+        task = self._ray.remote(work).options(num_cpus=spec.threads, num_gpus=self._gpus(spec), max_retries=0)
+        options = dataclasses.replace(self._options, jobs=self._fitting(spec))
+        self._pending[task.remote(spec.to_json(), options, scores)] = spec, earlier
+
+    def ended(self) -> list[Ended]:
+        if not self._pending:
+            return []
+        ready, _ = self._ray.wait(list(self._pending), num_returns=len(self._pending), timeout=0)
+        return [self._end(reference, *self._pending.pop(reference)) for reference in ready]
+
+    def _end(self, reference: Any, spec: Spec, earlier: int) -> Ended:
+        errors = self._ray.exceptions
+        try:
+            code, lines, left = self._ray.get(reference)
+            keep(self._store, spec, left, earlier)
+        except BadInput as error:
+            return Ended(spec, 1, [str(error)])
+        except errors.RayTaskError as error:  # `work` itself failed: a full disk there, say
+            return Ended(spec, 1, _lines(error))
+        except errors.OutOfMemoryError as error:  # Ray's own watch over its machine's memory
+            return Ended(spec, -signal.SIGKILL, _lines(error))
+        except errors.RayError as error:
+            return Ended(spec, 1, [f"its worker was lost: {type(error).__name__}", *_lines(error)], lost=True)
+        return Ended(spec, code, [printable(line) for line in lines])
+
+    def latest(self, spec: Spec) -> str:
+        return "on the cluster"
+
+    def stop(self) -> None:
+        for reference in self._pending:
+            self._ray.cancel(reference, force=True)
+        self._pending.clear()
+        self._ray.shutdown()
+
+
+def _lines(error: Exception) -> list[str]:
+    return [printable(line) for line in str(error).splitlines()[-NUM_LINES:]]
+
+
+def _connected(address: str | None) -> Any:
+    """The module `ray`, connected."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a local Ray would report to its makers
+    try:
+        import ray
+    except ImportError:
+        raise BadInput("--executor ray needs Ray: pip install 'sadp-bench[ray]'") from None
+    own: dict[str, Any] = (
+        {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES} if address is None else {}
+    )
+    try:
+        _knock(address)
+        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
+    except (OSError, OverflowError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadInput(f"no Ray cluster at {address or 'this machine'}: {reason}; see --address") from None
+    return ray
+
+
+def _knock(address: str | None) -> None:
+    """OSError where nobody listens there: Ray itself would try for many minutes."""
+    host, colon, port = (address or "").rpartition(":")
+    if colon and port.isdecimal() and "//" not in host:
+        with socket.create_connection((host, int(port)), KNOCK_SECONDS):
+            pass

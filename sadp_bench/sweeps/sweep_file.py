@@ -1,0 +1,125 @@
+"""A sweep file: from TOML to one table of fields a run. Nothing of the file but its values gets any further.
+
+`[common]` and one or more `[[sweep]]`, whose keys are the fields of `Spec`, and `set`, the table of settings. A block's keys
+replace common's, and every list in it is swept: the block's runs are the product of its lists.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sadp_bench.core.errors import BadInput
+from sadp_bench.core.registry import GROUPS, nearest
+from sadp_bench.records.spec import KINDS, LARGEST, Spec
+
+# torchrun's to say; the three tables come as `set`.
+NOT_KEYS = ("processes", "method_options", "backbone_options", "sparsity_options")
+FIELDS = {of.name: str(of.type) for of in dataclasses.fields(Spec) if of.name not in NOT_KEYS}
+MOST_RUNS = 100_000
+
+
+class Asked(NamedTuple):
+    """One run as the file asks for it. where: file and block, for messages. fields: as `parts.resolve` takes them."""
+
+    where: str
+    fields: dict[str, Any]
+
+
+def read(path: Path, *, allow_imports: bool = False) -> list[Asked]:
+    """All runs of a sweep file, in its order. Raises BadInput that names the file and the block.
+
+    A name with ":" imports a module, so a file may have one only where its reader trusts it: allow_imports.
+    """
+    common, blocks = _tables(path)
+    flat_common = _flat(f"{path}, [common]", common)
+    merged = {
+        f"{path}, [[sweep]] {number}": flat_common | _flat(f"{path}, [[sweep]] {number}", block)
+        for number, block in enumerate(blocks, 1)
+    }
+    for where, flat in merged.items():
+        for name in ("method", "ratio"):
+            if name not in flat:
+                raise BadInput(f"{where} lacks {name}: write it there or in [common]")
+        for name in GROUPS:
+            if not allow_imports and (code := next((value for value in flat.get(name, ()) if ":" in value), None)):
+                raise BadInput(
+                    f"{where}: {name} '{code}' would import that module and so run its code; "
+                    "--allow-imports lets it, if you trust the file"
+                )
+    total = sum(math.prod(map(len, flat.values())) for flat in merged.values())
+    if total > MOST_RUNS:
+        raise BadInput(f"{path} asks for {total:,} runs, and at most {MOST_RUNS:,} make one sweep; cut it into several")
+    return [Asked(where, fields) for where, flat in merged.items() for fields in _product(flat)]
+
+
+def _tables(path: Path) -> tuple[Any, list[Any]]:
+    try:
+        with path.open("rb") as file:
+            data = tomllib.load(file)
+    except OSError as error:
+        raise BadInput(
+            f"can't read {path}: {error.strerror}; name a sweep file, such as experiments/smoke.toml"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path} is not TOML: {error}") from None
+    for name in data:
+        if name not in ("common", "sweep"):
+            raise BadInput(f"{path}: unknown table '{name}'{nearest(name, ('common', 'sweep'))}")
+    blocks = data.get("sweep")
+    if not isinstance(blocks, list) or not blocks:
+        raise BadInput(f"{path} has no [[sweep]]: each such block, double brackets, names methods, ratios, seeds")
+    return data.get("common", {}), blocks
+
+
+def _flat(where: str, table: Any) -> dict[str, list[Any]]:
+    """A table's keys, each with its list of values; the settings' as "set.KEY"."""
+    if not isinstance(table, dict):
+        raise BadInput(f"{where} is not a table")
+    flat: dict[str, list[Any]] = {}
+    for given, value in table.items():
+        name = given.replace("-", "_")
+        if name != "set" and name not in FIELDS:
+            raise BadInput(f"{where}: unknown key '{given}'{nearest(name, [*FIELDS, 'set'])}")
+        for key, values in _settings(where, value) if name == "set" else [(name, value)]:
+            if key in flat:
+                raise BadInput(f"{where}: {key} is there twice")
+            flat[key] = values if isinstance(values, list) else [values]
+            if not flat[key]:
+                raise BadInput(f"{where}: {key} is an empty list; leave it out to take the default")
+            for one in flat[key]:
+                _check_type(where, key, one)
+    return flat
+
+
+def _settings(where: str, table: Any) -> Iterator[tuple[str, Any]]:
+    """The keys of a `set` table; the network's as one quoted key, "backbone.width", or as a table `backbone`, and
+    likewise `sparsity`."""
+    if not isinstance(table, dict):
+        raise BadInput(f"{where}: set is a table, such as set.smoothing = 0.1, not {table!r}")
+    for key, value in table.items():
+        if isinstance(value, dict) and key in ("backbone", "sparsity"):
+            yield from ((f"set.{key}.{inner}", one) for inner, one in value.items())
+        else:
+            yield f"set.{key}", value
+
+
+def _check_type(where: str, key: str, value: Any) -> None:
+    kinds, wanted = ((str, int, float, bool), "a setting's value") if key not in FIELDS else KINDS[FIELDS[key]]
+    fits = isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds)
+    if not fits:
+        raise BadInput(f"{where}: {key} is {wanted} or a list of such, not {str(value)[:60]!r}")
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise BadInput(f"{where}: {key} is at most {LARGEST:,}")
+
+
+def _product(flat: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
+    for values in itertools.product(*flat.values()):
+        run = dict(zip(flat, values, strict=True))
+        settings = {key.removeprefix("set."): run.pop(key) for key in flat if key.startswith("set.")}
+        yield {**run, "set": settings}

@@ -1,0 +1,1 @@
+"""The training loop and its parts: data, step, backpropagation, evaluation, checkpoints, scoring before training."""

@@ -1,0 +1,80 @@
+"""Scores on disk that runs share which differ in the ratio alone."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sadp_bench.core import distributed
+from sadp_bench.core.errors import BadInput
+from sadp_bench.core.progress import Progress
+from sadp_bench.records.file_lock import Lock
+from sadp_bench.records.store import remove_parts
+from sadp_bench.training.checkpoint import State, read_state, write_state
+
+
+class SharedScores:
+    """Scores on disk for all runs that differ in the ratio alone. One process computes them, the others wait.
+
+    made_in: data and environment that the scores must come from; their seconds are worth nothing elsewhere.
+    fresh: compute them anew, whatever is there.
+    """
+
+    def __init__(
+        self, path: Path, made_in: dict[str, Any], device: torch.device, progress: Progress, fresh: bool
+    ) -> None:
+        self.path = path
+        self._made_in = made_in
+        self._device = device
+        self._progress = progress
+        self._fresh = fresh
+        self._lock = Lock(path.with_name(f"{path.name}.lock"))
+
+    def find_or_lock(self) -> State | None:
+        """The scores, or None where this process is to compute them, and holds the lock until `unlock`."""
+        found = None if distributed.rank() > 0 else self._find_or_lock()
+        if not distributed.agreed(found is not None):
+            return None
+        return found or read_state(self.path, self._device)
+
+    def _find_or_lock(self) -> State | None:
+        waiting = False
+        while True:
+            if self._lock.acquire():
+                remove_parts(self.path)
+                found = None if self._fresh else self._find()
+                if found is not None:
+                    self.unlock()
+                return found
+            if not waiting:
+                self._progress.say(f"another process computes the scores {self.path}: waiting for them")
+            waiting = True
+            time.sleep(1)
+
+    def _find(self) -> State | None:
+        if not self.path.exists():
+            return None
+        try:
+            state = read_state(self.path, self._device)
+        except BadInput as error:
+            self._progress.say(f"scores {self.path} are {error}: computing them anew")
+            return None
+        if state.pop("made_in", None) != self._made_in:
+            self._progress.say(f"scores {self.path} were made from other data or in another environment: not used")
+            return None
+        return state
+
+    def write(self, state: State) -> None:
+        if distributed.rank() > 0:
+            return
+        try:
+            write_state(self.path, {**state, "made_in": self._made_in})
+        except BadInput as error:
+            self._progress.say(f"scores not kept for other ratios: {error}")
+
+    def unlock(self) -> None:
+        if distributed.rank() == 0:
+            self._lock.release(finished=True)

@@ -1,0 +1,110 @@
+"""Forgetting events."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from baselines.forgetting import Forgetting, ForgettingCounter
+from sadp_bench.pruners.base import KeepAll
+from tests.helpers import bench, prepared, seen
+
+HISTORIES = {  # right (1) or wrong (0) at each presentation -> events, ever learned
+    "11111": (0, True),
+    "00000": (0, False),
+    "01111": (0, True),
+    "10000": (1, True),
+    "01010": (2, True),
+    "10101": (2, True),
+    "00001": (0, True),
+    "11011": (1, True),
+}
+
+
+def show(counter, epoch, batches=3):
+    """One epoch of the histories, in batches of a shuffled order; class 1 is right."""
+    order = torch.randperm(len(HISTORIES), generator=torch.Generator().manual_seed(epoch))
+    for index_B in order.tensor_split(batches):
+        right_B = torch.tensor([int(list(HISTORIES)[i][epoch]) for i in index_B.tolist()])
+        logits_BC = torch.nn.functional.one_hot(right_B, 3).float()
+        noise_TBC = torch.stack([logits_BC * 3, logits_BC * -1])  # one step disagrees; the mean over time decides
+        counter.observe(seen(index_B, epoch=epoch, label_B=torch.ones_like(index_B), logits_TBC=noise_TBC))
+
+
+def test_counter_counts_the_changes_from_right_to_wrong():
+    counter = prepared(ForgettingCounter(), len(HISTORIES))
+    for epoch in range(5):
+        show(counter, epoch)
+    assert counter.events_N.tolist() == [events for events, _ in HISTORIES.values()]
+    assert counter.learned_N.tolist() == [learned for _, learned in HISTORIES.values()]
+
+
+class HistoryLab:
+    """Plays the histories in place of training."""
+
+    num_examples, num_epochs, seed, device = len(HISTORIES), 5, 0, torch.device("cpu")
+
+    def fit(self, pruner, epochs, seed):
+        pruner.prepare(self)
+        for epoch in range(epochs):
+            show(pruner, epoch)
+
+    def scores(self, score):
+        return score()
+
+
+def test_never_learned_ranks_highest_then_the_most_forgotten():
+    lab = HistoryLab()
+    scores = dict(zip(HISTORIES, Forgetting(0.5).score(lab).tolist(), strict=True))
+    assert scores.pop("00000") == float("inf")
+    assert scores == {h: events for h, (events, learned) in HISTORIES.items() if learned}
+
+    pruner = Forgetting(0.5)
+    pruner.prepare(lab)
+    kept = [list(HISTORIES)[i] for i in pruner.select(0).index_K.tolist()]
+    assert kept[0] == "00000" and set(kept[1:3]) == {"01010", "10101"}
+    assert kept[3] in ("10000", "11011")
+
+
+def test_events_of_several_runs_are_added_and_learned_once_is_learned():
+    score_N = Forgetting(0.5, score_runs=3).score(HistoryLab())
+    assert score_N.tolist() == [3 * events if learned else float("inf") for events, learned in HISTORIES.values()]
+
+
+def test_ties_are_broken_by_the_seed():
+    def dropped(seed):
+        lab = HistoryLab()
+        lab.seed = seed
+        pruner = Forgetting(0.3)  # drops about two of the four that were never forgotten
+        pruner.prepare(lab)
+        return frozenset(range(8)) - set(pruner.select(0).index_K.tolist())
+
+    drops = [dropped(seed) for seed in range(40)]
+    never_forgotten = {0, 2, 6}
+    assert all(drop <= never_forgotten for drop in drops)
+    assert set.union(*map(set, drops)) == never_forgotten and len(set(drops)) > 1
+
+
+def test_scores_equal_a_count_over_the_recorded_training_run():
+    history = []
+
+    class Recorder(KeepAll):
+        def observe(self, batch):
+            right_B = batch.logits_TBC.mean(0).argmax(1) == batch.label_B
+            history.append((batch.epoch, batch.index_B, right_B))
+
+    run = bench("forgetting", 0.3, epochs=5)
+    run.pruner.prepare(run.lab)
+    assert run.lab.visits == 5 * 101, "by default the scoring run is as long as the run"
+    run.lab.fit(Recorder(), 5, 0)
+    right_EN = torch.zeros(5, 101, dtype=torch.bool)
+    for epoch, index_B, right_B in history:
+        right_EN[epoch, index_B] = right_B
+    for i, score in enumerate(run.pruner.score_N.tolist()):
+        text = "".join("01"[int(right)] for right in right_EN[:, i])
+        assert score == (text.count("10") if "1" in text else float("inf"))
+
+
+@pytest.mark.parametrize(("score_epochs", "expected"), [(0, 5), (2, 2)])
+def test_scoring_takes_the_whole_run_unless_told(score_epochs, expected):
+    assert Forgetting(0.3, score_epochs=score_epochs).scoring_epochs(5) == expected

@@ -1,0 +1,36 @@
+"""Each method learns real images: a short run on a part of CIFAR-10, where chance is 0.10."""
+
+from __future__ import annotations
+
+import pytest
+
+from sadp_bench.core.progress import Progress
+from sadp_bench.core.registry import table
+from sadp_bench.runs import resolve, trainer
+
+SETTING = {
+    "dataset": "cifar10",
+    "train_examples": 1500,
+    "epochs": 6,
+    "batch_size": 32,
+    "timesteps": 2,
+    "evaluate_every": 6,
+    "threads": 1,
+    "set": {"backbone.width": 8},
+}
+
+
+@pytest.fixture(scope="module")
+def opened():
+    """The data set, read once."""
+    return {}
+
+
+@pytest.mark.parametrize("method", sorted(table("method")))
+def test_learns_well_above_chance(method, real_data, opened):
+    asked = {**SETTING, "method": method, "ratio": 0.0 if method == "full" else 0.3}
+    spec, material = resolve.resolve(asked, real_data, opened)
+    record = trainer.train_one(trainer.Bench(spec, material, Progress()))
+    assert record.test_accuracy > 0.2
+    assert record.epochs[-1]["train_loss"] < record.epochs[0]["train_loss"]
+    assert all(0 < rate < 1 for rate in record.firing_rate)

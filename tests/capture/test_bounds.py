@@ -1,0 +1,278 @@
+"""The squares and the bound that SADP's scores are made of, against loops and one backward pass an example."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import pad
+
+from sadp_bench.capture import recorder
+from sadp_bench.capture.recorder import Taps, input_squares, norm_layers, weight_layers
+from sadp_bench.core.losses import LOSSES, logit_errors, mean_loss
+from sadp_bench.core.rng import stream
+from sadp_bench.pruners.sadp import layers_square
+from tests.helpers import network
+
+OF_LAYERS = {"features", "input_squares", "error_squares"}
+OF_MIDDLE = {"middle_input_squares", "middle_error_squares"}
+OF_NORMS = {"norm_input_squares", "norm_error_squares"}
+
+
+class Net(nn.Module):
+    """[B, C, H, W] or [T, B, C, H, W] -> logits_TBC: a convolution, a leaky state, a linear layer, each time step by itself
+    or all at once."""
+
+    def __init__(self, side, steps=3, stepwise=False, channels=2, hidden_bias=True, **kind):
+        super().__init__()
+        with torch.random.fork_rng([]):
+            torch.manual_seed(1)
+            self.conv = nn.Conv2d(channels, 4, **kind).double()
+            features = self.conv(torch.zeros(1, channels, *side).double()).numel()
+            self.hidden = nn.Linear(features, 5, bias=hidden_bias).double()
+            self.readout = nn.Linear(5, 3).double()
+        self.steps, self.stepwise = steps, stepwise
+
+    def forward(self, input):
+        x = input if input.dim() == 5 else input.expand(self.steps, *input.shape)
+        apply = by_step if self.stepwise else flattened
+        x = leaky(apply(self.conv, x)).sigmoid().flatten(2)
+        if self.stepwise:
+            return by_step(self.readout, leaky(by_step(self.hidden, x)).sigmoid())
+        return self.readout(leaky(self.hidden(x)).sigmoid())
+
+
+def by_step(layer, x_T):
+    return torch.stack([layer(x) for x in x_T])
+
+
+def flattened(layer, x):
+    return layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+def leaky(x_T):
+    state_T = [x_T[0]]
+    for x in x_T[1:]:
+        state_T.append(0.7 * state_T[-1] + x)
+    return torch.stack(state_T)
+
+
+def shown(model, loss, input, label_B, names, weight_B=None):
+    """What taps see of the pass of a weighted batch."""
+    weight_B = torch.ones(len(label_B)).double() if weight_B is None else weight_B
+    with Taps(model, names) as seen:
+        logits_TBC = model(input)
+        (loss(logits_TBC, label_B) * weight_B).sum().backward()
+        return seen.seen(weight_B) | {"logit_errors": logit_errors(loss, logits_TBC, label_B)}
+
+
+def example(input, i):
+    return input[:, i : i + 1] if input.dim() == 5 else input[i : i + 1]
+
+
+def exact_squares(model, loss, input, label_B, layers):
+    """Each layer's squared gradient norm, one backward pass an example. [layers, B]."""
+    columns = []
+    for i in range(len(label_B)):
+        model.zero_grad()
+        loss(model(example(input, i)), label_B[i : i + 1]).sum().backward()
+        columns.append(torch.stack([sum(p.grad.square().sum() for p in layer.parameters()) for layer in layers]))
+    return torch.stack(columns, 1)
+
+
+def watched_by_hand(model, loss, input, label_B):
+    """Of every layer but the readout, for each example by itself: all of its inputs, and the errors at its outputs."""
+    found = []
+    for i in range(len(label_B)):
+        calls = {layer: [] for layer in weight_layers(model)}
+        handles = [
+            layer.register_forward_hook(lambda layer, inputs, out, calls=calls: calls[layer].append((inputs[0], out)))
+            for layer in calls
+        ]
+        total = loss(model(example(input, i)), label_B[i : i + 1]).sum()
+        for handle in handles:
+            handle.remove()
+        errors = torch.autograd.grad(total, [out for own in calls.values() for _, out in own])
+        errors = iter(errors)
+        found.append([[(a.detach(), next(errors)) for a, _ in own] for own in calls.values()])
+    return found
+
+
+def patch_squares(layer, a):
+    """The squares of all patches that a layer takes of an input, and its ones, patch by patch."""
+    if isinstance(layer, nn.Linear):
+        return float(a.square().sum() + (a[..., 0].numel() if layer.bias is not None else 0))
+    (down, right), (down_by, right_by) = layer.padding, layer.stride
+    a = pad(a.reshape(-1, *a.shape[-3:]), (right, right, down, down))
+    height, width = (d * (k - 1) + 1 for d, k in zip(layer.dilation, layer.kernel_size, strict=True))
+    total = 0.0
+    for row in range(0, a.shape[2] - height + 1, down_by):
+        for column in range(0, a.shape[3] - width + 1, right_by):
+            patch = a[:, :, row : row + height : layer.dilation[0], column : column + width : layer.dilation[1]]
+            assert patch.shape[2:] == layer.kernel_size
+            total += float(patch.square().sum()) + (len(a) if layer.bias is not None else 0)
+    return total
+
+
+def check_squares(model, loss, input, label_B):
+    """Taps against watching by hand, of a batch whose losses are weighted."""
+    weight_B = torch.tensor([0.5, 2.0, 0.1]).double() / 3
+    seen = shown(model, loss, input, label_B, OF_LAYERS, weight_B)
+    found = watched_by_hand(model, loss, input, label_B)
+    layers = weight_layers(model)
+    assert seen["input_squares"].shape == seen["error_squares"].shape == (len(layers), 3)
+    for i, of_example in enumerate(found):
+        for place, (layer, calls) in enumerate(zip(layers, of_example, strict=True)):
+            expected = sum(patch_squares(layer, a) for a, _ in calls)
+            assert seen["input_squares"][place, i].item() == pytest.approx(expected, rel=1e-10)
+            error = sum(float(e.square().sum()) for _, e in calls)
+            assert seen["error_squares"][place, i].item() == pytest.approx(error, rel=1e-8, abs=1e-30)
+    return seen
+
+
+BACKBONES = pytest.mark.parametrize("backbone", ["cnn", "vgg11", "resnet18", "sew-resnet18"])
+NORMS = pytest.mark.parametrize("norm", ["batch", "none"])
+EVENTS = pytest.mark.parametrize("events", [False, True], ids=["static", "events"])
+LABELS = torch.tensor([0, 3, 4])
+
+
+@EVENTS
+@NORMS
+@BACKBONES
+def test_bound_holds_for_every_layer_and_example_and_for_their_sum(backbone, norm, events):
+    model, input = network(backbone, norm, events)
+    layers, norms = weight_layers(model), norm_layers(model)
+    weight_B = torch.tensor([0.5, 2.0, 0.1]).double() / 3
+    for loss in LOSSES.values():
+        seen = shown(model, loss, input, LABELS, OF_LAYERS | OF_NORMS, weight_B)
+        exact_LB = exact_squares(model, loss, input, LABELS, layers)
+        assert exact_LB.max() > 1e-6 and len(layers) >= 3
+        bound_LB = seen["input_squares"] * seen["error_squares"]
+        assert (exact_LB <= bound_LB * (1 + 1e-9)).all()
+        readout_B = exact_squares(model, loss, input, LABELS, [model.readout])[0]
+        score_B = layers_square({**seen, "tightness": torch.ones(len(layers)).double()})
+        torch.testing.assert_close(score_B, bound_LB.sum(0) + readout_B, rtol=1e-9, atol=0)
+        all_B = exact_squares(model, loss, input, LABELS, [model])[0]
+        if norms:
+            exact_MB = exact_squares(model, loss, input, LABELS, norms)
+            bound_MB = seen["norm_input_squares"] * seen["norm_error_squares"]
+            assert (exact_MB <= bound_MB * (1 + 1e-9)).all() and exact_MB.max() > 1e-6
+            score_B = score_B + bound_MB.sum(0)
+        assert (all_B <= score_B * (1 + 1e-9)).all()
+        assert (all_B > 1e-3 * score_B).all(), "a bound far off would hold as well"
+
+
+@EVENTS
+@BACKBONES
+def test_squares_of_backbones_equal_patches_and_errors_by_hand(backbone, events):
+    model, input = network(backbone, "none", events, side=5)
+    check_squares(model, mean_loss, input, LABELS)
+
+
+KINDS = {
+    "3x3": {"kernel_size": 3, "padding": 1},
+    "dilated": {"kernel_size": 3, "dilation": 2, "padding": 1},
+    "unpadded": {"kernel_size": 3},
+    "strided": {"kernel_size": 3, "stride": 2, "padding": 1},
+    "1x1": {"kernel_size": 1},
+    "1x1 strided": {"kernel_size": 1, "stride": 2},
+    "1x1 padded": {"kernel_size": 1, "padding": 1},
+    "oblong": {"kernel_size": (3, 2), "stride": (2, 3), "padding": (1, 0), "dilation": (1, 2)},
+    "gaps": {"kernel_size": 2, "stride": 3},
+}
+
+
+@pytest.mark.parametrize("stepwise", [False, True], ids=["at once", "stepwise"])
+@pytest.mark.parametrize("bias", [False, True], ids=["", "bias"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_bound_and_squares_hold_for_every_kind_of_convolution(kind, bias, stepwise):
+    model = Net((7, 9), stepwise=stepwise, hidden_bias=bias, bias=bias, **KINDS[kind])
+    input = torch.randn(3, 3, 2, 7, 9, generator=stream(0, "bounds"), dtype=torch.float64)
+    for loss in LOSSES.values():
+        seen = check_squares(model, loss, input, LABELS % 3)
+        exact_LB = exact_squares(model, loss, input, LABELS % 3, weight_layers(model))
+        assert (0 < exact_LB).all() and (exact_LB <= seen["input_squares"] * seen["error_squares"]).all()
+
+
+def test_what_is_seen_is_the_same_called_once_or_once_a_step():
+    input = torch.randn(3, 12, 2, 5, 4, generator=stream(1, "bounds"), dtype=torch.float64)
+    names, label_B = OF_LAYERS | OF_MIDDLE | {"tightness"}, torch.arange(12) % 3
+    found = [
+        shown(Net((5, 4), stepwise=stepwise, kernel_size=3, padding=1), mean_loss, input, label_B, names)
+        for stepwise in (False, True)
+    ]
+    for name in names:
+        torch.testing.assert_close(found[0][name], found[1][name], rtol=1e-10, atol=1e-18)
+
+
+@pytest.mark.parametrize(("steps", "of"), [(1, 0), (2, 1), (3, 1), (4, 2)])
+@pytest.mark.parametrize("stepwise", [False, True])
+def test_the_middle_step_is_the_one_that_a_hook_sees_there(steps, of, stepwise):
+    model = Net((5, 4), stepwise=stepwise, hidden_bias=True, kernel_size=3, padding=1)
+    input = torch.randn(steps, 3, 2, 5, 4, generator=stream(5, "bounds"), dtype=torch.float64)
+    seen = shown(model, mean_loss, input, LABELS % 3, OF_MIDDLE)
+    for i, layers in enumerate(watched_by_hand(model, mean_loss, input, LABELS % 3)):
+        for place, (layer, calls) in enumerate(zip(weight_layers(model), layers, strict=True)):
+            features = 1 if isinstance(layer, nn.Linear) else 3
+            a, error = (torch.cat(x).reshape(steps, *x[0].shape[-features:])[of] for x in zip(*calls, strict=True))
+            found = [seen[f"middle_{side}_squares"][place, i].item() for side in ("input", "error")]
+            assert found == pytest.approx([patch_squares(layer, a), float(error.square().sum())], rel=1e-9)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("size", [1, 3])
+def test_bound_is_the_exact_norm_for_one_step_and_one_position(size, bias):
+    model = Net((1, 1), hidden_bias=bias, bias=bias, kernel_size=size, padding=size // 2)
+    input = torch.randn(1, 3, 2, 1, 1, generator=stream(2, "bounds"), dtype=torch.float64)
+    seen = shown(model, mean_loss, input, LABELS % 3, OF_LAYERS | {"tightness"})
+    exact_LB = exact_squares(model, mean_loss, input, LABELS % 3, weight_layers(model))
+    torch.testing.assert_close(seen["input_squares"] * seen["error_squares"], exact_LB, rtol=1e-10, atol=0)
+    torch.testing.assert_close(seen["tightness"][0], seen["tightness"][1], rtol=1e-10, atol=0)
+
+
+def test_binary_inputs_are_counted_and_others_squared():
+    conv = nn.Conv2d(3, 2, 3, padding=1, bias=False)
+    spikes = torch.randint(0, 2, (2, 4, 3, 6, 5), generator=stream(3, "bounds")).float()
+    for x in (spikes, 2.5 * spikes, spikes - 0.5):
+        out = torch.zeros(2, 4, 2, 6, 5)
+        expected = [patch_squares(conv, x[:, i].double()) for i in range(4)]
+        assert input_squares(conv, x, out, 4).sum(0).tolist() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("batch", "number"), [(3, 1), (4, 1), (13, 3), (28, 7), (41, 8)])
+def test_tightness_sums_the_exact_and_the_bounding_squares_of_the_first_examples(batch, number, monkeypatch):
+    monkeypatch.setattr(recorder, "MOST_EXACT", 8)
+    model = Net((4, 3), kernel_size=3, padding=1)
+    generator = stream(4, "bounds")
+    input = torch.randn(3, batch, 2, 4, 3, generator=generator, dtype=torch.float64)
+    label_B = torch.randint(0, 3, (batch,), generator=generator)
+    weight_B = torch.rand(batch, generator=generator, dtype=torch.float64) + 0.1
+    seen = shown(model, mean_loss, input, label_B, OF_MIDDLE | {"tightness"}, weight_B)
+    first = input[:, :number], label_B[:number]
+    exact_L = exact_squares(model, mean_loss, *first, weight_layers(model)).sum(1)
+    bound_L = (seen["middle_input_squares"] * seen["middle_error_squares"])[:, :number].sum(1)
+    torch.testing.assert_close(seen["tightness"], torch.stack([exact_L, bound_L]), rtol=1e-9, atol=0)
+
+
+@BACKBONES
+def test_tightness_of_backbones_is_that_of_one_backward_pass_an_example(backbone):
+    model, input = network(backbone, "batch", False)
+    seen = shown(model, mean_loss, input, LABELS, OF_LAYERS | {"tightness"})
+    exact_L = exact_squares(model, mean_loss, input[:1], LABELS[:1], weight_layers(model))[:, 0]
+    torch.testing.assert_close(seen["tightness"][0], exact_L, rtol=1e-9, atol=1e-30)
+
+
+def test_norm_layers_squares_are_those_of_the_largest_channel_with_the_batchs_statistics_in_training():
+    model, input = network("cnn", "batch", True)
+    held = {}
+    for layer in norm_layers(model):
+        layer.register_forward_hook(lambda layer, inputs, out: held.setdefault(layer, inputs[0].detach()))
+    seen = shown(model.train(), mean_loss, input, LABELS, OF_NORMS)
+    for place, x in enumerate(held.values()):
+        x = x.reshape(-1, 3, *x.shape[-3:])  # time, example, channel, height, width
+        mean_C, var_C = x.mean((0, 1, 3, 4)), x.var((0, 1, 3, 4), correction=0)
+        for i in range(3):
+            per_channel = [
+                float((((x[:, i, c] - mean_C[c]) ** 2 / (var_C[c] + 1e-5)) + 1).sum()) for c in range(x.shape[2])
+            ]
+            assert seen["norm_input_squares"][place, i].item() == pytest.approx(max(per_channel), rel=1e-9)

@@ -1,0 +1,180 @@
+"""What taps see against plain hooks, and that they go."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from spikingjelly.activation_based.neuron import LIFNode
+from torch import Tensor, nn
+
+from sadp_bench.capture.recorder import TAPPED, Taps, norm_layers, weight_layers
+from sadp_bench.core.losses import mean_loss
+from sadp_bench.training.backprop import at_precision
+from sadp_bench.training.evaluation import predictions
+from tests.small_runs import Chosen, hooks_of, small_bench
+
+BOTH = frozenset({"features", "spike_counts"})
+
+
+def watched_by_hand(model: nn.Module, input: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """The readout's input and each spiking layer's output, by hooks of the test's own."""
+    features, spikes = [], []
+    handles = [model.readout.register_forward_hook(lambda m, inputs, out: features.append(inputs[0].detach()))]
+    for module in model.modules():
+        if isinstance(module, LIFNode):
+            handles.append(module.register_forward_hook(lambda m, inputs, out: spikes.append(out.detach())))
+    model(input)
+    for handle in handles:
+        handle.remove()
+    return features[0], spikes
+
+
+@pytest.mark.parametrize("backbone", ["cnn", "sew-resnet18"])
+def test_features_and_spike_counts_equal_what_plain_hooks_see(backbone: str) -> None:
+    bench = small_bench(backbone=backbone, timesteps=3)
+    input = bench.data.input(torch.arange(7))
+    features, spikes = watched_by_hand(bench.model, input)
+    with Taps(bench.model, BOTH) as taps:
+        bench.model(bench.data.input(torch.arange(20, 29)))  # the newest pass counts
+        bench.model(input)
+        seen = taps.seen()
+    assert seen.keys() == BOTH and all(value.dtype == torch.float32 for value in seen.values())
+    assert not seen["features"].requires_grad and not seen["spike_counts"].requires_grad
+    assert torch.equal(seen["features"], features)
+    assert seen["features"].shape == (3, 7, bench.model.readout.in_features)
+    assert seen["spike_counts"].shape == (len(spikes), 3, 7)
+    for layer, of_layer in enumerate(spikes):
+        for step in range(3):
+            for example in range(7):
+                fired = int((of_layer[step, example] == 1).sum())
+                assert seen["spike_counts"][layer, step, example] == fired
+                assert of_layer[step, example].numel() == taps.neurons_S[layer]
+    assert seen["spike_counts"].sum() > 0
+
+
+def test_the_loss_logits_are_the_readout_of_the_features() -> None:
+    bench = small_bench()
+    with Taps(bench.model, {"features"}) as taps:
+        logits = bench.model(bench.data.input(torch.arange(5)))
+        features = taps.seen()["features"]
+    torch.testing.assert_close(features @ bench.model.readout.weight.T + bench.model.readout.bias, logits)
+
+
+def test_hooks_are_gone_after_the_context_and_after_an_error() -> None:
+    model = small_bench().model
+    with Taps(model, BOTH):
+        assert hooks_of(model) == 5  # the whole network's, the readout's and three layers'
+    assert hooks_of(model) == 0
+    with pytest.raises(KeyError), Taps(model, BOTH):
+        raise KeyError
+    assert hooks_of(model) == 0
+
+
+def test_a_network_that_nobody_watches_has_no_hooks() -> None:
+    pruner = Chosen(torch.arange(130))
+    bench = small_bench(pruner)
+    counts = []
+    pruner.when_seen = lambda seen: counts.append((hooks_of(bench.model), len(seen.watched)))
+    list(bench.rows())
+    assert counts == [(0, 0)] * 6
+    with Taps(bench.model, ()) as taps:
+        bench.model(bench.data.input(torch.arange(5)))
+        assert hooks_of(bench.model) == 0 and taps.seen() == {}
+
+
+def test_only_what_was_asked_for_is_watched() -> None:
+    pruner = Chosen(torch.arange(130), watch=frozenset({"features"}))
+    bench = small_bench(pruner)
+    counts = []
+    pruner.when_seen = lambda seen: counts.append((hooks_of(bench.model), *seen.watched))
+    list(bench.rows())
+    assert counts == [(2, "features")] * 6  # the whole network's, and the readout's
+    assert hooks_of(bench.model) == 0
+
+
+def test_a_scoring_run_that_stops_early_leaves_no_hooks() -> None:
+    bench = small_bench(epochs=3)
+    model = bench.lab.fit(Chosen(torch.arange(130), watch=BOTH), epochs=1, seed=0)
+    assert hooks_of(model) == 0
+
+
+def test_everything_that_can_be_watched_has_its_shape_and_is_float32_and_leaves_no_hooks() -> None:
+    bench = small_bench(timesteps=3)
+    model = bench.model
+    layers, norms = len(weight_layers(model)), len(norm_layers(model))
+    assert (layers, norms) == (3, 3)
+    for precision in ("fp32", "bf16"):
+        with Taps(model, TAPPED) as taps:
+            logits = at_precision(model, precision, bench.device)(bench.data.input(torch.arange(9)))
+            mean_loss(logits, bench.data.label_N[:9]).sum().backward()
+            seen = taps.seen()
+        assert seen.keys() == TAPPED
+        for name, value in seen.items():
+            wanted = {"tightness": (2, layers), "features": (3, 9, 64), "spike_counts": (3, 3, 9)}
+            assert value.shape == wanted.get(name, (norms if "norm" in name else layers, 9))
+            assert value.dtype == torch.float32 and not value.requires_grad and value.isfinite().all()
+    assert hooks_of(model) == 0
+
+
+def test_squares_under_bfloat16_are_those_of_its_own_numbers_to_its_precision() -> None:
+    bench = small_bench(timesteps=3)
+    held: list[Tensor] = []
+    handles = [
+        m.register_forward_hook(lambda m, inputs, out: held.append(inputs[0])) for m in weight_layers(bench.model)
+    ]
+    with Taps(bench.model, {"input_squares"}) as taps:
+        at_precision(bench.model, "bf16", bench.device)(bench.data.input(torch.arange(9)))
+        found = taps.seen()["input_squares"]
+    for handle in handles:
+        handle.remove()
+    for layer, x, square_B in zip(weight_layers(bench.model), held, found, strict=True):
+        assert isinstance(layer, nn.Conv2d) and isinstance(layer.padding, tuple)
+        patches = nn.functional.unfold(
+            x.double().flatten(0, -4), layer.kernel_size, layer.dilation, layer.padding, layer.stride
+        )
+        expected_B = patches.square().sum((1, 2)).reshape(-1, 9).sum(0)
+        torch.testing.assert_close(square_B.double(), expected_B, rtol=2**-8, atol=0)
+
+
+def test_tightness_is_measured_in_the_first_batch_of_a_context_and_of_each_epoch_only() -> None:
+    pruner = Chosen(torch.arange(130), watch=frozenset({"tightness", "error_squares"}))
+    list(small_bench(pruner).rows())
+    assert ["tightness" in seen.watched for seen in pruner.seen] == [True, False, False] * 2
+    assert all("error_squares" in seen.watched for seen in pruner.seen)
+
+
+def test_a_pass_without_gradients_shows_inputs_but_no_errors() -> None:
+    bench = small_bench()
+    with Taps(bench.model, TAPPED - BOTH) as taps:
+        sizes = [len(index_B) for index_B, _, _ in predictions(bench.model, bench.data, "fp32")]
+        seen = taps.seen()
+    assert sizes == [130] and seen.keys() == {"input_squares", "middle_input_squares", "norm_input_squares"}
+
+
+def test_only_the_newest_pass_and_its_backward_pass_are_kept() -> None:
+    bench = small_bench()
+    bench.model.eval()
+
+    def step(first: int, last: int) -> None:
+        logits = bench.model(bench.data.input(torch.arange(first, last)))
+        mean_loss(logits, bench.data.label_N[first:last]).sum().backward()
+
+    names = TAPPED - {"tightness", "spike_counts"}
+    with Taps(bench.model, names) as taps:
+        step(0, 20)
+        step(50, 57)
+        found = taps.seen()
+    with Taps(bench.model, names) as taps:
+        step(50, 57)
+        expected = taps.seen()
+    assert found.keys() == names
+    for name in names:
+        assert torch.equal(found[name], expected[name])
+
+
+def test_watching_changes_no_number_of_a_run() -> None:
+    runs = [small_bench(Chosen(torch.arange(130), watch=watch)) for watch in (frozenset[str](), TAPPED)]
+    for bench in runs:
+        list(bench.rows())
+    for one, other in zip(*(bench.model.state_dict().values() for bench in runs), strict=True):
+        assert torch.equal(one, other)

@@ -1,0 +1,392 @@
+"""`sadp-bench run` and what stands beside it, in process where that shows the same, on digits."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sadp_bench.core import registry
+from sadp_bench.datasets.digits import Digits
+from sadp_bench.records import store
+from sadp_bench.runs import resolve
+from sadp_bench.training.evaluation import evaluate
+from tests.commands import SCRIPT, TINY, Answer, charged, command, refused, started, the_record, tiny_run
+from tests.example_records import make_record, make_spec
+
+PROMISED = (
+    "method ratio realised_ratio test_accuracy reference_accuracy seconds speedup nominal_maximum ceiling efficiency record"
+).split()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `first` left its records."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def first(folder: Path) -> Answer:
+    """The first run of all: sadp, and so its reference before it."""
+    return tiny_run("sadp", 0.3, folder)
+
+
+def test_panel_shows_all_promised_figures(first: Answer, folder: Path) -> None:
+    assert first.code == 0
+    path, run = the_record(folder, "sadp")
+    full_path, full = the_record(folder, "full")
+    speedup = charged(full) / charged(run)
+    ceiling = 2 * 256 / run["examples_seen"]
+    lines = [" ".join(line.strip("│ ").split()) for line in first.out.splitlines()]
+
+    def cells(record: Any) -> str:
+        seconds = record["seconds"]
+        phases = [seconds["prepare"], seconds["select"], seconds["train"], charged(record), seconds["evaluate"]]
+        return f"{100 * record['test_accuracy']:.2f} % " + " ".join(f"{value:.2f} s" for value in phases)
+
+    assert "test accuracy prepare select train charged evaluate" in lines
+    assert f"full data {cells(full)}" in lines
+    assert f"sadp 0.3 {cells(run)}" in lines
+    assert f"difference {100 * (run['test_accuracy'] - full['test_accuracy']):+.2f}" in lines
+    for start in (
+        f"realised ratio {1 - run['examples_seen'] / 512:.4f}",
+        f"speed-up {speedup:.3f} x",
+        "nominal maximum 1.429 x",
+        f"ceiling {ceiling:.3f} x",
+        f"efficiency {100 * speedup / ceiling:.1f} %",
+        f"record {path}",
+        f"reference {full_path}",
+    ):
+        assert any(line.startswith(start) for line in lines), start
+
+
+def test_expectation_is_said_before_training_and_the_reference_comes_first(first: Answer) -> None:
+    lines = first.err.splitlines()
+    assert re.fullmatch(r"expected to take about \d+ s \(full \d+ s, sadp \d+ s\)", lines[0])
+    assert [line.split("  ")[0] for line in lines[1:]] == ["full 0"] * 2 + ["sadp 0.3"] * 2
+
+
+def test_progress_is_plain_lines_where_stderr_is_no_terminal(first: Answer) -> None:
+    last = first.err.splitlines()[-1]
+    whole = r"sadp 0\.3  epoch 2/2  kept 62\.5 %  loss \d\.\d{3}  accuracy \d+\.\d\d %  [\d,]+ images/s  0 s left"
+    assert re.fullmatch(whole, last)
+    assert "\x1b" not in first.err
+
+
+def test_json_is_one_object_of_the_promised_keys_unrounded(first: Answer, folder: Path) -> None:
+    told = tiny_run("random", 0.5, folder, "--json")
+    assert told.code == 0 and told.out.count("\n") == 1
+    found = json.loads(told.out)
+    path, run = the_record(folder, "random")
+    full = the_record(folder, "full")[1]
+    assert list(found) == PROMISED
+    assert found == {
+        "method": "random",
+        "ratio": 0.5,
+        "realised_ratio": 0.5,
+        "test_accuracy": run["test_accuracy"],
+        "reference_accuracy": full["test_accuracy"],
+        "seconds": pytest.approx(charged(run), rel=1e-15),
+        "speedup": pytest.approx(charged(full) / charged(run), rel=1e-14),
+        "nominal_maximum": 2.0,
+        "ceiling": 2.0,
+        "efficiency": pytest.approx(charged(full) / charged(run) / 2, rel=1e-14),
+        "record": str(path),
+    }
+
+
+def test_second_method_shares_the_reference(first: Answer, folder: Path) -> None:
+    before = the_record(folder, "full")[0].read_bytes()
+    told = tiny_run("infobatch", 0.25, folder)
+    full_path = the_record(folder, "full")[0]
+    assert told.code == 0
+    assert told.err.splitlines()[0] == f"full 0 is done already: {full_path} (--again trains it anew)"
+    assert "full 0  epoch" not in told.err and "infobatch 0.25  epoch 2/2" in told.err
+    assert full_path.read_bytes() == before
+
+
+def test_finished_run_is_not_trained_again_and_says_so(first: Answer, folder: Path) -> None:
+    path = the_record(folder, "sadp")[0]
+    before = path.read_bytes()
+    told = tiny_run("sadp", 0.3, folder)
+    assert told.code == 0 and path.read_bytes() == before
+    assert f"sadp 0.3 is done already: {path} (--again trains it anew)" in told.err.splitlines()
+    assert "epoch" not in told.err
+    assert told.out == first.out
+
+
+def test_again_trains_anew_to_the_same_numbers(tmp_path: Path) -> None:
+    tiny_run("full", 0, tmp_path)
+    path, before = the_record(tmp_path, "full")
+    told = tiny_run("full", 0, tmp_path, "--again")
+    after = the_record(tmp_path, "full")[1]
+    assert told.code == 0 and "full 0  epoch 2/2" in told.err
+    assert after["seconds"] != before["seconds"]
+    for record in (before, after):
+        for row in record["epochs"]:
+            del row["seconds"]
+        for timed in ("seconds", "finished", "peak_memory_bytes", "train_memory_bytes", "environment"):
+            del record[timed]
+    assert after == before
+    assert [child.name for child in tmp_path.iterdir()] == [path.name]
+
+
+def test_again_replaces_a_broken_record(tmp_path: Path) -> None:
+    tiny_run("full", 0, tmp_path)
+    path = the_record(tmp_path, "full")[0]
+    path.write_text("{")
+    assert tiny_run("full", 0, tmp_path, "--again").code == 0
+    assert store.read(path).spec.method == "full"
+
+
+def test_without_a_reference_what_needs_one_is_null(tmp_path: Path) -> None:
+    told = tiny_run("random", 0.5, tmp_path, "--no-reference", "--json")
+    found = json.loads(told.out)
+    assert [name for name in PROMISED if found[name] is None] == ["reference_accuracy", "speedup", "efficiency"]
+    assert len(list(tmp_path.iterdir())) == 1
+    panel = tiny_run("random", 0.5, tmp_path, "--no-reference").out
+    assert "No full-data reference: no speed-up." in panel and "efficiency" not in panel
+
+
+def test_full_is_its_own_reference(tmp_path: Path) -> None:
+    found = json.loads(tiny_run("full", 0, tmp_path, "--json").out)
+    assert (found["realised_ratio"], found["speedup"], found["efficiency"], found["ceiling"]) == (0, 1, 1, 1)
+    assert found["reference_accuracy"] == found["test_accuracy"]
+
+
+def test_saved_weights_load_safely_and_give_the_recorded_accuracy(tmp_path: Path) -> None:
+    assert tiny_run("random", 0.25, tmp_path, "--save-model", "--no-reference").code == 0
+    path, _ = the_record(tmp_path, "random")
+    record = store.read(path)
+    material = resolve.load(Digits(Path(), record.spec.timesteps), record.spec, record.spec.train_examples)
+    model = resolve.make_model(record.spec, material, seed=99)
+    model.load_state_dict(torch.load(path.with_suffix(".pt"), weights_only=True))
+    held = resolve.make_loader(record.spec, material, material.held)
+    assert evaluate(model, held, record.spec.precision) == record.test_accuracy
+
+
+def test_quiet_leaves_stderr_empty(tmp_path: Path) -> None:
+    told = tiny_run("random", 0.25, tmp_path, "--quiet", "--json")
+    assert told.err == "" and json.loads(told.out)["record"]
+
+
+def test_settings_reach_method_and_backbone(tmp_path: Path) -> None:
+    told = tiny_run("sadp", 0.3, tmp_path, "--set", "smoothing=0.2", "--set", "backbone.tau=3", "--no-reference")
+    assert told.code == 0
+    spec = the_record(tmp_path, "sadp")[1]["spec"]
+    assert spec["method_options"]["smoothing"] == 0.2 and spec["method_options"]["score"] == "layers"
+    assert spec["backbone_options"]["width"] == 4 and spec["backbone_options"]["tau"] == 3
+
+
+def test_validation_accuracy_is_named_so(tmp_path: Path) -> None:
+    told = tiny_run("full", 0, tmp_path, "--evaluate-on", "validation")
+    assert "held-out accuracy" in told.out and "test accuracy" not in told.out
+    assert the_record(tmp_path, "full")[1]["test_examples"] == 144  # a tenth of 1,437
+
+
+def test_equal_updates_have_a_nominal_maximum_of_one(tmp_path: Path) -> None:
+    found = json.loads(tiny_run("random", 0.5, tmp_path, "--protocol", "updates", "--json").out)
+    run, full = the_record(tmp_path, "random")[1], the_record(tmp_path, "full")[1]
+    assert found["nominal_maximum"] == 1 and found["realised_ratio"] == 0.5
+    assert len(run["epochs"]) == 4 and len(full["epochs"]) == 2
+    assert full["spec"]["protocol"] == "epochs"
+
+
+def test_event_data_trains(tmp_path: Path, real_data: Path) -> None:
+    words = ["--dataset", "nmnist", "--data", real_data, "--train-examples", 800, "--epochs", 4]
+    told = tiny_run("sadp", 0.5, tmp_path, *words, "--set", "backbone.width=8", "--json")
+    assert told.code == 0
+    found = json.loads(told.out)
+    assert found["realised_ratio"] == 0.5 and found["speedup"] > 0
+    assert found["reference_accuracy"] > 0.3  # of 10 digits
+    assert all(0 < rate < 1 for rate in the_record(tmp_path, "full")[1]["firing_rate"])
+
+
+@pytest.mark.parametrize(("kind", "of"), [("methods", "method"), ("backbones", "backbone"), ("datasets", "dataset")])
+def test_list_gives_each_name_its_line_and_source(kind: str, of: str) -> None:
+    found = json.loads(command("list", kind, "--json").out)
+    assert [entry["name"] for entry in found] == list(registry.table(of))
+    assert all(entry["summary"] and entry["source"] for entry in found)
+    text = command("list", kind).out.splitlines()
+    for entry, line, source in zip(found, text[::2], text[1::2], strict=True):
+        assert line.split()[0] == entry["name"] and line.endswith(entry["summary"])
+        assert source.strip() == entry["source"]
+
+
+def test_doctor_tells_versions_device_data_and_whose_baselines(tmp_path: Path) -> None:
+    (tmp_path / "cifar-10-batches-bin").mkdir()
+    found = json.loads(command("doctor", "--data", tmp_path, "--json").out)
+    assert found["torch"] == torch.__version__.partition("+")[0] or found["torch"] == torch.__version__
+    assert {"python", "spikingjelly", "device", "kernel", "bf16", "threads"} <= set(found)
+    assert found["baselines"] is None and found["data_root"] == str(tmp_path)
+    assert set(found["datasets"]) == set(registry.table("dataset"))
+    assert found["datasets"]["digits"] and found["datasets"]["cifar10"] is None
+    text = command("doctor", "--data", tmp_path)
+    assert text.code == 0 and re.search(r"^baselines +ours$", text.out, re.MULTILINE)
+    assert re.search(r"^cifar10 +absent$", text.out, re.MULTILINE)
+
+
+def test_doctor_finds_the_real_data(real_data: Path) -> None:
+    found = json.loads(command("doctor", "--data", real_data, "--json").out)["datasets"]
+    assert found["cifar10"] == str(real_data / "cifar-10-batches-bin")
+
+
+def test_nothing_asked_is_help() -> None:
+    for words in ([], ["--help"]):
+        told = command(*words)
+        assert told.code == 0 and told.err == ""
+        assert all(name in told.out for name in ("run", "report", "speed", "list", "doctor"))
+
+
+def test_help_report_and_list_never_import_torch(tmp_path: Path) -> None:
+    store.Store(tmp_path).write(make_record(make_spec()))
+    code = f"""if True:
+        import sys
+        from sadp_bench.cli.app import main
+        for words in (["--help"], ["run", "--help"], ["--version"], ["report", {str(tmp_path)!r}], ["list", "methods"]):
+            try:
+                main(words)
+            except SystemExit as end:
+                assert not end.code, (words, end.code)
+            assert not {{"torch", "pandas", "matplotlib"}} & set(sys.modules), words
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_python_m_works() -> None:
+    done = subprocess.run([sys.executable, "-m", "sadp_bench", "--version"], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("sadp-bench ")
+
+
+def test_terminal_gets_a_bar_with_the_time_left(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    words = [SCRIPT, "run", "--method", "full", "--ratio", 0, "--threads", 1, "--epochs", 15, "--json"]
+    words += ["--train-examples", 600]
+    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "140", "LINES": "24"}
+    how: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": theirs, "env": environment}
+    seen = b""
+    with started([*words, "--out", tmp_path, "--set", "backbone.width=8"], **how) as process:
+        os.close(theirs)
+        while True:
+            try:
+                piece = os.read(ours, 65536)
+            except OSError:  # Linux's end of file where the other side is closed
+                break
+            if not piece:
+                break
+            seen += piece
+        assert process.wait(60) == 0
+        assert process.stdout is not None and json.loads(process.stdout.read())["method"] == "full"
+    os.close(ours)
+    shown = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", seen.decode())
+    assert "━" in shown
+    assert re.search(r"epoch \d+/15  kept 100.0 %  loss \d\.\d{3}.*  [\d,]+ images/s +0:00:\d\d", shown)
+    assert shown.rstrip().splitlines()[-1].startswith("full 0  epoch 15/15")
+
+
+def test_an_interrupted_run_says_so_in_the_end(tmp_path: Path) -> None:
+    assert tiny_run("random", 0.25, tmp_path, "--no-reference").code == 0
+    path, _ = the_record(tmp_path, "random")
+    record = store.read(path)
+    store.Store(tmp_path).write(dataclasses.replace(record, interruptions=2))
+    told = tiny_run("random", 0.25, tmp_path, "--no-reference").out
+    assert "Interrupted 2 times; the seconds are those of all parts together." in told
+    assert json.loads(command("report", tmp_path, "--format", "json").out)["rows"][0]["interruptions"] == 2
+
+
+def test_interrupt_leaves_no_record_and_no_half_written_file(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = [SCRIPT, "run", "--method", "sadp", "--ratio", 0.3, "--threads", 1, "--epochs", 5000, "--out", out]
+    how: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    # A background job's children ignore interrupts; a person's do not.
+    how["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    with started([*words, "--set", "backbone.width=4", "--save-model"], **how) as process:
+        for line in process.stderr:
+            if "epoch 2/" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        told, complaint = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert told == "" and "Traceback" not in complaint
+    assert complaint.rstrip().endswith("sadp-bench: interrupted; the same command goes on from the last checkpoint")
+    assert {path.suffix for path in out.iterdir()} == {".lock"}  # it counts the starts
+
+
+MINE = '''
+import torch
+from sadp_bench import Pruner, Selection
+
+class Mine(Pruner):
+    """Keeps the first K."""
+
+    def __init__(self, prune_ratio: float, *, strength: int = 1) -> None:
+        super().__init__(prune_ratio)
+        self.strength = strength
+
+    def select(self, epoch: int) -> Selection:
+        index_K = torch.arange(self.num_kept(epoch))
+        return Selection(index_K, torch.ones(len(index_K)))
+'''
+
+
+def test_strangers_method_runs_from_its_folder_and_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "mypkg").mkdir()
+    (tmp_path / "mypkg" / "mine.py").write_text(MINE)
+    words = [SCRIPT, "run", "--method", "mypkg.mine:Mine", "--ratio", "0.5", "--set", "strength=3", *TINY, "--json"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["method"] == "mypkg.mine:Mine" and found["realised_ratio"] == 0.5 and found["speedup"] is not None
+    assert json.loads((tmp_path / found["record"]).read_text())["spec"]["method_options"] == {"strength": 3}
+    rows = json.loads(command("report", tmp_path / "runs", "--format", "json").out)["rows"]
+    assert [row["method"] for row in rows] == ["full", "mypkg.mine:Mine"]
+    assert "mypkg.mine:Mine" in command("report", tmp_path / "runs").out
+
+
+REFUSED = [
+    ("report FOLDER/file", "no folder FOLDER/file"),
+    ("report FOLDER/good --to FOLDER/file/report.md", "can't write FOLDER/file/report.md"),
+    ("report FOLDER/good --to FOLDER/good", "can't write FOLDER/good"),
+    ("doctor --data FOLDER/file", "FOLDER/file is not a folder"),
+    ("list", "kind"),
+    ("speed --ratios 1.5", "--ratio is at least 0 and below 1"),
+    ("speed --methods full --ratios 0.3", "full keeps everything"),
+    ("speed --methods random --set smoothing=1", "method random has no setting 'smoothing'"),
+    ("speed --methods fewer-epochs --ratios 0.5 --threads 1 --quiet", "fewer-epochs saves by shortening the run"),
+]
+
+
+@pytest.mark.parametrize(("words", "says"), REFUSED, ids=[words for words, _ in REFUSED])
+def test_other_commands_refuse_in_one_line(words: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    store.Store(tmp_path / "good").write(make_record(make_spec()))
+    told = command(*words.replace("FOLDER", str(tmp_path)).split())
+    refused(told, says.replace("FOLDER", str(tmp_path)))
+
+
+@pytest.mark.parametrize("more", [[], ["--no-reference"]], ids=str)
+def test_broken_reference_stops_its_run_before_training(more: list[str], tmp_path: Path) -> None:
+    asked = {"method": "random", "ratio": 0.5, "epochs": 2, "train_examples": 256, "threads": 1}
+    spec, _ = resolve.resolve({**asked, "set": {"backbone.width": 4}})
+    path = store.Store(tmp_path).path(spec.reference())
+    path.write_text("{")
+    told = tiny_run("random", 0.5, tmp_path, *more)
+    assert told.code == 2 and told.err.count("\n") == 1 and str(path) in told.err
+    assert list(tmp_path.iterdir()) == [path] and path.read_text() == "{"
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder here that refuses even root")
+def test_unwritable_out_is_refused_before_training() -> None:
+    told = tiny_run("random", 0.5, Path("/proc/none"))
+    assert told.code == 2 and told.err.startswith("sadp-bench: can't write /proc/none") and told.err.count("\n") == 1

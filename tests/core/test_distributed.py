@@ -1,0 +1,142 @@
+"""A run on two processes is the run on one: the same selections, weights and losses, and the same budget."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sadp_bench.records.record import Record
+from sadp_bench.records.store import read_all
+from tests.drop_in import distributed_jobs
+from tests.drop_in.distributed_jobs import GATHER
+from tests.small_runs import numbers
+
+RUN = ["run", "--ratio", 0.4, "--train-examples", 203, "--batch-size", 29, "--epochs", 4, "--timesteps", 2]
+RUN += ["--threads", 1, "--device", "cpu", "--augment", "crop", "--set", "backbone.width=4", "--no-reference"]
+RUN += ["--checkpoint-seconds", 0, "--method"]
+FLOAT64 = ["--precision", "fp64", "--set", "backbone.norm=none"]
+# The first batches of 31 are of a size at which half of it, rounded up, says less than the whole of how many examples SADP
+# measures its bound on.
+EXACT: dict[str, list[Any]] = {
+    "sadp": [*RUN, "sadp", *FLOAT64],
+    "sadp-refreshed": [*RUN, "sadp", *FLOAT64, "--set", "refresh=1", "--batch-size", 31],
+    "infobatch": [*RUN, "infobatch", *FLOAT64],
+    "el2n": [*RUN, "el2n", *FLOAT64],
+    "sltt-k": [*RUN, "sadp", *FLOAT64, "--backprop", "sltt-k", "--k", 1],
+    "pq": [*RUN, "random", *FLOAT64, "--sparsity", "pq", "--density", 0.3, "--set", "sparsity.every=1"],
+    "eb": [*RUN, "random", *FLOAT64, "--sparsity", "eb", "--density", 0.3, "--early-time"],
+}
+WITH_BATCH_NORM = {
+    method: [*RUN, method, "--batch-size", 30, "--precision", "fp32"] for method in ("sadp", "infobatch", "el2n")
+}
+# Not evaluated in between, each rank has running statistics of its own when the checkpoint is written.
+LONG = [*WITH_BATCH_NORM["sadp"], "--epochs", 40, "--evaluate-every", 40]
+Run = tuple[Record, list[list[Any]]]  # and what each rank kept
+
+
+def started(folder: Path, processes: int, jobs: Mapping[str, list[Any]]) -> subprocess.Popen[str]:
+    folder.mkdir(parents=True, exist_ok=True)
+    words = {name: [str(word) for word in job] for name, job in jobs.items()}
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return subprocess.Popen(
+        [
+            sys.executable,
+            *(torchrun if processes > 1 else []),
+            distributed_jobs.__file__,
+            str(folder),
+            json.dumps(words),
+        ],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def done(folder: Path, processes: int, jobs: Mapping[str, list[Any]]) -> tuple[dict[str, Run], str]:
+    """Each run by its job's name, and what was told."""
+    process = started(folder, processes, jobs)
+    told, complaints = process.communicate()
+    assert process.returncode == 0, complaints
+    runs = {}
+    for name in [name for name in jobs if name != GATHER]:
+        [(_, record)] = read_all([folder / name / "runs"]).records
+        kept = [torch.load(folder / name / f"{rank}.pt", weights_only=True) for rank in range(processes)]
+        runs[name] = record, kept
+    assert told.count("╭") == len(runs)  # the first process speaks for all
+    return runs, told
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    return done(tmp_path_factory.mktemp("alone"), 1, EXACT)[0]
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Run], str]:
+    batch_norm = {f"{name} with batch norm": job for name, job in WITH_BATCH_NORM.items()}
+    jobs = {**EXACT, **batch_norm, "long": LONG, GATHER: [GATHER]}
+    return done(tmp_path_factory.mktemp("two"), 2, jobs)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_two_processes_select_and_train_as_one_does(
+    name: str, alone: dict[str, Run], two: tuple[dict[str, Run], str]
+) -> None:
+    (one, [own]), (other, ranks) = alone[name], two[0][name]
+    for kept in ranks:
+        assert len(kept) == len(own) == 2 * 4
+        for ours, theirs in zip(own, kept, strict=True):
+            for a, b in zip(ours, theirs, strict=True):
+                if a.dtype == torch.float64:
+                    torch.testing.assert_close(a, b, rtol=0, atol=1e-12)  # weights of the network
+                else:
+                    assert torch.equal(a, b)  # indices and weights of the selection
+    assert [row["kept"] for row in one.epochs] == [row["kept"] for row in other.epochs]
+    assert [row["mean_weight"] for row in one.epochs] == [row["mean_weight"] for row in other.epochs]
+    for a, b in zip(one.epochs, other.epochs, strict=True):
+        assert abs(a["train_loss"] - b["train_loss"]) < 1e-9
+    assert one.test_accuracy == other.test_accuracy and one.prepare_examples == other.prepare_examples
+    assert torch.tensor(one.firing_rate).sub(torch.tensor(other.firing_rate)).abs().max() < 1e-6
+    assert (one.spec.processes, other.spec.processes) == (1, 2) and one.spec.key != other.spec.key
+
+
+@pytest.mark.parametrize("method", WITH_BATCH_NORM)
+def test_with_batch_norm_two_processes_train_and_keep_the_budget(method: str, two: tuple[dict[str, Run], str]) -> None:
+    record, [first, second] = two[0][f"{method} with batch norm"]
+    assert abs(1 - record.examples_seen / (4 * 203) - 0.4) < 0.005
+    assert record.epochs[-1]["train_loss"] < record.epochs[0]["train_loss"]
+    assert len(first) == len(second) == 2 * 4
+    for ours, theirs in zip(first, second, strict=True):  # selections, weights, and running statistics once shared
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_two_processes_killed_go_on_as_if_nothing_had_been(two: tuple[dict[str, Run], str], tmp_path: Path) -> None:
+    whole, _ = two[0]["long"]
+    process = started(tmp_path, 2, {"long": LONG})
+    while process.poll() is None and not list((tmp_path / "long" / "runs").glob("*.before")):
+        time.sleep(0.001)
+    for rank in range(2):  # torchrun puts each process into a session of its own
+        os.kill(int((tmp_path / f"{rank}.pid").read_text()), signal.SIGKILL)
+    process.communicate()
+    assert not list((tmp_path / "long" / "runs").glob("*.json"))
+    again, _ = done(tmp_path, 2, {"long": LONG})[0]["long"]
+    assert numbers(again) == numbers(whole) and again.interruptions == 1
+
+
+def test_what_is_kept_of_each_example_comes_to_every_rank(two: tuple[dict[str, Run], str]) -> None:
+    small = torch.tensor(-1e-30).item()
+    tenth = torch.tensor(0.1).item()
+    score = f"[inf, nan, nan, {small}, nan, nan, {tenth}]"
+    expected = f"[{score}, [1, 0, 0, 0, 0, 0, 1], [{2**53}, 0, {2**53 + 1}, {2**53 + 1}, 0, 0, {2**53}]]"
+    assert {f"0 {expected}", f"1 {expected}"} <= set(two[1].splitlines())

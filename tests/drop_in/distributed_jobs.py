@@ -1,0 +1,83 @@
+"""Does jobs one after the other, each the real command line, as the one process or the rank of torchrun that it is.
+
+    python ranks_recorder.py FOLDER '{"name": ["run", ...], ...}'
+
+Of each run its folder keeps the selections and, after every epoch, the weights. A start of PyTorch takes seconds, hence
+several jobs. The job GATHER calls `ranks.gather` instead and prints what came of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import torch.distributed as torch_distributed
+
+from sadp_bench.cli import app
+from sadp_bench.core import distributed
+from sadp_bench.training import loop
+
+GATHER = "gather"
+RANK, SIZE = (int(os.environ.get(name, usual)) for name, usual in (("RANK", "0"), ("WORLD_SIZE", "1")))
+
+
+def recorded(words: list[str]) -> list[Any]:
+    kept: list[Any] = []
+    train = loop.train
+
+    def train_and_keep(training: Any, *rest: Any, **more: Any) -> Any:
+        kind = type(training.pruner)
+        select = kind.select
+
+        def selected(self: Any, epoch: int) -> Any:
+            selection = select(self, epoch)
+            kept.append((selection.index_K.clone(), selection.weight_K.clone()))
+            return selection
+
+        with patch.object(kind, "select", selected):
+            for row in train(training, *rest, **more):
+                yield row
+                kept.append([value.clone() for value in training.model.state_dict().values()])
+
+    with patch.object(loop, "train", train_and_keep):
+        try:
+            app.main(words)
+        except SystemExit as end:
+            assert not end.code
+    return kept
+
+
+def gather() -> None:
+    with distributed.joined():
+        score_N = torch.full((7,), torch.nan)
+        flag_N, count_N = torch.zeros(7, dtype=torch.bool), torch.zeros(7, dtype=torch.int64)
+        mine = torch.tensor([[6, 0], [3, 2]][RANK])
+        score_N[mine] = torch.tensor([[0.1, torch.inf], [-1e-30, torch.nan]][RANK])
+        flag_N[mine], count_N[mine] = RANK == 0, 2**53 + RANK
+        distributed.gather([score_N, flag_N, count_N], [mine])
+        print(f"{RANK} {[score_N.tolist(), flag_N.int().tolist(), count_N.tolist()]}\n", end="", flush=True)
+
+
+def main(folder: Path, jobs: dict[str, list[str]]) -> None:
+    (folder / f"{RANK}.pid").write_text(str(os.getpid()))
+    begin, how = torch_distributed.init_process_group, dict[str, Any]()
+    torchruns = next(torch_distributed.rendezvous("env://"))[0] if SIZE > 1 else None
+    for name, words in jobs.items():
+        if torchruns is not None and len(jobs) > 1:  # each job's ranks meet anew
+            how = {"store": torch_distributed.PrefixStore(name, torchruns), "rank": RANK, "world_size": SIZE}
+        with patch.object(torch_distributed, "init_process_group", partial(begin, **how)):
+            if words == [GATHER]:
+                gather()
+            else:
+                (folder / name).mkdir(exist_ok=True)
+                torch.save(recorded([*words, "--out", str(folder / name / "runs")]), folder / name / f"{RANK}.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]))

@@ -1,0 +1,199 @@
+"""The study as a command: its table, its file, its figures, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from sadp_bench.backbones.plain import CNN
+from sadp_bench.cli.study_view import number
+from sadp_bench.core.errors import BadInput
+from sadp_bench.measure import score_cost, study_file
+from sadp_bench.measure.score_collectors import COLLECTED
+from sadp_bench.measure.study import Study
+from sadp_bench.records.store import read_all
+from sadp_bench.report.study_plots import scores_figure, variance_figure
+from tests.commands import Answer, command, refused
+
+WORDS = [
+    "--train-examples",
+    "130",
+    "--batch-size",
+    "50",
+    "--timesteps",
+    "2",
+    "--threads",
+    "1",
+    "--set",
+    "backbone.width=4",
+]
+STUDY = ["study", *WORDS, "--epochs", "3", "--at", "1, 3", "--examples", "60", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Answer, Path, Path]:
+    """What the command line makes: its answer, the file it keeps, the folder of plots."""
+    folder = tmp_path_factory.mktemp("kept")
+    answer = command(*STUDY, "--out", folder / "studies", "--plots", folder / "plots")
+    (path,) = (folder / "studies").iterdir()
+    return answer, path, folder / "plots"
+
+
+def test_the_table_says_what_the_file_holds(kept: tuple[Answer, Path, Path]) -> None:
+    answer, path, _ = kept
+    assert answer.code == 0 and "digits · cnn · 60 of 130 examples" in answer.out and str(path.name) in answer.out
+    assert all(f"\n{label} " in answer.out for label in study_file.LABELS.values())
+    assert max(map(len, answer.out.splitlines()[:-1])) <= 104
+    last = json.loads(path.read_text())["stops"][-1]["scores"]["layers"]
+    now, collected = [line for line in answer.out.splitlines() if line.startswith("layers ")][2:4]  # of the second stop
+
+    def cells(source: str) -> list[float | None]:
+        overs = [last[source][over] for over in ("over_uniform", "over_optimum")]
+        return [
+            last[source]["spearman"],
+            last[source]["pearson"],
+            *(o[f"{k:g}"] for o in overs for k in study_file.KEEPS),
+        ]
+
+    assert now.split()[1:] == [number(v) for v in [*cells("frozen"), last["training"]["over_optimum"]["0.5"]]]
+    aged = [last.get(f"age {age}", {}).get("over_uniform", {}).get("0.5") for age in (1, 2, 5)]
+    assert collected.split()[1:] == [number(v) for v in [*cells("age 0"), *aged]] and collected.endswith("–")
+
+
+def test_json_is_one_object_and_comes_back_from_its_file(kept: tuple[Answer, Path, Path], tmp_path: Path) -> None:
+    answer = command(*STUDY[:-1], "--json", "--out", tmp_path)
+    (path,) = tmp_path.iterdir()
+    assert answer.code == 0 and json.loads(answer.out) == json.loads(path.read_text()) == study_file.read(path)
+    assert answer.out.count("\n") == 1 and "exact gradient norms" in answer.err and "timing" in answer.err
+    assert path.name == kept[1].name == f"digits-cnn-s0-{study_file.read(path)['key']}.study.json"
+    assert command("study", "--from", path, "--json").out == answer.out
+    same = {name: value for name, value in study_file.read(kept[1]).items() if name not in ("finished", "cost", "rows")}
+    assert same.items() <= study_file.read(path).items()
+
+
+def test_a_kept_study_is_shown_and_drawn_again_the_same(kept: tuple[Answer, Path, Path], tmp_path: Path) -> None:
+    answer, path, plots = kept
+    again = command("study", "--from", path, "--plots", tmp_path)
+    assert again.code == 0 and again.out.splitlines()[:-1] == answer.out.splitlines()[:-1]
+    names = sorted(drawn.name for drawn in plots.iterdir())
+    assert [name.rpartition("-")[2] for name in names] == ["scores.png", "scores.svg", "variance.png", "variance.svg"]
+    for name in names:
+        assert (plots / name).read_bytes() == (tmp_path / name).read_bytes() and (plots / name).stat().st_size > 10_000
+
+
+def test_the_figures_show_what_the_file_holds(kept: tuple[Answer, Path, Path]) -> None:
+    found = study_file.read(kept[1])
+    norms = found["stops"][-1]["examples"]["exact"]["frozen"]
+    panels = [axes for axes in scores_figure(found).axes if axes.get_visible()]
+    assert [axes.get_title(loc="left") for axes in panels] == [study_file.LABELS[name] for name in COLLECTED]
+    for axes, name in zip(panels, COLLECTED, strict=True):
+        x_n, y_n = axes.collections[-1].get_offsets().T
+        wanted = torch.tensor(found["stops"][-1]["examples"][name]["frozen"]).double()
+        wanted *= torch.tensor(norms).double().mean() / wanted.mean()
+        low, high = axes.get_ylim()
+        assert x_n.tolist() == norms and y_n.tolist() == pytest.approx(wanted.clamp(low, high).tolist(), rel=1e-4)
+    for axes, source in zip(variance_figure(found).axes, ("frozen", "age 0"), strict=True):
+        lines = [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines]
+        for name in (*COLLECTED, "uniform"):
+            cells = [stop["scores"][name][source]["over_optimum"]["0.5"] for stop in found["stops"]]
+            assert ([1, 3], cells) in lines
+
+
+def test_reports_leave_studies_alone(kept: tuple[Answer, Path, Path]) -> None:
+    assert read_all([kept[1].parent]) == ([], [], [])
+
+
+def test_ctrl_c_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(score_cost, "measure", interrupted)
+    assert command(*STUDY, "--out", tmp_path / "out").code == 130 and not list((tmp_path / "out").iterdir())
+
+
+class Unknown(CNN):
+    """With a layer whose exact gradient norms nobody knows."""
+
+    def __init__(self, *given: Any, width: int = 4) -> None:
+        super().__init__(*given, width=width)
+        self.body.append(nn.PReLU())
+
+
+BAD = {
+    "at beyond the run": (["--at", "1,4"], "--at takes rising epochs, each from 1 to the run's 3 and once, not '1,4'"),
+    "at 0": (["--at", "0,1"], "from 1 to the run's 3"),
+    "at falling": (["--at", "3,1"], "rising"),
+    "at twice": (["--at", "1,1"], "and once"),
+    "at words": (["--at", "first"], "--at takes epochs separated by commas, such as 1,5,10, not 'first'"),
+    "at empty": (["--at", ""], "separated by commas"),
+    "at a fraction": (["--at", "1.5"], "separated by commas"),
+    "examples too many": (["--examples", "131"], "--examples is from 10 to the training set's 130, not 131"),
+    "examples too few": (["--examples", "9"], "--examples is from 10"),
+    "examples a word": (["--examples", "all"], "--examples"),
+    "a method": (["--method", "sadp"], "No such option: --method"),
+    "a layer that exact norms don't know": (["--backbone", f"{__name__}:Unknown"], "exact gradient norms know"),
+    "epochs 0": (["--epochs", "0"], "--epochs is at least 1"),
+    "setting of the backbone": (["--set", "backbone.widht=8"], "did you mean 'width'"),
+    "out is a file": (["--out", "file"], "can't write file/"),
+    "from nothing": (["--from", "nowhere.json"], "leave the options of training out"),
+}
+BAD_FILES = {
+    "nothing": (None, "unreadable"),
+    "no JSON": ("{", "not JSON"),
+    "a list": ("[]", "not a study"),
+    "a record": ('{"schema": 1}', "not a study"),
+    "of another schema": ('{"schema": 1, "kind": "study"}', "this version reads schema 2"),
+    "empty": ('{"schema": 2, "kind": "study"}', "the study lacks at, cost, "),
+}
+
+
+@pytest.mark.parametrize(("words", "says"), BAD.values(), ids=BAD.keys())
+def test_bad_input_is_one_line_before_training(
+    words: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("text")
+    monkeypatch.setattr(Study, "measure", lambda self: pytest.fail("it trains"))
+    refused(command(*STUDY, *words), says)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(("text", "says"), BAD_FILES.values(), ids=BAD_FILES.keys())
+def test_a_file_that_is_no_study_is_one_line(text: str | None, says: str, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "bad.study.json").write_text(text)
+    refused(command("study", "--from", tmp_path / "bad.study.json"), says)
+
+
+def damaged(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """By name, each a whole study but for one thing."""
+
+    def but(change: Any) -> dict[str, Any]:
+        copy = json.loads(json.dumps(found))
+        change(copy)
+        return copy
+
+    return {
+        "an example too few": but(lambda s: s["stops"][0]["examples"]["loss"]["frozen"].pop()),
+        "no stops": but(lambda s: s["stops"].clear()),
+        "steering the terminal": but(lambda s: s["spec"].update(dataset="\x1b[2J")),
+        "text for a number": but(lambda s: s["stops"][1].update(norm_mean="big")),
+        "a cell without its keeps": but(lambda s: s["stops"][1]["scores"]["loss"]["age 0"]["over_optimum"].clear()),
+        "lag of a wrong type": but(lambda s: s["stops"][0].update(lag={"spearman": 1})),
+        "cost without noise": but(lambda s: s["cost"].pop("noise")),
+        "an impossible spec": but(lambda s: s["spec"].update(epochs=-1)),
+        "no list of layers": but(lambda s: s.update(layers="conv")),
+    }
+
+
+def test_a_damaged_study_is_refused_and_never_a_traceback(kept: tuple[Answer, Path, Path], tmp_path: Path) -> None:
+    for name, content in damaged(json.loads(kept[1].read_text())).items():
+        path = tmp_path / f"{name}.study.json"
+        path.write_text(json.dumps(content))
+        with pytest.raises(BadInput, match=name):
+            study_file.read(path)

@@ -1,0 +1,72 @@
+"""The budget: every registered method saves what it was asked to, on small odd runs."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from sadp_bench.core import registry
+from tests.helpers import Updates, bench
+
+METHODS = registry.table("method")
+FIXED = [name for name in METHODS if registry.resolve("method", name).fixed_size]
+ODD = {"train_examples": 311, "batch_size": 17, "timesteps": 1, "set": {"backbone.width": 2}}
+
+
+def trained(method, ratio, **asked):
+    """The rows, the selections and the number of updates of a run."""
+    updates, selections = Updates(), []
+    run = bench(method, ratio, updates, **(ODD | asked))
+    run.pruner.prepare(run.lab)
+    updates.count = 0
+    select = run.pruner.select
+    run.pruner.select = lambda epoch: selections.append(select(epoch)) or selections[-1]
+    return list(run.rows()), selections, updates.count
+
+
+@pytest.mark.parametrize("ratio", [0.3, 0.5, 0.7])
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_every_method_realises_its_budget(method, ratio):
+    ratio = 0.0 if method == "full" else ratio
+    rows, selections, _ = trained(method, ratio, epochs=8)
+    realised = 1 - sum(row["kept"] for row in rows) / (8 * 311)
+    assert abs(realised - ratio) * 8 * 311 <= 1
+    assert len(rows) == len(selections) <= 8
+    for row, selection in zip(rows, selections, strict=True):
+        index_K, weight_K = selection.index_K, selection.weight_K
+        assert index_K.dtype == torch.int64 and weight_K.dtype == torch.float32
+        assert len(index_K.unique()) == len(index_K) == len(weight_K)
+        assert index_K.min() >= 0 and index_K.max() < 311
+        assert weight_K.isfinite().all() and (weight_K > 0).all()
+        assert row["kept"] <= len(index_K)
+        if row["kept"] == len(index_K):
+            assert row["mean_weight"] == pytest.approx(weight_K.mean().item())
+
+
+@pytest.mark.parametrize(("num_examples", "batch_size", "epochs"), [(53, 7, 3), (97, 97, 5)])
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"full"}))
+def test_budget_holds_for_few_examples_in_odd_batches(method, num_examples, batch_size, epochs):
+    batch_size = min(batch_size, int(0.6 * num_examples))
+    rows, _, _ = trained(method, 0.4, train_examples=num_examples, batch_size=batch_size, epochs=epochs)
+    visits = epochs * num_examples
+    assert abs(sum(row["kept"] for row in rows) - 0.6 * visits) <= 1
+
+
+@pytest.mark.parametrize("ratio", [0.3, 0.5, 0.7, 1 - 221.4 / 311])
+@pytest.mark.parametrize("method", sorted(set(FIXED) - {"full"}))
+def test_protocol_updates_makes_as_many_updates_as_full_training(method, ratio):
+    asked = {"score_epochs": 1} if method in ("el2n", "grand", "forgetting") else {}
+    asked |= {"schedule": "constant"} if method == "sadp" else {}
+    rows, selections, updates = trained(method, ratio, epochs=4, protocol="updates", set={"backbone.width": 2} | asked)
+    assert updates == 4 * math.ceil(311 / 17)
+    for row, selection in zip(rows[:-1], selections[:-1], strict=True):
+        assert row["kept"] == len(selection.index_K)
+        assert abs(row["kept"] - (1 - ratio) * 311) < 1
+
+
+def test_full_makes_the_updates_that_the_protocol_is_held_against():
+    rows, _, updates = trained("full", 0.0, epochs=4)
+    assert updates == 4 * math.ceil(311 / 17)
+    assert [row["kept"] for row in rows] == [311] * 4

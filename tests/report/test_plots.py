@@ -1,0 +1,269 @@
+"""The figures: what is drawn is what the rows and records say."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sadp_bench.records.record import CHARGED_PHASES, DISTURBED, PHASES, Failure
+from sadp_bench.report import epoch_plots, looks, plots, ratio_plots, time_plots
+from sadp_bench.report.cells import cells, timed_together
+from sadp_bench.report.tables import rows
+from tests.example_records import ENVIRONMENT, make_spec
+from tests.paths import ROOT
+from tests.report.plot_records import run, runs
+
+KINDS = ["accuracy", "classes-r0.5", "kept", "phases", "progress", "speedup", "time", "visits-r0.5"]
+
+
+def table_of(records):
+    """The rows, with intervals that nothing else has."""
+    table = rows(records)
+    for number, row in enumerate(table):
+        for name in ("accuracy", "seconds", "speedup"):
+            mean = row[f"{name}_mean"]
+            row |= {f"{name}_low": mean * (0.99 - number / 1000), f"{name}_high": mean * (1.01 + number / 500)}
+    return table
+
+
+def lines_of(axes):
+    return {line.get_label(): list(zip(*line.get_data(), strict=True)) for line in axes.lines}
+
+
+def bars_of(axes):
+    """((x, y), (x, y)) of every interval drawn."""
+    return [tuple(map(tuple, segment)) for bar in axes.containers if hasattr(bar, "has_yerr")
+            for collection in bar[2] for segment in collection.get_segments()]  # fmt: skip
+
+
+def near(points):
+    return [pytest.approx(point) for point in points]
+
+
+@pytest.mark.parametrize("ratios", [(0.5,), (0.3, 0.5)])
+def test_accuracy_and_speedup_show_the_rows_means_and_intervals(ratios):
+    table = table_of(runs(*ratios))
+    style = looks.looks(table)
+    for build, name, scale in ((plots.accuracy_figure, "accuracy", 100), (plots.speedup_figure, "speedup", 1)):
+        [axes] = build(table, style).axes
+        drawn, bars = lines_of(axes), bars_of(axes)
+        for label in ("random", "sadp"):
+            own = [row for row in table if row["label"] == label]
+            assert [y for _, y in drawn[label]] == near([scale * row[f"{name}_mean"] for row in own])
+            for row, (x, _) in zip(own, drawn[label], strict=True):
+                assert ((x, scale * row[f"{name}_low"]), (x, scale * row[f"{name}_high"])) in [
+                    tuple(near(bar)) for bar in bars
+                ]
+        assert len(bars) == 2 * len(ratios)
+    [axes] = plots.accuracy_figure(table, style).axes
+    band = axes.patches[0].get_extents().transformed(axes.transData.inverted())
+    assert (band.y0, band.y1) == pytest.approx((100 * table[0]["accuracy_low"], 100 * table[0]["accuracy_high"]))
+    assert lines_of(axes)["full"][0][1] == pytest.approx(80.5)
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_methods_of_one_ratio_are_named_below_the_axis_or_where_that_is_too_narrow_in_the_legend(long):
+    names = [name * (30 if long else 1) for name in ("ab", "cd")]
+    table = rows(runs(0.5, methods=names))
+    for build in (plots.accuracy_figure, plots.speedup_figure):
+        figure = build(table, looks.looks(table))
+        ticks = [text.get_text() for text in figure.axes[0].get_xticklabels()]
+        legend = [text.get_text().replace("\n", "") for text in figure.legends[0].get_texts()]
+        assert ticks == (["", ""] if long else names)
+        assert set(names) & set(legend) == (set(names) if long else set())
+
+
+def test_rows_without_intervals_have_no_bars():
+    table = [{k: v for k, v in row.items() if not k.endswith(("_low", "_high"))} for row in rows(runs(0.5, seeds=(0,)))]
+    style = looks.looks(table)
+    for build in (plots.accuracy_figure, plots.speedup_figure, time_plots.time_figure):
+        figure = build(table, style)
+        assert not bars_of(figure.axes[0]) and not len(figure.axes[0].patches)
+
+
+def test_a_ceiling_is_drawn_where_it_is_not_the_nominal_maximum():
+    table = rows(runs(0.5))
+    [row] = [row for row in table if row["label"] == "sadp"]
+    row["ceiling_mean"] = 1.7
+    [axes] = plots.speedup_figure(table, looks.looks(table)).axes
+    segments = [segment for part in axes.collections for segment in part.get_segments()]
+    assert [start[1] for start, end in segments if start[1] == end[1]] == [1.7]
+    assert "ceiling of its visits" in lines_of(axes)
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=12))
+def test_the_pareto_front_is_what_nothing_dominates(points):
+    beaten = {a for a, (s, acc) in enumerate(points) for s2, acc2 in points
+              if s2 <= s and acc2 >= acc and (s2 < s or acc2 > acc)}  # fmt: skip
+    front = time_plots.pareto(points)
+    assert sorted(front) == sorted(set(range(len(points))) - beaten)
+    assert [points[place] for place in front] == sorted(points[place] for place in front)
+
+
+@pytest.mark.parametrize(("seconds", "size", "name"), [(1, 1, "seconds"), (10, 60, "minutes"), (100, 3600, "hours")])
+def test_time_figure_shows_seconds_in_a_readable_unit_and_the_front(seconds, size, name):
+    records = [run("full", 0.0, 0, 0.8, 100.0 * seconds), run("random", 0.3, 0, 0.6, 80.0 * seconds),
+               run("random", 0.5, 0, 0.5, 50.0 * seconds), run("sadp", 0.5, 0, 0.75, 50.0 * seconds)]  # fmt: skip
+    table = rows(records)
+    [axes] = time_plots.time_figure(table, looks.looks(table)).axes
+    drawn = lines_of(axes)
+    assert f"({name})" in axes.get_xlabel()
+    assert drawn["random"] == near([(80 * seconds / size, 60), (50 * seconds / size, 50)])
+    assert drawn["full"] == near([(100 * seconds / size, 80)])
+    assert drawn["Pareto front"] == near([(50 * seconds / size, 75), (100 * seconds / size, 80)])
+
+
+def test_ratios_beside_points_cover_no_other():
+    table = table_of(runs(0.3, 0.4, 0.5, 0.6, 0.7, methods=tuple("abcdefgh")))
+    figure = time_plots.time_figure(table, looks.looks(table))
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert boxes and not any(box.count_overlaps(boxes[:number]) for number, box in enumerate(boxes))
+
+
+def test_phases_are_stacked_means_over_seeds_with_full_on_top():
+    records = runs(0.3, 0.5)
+    table = rows(records)
+    own = cells(table, records)
+    [axes] = time_plots.phases_figure(own[::-1]).axes
+    assert axes.get_yticklabels()[0].get_text() == "full"
+    widths = [[bar.get_width() for bar in bars] for bars in axes.containers if not hasattr(bars, "has_yerr")]
+    shown = [own[0], *own[:0:-1]]
+    for phase, of in zip(PHASES, widths, strict=True):
+        assert of == near([np.mean([record.seconds[phase] for record in cell.runs]) for cell in shown])
+    charged = [sum(of) for of in zip(*widths[: len(CHARGED_PHASES)], strict=True)]
+    assert charged == near([cell.row["seconds_mean"] for cell in shown])
+    assert lines_of(axes)["full, charged"][0][0] == pytest.approx(100.5)
+
+
+def test_kept_shares_are_means_over_the_seeds_that_got_so_far():
+    records = runs(0.3, 0.5)
+    records[-1].epochs[0]["kept"] = 9
+    del records[-1].epochs[2:]
+    table = rows(records)
+    figure = epoch_plots.kept_figure(cells(table, records), looks.looks(table))
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["pruning ratio 30 %", "pruning ratio 50 %"]
+    assert lines_of(figure.axes[0])["random"] == near([(epoch, 70) for epoch in (1, 2, 3, 4)])
+    assert lines_of(figure.axes[1])["sadp"] == near([(1, 70), (2, 50), (3, 50), (4, 50)])
+
+
+def test_progress_is_accuracy_at_the_time_charged_so_far():
+    records = [run("full", accuracy=0.8, seconds=80.0), *(run("sadp", 0.5, s, 0.6, 40.0 + 8 * s) for s in (0, 1))]
+    table = rows(records)
+    [axes] = epoch_plots.progress_figure(cells(table, records), looks.looks(table)).axes
+    drawn = lines_of(axes)
+    # half of the seconds before the first epoch, then an eighth of them each
+    assert drawn["full"] == near([(60, 40), (80, 80)])
+    assert drawn["sadp"] == near([(33, 30), (44, 60)])
+    assert [line.get_linewidth() for line in axes.lines].count(0.5) == 2
+
+
+def test_a_run_that_does_not_tell_its_epochs_seconds_has_no_curve():
+    record = run()
+    del record.epochs[2]["seconds"]
+    assert epoch_plots.curve(record) == []
+    assert epoch_plots.progress_figure([], {}) is None
+
+
+def test_runs_of_several_environments_share_no_figure_of_time(tmp_path):
+    other = ENVIRONMENT | {"jobs": 2}
+    records = [*runs(0.5), *runs(0.5, methods=("el2n",), environment=other)[2:]]
+    kept, left_out = timed_together(rows(records))
+    assert [row["label"] for row in kept] == ["full", "random", "sadp"]
+    assert left_out == "Left out, as timed in other environments: el2n 50 %."
+    mixed = [run("random", 0.5, 0), run("random", 0.5, 1, environment=other)]
+    told = []
+    drawn = plots.draw(mixed, tmp_path, tell=told.append, endings=("png",))
+    assert {path.stem.rpartition("-")[2] for path in drawn} == {"accuracy", "kept"}
+    assert len(told) == 1 and "random 50 %" in told[0]
+
+
+def test_a_cell_holds_the_runs_of_its_row():
+    options = [{"smoothing": 0.1}, {"smoothing": 0.2}]
+    records = [run("sadp", 0.5, seed, method_options=one, protocol="updates") for one in options for seed in (0, 1)]
+    records += [run(seed=seed) for seed in (0, 1)]
+    found = cells(rows(records), records[::-1])
+    assert [(cell.name, [r.spec.seed for r in cell.runs], cell.runs[0].spec.method_options) for cell in found] == [
+        ("full", [0, 1], {}), ("sadp (smoothing=0.1) 50 %", [0, 1], options[0]),
+        ("sadp (smoothing=0.2) 50 %", [0, 1], options[1]),
+    ]  # fmt: skip
+
+
+@given(st.lists(st.floats(0, 100), min_size=1), st.floats(0, 1000))
+def test_limits_hold_every_value_and_wide_intervals_do_not_squeeze_them(values, reach):
+    low, high = looks.limits(values, [(min(values) - reach, max(values) + reach), None], 2.0)
+    span = max(2.0, max(values) - min(values))
+    assert low < min(values) and high > max(values) and 2.0 - 1e-9 <= high - low <= 2.5 * span
+
+
+def test_every_figure_is_written_in_three_formats_and_the_same_records_give_the_same_bytes(tmp_path):
+    records = runs(0.5)
+    paths = plots.draw(records, tmp_path / "ä b")
+    again = plots.draw(records[::-1], tmp_path / "again")
+    assert (
+        [path.name for path in paths]
+        == [path.name for path in again]
+        == sorted(p.name for p in paths[0].parent.iterdir())
+    )
+    assert {path.name.partition("fp32-")[2] for path in paths} == {
+        f"{kind}.{end}" for kind in KINDS for end in looks.ENDINGS
+    }
+    starts = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
+    for path, other in zip(paths, again, strict=True):
+        content = path.read_bytes()
+        assert content == other.read_bytes() and content.startswith(starts[path.suffix]) and len(content) > 3000
+        assert b"CreationDate" not in content and b"<dc:date>" not in content
+
+
+def test_records_of_earlier_versions_odd_names_and_failures_are_drawn(tmp_path):
+    names = dict(dataset="größe 日本 ☃ $x$ $\\frac{", backbone="_b:$")
+    records = [run(**names), run("_own:M$^", 0.5, **names), run("random", 0.25, **names)]
+    told = []
+    paths = plots.draw(records, tmp_path, tell=told.append, endings=("svg",))
+    assert {path.suffix for path in paths} == {".svg"}
+    assert {path.stem.rpartition("-")[2] for path in paths} == set(KINDS) - {"classes-r0.5", "visits-r0.5"} and not told
+    table = rows(
+        records, [Failure(make_spec("grand", 0.3, **names), "killed", "2025"), Failure(make_spec(), "x", "2025")]
+    )
+    style = looks.looks(table)
+    for own in ([row for row in table if row["dataset"] == group] for group in (names["dataset"], "digits")):
+        for build in (ratio_plots.accuracy_figure, ratio_plots.speedup_figure, time_plots.time_figure):
+            assert (build(own, style) is None) == (own[0]["dataset"] == "digits")
+
+
+def test_drawing_imports_no_torch(tmp_path):
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from tests.example_records import make_record, make_spec
+        from sadp_bench.report import pictures, plots
+        assert not {"torch", "matplotlib", "numpy"} & set(sys.modules)
+        from sadp_bench.records.visit_counts import pack
+        told = {"visits": pack(range(10)), "class_visits": {"a": 1.0}, "num_examples": 10}
+        record = make_record(make_spec("random", 0.5, train_examples=10), **told)
+        assert any("visits" in path.name for path in plots.draw([record], Path(sys.argv[1])))
+        assert not {"torch", "pandas"} & set(sys.modules)
+    """
+    environment = {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7"}
+    words = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+def test_seconds_that_say_nothing_are_in_no_mean_beside_those_that_do():
+    calm = runs(0.5)
+    stormy = [
+        run(record.spec.method, record.spec.ratio, 2, seconds=9000.0, environment=ENVIRONMENT | {DISTURBED: "a storm"})
+        for record in calm
+        if record.spec.seed == 0
+    ]
+    for records in (calm, calm + stormy):
+        own = cells(rows(records), records)
+        (axes,) = time_plots.phases_figure(own).axes
+        ends = [patch.get_x() + patch.get_width() for patch in axes.patches]
+        assert max(ends) < 110  # charged seconds, and one or two of evaluation; see `plot_records`
+        assert [len(cell.timed) for cell in own] == [2, 2, 2]
+        (panel,) = epoch_plots.progress_figure(own, looks.looks(rows(records))).axes
+        assert max(x for line in panel.lines for x in line.get_xdata()) < 110

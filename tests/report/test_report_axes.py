@@ -1,0 +1,258 @@
+"""Memory, searches, claims and every rendering of records on the three axes."""
+
+import json
+import re
+import shutil
+import subprocess
+import typing
+
+import pytest
+
+from sadp_bench.report import plots, render
+from sadp_bench.report.axes import points
+from sadp_bench.report.claims import CLAIMS, claim_rows, measured_text
+from sadp_bench.report.further import further
+from sadp_bench.report.memory import memory_rows
+from sadp_bench.report.memory_plots import memory_figure
+from sadp_bench.report.search import search_rows
+from tests.example_records import ENVIRONMENT
+from tests.report.axes_records import EARLY, EB, IMP, MIB, PQ, SLTT, SLTT_2, over_time, run, three_axes
+from tests.report.page.reading import tree
+from tests.report.test_latex import DOCUMENT
+from tests.report.test_plots import bars_of, lines_of, near
+
+TWO_SEEDS = 12.706205 / 2  # half-width of the 95 % interval of two numbers that differ by 1
+
+
+def everything():
+    return three_axes() + [record for record in over_time() if record.spec.timesteps != 4]
+
+
+def test_memory_is_a_row_for_each_backprop_and_number_of_steps():
+    table = memory_rows(over_time())
+    assert [(row["time"], row["timesteps"], row["n"]) for row in table] == [
+        (name, steps, 2) for name in ("bptt", "sltt", "sltt-k K=1") for steps in (2, 4, 8)
+    ]
+    # 25 MiB a step, and one more with the second seed
+    assert [row["train_memory_bytes_mean"] / MIB for row in table[:3]] == [50.5, 100.5, 200.5]
+    assert table[0]["train_memory_bytes_high"] / MIB == pytest.approx(50.5 + TWO_SEEDS)
+    assert {row["group"] for row in table} == {"digits · cnn · 1,000 examples · 10 epochs · fp32"}
+    shown = render(over_time(), [], "markdown")
+    assert "| bptt | 50.5 ±6.4 (2) | 100.5 ±6.4 (2) | 200.5 ±6.4 (2) |" in shown
+    assert "| backprop | T=2 | T=4 | T=8 |" in shown
+
+
+def test_groups_stand_in_the_order_of_their_numbers_of_steps():
+    table = further([run(timesteps=steps, **axis) for steps in (16, 2, 8) for axis in ({}, SLTT)]).axes
+    assert [row["timesteps"] for row in table] == [2, 2, 8, 8, 16, 16]
+
+
+def test_memory_needs_several_numbers_of_steps_another_backprop_and_one_setting():
+    assert memory_rows([run(timesteps=2), run(timesteps=4)]) == []
+    assert memory_rows([run(), run(**SLTT)]) == []
+    assert memory_rows([run(timesteps=2), run(timesteps=4, batch_size=32, **SLTT)]) == []
+    assert memory_rows([run(timesteps=2), run(timesteps=4, memory=None, **SLTT)]) == []
+    assert len(memory_rows([run(timesteps=2), run(timesteps=4, **SLTT)])) == 2
+
+
+def test_memory_of_other_environments_data_or_weights_is_a_table_of_its_own():
+    pairs = [{}, {"record": {"environment": ENVIRONMENT | {"device": "cuda"}}}, IMP]
+    records = [run(timesteps=steps, **axis, **more) for more in pairs for steps, axis in ((2, {}), (4, SLTT))]
+    titles = [row["group"].partition("fp32")[2] for row in memory_rows(records)]
+    assert sorted(set(titles)) == [" · device cpu", " · device cuda", " · imp 25 %"] and len(titles) == 6
+
+
+def test_search_rows_equal_hand_worked_numbers():
+    table = {row["name"]: row for row in search_rows(points(three_axes()))}
+    assert list(table) == ["full · bptt · imp 25 %", "full · bptt · imp 25 % early-time", "full · bptt · eb 50 %",
+                           "sadp 50 % · sltt-k K=2 · imp 25 %"]  # fmt: skip
+    early, eb = table["full · bptt · imp 25 % early-time"], table["full · bptt · eb 50 %"]
+    # 60 s of 160 s, 60 s of 100 s without early time, with 2 of 4 steps
+    expected = {"search_seconds_mean": 63.0, "search_share_mean": 60 / 160, "early_time_ratio_mean": 0.6,
+                "search_timesteps_mean": 2.0, "search_epochs_mean": 20.0, "rounds_mean": 5.0, "n_early_time": 2}  # fmt: skip
+    assert {name: early[name] for name in expected} == pytest.approx(expected)
+    assert early["search_seconds_high"] == pytest.approx(63 + 6 * TWO_SEEDS)
+    assert (eb["n_converged"], eb["n_told"], eb["rounds_mean"], early["n_told"]) == (1, 2, None, 0)
+    shown = render(three_axes(), [], "markdown")
+    line = "| full · bptt · imp 25 % early-time | 2 of 4 | 5 | 20 | 63.0 ±38.1<br>n = 2 | 38 ±0 | – | 0.60 ±0.00 |"
+    assert line in shown and "| 1 of 2 | – |" in shown
+
+
+def test_early_time_is_paired_by_seed_and_environment():
+    elsewhere = {"record": {"environment": ENVIRONMENT | {"torch": "9"}}}
+    records = [run(seed=0, search=100.0, **IMP), run(seed=1, search=10.0, **elsewhere, **IMP)]
+    records += [run(seed=seed, search=50.0, **EARLY) for seed in (0, 1, 2)]
+    [row] = [row for row in search_rows(points(records)) if row["early_time"]]
+    assert (row["n"], row["n_early_time"], row["early_time_ratio_mean"]) == (3, 1, 0.5)
+
+
+def test_connections_that_nothing_searched_for_are_in_no_table_of_searches():
+    pq = run(record={"ticket": {"rewire_every": 1, "density": 0.4, "seconds": 0.01, "visits": 0}}, **PQ)
+    assert search_rows(points([run(), pq])) == []
+
+
+def measured(records):
+    return {(row["paper"].split(" ")[0], row["claim"], row["name"]): row for row in claim_rows(points(records))}
+
+
+def test_claims_stand_beside_what_was_measured():
+    found = measured(three_axes())
+    expected = {
+        # of 100 MiB 30 and 32; of 100 s 125; of 100 s of search 60; 0.70 and 0.71 against 0.65; 0.67; of 100 s 50; a point
+        ("SLTT", "training memory", "full · sltt · dense"): -0.69,
+        ("SLTT", "training memory", "full · sltt-k K=2 · dense"): -0.75,
+        ("SLTT", "training time", "full · sltt · dense"): 0.25,
+        ("SLTT", "training time", "full · sltt-k K=2 · dense"): -0.2,
+        ("Early-Time", "search time", "full · bptt · imp 25 % early-time"): -0.4,
+        ("Early-Time", "accuracy of the sparsest", "full · bptt · imp 25 %"): -0.055,
+        ("Early-Time", "accuracy of the sparsest", "full · bptt · imp 25 % early-time"): -0.065,
+        ("PQ,", "accuracy", "full · bptt · pq 40 %"): 0.67,
+        ("SADP", "training time", "sadp 50 % · bptt · dense"): -0.5,
+        ("SADP", "accuracy", "sadp 50 % · bptt · dense"): -0.01,
+    }
+    assert {place: row["measured_mean"] for place, row in found.items()} == pytest.approx(expected)
+    assert {row["n"] for row in found.values()} == {2}
+    told = [measured_text(row) for row in found.values()]
+    assert told[0] == "-69.0 ±12.7 %" and told[7] == "67.00 ±0.00 %" and told[9] == "-1.00 ±0.00 points"
+
+
+def test_claims_say_why_they_are_not_comparable():
+    ours = "an implementation of our own"
+    found = measured([run(), run(**PQ), run("sadp", 0.5), run(**SLTT)])
+    reasons = {name: row["not_comparable"] for (_, claim, name), row in found.items() if claim != "training time"}
+    assert reasons["full · bptt · pq 40 %"] == [
+        "data digits, not CIFAR-10",
+        "network cnn, not ResNet19",
+        "T=4, not 2",
+        ours,
+    ]
+    assert "a reconstruction, as its code is not public" in reasons["sadp 50 % · bptt · dense"]
+    assert reasons["full · sltt · dense"] == [
+        "data digits, not ImageNet",
+        "network cnn",
+        "hardware Example CPU (cpu)",
+        ours,
+    ]
+    same = {"dataset": "cifar10", "backbone": "resnet19", "timesteps": 2}
+    found = measured([run(**same), run(**PQ, **same)])
+    [row] = [row for row in found.values() if row["name"]]
+    assert row["not_comparable"] == [ours]
+
+
+def test_claims_that_nothing_was_measured_for_say_so():
+    found = claim_rows(points([run(), run(**SLTT)]))
+    assert [(row["claim"], measured_text(row)) for row in found if not row["n"]] == [
+        (claim.what, "not measured") for claim in CLAIMS[2:]
+    ]
+    assert "| search time | up to 38 % less | not measured |" in render([run(), run(**SLTT)], [], "markdown")
+
+
+def test_claims_are_measured_on_the_purest_runs_and_the_nearest_density():
+    records = [run(), run(sparsity="pq", density=0.1), run(**PQ), run(sparsity="pq", density=0.9), run(**EB)]
+    records += [run(**SLTT_2), run("sadp", 0.5), run("sadp", 0.5, **SLTT_2), run("sadp", 0.5, search=1.0, **IMP)]
+    names = {(paper, claim): name for paper, claim, name in measured(records)}
+    assert (
+        names["PQ,", "accuracy"] == "full · bptt · pq 40 %" and names["SADP", "accuracy"] == "sadp 50 % · bptt · dense"
+    )
+    assert names["Early-Time", "accuracy of the sparsest"] == "full · bptt · eb 50 %"
+    # without data alone, sadp is held against full on the same other axes
+    found = measured([run(seconds=80, **SLTT_2), run("sadp", 0.5, seconds=50, **SLTT_2)])
+    row = found["SADP", "training time", "sadp 50 % · sltt-k K=2 · dense"]
+    assert row["measured_mean"] == pytest.approx(50 / 80 - 1)
+
+
+def test_changes_are_of_one_environment_and_differences_of_the_same_data():
+    elsewhere = {"environment": ENVIRONMENT | {"device": "cuda"}}
+    found = measured([run(), run(record=elsewhere, **SLTT), run("sadp", 0.5, record={"data_sha256": "1" * 64})])
+    assert all(row["measured_mean"] is None for row in found.values())
+
+
+def test_json_is_an_object_of_all_tables_where_there_are_further_ones():
+    told = json.loads(render(everything(), [], "json"))
+    found = further(everything())
+    assert list(told)[:5] == ["rows", "axes", "memory", "search", "claims"]
+    assert told["axes"] == json.loads(json.dumps(found.axes)) and told["claims"] == found.claims
+    assert not json.loads(render([run(), run("sadp", 0.5)], [], "json"))["axes"]
+
+
+@pytest.mark.parametrize("format", ["text", "markdown", "latex", "csv", "json"])
+def test_order_of_the_records_changes_nothing(format):
+    assert render(everything(), [], format) == render(everything()[::-1], [], format)
+
+
+@pytest.mark.parametrize("width", [60, 100])
+def test_tables_fit_the_terminal(width):
+    lines = [line for line in render(everything(), width=width).splitlines() if "make it" not in line]
+    assert max(map(len, lines)) <= width
+
+
+def test_text_says_which_speedup_was_measured_and_which_was_not():
+    shown = " ".join(render(everything(), width=300).split())
+    assert "Speed-up, theoretical: counted, not measured." in shown and "dense hardware does not reward sparse" in shown
+    assert "45 nm estimate" in shown and shown.count("Speed-up, measured:") == 1
+
+
+def test_memory_figure_holds_the_rows_points_and_starts_at_zero():
+    table = memory_rows(over_time())
+    [axes] = memory_figure(table).axes
+    drawn = lines_of(axes)
+    assert drawn["bptt"] == near([(2, 50.5), (4, 100.5), (8, 200.5)])
+    assert drawn["sltt"] == near([(2, 30.5), (4, 30.5), (8, 30.5)])
+    assert axes.get_ylim()[0] == 0 and list(axes.get_xticks()) == [2, 4, 8] and len(bars_of(axes)) == 9
+    looks = {line.get_label(): (line.get_color(), line.get_marker()) for line in axes.lines}
+    named = [looks[name] for name in ("bptt", "sltt", "sltt-k K=1")]
+    assert len({color for color, _ in named}) == len({marker for _, marker in named}) == 3
+
+
+def test_memory_figure_is_written_beside_the_others(tmp_path):
+    written = plots.draw(over_time(), tmp_path, endings=("png", "svg"))
+    assert [path.name for path in written] == [
+        f"digits-cnn-1000-examples-10-epochs-fp32-memory.{end}" for end in ("png", "svg")
+    ]
+    assert written[0].read_bytes().startswith(b"\x89PNG")
+
+
+@typing.no_type_check
+def test_page_has_the_sections_and_each_table_sorts_by_unrounded_numbers():
+    records = everything()
+    top, found = tree(render(records, [], "html")), further(records)
+    ids = [node.attributes["id"] for node in top.all("section") if "id" in node.attributes]
+    assert [name for name in ids if name in ("axes", "memory", "search", "claims")] == [
+        "axes",
+        "memory",
+        "search",
+        "claims",
+    ]
+    sections = {name: top.all("section", id=name)[0] for name in ("axes", "memory", "search", "claims")}
+    timed = [line for table in sections["axes"].all("table")[::2] for line in table.all("tbody")[0].all("tr")]
+    for line, row in zip(timed, found.axes, strict=True):
+        told = [cell.attributes.get("data-value") for cell in line.parts]
+        names = ("accuracy_mean", "seconds_mean", "search_seconds_mean", "speedup_mean", "speedup_without_search_mean",
+                 "theoretical_speedup_mean", "product_mean", "kept_share_mean")  # fmt: skip
+        assert told == [row["name"], repr(float(row["n"])), *(None if row[n] is None else repr(row[n]) for n in names)]
+    assert sections["memory"].all("svg") and len(sections["search"].all("tbody")[0].all("tr")) == len(found.search)
+    assert len(sections["claims"].all("tbody")[0].all("tr")) == len(found.claims)
+    assert "Time axis" in top.all("dl", class_="facts")[0].text and "not measured" in sections["axes"].text
+    links = [node.attributes["href"] for node in top.all("a")]
+    assert {link.removeprefix("#") for link in links} <= {n.attributes["id"] for n in top.all() if "id" in n.attributes}
+    [part] = [node for node in top.all("details") if node.attributes.get("id") == f"run-{run(seed=0, **EB).spec.key}"]
+    assert "search: converged" in part.text and "training memory" in part.text and "connections left" in part.text
+
+
+def test_what_a_ticket_holds_may_be_anything():
+    odd = {"seconds": 1e99, "search_epochs": "<b>", "converged": [1, {"x": None}], "<script>": "<script>"}
+    ticket = {"seconds": 2.0, "search_epochs": 3, "search_timesteps": None, "rounds": True, "converged": "yes"}
+    records = [run(), run(record={"ticket": odd, "firing_rate": ["x"]}, **IMP), run(record={"ticket": ticket}, **EB)]
+    for format in ("text", "markdown", "latex", "csv", "json", "html"):
+        assert render(records, [], format)
+    assert len(tree(render(records, [], "html")).all("script")) == 1
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed (texlive-latex-recommended)")
+def test_pdflatex_sets_the_tables_within_the_page(tmp_path):
+    (tmp_path / "report.tex").write_text(render(everything(), [], "latex"), encoding="utf-8")
+    (tmp_path / "document.tex").write_text(DOCUMENT)
+    words = ["pdflatex", "-no-shell-escape", "-interaction=nonstopmode", "-halt-on-error", "document.tex"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, errors="replace")
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert not re.findall(r"Overfull.*|.*too large for page.*", done.stdout)

@@ -1,0 +1,128 @@
+"""The three axes together: every combination trains, is counted, and is taken up again where it was stopped."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sadp_bench.core.errors import BadInput
+from sadp_bench.gate.rerun import asked as of_record
+from sadp_bench.records.record import Record
+from sadp_bench.runs import resolve
+from sadp_bench.runs.trainer import Bench, train_one
+from sadp_bench.sparsity.base import density, num_live, prunable
+from tests.small_runs import assert_same_weights, numbers, resolved, small_bench, weights_of
+from tests.stopping import SIZES, StopsAt, taken_up, whole
+
+TIME: dict[str, dict[str, Any]] = {
+    "bptt": {},
+    "sltt": {"backprop": "sltt"},
+    "sltt-k": {"backprop": "sltt-k", "k": 1},
+}
+WEIGHTS: dict[str, dict[str, Any]] = {
+    "dense": {},
+    "imp": {"sparsity": "imp", "density": 0.5},
+    "eb": {"sparsity": "eb", "density": 0.3, "set": {"sparsity.window": 2, "sparsity.distance": 0.2}},
+    "eb-early": {"sparsity": "eb", "density": 0.3, "early_time": True, "set": {"sparsity.kl_examples": 50}},
+    "pq": {"sparsity": "pq", "density": 0.3, "set": {"sparsity.every": 1}},
+    "pq-fixed": {"sparsity": "pq", "density": 0.3, "set": {"sparsity.every": 1, "sparsity.adaptive": False}},
+}
+DATA: dict[str, dict[str, Any]] = {
+    "full": {"method": "full", "ratio": 0.0},
+    "random": {"method": "random", "ratio": 0.4},
+    "sadp": {"method": "sadp", "ratio": 0.4},
+}
+DATA_THAT_SCORES = {"el2n": {"method": "el2n", "ratio": 0.4}}
+ALL = [*itertools.product(TIME, WEIGHTS, DATA), ("bptt", "imp", "el2n")]
+
+
+def asked(time: str, weights: str, data: str, **more: Any) -> tuple[Any, Any]:
+    return resolved(**SIZES | {"loss": "step"} | TIME[time] | WEIGHTS[weights] | (DATA | DATA_THAT_SCORES)[data] | more)
+
+
+@pytest.mark.parametrize(("time", "weights", "data"), ALL, ids=["-".join(one) for one in ALL])
+def test_every_combination_resumes_after_a_stop_to_the_same_record(
+    time: str, weights: str, data: str, tmp_path: Path
+) -> None:
+    spec, material = asked(time, weights, data)
+    record, trained, num_batches = whole(spec, material)
+    stop = num_batches - 2 if data == "random" else num_batches // 2  # in training; often in a search
+    again, bench = taken_up(spec, material, stop, tmp_path)
+    assert numbers(again) == numbers(record)
+    assert_same_weights(weights_of(bench.model), trained)
+    assert bench.progress.count < num_batches  # type: ignore[attr-defined]  # what was done is not done again
+    assert Record.from_json(record.to_json()) == record
+    goal = WEIGHTS[weights].get("density", 1.0)
+    sizes = [weight.numel() for weight in prunable(bench.model).values()]
+    assert round(record.density * sum(sizes)) == num_live(sum(sizes), goal)
+    for name, mask in bench.training.sparsity.masks.items():
+        assert not bench.model.get_parameter(name)[~mask].any()
+
+
+@pytest.mark.parametrize("weights", ["imp", "eb", "eb-early"])
+def test_a_search_is_charged_and_told_apart(weights: str) -> None:
+    spec, material = asked("bptt", weights, "random")
+    record = train_one(Bench(spec, material, StopsAt()))
+    assert 0 < record.ticket["seconds"] <= record.seconds["prepare"]
+    early = 101 + 50 if weights == "eb-early" else 0
+    epochs = record.ticket["search_epochs"] - (weights == "eb-early")
+    assert record.ticket["visits"] == record.prepare_examples == 101 * epochs + early
+    assert record.ticket["search_timesteps"] <= spec.timesteps
+
+
+def test_a_ticket_of_early_bird_starts_from_the_runs_own_weights() -> None:
+    spec, material = asked("bptt", "eb", "full")
+    bench, fresh = Bench(spec, material, StopsAt()), Bench(spec, material, StopsAt())
+    bench.prepare()
+    assert_same_weights(weights_of(bench.model), weights_of(fresh.model))
+    assert density(bench.training.sparsity.masks) == pytest.approx(0.3, abs=1e-3)
+
+
+def test_dense_runs_have_no_hook_and_no_ticket() -> None:
+    bench = small_bench()
+    list(bench.rows())
+    assert not bench.training.optimizer._optimizer_step_post_hooks and not bench.ticket
+
+
+def test_sparse_connections_do_fewer_operations() -> None:
+    dense = train_one(Bench(*asked("bptt", "dense", "full"), StopsAt()))
+    sparse = train_one(Bench(*asked("bptt", "pq", "full"), StopsAt()))
+    assert dense.operations["accumulates"] > 2 * sparse.operations["accumulates"] > 0
+    assert dense.operations["energy_joules"] > 0 and sparse.density < dense.density == 1
+
+
+def test_a_search_takes_event_frames_of_fewer_steps() -> None:
+    """A network of T' steps takes the first T' frames."""
+    from sadp_bench.runs.resolve import make_model
+
+    spec, material = asked("bptt", "dense", "full", timesteps=4)
+    model = make_model(spec, material, 0, timesteps=2).eval()
+    frames = torch.rand(4, 3, 1, 8, 8)
+    assert torch.equal(model(frames), model(frames[:2])) and len(model(frames)) == 2
+
+
+def test_the_gate_asks_for_the_very_run() -> None:
+    spec, _ = asked("sltt-k", "pq-fixed", "sadp")
+    assert resolve.resolve(of_record(spec))[0] == spec
+
+
+BAD = [
+    ({"sparsity": "dense", "density": 0.5}, "dense keeps every weight"),
+    ({"sparsity": "pq"}, "needs a density below 1"),
+    ({"sparsity": "pq", "density": 0.5, "early_time": True}, "only imp and eb search"),
+    ({"sparsity": "eb", "density": 1.5}, "density is above 0 and at most 1"),
+    ({"sparsity": "ebb"}, "--sparsity is one of dense, imp, eb, pq"),
+    ({"sparsity": "eb", "density": 0.5, "set": {"sparsity.windw": 3}}, "did you mean 'window'"),
+    ({"early_time": 1}, "--early-time is true or false"),
+    ({"density": "half"}, "--density is a number"),
+]
+
+
+@pytest.mark.parametrize(("more", "told"), BAD)
+def test_bad_sparsity_is_one_clear_line(more: dict[str, Any], told: str) -> None:
+    with pytest.raises(BadInput, match=told):
+        resolved(**more)

@@ -1,0 +1,329 @@
+"""PQ: the index, the bound, the rewiring, the densities it starts from."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from sadp_bench.core.errors import BadInput
+from sadp_bench.core.registry import options
+from sadp_bench.core.rng import stream
+from sadp_bench.sparsity.base import prunable
+from sadp_bench.sparsity.pq import PQ, erdos_renyi, keep_bound, pq_index, random_masks, rewire, rewiring_share
+from tests.small_runs import assert_same_weights
+from tests.sparsity.helpers import Tiny, TinyLab, adamw, batches, sgd
+
+SHAPES = {name: tuple(weight.shape) for name, weight in prunable(Tiny(1)).items()}
+TOTAL = sum(map(math.prod, SHAPES.values()))
+ORDERS = [(0.5, 1.0), (1.0, 2.0), (0.3, 1.7)]
+
+
+def trained(pq, num_epochs=6, make_optimizer=sgd, **lab):
+    """The network; the masks before training and after each epoch."""
+    lab = TinyLab(num_epochs=num_epochs, make_optimizer=make_optimizer, **lab)
+    if not lab.disk:
+        pq.prepare(lab, Tiny(lab.timesteps))
+    masks_E = [dict(pq.masks)]
+    for model in lab.train(pq, timesteps=lab.timesteps):  # noqa: B007
+        masks_E.append(dict(pq.masks))
+    return model, masks_E
+
+
+def index_in_numpy(w, p, q):
+    def norm(order):
+        return (abs(w) ** order).sum() ** (1 / order)
+
+    return 1 - len(w) ** (1 / q - 1 / p) * norm(p) / norm(q)
+
+
+# --- The index, the bound, the share
+
+
+@pytest.mark.parametrize(("p", "q"), ORDERS)
+def test_pq_index_equals_the_formula_in_plain_numpy(p, q):
+    w = torch.randn(200, generator=stream(0, "w")).double()
+    assert float(pq_index(w, p, q)) == pytest.approx(index_in_numpy(w.numpy(), p, q), rel=1e-9)
+    weight_GM, live_GM = w.view(4, 50), torch.rand(4, 50, generator=stream(0, "live")) < 0.6
+    expected = [index_in_numpy(w[live].numpy(), p, q) for w, live in zip(weight_GM, live_GM, strict=True)]
+    np.testing.assert_allclose(pq_index(weight_GM, p, q, live_GM), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("p", "q"), ORDERS)
+def test_pq_index_is_0_of_a_constant_and_largest_of_a_single_weight(p, q):
+    assert float(pq_index(torch.tensor([3.0, -3.0, 3.0]), p, q)) == pytest.approx(0, abs=1e-12)
+    single = torch.zeros(40).index_fill_(0, torch.tensor([7]), -2.0)
+    assert float(pq_index(single, p, q)) == pytest.approx(1 - 40 ** (1 / q - 1 / p))
+    others = torch.randn(1000, 40, generator=stream(0, "w"))
+    assert (pq_index(others, p, q) < pq_index(single, p, q)).all()
+
+
+def test_pq_index_of_gaussian_weights():
+    mean_root = 2**0.25 * math.gamma(0.75) / math.pi**0.5  # E |w|^(1/2)
+    expected = 1 - mean_root**2 / (2 / math.pi) ** 0.5
+    assert expected == pytest.approx(0.153, abs=1e-3)
+    w = 1e-30 * torch.randn(400_000, generator=stream(0, "w"))  # whatever the scale
+    assert float(pq_index(w, 0.5, 1.0)) == pytest.approx(expected, abs=2e-3)
+
+
+def test_pq_index_of_nothing_is_0():
+    none = torch.zeros(2, 3, dtype=torch.bool)
+    assert pq_index(torch.randn(2, 3, generator=stream(0, "w")), 0.5, 1.0, none).tolist() == [0, 0]
+    assert pq_index(torch.zeros(2, 3), 0.5, 1.0).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(("p", "q"), ORDERS)
+def test_keep_bound_equals_the_formula(p, q):
+    index_G, live_G = torch.tensor([0.0, 0.2, 0.9]).double(), torch.tensor([10, 200, 3])
+    expected = [
+        d * (1 + 0.01) ** (-q / (q - p)) * (1 - i) ** (p * q / (q - p))
+        for i, d in zip(index_G.tolist(), live_G.tolist(), strict=True)
+    ]
+    np.testing.assert_allclose(keep_bound(index_G, live_G, p, q, 0.01), expected)
+
+
+@pytest.mark.parametrize(("p", "q"), ORDERS)
+def test_so_many_weights_of_one_size_and_zeros_beside_them_are_bounded_by_their_number(p, q):
+    w = torch.zeros(100).index_fill_(0, torch.arange(30), 5.0)
+    assert float(keep_bound(pq_index(w, p, q), torch.tensor(100), p, q, 0.0)) == pytest.approx(30)
+
+
+def test_rewiring_share_is_scaled_and_capped():
+    bound_G, live_G = torch.tensor([100.0, 60.0, 5.0, 0.0]), torch.tensor([100, 100, 100, 0])
+    np.testing.assert_allclose(rewiring_share(bound_G, live_G, 1.0, 0.9), [0, 0.4, 0.9, 0.9], atol=1e-6)
+    np.testing.assert_allclose(rewiring_share(bound_G, live_G, 0.5, 0.3), [0, 0.2, 0.3, 0.3], atol=1e-6)
+
+
+# --- Rewiring
+
+
+def test_the_smallest_are_pruned_and_the_largest_momenta_grow():
+    weight_GM = torch.tensor([[0.5, -0.1, 0.3, 0.2, 0, 0, 0, 0], [0, 0, 0, 0, 1.0, 2.0, 0, 0]])
+    momentum_GM = torch.tensor([[0, 99, 0, 98, 0.1, -0.4, 0.2, 0.3], [1, 2, 3, -4, 0, 0, 2, 1.0]])
+    live_GM = torch.tensor([[1, 1, 1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 1, 1, 0, 0]]).bool()
+    new_GM = rewire(weight_GM, momentum_GM, live_GM, torch.tensor([0.5, 0.6]))
+    # What was just pruned has by far the largest momentum, and does not come back at once.
+    assert new_GM.int().tolist() == [[1, 0, 1, 0, 0, 1, 0, 1], [0, 0, 0, 1, 0, 1, 0, 0]]
+
+
+def test_ties_go_by_position_and_no_more_are_pruned_than_others_are_dead():
+    ones_GM, live_GM = torch.ones(1, 6), torch.tensor([[1, 1, 1, 1, 0, 0]]).bool()
+    assert rewire(ones_GM, ones_GM, live_GM, torch.tensor([0.25])).int().tolist() == [[0, 1, 1, 1, 1, 0]]
+    assert rewire(ones_GM, ones_GM, live_GM, torch.tensor([0.9])).int().tolist() == [[0, 0, 1, 1, 1, 1]]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.7])
+def test_the_share_of_the_live_is_rounded_down_but_for_the_rounding_of_floats(share):
+    live_GM = torch.arange(300)[None] < torch.tensor([[10], [99], [100]])
+    w_GM = torch.rand(3, 300, generator=stream(0, "w"))
+    new_GM = rewire(w_GM, w_GM, live_GM, torch.full((3,), share, dtype=torch.float64))
+    hundredths = round(100 * share)
+    assert (live_GM & ~new_GM).sum(1).tolist() == [hundredths * d // 100 for d in (10, 99, 100)]
+
+
+@pytest.mark.parametrize("make_optimizer", [sgd, adamw])
+@pytest.mark.parametrize("per", ["layer", "neuron"])
+@pytest.mark.parametrize("adaptive", [True, False])
+def test_density_is_constant_through_rewiring_in_all_and_in_each_group(adaptive, per, make_optimizer):
+    pq = PQ(0.4, every=1, per=per, adaptive=adaptive, gamma=3.0)
+    model, masks_E = trained(pq, make_optimizer=make_optimizer)
+    assert sum(int(mask.sum()) for mask in masks_E[0].values()) == round(0.4 * TOTAL)
+    for name, first in random_masks(SHAPES, erdos_renyi(SHAPES, round(0.4 * TOTAL)), 0).items():
+        expected = first.reshape(1 if per == "layer" else len(first), -1).sum(1)
+        for masks in masks_E:
+            assert torch.equal(masks[name].reshape(len(expected), -1).sum(1), expected), name
+        assert not model.get_parameter(name)[~pq.masks[name]].any()
+    changed = [
+        any((before[name] != after[name]).any() for name in before)
+        for before, after in zip(masks_E, masks_E[1:], strict=False)
+    ]
+    assert changed == [True] * 5 + [False], "not after the last epoch"
+
+
+@pytest.mark.parametrize(("epochs", "asked", "expected"), [(6, 0, 1), (30, 0, 3), (6, 4, 4)])
+def test_rewiring_comes_every_tenth_of_the_run_unless_told(epochs, asked, expected):
+    facts = PQ(0.5, every=asked).prepare(TinyLab(num_epochs=epochs), Tiny(2))
+    assert facts == {"rewire_every": expected, "density": round(0.5 * TOTAL) / TOTAL}
+    _, masks_E = trained(PQ(0.5, every=asked, adaptive=False), num_epochs=epochs)
+    rewired = [
+        epoch
+        for epoch in range(1, epochs + 1)
+        if any((masks_E[epoch][name] != masks_E[epoch - 1][name]).any() for name in SHAPES)
+    ]
+    assert rewired == list(range(expected, epochs, expected))
+
+
+class Watching(PQ):
+    """Keeps what there was before and after its first rewiring, and how many were rewired."""
+
+    def after_epoch(self, epoch, num_epochs):
+        before = {name: self.model.get_parameter(name).detach().clone() for name in self.masks}
+        masks = dict(self.masks)
+        super().after_epoch(epoch, num_epochs)
+        if epoch == 0:
+            self.seen = {
+                name: (before[name], masks[name], self.masks[name], self.model.get_parameter(name).detach().clone())
+                for name in masks
+            }
+
+
+@pytest.mark.parametrize("adaptive", [True, False])
+def test_a_layer_is_rewired_by_its_own_index_or_by_the_fixed_share(adaptive):
+    pq = Watching(0.2, adaptive=adaptive, gamma=2.0, share=0.2)
+    trained(pq, num_epochs=2)
+    for weight, before, after, _ in pq.seen.values():
+        live = weight[before].double().numpy()
+        bound = len(live) * 1.001**-2 * (1 - index_in_numpy(live, 0.5, 1.0))
+        share = min(max(2 * (1 - bound / len(live)), 0), 0.9) if adaptive else 0.2
+        pruned = before & ~after
+        assert 0 < int(pruned.sum()) == min(math.floor(share * len(live) + 1e-9), int((~before).sum()))
+        assert weight[pruned].abs().max() < weight[before & after].abs().min()
+
+
+def test_what_grows_starts_at_0_and_what_stays_keeps_its_value():
+    pq = Watching(0.2, adaptive=False, share=0.5)
+    trained(pq, num_epochs=2)
+    for weight, before, after, now in pq.seen.values():
+        assert (after & ~before).any() and not now[~before].any() and not now[~after].any()
+        assert torch.equal(now[before & after], weight[before & after])
+
+
+def test_the_momentum_of_masked_weights_is_that_of_their_gradients():
+    model, lab = Tiny(2), TinyLab()
+    pq = PQ(0.2)
+    pq.prepare(lab, model)
+    optimizer = sgd(model)
+    pq.attach(model, optimizer)
+    expected = {name: torch.zeros(shape) for name, shape in SHAPES.items()}
+    for image, label in batches(0):
+        optimizer.zero_grad()
+        cross_entropy(model(image).mean(0), label).backward()
+        for name, running in expected.items():
+            running.mul_(0.9).add_(model.get_parameter(name).grad)
+        optimizer.step()
+    for name, running in expected.items():
+        dead = ~pq.masks[name]
+        found = optimizer.state[model.get_parameter(name)]["momentum_buffer"]
+        torch.testing.assert_close(found[dead], running[dead])
+        assert found[dead].any()
+
+
+def test_an_optimizer_without_momentum_is_refused():
+    model = Tiny(2)
+    pq = PQ(0.3)
+    pq.prepare(TinyLab(), model)
+    pq.attach(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    with pytest.raises(BadInput, match="SGD keeps none"):
+        pq.after_epoch(0, 6)
+
+
+@pytest.mark.parametrize("make_optimizer", [sgd, adamw])
+def test_an_interrupted_and_resumed_run_rewires_the_same(make_optimizer):
+    model, masks_E = trained(PQ(0.3, per="neuron"), make_optimizer=make_optimizer)
+    first = TinyLab(make_optimizer=make_optimizer)
+    pq = PQ(0.3, per="neuron")
+    pq.prepare(first, Tiny(2))
+    networks = first.train(pq, timesteps=2)
+    for _ in range(3):
+        next(networks)
+    resumed = PQ(0.3, per="neuron")
+    again, rest_E = trained(resumed, make_optimizer=make_optimizer, disk=first.disk)
+    for found, expected in zip(rest_E[1:], masks_E[3:], strict=True):
+        assert_same_weights(found, expected)
+    assert_same_weights(again.state_dict(), model.state_dict())
+
+
+# --- Where it starts
+
+
+def test_erdos_renyi_equals_the_formula_where_no_layer_is_full():
+    shapes = {"a": (64, 32, 3, 3), "b": (128, 64, 3, 3), "c": (10, 512)}
+    number = erdos_renyi(shapes, 5_000)
+    assert sum(number.values()) == 5_000
+    weights = {"a": 64 + 32 + 3 + 3, "b": 128 + 64 + 3 + 3, "c": 10 + 512}
+    for name in shapes:
+        assert abs(number[name] - 5_000 * weights[name] / sum(weights.values())) < 1
+
+
+def test_a_full_layer_leaves_the_rest_to_the_others():
+    shapes = {"small": (2, 3), "a": (30, 20), "b": (40, 30)}
+    assert erdos_renyi(shapes, 306) == {"small": 6, "a": 125, "b": 175}
+    assert erdos_renyi(shapes, 6 + 600 + 1200) == {"small": 6, "a": 600, "b": 1200}
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 12), min_size=2, max_size=4), min_size=1, max_size=8),
+    st.floats(0, 1),
+)
+def test_erdos_renyi_sums_to_the_budget_and_fills_no_layer_beyond_its_size(sides, share):
+    shapes = {str(number): tuple(sides) for number, sides in enumerate(sides)}
+    size = {name: math.prod(shape) for name, shape in shapes.items()}
+    budget = round(share * sum(size.values()))
+    number = erdos_renyi(shapes, budget)
+    assert sum(number.values()) == budget
+    assert all(0 <= number[name] <= size[name] for name in shapes)
+    open_layers = [name for name in shapes if number[name] < size[name] - 1]
+    scales = [(number[name] - 1, number[name] + 1, sum(shapes[name])) for name in open_layers]
+    assert max((low / s for low, _, s in scales), default=0) <= min((high / s for _, high, s in scales), default=1)
+
+
+def test_random_masks_are_drawn_from_the_seed_and_the_layers_name():
+    number = erdos_renyi(SHAPES, 60)
+    one, same, other = (random_masks(SHAPES, number, seed) for seed in (0, 0, 1))
+    assert_same_weights(one, same)
+    assert all((one[name] != other[name]).any() for name in SHAPES)
+    assert {name: int(mask.sum()) for name, mask in one.items()} == number
+    twins = random_masks({"a": (9, 9), "b": (9, 9)}, {"a": 40, "b": 40}, 0)
+    assert not torch.equal(twins["a"], twins["b"])
+
+
+def test_layers_of_any_kind_get_their_share():
+    model = nn.Sequential(nn.Conv1d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv3d(8, 4, 3), nn.Linear(4, 9))
+    pq = PQ(0.1)
+    assert pq.prepare(TinyLab(), model)["density"] == pytest.approx(0.1, abs=1e-3)
+    assert all(mask.any() for mask in pq.masks.values())
+
+
+# --- Settings
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("density", [1.0, 0.0]),
+        ("share", [0.0, 1.1, math.nan]),
+        ("beta", [0.0, 1.1]),
+        ("every", [-1]),
+        ("per", ["network"]),
+        ("p", [0.0, 1.0, 2.0]),
+        ("q", [0.5, math.inf, math.nan]),
+        ("eta", [-0.1, math.inf]),
+        ("gamma", [0.0, math.nan]),
+        ("early_time", [True]),
+    ],
+)
+def test_bad_settings_are_refused_by_name(name, values):
+    for value in values:
+        with pytest.raises(BadInput, match=rf"\b{name}\b"):
+            PQ(**{"density": 0.5} | {name: value})
+
+
+def test_settings_and_their_defaults():
+    defaults = {name: default for name, (_, default) in options(PQ).items()}
+    assert defaults == {
+        "adaptive": True,
+        "share": 0.3,
+        "every": 0,
+        "per": "layer",
+        "p": 0.5,
+        "q": 1.0,
+        "eta": 0.001,
+        "gamma": 1.0,
+        "beta": 0.9,
+    }

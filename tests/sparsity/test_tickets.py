@@ -1,0 +1,307 @@
+"""Lottery tickets: iterative pruning with rewinding, early birds, and their search at fewer time steps."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import rel_entr, softmax
+from torch import nn
+
+from sadp_bench.core.errors import BadInput
+from sadp_bench.core.registry import options
+from sadp_bench.core.rng import stream
+from sadp_bench.sparsity.base import Sparsity, density, prunable
+from sadp_bench.sparsity.early_time import chosen_timesteps, early_timesteps
+from sadp_bench.sparsity.eb import EB, Drawing, mask_distance, settled
+from sadp_bench.sparsity.imp import IMP, Rewindable, round_densities
+from tests.small_runs import assert_same_weights
+from tests.sparsity.helpers import Killed, Tiny, TinyLab, restored, stored
+
+TOTAL = sum(weight.numel() for weight in prunable(Tiny(1)).values())
+
+
+def prepared(method, **lab):
+    lab = TinyLab(**lab)
+    model = Tiny(lab.timesteps, lab.seed)
+    return lab, model, method.prepare(lab, model)
+
+
+def live(masks):
+    return sum(int(mask.sum()) for mask in masks.values())
+
+
+def largest(model, kept):
+    """The positions of the largest weights, from a plain sort."""
+    size = np.concatenate([abs(weight.detach().numpy().ravel()) for weight in prunable(model).values()])
+    return sorted(np.argsort(-size, kind="stable")[:kept])
+
+
+def positions(masks):
+    return list(np.concatenate([mask.numpy().ravel() for mask in masks.values()]).nonzero()[0])
+
+
+# --- Iterative magnitude pruning
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 5, 10])
+def test_after_k_full_rounds_the_sparsity_is_1_minus_three_quarters_to_the_k(rounds):
+    found = round_densities(0.75**rounds, 0.25)
+    assert found == pytest.approx([0.75**k for k in range(1, rounds + 1)])
+
+
+@pytest.mark.parametrize(("goal", "share"), [(0.3, 0.25), (0.03, 0.25), (0.9, 0.25), (0.5, 0.6), (1 - 1e-12, 0.25)])
+def test_rounds_are_as_many_as_the_logarithms_say_and_the_last_prunes_to_the_density(goal, share):
+    found = round_densities(goal, share)
+    assert len(found) == max(1, math.ceil(math.log(goal) / math.log(1 - share)))
+    assert found[-1] == goal and all(found[k] > goal for k in range(len(found) - 1))
+
+
+def test_each_round_prunes_a_quarter_of_the_live_weights_for_good():
+    lab, _, facts = prepared(imp := IMP(0.3), num_epochs=3)
+    assert facts["rounds"] == len(lab.calls) == 5
+    masks = [call["masks"] for call in lab.calls[1:]] + [imp.masks]
+    assert [live(m) for m in masks] == [round(TOTAL * share) for share in (0.75, 0.75**2, 0.75**3, 0.75**4, 0.3)]
+    for before, after in zip(masks, masks[1:], strict=False):
+        assert not any((after[name] & ~before[name]).any() for name in before)
+    assert facts["density"] == live(imp.masks) / TOTAL == round(0.3 * TOTAL) / TOTAL
+
+
+def test_a_round_prunes_the_smallest_weights_of_the_whole_network():
+    lab, _, _ = prepared(imp := IMP(0.75), num_epochs=3)
+    *_, trained = TinyLab(num_epochs=3).train(Sparsity(), timesteps=2)
+    assert positions(imp.masks) == largest(trained, round(0.75 * TOTAL))
+
+
+@pytest.mark.parametrize(("asked", "epoch"), [(0, 1), (2, 2)])
+def test_rewinding_restores_the_early_state_bit_for_bit_buffers_too(asked, epoch):
+    lab, model, facts = prepared(IMP(0.5, rewind=asked), num_epochs=4)
+    *_, early = TinyLab(num_epochs=4).train(Sparsity(), timesteps=2, epochs=epoch)
+    assert early.norm.running_var.ne(1).all() and early.norm.num_batches_tracked == 8 * epoch  # 4 batches, 2 steps
+    assert_same_weights(model.state_dict(), early.state_dict())
+    assert facts["rewind_epoch"] == epoch
+    for call in lab.calls[1:]:
+        assert call["first_epoch"] == epoch
+        assert_same_weights(call["weights"], early.state_dict())
+
+
+@pytest.mark.parametrize(("epochs", "expected"), [(2, 1), (30, 2), (300, 20)])
+def test_the_rewind_epoch_is_a_fifteenth_of_the_run(epochs, expected):
+    assert IMP(0.5).rewind_epoch(epochs) == expected
+
+
+@pytest.mark.parametrize(("asked", "epochs"), [(0, 1), (4, 4)])
+def test_a_rewind_that_leaves_nothing_to_train_is_refused_before_training(asked, epochs):
+    imp, lab = IMP(0.5, rewind=asked), TinyLab(num_epochs=epochs)
+    with pytest.raises(BadInput, match="needs more than"):
+        imp.estimated_epochs(epochs)
+    with pytest.raises(BadInput, match="needs more than"):
+        imp.prepare(lab, Tiny(2))
+    assert not lab.trained
+
+
+# --- Early birds
+
+
+class Scripted(TinyLab):
+    """Yields networks whose largest weights are given, one an epoch."""
+
+    def __init__(self, kept_E):
+        super().__init__(num_epochs=len(kept_E))
+        self.kept_E = kept_E
+
+    def train(self, sparsity, *, timesteps, weights=None, first_epoch=0, epochs=None):
+        model = nn.Sequential(nn.Linear(100, 10, bias=False))
+        sparsity.attach(model, torch.optim.SGD(model.parameters()))
+        for epoch, kept in enumerate(self.kept_E):
+            with torch.no_grad():
+                model[0].weight.view(-1).fill_(0.1)[kept] = 1.0
+            sparsity.after_epoch(epoch, self.num_epochs)
+            self.trained.append((0, epoch))
+            yield model
+
+
+def shifted(*shifts):
+    """100 of 1000 weights each; masks of shifts s and t differ in 2 |s - t| of 1000 positions."""
+    return [torch.arange(100) + shift for shift in shifts]
+
+
+def test_mask_distance_is_the_share_of_positions_that_differ():
+    one = {"a": torch.rand(50, generator=stream(0, "a")) < 0.5, "b": torch.rand(3, 7, generator=stream(0, "b")) < 0.5}
+    other = {"a": torch.rand(50, generator=stream(1, "a")) < 0.5, "b": torch.rand(3, 7, generator=stream(1, "b")) < 0.5}
+    expected = np.mean(np.concatenate([(one[name] != other[name]).numpy().ravel() for name in one]))
+    assert mask_distance(one, other) == pytest.approx(expected)
+    assert mask_distance(one, one) == 0
+
+
+@pytest.mark.parametrize(
+    ("shifts", "epochs", "converged"),
+    [
+        ((0, 0, 0, 0, 0, 50), 5, True),  # settled as soon as the window is full
+        ((0, 40, 40, 40, 40, 40, 0), 6, True),
+        ((0, 9, 9, 9, 9, 50), 5, True),  # 0.018 is close enough
+        ((0, 10, 10, 10, 10, 10, 50), 6, True),  # 0.02 is not
+        ((0, 9, 18, 27, 36, 45, 54), 7, False),  # each is close to the one before it alone
+        ((0, 0, 0, 0), 4, False),  # the window is never full
+    ],
+)
+def test_the_search_ends_when_the_newest_mask_is_close_to_all_others_of_the_window(shifts, epochs, converged):
+    lab, eb = Scripted(shifted(*shifts)), EB(0.1)
+    facts = eb.prepare(lab, Tiny(2))
+    assert (facts["search_epochs"], facts["converged"]) == (epochs, converged) and len(lab.trained) == epochs
+    assert positions(eb.masks) == shifted(*shifts)[epochs - 1].tolist()
+    assert ("did not settle" in lab.said[-1]) is not converged
+
+
+def test_window_and_distance_are_settings():
+    masks = [{"a": torch.arange(10) < kept} for kept in (5, 3, 4)]
+    assert not settled(masks, 3, 0.1) and settled(masks, 3, 0.11) and settled(masks, 2, 0.11)
+    assert not settled(masks, 4, 1.0), "fewer masks than the window"
+    assert EB(0.1, window=2).prepare(Scripted(shifted(0, 0, 9)), Tiny(2))["search_epochs"] == 2
+
+
+def test_the_early_bird_is_a_plain_sort_of_dense_training_and_the_run_starts_from_its_own_weights():
+    lab, model, facts = prepared(eb := EB(0.3, window=2, distance=1.0), num_epochs=4)
+    *_, trained = TinyLab(num_epochs=4).train(Sparsity(), timesteps=2, epochs=2)
+    assert facts == {"search_epochs": 2, "search_timesteps": 2, "converged": True, "density": density(eb.masks)}
+    assert positions(eb.masks) == largest(trained, round(0.3 * TOTAL))
+    assert_same_weights(model.state_dict(), lab.initial_weights())
+
+
+# --- Early time
+
+
+def kl_in_numpy(logits_TBC):
+    p_TBC = [softmax(logits_TBC[: t + 1].double().numpy().mean(0), axis=1) for t in range(len(logits_TBC))]
+    return [rel_entr(p_TBC[-1], p_BC).sum(1).mean() for p_BC in p_TBC]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.6, 1.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_early_timesteps_equal_the_rule_in_plain_numpy(share, seed):
+    logits_TBC = 3 * torch.randn(6, 20, 4, generator=stream(seed, "logits"))
+    kl_T = kl_in_numpy(logits_TBC)
+    assert early_timesteps(logits_TBC, share) == 1 + next(t for t in range(6) if kl_T[t] / max(kl_T) < share)
+
+
+def test_early_timesteps_of_constructed_logits():
+    flat, sharp = torch.zeros(3, 2), torch.tensor([[4.0, 0.0]]).expand(3, 2)
+    # Means: 0, 2, 8/3, 3 against 3: the divergence falls to under a tenth at once.
+    assert early_timesteps(torch.stack([flat, sharp, sharp, sharp])) == 2
+    # Means: 0, 0, 0, 1 against 1: the divergence stays at its maximum up to the last step.
+    assert early_timesteps(torch.stack([flat, flat, flat, sharp])) == 4
+    # Means: 1, 3, -1, 0 against 0: the first is close enough, whatever comes after it; at a tenth only the last is.
+    steps = torch.tensor([1.0, 5, -9, 3])[:, None, None] * torch.tensor([[1.0, 0.0]])
+    assert (early_timesteps(steps), early_timesteps(steps, 0.1)) == (1, 4)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 7])
+def test_where_all_steps_tell_the_same_one_is_enough(steps):
+    logits_BC = torch.randn(10, 3, generator=stream(0, "logits"))
+    assert early_timesteps(logits_BC.expand(steps, 10, 3)) == 1
+
+
+@pytest.mark.parametrize("method", [IMP(0.5, True), EB(0.5, True), IMP(0.5, True, kl_share=0.05, kl_examples=9)])
+def test_the_whole_search_takes_the_early_timesteps_after_one_epoch_at_all(method):
+    lab, _, facts = prepared(method, num_epochs=3, timesteps=4)
+    other = TinyLab(num_epochs=3, timesteps=4)
+    *_, trained = other.train(Sparsity(), timesteps=4, epochs=1)
+    expected = early_timesteps(other.logits(trained, method.kl_examples), method.kl_share)
+    assert facts["search_timesteps"] == expected
+    assert [call["timesteps"] for call in lab.calls] == [4] + [expected] * (len(lab.calls) - 1)
+    assert [epoch for number, epoch in lab.trained if number == 0] == [0]
+    assert facts["search_epochs"] == len(lab.trained)
+
+
+def test_the_share_decides_how_early():
+    one, other = TinyLab(timesteps=4), TinyLab(timesteps=4)
+    assert chosen_timesteps(one, 0.01) > chosen_timesteps(other, 1.0)
+
+
+def test_early_time_with_one_step_is_refused_before_training():
+    lab = TinyLab(timesteps=1)
+    with pytest.raises(BadInput, match="the run has 1"):
+        EB(0.5, True).prepare(lab, Tiny(1))
+    assert not lab.trained
+
+
+# --- All of them
+
+SEARCHES = {
+    "imp": lambda: IMP(0.4, rewind=2),
+    "imp early": lambda: IMP(0.6, True),
+    "eb": lambda: EB(0.4, window=3, distance=1e-9),
+    "eb early": lambda: EB(0.4, True, window=3, distance=0.5),
+}
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_an_interrupted_and_resumed_search_gives_the_same_ticket(name):
+    make = SEARCHES[name]
+    lab, model, facts = prepared(whole := make(), num_epochs=4)
+    for kill_after in range(1, len(lab.trained) + 1):
+        killed = TinyLab(num_epochs=4, kill_after=kill_after)
+        with pytest.raises(Killed):
+            make().prepare(killed, Tiny(2))
+        again, resumed_model, resumed_facts = prepared(resumed := make(), num_epochs=4, disk=killed.disk)
+        assert killed.trained + again.trained == lab.trained
+        assert resumed_facts == facts
+        assert_same_weights(resumed.masks, whole.masks)
+        assert_same_weights(resumed_model.state_dict(), model.state_dict())
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_the_estimate_is_what_a_search_makes_at_most_and_its_facts_are_plain(name):
+    lab, _, facts = prepared(method := SEARCHES[name](), num_epochs=4)
+    made, most = len(lab.trained), method.estimated_epochs(4)
+    assert made == facts["search_epochs"] <= most
+    assert made == most or facts["converged"]
+    assert all(type(value) in (int, float, bool) for value in facts.values())
+
+
+def test_states_of_searches_come_back_from_a_file():
+    for make in (lambda: Rewindable(1), lambda: Drawing(0.3, 2)):
+        filled, empty = make(), make()
+        for _ in TinyLab(num_epochs=3).train(filled, timesteps=1):
+            pass
+        empty.load_state_dict(restored(stored(filled.state_dict())))
+        assert stored(empty.state_dict()) == stored(filled.state_dict())
+
+
+@pytest.mark.parametrize("cls", [IMP, EB])
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"density": 1.0}, "density below 1"),
+        ({"density": 0.0}, "above 0 and at most 1"),
+        ({"kl_share": 0.0}, "kl_share"),
+        ({"kl_share": 1.1}, "kl_share"),
+        ({"kl_examples": 0}, "kl_examples"),
+    ],
+)
+def test_bad_settings_of_a_search_are_refused(cls, asked, message):
+    with pytest.raises(BadInput, match=message):
+        cls(**{"density": 0.5} | asked)
+
+
+@pytest.mark.parametrize(
+    ("cls", "name", "values"),
+    [
+        (IMP, "prune_share", [0.0, 1.0, math.nan]),
+        (IMP, "rewind", [-1]),
+        (EB, "window", [1, 0]),
+        (EB, "distance", [0.0, 1.1, math.nan]),
+    ],
+)
+def test_bad_settings_are_refused_by_name(cls, name, values):
+    for value in values:
+        with pytest.raises(BadInput, match=name):
+            cls(0.5, **{name: value})
+
+
+def test_settings_and_their_defaults():
+    early = {"kl_share": (float, 0.6), "kl_examples": (int, 1000)}
+    assert options(IMP) == {"prune_share": (float, 0.25), "rewind": (int, 0)} | early
+    assert options(EB) == {"window": (int, 5), "distance": (float, 0.02)} | early

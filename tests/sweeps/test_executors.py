@@ -1,0 +1,149 @@
+"""What executes runs: processes of their own, and what a worker sends back."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from sadp_bench.core.errors import BadInput
+from sadp_bench.records.record import Failure
+from sadp_bench.records.store import FAILED, Store
+from sadp_bench.sweeps import executors
+from sadp_bench.sweeps.executors import Child, Local, Options, words
+from sadp_bench.sweeps.ray_executor import keep
+from sadp_bench.sweeps.scheduler import Scheduler, Watcher, devices
+from tests.commands import comes, ends
+from tests.example_records import make_record, make_spec
+from tests.sweeps.test_scheduler import plan_of
+
+FULL, RANDOM, SADP = make_spec(), make_spec("random", 0.5), make_spec("sadp", 0.5)
+
+
+@pytest.fixture
+def store(tmp_path):
+    (tmp_path / "runs").mkdir()
+    return Store(tmp_path / "runs")
+
+
+def python(code, **environment):
+    return Child([sys.executable, "-c", code], environment)
+
+
+def test_the_last_lines_of_both_streams_are_kept_and_cannot_steer_a_terminal():
+    child = python(
+        "import sys\nfor n in range(50): print(n, flush=True)\nprint('\\x1b[31mred\\rnext', file=sys.stderr)"
+    )
+    assert child.wait() == 0
+    assert list(child.lines) == [*map(str, range(32, 50)), "[31mred", "next"]
+
+
+def test_a_line_without_end_is_cut(monkeypatch):
+    monkeypatch.setattr(executors, "LONGEST_LINE", 5)
+    child = python("print('x' * 1000)")
+    assert child.wait() == 0
+    assert list(child.lines) == ["xxxxx", "xxxxx"], "read in pieces, so that no line fills the memory"
+
+
+def test_a_killed_process_has_said_what_it_had_to_say(monkeypatch):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    child = python("import os; print('here'); os.kill(os.getpid(), 9)")
+    assert child.wait() == -9 and list(child.lines) == ["here"]
+
+
+def test_a_process_that_does_not_want_to_end_is_killed_with_its_children(monkeypatch):
+    monkeypatch.setattr(executors, "STOP_SECONDS", 0.2)
+    stubborn = """if True:
+        import os, signal, time
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.fork()
+        os.write(1, f"{os.getpid()}\\n".encode())
+        time.sleep(60)
+    """
+    child = python(stubborn)
+    assert comes(lambda: len(child.lines) == 2)
+    child.process.terminate()
+    child.stop()
+    assert child.ended() == -9
+    assert all(ends(int(line)) for line in child.lines)
+
+
+def test_the_command_is_the_run_and_nothing_else(tmp_path):
+    command = words(SADP, tmp_path, Options(jobs=3, data=tmp_path / "data", checkpoint_seconds=7))
+    start = command.index("run")
+    assert command[start - 4 : start] == [sys.executable, "-P", "-m", "sadp_bench"]
+    assert command[start + 1 : start + 1 + len(SADP.words())] == SADP.words()
+    rest = command[start + 1 + len(SADP.words()) :]
+    assert rest == [
+        *("--no-reference", "--json", "--out", str(tmp_path), "--concurrent-jobs", "3", "--checkpoint-seconds", "7"),
+        *("--data", str(tmp_path / "data")),
+    ]
+
+
+def test_a_gpu_run_sees_its_own_device_alone(store, monkeypatch):
+    code = "import os, time; print(os.environ.get('CUDA_VISIBLE_DEVICES')); time.sleep(60)"
+    monkeypatch.setattr(executors, "words", lambda *_: [sys.executable, "-c", code])
+    specs = [make_spec("random", 0.5, seed, device="cuda") for seed in range(2)]
+    local = Local(store, Options(jobs=2), ["5", "7"])
+    for spec in specs:
+        local.start(spec, 0)
+    assert local.room() == 0
+    assert comes(lambda: all(map(local.latest, specs)))
+    assert list(map(local.latest, specs)) == ["5", "7"]
+    local.stop()
+    assert local.room() == 2
+
+
+def test_gpus_are_those_that_are_visible_and_one_a_job(monkeypatch):
+    cuda = [make_spec(device="cuda")]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    assert devices(cuda, 2) == ["5", "7"] and devices([FULL], 9) == []
+    with pytest.raises(BadInput, match="--jobs 3 with runs on cuda: 2 GPUs"):
+        devices(cuda, 3)
+    with pytest.raises(BadInput, match="take 'cuda'"):
+        devices([make_spec(device="cuda:1")], 2)
+    assert devices([make_spec(device="cuda:1")], 1) == []
+
+
+def test_a_process_that_cannot_be_started_is_a_failure_of_its_run(store, monkeypatch):
+    monkeypatch.setattr(executors, "words", lambda *_: ["/no/such/program"])
+    standing = Scheduler(plan_of(RANDOM), store, Local(store, Options()), Watcher(), 0).run()
+    assert "could not be started" in standing.failed[RANDOM.key].reason
+
+
+# What a worker sends back
+
+
+def sent(store, spec, name=None, of=None):
+    return {name or store.path(spec).name: json.dumps(make_record(of or spec).to_json()).encode()}
+
+
+def test_what_a_worker_sends_is_kept_under_the_names_of_its_run(store):
+    scores = str(store.scores_path(SADP).relative_to(store.folder))
+    keep(store, SADP, {**sent(store, SADP), scores: b"scores", "../evil.json": b"{}", "/tmp/evil.json": b"{}"})
+    assert store.find(SADP) == make_record(SADP) and store.scores_path(SADP).read_bytes() == b"scores"
+    keep(store, SADP, {**sent(store, SADP), scores: b"others"})
+    assert store.scores_path(SADP).read_bytes() == b"scores"
+    found = sorted(path for path in store.folder.parent.rglob("*") if path.is_file())
+    assert found == sorted([store.path(SADP), store.scores_path(SADP)])
+
+
+def test_a_record_of_another_run_or_no_record_at_all_is_refused(store):
+    with pytest.raises(BadInput, match="asked for"):
+        keep(store, SADP, sent(store, SADP, of=RANDOM))
+    for content in (b"", b"{", b"[]", b"\xff", b"[" * 100_000):
+        with pytest.raises(BadInput):
+            keep(store, SADP, {store.path(SADP).name: content})
+    assert not list(store.folder.iterdir())
+
+
+def test_a_failure_that_a_worker_sends_is_kept(store):
+    failure = Failure(SADP, "diverged", "2025-01-01T00:00:00+00:00", epoch=3)
+    keep(store, SADP, {store.path(SADP, FAILED).name: json.dumps(failure.to_json()).encode()})
+    assert store.find_failure(SADP) == failure
+
+
+def test_what_a_lost_worker_had_begun_counts_as_an_interruption(store):
+    keep(store, RANDOM, sent(store, RANDOM), interruptions=2)
+    assert store.find(RANDOM) == make_record(RANDOM, interruptions=2)

@@ -1,0 +1,150 @@
+"""The plan of a sweep: references first and once, shards, what is done already, how long the rest will take."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sadp_bench.records.file_lock import Lock
+from sadp_bench.records.record import Failure
+from sadp_bench.records.store import Store
+from sadp_bench.runs import resolve
+from sadp_bench.sweeps import planning
+from tests.commands import command, refused
+from tests.example_records import make_record, make_spec
+from tests.sweeps.helpers import GOOD, TINY, planned
+
+
+def test_references_come_first_and_once(tmp_path):
+    blocks = """
+    [[sweep]]
+    method = ["random", "sadp"]
+    ratio = [0.25, 0.5]
+    seed = [0, 1]
+    [[sweep]]
+    method = "random"
+    ratio = 0.5
+    [[sweep]]
+    method = "random"
+    ratio = 0.5
+    set.backbone.width = 8
+    """
+    plan = planned(tmp_path, TINY + blocks)
+    told = [(spec.method, spec.ratio, spec.seed, spec.backbone_options["width"]) for spec in plan.runs]
+    assert told == [
+        *(("full", 0, seed, width) for seed, width in ((0, 4), (1, 4), (0, 8))),
+        *((method, ratio, seed, 4) for method in ("random", "sadp") for ratio in (0.25, 0.5) for seed in (0, 1)),
+        ("random", 0.5, 0, 8),
+    ]
+    assert all(plan.runs.index(spec.reference()) <= plan.runs.index(spec) for spec in plan.runs)
+
+
+def test_what_the_file_leaves_open_is_as_run_resolves_it(tmp_path):
+
+    plan = planned(tmp_path, GOOD + "seed = 3\nset.fresh = false", jobs=2)
+    spec, _ = resolve.resolve({"method": "random", "ratio": 0.5, "seed": 3, "set": {"fresh": "false"}})
+    [own] = [one for one in plan.runs if one.method == "random"]
+    assert {**own.to_json(), "threads": 0} == {**spec.to_json(), "threads": 0}
+
+
+@pytest.mark.parametrize(("cores", "jobs", "threads"), [(8, 1, 8), (8, 3, 2), (2, 5, 1)])
+def test_each_job_gets_its_share_of_the_cores(cores, jobs, threads, tmp_path, monkeypatch):
+    monkeypatch.setattr("sadp_bench.runs.environment.available_threads", lambda: cores)
+    monkeypatch.setattr("sadp_bench.runs.trainer.expected", lambda specs, material: [1.0])
+    plan = planned(tmp_path, GOOD + "epochs = 1\ntrain_examples = 256", jobs=jobs)
+    assert {spec.threads for spec in plan.runs} == {threads}
+
+
+METHODS = [make_spec(), *(make_spec(m, r, s) for m in ("random", "el2n", "grand") for r in (0.3, 0.5) for s in (0, 1))]
+SCORING = {spec.key: float(spec.method in ("el2n", "grand")) for spec in METHODS}
+
+
+@given(st.integers(1, 20), st.permutations(METHODS))
+def test_shards_are_a_partition_that_keeps_together_what_shares_scores(total, specs):
+    group = planning.sharers(specs, SCORING)
+    shards = [planning.shard_of(specs, group, (number, total)) for number in range(1, total + 1)]
+    assert sorted(spec.key for shard in shards for spec in shard) == sorted(spec.key for spec in specs)
+    home = {spec.key: number for number, shard in enumerate(shards) for spec in shard}
+    for method in ("el2n", "grand"):
+        for seed in (0, 1):
+            assert len({home[spec.key] for spec in specs if (spec.method, spec.seed) == (method, seed)}) == 1
+    sizes = [len({group[spec.key] for spec in shard}) for shard in shards]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_only_methods_that_score_share():
+    scoring = planning.scoring_epochs(METHODS)
+    assert {spec.method for spec in METHODS if scoring[spec.key]} == {"el2n", "grand"}
+    group = planning.sharers(METHODS, scoring)
+    sizes = {spec.method: [*group.values()].count(group[spec.key]) for spec in METHODS}
+    assert sizes == {"full": 1, "random": 1, "el2n": 2, "grand": 2}
+
+
+@pytest.fixture
+def evaluation_costs_half(monkeypatch):
+    monkeypatch.setattr(planning, "EVALUATION_COST", 0.5)
+
+
+def test_a_shape_with_records_is_estimated_from_their_seconds_and_visits(evaluation_costs_half):
+    slow = make_record(make_spec(), train=100.0, examples_seen=10_000)  # 1,000 s of evaluation, on 100 examples
+    fast = make_record(make_spec("el2n", 0.5), train=300.0, prepare=40.0, examples_seen=5_000, prepare_examples=1_000)
+    for number, row in enumerate(fast.epochs):
+        row.update({"test_accuracy": 0.5} if number % 2 else {})
+    other = make_record(make_spec(batch_size=32), train=1.0)
+    rates = planning.seconds_per_visit([slow, fast, other])
+    expected = (1100 / (10_000 + 50) + 1340 / (6_000 + 6 * 50)) / 2
+    assert rates[planning.shape(make_spec("random", 0.7, epochs=3))] == pytest.approx(expected)
+    assert planning.shape(make_spec(threads=2)) not in rates and len(rates) == 2
+
+
+def test_visits_are_those_of_training_scoring_and_evaluation(evaluation_costs_half):
+    assert planning.visits(make_spec(), 0) == 10_000
+    assert planning.visits(make_spec("random", 0.7), 0) == pytest.approx(3_000)
+    assert planning.visits(make_spec("random", 0.7, protocol="updates"), 0) == 10_000
+    assert planning.visits(make_spec("random", 0.7, evaluate_every=3), 100) == pytest.approx(3_000 + 5 * 50)
+    specs = [make_spec("el2n", 0.5), make_spec("forgetting", 0.5)]
+    scoring = planning.scoring_epochs(specs)  # a tenth of the run's ten epochs, and all of them
+    assert [planning.visits(spec, 0, scoring[spec.key]) for spec in specs] == [6_000, 15_000]
+
+
+def test_scoring_is_expected_once_of_all_ratios(tmp_path, monkeypatch):
+    def expected(specs, material):
+        return [256 * 2.0 for _ in specs]  # the reference's visits, a second each
+
+    monkeypatch.setattr(planning, "EVALUATION_COST", 0.0)
+    monkeypatch.setattr("sadp_bench.runs.trainer.expected", expected)
+    monkeypatch.setattr(planning, "STARTUP_SECONDS", 0.0)
+    block = '[[sweep]]\nmethod = "forgetting"\nratio = [0.25, 0.5]\n'
+    plan = planned(tmp_path, TINY + block)
+    assert [plan.seconds[spec.key] for spec in plan.runs] == pytest.approx([512, 384 + 512, 256])
+    assert plan.expected_seconds(1) == pytest.approx(512 + 384 + 512 + 256)
+    assert plan.expected_seconds(100) == pytest.approx(384 + 512), "no sooner than its longest run"
+    there = Store(tmp_path / "runs").scores_path(plan.runs[1])
+    there.parent.mkdir(parents=True)
+    there.write_bytes(b"")
+    again = planned(tmp_path, TINY + block)
+    assert [again.seconds[spec.key] for spec in again.runs] == pytest.approx([512, 384, 256])
+
+
+def test_what_has_a_record_is_done_and_costs_nothing(tmp_path):
+    store = Store(tmp_path / "runs")
+    first = planned(tmp_path, TINY + GOOD)
+    assert first.to_do == first.runs and not (tmp_path / "runs").exists()
+    store.write(make_record(first.runs[0]))
+    store.write_failure(Failure(first.runs[1], "exit code 1", "2025-01-01T00:00:00+00:00"))
+    plan = planned(tmp_path, TINY + GOOD)
+    assert plan.to_do == plan.runs[1:] and list(plan.seconds) == [plan.runs[1].key]
+    assert list(planning.states(plan, store).values()) == ["done", "failed before"]
+    lock = Lock(store.path(plan.runs[1], ".lock"))
+    assert lock.acquire()
+    assert list(planning.states(plan, store).values()) == ["done", "being trained"]
+    lock.release(finished=True)
+
+
+def test_a_broken_record_stops_the_sweep_before_anything_trains(tmp_path):
+    path = Store(tmp_path / "runs").path(planned(tmp_path, TINY + GOOD).runs[0])
+    path.parent.mkdir()
+    path.write_text("{")
+    refused(command("sweep", tmp_path / "a.toml", "--out", tmp_path / "runs", "--quiet"), path.name, "delete it")
+    assert [child.name for child in path.parent.iterdir()] == [path.name]

@@ -1,0 +1,251 @@
+"""Real sweeps of real processes, some of which crash, are killed, or meet another sweep in the same folder."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from sadp_bench.records import store
+from sadp_bench.training.checkpoint import read_state
+from tests.commands import SCRIPT, comes, command, ends, started
+
+METHODS = """
+import os, signal, sys, time
+from pathlib import Path
+import torch
+from sadp_bench import Pruner, Selection
+
+class Plain(Pruner):
+    def prepare(self, lab):
+        super().prepare(lab)
+        note(f"{type(self).__name__} {self.prune_ratio} {lab.seed} {os.getpid()}")
+
+    def select(self, epoch):
+        self.before(epoch)
+        index_K = torch.arange(self.num_kept(epoch))
+        return Selection(index_K, torch.ones(len(index_K)))
+
+    def before(self, epoch):
+        pass
+
+def note(line):
+    with open("starts.txt", "a") as file:
+        file.write(line + "\\n")
+
+def first_time(name):
+    try:
+        Path(name).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+class Crashing(Plain):
+    def before(self, epoch):
+        print("about to crash\\x1b[31m")
+        raise RuntimeError("it always does")
+
+class KilledOnce(Plain):
+    def before(self, epoch):
+        if epoch == 2 and first_time("killed"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+class Endless(Plain):
+    def before(self, epoch):
+        time.sleep(600 * epoch)
+
+class LosesItsWorkerOnce(Plain):
+    def before(self, epoch):
+        if epoch == 1 and first_time("lost"):
+            note(f"lost {os.getpid()}")
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(600)
+"""
+COMMON = """
+[common]
+epochs = 3
+train_examples = 256
+threads = 1
+ratio = 0.5
+set.backbone.width = 4
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the methods of `faulty` can be named, and where a stranger put a module that shadows one of ours."""
+    return prepared(tmp_path_factory.mktemp("faults"))
+
+
+def prepared(folder: Path) -> Path:
+    (folder / "faulty.py").write_text(METHODS)
+    (folder / "torch.py").write_text("open('stranger.txt', 'w'); raise SystemExit(9)")
+    return folder
+
+
+def sweep(folder: Path, text: str, *words, name: str = "a"):
+    """`sadp-bench sweep` in the folder, in this process; its runs are processes of their own."""
+    (folder / f"{name}.toml").write_text(COMMON + text)
+    with contextlib.chdir(folder):
+        return command("sweep", f"{name}.toml", "--out", "runs", "--allow-imports", *words)
+
+
+def starts(folder: Path) -> Counter:
+    """How often each run was begun, by method and ratio."""
+    lines = (folder / "starts.txt").read_text().splitlines()
+    return Counter(" ".join(line.split()[:2]) for line in lines)
+
+
+def records(folder: Path) -> dict[str, store.Record]:
+    """By method and ratio."""
+    found = store.read_all([folder / "runs"])
+    assert not found.problems
+    return {f"{record.spec.method} {record.spec.ratio:g}": record for _, record in found.records}
+
+
+@pytest.fixture(scope="module")
+def faults(folder):
+    """One sweep: a run that is well, one that is killed in the middle, one that crashes every time."""
+    text = '[[sweep]]\nmethod = ["faulty:Crashing", "faulty:KilledOnce", "random"]\n'
+    return sweep(folder, text, "--jobs", 2, "--checkpoint-seconds", 0)
+
+
+def test_failed_runs_never_stop_the_others(faults, folder):
+    assert faults.code == 1
+    assert set(records(folder)) == {"full 0", "random 0.5", "faulty:KilledOnce 0.5"}
+    assert not (folder / "stranger.txt").exists(), "a module in the current folder was imported"
+
+
+def test_a_killed_run_goes_on_from_its_checkpoint(faults, folder):
+    record = records(folder)["faulty:KilledOnce 0.5"]
+    assert starts(folder)["KilledOnce 0.5"] == 1, "prepared once, for its checkpoint holds what that gave"
+    assert record.interruptions == 1 and [row["epoch"] for row in record.epochs] == [0, 1, 2]
+    assert all(other.interruptions == 0 for name, other in records(folder).items() if "Killed" not in name)
+    assert "killed by SIGKILL (out of memory?): it is tried again" in faults.err
+
+
+def test_a_crashing_run_is_recorded_with_its_last_lines(faults, folder):
+    [path] = (folder / "runs").glob("*.failed.json")
+    failure = json.loads(path.read_text())
+    assert failure["spec"]["method"] == "faulty:Crashing" and failure["attempts"] == 2
+    assert failure["reason"] == "exit code 1: RuntimeError: it always does"
+    assert failure["last_lines"][-1] == "RuntimeError: it always does" and len(failure["last_lines"]) <= 20
+    assert "faulty:Crashing 0.5" in faults.out and path.name in faults.out
+    assert faults.out.splitlines()[-1] == "4 runs: 3 done, 1 failed; sadp-bench report runs"
+
+
+def test_runs_know_how_many_shared_the_machine(faults, folder):
+    assert {record.environment["jobs"] for record in records(folder).values()} == {2}
+
+
+def test_the_next_sweep_knows_what_failed(faults, folder):
+    with contextlib.chdir(folder):
+        found = json.loads(command("sweep", "a.toml", "--out", "runs", "--allow-imports", "--dry-run", "--json").out)
+    told = {run["spec"]["method"]: run["state"] for run in found["runs"]}
+    crashing = told.pop("faulty:Crashing")
+    assert crashing == "failed before" and set(told.values()) == {"done"}
+
+
+def test_scores_are_made_once_and_charged_to_each(folder):
+    text = '[[sweep]]\nmethod = "el2n"\nratio = [0.3, 0.5]\n'
+    assert sweep(folder, text, "--jobs", 2, name="scores").code == 0
+    one, other = (records(folder)[f"el2n {ratio}"] for ratio in (0.3, 0.5))
+    assert one.scores_from is None and other.scores_from == one.spec.key
+    [path] = (folder / "runs" / "scores").iterdir()
+    made = read_state(path, torch.device("cpu"))
+    assert min(run.seconds["prepare"] for run in (one, other)) >= made["seconds"] > 0
+    assert one.prepare_examples == other.prepare_examples == made["visits"] > 0
+
+
+def test_two_sweeps_in_one_folder_train_each_run_once(tmp_path):
+    prepared(tmp_path)
+    (tmp_path / "a.toml").write_text(COMMON + '[[sweep]]\nmethod = "faulty:Plain"\nratio = [0.25, 0.75]\n')
+    words = [SCRIPT, "sweep", "a.toml", "--out", "runs", "--allow-imports"]
+    how = {"cwd": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with started(words, **how) as one, started(words, **how) as other:
+        told = [process.communicate()[0] for process in (one, other)]
+    assert [one.returncode, other.returncode] == [0, 0], told
+    assert starts(tmp_path) == {f"Plain {ratio}": 1 for ratio in (0.25, 0.75)}
+    found = records(tmp_path)
+    assert len(found) == 3 and all(record.interruptions == 0 for record in found.values())
+    assert all("3 runs: 3 done, 0 failed" in text for text in told)
+    assert sum(text.count(": done  [") for text in told) == 3, "a job waited for a run of the other sweep"
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_a_sweep_that_ends_early_leaves_no_process_behind(tmp_path, sent):
+    prepared(tmp_path)
+    (tmp_path / "a.toml").write_text(COMMON + '[[sweep]]\nmethod = "faulty:Endless"\n')
+    words = [SCRIPT, "sweep", "a.toml", "--out", "runs", "--allow-imports", "--quiet", "--jobs", 2]
+    if sent == signal.SIGKILL and sys.platform != "linux":
+        pytest.skip("only Linux ends a process with its parent")
+    # A background job's children ignore interrupts; a person's do not.
+    how = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    with started(words, cwd=tmp_path, stderr=subprocess.PIPE, **how) as process:
+        assert comes((tmp_path / "starts.txt").exists)
+        process.send_signal(sent)
+        _, err = process.communicate()
+    assert process.returncode == (-9 if sent == signal.SIGKILL else 130)
+    assert "Traceback" not in err
+    [line] = (tmp_path / "starts.txt").read_text().splitlines()
+    assert ends(int(line.split()[-1]))
+    assert not list((tmp_path / "runs").glob("*Endless*.json"))
+
+
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install ray")
+
+
+@needs_ray
+def test_ray_schedules_a_lost_workers_run_again_and_brings_the_records_back(tmp_path):
+    prepared(tmp_path)
+    text = '[[sweep]]\nmethod = "faulty:LosesItsWorkerOnce"\n[[sweep]]\nmethod = "el2n"\nratio = [0.3, 0.5]\n'
+    (tmp_path / "a.toml").write_text(COMMON + text)
+    # A process of its own, for Ray has state of its own; two workers wherever this is tested.
+    code = """if True:
+        import functools, sys, ray
+        ray.init = functools.partial(ray.init, num_cpus=2)
+        from sadp_bench.cli.app import main
+        main(sys.argv[1:])
+    """
+    words = ["sweep", "a.toml", "--out", "runs", "--allow-imports", "--executor", "ray", "--json"]
+    with started([sys.executable, "-P", "-c", code, *words], cwd=tmp_path, stdout=-1, stderr=-1) as process:
+        out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert starts(tmp_path) == {"LosesItsWorkerOnce 0.5": 2, f"lost {lost_pid(tmp_path)}": 1}
+    assert ends(lost_pid(tmp_path)), "the run of the lost worker goes on beside its second try"
+    assert "its worker was lost: WorkerCrashedError: it is tried again" in err
+    told = json.loads(out)
+    assert (told["runs"], told["done"], told["failed"]) == (4, 4, [])
+    found = records(tmp_path)
+    assert set(found) == {"full 0", "faulty:LosesItsWorkerOnce 0.5", "el2n 0.3", "el2n 0.5"}
+    assert found["el2n 0.5"].scores_from == found["el2n 0.3"].spec.key
+    names = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    assert names == sorted(["scores", *(Path(path).name for path in told["records"])]), "a lock or a failure was left"
+
+
+def lost_pid(folder: Path) -> int:
+    [line] = [line for line in (folder / "starts.txt").read_text().splitlines() if line.startswith("lost ")]
+    return int(line.split()[1])
+
+
+def test_without_ray_the_way_to_get_it_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", os.environ.get("RAY_USAGE_STATS_ENABLED", "0"))
+    told = sweep(prepared(tmp_path), '[[sweep]]\nmethod = "random"\n', "--executor", "ray", "--quiet")
+    assert told.code == 2 and "pip install 'sadp-bench[ray]'" in told.err and "Traceback" not in told.err
+
+
+@needs_ray
+def test_a_cluster_that_is_not_there_is_named(tmp_path):
+    words = ["--executor", "ray", "--address", "127.0.0.1:1", "--quiet"]
+    told = sweep(prepared(tmp_path), '[[sweep]]\nmethod = "random"\n', *words)
+    assert told.code == 2 and "no Ray cluster at 127.0.0.1:1" in told.err and "Traceback" not in told.err

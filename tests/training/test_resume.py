@@ -1,0 +1,268 @@
+"""A run that is stopped anywhere and started again ends in the record of one that never was."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sadp_bench.core.errors import BadInput
+from sadp_bench.core.progress import Progress
+from sadp_bench.pruners.base import KeepAll
+from sadp_bench.records.record import Record
+from sadp_bench.records.store import FAILED, Store, read_all
+from sadp_bench.runs.run import run
+from sadp_bench.runs.trainer import Bench, train_one
+from sadp_bench.training.checkpoint import Checkpoint, write_state
+from sadp_bench.training.loop import Diverged
+from tests.small_runs import assert_same_weights, numbers, resolved, weights_of
+from tests.stopping import METHODS, Stopped, StopsAt, asked, checkpoint, run_it, taken_up, whole
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_stopped_anywhere_ends_in_the_same_record_and_weights(method: str, tmp_path: Path) -> None:
+    spec, material = asked(method)
+    record, weights, num_batches = whole(spec, material)
+    for stop in range(2, num_batches + 1, 5):  # in every epoch, of scoring too
+        again, bench = taken_up(spec, material, stop, tmp_path / str(stop))
+        assert numbers(again) == numbers(record)
+        assert again.interruptions == 1
+        assert_same_weights(weights_of(bench.model), weights)
+
+
+def test_a_run_stopped_again_and_again_loses_one_epoch_at_most(tmp_path: Path) -> None:
+    spec, material = asked("el2n")
+    record, weights, num_batches = whole(spec, material)
+    stops, batches = 0, 0
+    while True:
+        bench = Bench(spec, material, progress := StopsAt(8))  # the longest epoch has 6 batches
+        try:
+            again = train_one(bench, checkpoint(tmp_path, bench), stops + 1)
+            break
+        except Stopped:
+            stops += 1
+            batches += progress.count
+    batches += progress.count
+    assert numbers(again) == numbers(record) and again.interruptions == stops > 3
+    assert_same_weights(weights_of(bench.model), weights)
+    assert batches <= num_batches + 6 * stops
+
+
+@pytest.mark.parametrize(
+    "asks", [{"optimizer": "adamw"}, {"precision": "bf16"}, {"protocol": "updates"}, {"loss": "step"}]
+)
+def test_every_kind_of_training_is_taken_up_exactly(asks: dict[str, Any], tmp_path: Path) -> None:
+    spec, material = asked("random", **asks)
+    record, weights, num_batches = whole(spec, material)
+    with pytest.raises(Stopped):
+        bench = Bench(spec, material, StopsAt(num_batches - 1))
+        train_one(bench, checkpoint(tmp_path, bench))
+    bench = Bench(spec, material, Progress())
+    assert numbers(train_one(bench, checkpoint(tmp_path, bench))) == numbers(record)
+    assert_same_weights(weights_of(bench.model), weights)
+
+
+class Seconds:
+    """A clock that stands still but when it is told to go on."""
+
+    def __init__(self, monkeypatch: Any) -> None:
+        self.now = 0.0
+        for name in ("perf_counter", "monotonic"):
+            monkeypatch.setattr(time, name, lambda: self.now)
+
+
+class OneSecondABatch(StopsAt):
+    def __init__(self, seconds: Seconds, batch: int | None = None) -> None:
+        super().__init__(batch)
+        self.seconds = seconds
+
+    def advance(self, visits: int) -> None:
+        self.seconds.now += 1
+        super().advance(visits)
+
+
+@pytest.mark.parametrize("stop", [2, 8, 13, 20, 25, 38])
+def test_seconds_of_all_parts_are_summed_and_what_was_lost_counts_once(
+    stop: int, tmp_path: Path, monkeypatch: Any
+) -> None:
+    spec, material = asked("el2n")
+    seconds = Seconds(monkeypatch)
+    whole = train_one(Bench(spec, material, OneSecondABatch(seconds)))
+    assert whole.seconds == {"prepare": 2 * 2 * 6, "select": 0, "train": 4 * 4, "evaluate": 0}
+    with pytest.raises(Stopped):
+        bench = Bench(spec, material, OneSecondABatch(seconds, stop))
+        train_one(bench, checkpoint(tmp_path, bench))
+    bench = Bench(spec, material, OneSecondABatch(seconds))
+    again = train_one(bench, checkpoint(tmp_path, bench))
+    assert again.seconds == whole.seconds
+    assert [row["seconds"] for row in again.epochs] == [4] * 4
+
+
+def test_writing_checkpoints_and_scores_is_not_charged(tmp_path: Path, monkeypatch: Any) -> None:
+    spec, material = asked("el2n")
+    seconds = Seconds(monkeypatch)
+
+    def slowly(path: Path, state: dict[str, Any]) -> None:
+        seconds.now += 1000
+        write_state(path, state)
+
+    monkeypatch.setattr("sadp_bench.training.checkpoint.write_state", slowly)
+    monkeypatch.setattr("sadp_bench.training.scoring_context.write_state", slowly)
+    progress = OneSecondABatch(seconds)
+    outcome = run(spec, material, Store(tmp_path), progress, reference=False, checkpoint_seconds=0.0)
+    assert outcome is not None and seconds.now > 9000
+    assert sum(outcome.comparison.record.seconds.values()) == progress.count == 2 * 2 * 6 + 4 * 4
+
+
+@pytest.mark.parametrize(("every", "expected"), [(0, [0, 1, 2, 3, 4]), (10, [3]), (8, [2, 4]), (3600, [])])
+def test_checkpoints_come_at_the_first_epoch_end_after_so_many_seconds(
+    every: float, expected: list[int], tmp_path: Path, monkeypatch: Any
+) -> None:
+    written = []
+
+    class Watched(Checkpoint):
+        def write(self, state: Any) -> None:
+            written.append(len(state()["training"]["rows"]))
+            super().write(state)
+
+    progress = OneSecondABatch(Seconds(monkeypatch))
+    train_one(Bench(*asked("random"), progress), Watched(tmp_path / "a.ckpt", every, {}, print))  # 4 seconds an epoch
+    assert written == expected and (tmp_path / "a.ckpt").exists() == bool(expected)
+
+
+def test_run_takes_up_its_checkpoint_says_so_counts_and_cleans_up(tmp_path: Path) -> None:
+    undisturbed = run_it("sadp", tmp_path / "a").comparison.record
+    assert undisturbed.interruptions == 0
+    for batch in (6, 7):
+        with pytest.raises(Stopped):
+            run_it("sadp", tmp_path / "b", StopsAt(batch))
+    suffixes = {"".join(path.suffixes[-2:]) for path in (tmp_path / "b").iterdir()}
+    assert {".ckpt", ".lock"} <= {suffix.rpartition(".")[1] + suffix.rpartition(".")[2] for suffix in suffixes}
+    outcome = run_it("sadp", tmp_path / "b", progress := StopsAt())
+    assert any(re.search(r"sadp 0.4 goes on from its checkpoint, after epoch [23]", line) for line in progress.said)
+    assert numbers(outcome.comparison.record) == numbers(undisturbed)
+    assert outcome.comparison.record.interruptions == 2
+    assert os.listdir(tmp_path / "b") == [outcome.path.name]
+
+
+def test_a_run_that_diverges_leaves_a_failure_with_epoch_and_rate_and_no_record(tmp_path: Path) -> None:
+    spec, material = resolved(method="random", ratio=0.4, learning_rate=1e30, schedule="constant", epochs=3)
+    with pytest.raises(Diverged, match=r"epoch 2 at a learning rate of 1e\+30 \(--learning-rate 1e\+30\)"):
+        run(spec, material, Store(tmp_path), Progress(), reference=False)
+    records, problems, [failure] = read_all([tmp_path])
+    assert not records and not problems
+    assert failure.spec == spec and failure.epoch == 1 and failure.learning_rate == 1e30
+    assert Store(tmp_path).path(spec, FAILED).exists()
+
+
+def test_a_finished_runs_left_over_checkpoint_goes(tmp_path: Path) -> None:
+    outcome = run_it("random", tmp_path)
+    left = outcome.path.with_suffix(".ckpt")
+    left.write_bytes(b"killed between the record and this")
+    run_it("random", tmp_path)
+    assert not left.exists()
+
+
+def test_what_killed_processes_left_half_written_goes(tmp_path: Path) -> None:
+    spec, _ = asked("el2n")
+    store = Store(tmp_path)
+    left = [store.path(spec, ".ckpt"), store.path(spec, ".lock"), store.scores_path(spec)]
+    for path in left:
+        path.parent.mkdir(exist_ok=True)
+        path.with_name(f".{path.name}.a1b2.part").write_bytes(b"half")
+    (tmp_path / ".another.ckpt.a1b2.part").write_bytes(b"somebody else's")
+    run_it("el2n", tmp_path)
+    assert {path.name for path in tmp_path.rglob("*.part")} == {".another.ckpt.a1b2.part"}
+
+
+def test_again_trains_from_the_beginning_of_a_finished_run(tmp_path: Path) -> None:
+    first = run_it("random", tmp_path)
+    second = run_it("random", tmp_path, progress := StopsAt(), again=True)
+    assert progress.count and numbers(first.comparison.record) == numbers(second.comparison.record)
+
+
+def killed_after_its_record(out: Path) -> Record:
+    """Leaves checkpoint and lock as a kill does between the record's writing and their removal."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoint, "discard", lambda self: os._exit(9))
+        if not (child := os.fork()):
+            run_it("random", out)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert {path.suffix for path in out.iterdir()} == {".json", ".ckpt", ".before", ".lock"}
+    [(_, record)] = read_all([out]).records
+    return record
+
+
+def test_what_a_kill_after_the_record_left_goes_with_the_next_start(tmp_path: Path) -> None:
+    record = killed_after_its_record(tmp_path)
+    assert run_it("random", tmp_path).comparison.record == record
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json"}
+
+
+def test_again_does_not_take_up_a_finished_run(tmp_path: Path) -> None:
+    record = killed_after_its_record(tmp_path)
+    again = run_it("random", tmp_path, progress := StopsAt(), again=True).comparison.record
+    assert progress.count == 16 and not any("goes on" in line for line in progress.said)
+    assert numbers(again) == numbers(record) and again.interruptions == 0
+
+
+def test_again_goes_on_with_itself(tmp_path: Path) -> None:
+    run_it("random", tmp_path)
+    with pytest.raises(Stopped):
+        run_it("random", tmp_path, StopsAt(12), again=True)
+    run_it("random", tmp_path, progress := StopsAt(), again=True)
+    assert progress.count == 8 and any("goes on from its checkpoint, after epoch 2" in line for line in progress.said)
+
+
+def test_weights_are_there_when_the_record_is(tmp_path: Path) -> None:
+    spec, _ = asked("random")
+    store = Store(tmp_path)
+    store.path(spec, ".pt").mkdir()  # in the way
+    with pytest.raises(BadInput, match=r"\.pt"):
+        run_it("random", tmp_path, save_model=True)
+    assert store.find(spec) is None
+    store.path(spec, ".pt").rmdir()
+    run_it("random", tmp_path, progress := StopsAt(), save_model=True)
+    assert progress.count == 0 and store.path(spec, ".pt").exists() and store.find(spec) is not None
+
+
+def test_a_run_that_another_machine_took_over_ends(tmp_path: Path) -> None:
+    spec, _ = asked("random")
+
+    class Overtaken(StopsAt):
+        def advance(self, visits: int) -> None:
+            super().advance(visits)
+            if self.count == 6:
+                lock.write_text('{"token": "another", "machine": "elsewhere", "held": true, "starts": 2}')
+
+    lock = Store(tmp_path).path(spec, ".lock")
+    with pytest.raises(BadInput, match="another process has taken random 0.4 over"):
+        run_it("random", tmp_path, progress := Overtaken())
+    assert progress.count == 8 and "another" in lock.read_text() and not list(tmp_path.glob("*.json"))
+
+
+def test_fitting_for_no_epochs_trains_nothing() -> None:
+    bench = Bench(*asked("el2n"), progress := StopsAt())
+    model = bench.lab.fit(KeepAll(), 0, 0)
+    assert progress.count == 0 and bench.lab.visits == 0
+    assert_same_weights(weights_of(model), weights_of(bench.lab.fresh_model(0)))
+
+
+def test_a_run_resumed_in_another_environment_says_both(tmp_path: Path, monkeypatch: Any) -> None:
+    with pytest.raises(Stopped):
+        run_it("random", tmp_path, StopsAt(12))
+    outcome = run_it("random", tmp_path, jobs=2)
+    assert outcome.comparison.record.environment["jobs"] == "1, then 2"
+
+
+@pytest.mark.parametrize("jump", [-(10**9), 10**9])
+def test_a_clock_that_jumps_changes_no_duration(jump: int, tmp_path: Path, monkeypatch: Any) -> None:
+    now = time.time
+    ticks = iter(range(10**6))
+    monkeypatch.setattr(time, "time", lambda: now() + jump * (next(ticks) % 2))
+    record = run_it("random", tmp_path).comparison.record
+    assert all(0 <= seconds < 60 for seconds in record.seconds.values())
