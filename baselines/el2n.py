@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from baselines.scored import Scored
-from sadp_bench.pruner import KeepAll, Lab
+from sadp_bench.pruner import KeepAll, ScoringContext
 
 
 class EL2N(Scored):
@@ -18,11 +18,11 @@ class EL2N(Scored):
     p is the softmax of the time-mean of the logits, in evaluation mode, without augmentation.
     """
 
-    def score(self, lab: Lab) -> Tensor:
+    def score(self, context: ScoringContext) -> Tensor:
         runs = []
         for run in range(self.score_runs):
-            model = lab.fit(KeepAll(), self.epochs_of(lab.num_epochs), run)
-            survey = lab.survey(model)
+            model = context.fit(KeepAll(), self.epochs_of(context.num_epochs), run)
+            survey = context.survey(model)
             runs.append(error_norm(survey.logits_NC, survey.label_N))
         return torch.stack(runs).mean(0)
 

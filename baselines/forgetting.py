@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from baselines.scored import Scored
-from sadp_bench.pruner import KeepAll, Lab, Observation
+from sadp_bench.pruner import KeepAll, Observation, ScoringContext
 
 
 class Forgetting(Scored):
@@ -23,12 +23,12 @@ class Forgetting(Scored):
     def epochs_of(self, num_epochs: int) -> int:
         return self.score_epochs or num_epochs
 
-    def score(self, lab: Lab) -> Tensor:
-        events_N = torch.zeros(lab.num_examples)
-        learned_N = torch.zeros(lab.num_examples, dtype=torch.bool)
+    def score(self, context: ScoringContext) -> Tensor:
+        events_N = torch.zeros(context.num_examples)
+        learned_N = torch.zeros(context.num_examples, dtype=torch.bool)
         for run in range(self.score_runs):
             counter = ForgettingCounter()
-            lab.fit(counter, self.epochs_of(lab.num_epochs), run)
+            context.fit(counter, self.epochs_of(context.num_epochs), run)
             events_N += counter.events_N.cpu()
             learned_N |= counter.learned_N.cpu()
         return torch.where(learned_N, events_N, torch.inf)
@@ -37,11 +37,11 @@ class Forgetting(Scored):
 class ForgettingCounter(KeepAll):
     """Counts each example's correct -> wrong transitions, and whether it was ever right."""
 
-    def prepare(self, lab: Lab) -> None:
-        super().prepare(lab)
-        self.events_N = torch.zeros(lab.num_examples, device=lab.device)
-        self.right_N = torch.zeros(lab.num_examples, dtype=torch.bool, device=lab.device)
-        self.learned_N = torch.zeros(lab.num_examples, dtype=torch.bool, device=lab.device)
+    def prepare(self, context: ScoringContext) -> None:
+        super().prepare(context)
+        self.events_N = torch.zeros(context.num_examples, device=context.device)
+        self.right_N = torch.zeros(context.num_examples, dtype=torch.bool, device=context.device)
+        self.learned_N = torch.zeros(context.num_examples, dtype=torch.bool, device=context.device)
 
     def observe(self, seen: Observation) -> None:
         right_B = seen.logits_TBC.mean(0).argmax(1) == seen.label_B

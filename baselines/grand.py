@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from baselines.scored import Scored
-from sadp_bench.pruner import KeepAll, Lab
+from sadp_bench.pruner import KeepAll, ScoringContext
 
 
 class GraNd(Scored):
@@ -18,11 +18,11 @@ class GraNd(Scored):
     paper's scores at initialisation do not reproduce (Kirsch, arXiv 2303.14753); here networks are trained first.
     """
 
-    def score(self, lab: Lab) -> Tensor:
+    def score(self, context: ScoringContext) -> Tensor:
         runs = []
         for run in range(self.score_runs):
-            model = lab.fit(KeepAll(), self.epochs_of(lab.num_epochs), run)
-            gradient_norm_N = lab.survey(model, frozenset({"gradient_norms"})).gradient_norm_N
+            model = context.fit(KeepAll(), self.epochs_of(context.num_epochs), run)
+            gradient_norm_N = context.survey(model, frozenset({"gradient_norms"})).gradient_norm_N
             assert gradient_norm_N is not None
             runs.append(gradient_norm_N)
         return torch.stack(runs).mean(0)

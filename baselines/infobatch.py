@@ -6,9 +6,9 @@ import math
 
 import torch
 
-from sadp_bench.pruner import BadInput, Lab, Observation, Pruner, Selection
+from sadp_bench.pruner import BadInput, Observation, Pruner, ScoringContext, Selection
 
-MOST_DROPPED = 0.9  # of those below the threshold, at most: weights stay at or below 10
+MAX_DROPPED = 0.9  # of those below the threshold, at most: weights stay at or below 10
 
 
 class InfoBatch(Pruner):
@@ -37,7 +37,7 @@ class InfoBatch(Pruner):
         self.score_N = torch.empty(0)
 
     def check(self, num_epochs: int) -> None:
-        largest = MOST_DROPPED * self._num_pruned_epochs(num_epochs) / num_epochs
+        largest = MAX_DROPPED * self._num_pruned_epochs(num_epochs) / num_epochs
         if not self.native and self.prune_ratio > largest:
             named = math.floor(1000 * largest) / 1000  # never more than can be had
             raise BadInput(
@@ -45,11 +45,11 @@ class InfoBatch(Pruner):
                 f"not {self.prune_ratio:g}: lower --ratio, or raise delta"
             )
 
-    def prepare(self, lab: Lab) -> None:
-        super().prepare(lab)
-        self.check(lab.num_epochs)
-        self.score_N = torch.zeros(lab.num_examples, device=lab.device)
-        self.pruned_epochs = self._num_pruned_epochs(lab.num_epochs)
+    def prepare(self, context: ScoringContext) -> None:
+        super().prepare(context)
+        self.check(context.num_epochs)
+        self.score_N = torch.zeros(context.num_examples, device=context.device)
+        self.pruned_epochs = self._num_pruned_epochs(context.num_epochs)
 
     def observe(self, seen: Observation) -> None:
         self.score_N[seen.index_B] = seen.loss_B.to(self.score_N.dtype)
@@ -60,7 +60,7 @@ class InfoBatch(Pruner):
             score_N, generator = self.score_N.cpu(), self.generator(epoch)
             below_N = score_N < score_N.mean() if epoch > 0 or self.native else torch.ones_like(weight_N).bool()
             num_dropped = self._num_dropped(epoch, int(below_N.sum()))
-            if not self.native and num_dropped > MOST_DROPPED * below_N.sum():
+            if not self.native and num_dropped > MAX_DROPPED * below_N.sum():
                 below_N = _lowest(score_N, num_dropped, generator)
             below = below_N.nonzero().squeeze(1)
             if num_dropped:
@@ -84,6 +84,6 @@ class InfoBatch(Pruner):
 def _lowest(score_N: torch.Tensor, num_dropped: int, generator: torch.Generator) -> torch.Tensor:
     """The mask of the lowest d / 0.9 scores, ties at random: a raised threshold."""
     shuffled = torch.randperm(len(score_N), generator=generator)
-    num_below = min(len(score_N), -int(-num_dropped / MOST_DROPPED // 1))
+    num_below = min(len(score_N), -int(-num_dropped / MAX_DROPPED // 1))
     lowest = shuffled[score_N[shuffled].argsort(stable=True)[:num_below]]
     return torch.zeros(len(score_N), dtype=torch.bool).index_fill_(0, lowest, True)

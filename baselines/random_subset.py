@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from sadp_bench.pruner import Lab, Pruner, Selection, unweighted
+from sadp_bench.pruner import Pruner, ScoringContext, Selection, unweighted
 
 
 class Random(Pruner):
@@ -22,8 +22,8 @@ class Random(Pruner):
         self.shuffles = 0
         self.queue = torch.empty(0, dtype=torch.int64)
 
-    def prepare(self, lab: Lab) -> None:
-        super().prepare(lab)
+    def prepare(self, context: ScoringContext) -> None:
+        super().prepare(context)
         self.queue = self._shuffled()
 
     def select(self, epoch: int) -> Selection:

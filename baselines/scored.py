@@ -7,7 +7,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from sadp_bench.pruner import BadInput, Lab, Pruner, Selection, unweighted
+from sadp_bench.pruner import BadInput, Pruner, ScoringContext, Selection, unweighted
 from sadp_bench.sampling import ranked
 
 
@@ -33,7 +33,7 @@ class Scored(Pruner):
         self.ranked_N = torch.empty(0, dtype=torch.int64)
 
     @abstractmethod
-    def score(self, lab: Lab) -> Tensor:
+    def score(self, context: ScoringContext) -> Tensor:
         """[N], on the CPU; the higher, the more worth keeping."""
 
     def epochs_of(self, num_epochs: int) -> int:
@@ -43,9 +43,9 @@ class Scored(Pruner):
         if self.score_epochs > num_epochs:
             raise BadInput(f"score_epochs is at most the run's {num_epochs} epochs, not {self.score_epochs}")
 
-    def prepare(self, lab: Lab) -> None:
-        super().prepare(lab)
-        self.score_N = lab.scores(lambda: self.score(lab))
+    def prepare(self, context: ScoringContext) -> None:
+        super().prepare(context)
+        self.score_N = context.scores(lambda: self.score(context))
         self.ranked_N = ranked(self.score_N, self.generator())
 
     def select(self, epoch: int) -> Selection:

@@ -2,9 +2,9 @@
 
 from sadp_bench.core.errors import BadInput as BadInput
 from sadp_bench.pruners.base import KeepAll as KeepAll
-from sadp_bench.pruners.base import Lab as Lab
 from sadp_bench.pruners.base import Observation as Observation
 from sadp_bench.pruners.base import Pruner as Pruner
+from sadp_bench.pruners.base import ScoringContext as ScoringContext
 from sadp_bench.pruners.base import Selection as Selection
 from sadp_bench.pruners.base import Survey as Survey
 from sadp_bench.pruners.base import unweighted as unweighted

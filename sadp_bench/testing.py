@@ -79,7 +79,7 @@ class _Watched:
     def run(self, interrupted_after: int | None = None) -> None:
         """interrupted_after: an epoch behind which the pruner is replaced by one that only got its state."""
         bench = self.bench
-        bench.pruner.prepare(bench.lab)
+        bench.pruner.prepare(bench.context)
         bench.pruner.select = self._kept(bench.pruner.select)  # type: ignore[method-assign]
         for row in bench.rows():
             self.visits += row["kept"]
@@ -89,7 +89,7 @@ class _Watched:
     def _kept(self, select: Any) -> Any:
         def checked(epoch: int) -> Selection:
             selection: Selection = select(epoch)
-            check_selection(selection, self.bench.lab.num_examples)
+            check_selection(selection, self.bench.context.num_examples)
             self.selections.append(Selection(selection.index_K.clone(), selection.weight_K.clone()))
             return selection
 
@@ -122,7 +122,7 @@ def check_selection(selection: Selection, num_examples: int) -> None:
 
 def _check_budget(run: _Watched) -> None:
     spec, pruner = run.bench.spec, run.bench.pruner
-    saved = 1 - run.visits / (run.bench.lab.num_examples * spec.epochs)
+    saved = 1 - run.visits / (run.bench.context.num_examples * spec.epochs)
     if not pruner.exempt:
         _require(
             abs(saved - spec.ratio) <= BUDGET_TOLERANCE,

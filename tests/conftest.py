@@ -20,13 +20,13 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
 
-MOST_WORKERS = 4  # a gigabyte each
+MAX_WORKERS = 4  # a gigabyte each
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """A worker a core for the whole suite. A few files or tests are sooner done without: a worker starts for seconds."""
     whole = all(Path(word).is_dir() for word in config.args)
-    return min(available_threads(), MOST_WORKERS) if whole else 0
+    return min(available_threads(), MAX_WORKERS) if whole else 0
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What the tests of methods share: small real runs, a lab without one, and made-up observations."""
+"""What the tests of methods share: small real runs, a context without one, and made-up observations."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def bench(method: str, ratio: float, progress: Progress | None = None, **asked: 
 
 
 @dataclass
-class PlainLab:
-    """What most pruners need of a lab."""
+class PlainContext:
+    """What most pruners need of a context."""
 
     num_examples: int
     num_epochs: int = 10
@@ -49,7 +49,7 @@ class PlainLab:
 
 
 def prepared(pruner: Pruner, num_examples: int, num_epochs: int = 10, seed: int = 0) -> Any:
-    pruner.prepare(PlainLab(num_examples, num_epochs, seed))
+    pruner.prepare(PlainContext(num_examples, num_epochs, seed))
     return pruner
 
 

@@ -43,7 +43,7 @@ def small_bench(pruner: Pruner | None = None, **asked: Any) -> Bench:
     bench = Bench(*resolved(**asked), Progress())
     if pruner is not None:
         bench.training.pruner = pruner
-    bench.pruner.prepare(bench.lab)
+    bench.pruner.prepare(bench.context)
     return bench
 
 

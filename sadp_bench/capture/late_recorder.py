@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sadp_bench.capture.layer_shapes import arranged, by_time, channels_last, multi_step, num_features
 from sadp_bench.capture.per_example_norms import Pair
-from sadp_bench.capture.recorder import MOST_EXACT, OF_WEIGHTS, Taps
+from sadp_bench.capture.recorder import MAX_EXACT, OF_WEIGHTS, Taps
 from sadp_bench.capture.squared_norms import are_spikes, every, middle, squares, squares_of_input
 from sadp_bench.core import distributed
 from sadp_bench.core.errors import BadInput
@@ -26,7 +26,7 @@ class LateTaps(Taps):
     time_first: how steps, examples and tokens lie where the shape alone does not say, see `layers.arranged`. Where it does
     (SpikingJelly's multi-step layers) the middle step is read alone; elsewhere all are, and the middle is taken in the end:
     the same numbers, at T times the cost. expected: the coming batch's size, if it is known before its backward pass; then
-    "tightness" holds on to a few examples, and not to the inputs and errors of all. measures: whether it does so in the
+    "bound_ratio" holds on to a few examples, and not to the inputs and errors of all. measures: whether it does so in the
     coming batch: the first one. half: whether an error came in float16, which a loss scale may overflow.
     """
 
@@ -36,7 +36,7 @@ class LateTaps(Taps):
         super().__init__(model, frozenset(names) & LATE, layers)
         self.time_first = time_first
         self.expected: int | None = None
-        self.measures = "tightness" in self.names  # in the coming batch
+        self.measures = "bound_ratio" in self.names  # in the coming batch
         self.half = False
         self._twice = False
         self._timed: set[nn.Module] = set()  # layers whose input is [T, B, ...] by its shape
@@ -67,7 +67,7 @@ class LateTaps(Taps):
             if not trained:  # but the readout: logistic regression, or a network that is frozen up to there
                 zero_LB = torch.zeros(len(self.layers), batch)
                 zero_LB = zero_LB if scale_B is None else zero_LB.to(scale_B)
-                seen |= dict.fromkeys(self.names & OF_WEIGHTS - {"tightness"}, zero_LB)
+                seen |= dict.fromkeys(self.names & OF_WEIGHTS - {"bound_ratio"}, zero_LB)
             return seen
         finally:
             self.forget()
@@ -113,7 +113,7 @@ class LateTaps(Taps):
         if self.expected is not None:
             try:
                 time_first = layer in self._timed or self.time_first
-                first = [by_time(layer, x, self.expected, time_first)[:, :MOST_EXACT] for x in (input, error)]
+                first = [by_time(layer, x, self.expected, time_first)[:, :MAX_EXACT] for x in (input, error)]
                 return first[0].clone(), first[1].clone(), first[0].shape[1]
             except BadInput:
                 pass
@@ -127,7 +127,7 @@ class LateTaps(Taps):
             for call, (input, error, known) in sorted(calls.items()):
                 features = num_features(layer, input)
                 a, d = (x if known else self._in_time(layer, x, features) for x in (input, error))
-                # A layer may be shared by places of different sizes: one of them tells its tightness.
+                # A layer may be shared by places of different sizes: one of them tells its bound_ratio.
                 if not found or a.shape[2:] == next(iter(found.values()))[0].shape[2:]:
                     found[call] = a[:, :number], d[:, :number]
             pairs[layer] = found

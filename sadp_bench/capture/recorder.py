@@ -25,9 +25,9 @@ from sadp_bench.capture.squared_norms import (
 )
 from sadp_bench.core import distributed
 
-OF_WEIGHTS = {"input_squares", "error_squares", "middle_input_squares", "middle_error_squares", "tightness"}
+OF_WEIGHTS = {"input_squares", "error_squares", "middle_input_squares", "middle_error_squares", "bound_ratio"}
 TAPPED = frozenset({"features", "spike_counts", "norm_input_squares", "norm_error_squares"} | OF_WEIGHTS)
-MOST_EXACT = 32  # examples whose exact gradient norms `tightness` takes
+MAX_EXACT = 32  # examples whose exact gradient norms `bound_ratio` takes
 SHARE_EXACT = 4  # and at most one in so many of the batch, so that the first of several processes has them all
 
 
@@ -59,7 +59,7 @@ class Taps:
     "middle_input_squares", "middle_error_squares" (L, B): the same of the middle time step alone (of a layer without time:
     of all there is), so that what it costs to read them does not grow with T.
     "norm_input_squares", "norm_error_squares" (M, B): the same of norm layers; A is the largest channel's.
-    "tightness" (2, L): in the first batch of the context only, the sums over its first examples (at most 32) of the exact
+    "bound_ratio" (2, L): in the first batch of the context only, the sums over its first examples (at most 32) of the exact
     squared norm (of all time steps), and of the middle step's E_l A_l. Of several processes the first one's, for all.
 
     A layer may be called once for all time steps, or once a step. See `LateTaps` for networks that are called so themselves.
@@ -128,7 +128,7 @@ class Taps:
             if "error" in name and scale_B is not None:
                 seen[name] /= scale_B.square()
         if self._pairs is not None:
-            seen["tightness"] = self._tightness(self._pairs, scale_B)
+            seen["bound_ratio"] = self._bound_ratio(self._pairs, scale_B)
         return seen
 
     def _clear(self) -> None:
@@ -138,7 +138,7 @@ class Taps:
     def _begin(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._clear()
         self._batch = inputs[0].shape[-4]
-        self._pairs = {} if "tightness" in self.names and self._passes == 0 and torch.is_grad_enabled() else None
+        self._pairs = {} if "bound_ratio" in self.names and self._passes == 0 and torch.is_grad_enabled() else None
         self._passes += 1
         if self._pairs is not None:
             self._of_all_ranks = int(distributed.total(torch.tensor(self._batch)))
@@ -214,9 +214,9 @@ class Taps:
         return {layer: calls for layer, calls in paired.items() if calls}
 
     def _num_exact(self) -> int:
-        return max(1, min(MOST_EXACT, self._of_all_ranks // SHARE_EXACT, self._batch))
+        return max(1, min(MAX_EXACT, self._of_all_ranks // SHARE_EXACT, self._batch))
 
-    def _tightness(self, pairs: dict[nn.Module, dict[int, Pair]], scale_B: Tensor | None) -> Tensor:
+    def _bound_ratio(self, pairs: dict[nn.Module, dict[int, Pair]], scale_B: Tensor | None) -> Tensor:
         number = self._num_exact()
         sums = []
         for layer in self.layers:

@@ -137,8 +137,8 @@ def _lines(stop: dict[str, Any]) -> list[str]:
         f"vary over examples: spikes by {percent(stop['spikes_cv'])}, input squares by {percent(first)} in the first layer"
         + (f", then {then} %" if then else "")
     )
-    tightness = " ".join("–" if value is None else f"{value:.2g}" for value in stop["tightness"]["frozen"])
-    return [*lines, f"k, exact over middle step's bound, by layer: {tightness}"]
+    bound_ratio = " ".join("–" if value is None else f"{value:.2g}" for value in stop["bound_ratio"]["frozen"])
+    return [*lines, f"k, exact over middle step's bound, by layer: {bound_ratio}"]
 
 
 def _cost(cost: dict[str, Any]) -> Group:

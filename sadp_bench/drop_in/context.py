@@ -11,10 +11,10 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.pruners.base import Pruner, Survey
 
 
-class OwnLab:
+class LoopContext:
     """What a pruner may use to prepare in a loop of someone's own: the data's size and labels, and scores that were given.
 
-    See `pruner.Lab`; here nothing trains.
+    See `pruner.ScoringContext`; here nothing trains.
     """
 
     def __init__(self, label_N: Tensor | None, num_examples: int, num_epochs: int) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 SURE = 1e-3  # of the batch's largest error: a smaller one tells its scale too roughly
 APART = 0.03  # of the gradient's norm may lie beside what is assumed
-LEAST = 1e-3  # largest error of a batch whose gradients tell mistakes from rounding
+MIN_ERROR = 1e-3  # largest error of a batch whose gradients tell mistakes from rounding
 COARSE = 10, 100  # times as much of the two where the logits have 16 bits, in which losses round by a tenth and more
 ALIKE = 0.02  # of their mean: numbers that vary by less are taken to be one
 WINDOW = 4  # batches in a row whose scales are compared
@@ -44,7 +44,7 @@ class ScaleChecks:
         product_B, square_B = _products(gradient_TBC, error_TBC)
         weight_B, coarse = weight_B.to(product_B.dtype), _coarse(gradient_TBC)
         apart, least = (
-            factor * most for factor, most in zip(COARSE if coarse else (1, 1), (APART, LEAST), strict=True)
+            factor * most for factor, most in zip(COARSE if coarse else (1, 1), (APART, MIN_ERROR), strict=True)
         )
         if float(square_B.max()) < least**2:
             return None

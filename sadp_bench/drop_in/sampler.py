@@ -16,11 +16,11 @@ from sadp_bench.core import distributed
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.losses import Loss, mean_loss
 from sadp_bench.core.rng import stream
-from sadp_bench.drop_in.context import OwnLab, label_N_of, score_N_of
+from sadp_bench.drop_in.context import LoopContext, label_N_of, score_N_of
 from sadp_bench.pruners.base import Observation, Pruner
 from sadp_bench.pruners.batching import batches, in_order
 
-NOT_ALWAYS = {"tightness", "features"}  # shown in an epoch's first batch only; not there without a linear readout
+NOT_ALWAYS = {"bound_ratio", "features"}  # shown in an epoch's first batch only; not there without a linear readout
 
 
 class Watching(Protocol):
@@ -76,15 +76,21 @@ class PrunedSampler(Sampler[list[int]]):
         for name, value in (("epochs", epochs), ("batch_size", batch_size)):
             if value < 1:
                 raise BadInput(f"{name} is at least 1, not {value}")
-        lab = OwnLab(label_N_of(labels, num_examples), len(labels) if labels is not None else num_examples or 0, epochs)
-        lab.seed, lab.device, lab.given = seed, torch.device(device), score_N_of(scores, lab.num_examples)
+        context = LoopContext(
+            label_N_of(labels, num_examples), len(labels) if labels is not None else num_examples or 0, epochs
+        )
+        context.seed, context.device, context.given = (
+            seed,
+            torch.device(device),
+            score_N_of(scores, context.num_examples),
+        )
         pruner.check(epochs)
-        pruner.prepare(lab)
+        pruner.prepare(context)
         self.pruner = pruner
-        self.num_examples = lab.num_examples
+        self.num_examples = context.num_examples
         self.batch_size = batch_size
         self.seed = seed
-        self.device = lab.device
+        self.device = context.device
         self.length = pruner.run_epochs(epochs)
         self.epoch = -1
         self.weight_N = torch.full((self.num_examples,), torch.nan, device=self.device)

@@ -22,9 +22,9 @@ from sadp_bench.drop_in.loss_scale import ScaleChecks, gradient_scales
 from sadp_bench.drop_in.sampler import PrunedSampler
 
 OF_READOUT = frozenset({"features", "logit_errors"})
-SCALED = frozenset({"error_squares", "middle_error_squares", "tightness"})
+SCALED = frozenset({"error_squares", "middle_error_squares", "bound_ratio"})
 CHECKED = 8  # batches at the start of each epoch that are looked at for mistakes: on a GPU each look waits for it
-MOST_SKIPPED = 20  # batches in a row without finite gradients, of which the last is told
+MAX_SKIPPED = 20  # batches in a row without finite gradients, of which the last is told
 
 
 def watch(
@@ -168,7 +168,7 @@ class Watch:
         if self._taps is not None:
             self._taps.layers = self._bounded()
             seen |= self._taps.seen(scale_B, len(label_B))
-            if missing := sorted((self.names & LATE) - {"tightness"} - set(seen)):
+            if missing := sorted((self.names & LATE) - {"bound_ratio"} - set(seen)):
                 raise BadInput(f"no {' and no '.join(missing)} were seen of this batch: {NOTHING}")
         if gradient_TBC is None or scale_B is None:
             return seen
@@ -217,10 +217,10 @@ class Watch:
             self._skipped = 0
             return True
         self._skipped += 1
-        if self._taps is not None and "tightness" in seen:
+        if self._taps is not None and "bound_ratio" in seen:
             self._taps.measures = True
-        if self._skipped == MOST_SKIPPED:
-            self._tell(f"the gradients of {MOST_SKIPPED} batches in a row are not finite: has training diverged?")
+        if self._skipped == MAX_SKIPPED:
+            self._tell(f"the gradients of {MAX_SKIPPED} batches in a row are not finite: has training diverged?")
         return False
 
     def _tell(self, complaint: str | None) -> None:

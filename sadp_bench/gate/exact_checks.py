@@ -18,7 +18,7 @@ from sadp_bench.records.metrics import BUDGET_TOLERANCE, realised_ratio
 from sadp_bench.records.record import Record
 from sadp_bench.records.visit_counts import unpack
 
-FEWEST_SEEDS = 3  # that tell what does not depend on the seed; two may agree by chance
+MIN_SEEDS = 3  # that tell what does not depend on the seed; two may agree by chance
 ALWAYS, BY_SEEDS, ONLY_HERE = "always", "by seeds", "only here"
 
 
@@ -102,7 +102,7 @@ def _agreed(group: Group, quantity: Quantity, names: set[str]) -> set[str]:
     """The values that are the same on any machine."""
     if quantity.rule == ALWAYS:
         return names
-    if quantity.rule == ONLY_HERE or len(group.pairs) < FEWEST_SEEDS:
+    if quantity.rule == ONLY_HERE or len(group.pairs) < MIN_SEEDS:
         return set()
     first, *others = [quantity.values(record) for record in group.references]
     agreed = {n for n in names if all(_same(first.get(n), other.get(n), quantity.tolerance) for other in others)}

@@ -26,12 +26,12 @@ from sadp_bench.records.record import Record, is_number
 from sadp_bench.records.visit_counts import unpack
 
 LEVEL = 0.005  # of a false alarm in a whole check of an unchanged package
-FEWEST_FREEDOM = 3  # degrees of freedom; with fewer the spread is not known well enough for a useful band
+MIN_FREEDOM = 3  # degrees of freedom; with fewer the spread is not known well enough for a useful band
 # Of the degrees of freedom of a spread pooled over methods: those with one seed share weights and order and fare alike, and
 # they spread unequally. By Box's formula (Annals of Mathematical Statistics 25, 1954), (tr C)^2 / tr C^2 of the methods'
 # covariance C, about half of them count (measured: docs/ci.md).
 SHARED_SEEDS = 0.5
-FEWEST_SEEDS = 3  # that tell how far they lie apart
+MIN_SEEDS = 3  # that tell how far they lie apart
 DEFAULT_MARGIN = 0.05  # of accuracy, where the reference has too few seeds for a band
 SAME_WEIGHT = 1e-5  # relative: a float32 mean's rounding
 ROUNDING = 1e-9
@@ -61,7 +61,7 @@ class Sample:
         alike = [other for other in others if other.group.setting == self.group.setting]
         alone = self._spread([[sample.reference] for sample in alike], [self.reference])
         both = self._spread([[sample.reference, sample.now] for sample in alike], [self.reference, self.now])
-        if alone.freedom < FEWEST_FREEDOM:
+        if alone.freedom < MIN_FREEDOM:
             return None
         return min(spread.reach(level / 2, sides) for spread in (alone, both))
 
@@ -179,7 +179,7 @@ def _mean_weights(records: Sequence[Record]) -> Any:
 def _weight_level(group: Group, reference_SE: Any, now_SE: Any, level: float) -> Finding:
     reference_S, now_S = reference_SE.mean(axis=1), now_SE.mean(axis=1)
     means = float(reference_S.mean()), float(now_S.mean())
-    if len(reference_S) < FEWEST_SEEDS:
+    if len(reference_S) < MIN_SEEDS:
         return _skipped(group, "mean weight", *means)
     width = of_seeds(reference_S, now_S).reach(level, sides=2)
     return _within(group, "mean weight", "", *means, width, level)
@@ -193,7 +193,7 @@ def _weight_spread(group: Group, reference_SE: Any, now_SE: Any, level: float) -
     if after <= SAME_WEIGHT:
         text = f"{told}: the weights no longer depend on the draw"
         return Finding(group.label, name, BAND, FAILED, text, before, after)
-    if len(reference_SE) < FEWEST_SEEDS:
+    if len(reference_SE) < MIN_SEEDS:
         return _skipped(group, name, before, after)
     freedom = len(now_SE) - 1, len(reference_SE) - 1
     low, high = (before * math.sqrt(fdtri(*freedom, share)) for share in (level / 2, 1 - level / 2))
@@ -220,7 +220,7 @@ def _counts(records: Sequence[Record]) -> Any:
 
 def _visit_spread(group: Group, reference: Any, now: Any, level: float) -> Finding:
     name = "spread of the visits"
-    if len(reference) < FEWEST_SEEDS:
+    if len(reference) < MIN_SEEDS:
         return _skipped(group, name)
     before, after, error = visit_spread(reference, now)
     reach = error.reach(level, sides=2)
@@ -253,7 +253,7 @@ def _of_examples(influence_N: Any) -> Spread:
 
 def _visit_agreement(group: Group, reference: Any, now: Any, level: float) -> Finding:
     name = "agreement of the visits"
-    if len(reference) < FEWEST_SEEDS:
+    if len(reference) < MIN_SEEDS:
         return _skipped(group, name)
     within, across, error = visit_agreement(reference, now)
     low = within - error.reach(level, sides=1)

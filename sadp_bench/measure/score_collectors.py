@@ -16,7 +16,7 @@ from sadp_bench.capture.recorder import Taps, norm_layers
 from sadp_bench.core.losses import LOSSES, logit_errors
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.rng import isolated
-from sadp_bench.pruners.base import KeepAll, Lab, Observation
+from sadp_bench.pruners.base import KeepAll, Observation, ScoringContext
 from sadp_bench.pruners.sadp import SADP
 from sadp_bench.records.spec import Spec
 from sadp_bench.training.backprop import at_precision
@@ -32,14 +32,14 @@ class Newest(KeepAll):
     def __init__(self, score: Callable[[Observation], Tensor]) -> None:
         super().__init__()
         self.score = score
-        self.square_N = torch.empty(0)
+        self.score_sq_N = torch.empty(0)
 
-    def prepare(self, lab: Lab) -> None:
-        super().prepare(lab)
-        self.square_N = torch.full((lab.num_examples,), torch.nan, device=lab.device)
+    def prepare(self, context: ScoringContext) -> None:
+        super().prepare(context)
+        self.score_sq_N = torch.full((context.num_examples,), torch.nan, device=context.device)
 
     def observe(self, seen: Observation) -> None:
-        self.square_N[seen.index_B] = self.score(seen).square().to(self.square_N.dtype)
+        self.score_sq_N[seen.index_B] = self.score(seen).square().to(self.score_sq_N.dtype)
 
 
 class ErrorsAlone(SADP):
@@ -85,10 +85,10 @@ class Collector(KeepAll):
         self.watch = frozenset[str]().union(*(score.watch for score in self.scores.values()))
         self.by_epoch: dict[int, dict[str, Tensor]] = {}
 
-    def prepare(self, lab: Lab) -> None:
-        super().prepare(lab)
+    def prepare(self, context: ScoringContext) -> None:
+        super().prepare(context)
         for score in self.scores.values():
-            score.prepare(lab)
+            score.prepare(context)
 
     def observe(self, seen: Observation) -> None:
         for score in self.scores.values():
@@ -104,13 +104,13 @@ class Collector(KeepAll):
 
     def values(self) -> dict[str, Tensor]:
         """By name, [n], float64 on the CPU."""
-        return {name: score.square_N.cpu()[self.index_n].double().sqrt() for name, score in self.scores.items()}
+        return {name: score.score_sq_N.cpu()[self.index_n].double().sqrt() for name, score in self.scores.items()}
 
-    def tightness(self) -> list[float]:
+    def bound_ratio(self) -> list[float]:
         """k_l of `layers`, [L]: the exact squared norm of all steps over the middle step's bound. May exceed 1."""
         method = self.scores["layers"]
         assert isinstance(method, SADP)
-        exact_L, bound_L = method.tightness_2L.double().cpu()
+        exact_L, bound_L = method.bound_ratio_2L.double().cpu()
         return (exact_L / bound_L.where(bound_L > 0, torch.nan)).tolist()
 
 
@@ -151,9 +151,14 @@ def observations(
 
 
 def exact_norms(
-    model: nn.Module, data: Loader, spec: Spec, index_n: Tensor, progress: Progress, look: Augmentation | None = None
+    model: nn.Module,
+    data: Loader,
+    spec: Spec,
+    index_n: Tensor,
+    progress: Progress,
+    augmentation: Augmentation | None = None,
 ) -> Tensor:
-    """Each example's exact gradient norm over all parameters, [n], float64 on the CPU: evaluation mode, as `look` shows it.
+    """Each example's exact gradient norm over all parameters, [n], float64 on the CPU: evaluation mode, augmented as given.
 
     Without autocast, whatever the run's precision: a norm is exact or it is another score.
     """
@@ -162,7 +167,7 @@ def exact_norms(
         model.eval()
         for index_B in index_n.split(SURVEY_BATCH):
             label_B = data.label_N[index_B.to(data.device)]
-            norms.append(gradient_norms(model, LOSSES[spec.loss], data.input(index_B, look), label_B).cpu())
+            norms.append(gradient_norms(model, LOSSES[spec.loss], data.input(index_B, augmentation), label_B).cpu())
             progress.advance(len(index_B))
     return torch.cat(norms).double()
 

@@ -30,7 +30,7 @@ class Steps:
 
     def __init__(self, bench: Bench) -> None:
         spec, data = bench.spec, bench.data
-        self.spec, self.data, self.lab = spec, data, bench.lab
+        self.spec, self.data, self.context = spec, data, bench.context
         self.model = copy.deepcopy(bench.model)
         self.model.train()
         self.optimizer = make_optimizer(self.model, spec)
@@ -38,7 +38,7 @@ class Steps:
         self.draws = stream(spec.seed, "study cost", 2)
         if bench.training.rows:
             set_learning_rate(self.optimizer, bench.training.rows[-1]["learning_rate"])
-        self.look = draw_augmentation(spec.augment, len(data), data.padding, stream(spec.seed, "study cost"))
+        self.augmentation = draw_augmentation(spec.augment, len(data), data.padding, stream(spec.seed, "study cost"))
         order_N = torch.randperm(len(data), generator=stream(spec.seed, "study cost", 1))
         places = torch.arange(BATCHES * spec.batch_size) % len(data)
         self.batches = order_N[places].split(spec.batch_size)
@@ -67,7 +67,7 @@ class Steps:
     def _step(self, pruner: Pruner, taps: Taps, index_B: Tensor) -> None:
         """As the loop makes it."""
         loss = LOSSES[self.spec.loss]
-        input = self.data.input(index_B, self.look)
+        input = self.data.input(index_B, self.augmentation)
         index_B = index_B.to(self.data.device)
         label_B, weight_B = self.data.label_N[index_B], torch.ones(len(index_B), device=self.data.device)
         self.optimizer.zero_grad(set_to_none=True)
@@ -91,7 +91,7 @@ def measure(bench: Bench, progress: Progress, rounds: int = ROUNDS) -> dict[str,
     arms: dict[str, Pruner] = {"plain step": KeepAll(), "again": KeepAll()}
     arms |= {name: make() for name, make in COLLECTED.items()}
     for pruner in arms.values():
-        pruner.prepare(bench.lab)
+        pruner.prepare(bench.context)
     shares: dict[str, list[float]] = {name: [] for name in [*arms, "exact", "first"]}
     step_seconds = []
     for number in range(1 + rounds):

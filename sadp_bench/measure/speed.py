@@ -22,8 +22,8 @@ from sadp_bench.training.loop import Row, rehearse, run_length
 
 BLOCK = 2  # arms between two epochs of full data: A B B A
 LEVEL = 0.95
-FEWEST_BATCHES = 10  # an epoch of full data
-FEWEST_TO_STOP = 15  # rounds: an interval that is looked at after each would too often be narrow by chance
+MIN_BATCHES = 10  # an epoch of full data
+MIN_TO_STOP = 15  # rounds: an interval that is looked at after each would too often be narrow by chance
 
 
 class Arm:
@@ -84,7 +84,7 @@ def measure(
         fitting = _fitting(specs, material, seconds, progress)
         if fitting < len(material.train):
             progress.say(
-                f"speed: epochs of {fitting:,} of the {len(material.train):,} examples, so that about {FEWEST_TO_STOP} "
+                f"speed: epochs of {fitting:,} of the {len(material.train):,} examples, so that about {MIN_TO_STOP} "
                 f"rounds fit into {seconds / 60:g} min; --train-examples takes another number"
             )
             specs, material = _resolved({**asked, "train_examples": fitting}, methods, ratios, data)
@@ -141,8 +141,8 @@ def _fitting(specs: Sequence[Spec], material: Material, seconds: float, progress
         bench = Bench(full, material, progress)
         per_visit = rehearse(bench.model, bench.data, full)
     epochs = _references(specs) + 1 + sum(1 - spec.ratio for spec in specs)
-    fitting = int(seconds / (per_visit * epochs * (FEWEST_TO_STOP + 1)))
-    return min(len(material.train), max(FEWEST_BATCHES * full.batch_size, fitting))
+    fitting = int(seconds / (per_visit * epochs * (MIN_TO_STOP + 1)))
+    return min(len(material.train), max(MIN_BATCHES * full.batch_size, fitting))
 
 
 def _check(rounds: int, half_width: float, seconds: float, epochs: Any) -> None:
@@ -174,7 +174,7 @@ def _round(reference: Arm, arms: Sequence[Arm], timed: Sequence[Timed], backward
 
 def _precise(timed: Sequence[Timed], num_examples: int, half_width: float) -> bool:
     figures = [_figures(one, num_examples) for one in timed]
-    return len(timed[0].seconds) >= FEWEST_TO_STOP and all(
+    return len(timed[0].seconds) >= MIN_TO_STOP and all(
         f["low"] is not None and max(f["high"] - f["median"], f["median"] - f["low"]) <= half_width for f in figures
     )
 

@@ -27,7 +27,7 @@ from sadp_bench.training.data import Augmentation, draw_augmentation
 SMOOTHING = 0.02  # of every score: enough that one that is zero by accident does not decide the comparison
 OPTIMUM_SMOOTHING = 1e-6  # of the exact norm as the optimum: for numbers' sake only
 NOTHING = 1e-6  # of uniform sampling's variance; of an optimum below it no ratio says anything
-FEWEST = 10  # examples
+MIN_EXAMPLES = 10  # examples
 CALIBRATION_BATCHES = 20
 VIEWS = 4  # augmented ones, of which the norm that the coming epoch will meet is the root mean square
 
@@ -115,8 +115,10 @@ class Study:
                 "--sparsity out"
             )
         self.at = stops(at, self.spec.epochs)
-        if not FEWEST <= examples <= len(material.train):
-            raise BadInput(f"--examples is from {FEWEST} to the training set's {len(material.train)}, not {examples}")
+        if not MIN_EXAMPLES <= examples <= len(material.train):
+            raise BadInput(
+                f"--examples is from {MIN_EXAMPLES} to the training set's {len(material.train)}, not {examples}"
+            )
         self.progress = progress
         with threads(self.spec.threads), enough_memory(self.spec):
             self.bench = Bench(self.spec, material, progress)
@@ -138,7 +140,7 @@ class Study:
         collector = Collector(self.index_n)
         found = []
         with threads(spec.threads), enough_memory(spec):
-            collector.prepare(bench.lab)
+            collector.prepare(bench.context)
             bench.training.pruner = collector
             visits = self.at[-1] * len(bench.data) + (4 + self.views) * len(self.at) * len(self.index_n)
             progress.start("study", visits, spec.epochs)
@@ -204,31 +206,31 @@ class Study:
             "lag": None if lagging_n is None else compared(norm_n, lagging_n),
             "input_squares_cv": [variation(square_n) for square_n in square_Ln],
             "spikes_cv": variation(spikes_n),
-            "tightness": {
-                "frozen": frozen.tightness(),
-                "training": trained.tightness(),
-                "collected": collector.tightness(),
+            "bound_ratio": {
+                "frozen": frozen.bound_ratio(),
+                "training": trained.bound_ratio(),
+                "collected": collector.bound_ratio(),
             },
             "examples": {"exact": {"frozen": norm_n.tolist(), "coming": coming_n.tolist()}}
             | {name: {at: values[at][name].tolist() for at in ("frozen", "age 0")} for name in collector.scores},
         }
 
-    def _exact(self, look: Augmentation | None = None) -> Tensor:
-        return exact_norms(self.model, self.bench.data, self.spec, self.index_n, self.progress, look)
+    def _exact(self, augmentation: Augmentation | None = None) -> Tensor:
+        return exact_norms(self.model, self.bench.data, self.spec, self.index_n, self.progress, augmentation)
 
     def _coming(self, epoch: int, norm_n: Tensor) -> Tensor:
         """The root mean square of the exact norms over some augmented views; without augmentation the norm itself."""
         data, square_n = self.bench.data, torch.zeros_like(norm_n)
         for view in range(self.views):
             draw = stream(self.spec.seed, f"study view {view}", epoch)
-            look = draw_augmentation(self.spec.augment, len(data), data.padding, draw)
-            square_n += self._exact(look).square() / self.views
+            augmentation = draw_augmentation(self.spec.augment, len(data), data.padding, draw)
+            square_n += self._exact(augmentation).square() / self.views
         return square_n.sqrt() if self.views else norm_n
 
     def _observed(self, batches: tuple[Tensor, ...], training: bool) -> tuple[Collector, Tensor, Tensor]:
         """The scores of one pass over the studied examples; each layer's input squares, and all spikes of each example."""
         collector = Collector(self.index_n)
-        collector.prepare(self.bench.lab)
+        collector.prepare(self.bench.context)
         watch, squares, spikes = collector.watch | {"spike_counts"}, [], []
         for seen in observations(self.model, self.bench.data, self.spec, batches, watch, training, self.progress):
             collector.observe(seen)

@@ -13,7 +13,7 @@ from sadp_bench.records.record import check_leaves
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import STUDY, atomic, read_json
 
-SCHEMA = 2
+SCHEMA = 3
 KEEPS = (0.7, 0.5, 0.3)
 AGES = (0, 1, 2, 5)
 SOURCES = ("frozen", "training", *(f"age {age}" for age in AGES))
@@ -51,7 +51,7 @@ STOP = {
     "lag": (dict, type(None)),
     "input_squares_cv": [MAYBE],
     "spikes_cv": MAYBE,
-    "tightness": {"frozen": [MAYBE]},
+    "bound_ratio": {"frozen": [MAYBE]},
     "examples": {"exact": {"frozen": [MAYBE]}} | {name: {"frozen": [MAYBE], "age 0": [MAYBE]} for name in RIVALS},
 }
 STUDY_SHAPE = {
@@ -99,6 +99,7 @@ def read(path: Path) -> dict[str, Any]:
         study = read_json(path)
         if not isinstance(study, dict) or study.get("kind") != "study":
             raise BadInput("not a study of sadp-bench")
+        study = _migrated(study)
         if study.get("schema") != SCHEMA:
             raise BadInput(f"a study of schema {study.get('schema')}; this version reads schema {SCHEMA}")
         check_leaves(study)
@@ -120,6 +121,20 @@ def read(path: Path) -> dict[str, Any]:
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from None
     return study
+
+
+def _migrated(study: dict[str, Any]) -> dict[str, Any]:
+    """Returns a study of schema 2 under the names of schema 3; any other study as it is."""
+    stops = study.get("stops")
+    if study.get("schema") != 2 or not isinstance(stops, list):
+        return study
+    renamed = [
+        {"bound_ratio" if name == "tightness" else name: value for name, value in stop.items()}
+        if isinstance(stop, dict)
+        else stop
+        for stop in stops
+    ]
+    return {**study, "schema": SCHEMA, "stops": renamed}
 
 
 def _check_shape(value: Any, shape: Any, where: str) -> None:

@@ -40,7 +40,7 @@ class Observation:
     watched: what the pruner asked for in `watch`, float32 or float64: "features" (T, B, D), the readout's input;
     "logit_errors" (T, B, C), the gradient of the example's own loss at its logits; "spike_counts" (S, T, B), of each layer;
     "input_squares", "error_squares" (L, B) of convolution and linear layers ("middle_...": of the middle time step alone),
-    "norm_input_squares", "norm_error_squares" (M, B) of norm layers, and in an epoch's first batch "tightness" (2, L): see
+    "norm_input_squares", "norm_error_squares" (M, B) of norm layers, and in an epoch's first batch "bound_ratio" (2, L): see
     `taps.Taps`.
     """
 
@@ -52,7 +52,7 @@ class Observation:
     watched: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-class Lab(Protocol):
+class ScoringContext(Protocol):
     """What a pruner may use before training; everything done here is charged to `prepare`."""
 
     num_examples: int
@@ -115,9 +115,9 @@ class Pruner(ABC):
     def check(self, num_epochs: int) -> None:  # noqa: B027 (optional)
         """Called before anything is trained, the reference included: BadInput where the run can't realise the ratio."""
 
-    def prepare(self, lab: Lab) -> None:
+    def prepare(self, context: ScoringContext) -> None:
         """Called once, before training. A method that scores first overrides it, and calls this one too."""
-        self.num_examples, self.num_epochs, self.seed = lab.num_examples, lab.num_epochs, lab.seed
+        self.num_examples, self.num_epochs, self.seed = context.num_examples, context.num_epochs, context.seed
 
     @abstractmethod
     def select(self, epoch: int) -> Selection:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sadp_bench.core import distributed
 from sadp_bench.core.errors import BadInput
-from sadp_bench.pruners.base import Lab, Observation, Pruner, Selection
+from sadp_bench.pruners.base import Observation, Pruner, ScoringContext, Selection
 from sadp_bench.pruners.sampling import (
     balanced,
     inclusion_probability,
@@ -22,7 +22,7 @@ from sadp_bench.pruners.sampling import (
 
 DRAWS = ("balanced", "independent")
 SCHEDULES = ("constant", "falling", "rising")
-MEMORY_OF_TIGHTNESS = 0.8  # of the sums that the layers' tightness is made of, from one measurement to the next
+MEMORY_OF_BOUND_RATIO = 0.8  # of the sums that the layers' bound_ratio is made of, from one measurement to the next
 MEASURED_EVERY = 4  # epochs, from the fourth on: it hardly changes, and costs up to half a training step
 
 
@@ -103,15 +103,15 @@ class SADP(Pruner):
         self.refresh_share = refresh_share
         self.fixed_size = schedule == "constant" and warmup == 0
         self.measures = score == "layers" and calibrate
-        self.square_N = torch.empty(0)
+        self.score_sq_N = torch.empty(0)
         self.visit_N = torch.empty(0)
         self.surplus_N = torch.empty(0)
-        self.tightness_2L = torch.empty(0)
+        self.bound_ratio_2L = torch.empty(0)
 
     @property
     def watch(self) -> frozenset[str]:  # type: ignore[override]
         watched = CALIBRATED if self.score == "layers" and self.calibrate else WATCHED[self.score]
-        return watched | ({"tightness"} if self.measures else set())
+        return watched | ({"bound_ratio"} if self.measures else set())
 
     def check(self, num_epochs: int) -> None:
         if self._pruned_ratio(num_epochs) >= 1:
@@ -120,31 +120,31 @@ class SADP(Pruner):
                 "epochs: lower warmup or --ratio"
             )
 
-    def prepare(self, lab: Lab) -> None:
-        super().prepare(lab)
-        self.check(lab.num_epochs)
-        fewest = min(map(self.share_kept, range(lab.num_epochs))) * lab.num_examples
+    def prepare(self, context: ScoringContext) -> None:
+        super().prepare(context)
+        self.check(context.num_epochs)
+        fewest = min(map(self.share_kept, range(context.num_epochs))) * context.num_examples
         if fewest < 2 * distributed.size():
             raise BadInput(f"sadp's schedule and warmup leave an epoch {fewest:.1f} examples: lower warmup or --ratio")
-        self.square_N = torch.full((lab.num_examples,), torch.nan, device=lab.device)
-        self.visit_N = torch.full((lab.num_examples,), -1, dtype=torch.int32, device=lab.device)
-        self.surplus_N = torch.zeros(lab.num_examples)
+        self.score_sq_N = torch.full((context.num_examples,), torch.nan, device=context.device)
+        self.visit_N = torch.full((context.num_examples,), -1, dtype=torch.int32, device=context.device)
+        self.surplus_N = torch.zeros(context.num_examples)
 
     def observe(self, seen: Observation) -> None:
-        if "tightness" in seen.watched:
-            newest_2L = seen.watched["tightness"]
-            old_2L = self.tightness_2L if len(self.tightness_2L) else torch.zeros_like(newest_2L)
-            self.tightness_2L = MEMORY_OF_TIGHTNESS * old_2L + newest_2L
-        watched = self._with_tightness(seen.watched)
+        if "bound_ratio" in seen.watched:
+            newest_2L = seen.watched["bound_ratio"]
+            old_2L = self.bound_ratio_2L if len(self.bound_ratio_2L) else torch.zeros_like(newest_2L)
+            self.bound_ratio_2L = MEMORY_OF_BOUND_RATIO * old_2L + newest_2L
+        watched = self._with_bound_ratio(seen.watched)
         if self.score == "layers" and self.calibrate:
             watched |= {name: watched[f"middle_{name}"] for name in ("input_squares", "error_squares")}
         if self.score == "layers" and self.gain_limit:
             watched["error_squares"] = limited_error_squares(watched, self.gain_limit)
-        new_B = SCORES[self.score](watched).to(self.square_N.dtype)
-        old_B = self.square_N[seen.index_B]
+        new_B = SCORES[self.score](watched).to(self.score_sq_N.dtype)
+        old_B = self.score_sq_N[seen.index_B]
         mixed_B = torch.where(old_B.isnan(), new_B, self.memory * old_B + (1 - self.memory) * new_B)
         # NaN marks the unseen: a score that is not a number must be refused, not forgotten.
-        self.square_N[seen.index_B] = mixed_B.nan_to_num(nan=torch.inf, posinf=torch.inf)
+        self.score_sq_N[seen.index_B] = mixed_B.nan_to_num(nan=torch.inf, posinf=torch.inf)
         self.visit_N[seen.index_B] = seen.epoch
 
     def to_survey(self, epoch: int) -> Tensor | None:
@@ -157,7 +157,7 @@ class SADP(Pruner):
         due = epoch < MEASURED_EVERY or epoch % MEASURED_EVERY == 0
         self.measures = self.score == "layers" and self.calibrate and due
         num_kept = self.num_kept(epoch)
-        score_N = self.square_N.cpu().double().sqrt()
+        score_N = self.score_sq_N.cpu().double().sqrt()
         unseen_N = score_N.isnan()
         mean = 1.0 if bool(unseen_N.all()) else score_N.nanmean()
         p_N = inclusion_probability(smooth(torch.where(unseen_N, mean, score_N), self.smoothing), num_kept)
@@ -184,11 +184,11 @@ class SADP(Pruner):
         warm = round(self.warmup * num_epochs)
         return self.prune_ratio * num_epochs / (num_epochs - warm) if num_epochs > warm else 1.0
 
-    def _with_tightness(self, watched: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """With `tightness` as one factor a layer, 1 where nothing was measured; a single 1 where it never was."""
-        exact_L, bound_L = self.tightness_2L if len(self.tightness_2L) else torch.ones(2, 1)
+    def _with_bound_ratio(self, watched: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """With `bound_ratio` as one factor a layer, 1 where nothing was measured; a single 1 where it never was."""
+        exact_L, bound_L = self.bound_ratio_2L if len(self.bound_ratio_2L) else torch.ones(2, 1)
         factor_L = torch.where(bound_L > 0, exact_L / bound_L, torch.ones_like(bound_L))
-        return {**watched, "tightness": factor_L.to(self.square_N.device)}
+        return {**watched, "bound_ratio": factor_L.to(self.score_sq_N.device)}
 
 
 def layers_square(watched: Mapping[str, Tensor]) -> Tensor:
@@ -199,7 +199,7 @@ def layers_square(watched: Mapping[str, Tensor]) -> Tensor:
     Cauchy-Schwarz |sum e a^T|^2 <= (sum |e|^2) (sum |a|^2). Without "features" there is no linear readout, and no such part.
     """
     bound_LB = watched["error_squares"] * watched["input_squares"]
-    factor_L = watched["tightness"].to(bound_LB.dtype).expand(len(bound_LB))
+    factor_L = watched["bound_ratio"].to(bound_LB.dtype).expand(len(bound_LB))
     bound_B = factor_L @ bound_LB
     return bound_B + readout_square(watched) if "features" in watched else bound_B
 

@@ -33,7 +33,7 @@ TIMED_TOGETHER = ("device", "processor", "threads", "jobs", "torch", "spikingjel
 VOID = "its seconds, or its reference's, say nothing"
 BUDGET_TOLERANCE = 0.005  # of all example visits: how far a method may miss its ratio
 ACCURACY_SLACK = 0.01  # below full's final accuracy: what the time to accuracy is the time to
-LEAST_DENSITY = 1e-12  # less than one connection of any network
+MIN_DENSITY = 1e-12  # less than one connection of any network
 TIME_AXIS = ("backprop", "k")
 WEIGHT_AXIS = ("sparsity", "density", "early_time", "sparsity_options")
 PLAIN_AXES = {name: LATER[name] for name in (*TIME_AXIS, *WEIGHT_AXIS)}
@@ -188,7 +188,7 @@ def time_factor(spec: Spec) -> float:
 
 
 def weights_factor(record: Record) -> float | None:
-    return 1 / record.density if record.density >= LEAST_DENSITY else None
+    return 1 / record.density if record.density >= MIN_DENSITY else None
 
 
 def theoretical_speedup(record: Record) -> float | None:

@@ -14,8 +14,8 @@ SCHEMA = 1
 CHARGED_PHASES = ("prepare", "select", "train")
 PHASES = (*CHARGED_PHASES, "evaluate")
 DISTURBED = "disturbed"  # in `environment`, of records that were read; never written
-DEEPEST = 10  # levels of lists and tables
-LARGEST = 1e100  # of a count or a duration: what follows from two such numbers is finite
+MAX_DEPTH = 10  # levels of lists and tables
+MAX_VALUE = 1e100  # of a count or a duration: what follows from two such numbers is finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ def _spec_of(data: Any, wanted: set[str]) -> Spec:
 
 def check_leaves(value: Any, depth: int = 0) -> None:
     """Nothing in it can steer a terminal, every number is one that a float can hold, and it is no bottomless pit."""
-    if depth > DEEPEST:
+    if depth > MAX_DEPTH:
         raise BadInput("the record is nested too deep: made by a stranger?")
     if isinstance(value, dict | list):
         for part in [*value, *value.values()] if isinstance(value, dict) else value:
@@ -193,7 +193,7 @@ def _check_types(data: dict[str, Any]) -> None:
         raise BadInput(f"the record's test_accuracy is no share in [0, 1]: {data['test_accuracy']}")
     if not all(isinstance(row, dict) and _is_amount(row.get("kept")) for row in data["epochs"]) or not data["epochs"]:
         raise BadInput("the record's epochs do not say how many examples were kept")
-    if not all(1 <= data[name] <= LARGEST for name in ("examples_seen", "num_examples")):
+    if not all(1 <= data[name] <= MAX_VALUE for name in ("examples_seen", "num_examples")):
         raise BadInput("the record counts no examples")
 
 
@@ -204,4 +204,4 @@ def is_number(value: Any) -> TypeGuard[int | float]:
 
 def _is_amount(value: Any) -> bool:
     """A count or a duration."""
-    return is_number(value) and 0 <= value <= LARGEST
+    return is_number(value) and 0 <= value <= MAX_VALUE

@@ -34,9 +34,9 @@ LATER: dict[str, Any] = {
     "early_time": False,
     "sparsity_options": {},
 }
-LARGEST = 2**63 - 1  # of a count or a seed: more is a slip, and would overflow what follows from it
-MOST_THREADS = 1024  # with many more the process does not start them, and dies
-LARGEST_RATE = 1e38  # that float32 holds
+MAX_VALUE = 2**63 - 1  # of a count or a seed: more is a slip, and would overflow what follows from it
+MAX_THREADS = 1024  # with many more the process does not start them, and dies
+MAX_RATE = 1e38  # that float32 holds
 KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "int": ((int,), "a whole number"),
     "float": ((int, float), "a number"),
@@ -114,14 +114,14 @@ class Spec:
         self._check_axes()
         for name in (*COUNTS, "seed", "k"):
             value, least = getattr(self, name), int(name in COUNTS)
-            most = MOST_THREADS if name == "threads" else LARGEST
+            most = MAX_THREADS if name == "threads" else MAX_VALUE
             if not least <= value <= most:
                 limit = f"at least {least}" if value < least else f"at most {most:,}"
                 raise BadInput(f"{option(name)} is {limit}, not {value}")
         for name in ("learning_rate", "weight_decay"):
             value = getattr(self, name)
-            if not 0 <= value <= LARGEST_RATE:
-                raise BadInput(f"{option(name)} is a number of at least 0 and at most {LARGEST_RATE:g}, not {value}")
+            if not 0 <= value <= MAX_RATE:
+                raise BadInput(f"{option(name)} is a number of at least 0 and at most {MAX_RATE:g}, not {value}")
         for name in ("ratio", "learning_rate", "weight_decay", "density"):
             # 0, 0.0 and -0.0 are one run and must have one key.
             object.__setattr__(self, name, float(getattr(self, name)) + 0.0)

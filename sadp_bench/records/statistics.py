@@ -15,10 +15,10 @@ from sadp_bench.records.metrics import summary
 
 LEVEL = 0.95  # of every interval
 ALPHA = 0.05  # of the rank analysis
-FEWEST_RESAMPLED = 8
+MIN_RESAMPLED = 8
 NO_WIDTH = 1e-9  # of an interval of accuracies: differences of equal shares differ in their last bits
-FEWEST_METHODS = 3
-FEWEST_BLOCKS = 5
+MIN_METHODS = 3
+MIN_BLOCKS = 5
 
 Key = TypeVar("Key", bound=Hashable)
 Interval = tuple[float, float]
@@ -46,7 +46,7 @@ def bootstrap_interval(values: Sequence[float], level: float = LEVEL, seed: int 
     (2n - 1)! / (n! (n - 1)!) different resamples (126 for n = 5, 6,435 for n = 8), whose tails are too coarse for a
     95 % interval, which then is too narrow. Equal values have no spread to resample: the interval is that value.
     """
-    if len(values) < FEWEST_RESAMPLED:
+    if len(values) < MIN_RESAMPLED:
         return None
     if min(values) == max(values):
         return values[0], values[0]
@@ -125,7 +125,7 @@ def rank_analysis(scores: Mapping[Key, Mapping[str, float]]) -> RankAnalysis | N
     apart; none can where Friedman's test does not reject. None for fewer than 3 methods in 5 blocks, see `comparable`.
     """
     methods, blocks = comparable(scores)
-    if len(methods) < FEWEST_METHODS or len(blocks) < FEWEST_BLOCKS:
+    if len(methods) < MIN_METHODS or len(blocks) < MIN_BLOCKS:
         return None
     from scipy.stats import friedmanchisquare, rankdata
 
@@ -155,7 +155,7 @@ def comparable(scores: Mapping[Key, Mapping[str, float]]) -> tuple[list[str], li
     """(methods, blocks): the methods in at least 5 blocks, as no other can be part of an analysis, and the blocks that
     hold them all."""
     names = dict.fromkeys(method for block in scores.values() for method in block)
-    methods = [name for name in names if sum(name in block for block in scores.values()) >= FEWEST_BLOCKS]
+    methods = [name for name in names if sum(name in block for block in scores.values()) >= MIN_BLOCKS]
     return methods, [name for name, block in scores.items() if set(methods) <= set(block)]
 
 

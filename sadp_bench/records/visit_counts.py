@@ -11,8 +11,8 @@ from collections.abc import Iterable
 
 from sadp_bench.core.errors import BadInput
 
-MOST = 2**16 - 1  # visits that fit: one an epoch at most
-MOST_BYTES = 2**31
+MAX_VISITS = 2**16 - 1  # visits that fit: one an epoch at most
+MAX_BYTES = 2**31
 
 
 def pack(counts: Iterable[int]) -> str:
@@ -23,7 +23,7 @@ def pack(counts: Iterable[int]) -> str:
 def unpack(packed: str, num_examples: int) -> list[int]:
     """Raises BadInput where that is no packing of so many counts."""
     size = 2 * num_examples
-    if size > MOST_BYTES:
+    if size > MAX_BYTES:
         raise BadInput(f"the record's visits are of {num_examples:,} examples: more than can be read")
     try:
         whole = zlib.decompressobj()

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Curve = list[tuple[float, float]]
-MOST_COLUMNS = 3
-MOST_MARKERS = 12  # of a line
+MAX_COLUMNS = 3
+MAX_MARKERS = 12  # of a line
 
 
 @styled
@@ -38,7 +38,7 @@ def kept_figure(own: Sequence[Cell], style: Looks) -> Figure | None:
     for axes, members in zip(every, ratios.values(), strict=True):
         for number, cell in enumerate(members):
             line = kept_shares(cell.runs)
-            step = max(1, len(members), -(-len(line) // MOST_MARKERS))
+            step = max(1, len(members), -(-len(line) // MAX_MARKERS))
             marks = list(range(number % min(step, len(line)), len(line), step))
             look = {**style[cell.row["label"]], "markevery": marks, "markersize": 5, "label": cell.row["label"]}
             x, y = zip(*line, strict=True)
@@ -120,7 +120,7 @@ def _panels(
     own: Sequence[Cell], ratios: Sequence[float] | dict[float, Any], y: str, x: str
 ) -> tuple[Figure, list[Axes]]:
     """A panel a ratio, alike in their axes."""
-    columns = min(MOST_COLUMNS, len(ratios))
+    columns = min(MAX_COLUMNS, len(ratios))
     height = 4.2 if columns == 1 else 3.2 if len(ratios) <= columns else 2.5
     figure, every = panels(own[0].row["group"], len(ratios), columns, height, sharex=True, sharey=True)
     for number, (axes, ratio) in enumerate(zip(every, ratios, strict=True)):

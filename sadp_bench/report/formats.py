@@ -23,7 +23,7 @@ PAIRED = (
     "Time to full's - 1: charged seconds until an evaluation first shows full's final accuracy minus 1 point (mean over "
     "the seeds that get there; 3/5: three of five), and below it the share of what full takes."
 )
-NARROWEST = 20  # columns; at 0, which some systems tell of a pipe, nothing would be shown
+MIN_WIDTH = 20  # columns; at 0, which some systems tell of a pipe, nothing would be shown
 
 
 def markdown(sheets: list[Sheet], lines: list[str], *, by_ratio: bool = True) -> str:
@@ -64,7 +64,7 @@ def text(sheets: list[Sheet], lines: list[str], *, width: int = 80, styled: bool
     from rich.console import Console
     from rich.text import Text
 
-    out, width = io.StringIO(), max(width, NARROWEST)
+    out, width = io.StringIO(), max(width, MIN_WIDTH)
     console = Console(file=out, width=width, force_terminal=styled, color_system="standard" if styled else None)
     for sheet in sheets:
         console.print(Text(sheet.title, style="bold"))

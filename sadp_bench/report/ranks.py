@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from string import ascii_letters
 
 from sadp_bench.records.spec import shown
-from sadp_bench.records.statistics import ALPHA, FEWEST_BLOCKS, FEWEST_METHODS, RankAnalysis, rank_analysis
+from sadp_bench.records.statistics import ALPHA, MIN_BLOCKS, MIN_METHODS, RankAnalysis, rank_analysis
 from sadp_bench.report.sheets import Cell, Grid, Sheet
 from sadp_bench.report.tables import Row, shared_means
 
@@ -72,7 +72,7 @@ def _told(found: RankAnalysis) -> list[str]:
             if dropped
             else []
         ),
-        *([f"Left out, being in fewer than {FEWEST_BLOCKS} blocks: {left_out}."] if left_out else []),
+        *([f"Left out, being in fewer than {MIN_BLOCKS} blocks: {left_out}."] if left_out else []),
     ]
 
 
@@ -84,6 +84,6 @@ def why_no_ranks(table: list[Row]) -> str | None:
         return None
     whole = sum(methods <= set(block) for block in blocks.values())
     return (
-        f"No ranks of methods: they take at least {FEWEST_METHODS} methods in {FEWEST_BLOCKS} blocks (a table at a ratio) "
+        f"No ranks of methods: they take at least {MIN_METHODS} methods in {MIN_BLOCKS} blocks (a table at a ratio) "
         f"that hold them all; here: {len(methods)} methods, {whole} such block{'s' * (whole != 1)}."
     )

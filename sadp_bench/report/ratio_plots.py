@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDEST_DODGE = 1.0  # points of the ratio between neighbouring methods
-LEAST_ACCURACIES, LEAST_SPEEDUPS = 2.0, 1.25  # that an axis spans: points, and a factor
+MAX_DODGE = 1.0  # points of the ratio between neighbouring methods
+MIN_ACCURACIES, MIN_SPEEDUPS = 2.0, 1.25  # that an axis spans: points, and a factor
 SIDE_BY_SIDE = 90  # characters of names below an axis
 SAME = 0.01  # a ceiling this near to the nominal maximum, in shares of it, is not drawn
 # In the order in which a tick is worth having.
@@ -56,13 +56,13 @@ def accuracy_figure(own: Sequence[Row], style: Looks) -> Figure | None:
     handles: list[Artist] = [_draw_full(axes, row) for row in own if row["method"] == "full"]
     ratios = sorted({100 * row["ratio"] for points in lines.values() for row in points})
     gap = min([after - before for before, after in itertools.pairwise(ratios)], default=10)
-    step = min(0.5 * gap / len(lines), WIDEST_DODGE)
+    step = min(0.5 * gap / len(lines), MAX_DODGE)
     places = {label: step * (number - (len(lines) - 1) / 2) for number, label in enumerate(lines)}
     for label, points in lines.items():
         at = [(100 * row["ratio"] + places[label], 100 * row["accuracy_mean"]) for row in points]
         handles.append(_draw_points(axes, at, [interval(row, "accuracy", 100) for row in points], label, style[label]))
     means = [100 * row["accuracy_mean"] for row in own]
-    axes.set_ylim(limits(means, [interval(row, "accuracy", 100) for row in own], LEAST_ACCURACIES))
+    axes.set_ylim(limits(means, [interval(row, "accuracy", 100) for row in own], MIN_ACCURACIES))
     axes.set_ylabel(f"{own[0]['evaluate_on']} accuracy (%)")
     named = False
     if len(ratios) == 1:
@@ -101,7 +101,7 @@ def speedup_figure(own: Sequence[Row], style: Looks) -> Figure | None:
         handles.append(_draw_points(axes, at, [interval(row, "speedup") for row in points], label, look))
         ceilings += _draw_ceilings(axes, points, places[label], step**0.45, style[label])
     heights = [row["speedup_mean"] for row in timed] + [row["ceiling_mean"] for row in timed] + list(maximum.values())
-    axes.set_ylim(log_limits(heights, [interval(row, "speedup") for row in timed], LEAST_SPEEDUPS))
+    axes.set_ylim(log_limits(heights, [interval(row, "speedup") for row in timed], MIN_SPEEDUPS))
     y_ticks = spaced(SPEEDUPS, axes.get_ylim())
     axes.set_yticks(y_ticks, [f"{y:g}" for y in y_ticks])
     axes.set_ylabel("measured speed-up over full (×)")

@@ -42,8 +42,8 @@ UNITS = (
     (600.0, 60.0, "minutes"),
     (0.0, 1.0, "seconds"),
 )
-LEAST_ACCURACIES = 2.0  # points that an axis spans
-LEAST_TIMES = 0.1  # of the longest: that the axis spans
+MIN_ACCURACIES = 2.0  # points that an axis spans
+MIN_TIMES = 0.1  # of the longest: that the axis spans
 STAR: Look = {"color": FULL["color"], "marker": "*", "linestyle": "", "markersize": 13, "zorder": 4}
 FRONT: Look = {"color": "#999999", "marker": "o", "markersize": 14, "markerfacecolor": "none", "linestyle": "--"}
 FRONT |= {"linewidth": 0.9, "drawstyle": "steps-post", "zorder": 1.2}
@@ -99,9 +99,9 @@ def time_figure(own: Sequence[Row], style: Looks) -> Figure | None:
     front = [at[place] for place in pareto(at)]
     handles.append(axes.plot(*zip(*front, strict=True), **FRONT, label="Pareto front")[0])
     x_ends, y_ends = ([interval(row, *of) for row in own] for of in (("seconds", 1 / size), ("accuracy", 100.0)))
-    least, most = limits([x for x, _ in at], x_ends, LEAST_TIMES * max(x for x, _ in at))
+    least, most = limits([x for x, _ in at], x_ends, MIN_TIMES * max(x for x, _ in at))
     axes.set_xlim(max(0, least), most)  # an interval may reach below 0, a time can't
-    axes.set_ylim(limits([y for _, y in at], y_ends, LEAST_ACCURACIES))
+    axes.set_ylim(limits([y for _, y in at], y_ends, MIN_ACCURACIES))
     axes.set_xlabel(f"charged time: prepare + select + train ({name})")
     axes.set_ylabel(f"{own[0]['evaluate_on']} accuracy (%)")
     ratios = sorted({100 * row["ratio"] for points in lines.values() for row in points})

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-MOST_BINS = 50
+MAX_BINS = 50
 CUT = 0.3  # of the examples: higher bars may be cut, with their numbers written
-MOST_WRITTEN = 20  # classes whose numbers are written into the heatmap
-LEAST_SPAN = 10.0  # % from the mean, that the colors reach
+MAX_WRITTEN = 20  # classes whose numbers are written into the heatmap
+MIN_SPAN = 10.0  # % from the mean, that the colors reach
 CLASS_COLORS = "PuOr_r"
 EVEN_CONTRAST = 0.179  # the luminance from which black and white differ alike, sqrt(1.05 x 0.05) - 0.05
 
@@ -44,7 +44,7 @@ def histogram(pooled: NDArray[np.float64], epochs: int) -> tuple[NDArray[np.floa
     """(share of the examples in each bin, edges). As many bins as an example can have visits, or else even parts of them."""
     import numpy as np
 
-    width = -(-(epochs + 1) // MOST_BINS)
+    width = -(-(epochs + 1) // MAX_BINS)
     edges = (np.arange(0, epochs + width + 1, width) - 0.5) / epochs
     counts, _ = np.histogram(pooled, edges)
     return counts / len(pooled), edges
@@ -127,7 +127,7 @@ def classes_figure(own: Sequence[Cell]) -> Figure | None:
     cells = [cell for cell in own if cell.row["label"] in rows and not cell.is_full]
     names = list(dict.fromkeys(name for of in rows.values() for name in of))
     values = [[of.get(name, float("nan")) for name in names] for of in rows.values()]
-    span = max(LEAST_SPAN, max(abs(value) for of in rows.values() for value in of.values()))
+    span = max(MIN_SPAN, max(abs(value) for of in rows.values() for value in of.values()))
     labels = [wrapped(label) for label in rows]
     figure, axes = one_axes(
         at_ratio(cells[0]), 1.4 + 0.3 * sum(1 + 0.5 * label.count("\n") for label in labels), "both"
@@ -137,7 +137,7 @@ def classes_figure(own: Sequence[Cell]) -> Figure | None:
     axes.set_yticks(range(len(rows)), labels)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    if len(names) <= MOST_WRITTEN:
+    if len(names) <= MAX_WRITTEN:
         crowded = max(map(len, names)) > 60 / len(names)
         axes.set_xticks(range(len(names)), names, **(TURNED if crowded else {}))
         _write_values(axes, values, image.to_rgba(np.array(values))[..., :3])

@@ -144,7 +144,7 @@ def _train_and_keep(
         before = store.find(spec)
         bench.replaces = before.finished if before else None
     made_in = {"data_sha256": bench.material.sha256, "environment": bench.environment}
-    bench.lab.shared = SharedScores(store.scores_path(spec), made_in, bench.device, bench.progress, fresh=again)
+    bench.context.shared = SharedScores(store.scores_path(spec), made_in, bench.device, bench.progress, fresh=again)
 
     def check_lock() -> None:
         if not lock.is_mine():

@@ -28,7 +28,7 @@ from sadp_bench.runs.resolve import Material, enough_memory, make_loader, make_m
 from sadp_bench.sparsity.base import density
 from sadp_bench.training import evaluation, loop, optimizer
 from sadp_bench.training.checkpoint import Checkpoint
-from sadp_bench.training.scoring_context import RunLab
+from sadp_bench.training.scoring_context import RunContext
 
 EVALUATION_COST = 0.35  # of a training step's time, an example: a guess for the estimate only
 COUNTED = 512  # held examples at most whose synaptic operations are counted: each layer runs once more for it
@@ -64,7 +64,7 @@ class Bench:
         self.training = loop.Training(
             model, make_pruner(spec), optimizer.make_optimizer(model, spec), make_sparsity(spec)
         )
-        self.lab = RunLab(spec, self.data, len(material.dataset.class_names), self.build, self.clock, progress)
+        self.context = RunContext(spec, self.data, len(material.dataset.class_names), self.build, self.clock, progress)
         self.prepared = False
         self.ticket: dict[str, Any] = {}
         self.replaces: str | None = None
@@ -85,7 +85,7 @@ class Bench:
         """Has pruner and sparsity prepare, charged. Raises BadInput where several processes could not share what the pruner
         sees."""
         with self.clock("prepare"):
-            self.pruner.prepare(self.lab)
+            self.pruner.prepare(self.context)
             self.search()
         self.prepared = True
         if (
@@ -101,11 +101,14 @@ class Bench:
     def search(self) -> None:
         """For the connections that are to exist."""
         with self.clock.uncharged():
-            seconds, visit_counts = self.clock.seconds["prepare"], self.lab.visits
-        found = self.training.sparsity.prepare(self.lab, self.model)
+            seconds, visit_counts = self.clock.seconds["prepare"], self.context.visits
+        found = self.training.sparsity.prepare(self.context, self.model)
         with self.clock.uncharged():
             if self.training.sparsity.searches:
-                found |= {"seconds": self.clock.seconds["prepare"] - seconds, "visits": self.lab.visits - visit_counts}
+                found |= {
+                    "seconds": self.clock.seconds["prepare"] - seconds,
+                    "visits": self.context.visits - visit_counts,
+                }
             self.ticket = found
 
     def rows(self) -> Iterator[loop.Row]:
@@ -115,12 +118,12 @@ class Bench:
         """All that must outlive an interruption; plain values and tensors."""
         return {
             "seconds": self.clock.seconds,
-            "visits": self.lab.visits,
-            "scores_from": self.lab.scores_from,
+            "visits": self.context.visits,
+            "scores_from": self.context.scores_from,
             "replaces": self.replaces,
             "environment": self.environment,
             "ticket": self.ticket,
-            **({"training": self.training.state_dict()} if self.prepared else {"fits": self.lab.state()}),
+            **({"training": self.training.state_dict()} if self.prepared else {"fits": self.context.state()}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -129,10 +132,10 @@ class Bench:
         if "training" in state:
             self.training.load_state_dict(state["training"])
             self.clock.seconds = dict(state["seconds"])
-            self.lab.visits, self.lab.scores_from = state["visits"], state["scores_from"]
+            self.context.visits, self.context.scores_from = state["visits"], state["scores_from"]
             self.prepared = True
-        else:  # the lab puts its seconds and visits back itself, as far as they belong to what it needn't do again
-            self.lab.fits = state["fits"]
+        else:  # the context puts its seconds and visits back itself, as far as they belong to what it needn't do again
+            self.context.fits = state["fits"]
 
     def visits(self) -> float:
         """About how many examples the epochs that are left will show."""
@@ -170,7 +173,7 @@ def train_one(
             loop.rehearse(bench.model, bench.data, spec)
         _take_up(bench, checkpoint)
         _reset_peak(bench.device)
-        bench.lab.save = save
+        bench.context.save = save
         if not bench.prepared:
             bench.prepare()
             save()
@@ -213,7 +216,7 @@ def _take_up(bench: Bench, checkpoint: Checkpoint | None) -> None:
     if bench.prepared:
         bench.progress.say(f"{name} goes on from its checkpoint, after epoch {len(bench.training.rows)}")
     else:
-        epochs = sum(len(fit["rows"]) for fit in bench.lab.fits.values())
+        epochs = sum(len(fit["rows"]) for fit in bench.context.fits.values())
         bench.progress.say(f"{name} goes on from its checkpoint, after {epochs} epochs of preparation")
 
 
@@ -234,7 +237,7 @@ def _record(bench: Bench, measured: dict[str, Any], interruptions: int) -> Recor
         seconds=dict(bench.clock.seconds),
         num_examples=len(bench.data),
         examples_seen=sum(row["kept"] for row in rows),
-        prepare_examples=bench.lab.visits + sum(row.get("surveyed", 0) for row in rows),
+        prepare_examples=bench.context.visits + sum(row.get("surveyed", 0) for row in rows),
         epochs=rows,
         test_accuracy=rows[-1]["test_accuracy"],
         test_examples=len(bench.held),
@@ -244,8 +247,8 @@ def _record(bench: Bench, measured: dict[str, Any], interruptions: int) -> Recor
         data_sha256=bench.material.sha256,
         finished=now(),
         interruptions=interruptions,
-        scores_from=bench.lab.scores_from,
-        visits=visit_counts.pack(bench.training.visits_N.tolist()) if len(rows) <= visit_counts.MOST else None,
+        scores_from=bench.context.scores_from,
+        visits=visit_counts.pack(bench.training.visits_N.tolist()) if len(rows) <= visit_counts.MAX_VISITS else None,
         class_visits=_class_visits(bench),
         **measured,
     )

@@ -82,7 +82,7 @@ class Sparsity:
         self.masks: Masks = {}
         self._hook: RemovableHandle | None = None
 
-    def prepare(self, lab: TicketLab, model: nn.Module) -> dict[str, Any]:
+    def prepare(self, context: SearchContext, model: nn.Module) -> dict[str, Any]:
         """Called once, before training: sets `masks`, and may load other weights into the run's model. Plain facts for the
         record."""
         return {}
@@ -138,7 +138,7 @@ def laid_out(mask: Tensor, weight: Tensor) -> Tensor:
     return torch.empty_like(weight, dtype=torch.bool, requires_grad=False).copy_(mask)
 
 
-class TicketLab(Protocol):
+class SearchContext(Protocol):
     """What a search for masks may use before training; everything done here is charged to `prepare`."""
 
     num_epochs: int

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sadp_bench.core.errors import BadInput
-from sadp_bench.sparsity.base import Sparsity, TicketLab
+from sadp_bench.sparsity.base import SearchContext, Sparsity
 
 NOTHING = 1e-12  # a divergence below it is the rounding of equal distributions
 
@@ -35,13 +35,13 @@ def early_timesteps(logits_TBC: Tensor, share: float = 0.6) -> int:
     return 1 + int((kl_T / kl_T.max() < share).nonzero()[0])
 
 
-def chosen_timesteps(lab: TicketLab, share: float = 0.6, num_examples: int = 1000) -> int:
+def chosen_timesteps(context: SearchContext, share: float = 0.6, num_examples: int = 1000) -> int:
     """T' of the run's own network after one epoch at all T steps, on so many training examples."""
-    if lab.timesteps == 1:
+    if context.timesteps == 1:
         raise BadInput("early_time shortens a search of several time steps, and the run has 1: leave it out")
-    model = last(lab.train(Sparsity(), timesteps=lab.timesteps, epochs=1))
-    timesteps = early_timesteps(lab.logits(model, num_examples), share)
-    lab.say(f"early time: the search takes {timesteps} of {lab.timesteps} time steps")
+    model = last(context.train(Sparsity(), timesteps=context.timesteps, epochs=1))
+    timesteps = early_timesteps(context.logits(model, num_examples), share)
+    context.say(f"early time: the search takes {timesteps} of {context.timesteps} time steps")
     return timesteps
 
 
@@ -70,5 +70,5 @@ class Searching(Sparsity):
         self.kl_share = kl_share
         self.kl_examples = kl_examples
 
-    def search_timesteps(self, lab: TicketLab) -> int:
-        return chosen_timesteps(lab, self.kl_share, self.kl_examples) if self.early_time else lab.timesteps
+    def search_timesteps(self, context: SearchContext) -> int:
+        return chosen_timesteps(context, self.kl_share, self.kl_examples) if self.early_time else context.timesteps

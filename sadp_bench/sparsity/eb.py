@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sadp_bench.core.errors import BadInput
-from sadp_bench.sparsity.base import Masks, Sparsity, TicketLab, density, magnitude_masks, num_live, prunable
+from sadp_bench.sparsity.base import Masks, SearchContext, Sparsity, density, magnitude_masks, num_live, prunable
 from sadp_bench.sparsity.early_time import Searching
 
 
@@ -46,17 +46,17 @@ class EB(Searching):
         self.window = window
         self.distance = distance
 
-    def prepare(self, lab: TicketLab, model: nn.Module) -> dict[str, Any]:
-        timesteps = self.search_timesteps(lab)
+    def prepare(self, context: SearchContext, model: nn.Module) -> dict[str, Any]:
+        timesteps = self.search_timesteps(context)
         search = Drawing(self.density, self.window)
         converged = False
-        for _ in lab.train(search, timesteps=timesteps):
+        for _ in context.train(search, timesteps=timesteps):
             converged = settled(search.drawn, self.window, self.distance)
             if converged:
                 break
         self.masks = search.drawn[-1]
         found = "settled after" if converged else "did not settle; taken after all"
-        lab.say(f"eb: the mask of {density(self.masks):.2%} of the weights {found} {search.epochs} epochs")
+        context.say(f"eb: the mask of {density(self.masks):.2%} of the weights {found} {search.epochs} epochs")
         return {
             "search_epochs": search.epochs + int(self.early_time),
             "search_timesteps": timesteps,

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sadp_bench.core.errors import BadInput
-from sadp_bench.sparsity.base import Sparsity, TicketLab, density, fixed, magnitude_masks, num_live, prunable
+from sadp_bench.sparsity.base import SearchContext, Sparsity, density, fixed, magnitude_masks, num_live, prunable
 from sadp_bench.sparsity.early_time import Searching, last
 
 
@@ -47,25 +47,25 @@ class IMP(Searching):
         self.prune_share = prune_share
         self.rewind = rewind
 
-    def prepare(self, lab: TicketLab, model: nn.Module) -> dict[str, Any]:
-        rewind = self.rewind_epoch(lab.num_epochs)
-        timesteps = self.search_timesteps(lab)
+    def prepare(self, context: SearchContext, model: nn.Module) -> dict[str, Any]:
+        rewind = self.rewind_epoch(context.num_epochs)
+        timesteps = self.search_timesteps(context)
         total = sum(weight.numel() for weight in prunable(model).values())
         first, masks = Rewindable(rewind), None
         steps = round_densities(self.density, self.prune_share)
         for number, goal in enumerate(steps, 1):
             if masks is None:
-                networks = lab.train(first, timesteps=timesteps)
+                networks = context.train(first, timesteps=timesteps)
             else:
-                networks = lab.train(fixed(masks), timesteps=timesteps, weights=first.kept, first_epoch=rewind)
+                networks = context.train(fixed(masks), timesteps=timesteps, weights=first.kept, first_epoch=rewind)
             masks = magnitude_masks(prunable(last(networks)), num_live(total, goal), masks)
-            lab.say(f"imp: round {number} of {len(steps)}, {density(masks):.2%} of the weights are left")
+            context.say(f"imp: round {number} of {len(steps)}, {density(masks):.2%} of the weights are left")
         assert masks is not None
         self.masks = masks
         model.load_state_dict(first.kept)
         return {
             "rounds": len(steps),
-            "search_epochs": self.estimated_epochs(lab.num_epochs),
+            "search_epochs": self.estimated_epochs(context.num_epochs),
             "search_timesteps": timesteps,
             "rewind_epoch": rewind,
             "density": density(masks),

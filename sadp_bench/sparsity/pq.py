@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.rng import stream
-from sadp_bench.sparsity.base import Masks, Sparsity, TicketLab, density, laid_out, num_live, prunable
+from sadp_bench.sparsity.base import Masks, SearchContext, Sparsity, density, laid_out, num_live, prunable
 
 GROUPS = ("layer", "neuron")
 
@@ -73,11 +73,11 @@ class PQ(Sparsity):
         self.adaptive, self.share, self.every, self.per = adaptive, share, every, per
         self.p, self.q, self.eta, self.gamma, self.beta = p, q, eta, gamma, beta
 
-    def prepare(self, lab: TicketLab, model: nn.Module) -> dict[str, Any]:
+    def prepare(self, context: SearchContext, model: nn.Module) -> dict[str, Any]:
         shapes = {name: tuple(weight.shape) for name, weight in prunable(model).items()}
         total = sum(map(math.prod, shapes.values()))
-        self.masks = random_masks(shapes, erdos_renyi(shapes, num_live(total, self.density)), lab.seed)
-        return {"rewire_every": self._every(lab.num_epochs), "density": density(self.masks)}
+        self.masks = random_masks(shapes, erdos_renyi(shapes, num_live(total, self.density)), context.seed)
+        return {"rewire_every": self._every(context.num_epochs), "density": density(self.masks)}
 
     def after_epoch(self, epoch: int, num_epochs: int) -> None:
         if epoch + 1 < num_epochs and (epoch + 1) % self._every(num_epochs) == 0:

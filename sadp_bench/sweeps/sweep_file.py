@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.registry import GROUPS, nearest
-from sadp_bench.records.spec import KINDS, LARGEST, Spec
+from sadp_bench.records.spec import KINDS, MAX_VALUE, Spec
 
 # torchrun's to say; the three tables come as `set`.
 NOT_KEYS = ("processes", "method_options", "backbone_options", "sparsity_options")
 FIELDS = {of.name: str(of.type) for of in dataclasses.fields(Spec) if of.name not in NOT_KEYS}
-MOST_RUNS = 100_000
+MAX_RUNS = 100_000
 
 
 class Asked(NamedTuple):
@@ -53,8 +53,8 @@ def read(path: Path, *, allow_imports: bool = False) -> list[Asked]:
                     "--allow-imports lets it, if you trust the file"
                 )
     total = sum(math.prod(map(len, flat.values())) for flat in merged.values())
-    if total > MOST_RUNS:
-        raise BadInput(f"{path} asks for {total:,} runs, and at most {MOST_RUNS:,} make one sweep; cut it into several")
+    if total > MAX_RUNS:
+        raise BadInput(f"{path} asks for {total:,} runs, and at most {MAX_RUNS:,} make one sweep; cut it into several")
     return [Asked(where, fields) for where, flat in merged.items() for fields in _product(flat)]
 
 
@@ -114,8 +114,8 @@ def _check_type(where: str, key: str, value: Any) -> None:
     fits = isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds)
     if not fits:
         raise BadInput(f"{where}: {key} is {wanted} or a list of such, not {str(value)[:60]!r}")
-    if isinstance(value, int) and abs(value) > LARGEST:
-        raise BadInput(f"{where}: {key} is at most {LARGEST:,}")
+    if isinstance(value, int) and abs(value) > MAX_VALUE:
+        raise BadInput(f"{where}: {key} is at most {MAX_VALUE:,}")
 
 
 def _product(flat: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:

@@ -96,14 +96,14 @@ def train(
             Taps(model, pruner.watch) as taps,
         ):
             model.train()
-            look = draw_augmentation(spec.augment, len(data), data.padding, stream(seed, "augmentation", epoch))
+            augmentation = draw_augmentation(spec.augment, len(data), data.padding, stream(seed, "augmentation", epoch))
             order_N = torch.randperm(len(data), generator=stream(seed, "order", epoch))
             index_K, weight_K = in_order(selection, order_N, portion, at_least=distributed.size())
             total_loss, shown, visited = torch.zeros((), device=data.device, dtype=torch.float64), 0, []
             for whole_B, weight_B in batches(index_K, weight_K, spec.batch_size):
                 rate = learning_rate(spec, (epoch + portion * shown / len(index_K)) / length)
                 set_learning_rate(optimizer, rate)
-                input = data.input(index_B := distributed.part(whole_B), look)
+                input = data.input(index_B := distributed.part(whole_B), augmentation)
                 index_B = index_B.to(data.device, non_blocking=True)
                 label_B, weight_B = data.label_N[index_B], distributed.part(weight_B).to(data.device)
                 optimizer.zero_grad(set_to_none=True)
@@ -142,7 +142,7 @@ def survey_for(pruner: Pruner, backprop: Backprop, data: Loader, spec: Spec, epo
     model, loss, visited = backprop.model, LOSSES[spec.loss], []
     distributed.share_buffers(model)
     model.eval()
-    with Taps(model, pruner.watch - {"tightness"}) as taps, torch.enable_grad():
+    with Taps(model, pruner.watch - {"bound_ratio"}) as taps, torch.enable_grad():
         for whole_B in wanted.tensor_split(-(-len(wanted) // spec.batch_size)):
             input = data.input(index_B := distributed.part(whole_B))
             index_B = index_B.to(data.device)
@@ -215,12 +215,12 @@ def rehearse(model: nn.Module, data: Loader, spec: Spec, batches_timed: int = 3)
     index_B = torch.arange(len(data))[: spec.batch_size]
     label_B, weight_B = data.label_N[index_B.to(data.device)], torch.ones(len(index_B), device=data.device)
     draws = stream(spec.seed, "rehearsal")
-    look = draw_augmentation(spec.augment, len(data), data.padding, draws)
+    augmentation = draw_augmentation(spec.augment, len(data), data.padding, draws)
     clock = Clock(data.device)
     with isolated(spec.seed, "rehearsal", data.device):
         for step in range(1 + batches_timed):
             with clock("train") if step else clock("prepare"):
                 optimizer.zero_grad(set_to_none=True)
-                backprop(LOSSES[spec.loss], data.input(index_B, look), label_B, weight_B, len(index_B), draws)
+                backprop(LOSSES[spec.loss], data.input(index_B, augmentation), label_B, weight_B, len(index_B), draws)
                 optimizer.step()
     return clock.seconds["train"] / (batches_timed * len(index_B))

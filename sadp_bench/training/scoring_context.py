@@ -30,15 +30,15 @@ from sadp_bench.training.shared_scores import SharedScores
 SURVEY_BATCH = 64
 
 
-class RunLab:
-    """The lab of one run (see `pruner.Lab` and `masks.TicketLab`), which can be left and taken up again at every epoch of
-    its scoring and searching runs.
+class RunContext:
+    """What the pruner and the search of one run may use before training. It can be saved and resumed at every epoch of its
+    scoring and searching runs. See `pruners.base.ScoringContext` and `sparsity.base.SearchContext`.
 
     num_epochs: of the full-data run, whose schedule scoring networks follow.
     build: makes an untrained network from a seed, on the device, of so many time steps. clock: stands in "prepare" while the
-    lab is used. visits: example visits that scoring and searching made. fits: their runs so far by name, as a checkpoint
+    context is used. visits: example visits that scoring and searching made. fits: their runs so far by name, as a checkpoint
     holds them.
-    save: called where the lab could be taken up again. shared: scores that differ in the ratio alone (none: None).
+    save: called where the context could be taken up again. shared: scores that differ in the ratio alone (none: None).
     """
 
     def __init__(
@@ -187,7 +187,9 @@ class RunLab:
 
     def scores(self, score: Callable[[], Tensor]) -> Tensor:
         if self._scored:
-            raise BadInput(f"{self.spec.method} calls lab.scores more than once; one file of scores is kept for a run")
+            raise BadInput(
+                f"{self.spec.method} calls context.scores more than once; one file of scores is kept for a run"
+            )
         self._scored = True
         if self.shared is None:
             return score()

@@ -31,21 +31,21 @@ def test_error_norm_equals_plain_numpy():
 
 def test_scores_are_those_of_the_time_mean_in_evaluation_mode_averaged_over_runs():
     run = bench("el2n", 0.5, epochs=2, timesteps=4, set={"score_runs": 2, "backbone.threshold": 0.5})
-    run.pruner.prepare(run.lab)
+    run.pruner.prepare(run.context)
     expected = []
     for seed in range(2):
-        model = run.lab.fit(KeepAll(), 1, seed).eval()
+        model = run.context.fit(KeepAll(), 1, seed).eval()
         with torch.no_grad():
             logits_TNC = model(run.data.input(torch.arange(101)))
         assert (logits_TNC.std(0) > 0.01).any(), "the time steps differ"
-        expected.append(el2n_in_numpy(logits_TNC.mean(0), run.lab.label_N))
+        expected.append(el2n_in_numpy(logits_TNC.mean(0), run.context.label_N))
     np.testing.assert_allclose(run.pruner.score_N, np.mean(expected, 0), rtol=1e-4)
     assert abs(expected[0] - expected[1]).max() > 0.01, "each scoring network is another"
 
 
 def test_highest_scores_are_kept_for_the_whole_run_with_weight_1():
     run = bench("el2n", 0.5)
-    run.pruner.prepare(run.lab)
+    run.pruner.prepare(run.context)
     score_N, chosen = run.pruner.score_N, []
     for epoch, kept in enumerate([51, 50, 51, 50]):
         selection = run.pruner.select(epoch)
@@ -57,7 +57,7 @@ def test_highest_scores_are_kept_for_the_whole_run_with_weight_1():
 
 def test_offset_drops_the_hardest_first():
     run = bench("el2n", 0.5, set={"offset": 0.1})
-    run.pruner.prepare(run.lab)
+    run.pruner.prepare(run.context)
     kept_K = run.pruner.score_N[run.pruner.select(0).index_K]
     assert sorted(kept_K.tolist()) == sorted(run.pruner.score_N.tolist())[40:91]
     with pytest.raises(BadInput, match="offset"):
@@ -72,17 +72,17 @@ def test_scoring_takes_a_tenth_of_the_run_unless_told(epochs, asked, expected):
 
 def test_scoring_visits_are_counted_apart():
     run = bench("el2n", 0.5, set={"score_epochs": 2, "score_runs": 3})
-    run.pruner.prepare(run.lab)
-    assert run.lab.visits == 3 * (2 + 1) * 101  # two epochs and the survey
+    run.pruner.prepare(run.context)
+    assert run.context.visits == 3 * (2 + 1) * 101  # two epochs and the survey
     assert sum(row["kept"] for row in run.rows()) == 202
 
 
 @pytest.mark.parametrize("loss", ["mean", "step"])
 def test_a_scoring_run_equals_a_plain_training_loop(loss):
     run = bench("el2n", 0.5, precision="fp64", loss=loss)
-    fitted = run.lab.fit(KeepAll(), 2, 5)
+    fitted = run.context.fit(KeepAll(), 2, 5)
 
-    spec, model = run.spec, run.lab.fresh_model(5).train()
+    spec, model = run.spec, run.context.fresh_model(5).train()
     seed = stream_seed(spec.seed, "scoring 5")
     momentum = [torch.zeros_like(p) for p in model.parameters()]
     sizes, epochs = [17] * 5 + [16], 4  # 101 examples in 6 batches; the schedule is the whole run's
@@ -107,7 +107,7 @@ def test_a_scoring_run_equals_a_plain_training_loop(loss):
 
 def test_scoring_leaves_the_run_as_it_would_be_without():
     run, other = bench("el2n", 0.5), bench("el2n", 0.5)
-    other.pruner.prepare(other.lab)
+    other.pruner.prepare(other.context)
     for name, value in run.model.state_dict().items():
         assert torch.equal(other.model.state_dict()[name], value)
 

@@ -20,7 +20,7 @@ def run(ratio, **asked):
             steps.append((made.training.optimizer.param_groups[0]["lr"], visits))
 
     made = bench("fewer-epochs", ratio, Steps(), **asked)
-    made.pruner.prepare(made.lab)
+    made.pruner.prepare(made.context)
     return made, list(made.rows()), steps
 
 

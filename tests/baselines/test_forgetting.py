@@ -39,7 +39,7 @@ def test_counter_counts_the_changes_from_right_to_wrong():
     assert counter.learned_N.tolist() == [learned for _, learned in HISTORIES.values()]
 
 
-class HistoryLab:
+class HistoryContext:
     """Plays the histories in place of training."""
 
     num_examples, num_epochs, seed, device = len(HISTORIES), 5, 0, torch.device("cpu")
@@ -54,29 +54,29 @@ class HistoryLab:
 
 
 def test_never_learned_ranks_highest_then_the_most_forgotten():
-    lab = HistoryLab()
-    scores = dict(zip(HISTORIES, Forgetting(0.5).score(lab).tolist(), strict=True))
+    context = HistoryContext()
+    scores = dict(zip(HISTORIES, Forgetting(0.5).score(context).tolist(), strict=True))
     assert scores.pop("00000") == float("inf")
     assert scores == {h: events for h, (events, learned) in HISTORIES.items() if learned}
 
     pruner = Forgetting(0.5)
-    pruner.prepare(lab)
+    pruner.prepare(context)
     kept = [list(HISTORIES)[i] for i in pruner.select(0).index_K.tolist()]
     assert kept[0] == "00000" and set(kept[1:3]) == {"01010", "10101"}
     assert kept[3] in ("10000", "11011")
 
 
 def test_events_of_several_runs_are_added_and_learned_once_is_learned():
-    score_N = Forgetting(0.5, score_runs=3).score(HistoryLab())
+    score_N = Forgetting(0.5, score_runs=3).score(HistoryContext())
     assert score_N.tolist() == [3 * events if learned else float("inf") for events, learned in HISTORIES.values()]
 
 
 def test_ties_are_broken_by_the_seed():
     def dropped(seed):
-        lab = HistoryLab()
-        lab.seed = seed
+        context = HistoryContext()
+        context.seed = seed
         pruner = Forgetting(0.3)  # drops about two of the four that were never forgotten
-        pruner.prepare(lab)
+        pruner.prepare(context)
         return frozenset(range(8)) - set(pruner.select(0).index_K.tolist())
 
     drops = [dropped(seed) for seed in range(40)]
@@ -94,9 +94,9 @@ def test_scores_equal_a_count_over_the_recorded_training_run():
             history.append((batch.epoch, batch.index_B, right_B))
 
     run = bench("forgetting", 0.3, epochs=5)
-    run.pruner.prepare(run.lab)
-    assert run.lab.visits == 5 * 101, "by default the scoring run is as long as the run"
-    run.lab.fit(Recorder(), 5, 0)
+    run.pruner.prepare(run.context)
+    assert run.context.visits == 5 * 101, "by default the scoring run is as long as the run"
+    run.context.fit(Recorder(), 5, 0)
     right_EN = torch.zeros(5, 101, dtype=torch.bool)
     for epoch, index_B, right_B in history:
         right_EN[epoch, index_B] = right_B

@@ -81,11 +81,11 @@ def test_a_layer_that_is_not_known_is_refused_by_name():
 @pytest.mark.parametrize("loss", ["mean", "step"])
 def test_scores_are_the_mean_over_runs_of_the_exact_norm_of_every_training_example(loss):
     run = bench("grand", 0.5, epochs=2, precision="fp64", loss=loss, set={"score_runs": 2})
-    run.pruner.prepare(run.lab)
+    run.pruner.prepare(run.context)
     own = {"mean": mean_loss, "step": step_loss}[loss]
     expected = []
     for seed in range(2):
-        model = run.lab.fit(KeepAll(), 1, seed).eval()
+        model = run.context.fit(KeepAll(), 1, seed).eval()
         input = run.data.input(torch.arange(101))
         expected.append(one_backward_pass_per_example(model, own, input, run.data.label_N))
     torch.testing.assert_close(run.pruner.score_N, torch.stack(expected).mean(0).float(), rtol=1e-5, atol=0)
@@ -94,8 +94,8 @@ def test_scores_are_the_mean_over_runs_of_the_exact_norm_of_every_training_examp
 def test_a_short_last_batch_is_not_inflated():
     # 257 examples are surveyed as 256 + 1: a mean-reduced loss would make the last norm 256 times as large.
     run = bench("grand", 0.5, epochs=1, train_examples=257, set={"backbone.width": 2}, timesteps=1)
-    model = run.lab.fresh_model(0)
-    norm_N = run.lab.survey(model, frozenset({"gradient_norms"})).gradient_norm_N
+    model = run.context.fresh_model(0)
+    norm_N = run.context.survey(model, frozenset({"gradient_norms"})).gradient_norm_N
     assert len(norm_N) == 257
     expected_B = one_backward_pass_per_example(
         model.eval(), mean_loss, run.data.input(torch.tensor([0, 256])), run.data.label_N[[0, 256]]
@@ -105,7 +105,7 @@ def test_a_short_last_batch_is_not_inflated():
 
 def test_grand_keeps_the_highest_norms():
     run = bench("grand", 0.7, epochs=2)
-    run.pruner.prepare(run.lab)
+    run.pruner.prepare(run.context)
     assert isinstance(run.pruner, GraNd)
     kept = run.pruner.score_N[run.pruner.select(0).index_K]
     assert len(kept) == 30

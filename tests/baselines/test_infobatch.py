@@ -164,7 +164,7 @@ def test_delta_out_of_range_is_refused(delta):
 
 def test_scores_are_the_training_losses_of_the_last_visit():
     run = bench("infobatch", 0.3, epochs=3)
-    run.pruner.prepare(run.lab)
+    run.pruner.prepare(run.context)
     last_N, observe = torch.zeros(101), run.pruner.observe
 
     def spy(batch):

@@ -7,10 +7,10 @@ SADP_BENCH_DATA has them, else on random ones of that shape; three blocks of `--
 each pooled; 4 steps.
 
     a step      plain and watched ones (SADP at ratio 0, so that both train on everything) interleaved A B B A in one process;
-                rounds in which B measures the tightness, once an epoch, are reported apart
+                rounds in which B measures the bound_ratio, once an epoch, are reported apart
     inside      the same steps' seconds within sampler, hooks and observe alone, over those of a plain step: less noisy, but
                 blind to what caches lose
-    efficiency  whole epochs of full data and of SADP at ratio 0.5, selection and tightness included, interleaved A B B A:
+    efficiency  whole epochs of full data and of SADP at ratio 0.5, selection and bound_ratio included, interleaved A B B A:
                 seconds an example of full data over seconds an example of SADP; 1 = dropped examples cost nothing
 
 Seconds of the clock, and of this process alone (its threads' sum), which other jobs on the machine disturb less. The first
@@ -111,7 +111,7 @@ class Arm:
             self.sampler = PrunedSampler(SADP(ratio), labels=label, epochs=epochs, batch_size=options.batch_size)
             self.loader = DataLoader(with_index(TensorDataset(image, label)), batch_sampler=self.sampler)
             watch(self.network, self.sampler)
-        self.measured = False  # the tightness, in the step just made
+        self.measured = False  # the bound_ratio, in the step just made
         self.steps = self.all_steps()
 
     def all_steps(self) -> Iterator[int]:
@@ -128,7 +128,7 @@ class Arm:
                 else:
                     (self.sampler.weight(index[0]) * loss).mean().backward()
                     self.sampler.observe(index[0], logits, y)
-                    self.measured = number == 0 and "tightness" in self.sampler.pruner.watch
+                    self.measured = number == 0 and "bound_ratio" in self.sampler.pruner.watch
                 self.optimizer.step()
                 yield len(y)
             yield 0
@@ -187,7 +187,7 @@ def time_steps(options: argparse.Namespace) -> None:
         costs[measured].append((100 * (second[0] / first[0] - 1), 100 * (second[1] / first[1] - 1)))
     for at, clock in enumerate(("clock", "process")):
         print(f"plain steps against themselves, % ({clock}): {told([n[at] for n in noise], 1)}", flush=True)
-    for measured, name in ((False, "a step"), (True, "two steps, of which one measures the tightness")):
+    for measured, name in ((False, "a step"), (True, "two steps, of which one measures the bound_ratio")):
         for at, clock in enumerate(("clock", "process")):
             print(f"cost of {name}, % ({clock}): {told([c[at] for c in costs[measured]], 1)}", flush=True)
         print(f"cost of {name}, % (inside): {told(within[measured], 2)}", flush=True)

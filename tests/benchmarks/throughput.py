@@ -112,7 +112,7 @@ def main() -> None:
     spec, material = resolve.resolve(asked)
     torch.set_num_threads(spec.threads)
     bench = trainer.Bench(spec, material, Progress())
-    bench.pruner.prepare(bench.lab)
+    bench.pruner.prepare(bench.context)
     plain = Plain(bench.model, spec.timesteps).to(spec.device)
     ours_epochs, others_epochs = bench.rows(), plain_epochs(plain, spec, material.train)
     ours, others = [], []

@@ -150,7 +150,7 @@ def test_bound_holds_for_every_layer_and_example_and_for_their_sum(backbone, nor
         bound_LB = seen["input_squares"] * seen["error_squares"]
         assert (exact_LB <= bound_LB * (1 + 1e-9)).all()
         readout_B = exact_squares(model, loss, input, LABELS, [model.readout])[0]
-        score_B = layers_square({**seen, "tightness": torch.ones(len(layers)).double()})
+        score_B = layers_square({**seen, "bound_ratio": torch.ones(len(layers)).double()})
         torch.testing.assert_close(score_B, bound_LB.sum(0) + readout_B, rtol=1e-9, atol=0)
         all_B = exact_squares(model, loss, input, LABELS, [model])[0]
         if norms:
@@ -196,7 +196,7 @@ def test_bound_and_squares_hold_for_every_kind_of_convolution(kind, bias, stepwi
 
 def test_what_is_seen_is_the_same_called_once_or_once_a_step():
     input = torch.randn(3, 12, 2, 5, 4, generator=stream(1, "bounds"), dtype=torch.float64)
-    names, label_B = OF_LAYERS | OF_MIDDLE | {"tightness"}, torch.arange(12) % 3
+    names, label_B = OF_LAYERS | OF_MIDDLE | {"bound_ratio"}, torch.arange(12) % 3
     found = [
         shown(Net((5, 4), stepwise=stepwise, kernel_size=3, padding=1), mean_loss, input, label_B, names)
         for stepwise in (False, True)
@@ -224,10 +224,10 @@ def test_the_middle_step_is_the_one_that_a_hook_sees_there(steps, of, stepwise):
 def test_bound_is_the_exact_norm_for_one_step_and_one_position(size, bias):
     model = Net((1, 1), hidden_bias=bias, bias=bias, kernel_size=size, padding=size // 2)
     input = torch.randn(1, 3, 2, 1, 1, generator=stream(2, "bounds"), dtype=torch.float64)
-    seen = shown(model, mean_loss, input, LABELS % 3, OF_LAYERS | {"tightness"})
+    seen = shown(model, mean_loss, input, LABELS % 3, OF_LAYERS | {"bound_ratio"})
     exact_LB = exact_squares(model, mean_loss, input, LABELS % 3, weight_layers(model))
     torch.testing.assert_close(seen["input_squares"] * seen["error_squares"], exact_LB, rtol=1e-10, atol=0)
-    torch.testing.assert_close(seen["tightness"][0], seen["tightness"][1], rtol=1e-10, atol=0)
+    torch.testing.assert_close(seen["bound_ratio"][0], seen["bound_ratio"][1], rtol=1e-10, atol=0)
 
 
 def test_binary_inputs_are_counted_and_others_squared():
@@ -240,26 +240,26 @@ def test_binary_inputs_are_counted_and_others_squared():
 
 
 @pytest.mark.parametrize(("batch", "number"), [(3, 1), (4, 1), (13, 3), (28, 7), (41, 8)])
-def test_tightness_sums_the_exact_and_the_bounding_squares_of_the_first_examples(batch, number, monkeypatch):
-    monkeypatch.setattr(recorder, "MOST_EXACT", 8)
+def test_bound_ratio_sums_the_exact_and_the_bounding_squares_of_the_first_examples(batch, number, monkeypatch):
+    monkeypatch.setattr(recorder, "MAX_EXACT", 8)
     model = Net((4, 3), kernel_size=3, padding=1)
     generator = stream(4, "bounds")
     input = torch.randn(3, batch, 2, 4, 3, generator=generator, dtype=torch.float64)
     label_B = torch.randint(0, 3, (batch,), generator=generator)
     weight_B = torch.rand(batch, generator=generator, dtype=torch.float64) + 0.1
-    seen = shown(model, mean_loss, input, label_B, OF_MIDDLE | {"tightness"}, weight_B)
+    seen = shown(model, mean_loss, input, label_B, OF_MIDDLE | {"bound_ratio"}, weight_B)
     first = input[:, :number], label_B[:number]
     exact_L = exact_squares(model, mean_loss, *first, weight_layers(model)).sum(1)
     bound_L = (seen["middle_input_squares"] * seen["middle_error_squares"])[:, :number].sum(1)
-    torch.testing.assert_close(seen["tightness"], torch.stack([exact_L, bound_L]), rtol=1e-9, atol=0)
+    torch.testing.assert_close(seen["bound_ratio"], torch.stack([exact_L, bound_L]), rtol=1e-9, atol=0)
 
 
 @BACKBONES
-def test_tightness_of_backbones_is_that_of_one_backward_pass_an_example(backbone):
+def test_bound_ratio_of_backbones_is_that_of_one_backward_pass_an_example(backbone):
     model, input = network(backbone, "batch", False)
-    seen = shown(model, mean_loss, input, LABELS, OF_LAYERS | {"tightness"})
+    seen = shown(model, mean_loss, input, LABELS, OF_LAYERS | {"bound_ratio"})
     exact_L = exact_squares(model, mean_loss, input[:1], LABELS[:1], weight_layers(model))[:, 0]
-    torch.testing.assert_close(seen["tightness"][0], exact_L, rtol=1e-9, atol=1e-30)
+    torch.testing.assert_close(seen["bound_ratio"][0], exact_L, rtol=1e-9, atol=1e-30)
 
 
 def test_norm_layers_squares_are_those_of_the_largest_channel_with_the_batchs_statistics_in_training():

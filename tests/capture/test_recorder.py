@@ -94,7 +94,7 @@ def test_only_what_was_asked_for_is_watched() -> None:
 
 def test_a_scoring_run_that_stops_early_leaves_no_hooks() -> None:
     bench = small_bench(epochs=3)
-    model = bench.lab.fit(Chosen(torch.arange(130), watch=BOTH), epochs=1, seed=0)
+    model = bench.context.fit(Chosen(torch.arange(130), watch=BOTH), epochs=1, seed=0)
     assert hooks_of(model) == 0
 
 
@@ -110,7 +110,7 @@ def test_everything_that_can_be_watched_has_its_shape_and_is_float32_and_leaves_
             seen = taps.seen()
         assert seen.keys() == TAPPED
         for name, value in seen.items():
-            wanted = {"tightness": (2, layers), "features": (3, 9, 64), "spike_counts": (3, 3, 9)}
+            wanted = {"bound_ratio": (2, layers), "features": (3, 9, 64), "spike_counts": (3, 3, 9)}
             assert value.shape == wanted.get(name, (norms if "norm" in name else layers, 9))
             assert value.dtype == torch.float32 and not value.requires_grad and value.isfinite().all()
     assert hooks_of(model) == 0
@@ -136,10 +136,10 @@ def test_squares_under_bfloat16_are_those_of_its_own_numbers_to_its_precision() 
         torch.testing.assert_close(square_B.double(), expected_B, rtol=2**-8, atol=0)
 
 
-def test_tightness_is_measured_in_the_first_batch_of_a_context_and_of_each_epoch_only() -> None:
-    pruner = Chosen(torch.arange(130), watch=frozenset({"tightness", "error_squares"}))
+def test_bound_ratio_is_measured_in_the_first_batch_of_a_context_and_of_each_epoch_only() -> None:
+    pruner = Chosen(torch.arange(130), watch=frozenset({"bound_ratio", "error_squares"}))
     list(small_bench(pruner).rows())
-    assert ["tightness" in seen.watched for seen in pruner.seen] == [True, False, False] * 2
+    assert ["bound_ratio" in seen.watched for seen in pruner.seen] == [True, False, False] * 2
     assert all("error_squares" in seen.watched for seen in pruner.seen)
 
 
@@ -159,7 +159,7 @@ def test_only_the_newest_pass_and_its_backward_pass_are_kept() -> None:
         logits = bench.model(bench.data.input(torch.arange(first, last)))
         mean_loss(logits, bench.data.label_N[first:last]).sum().backward()
 
-    names = TAPPED - {"tightness", "spike_counts"}
+    names = TAPPED - {"bound_ratio", "spike_counts"}
     with Taps(bench.model, names) as taps:
         step(0, 20)
         step(50, 57)

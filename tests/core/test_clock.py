@@ -10,7 +10,7 @@ import torch
 from sadp_bench.core import clock
 from sadp_bench.core.clock import PHASES, Clock
 from sadp_bench.core.progress import Progress
-from sadp_bench.pruners.base import Lab, Observation, Selection
+from sadp_bench.pruners.base import Observation, ScoringContext, Selection
 from sadp_bench.records.metrics import charged_seconds, training_seconds
 from sadp_bench.runs import trainer
 from sadp_bench.training import evaluation, loop
@@ -62,8 +62,8 @@ class Slow(Chosen):
         super().__init__(torch.arange(130))
         self.hands = hands
 
-    def prepare(self, lab: Lab) -> None:
-        super().prepare(lab)
+    def prepare(self, context: ScoringContext) -> None:
+        super().prepare(context)
         self.hands.now += 100
 
     def select(self, epoch: int) -> Selection:

@@ -16,7 +16,7 @@ from tests.small_runs import Chosen
 
 SQUARES = frozenset({"input_squares", "error_squares"})
 MIDDLE = frozenset({"middle_input_squares", "middle_error_squares"})
-ALL = SQUARES | MIDDLE | {"features", "logit_errors", "tightness"}
+ALL = SQUARES | MIDDLE | {"features", "logit_errors", "bound_ratio"}
 
 
 def own_loss(logits: Tensor, label_B: Tensor) -> Tensor:

@@ -24,8 +24,8 @@ N = 101
 def suites_own(method: str) -> tuple[nn.Module, TensorDataset, Tensor]:
     """The network that the suite scored with, its data, and its scores."""
     run = bench(method, 0.5, epochs=2, timesteps=4, set={"backbone.threshold": 0.3})
-    run.pruner.prepare(run.lab)
-    model = run.lab.fit(KeepAll(), 1, 0)
+    run.pruner.prepare(run.context)
+    model = run.context.fit(KeepAll(), 1, 0)
     score_N: Any = run.pruner.score_N  # type: ignore[attr-defined]
     return model, TensorDataset(run.data.input(torch.arange(N)), run.data.label_N), score_N
 

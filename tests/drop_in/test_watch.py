@@ -109,7 +109,7 @@ def test_a_readout_that_trains_alone_is_all_there_is_to_score(net: Callable[[], 
     input = INPUT if len(model) > 1 else INPUT.flatten(1)[:, :6]
     pruner, index_B = SADP(0.0, memory=0.0), torch.arange(N)
     sampler = PrunedSampler(pruner, num_examples=N, epochs=2, batch_size=N)
-    pruner.square_N = pruner.square_N.double()
+    pruner.score_sq_N = pruner.score_sq_N.double()
     exact = [
         sum(
             g.square().sum() for g in torch.autograd.grad(own_loss(model(x[None]), y[None]).sum(), [*head.parameters()])
@@ -124,8 +124,8 @@ def test_a_readout_that_trains_alone_is_all_there_is_to_score(net: Callable[[], 
             logits = model(input)
             (sampler.weight(index_B) * own_loss(logits, LABELS)).mean().backward()
             sampler.observe(index_B, logits, LABELS)
-            torch.testing.assert_close(pruner.square_N, torch.stack(exact), rtol=1e-9, atol=0)  # type: ignore[arg-type]
-            pruner.square_N.fill_(torch.nan)
+            torch.testing.assert_close(pruner.score_sq_N, torch.stack(exact), rtol=1e-9, atol=0)  # type: ignore[arg-type]
+            pruner.score_sq_N.fill_(torch.nan)
 
 
 def test_nothing_asked_is_nothing_hooked_and_hooks_go() -> None:
@@ -146,12 +146,12 @@ def test_nothing_asked_is_nothing_hooked_and_hooks_go() -> None:
     assert hooks_of(net) == 0
 
 
-def test_tightness_is_hooked_in_the_epochs_that_ask_for_it() -> None:
+def test_bound_ratio_is_hooked_in_the_epochs_that_ask_for_it() -> None:
     pruner = SADP(0.0)
     sampler = PrunedSampler(pruner, num_examples=N, epochs=6, batch_size=6)
     net, asked = small_net(), []
     observe = pruner.observe
-    pruner.observe = lambda seen: (asked.append("tightness" in seen.watched), observe(seen))[1]  # type: ignore[method-assign]
+    pruner.observe = lambda seen: (asked.append("bound_ratio" in seen.watched), observe(seen))[1]  # type: ignore[method-assign]
     loader: Any = DataLoader(with_index(TensorDataset(INPUT, LABELS)), batch_sampler=sampler)
     with watch(net, sampler):
         for epoch in range(6):
@@ -203,7 +203,7 @@ def test_without_a_linear_readout_every_layer_is_bounded(how: str) -> None:
                       for part in (net.body, net.head)])  # fmt: skip
     exact_LB = torch.tensor(exact).T
     assert (exact_LB <= found["input_squares"] * found["error_squares"] * (1 + 1e-9)).all()
-    torch.testing.assert_close(found["tightness"][0], exact_LB[:, :3].sum(1), rtol=1e-9, atol=0)
+    torch.testing.assert_close(found["bound_ratio"][0], exact_LB[:, :3].sum(1), rtol=1e-9, atol=0)
     sadp = SADP(0.0, score="readout")
     sampler = PrunedSampler(sadp, num_examples=N, epochs=2, batch_size=N)
     with watch(net, sampler, time_first=True), pytest.raises(BadInput, match="take score=layers"):
@@ -218,13 +218,13 @@ def test_a_readout_that_begins_at_zero_is_understood_when_it_moves() -> None:
     with torch.no_grad():
         net.head.weight.zero_()
         net.head.bias.zero_()
-    loop = Loop(ALL - {"tightness"}, net=net, time_first=True)
+    loop = Loop(ALL - {"bound_ratio"}, net=net, time_first=True)
     loop.step()  # mean, sum and last are all zero
     with torch.no_grad():
         net.head.weight.normal_()
     loop.step()
     net.give = lambda out: out.sum(0)
-    expected = watched(net, lambda: net(INPUT), LABELS, ALL - {"tightness"}, time_first=True)
+    expected = watched(net, lambda: net(INPUT), LABELS, ALL - {"bound_ratio"}, time_first=True)
     assert_close(loop.seen[1], expected)
 
 
@@ -264,8 +264,8 @@ def test_a_loop_with_watch_trains_as_the_suite_does() -> None:
                 shown += len(index_B)
             assert shown == rows[epoch]["kept"]
     assert isinstance(bench.pruner, SADP) and isinstance(sampler.pruner, SADP)
-    torch.testing.assert_close(sampler.pruner.square_N, bench.pruner.square_N, rtol=1e-6, atol=0)
-    torch.testing.assert_close(sampler.pruner.tightness_2L, bench.pruner.tightness_2L, rtol=1e-6, atol=0)
+    torch.testing.assert_close(sampler.pruner.score_sq_N, bench.pruner.score_sq_N, rtol=1e-6, atol=0)
+    torch.testing.assert_close(sampler.pruner.bound_ratio_2L, bench.pruner.bound_ratio_2L, rtol=1e-6, atol=0)
     assert torch.equal(sampler.pruner.visit_N, bench.pruner.visit_N)
     for ours, theirs in zip(model.parameters(), bench.model.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)

@@ -85,7 +85,7 @@ def test_squares_bound_and_exact_norm_hold_for_a_convolution(dimensions: int, ki
     exact_B = layer_squares(model, model.conv, lambda i: model(model.input[i : i + 1]), LABELS)
     bound_B = found["input_squares"][0] * found["error_squares"][0]
     assert (0 < exact_B).all() and (exact_B <= bound_B).all() and (exact_B > 1e-3 * bound_B).all()
-    torch.testing.assert_close(found["tightness"][0], exact_B[:1], rtol=1e-9, atol=0)
+    torch.testing.assert_close(found["bound_ratio"][0], exact_B[:1], rtol=1e-9, atol=0)
     readout_B = layer_squares(model, model.readout, lambda i: model(model.input[i : i + 1]), LABELS)
     norm_B = gradient_norms(model.eval(), mean_loss, model.input, LABELS)
     torch.testing.assert_close(norm_B.square(), exact_B + readout_B, rtol=1e-9, atol=0)
@@ -143,6 +143,6 @@ def test_an_ordinary_network_has_the_same_bound_by_analogue_activations() -> Non
         assert (exact_B <= bound_B * (1 + 1e-9)).all()
     # One step, one position: there the bound is the norm itself.
     torch.testing.assert_close(bound_LB[1], exact[1], rtol=1e-9, atol=0)
-    torch.testing.assert_close(found["tightness"][0], torch.stack([x[0] for x in exact[:2]]), rtol=1e-9, atol=0)
-    score_B = layers_square(found | {"tightness": torch.ones(2).double()})
+    torch.testing.assert_close(found["bound_ratio"][0], torch.stack([x[0] for x in exact[:2]]), rtol=1e-9, atol=0)
+    score_B = layers_square(found | {"bound_ratio": torch.ones(2).double()})
     torch.testing.assert_close(score_B, bound_LB.sum(0) + exact[2], rtol=1e-9, atol=0)

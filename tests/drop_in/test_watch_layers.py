@@ -124,7 +124,7 @@ def test_every_layout_of_time_shows_the_same(layout: str, how: dict[str, Any], s
         for part in (whole.conv, whole.hidden)
     ]
     exact_LB = torch.stack(of_layer)
-    torch.testing.assert_close(expected["tightness"][0], exact_LB[:, :1].sum(1), rtol=1e-9, atol=0)
+    torch.testing.assert_close(expected["bound_ratio"][0], exact_LB[:, :1].sum(1), rtol=1e-9, atol=0)
     assert (exact_LB <= expected["input_squares"] * expected["error_squares"] * (1 + 1e-9)).all()
 
 
@@ -201,7 +201,7 @@ def test_tokens_of_a_batch_first_sequence_are_not_taken_for_time(tokens: int, fo
     torch.testing.assert_close(found["error_squares"], errors_LB, rtol=1e-9, atol=0)
     assert torch.equal(found["middle_error_squares"], found["error_squares"])  # there is no time
     exact_LB = torch.stack([layer_squares(model, part, lambda i: model(input[i : i + 1]), LABELS) for part in layers])
-    torch.testing.assert_close(found["tightness"][0], exact_LB[:, 0], rtol=1e-9, atol=0)
+    torch.testing.assert_close(found["bound_ratio"][0], exact_LB[:, 0], rtol=1e-9, atol=0)
 
 
 def test_a_sequence_before_the_batch_counts_as_tokens_if_there_is_no_time() -> None:
@@ -229,6 +229,6 @@ def test_tokens_within_time_are_summed_over_and_the_middle_step_read(tokens: int
     exact_LB = torch.stack(
         [layer_squares(model, part, lambda i: model(input[:, i : i + 1]), LABELS) for part in layers]
     )
-    torch.testing.assert_close(found["tightness"][0], exact_LB[:, 0], rtol=1e-9, atol=0)
+    torch.testing.assert_close(found["bound_ratio"][0], exact_LB[:, 0], rtol=1e-9, atol=0)
     expected_B = input[T // 2].square().sum((1, 2)) + tokens
     torch.testing.assert_close(found["middle_input_squares"][0], expected_B, rtol=1e-10, atol=0)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sadp_bench.drop_in.watch import MOST_SKIPPED
+from sadp_bench.drop_in.watch import MAX_SKIPPED
 from tests.drop_in.helpers import (
     ALL,
     INPUT,
@@ -51,7 +51,7 @@ def test_what_the_loss_is_multiplied_with_does_not_reach_the_squares(total: Any)
 
 
 def test_gradient_accumulation_over_micro_batches_shows_the_same_squares() -> None:
-    names = ALL - {"tightness"}  # of the first batch's first examples
+    names = ALL - {"bound_ratio"}  # of the first batch's first examples
     loop = Loop(names)
     for index_B in torch.arange(N).split(3):
         loop.step(index_B, lambda weight, loss: (weight * loss).mean() / 4)
@@ -59,14 +59,14 @@ def test_gradient_accumulation_over_micro_batches_shows_the_same_squares() -> No
     assert_close(found, {name: value for name, value in plain().items() if name in names})
 
 
-def test_a_batch_in_chunks_shows_the_tightness_though_the_weights_were_asked_for_at_once() -> None:
+def test_a_batch_in_chunks_shows_the_bound_ratio_though_the_weights_were_asked_for_at_once() -> None:
     loop = Loop()
     loop.sampler.weight(torch.arange(N))
     for index_B in torch.arange(N).split(4):
         logits = loop.logits(index_B)
         (loop.weight_N[index_B] * own_loss(logits, LABELS[index_B])).mean().backward()
         loop.sampler.observe(index_B, logits, LABELS[index_B])
-    assert ["tightness" in seen for seen in loop.seen] == [False, True, False]
+    assert ["bound_ratio" in seen for seen in loop.seen] == [False, True, False]
 
 
 def test_a_grad_scaler_on_the_cpu_shows_the_same_squares() -> None:
@@ -89,7 +89,7 @@ def test_bfloat16_autocast_shows_the_squares_to_its_precision() -> None:
         loop.sampler.observe(torch.arange(N), logits, LABELS)
     assert {value.dtype for value in loop.seen[0].values()} == {torch.float32}
     for name, expected in plain().items():
-        if "squares" in name or name == "tightness":
+        if "squares" in name or name == "bound_ratio":
             torch.testing.assert_close(loop.seen[0][name].double(), expected, rtol=0.05, atol=0)
 
 
@@ -166,9 +166,9 @@ def test_batches_that_a_real_grad_scaler_gives_up_are_left_out() -> None:
         scaler.update()
         stepped += scaler.get_scale() == before
     # A sum over the batch may overflow where no example's own error does.
-    assert 0 < stepped <= len(loop.seen) < 30 and "tightness" in loop.seen[0]
+    assert 0 < stepped <= len(loop.seen) < 30 and "bound_ratio" in loop.seen[0]
     for seen in loop.seen:
-        for name in (SQUARES | MIDDLE | {"tightness"}) & set(seen):
+        for name in (SQUARES | MIDDLE | {"bound_ratio"}) & set(seen):
             torch.testing.assert_close(seen[name].double(), plain()[name], rtol=0.02, atol=0)
 
 
@@ -189,6 +189,6 @@ def test_an_overflow_within_the_network_is_left_out_too() -> None:
 
 def test_gradients_that_stay_infinite_are_told() -> None:
     loop = Loop(SQUARES)
-    with pytest.warns(UserWarning, match=f"the gradients of {MOST_SKIPPED} batches in a row are not finite"):
-        for _ in range(MOST_SKIPPED):
+    with pytest.warns(UserWarning, match=f"the gradients of {MAX_SKIPPED} batches in a row are not finite"):
+        for _ in range(MAX_SKIPPED):
             loop.step(total=lambda weight, loss: torch.nan * (weight * loss).mean())

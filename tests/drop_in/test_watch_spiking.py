@@ -71,7 +71,7 @@ def test_spikingjelly_shows_the_same_all_at_once_and_step_by_step_and_it_is_righ
     )
     assert (exact_LB > 0).any(1).all()
     assert (exact_LB <= seen["input_squares"] * seen["error_squares"] * (1 + 1e-9)).all()
-    torch.testing.assert_close(seen["tightness"][0], exact_LB[:, 0], rtol=1e-8, atol=1e-30)
+    torch.testing.assert_close(seen["bound_ratio"][0], exact_LB[:, 0], rtol=1e-8, atol=1e-30)
     # Spikes' squares are their number: what fires in the first layer enters the second, in up to nine patches each.
     fired_B = seen["spike_counts"][0].sum(0).double()
     assert ((fired_B <= seen["input_squares"][1]) & (seen["input_squares"][1] <= 9 * fired_B)).all() and (
@@ -141,7 +141,7 @@ def test_snntorch_shows_every_layers_squares_and_its_spikes(what: str) -> None:
     )
     assert (exact_LB > 0).any(1).all() and "features" not in found  # the membrane is no linear layer's output
     assert (exact_LB <= found["input_squares"] * found["error_squares"] * (1 + 1e-5)).all()
-    torch.testing.assert_close(found["tightness"][0], exact_LB[:, 0], rtol=1e-4, atol=0)
+    torch.testing.assert_close(found["bound_ratio"][0], exact_LB[:, 0], rtol=1e-4, atol=0)
     torch.testing.assert_close(found["input_squares"][1], found["spike_counts"][0].sum(0) + T, rtol=1e-6, atol=0)
     torch.testing.assert_close(found["spike_counts"][1].sum(0), net(input)[0].sum((0, 2)))
 
@@ -163,7 +163,7 @@ def test_steps_called_from_outside_accumulate_until_they_are_observed_and_no_eva
                 logits_of(net.train(), "s", INPUT[:3])
     assert hooks_of(net) == 0 and isinstance(sampler.pruner, Chosen)
     first, second = (dict(seen.watched) for seen in sampler.pruner.seen)
-    del first["tightness"]  # of an epoch's first batch
+    del first["bound_ratio"]  # of an epoch's first batch
     assert_close(second, first)
 
 

@@ -72,7 +72,7 @@ def test_looking_leaves_no_trace(training: bool) -> None:
     bench = small_bench(epochs=1)
     list(bench.rows())
     before, collector = everything(bench.model), Collector(torch.arange(60))
-    collector.prepare(bench.lab)
+    collector.prepare(bench.context)
     batches = torch.arange(60).split(30)
     for seen in observations(bench.model, bench.data, bench.spec, batches, collector.watch, training, Progress()):
         collector.observe(seen)

@@ -122,7 +122,7 @@ def test_labels_stand_apart_near_where_they_belong() -> None:
 
 def test_the_studied_run_is_the_run_that_nobody_studies(whole: tuple[Study, dict[str, Any]]) -> None:
     plain = Bench(*resolved(epochs=8, augment="crop"), Progress())
-    plain.pruner.prepare(plain.lab)
+    plain.pruner.prepare(plain.context)
     losses = [row["train_loss"] for row in plain.rows()]
     made, found = whole
     assert [row["train_loss"] for row in found["rows"]] == losses
@@ -148,7 +148,7 @@ def test_age_0_is_what_sadp_itself_collects_where_it_keeps_everything(
     at = {stop["epoch"]: stop["examples"][name]["age 0"] for stop in found["stops"]}
     for row in bench.rows():
         if row["epoch"] + 1 in at:
-            assert at[row["epoch"] + 1] == method.square_N[made.index_n].double().sqrt().tolist()
+            assert at[row["epoch"] + 1] == method.score_sq_N[made.index_n].double().sqrt().tolist()
 
 
 def test_loss_and_el2n_of_age_0_are_those_of_the_epochs_steps(whole: tuple[Study, dict[str, Any]]) -> None:
@@ -173,7 +173,7 @@ def test_loss_and_el2n_of_age_0_are_those_of_the_epochs_steps(whole: tuple[Study
 def test_ages_are_counted_back_from_the_epoch_that_has_ended() -> None:
     made = small_study("2,7", epochs=7)
     collector = Collector(made.index_n)
-    collector.prepare(made.bench.lab)
+    collector.prepare(made.bench.context)
     for epoch in range(7):
         collector.values = lambda epoch=epoch: {"loss": torch.tensor([float(epoch)])}  # type: ignore[method-assign]
         collector.keep(epoch)
@@ -202,8 +202,8 @@ def test_what_a_study_holds(whole: tuple[Study, dict[str, Any]]) -> None:
         assert set(stop["scores"]["exact"]["frozen"]["over_optimum"].values()) == {1}
         assert set(stop["scores"]["uniform"]["age 0"]["over_uniform"].values()) == {1}
         assert stop["lag"]["spearman"] is not None and stop["spikes_cv"] > 0
-        assert all(len(values) == 3 for values in (stop["input_squares_cv"], *stop["tightness"].values()))
-        assert all(k > 0 for k in stop["tightness"]["frozen"])
+        assert all(len(values) == 3 for values in (stop["input_squares_cv"], *stop["bound_ratio"].values()))
+        assert all(k > 0 for k in stop["bound_ratio"]["frozen"])
         norms = torch.tensor(stop["examples"]["exact"]["frozen"], dtype=torch.float64)
         scores = torch.tensor(stop["examples"]["plain"]["frozen"], dtype=torch.float64)
         assert stop["scores"]["plain"]["frozen"] == compared(norms, scores)
@@ -227,7 +227,7 @@ def test_truth_and_frozen_scores_have_the_recalibrated_statistics_and_the_lag_th
     made, found = whole  # the network is now as it was at the last stop
     bench, last, index_n = made.bench, found["stops"][-1], made.index_n
     method = Surveyed(index_n)
-    method.prepare(bench.lab)
+    method.prepare(bench.context)
     with recalibrated(bench.model, bench.data, made._statistics_batches(7)):
         norm_n = exact_norms(bench.model, bench.data, made.spec, index_n, Progress())
         survey_for(
@@ -235,7 +235,7 @@ def test_truth_and_frozen_scores_have_the_recalibrated_statistics_and_the_lag_th
         )
     assert norm_n.tolist() == last["examples"]["exact"]["frozen"]
     readout_n = torch.tensor(last["examples"]["readout"]["frozen"]).float()
-    torch.testing.assert_close(readout_n, method.square_N[index_n].sqrt(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(readout_n, method.score_sq_N[index_n].sqrt(), rtol=1e-4, atol=1e-5)
     lagging_n = exact_norms(bench.model, bench.data, made.spec, index_n, Progress())
     assert last["lag"] == compared(norm_n, lagging_n) and not torch.allclose(lagging_n, norm_n)
 

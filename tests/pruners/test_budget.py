@@ -19,7 +19,7 @@ def trained(method, ratio, **asked):
     """The rows, the selections and the number of updates of a run."""
     updates, selections = Updates(), []
     run = bench(method, ratio, updates, **(ODD | asked))
-    run.pruner.prepare(run.lab)
+    run.pruner.prepare(run.context)
     updates.count = 0
     select = run.pruner.select
     run.pruner.select = lambda epoch: selections.append(select(epoch)) or selections[-1]

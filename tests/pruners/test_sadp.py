@@ -9,7 +9,7 @@ from torch import nn
 from baselines.random_subset import Random
 from sadp_bench.core.losses import LOSSES, logit_errors, mean_loss, step_loss
 from sadp_bench.core.rng import stream
-from sadp_bench.pruners.sadp import MEMORY_OF_TIGHTNESS, SADP, readout_gradient_norm
+from sadp_bench.pruners.sadp import MEMORY_OF_BOUND_RATIO, SADP, readout_gradient_norm
 from tests.helpers import bench, in_standard_errors, prepared, seen, weighted_sums
 
 # Draws that know nothing of each other: epochs of one run are a sample.
@@ -58,7 +58,7 @@ def test_score_for_the_mean_loss_is_the_error_times_the_mean_features():
 def test_scores_of_a_training_run_are_the_readouts_gradient_norms_at_the_last_visit(loss):
     asked = {"timesteps": 4, "set": {"backbone.threshold": 0.5, "score": "readout"}}
     run = bench("sadp", 0.0, epochs=1, batch_size=101, loss=loss, precision="fp64", **asked)
-    run.pruner.prepare(run.lab)
+    run.pruner.prepare(run.context)
     model = run.build(run.spec.seed).train()
     logits_TBC = model(run.data.input(torch.arange(101)))
     losses_N = LOSSES[loss](logits_TBC, run.data.label_N)
@@ -68,14 +68,14 @@ def test_scores_of_a_training_run_are_the_readouts_gradient_norms_at_the_last_vi
         expected_N.append(torch.cat([g.flatten() for g in gradients]).norm().item())
     assert logits_TBC.std(0).min() > 0, "the time steps differ"
     list(run.rows())
-    assert run.pruner.square_N.sqrt().tolist() == pytest.approx(expected_N, rel=1e-4)
+    assert run.pruner.score_sq_N.sqrt().tolist() == pytest.approx(expected_N, rel=1e-4)
 
 
 @pytest.mark.parametrize("loss", ["mean", "step"])
 def test_scores_of_a_weighted_training_run_are_the_calibrated_bounds_by_hand(loss):
     """Held against hooks of the test's own in the very run, over epochs, weights and several batches."""
     run = bench("sadp", 0.3, batch_size=30, loss=loss, precision="fp64", timesteps=3, set=CONSTANT)
-    run.pruner.prepare(run.lab)
+    run.pruner.prepare(run.context)
     layers = [m for m in run.model.modules() if isinstance(m, nn.Conv2d)]
     held, selection, sums, checked, limited = {}, [], torch.zeros(2, len(layers)), [], []
 
@@ -108,7 +108,7 @@ def test_scores_of_a_weighted_training_run_are_the_calibrated_bounds_by_hand(los
         if not any(epoch == seen.epoch for epoch, _ in checked):
             first = len(seen.index_B) // 4
             new = torch.stack([exact_LB[:, :first].sum(1), (error_LB * input_LB)[:, :first].sum(1)])
-            sums = MEMORY_OF_TIGHTNESS * sums + new
+            sums = MEMORY_OF_BOUND_RATIO * sums + new
         features, logits = held[run.model.readout]
         error = logits.grad / scale_B[:, None]
         of_readout = torch.einsum("tbc,tbd->bcd", error, features).square().sum((1, 2)) + error.sum(0).square().sum(1)
@@ -117,7 +117,7 @@ def test_scores_of_a_weighted_training_run_are_the_calibrated_bounds_by_hand(los
         limited.append(bool((error_LB > most_LB).any()))
         expected_B = (sums[0] / sums[1]) @ (torch.minimum(error_LB, most_LB) * input_LB) + of_readout
         observe(seen)
-        torch.testing.assert_close(run.pruner.square_N[seen.index_B].double(), expected_B, rtol=1e-5, atol=0)
+        torch.testing.assert_close(run.pruner.score_sq_N[seen.index_B].double(), expected_B, rtol=1e-5, atol=0)
         checked.append((seen.epoch, float(scale_B.std())))
 
     run.pruner.observe = compared
@@ -141,7 +141,7 @@ def test_spikes_score_equals_its_formula():
     pruner.observe(
         seen(torch.arange(6), input_squares=input_LB, logit_errors=logit_errors(mean_loss, logits_TBC, label_B))
     )
-    torch.testing.assert_close(pruner.square_N.sqrt(), expected_B.float())
+    torch.testing.assert_close(pruner.score_sq_N.sqrt(), expected_B.float())
 
 
 def test_weights_are_k_over_n_pi_by_hand():
@@ -175,7 +175,7 @@ def test_mean_weight_is_1_in_expectation():
 def gradients():
     """Each example's gradient over all parameters of a small trained network, by one backward pass each. [N, P]."""
     run = bench("full", 0.0, epochs=15, train_examples=120, precision="fp64")
-    run.pruner.prepare(run.lab)
+    run.pruner.prepare(run.context)
     list(run.rows())
     model = run.model.eval()
     rows = []
@@ -254,7 +254,7 @@ def test_unseen_examples_have_the_mean_of_the_seen():
 def test_an_example_keeps_its_last_score():
     pruner = with_scores(torch.ones(6), 0.5)
     observe(pruner, torch.tensor([2, 5]), torch.tensor([7.0, 0.0]))
-    assert pruner.square_N.sqrt().tolist() == [1, 1, 7, 1, 1, 0]
+    assert pruner.score_sq_N.sqrt().tolist() == [1, 1, 7, 1, 1, 0]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

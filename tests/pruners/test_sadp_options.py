@@ -28,7 +28,7 @@ def observe(pruner, index_B, score_B, epoch=0):
 
 def trained(ratio=0.3, until=None, **asked):
     run = bench("sadp", ratio, **asked)
-    run.pruner.prepare(run.lab)
+    run.pruner.prepare(run.context)
     rows = run.rows()
     return run, [next(rows) for _ in range(until)] if until else list(rows)
 
@@ -84,7 +84,7 @@ def test_settings_of_a_run_come_as_text_and_reach_the_method():
 
 def test_what_is_watched_is_what_the_score_needs():
     readout = {"features", "logit_errors"}
-    assert SADP(0.3).watch == readout | {"middle_input_squares", "middle_error_squares", "tightness"}
+    assert SADP(0.3).watch == readout | {"middle_input_squares", "middle_error_squares", "bound_ratio"}
     assert SADP(0.3, calibrate=False).watch == readout | {"input_squares", "error_squares"}
     for calibrate in (True, False):
         assert SADP(0.3, score="readout", calibrate=calibrate).watch == readout
@@ -97,23 +97,23 @@ def test_an_uncalibrated_score_is_the_plain_bound():
     shown |= {"features": torch.zeros(2, 8, 4), "logit_errors": torch.zeros(2, 8, 5)}
     pruner = prepared(SADP(0.3, calibrate=False), 8)
     pruner.observe(seen(torch.arange(8), **shown))
-    torch.testing.assert_close(pruner.square_N, (shown["input_squares"] * shown["error_squares"]).sum(0))
+    torch.testing.assert_close(pruner.score_sq_N, (shown["input_squares"] * shown["error_squares"]).sum(0))
     run, _ = trained(0.0, set={"calibrate": False})
-    assert run.pruner.square_N.isfinite().all() and run.pruner.square_N.mean() > 0
+    assert run.pruner.score_sq_N.isfinite().all() and run.pruner.score_sq_N.mean() > 0
 
 
-def test_tightness_is_a_ratio_of_sums_with_a_memory_and_1_for_a_silent_layer(monkeypatch):
-    monkeypatch.setattr("sadp_bench.pruners.sadp.MEMORY_OF_TIGHTNESS", 0.5)
+def test_bound_ratio_is_a_ratio_of_sums_with_a_memory_and_1_for_a_silent_layer(monkeypatch):
+    monkeypatch.setattr("sadp_bench.pruners.sadp.MEMORY_OF_BOUND_RATIO", 0.5)
     shown = {"middle_input_squares": torch.tensor([[2.0], [3.0]])}
     shown |= {"middle_error_squares": torch.tensor([[5.0], [7.0]])}
     shown |= {"features": torch.zeros(1, 1, 4), "logit_errors": torch.zeros(1, 1, 5)}
     pruner, one = prepared(SADP(0.0, memory=0.0), 2), torch.tensor([0])
-    pruner.observe(seen(one, tightness=torch.tensor([[1.0, 0.0], [4.0, 0.0]]), **shown))
-    assert pruner.square_N[0] == 10 / 4 + 21
+    pruner.observe(seen(one, bound_ratio=torch.tensor([[1.0, 0.0], [4.0, 0.0]]), **shown))
+    assert pruner.score_sq_N[0] == 10 / 4 + 21
     pruner.observe(seen(one, **shown))  # a later batch of the epoch
-    assert pruner.square_N[0] == 10 / 4 + 21
-    pruner.observe(seen(one, tightness=torch.tensor([[3.0, 1.0], [4.0, 3.0]]), **shown))
-    assert pruner.square_N[0].item() == pytest.approx(10 * (3.5 / 6) + 21 * (1 / 3))
+    assert pruner.score_sq_N[0] == 10 / 4 + 21
+    pruner.observe(seen(one, bound_ratio=torch.tensor([[3.0, 1.0], [4.0, 3.0]]), **shown))
+    assert pruner.score_sq_N[0].item() == pytest.approx(10 * (3.5 / 6) + 21 * (1 / 3))
 
 
 def test_an_errors_gain_is_limited_to_a_multiple_of_the_whole_batchs():
@@ -129,12 +129,12 @@ def test_an_errors_gain_is_limited_to_a_multiple_of_the_whole_batchs():
     assert torch.equal(limited_error_squares(silent, 4), error_squares)
 
 
-def test_tightness_is_measured_in_the_first_four_epochs_and_then_every_fourth():
+def test_bound_ratio_is_measured_in_the_first_four_epochs_and_then_every_fourth():
     measured, observe = [], SADP.observe
     run = bench("sadp", 0.3, train_examples=60, epochs=11)
-    run.pruner.prepare(run.lab)
+    run.pruner.prepare(run.context)
     run.pruner.observe = lambda shown: (
-        measured.append(shown.epoch) if "tightness" in shown.watched else None,
+        measured.append(shown.epoch) if "bound_ratio" in shown.watched else None,
         observe(run.pruner, shown),
     )
     list(run.rows())
@@ -144,11 +144,11 @@ def test_tightness_is_measured_in_the_first_four_epochs_and_then_every_fourth():
 def test_memory_is_a_running_mean_of_the_squares_from_the_first_on():
     pruner = prepared(SADP(0.5, score="readout", memory=0.75, schedule="constant"), 4)
     observe(pruner, torch.tensor([0, 2]), torch.tensor([2.0, 6.0]))
-    assert pruner.square_N.tolist()[::2] == [4, 36] and pruner.square_N[[1, 3]].isnan().all()
+    assert pruner.score_sq_N.tolist()[::2] == [4, 36] and pruner.score_sq_N[[1, 3]].isnan().all()
     observe(pruner, torch.tensor([0, 1]), torch.tensor([4.0, 3.0]))
-    assert pruner.square_N.tolist()[:3] == [0.75 * 4 + 0.25 * 16, 9, 36]
+    assert pruner.score_sq_N.tolist()[:3] == [0.75 * 4 + 0.25 * 16, 9, 36]
     observe(pruner, torch.tensor([0]), torch.tensor([0.0]))
-    assert pruner.square_N[0] == 0.75 * 7
+    assert pruner.score_sq_N[0] == 0.75 * 7
 
 
 quick = settings(max_examples=150, deadline=None)
@@ -207,7 +207,7 @@ def test_a_run_whose_warm_up_leaves_too_little_is_refused_before_it_starts(ratio
 def test_a_run_whose_epochs_would_be_left_without_examples_is_refused():
     run = bench("sadp", 0.5, epochs=51, train_examples=40, set={"warmup": 0.49, "schedule": "constant"})
     with pytest.raises(BadInput, match="leave an epoch 0.8 examples: lower warmup or --ratio$"):
-        run.pruner.prepare(run.lab)
+        run.pruner.prepare(run.context)
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_a_refresh_scores_in_evaluation_mode_without_augmentation_and_leaves_no_
     before, state = weights_of(model), torch.get_rng_state()
     modes, batches, look = [], [], pruner.observe
     pruner.observe = lambda shown: modes.append(model.training) or batches.append(shown) or look(shown)
-    old_N, rows = pruner.square_N.clone(), len(run.training.rows)
+    old_N, rows = pruner.score_sq_N.clone(), len(run.training.rows)
     assert survey(run, 2) == 10
     assert modes == [False] and batches[0].epoch == 2
     assert torch.cat([shown.index_B for shown in batches]).tolist() == wanted.tolist()
@@ -298,10 +298,10 @@ def test_a_refresh_scores_in_evaluation_mode_without_augmentation_and_leaves_no_
     for i in wanted.tolist():
         loss = mean_loss(model(run.data.input(torch.tensor([i]))), run.data.label_N[i : i + 1]).sum()
         own = torch.autograd.grad(loss, list(model.readout.parameters()))
-        assert pruner.square_N[i].item() == pytest.approx(sum(float(g.square().sum()) for g in own), rel=1e-5)
+        assert pruner.score_sq_N[i].item() == pytest.approx(sum(float(g.square().sum()) for g in own), rel=1e-5)
     others = torch.ones(101, dtype=torch.bool)
     others[wanted] = False
-    assert torch.equal(pruner.square_N[others], old_N[others]) and not torch.equal(pruner.square_N, old_N)
+    assert torch.equal(pruner.score_sq_N[others], old_N[others]) and not torch.equal(pruner.score_sq_N, old_N)
 
 
 def test_a_refresh_bigger_than_a_batch_comes_in_batches_of_its_size_at_most():
@@ -335,7 +335,7 @@ def test_a_run_taken_up_from_its_state_goes_on_as_if_nothing_had_been():
     other.training.load_state_dict(half.training.state_dict())
     rest = list(other.rows())
     assert [{**row, "seconds": 0} for row in first + rest] == [{**row, "seconds": 0} for row in rows]
-    for name in ("square_N", "visit_N", "surplus_N", "tightness_2L"):
+    for name in ("score_sq_N", "visit_N", "surplus_N", "bound_ratio_2L"):
         assert torch.equal(getattr(other.pruner, name), getattr(whole.pruner, name)), name
     for name, value in other.model.state_dict().items():
         assert torch.equal(value, whole.model.state_dict()[name]), name
@@ -351,6 +351,6 @@ def test_saved_state_gives_the_same_next_selection_and_shares_no_memory(options)
         found, expected = other.select(epoch), pruner.select(epoch)
         assert torch.equal(found.index_K, expected.index_K) and torch.equal(found.weight_K, expected.weight_K)
         assert str(other.to_survey(epoch)) == str(pruner.to_survey(epoch))
-    before = pruner.square_N[0].item()
+    before = pruner.score_sq_N[0].item()
     observe(other, torch.tensor([0]), torch.tensor([50.0]))
-    assert pruner.square_N[0] == before != other.square_N[0]
+    assert pruner.score_sq_N[0] == before != other.score_sq_N[0]

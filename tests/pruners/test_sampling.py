@@ -317,9 +317,9 @@ def test_balanced_draws_have_the_inclusion_probabilities_and_visits_within_one_o
     for p_N, frequency_N in zip(p_EN, frequency_EN, strict=True):
         open_N = p_N < 1
         assert (frequency_N[~open_N] == 1).all()
-        square_N = 200 * (frequency_N - p_N).square() / (p_N * (1 - p_N))
+        score_sq_N = 200 * (frequency_N - p_N).square() / (p_N * (1 - p_N))
         # K is fixed and the draws are spread out, so the sum lies at or below a chi-square's.
-        assert square_N[open_N].sum() < stats.chi2(int(open_N.sum())).ppf(1 - 1e-4)
+        assert score_sq_N[open_N].sum() < stats.chi2(int(open_N.sum())).ppf(1 - 1e-4)
 
 
 def test_independent_draws_of_the_same_probabilities_spread_the_visits_more():

@@ -196,7 +196,7 @@ def test_too_few_methods_or_blocks_have_no_ranks():
     assert rank_analysis({}) is None
 
 
-scores = st.lists(st.tuples(*[st.integers(0, 9)] * 4), min_size=statistics.FEWEST_BLOCKS, max_size=8)
+scores = st.lists(st.tuples(*[st.integers(0, 9)] * 4), min_size=statistics.MIN_BLOCKS, max_size=8)
 
 
 @given(scores, st.randoms(use_true_random=False))

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from sadp_bench.core.errors import BadInput
 from sadp_bench.records.record import Record
-from sadp_bench.records.visit_counts import MOST, pack, unpack
+from sadp_bench.records.visit_counts import MAX_VISITS, pack, unpack
 from sadp_bench.runs.trainer import train_one
 from tests.example_records import make_record, make_spec
 from tests.small_runs import Chosen, small_bench
 
 
-@given(st.lists(st.integers(0, MOST), max_size=300))
+@given(st.lists(st.integers(0, MAX_VISITS), max_size=300))
 def test_counts_come_back_as_they_were_packed(counts):
     assert unpack(pack(counts), len(counts)) == counts
 

@@ -33,7 +33,7 @@ def test_histogram_counts_each_number_of_visits(counts):
 def test_histogram_of_long_runs_has_few_bins_and_loses_no_example(epochs, data):
     counts = data.draw(st.lists(st.integers(0, epochs), min_size=1, max_size=60))
     heights, _ = visits_plots.histogram(np.array(counts) / epochs, epochs)
-    assert sum(heights) == pytest.approx(1) and len(heights) <= visits_plots.MOST_BINS
+    assert sum(heights) == pytest.approx(1) and len(heights) <= visits_plots.MAX_BINS
 
 
 def test_visits_pool_the_seeds_and_classes_are_against_the_average():

@@ -1,4 +1,4 @@
-"""A lab without a run: a tiny network that trains on random images, one process, one thread, deterministic."""
+"""A context without a run: a tiny network that trains on random images, one process, one thread, deterministic."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Killed(Exception):
 
 
 @dataclass
-class TinyLab:
+class TinyContext:
     """disk: what outlives a kill. calls: each training's settings. trained: (training, epoch) as they were made."""
 
     num_epochs: int = 6

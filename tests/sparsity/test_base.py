@@ -16,7 +16,7 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.rng import stream
 from sadp_bench.sparsity.base import Sparsity, density, fixed, magnitude_masks, num_live, prunable
 from tests.small_runs import assert_same_weights, weights_of
-from tests.sparsity.helpers import Tiny, TinyLab, adamw, batches, restored, sgd, stored
+from tests.sparsity.helpers import Tiny, TinyContext, adamw, batches, restored, sgd, stored
 
 
 def some_weights(seed=0):
@@ -109,11 +109,11 @@ def test_masked_training_equals_training_of_a_network_that_is_multiplied_by_the_
 @pytest.mark.parametrize("make_optimizer", [sgd, adamw])
 def test_the_mask_survives_a_checkpoint_and_the_rest_of_the_run_is_the_same(make_optimizer):
     masks = some_masks(Tiny(2))
-    whole = TinyLab(make_optimizer=make_optimizer)
+    whole = TinyContext(make_optimizer=make_optimizer)
     *_, expected = whole.train(fixed(masks), timesteps=2)
-    first = TinyLab(make_optimizer=make_optimizer)
+    first = TinyContext(make_optimizer=make_optimizer)
     *_, _ = first.train(fixed(masks), timesteps=2, epochs=3)
-    again = TinyLab(make_optimizer=make_optimizer, disk=first.disk)
+    again = TinyContext(make_optimizer=make_optimizer, disk=first.disk)
     resumed = Sparsity()  # has no masks but those of the checkpoint
     *_, found = again.train(resumed, timesteps=2)
     assert again.trained == [(0, 3), (0, 4), (0, 5)]
@@ -136,13 +136,13 @@ def test_attaching_again_registers_no_second_hook_and_dense_none():
 
 def test_dense_training_is_training_without_it():
     plain, dense = Tiny(2), Tiny(2)
-    dense_lab = TinyLab(num_epochs=2)
-    *_, dense = dense_lab.train(Sparsity(), timesteps=2)
+    dense_context = TinyContext(num_epochs=2)
+    *_, dense = dense_context.train(Sparsity(), timesteps=2)
     optimizer = sgd(plain)
     for epoch in range(2):
-        dense_lab._one_epoch(plain, optimizer, epoch)
+        dense_context._one_epoch(plain, optimizer, epoch)
     assert_same_weights(weights_of(dense), weights_of(plain))
-    assert Sparsity().prepare(dense_lab, plain) == {} and Sparsity().estimated_epochs(9) == 0
+    assert Sparsity().prepare(dense_context, plain) == {} and Sparsity().estimated_epochs(9) == 0
 
 
 def test_masks_lie_in_memory_as_their_weights_do():

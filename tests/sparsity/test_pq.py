@@ -18,20 +18,20 @@ from sadp_bench.core.rng import stream
 from sadp_bench.sparsity.base import prunable
 from sadp_bench.sparsity.pq import PQ, erdos_renyi, keep_bound, pq_index, random_masks, rewire, rewiring_share
 from tests.small_runs import assert_same_weights
-from tests.sparsity.helpers import Tiny, TinyLab, adamw, batches, sgd
+from tests.sparsity.helpers import Tiny, TinyContext, adamw, batches, sgd
 
 SHAPES = {name: tuple(weight.shape) for name, weight in prunable(Tiny(1)).items()}
 TOTAL = sum(map(math.prod, SHAPES.values()))
 ORDERS = [(0.5, 1.0), (1.0, 2.0), (0.3, 1.7)]
 
 
-def trained(pq, num_epochs=6, make_optimizer=sgd, **lab):
+def trained(pq, num_epochs=6, make_optimizer=sgd, **context):
     """The network; the masks before training and after each epoch."""
-    lab = TinyLab(num_epochs=num_epochs, make_optimizer=make_optimizer, **lab)
-    if not lab.disk:
-        pq.prepare(lab, Tiny(lab.timesteps))
+    context = TinyContext(num_epochs=num_epochs, make_optimizer=make_optimizer, **context)
+    if not context.disk:
+        pq.prepare(context, Tiny(context.timesteps))
     masks_E = [dict(pq.masks)]
-    for model in lab.train(pq, timesteps=lab.timesteps):  # noqa: B007
+    for model in context.train(pq, timesteps=context.timesteps):  # noqa: B007
         masks_E.append(dict(pq.masks))
     return model, masks_E
 
@@ -148,7 +148,7 @@ def test_density_is_constant_through_rewiring_in_all_and_in_each_group(adaptive,
 
 @pytest.mark.parametrize(("epochs", "asked", "expected"), [(6, 0, 1), (30, 0, 3), (6, 4, 4)])
 def test_rewiring_comes_every_tenth_of_the_run_unless_told(epochs, asked, expected):
-    facts = PQ(0.5, every=asked).prepare(TinyLab(num_epochs=epochs), Tiny(2))
+    facts = PQ(0.5, every=asked).prepare(TinyContext(num_epochs=epochs), Tiny(2))
     assert facts == {"rewire_every": expected, "density": round(0.5 * TOTAL) / TOTAL}
     _, masks_E = trained(PQ(0.5, every=asked, adaptive=False), num_epochs=epochs)
     rewired = [
@@ -195,9 +195,9 @@ def test_what_grows_starts_at_0_and_what_stays_keeps_its_value():
 
 
 def test_the_momentum_of_masked_weights_is_that_of_their_gradients():
-    model, lab = Tiny(2), TinyLab()
+    model, context = Tiny(2), TinyContext()
     pq = PQ(0.2)
-    pq.prepare(lab, model)
+    pq.prepare(context, model)
     optimizer = sgd(model)
     pq.attach(model, optimizer)
     expected = {name: torch.zeros(shape) for name, shape in SHAPES.items()}
@@ -217,7 +217,7 @@ def test_the_momentum_of_masked_weights_is_that_of_their_gradients():
 def test_an_optimizer_without_momentum_is_refused():
     model = Tiny(2)
     pq = PQ(0.3)
-    pq.prepare(TinyLab(), model)
+    pq.prepare(TinyContext(), model)
     pq.attach(model, torch.optim.SGD(model.parameters(), lr=0.1))
     with pytest.raises(BadInput, match="SGD keeps none"):
         pq.after_epoch(0, 6)
@@ -226,7 +226,7 @@ def test_an_optimizer_without_momentum_is_refused():
 @pytest.mark.parametrize("make_optimizer", [sgd, adamw])
 def test_an_interrupted_and_resumed_run_rewires_the_same(make_optimizer):
     model, masks_E = trained(PQ(0.3, per="neuron"), make_optimizer=make_optimizer)
-    first = TinyLab(make_optimizer=make_optimizer)
+    first = TinyContext(make_optimizer=make_optimizer)
     pq = PQ(0.3, per="neuron")
     pq.prepare(first, Tiny(2))
     networks = first.train(pq, timesteps=2)
@@ -286,7 +286,7 @@ def test_random_masks_are_drawn_from_the_seed_and_the_layers_name():
 def test_layers_of_any_kind_get_their_share():
     model = nn.Sequential(nn.Conv1d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv3d(8, 4, 3), nn.Linear(4, 9))
     pq = PQ(0.1)
-    assert pq.prepare(TinyLab(), model)["density"] == pytest.approx(0.1, abs=1e-3)
+    assert pq.prepare(TinyContext(), model)["density"] == pytest.approx(0.1, abs=1e-3)
     assert all(mask.any() for mask in pq.masks.values())
 
 

@@ -18,15 +18,15 @@ from sadp_bench.sparsity.early_time import chosen_timesteps, early_timesteps
 from sadp_bench.sparsity.eb import EB, Drawing, mask_distance, settled
 from sadp_bench.sparsity.imp import IMP, Rewindable, round_densities
 from tests.small_runs import assert_same_weights
-from tests.sparsity.helpers import Killed, Tiny, TinyLab, restored, stored
+from tests.sparsity.helpers import Killed, Tiny, TinyContext, restored, stored
 
 TOTAL = sum(weight.numel() for weight in prunable(Tiny(1)).values())
 
 
-def prepared(method, **lab):
-    lab = TinyLab(**lab)
-    model = Tiny(lab.timesteps, lab.seed)
-    return lab, model, method.prepare(lab, model)
+def prepared(method, **context):
+    context = TinyContext(**context)
+    model = Tiny(context.timesteps, context.seed)
+    return context, model, method.prepare(context, model)
 
 
 def live(masks):
@@ -60,9 +60,9 @@ def test_rounds_are_as_many_as_the_logarithms_say_and_the_last_prunes_to_the_den
 
 
 def test_each_round_prunes_a_quarter_of_the_live_weights_for_good():
-    lab, _, facts = prepared(imp := IMP(0.3), num_epochs=3)
-    assert facts["rounds"] == len(lab.calls) == 5
-    masks = [call["masks"] for call in lab.calls[1:]] + [imp.masks]
+    context, _, facts = prepared(imp := IMP(0.3), num_epochs=3)
+    assert facts["rounds"] == len(context.calls) == 5
+    masks = [call["masks"] for call in context.calls[1:]] + [imp.masks]
     assert [live(m) for m in masks] == [round(TOTAL * share) for share in (0.75, 0.75**2, 0.75**3, 0.75**4, 0.3)]
     for before, after in zip(masks, masks[1:], strict=False):
         assert not any((after[name] & ~before[name]).any() for name in before)
@@ -70,19 +70,19 @@ def test_each_round_prunes_a_quarter_of_the_live_weights_for_good():
 
 
 def test_a_round_prunes_the_smallest_weights_of_the_whole_network():
-    lab, _, _ = prepared(imp := IMP(0.75), num_epochs=3)
-    *_, trained = TinyLab(num_epochs=3).train(Sparsity(), timesteps=2)
+    context, _, _ = prepared(imp := IMP(0.75), num_epochs=3)
+    *_, trained = TinyContext(num_epochs=3).train(Sparsity(), timesteps=2)
     assert positions(imp.masks) == largest(trained, round(0.75 * TOTAL))
 
 
 @pytest.mark.parametrize(("asked", "epoch"), [(0, 1), (2, 2)])
 def test_rewinding_restores_the_early_state_bit_for_bit_buffers_too(asked, epoch):
-    lab, model, facts = prepared(IMP(0.5, rewind=asked), num_epochs=4)
-    *_, early = TinyLab(num_epochs=4).train(Sparsity(), timesteps=2, epochs=epoch)
+    context, model, facts = prepared(IMP(0.5, rewind=asked), num_epochs=4)
+    *_, early = TinyContext(num_epochs=4).train(Sparsity(), timesteps=2, epochs=epoch)
     assert early.norm.running_var.ne(1).all() and early.norm.num_batches_tracked == 8 * epoch  # 4 batches, 2 steps
     assert_same_weights(model.state_dict(), early.state_dict())
     assert facts["rewind_epoch"] == epoch
-    for call in lab.calls[1:]:
+    for call in context.calls[1:]:
         assert call["first_epoch"] == epoch
         assert_same_weights(call["weights"], early.state_dict())
 
@@ -94,18 +94,18 @@ def test_the_rewind_epoch_is_a_fifteenth_of_the_run(epochs, expected):
 
 @pytest.mark.parametrize(("asked", "epochs"), [(0, 1), (4, 4)])
 def test_a_rewind_that_leaves_nothing_to_train_is_refused_before_training(asked, epochs):
-    imp, lab = IMP(0.5, rewind=asked), TinyLab(num_epochs=epochs)
+    imp, context = IMP(0.5, rewind=asked), TinyContext(num_epochs=epochs)
     with pytest.raises(BadInput, match="needs more than"):
         imp.estimated_epochs(epochs)
     with pytest.raises(BadInput, match="needs more than"):
-        imp.prepare(lab, Tiny(2))
-    assert not lab.trained
+        imp.prepare(context, Tiny(2))
+    assert not context.trained
 
 
 # --- Early birds
 
 
-class Scripted(TinyLab):
+class Scripted(TinyContext):
     """Yields networks whose largest weights are given, one an epoch."""
 
     def __init__(self, kept_E):
@@ -148,11 +148,11 @@ def test_mask_distance_is_the_share_of_positions_that_differ():
     ],
 )
 def test_the_search_ends_when_the_newest_mask_is_close_to_all_others_of_the_window(shifts, epochs, converged):
-    lab, eb = Scripted(shifted(*shifts)), EB(0.1)
-    facts = eb.prepare(lab, Tiny(2))
-    assert (facts["search_epochs"], facts["converged"]) == (epochs, converged) and len(lab.trained) == epochs
+    context, eb = Scripted(shifted(*shifts)), EB(0.1)
+    facts = eb.prepare(context, Tiny(2))
+    assert (facts["search_epochs"], facts["converged"]) == (epochs, converged) and len(context.trained) == epochs
     assert positions(eb.masks) == shifted(*shifts)[epochs - 1].tolist()
-    assert ("did not settle" in lab.said[-1]) is not converged
+    assert ("did not settle" in context.said[-1]) is not converged
 
 
 def test_window_and_distance_are_settings():
@@ -163,11 +163,11 @@ def test_window_and_distance_are_settings():
 
 
 def test_the_early_bird_is_a_plain_sort_of_dense_training_and_the_run_starts_from_its_own_weights():
-    lab, model, facts = prepared(eb := EB(0.3, window=2, distance=1.0), num_epochs=4)
-    *_, trained = TinyLab(num_epochs=4).train(Sparsity(), timesteps=2, epochs=2)
+    context, model, facts = prepared(eb := EB(0.3, window=2, distance=1.0), num_epochs=4)
+    *_, trained = TinyContext(num_epochs=4).train(Sparsity(), timesteps=2, epochs=2)
     assert facts == {"search_epochs": 2, "search_timesteps": 2, "converged": True, "density": density(eb.masks)}
     assert positions(eb.masks) == largest(trained, round(0.3 * TOTAL))
-    assert_same_weights(model.state_dict(), lab.initial_weights())
+    assert_same_weights(model.state_dict(), context.initial_weights())
 
 
 # --- Early time
@@ -205,26 +205,26 @@ def test_where_all_steps_tell_the_same_one_is_enough(steps):
 
 @pytest.mark.parametrize("method", [IMP(0.5, True), EB(0.5, True), IMP(0.5, True, kl_share=0.05, kl_examples=9)])
 def test_the_whole_search_takes_the_early_timesteps_after_one_epoch_at_all(method):
-    lab, _, facts = prepared(method, num_epochs=3, timesteps=4)
-    other = TinyLab(num_epochs=3, timesteps=4)
+    context, _, facts = prepared(method, num_epochs=3, timesteps=4)
+    other = TinyContext(num_epochs=3, timesteps=4)
     *_, trained = other.train(Sparsity(), timesteps=4, epochs=1)
     expected = early_timesteps(other.logits(trained, method.kl_examples), method.kl_share)
     assert facts["search_timesteps"] == expected
-    assert [call["timesteps"] for call in lab.calls] == [4] + [expected] * (len(lab.calls) - 1)
-    assert [epoch for number, epoch in lab.trained if number == 0] == [0]
-    assert facts["search_epochs"] == len(lab.trained)
+    assert [call["timesteps"] for call in context.calls] == [4] + [expected] * (len(context.calls) - 1)
+    assert [epoch for number, epoch in context.trained if number == 0] == [0]
+    assert facts["search_epochs"] == len(context.trained)
 
 
 def test_the_share_decides_how_early():
-    one, other = TinyLab(timesteps=4), TinyLab(timesteps=4)
+    one, other = TinyContext(timesteps=4), TinyContext(timesteps=4)
     assert chosen_timesteps(one, 0.01) > chosen_timesteps(other, 1.0)
 
 
 def test_early_time_with_one_step_is_refused_before_training():
-    lab = TinyLab(timesteps=1)
+    context = TinyContext(timesteps=1)
     with pytest.raises(BadInput, match="the run has 1"):
-        EB(0.5, True).prepare(lab, Tiny(1))
-    assert not lab.trained
+        EB(0.5, True).prepare(context, Tiny(1))
+    assert not context.trained
 
 
 # --- All of them
@@ -240,13 +240,13 @@ SEARCHES = {
 @pytest.mark.parametrize("name", SEARCHES)
 def test_an_interrupted_and_resumed_search_gives_the_same_ticket(name):
     make = SEARCHES[name]
-    lab, model, facts = prepared(whole := make(), num_epochs=4)
-    for kill_after in range(1, len(lab.trained) + 1):
-        killed = TinyLab(num_epochs=4, kill_after=kill_after)
+    context, model, facts = prepared(whole := make(), num_epochs=4)
+    for kill_after in range(1, len(context.trained) + 1):
+        killed = TinyContext(num_epochs=4, kill_after=kill_after)
         with pytest.raises(Killed):
             make().prepare(killed, Tiny(2))
         again, resumed_model, resumed_facts = prepared(resumed := make(), num_epochs=4, disk=killed.disk)
-        assert killed.trained + again.trained == lab.trained
+        assert killed.trained + again.trained == context.trained
         assert resumed_facts == facts
         assert_same_weights(resumed.masks, whole.masks)
         assert_same_weights(resumed_model.state_dict(), model.state_dict())
@@ -254,8 +254,8 @@ def test_an_interrupted_and_resumed_search_gives_the_same_ticket(name):
 
 @pytest.mark.parametrize("name", SEARCHES)
 def test_the_estimate_is_what_a_search_makes_at_most_and_its_facts_are_plain(name):
-    lab, _, facts = prepared(method := SEARCHES[name](), num_epochs=4)
-    made, most = len(lab.trained), method.estimated_epochs(4)
+    context, _, facts = prepared(method := SEARCHES[name](), num_epochs=4)
+    made, most = len(context.trained), method.estimated_epochs(4)
     assert made == facts["search_epochs"] <= most
     assert made == most or facts["converged"]
     assert all(type(value) in (int, float, bool) for value in facts.values())
@@ -264,7 +264,7 @@ def test_the_estimate_is_what_a_search_makes_at_most_and_its_facts_are_plain(nam
 def test_states_of_searches_come_back_from_a_file():
     for make in (lambda: Rewindable(1), lambda: Drawing(0.3, 2)):
         filled, empty = make(), make()
-        for _ in TinyLab(num_epochs=3).train(filled, timesteps=1):
+        for _ in TinyContext(num_epochs=3).train(filled, timesteps=1):
             pass
         empty.load_state_dict(restored(stored(filled.state_dict())))
         assert stored(empty.state_dict()) == stored(filled.state_dict())

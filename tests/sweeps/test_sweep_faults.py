@@ -26,9 +26,9 @@ import torch
 from sadp_bench import Pruner, Selection
 
 class Plain(Pruner):
-    def prepare(self, lab):
-        super().prepare(lab)
-        note(f"{type(self).__name__} {self.prune_ratio} {lab.seed} {os.getpid()}")
+    def prepare(self, context):
+        super().prepare(context)
+        note(f"{type(self).__name__} {self.prune_ratio} {context.seed} {os.getpid()}")
 
     def select(self, epoch):
         self.before(epoch)

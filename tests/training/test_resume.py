@@ -247,9 +247,9 @@ def test_a_run_that_another_machine_took_over_ends(tmp_path: Path) -> None:
 
 def test_fitting_for_no_epochs_trains_nothing() -> None:
     bench = Bench(*asked("el2n"), progress := StopsAt())
-    model = bench.lab.fit(KeepAll(), 0, 0)
-    assert progress.count == 0 and bench.lab.visits == 0
-    assert_same_weights(weights_of(model), weights_of(bench.lab.fresh_model(0)))
+    model = bench.context.fit(KeepAll(), 0, 0)
+    assert progress.count == 0 and bench.context.visits == 0
+    assert_same_weights(weights_of(model), weights_of(bench.context.fresh_model(0)))
 
 
 def test_a_run_resumed_in_another_environment_says_both(tmp_path: Path, monkeypatch: Any) -> None:

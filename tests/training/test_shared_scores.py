@@ -22,10 +22,10 @@ from tests.stopping import StopsAt, asked, run_it
 
 
 def test_a_second_set_of_scores_is_refused() -> None:
-    lab = Bench(*asked("el2n"), Progress()).lab
-    lab.scores(lambda: torch.zeros(101))
+    context = Bench(*asked("el2n"), Progress()).context
+    context.scores(lambda: torch.zeros(101))
     with pytest.raises(BadInput, match="more than once"):
-        lab.scores(lambda: torch.ones(101))
+        context.scores(lambda: torch.ones(101))
 
 
 def test_a_lock_left_by_who_wrote_the_scores_goes(tmp_path: Path) -> None:

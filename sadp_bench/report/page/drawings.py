@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sadp_bench.records.record import LARGEST, is_number
+from sadp_bench.records.record import MAX_VALUE, is_number
 from sadp_bench.report.page.markup import Markup, element
 from sadp_bench.report.page.wording import plain
 
@@ -14,7 +14,7 @@ Point = tuple[float, float]
 STRIP_WIDTH, STRIP_HEIGHT = 96, 12
 WIDTH, HEIGHT = 380, 130
 LEFT, RIGHT, TOP, BOTTOM = 40, 340, 16, 108  # of the curve's frame
-MOST_POINTS = 300
+MAX_POINTS = 300
 
 
 def strip(mean: float, low: float | None, high: float | None, scale: Point, margin: float | None) -> Markup:
@@ -59,12 +59,12 @@ def _points(epochs: Sequence[Mapping[str, Any]], name: str) -> list[Point]:
     """(number of the epoch, value); every so-manieth where there are more than a drawing can show, and the last."""
     values = [(float(number), row.get(name)) for number, row in enumerate(epochs)]
     points = [(number, float(value)) for number, value in values if _drawable(value) and value is not None]
-    step = -(-len(points) // MOST_POINTS) or 1
+    step = -(-len(points) // MAX_POINTS) or 1
     return points[:-1][::step] + points[-1:]
 
 
 def _drawable(value: Any) -> bool:
-    return is_number(value) and abs(value) <= LARGEST
+    return is_number(value) and abs(value) <= MAX_VALUE
 
 
 def _title(points: Sequence[Point], kind: str, x: float, anchor: str, text: str) -> list[Markup]:
