@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sadp_bench.core.precision import wide_dtype
+
 # The spike's derivative at x = membrane - threshold, in place; as SpikingJelly's surrogates of the same name.
 DERIVATIVES = {
     "atan": lambda x: x.mul_(math.pi).square_().add_(1).reciprocal_(),  # alpha = 2
@@ -54,7 +56,7 @@ class CPULif(torch.autograd.Function):
         spikes, derivative = ctx.saved_tensors
         tau, gain, soft = ctx.settings
         gradient = torch.empty_like(spikes)
-        carried = torch.zeros(spikes.shape[1:], dtype=_wide(spikes))
+        carried = torch.zeros(spikes.shape[1:], dtype=wide_dtype(spikes))
         scratch, factor = torch.empty_like(carried), torch.empty_like(carried)
         for step in range(len(spikes) - 1, -1, -1):
             if not soft:
@@ -64,7 +66,3 @@ class CPULif(torch.autograd.Function):
             gradient[step].copy_(torch.mul(carried, gain, out=scratch))
             carried.mul_(1 - 1 / tau)
         return gradient, None, None, None, None, None, None
-
-
-def _wide(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)

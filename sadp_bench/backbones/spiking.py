@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from sadp_bench.backbones.cpu_lif import CPULif
 from sadp_bench.core.errors import BadInput
+from sadp_bench.core.precision import wide_dtype
 
 SURROGATES = {
     "atan": lambda: surrogate.ATan(alpha=2.0),
@@ -88,8 +89,7 @@ class LIF(neuron.LIFNode):
         """What a call begins with: rest, or what the call before has left."""
         if self.carries and isinstance(self.v, Tensor):
             return self.v
-        dtype = torch.promote_types(x_seq.dtype, torch.float32)
-        return torch.zeros(x_seq.shape[1:], device=x_seq.device, dtype=dtype)
+        return torch.zeros(x_seq.shape[1:], device=x_seq.device, dtype=wide_dtype(x_seq))
 
     def _on_cpu(self, x_seq: Tensor, membrane: Tensor) -> tuple[Tensor, Tensor]:
         gain = 1 / self.tau if self.decay_input else 1.0

@@ -34,6 +34,8 @@ LATER: dict[str, Any] = {
     "early_time": False,
     "sparsity_options": {},
 }
+# Each table of options with the prefix that its names have in `--set` and wherever they stand beside fields.
+PREFIXES = {"method_options": "method.", "backbone_options": "backbone.", "sparsity_options": "sparsity."}
 MAX_VALUE = 2**63 - 1  # of a count or a seed: more is a slip, and would overflow what follows from it
 MAX_THREADS = 1024  # with many more the process does not start them, and dies
 MAX_RATE = 1e38  # that float32 holds
@@ -156,17 +158,24 @@ class Spec:
         return dataclasses.replace(self.reference(), **axes)
 
     def any_ratio(self) -> Spec:
-        """What runs have in common that differ in the ratio alone."""
+        """Returns the same spec for all runs that differ in the ratio alone."""
         return dataclasses.replace(self, ratio=0.0)
+
+    def any_seed(self) -> Spec:
+        """Returns the same spec for all runs that differ in the seed alone."""
+        return dataclasses.replace(self, seed=0)
+
+    def any_method(self) -> Spec:
+        """Returns the same spec for all runs that differ in method, its options, ratio and seed alone."""
+        return dataclasses.replace(self, method="", ratio=0.0, seed=0, method_options={})
 
     def words(self) -> list[str]:
         """The arguments of `sadp-bench run` that make exactly this run: every choice is named that a default could change.
         The number of processes is torchrun's to say."""
         words: list[str] = []
-        for name, value in self.to_json().items():
-            if isinstance(value, dict):
-                prefix = {"backbone_options": "backbone.", "sparsity_options": "sparsity."}.get(name, "")
-                words += [word for key in value for word in ("--set", f"{prefix}{key}={shown(value[key])}")]
+        for name, value in self.flat().items():
+            if "." in name:
+                words += ["--set", f"{name.removeprefix(PREFIXES['method_options'])}={shown(value)}"]
             elif name in LATER and value == LATER[name] or name == "processes":
                 continue
             elif isinstance(value, bool):
@@ -174,6 +183,16 @@ class Spec:
             else:
                 words += [option(name), shown(value).removesuffix(".0")]
         return words
+
+    def flat(self) -> dict[str, Any]:
+        """Returns fields and options in one table.
+
+        The fields come first, in their order. The options follow under the prefix of their owner, such as
+        "method.smoothing", "backbone.width" and "sparsity.rewind".
+        """
+        fields = self.to_json()
+        tables = {prefix: fields.pop(table) for table, prefix in PREFIXES.items()}
+        return fields | {f"{prefix}{name}": value for prefix, table in tables.items() for name, value in table.items()}
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -26,8 +26,7 @@ from sadp_bench.sweeps.sweep_file import Asked, read
 
 # What a step's time does not depend on, or hardly: runs that differ in these alone have one shape.
 NO_PART_OF_SHAPE = (
-    "method ratio seed method_options protocol epochs train_examples learning_rate schedule weight_decay "
-    "evaluate_on evaluate_every"
+    "method ratio seed protocol epochs train_examples learning_rate schedule weight_decay evaluate_on evaluate_every"
 ).split()
 STARTUP_SECONDS = 5.0  # of a process, until it trains: a guess for the estimate only
 RECORD_BYTES = 20_000
@@ -91,7 +90,7 @@ def scoring_epochs(specs: Iterable[Spec]) -> dict[str, float]:
     """By key, the epochs' worth of visits that a run's method makes before training, if its scores aren't there yet."""
     found, of_any_seed = {}, dict[str, float]()
     for spec in specs:
-        alike = dataclasses.replace(spec, seed=0).key
+        alike = spec.any_seed().key
         if alike not in of_any_seed:
             of_any_seed[alike] = resolve.make_pruner(spec).scoring_epochs(spec.epochs)
         found[spec.key] = of_any_seed[alike]
@@ -123,7 +122,8 @@ def shard_of(specs: list[Spec], group: Mapping[str, str], shard: tuple[int, int]
 
 def shape(spec: Spec) -> str:
     """What a step's time depends on."""
-    return json.dumps({name: v for name, v in spec.to_json().items() if name not in NO_PART_OF_SHAPE}, sort_keys=True)
+    settings = {name: value for name, value in spec.any_method().flat().items() if name not in NO_PART_OF_SHAPE}
+    return json.dumps(settings, sort_keys=True)
 
 
 def visits(spec: Spec, num_held: int, scoring: float = 0.0) -> float:

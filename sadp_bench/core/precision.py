@@ -1,0 +1,19 @@
+"""Data types of at least float32, in which sums and norms of half-precision tensors are taken."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def wide_dtype(*tensors: Tensor) -> torch.dtype:
+    """Returns the smallest data type that holds float32 and each tensor's values."""
+    dtype = torch.float32
+    for x in tensors:
+        dtype = torch.promote_types(dtype, x.dtype)
+    return dtype
+
+
+def widened(x: Tensor) -> Tensor:
+    """Returns the tensor in at least float32; the tensor itself if it is as wide already."""
+    return x.to(wide_dtype(x))

@@ -1,0 +1,77 @@
+"""Names of runs: the settings in which they differ, and the text of both. Settings are a spec as one flat table."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from sadp_bench.records.spec import PREFIXES, Spec, shown
+
+Settings = Mapping[str, Any]  # a spec as `Spec.flat` returns it, or a part of it
+
+
+def from_flat(settings: Settings, **changed: Any) -> Spec:
+    """Returns the spec of a flat table, which may have further entries.
+
+    Args:
+        settings: The table, as `Spec.flat` returns it.
+        **changed: Fields whose values replace those of the table.
+    """
+    fields: dict[str, Any] = {
+        field.name: settings[field.name] for field in dataclasses.fields(Spec) if field.name in settings
+    }
+    for table, prefix in PREFIXES.items():
+        fields[table] = {name.removeprefix(prefix): v for name, v in settings.items() if name.startswith(prefix)}
+    return Spec(**fields | changed)
+
+
+def differing(tables: Iterable[Settings]) -> set[str]:
+    """Returns the names of the settings that differ among the tables. A table that lacks a name differs in it."""
+    texts = [{name: shown(value) for name, value in table.items()} for table in tables]
+    names = set().union(*texts)
+    return {name for name in names if len({text.get(name) for text in texts}) > 1}
+
+
+def settings_text(settings: Settings, names: Collection[str]) -> list[str]:
+    """Returns 'smoothing=0.1' for each named setting, in the table's order. A method's options carry no prefix."""
+    prefix = PREFIXES["method_options"]
+    return [f"{name.removeprefix(prefix)}={shown(value)}" for name, value in settings.items() if name in names]
+
+
+def run_name(spec: Spec) -> str:
+    """Returns a run's method and ratio: 'sadp 0.3'."""
+    return f"{spec.method} {spec.ratio:g}"
+
+
+def run_names(specs: Iterable[Spec]) -> dict[str, str]:
+    """Returns a short name of each run, by key: 'sadp 0.3 seed=1 smoothing=0.1'.
+
+    A name consists of method and ratio, and of the settings that differ among the runs of this method and ratio.
+    """
+    rivals: dict[str, dict[str, Settings]] = {}
+    for spec in specs:
+        rivals.setdefault(run_name(spec), {})[spec.key] = spec.flat()
+    return {
+        key: " ".join([name, *settings_text(settings, names)])
+        for name, tables in rivals.items()
+        for names in [differing(tables.values())]
+        for key, settings in tables.items()
+    }
+
+
+def method_labels(specs: Iterable[Spec]) -> dict[str, str]:
+    """Returns each run's method, by key: 'sadp (smoothing=0.1)'.
+
+    The options in brackets are those that differ among the runs of this method, sorted by name.
+    """
+    specs = list(specs)
+    rivals: dict[str, list[Settings]] = {}
+    for spec in specs:
+        rivals.setdefault(spec.method, []).append(spec.method_options)
+    names = {method: differing(tables) for method, tables in rivals.items()}
+    found = {}
+    for spec in specs:
+        options = settings_text(dict(sorted(spec.method_options.items())), names[spec.method])
+        found[spec.key] = f"{spec.method} ({', '.join(options)})" if options else spec.method
+    return found
