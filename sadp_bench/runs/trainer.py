@@ -23,6 +23,7 @@ from sadp_bench.records.metrics import BUDGET_TOLERANCE, realised_ratio
 from sadp_bench.records.record import Record
 from sadp_bench.records.spec import Spec
 from sadp_bench.runs import environment
+from sadp_bench.runs.expected_cost import expected_visits, training_visits
 from sadp_bench.runs.peak_memory import PeakMemory
 from sadp_bench.runs.resolve import Material, enough_memory, make_loader, make_model, make_pruner, make_sparsity
 from sadp_bench.sparsity.base import density
@@ -30,7 +31,6 @@ from sadp_bench.training import evaluation, loop, optimizer
 from sadp_bench.training.checkpoint import Checkpoint
 from sadp_bench.training.scoring_context import RunContext
 
-EVALUATION_COST = 0.35  # of a training step's time, an example: a guess for the estimate only
 COUNTED = 512  # held examples at most whose synaptic operations are counted: each layer runs once more for it
 
 
@@ -138,18 +138,14 @@ class Bench:
             self.context.fits = state["fits"]
 
     def visits(self) -> float:
-        """About how many examples the epochs that are left will show."""
-        spec = self.spec
-        share = 1.0 if spec.protocol == "updates" else 1 - spec.ratio
-        return len(self.data) * spec.epochs * share - sum(row["kept"] for row in self.training.rows)
+        """Returns about how many examples the epochs that are left will show."""
+        return training_visits(self.spec) - sum(row["kept"] for row in self.training.rows)
 
     def expected_seconds(self, seconds_per_example: float) -> float:
-        """Charged and uncharged, from a rehearsed step's time."""
-        spec, num_examples = self.spec, len(self.data)
-        before = self.pruner.scoring_epochs(spec.epochs) + self.training.sparsity.estimated_epochs(spec.epochs)
-        visit_counts = self.visits() + num_examples * before
-        evaluated = len(self.held) * (math.ceil(spec.epochs / spec.evaluate_every) + 1)
-        return seconds_per_example * (visit_counts + EVALUATION_COST * evaluated) / spec.processes
+        """Returns charged and uncharged seconds of the whole run, from a rehearsed step's time."""
+        epochs = self.spec.epochs
+        before = self.pruner.scoring_epochs(epochs) + self.training.sparsity.estimated_epochs(epochs)
+        return seconds_per_example * expected_visits(self.spec, len(self.held), before) / self.spec.processes
 
 
 def train_one(

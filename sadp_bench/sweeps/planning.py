@@ -1,42 +1,42 @@
-"""From a sweep file to a plan: which runs there are, which are done, what the others will cost. Nothing here trains.
+"""The plan of a sweep: which runs it consists of, which of them are done, what the others will cost. Trains nothing.
 
-The full-data reference of every run is added, once.
+The plan contains the full-data reference of every run, once.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
-import statistics
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sadp_bench.core.errors import BadInput
 from sadp_bench.records.file_lock import Lock
-from sadp_bench.records.record import Failure, Record
+from sadp_bench.records.record import Failure
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import Found, Store, read_all
 from sadp_bench.runs import environment, resolve, run, trainer
+from sadp_bench.runs.expected_cost import expected_visits, seconds_per_visit, shape
 from sadp_bench.runs.resolve import Material
-from sadp_bench.runs.trainer import EVALUATION_COST
 from sadp_bench.sweeps.sweep_file import Asked, read
 
-# What a step's time does not depend on, or hardly: runs that differ in these alone have one shape.
-NO_PART_OF_SHAPE = (
-    "method ratio seed protocol epochs train_examples learning_rate schedule weight_decay evaluate_on evaluate_every"
-).split()
-STARTUP_SECONDS = 5.0  # of a process, until it trains: a guess for the estimate only
-RECORD_BYTES = 20_000
+STARTUP_SECONDS = 5.0  # seconds until a process trains: a guess, for estimates only
+RECORD_BYTES = 20_000  # bytes on disk, of one record
 
 
 class Resolver:
-    """Turns what was asked for into specs, and finds now what would fail only when its turn comes.
+    """Resolves the runs of a sweep file to specs, and finds now what would fail only when its turn comes.
 
-    Each distinct network is built once, on the CPU: some settings are only found wrong there.
-    checkpoint_bytes: what the run with the largest checkpoints needs for them.
+    Each distinct network is built once, on the CPU, because some settings are only found wrong there.
+
+    Args:
+        data: The folder of the data sets.
+        threads: Threads of a run that sets none.
+
+    Attributes:
+        checkpoint_bytes: Bytes on disk of the largest checkpoints among the runs.
     """
 
     def __init__(self, data: Path | None, threads: int) -> None:
@@ -48,10 +48,10 @@ class Resolver:
         self._networks: set[str] = set()
 
     def spec(self, asked: Asked) -> Spec:
-        """Raises BadInput with the place in the file."""
+        """Returns the spec of one run. Raises BadInput with the place in the file."""
         fields = {"threads": self._threads} | asked.fields
         seed = fields.pop("seed", 0)
-        # The seed decides nothing but itself, and resolving copies the data.
+        # Runs that differ in the seed alone are resolved once, because resolving copies the data.
         memory = json.dumps(fields, sort_keys=True)
         try:
             if memory not in self._specs:
@@ -64,6 +64,7 @@ class Resolver:
             raise BadInput(f"{asked.where}: {error}") from None
 
     def material(self, spec: Spec) -> Material:
+        """Returns the data of a spec that was resolved here."""
         return self._materials[_data_of(spec)]
 
     def _build(self, spec: Spec) -> None:
@@ -80,30 +81,48 @@ def _data_of(spec: Spec) -> tuple[Any, ...]:
 
 
 def with_references(specs: Iterable[Spec]) -> list[Spec]:
-    """Each run once, and before all of them the references that they share."""
+    """Returns each run once, and before all of them the references that they share."""
     specs = list(specs)
     references = [spec.reference() for spec in specs]
     return list({spec.key: spec for spec in [*references, *specs]}.values())
 
 
-def scoring_epochs(specs: Iterable[Spec]) -> dict[str, float]:
-    """By key, the epochs' worth of visits that a run's method makes before training, if its scores aren't there yet."""
-    found, of_any_seed = {}, dict[str, float]()
+class Preparation(NamedTuple):
+    """Epochs' worth of example visits that a run makes before training.
+
+    Attributes:
+        scoring: For scores, which runs of several ratios share.
+        search: For a search of connections, which each run makes.
+    """
+
+    scoring: float
+    search: float
+
+
+def preparations(specs: Iterable[Spec]) -> dict[str, Preparation]:
+    """Returns what each run visits before training, by key, as if no scores were there yet."""
+    found, of_any_seed = {}, dict[str, Preparation]()
     for spec in specs:
         alike = spec.any_seed().key
         if alike not in of_any_seed:
-            of_any_seed[alike] = resolve.make_pruner(spec).scoring_epochs(spec.epochs)
+            scoring = resolve.make_pruner(spec).scoring_epochs(spec.epochs)
+            of_any_seed[alike] = Preparation(scoring, resolve.make_sparsity(spec).estimated_epochs(spec.epochs))
         found[spec.key] = of_any_seed[alike]
     return found
 
 
-def sharers(specs: Iterable[Spec], scoring: Mapping[str, float]) -> dict[str, str]:
-    """By key, what names the runs that share its scores: for methods that score, all ratios; otherwise the run alone."""
-    return {spec.key: spec.any_ratio().key if scoring[spec.key] else spec.key for spec in specs}
+def sharers(specs: Iterable[Spec], scoring: Collection[str]) -> dict[str, str]:
+    """Returns a name of the runs that share scores, by key: all ratios of a method that scores, otherwise the run alone.
+
+    Args:
+        specs: The runs.
+        scoring: Keys of those whose method scores before training.
+    """
+    return {spec.key: spec.any_ratio().key if spec.key in scoring else spec.key for spec in specs}
 
 
 def parse_shard(text: str | None) -> tuple[int, int]:
-    """'2/3' -> (2, 3)."""
+    """Returns (2, 3) for '2/3'. Raises BadInput for text that names no part."""
     if text is None:
         return 1, 1
     number, slash, total = text.partition("/")
@@ -113,39 +132,15 @@ def parse_shard(text: str | None) -> tuple[int, int]:
 
 
 def shard_of(specs: list[Spec], group: Mapping[str, str], shard: tuple[int, int]) -> list[Spec]:
-    """One of n parts that together are all runs, none twice; runs that share scores stay together."""
+    """Returns the runs of shard i of n. The n shards together are all runs, none twice; a group is never divided."""
     number, total = shard
     groups = list(dict.fromkeys(group[spec.key] for spec in specs))
     mine = set(groups[number - 1 :: total])
     return [spec for spec in specs if group[spec.key] in mine]
 
 
-def shape(spec: Spec) -> str:
-    """What a step's time depends on."""
-    settings = {name: value for name, value in spec.any_method().flat().items() if name not in NO_PART_OF_SHAPE}
-    return json.dumps(settings, sort_keys=True)
-
-
-def visits(spec: Spec, num_held: int, scoring: float = 0.0) -> float:
-    """Examples that a run will see. scoring: epochs' worth of those that it sees before training. num_held: examples that
-    it is evaluated on, which cost less."""
-    share = 1.0 if spec.protocol == "updates" else 1 - spec.ratio
-    evaluations = math.ceil(spec.epochs / spec.evaluate_every) + 1  # and one for the firing rates
-    return spec.train_examples * (spec.epochs * share + scoring) + EVALUATION_COST * num_held * evaluations
-
-
-def seconds_per_visit(records: Iterable[Record]) -> dict[str, float]:
-    """By shape: the median over the records. One that used another run's scores holds their seconds and their visits."""
-    found: dict[str, list[float]] = {}
-    for record in records:
-        evaluations = sum("test_accuracy" in row for row in record.epochs) + 1
-        seen = record.examples_seen + record.prepare_examples + EVALUATION_COST * record.test_examples * evaluations
-        found.setdefault(shape(record.spec), []).append(sum(record.seconds.values()) / seen)
-    return {of: statistics.median(values) for of, values in found.items()}
-
-
 def scorers(specs: Iterable[Spec], group: Mapping[str, str], has_scores: Callable[[Spec], bool]) -> set[str]:
-    """The keys of the runs that will have to make their scores: the first of each group whose scores aren't there."""
+    """Returns the keys of the runs that will make their scores: the first of each group whose scores are not there."""
     first: dict[str, Spec] = {}
     for spec in specs:
         first.setdefault(group[spec.key], spec)
@@ -154,11 +149,15 @@ def scorers(specs: Iterable[Spec], group: Mapping[str, str], has_scores: Callabl
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a sweep has to do.
+    """The work of a sweep.
 
-    runs: this shard's, references first. done: the keys of those with a record. failed: why others have none, as far as an
-    earlier sweep left word. group: by key, what names the runs that share its scores. seconds: by key, the time expected
-    of each that is to do. needed_bytes: of disk, for records and checkpoints.
+    Attributes:
+        runs: The runs of this shard, references first.
+        done: Keys of the runs that have a record.
+        failed: Failures that an earlier sweep recorded, by key.
+        group: A name of the runs that share scores, by key.
+        seconds: Expected seconds of each run that is not done, by key.
+        needed_bytes: Bytes on disk for records and checkpoints.
     """
 
     runs: list[Spec]
@@ -170,10 +169,11 @@ class Plan:
 
     @property
     def to_do(self) -> list[Spec]:
+        """The runs without a record, in the plan's order."""
         return [spec for spec in self.runs if spec.key not in self.done]
 
     def expected_seconds(self, jobs: int) -> float:
-        """Of the whole sweep, with so many runs at a time."""
+        """Returns the seconds of the whole sweep with `jobs` runs at a time."""
         return max(sum(self.seconds.values()) / jobs, max(self.seconds.values(), default=0.0))
 
 
@@ -187,12 +187,25 @@ def make_plan(
     allow_imports: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Plan:
-    """Reads, resolves and estimates. Writes nothing. Raises BadInput for all that can be known to fail before training."""
+    """Reads a sweep file, resolves its runs and estimates their cost. Writes nothing.
+
+    Args:
+        path: The sweep file.
+        store: The records that are there.
+        jobs: Runs that share this machine; each has its share of the cores.
+        shard: (i, n), the part of the runs to plan.
+        data: The folder of the data sets.
+        allow_imports: Whether the file may name `package.module:Class`.
+        say: Shows one line to the user.
+
+    Raises:
+        BadInput: For all that can be known to fail before training.
+    """
     cores = environment.available_threads()
     resolver = Resolver(data, max(1, cores // jobs))
     runs = with_references([resolver.spec(asked) for asked in read(path, allow_imports=allow_imports)])
-    scoring = scoring_epochs(runs)
-    group = sharers(runs, scoring)
+    preparation = preparations(runs)
+    group = sharers(runs, {key for key, epochs in preparation.items() if epochs.scoring})
     runs = shard_of(runs, group, shard)
     there = read_all([store.folder]) if store.folder.is_dir() else Found([], [], [])
     done = frozenset(spec.key for spec in runs if store.find(spec) is not None)
@@ -203,7 +216,7 @@ def make_plan(
     if jobs * most > cores:
         say(f"{jobs} x {most} threads on {cores} cores will slow one another down: take fewer jobs, or threads")
     known = seconds_per_visit(record for _, record in there.records)
-    seconds = _expected(plan, known, scoring, resolver, store, say)
+    seconds = _expected(plan, known, preparation, resolver, store, say)
     needed_bytes = len(seconds) * RECORD_BYTES + jobs * resolver.checkpoint_bytes
     return dataclasses.replace(plan, seconds=seconds, needed_bytes=needed_bytes)
 
@@ -211,31 +224,35 @@ def make_plan(
 def _expected(
     plan: Plan,
     known: Mapping[str, float],
-    scoring: Mapping[str, float],
+    preparation: Mapping[str, Preparation],
     resolver: Resolver,
     store: Store,
     say: Callable[[str], None],
 ) -> dict[str, float]:
-    """By key, the seconds of each run that is to do. Of a shape without records the first run's first steps are rehearsed."""
+    """Returns the expected seconds of each run that is not done, by key.
 
-    def visits_of(spec: Spec, scores: bool) -> float:
-        return visits(spec, len(resolver.material(spec).held), scoring[spec.key] if scores else 0.0)
+    A visit costs what it did in the records of the run's shape. For a shape without records the first steps of one run
+    are rehearsed.
+    """
+
+    def visits(spec: Spec, makes_scores: bool) -> float:
+        before = preparation[spec.key]
+        epochs = before.search + (before.scoring if makes_scores else 0.0)
+        return expected_visits(spec, len(resolver.material(spec).held), epochs)
 
     unknown = {shape(spec): spec for spec in reversed(plan.to_do) if shape(spec) not in known}
     if unknown:
         say(f"estimating the time of {len(plan.to_do)} runs from a few steps of {len(unknown)} of them")
     rehearsed = {
-        of: trainer.expected([spec], resolver.material(spec))[0] / visits_of(spec, True) for of, spec in unknown.items()
+        of: trainer.expected([spec], resolver.material(spec))[0] / visits(spec, True) for of, spec in unknown.items()
     }
-    seconds_of = {**known, **rehearsed}
-    own = scorers(plan.to_do, plan.group, lambda spec: store.scores_path(spec).exists())
-    return {
-        spec.key: STARTUP_SECONDS + seconds_of[shape(spec)] * visits_of(spec, spec.key in own) for spec in plan.to_do
-    }
+    rates = {**known, **rehearsed}
+    scoring = scorers(plan.to_do, plan.group, lambda spec: store.scores_path(spec).exists())
+    return {spec.key: STARTUP_SECONDS + rates[shape(spec)] * visits(spec, spec.key in scoring) for spec in plan.to_do}
 
 
 def states(plan: Plan, store: Store) -> dict[str, str]:
-    """By key: "done", "being trained" (by another sweep, now), "failed before" or "to do"."""
+    """Returns by key "done", "being trained" (by another sweep, now), "failed before" or "to do"."""
 
     def state(spec: Spec) -> str:
         if spec.key in plan.done:

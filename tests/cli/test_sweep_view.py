@@ -17,7 +17,7 @@ from tests.sweeps.helpers import GOOD, TINY, planned, written
 
 
 def test_a_dry_run_shows_runs_states_and_time_and_writes_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(planning, "EVALUATION_COST", 0.0)
+    monkeypatch.setattr("sadp_bench.runs.expected_cost.EVALUATION_COST", 0.0)
     store, runs = Store(tmp_path / "runs"), planned(tmp_path, TINY + GOOD).runs
     path = written(tmp_path, TINY + GOOD + "seed = [0, 1]")
     store.write(make_record(runs[0], train=256.0, examples_seen=512))  # and 1,000 s of evaluation: 2.45 s a visit

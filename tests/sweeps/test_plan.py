@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,8 @@ from hypothesis import strategies as st
 from sadp_bench.records.file_lock import Lock
 from sadp_bench.records.record import Failure
 from sadp_bench.records.store import Store
-from sadp_bench.runs import resolve
+from sadp_bench.runs import expected_cost, resolve
+from sadp_bench.runs.expected_cost import EVALUATION_COST
 from sadp_bench.sweeps import planning
 from tests.commands import command, refused
 from tests.example_records import make_record, make_spec
@@ -57,7 +60,7 @@ def test_each_job_gets_its_share_of_the_cores(cores, jobs, threads, tmp_path, mo
 
 
 METHODS = [make_spec(), *(make_spec(m, r, s) for m in ("random", "el2n", "grand") for r in (0.3, 0.5) for s in (0, 1))]
-SCORING = {spec.key: float(spec.method in ("el2n", "grand")) for spec in METHODS}
+SCORING = {spec.key for spec in METHODS if spec.method in ("el2n", "grand")}
 
 
 @given(st.integers(1, 20), st.permutations(METHODS))
@@ -74,45 +77,49 @@ def test_shards_are_a_partition_that_keeps_together_what_shares_scores(total, sp
 
 
 def test_only_methods_that_score_share():
-    scoring = planning.scoring_epochs(METHODS)
-    assert {spec.method for spec in METHODS if scoring[spec.key]} == {"el2n", "grand"}
+    found = planning.preparations(METHODS)
+    scoring = {spec.key for spec in METHODS if found[spec.key].scoring}
+    assert scoring == SCORING
     group = planning.sharers(METHODS, scoring)
     sizes = {spec.method: [*group.values()].count(group[spec.key]) for spec in METHODS}
     assert sizes == {"full": 1, "random": 1, "el2n": 2, "grand": 2}
 
 
-@pytest.fixture
-def evaluation_costs_half(monkeypatch):
-    monkeypatch.setattr(planning, "EVALUATION_COST", 0.5)
-
-
-def test_a_shape_with_records_is_estimated_from_their_seconds_and_visits(evaluation_costs_half):
-    slow = make_record(make_spec(), train=100.0, examples_seen=10_000)  # 1,000 s of evaluation, on 100 examples
-    fast = make_record(make_spec("el2n", 0.5), train=300.0, prepare=40.0, examples_seen=5_000, prepare_examples=1_000)
-    for number, row in enumerate(fast.epochs):
-        row.update({"test_accuracy": 0.5} if number % 2 else {})
-    other = make_record(make_spec(batch_size=32), train=1.0)
-    rates = planning.seconds_per_visit([slow, fast, other])
-    expected = (1100 / (10_000 + 50) + 1340 / (6_000 + 6 * 50)) / 2
-    assert rates[planning.shape(make_spec("random", 0.7, epochs=3))] == pytest.approx(expected)
-    assert planning.shape(make_spec(threads=2)) not in rates and len(rates) == 2
-
-
-def test_visits_are_those_of_training_scoring_and_evaluation(evaluation_costs_half):
-    assert planning.visits(make_spec(), 0) == 10_000
-    assert planning.visits(make_spec("random", 0.7), 0) == pytest.approx(3_000)
-    assert planning.visits(make_spec("random", 0.7, protocol="updates"), 0) == 10_000
-    assert planning.visits(make_spec("random", 0.7, evaluate_every=3), 100) == pytest.approx(3_000 + 5 * 50)
-    specs = [make_spec("el2n", 0.5), make_spec("forgetting", 0.5)]
-    scoring = planning.scoring_epochs(specs)  # a tenth of the run's ten epochs, and all of them
-    assert [planning.visits(spec, 0, scoring[spec.key]) for spec in specs] == [6_000, 15_000]
+def test_a_run_like_a_finished_one_is_expected_to_take_as_long(tmp_path, monkeypatch):
+    """Whatever it visits before training: scores, a search for connections, both."""
+    monkeypatch.setattr(planning, "STARTUP_SECONDS", 0.0)
+    kinds = {
+        "plain": "", "eb": 'sparsity = "eb"\ndensity = 0.5\n', "imp": 'sparsity = "imp"\ndensity = 0.3\n',
+        "early": 'sparsity = "eb"\ndensity = 0.5\nearly_time = true\n', "pq": 'sparsity = "pq"\ndensity = 0.5\n',
+    }  # fmt: skip
+    for name, text in kinds.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        block = f'[[sweep]]\nmethod = "forgetting"\nratio = 0.5\nseed = 1\nthreads = 1\nepochs = 4\n{text}'
+        full, pruned = planned(folder, block).runs
+        store = Store(folder / "runs")
+        for spec, scoring in ((full, 0), (pruned, 4)):
+            # A second a visit, as EVALUATION_COST has it.
+            search = {"plain": 0, "eb": 4, "imp": 4 + 4 * 3, "early": 5, "pq": 0}[name]
+            visits = round(spec.train_examples * spec.epochs * (1 - spec.ratio))
+            prepared = spec.train_examples * (scoring + search)
+            record = make_record(spec, train=visits, prepare=prepared, examples_seen=visits, prepare_examples=prepared)
+            record = dataclasses.replace(
+                record, test_examples=360, epochs=[row | {"test_accuracy": 0.5} for row in record.epochs]
+            )
+            record.seconds["evaluate"] = EVALUATION_COST * 360 * 5
+            store.write(record)
+        again = planned(folder, block.replace("seed = 1", "seed = 2"))
+        expected = [again.seconds[spec.key] for spec in again.to_do]
+        taken = [sum(store.find(spec).seconds.values()) for spec in (full, pruned)]
+        assert expected == pytest.approx(taken), name
 
 
 def test_scoring_is_expected_once_of_all_ratios(tmp_path, monkeypatch):
     def expected(specs, material):
         return [256 * 2.0 for _ in specs]  # the reference's visits, a second each
 
-    monkeypatch.setattr(planning, "EVALUATION_COST", 0.0)
+    monkeypatch.setattr(expected_cost, "EVALUATION_COST", 0.0)
     monkeypatch.setattr("sadp_bench.runs.trainer.expected", expected)
     monkeypatch.setattr(planning, "STARTUP_SECONDS", 0.0)
     block = '[[sweep]]\nmethod = "forgetting"\nratio = [0.25, 0.5]\n'

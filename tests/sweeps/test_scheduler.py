@@ -34,7 +34,7 @@ def no_waiting(monkeypatch):
 
 
 def plan_of(*specs, scoring=()):
-    group = sharers(specs, {spec.key: float(spec in scoring) for spec in specs})
+    group = sharers(specs, {spec.key for spec in scoring})
     return Plan(list(specs), frozenset(), {}, group, {spec.key: 1.0 for spec in specs})
 
 

@@ -1,0 +1,60 @@
+"""Expected cost of a run: the example visits that it makes, and the seconds per visit of finished runs. Without torch."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Iterable
+
+from sadp_bench.records.record import Record
+from sadp_bench.records.spec import Spec
+
+EVALUATION_COST = 0.35  # of a training step's time per example: a guess, for estimates only
+# A step's time depends on none of these, or hardly: runs that differ in them alone have one shape.
+NO_PART_OF_SHAPE = frozenset(
+    "method ratio seed protocol epochs train_examples learning_rate schedule weight_decay evaluate_on "
+    "evaluate_every".split()
+)
+
+
+def training_visits(spec: Spec) -> float:
+    """Returns the example visits of the run's own epochs, as its budget allows them."""
+    share = 1.0 if spec.protocol == "updates" else 1 - spec.ratio
+    return spec.train_examples * spec.epochs * share
+
+
+def expected_visits(spec: Spec, num_held: int, preparation_epochs: float = 0.0) -> float:
+    """Returns the example visits of a whole run; those of evaluations count `EVALUATION_COST` each.
+
+    Args:
+        spec: The run.
+        num_held: Examples that it is evaluated on.
+        preparation_epochs: Epochs' worth of visits before training, for scores and for a search of connections.
+    """
+    evaluations = math.ceil(spec.epochs / spec.evaluate_every) + 1  # the last pass records the firing rates
+    preparation = spec.train_examples * preparation_epochs
+    return training_visits(spec) + preparation + EVALUATION_COST * num_held * evaluations
+
+
+def recorded_visits(record: Record) -> float:
+    """Returns the example visits that a finished run made, counted as `expected_visits` counts them."""
+    evaluations = sum("test_accuracy" in row for row in record.epochs) + 1
+    return record.examples_seen + record.prepare_examples + EVALUATION_COST * record.test_examples * evaluations
+
+
+def shape(spec: Spec) -> str:
+    """Returns all that a step's time depends on, as text."""
+    settings = {name: value for name, value in spec.any_method().flat().items() if name not in NO_PART_OF_SHAPE}
+    return json.dumps(settings, sort_keys=True)
+
+
+def seconds_per_visit(records: Iterable[Record]) -> dict[str, float]:
+    """Returns the median over the records of each shape.
+
+    The seconds and visits of a run that used another run's scores include those of the scoring.
+    """
+    found: dict[str, list[float]] = {}
+    for record in records:
+        found.setdefault(shape(record.spec), []).append(sum(record.seconds.values()) / recorded_visits(record))
+    return {of: statistics.median(values) for of, values in found.items()}
