@@ -1,4 +1,4 @@
-"""`python -m sadp_bench`, the same as `sadp-bench`."""
+"""Runs `sadp-bench` as `python -m sadp_bench`."""
 
 from sadp_bench.cli.app import main
 

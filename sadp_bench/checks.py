@@ -1,3 +1,5 @@
-"""The former public name of `sadp_bench.testing`."""
+"""The former name of `sadp_bench.testing`; imports from here keep working."""
 
-from sadp_bench.testing import *  # noqa: F403
+from sadp_bench.testing import ContractBroken, check_pruner, check_selection
+
+__all__ = ["ContractBroken", "check_pruner", "check_selection"]

@@ -1,1 +1,1 @@
-"""The command line: each command parses, calls and prints."""
+"""The command line: each command parses its options, calls one function and prints what it returns."""

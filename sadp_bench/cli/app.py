@@ -1,4 +1,4 @@
-"""The command line: all commands under one name, and bad input turned into one line."""
+"""The command line application: registers the commands and reports bad input in one line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True)
-def top(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Benchmark of data-pruning methods for training spiking neural networks."""
     if version:
         print(f"sadp-bench {__version__}")
         raise typer.Exit
@@ -40,24 +41,24 @@ app.command()(doctor)
 
 
 def main(arguments: list[str] | None = None) -> Any:
-    """The console script. Exit code 2 and one line for bad input, 130 for Ctrl-C."""
+    """Runs the console script and exits: code 2 and one line for bad input, 130 for Ctrl-C."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that can't show a character must not end a run
+            stream.reconfigure(errors="replace")  # A character that the terminal lacks must not end a run.
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    # The command line library's own complaints (an unknown option, say) have this ancestor; it has no public name.
+    # The base class of Typer's usage errors (an unknown option, for example) has no public name.
     usage_error: Any = typer.BadParameter.__mro__[2]
     try:
         code = typer.main.get_command(app)(arguments, standalone_mode=False)
-        if code == 130:  # what the command line library makes of Ctrl-C
+        if code == 130:  # Typer turns Ctrl-C into this code.
             raise KeyboardInterrupt
     except BadInput as error:
         _fail(str(error))
     except usage_error as error:
-        _fail(f"{error.format_message()}{_came(error, arguments)} (see sadp-bench --help)")
+        _fail(f"{error.format_message()}{_given_value(error, arguments)} (see sadp-bench --help)")
     except (KeyboardInterrupt, typer.Abort):
-        goes_on = "; the same command goes on from the last checkpoint" if arguments[0] in ("run", "sweep") else ""
-        print(f"sadp-bench: interrupted{goes_on}", file=sys.stderr)
+        resume = "; the same command continues from the last checkpoint" if arguments[0] in ("run", "sweep") else ""
+        print(f"sadp-bench: interrupted{resume}", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # `sadp-bench report | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -65,8 +66,8 @@ def main(arguments: list[str] | None = None) -> Any:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _came(error: Any, arguments: list[str]) -> str:
-    """What was given to the option that the command line library complains of: its own message leaves that out."""
+def _given_value(error: Any, arguments: list[str]) -> str:
+    """Returns the value that the refused option was given, which Typer's message omits."""
     names = getattr(getattr(error, "param", None), "opts", [])
     words = [part for word in arguments for part in word.split("=", 1)]
     given = [after for before, after in itertools.pairwise(words) if before in names]
@@ -75,6 +76,6 @@ def _came(error: Any, arguments: list[str]) -> str:
 
 def _fail(message: str) -> None:
     rank = os.environ.get("RANK", "0")
-    who = "sadp-bench" if rank == "0" else f"sadp-bench (rank {rank})"
-    print(f"{who}: {printable(' '.join(message.split()))}", file=sys.stderr)
+    sender = "sadp-bench" if rank == "0" else f"sadp-bench (rank {rank})"
+    print(f"{sender}: {printable(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(2)

@@ -1,4 +1,4 @@
-"""`sadp-bench check`."""
+"""`sadp-bench check`: the gate of continuous integration."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Annotated
 
 import typer
 
+from sadp_bench.cli.options import AsJson, Data, Quiet
 from sadp_bench.core.errors import BadInput
 from sadp_bench.gate.findings import Finding
 from sadp_bench.records.record import Record
@@ -25,50 +26,51 @@ Option = typer.Option
 
 def check(
     reference: Annotated[Path, typer.Argument(help="Folder of the reference records.")],
-    against: Annotated[Path | None, Option(help="Take the records of this folder; train nothing.")] = None,
+    against: Annotated[Path | None, Option(help="Compare with the records of this folder; train nothing.")] = None,
     run: Annotated[
-        bool, Option("--run", help="Make the reference's runs anew: the default without --against.")
+        bool, Option("--run", help="Train the reference's runs anew: the default without --against.")
     ] = False,
     out: Annotated[
-        Path | None, Option(help="Keep the new records here, and go on from those there.", show_default="nowhere")
+        Path | None, Option(help="Keep the new records here, and continue from those there.", show_default="nowhere")
     ] = None,
     accuracy_margin: Annotated[
         float | None,
         Option(help="Points that a mean accuracy may fall.", show_default="a band from the reference's seeds"),
     ] = None,
     no_exact: Annotated[
-        bool, Option("--no-exact", help="Compare nothing bit for bit, though the environment seems the same.")
+        bool, Option("--no-exact", help="Compare nothing bit for bit, even in the same environment.")
     ] = False,
-    speed: Annotated[bool, Option("--speed", help="Measure the efficiency as well; a drop is a warning.")] = False,
+    speed: Annotated[bool, Option("--speed", help="Measure the efficiency too; a drop is a warning.")] = False,
     junit: Annotated[Path | None, Option(help="Write JUnit XML to this file.", show_default="none")] = None,
-    data: Annotated[
-        Path | None, Option(help="Folder of the data sets.", show_default="$SADP_BENCH_DATA, or a cache")
-    ] = None,
+    data: Data = None,
     allow_imports: Annotated[
-        bool, Option("--allow-imports", help="Let the records name package.module:Class.")
+        bool, Option("--allow-imports", help="Allow package.module:Class in the records, whose code then runs.")
     ] = False,
-    as_json: Annotated[bool, Option("--json", help="One JSON object on stdout, nothing else there.")] = False,
-    quiet: Annotated[bool, Option(help="No progress.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Hold this code to reference records: counts, selections, accuracy. Exit code 1 where something got worse."""
+    """Compare this code with reference records: counts, selections, accuracy. Exit code 1 if something got worse."""
     from sadp_bench.gate import compare, report
 
     if against is not None and (run or out is not None):
-        raise BadInput("--against takes records that are there; leave --run and --out out")
+        raise BadInput("--against compares with existing records; leave --run and --out out")
     margin = _margin(accuracy_margin)
     _check_apart(reference, against or out)
     if junit is not None and os.path.exists(junit) and not os.path.isfile(junit):
-        raise BadInput(f"can't write {junit}: it is there and no regular file; choose another name")
-    begun = time.perf_counter()
+        raise BadInput(f"can't write {junit}: it exists and is no regular file; choose another name")
+    start = time.perf_counter()
     records = compare.read_reference(reference)
-    with redirect_stdout(sys.stderr), _new(records, against, out, data, allow_imports, quiet) as (folder, failed):
+    with (
+        redirect_stdout(sys.stderr),
+        _new_records(records, against, out, data, allow_imports, quiet) as (folder, failed),
+    ):
         nows, failed = compare.read_now(folder, records, failed)
-        result = compare.compare(records, nows, failed, margin=margin, exactly=not no_exact)
+        result = compare.compare(records, nows, failed, margin=margin, exact=not no_exact)
         if speed:
             timed = _timed(records, data, allow_imports, quiet)
             result = dataclasses.replace(result, findings=[*result.findings, *timed])
     if junit is not None:
-        report.write_junit(junit, result, time.perf_counter() - begun)
+        report.write_junit(junit, result, time.perf_counter() - start)
     kept = against or out
     if as_json:
         print(json.dumps(report.as_json(result, reference, kept), allow_nan=False))
@@ -84,22 +86,22 @@ def _margin(points: float | None) -> float | None:
     return None if points is None else points / 100
 
 
-def _check_apart(reference: Path, other: Path | None) -> None:
-    """Records that are compared with themselves always pass."""
-    if other is None:
+def _check_apart(reference: Path, compared: Path | None) -> None:
+    """Raises BadInput where the folders overlap: records always pass a comparison with themselves."""
+    if compared is None:
         return
-    one, two = reference.resolve(), other.resolve()
-    if one == two or one in two.parents or two in one.parents:
+    first, second = reference.resolve(), compared.resolve()
+    if first == second or first in second.parents or second in first.parents:
         raise BadInput(
-            f"{other} and the reference {reference} are one folder, or one lies in the other: name another one"
+            f"{compared} and the reference {reference} are one folder, or one lies in the other: name another folder"
         )
 
 
 @contextmanager
-def _new(
+def _new_records(
     records: list[Record], against: Path | None, out: Path | None, data: Path | None, allow_imports: bool, quiet: bool
 ) -> Iterator[tuple[Path, dict[str, str]]]:
-    """The folder of the records to compare, made now unless they are there, and by key why runs failed."""
+    """Yields the folder of the records to compare, trained now without `against`, and by key why runs failed."""
     if against is not None:
         yield against, {}
         return

@@ -1,4 +1,4 @@
-"""What is here: versions, device, kernels, data sets; and whether `baselines` is ours."""
+"""What `sadp-bench doctor` examines: versions, device, kernels, data sets, and which package `baselines` is."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from sadp_bench.core import registry
 from sadp_bench.datasets.base import data_root
 from sadp_bench.runs import environment
 
+NAME_WIDTH = 14  # characters
+
 
 def examine(data: Path | None) -> dict[str, Any]:
+    """Returns what is installed and found here, as values for JSON."""
     device = environment.choose_device("auto")
     root = data_root(data)
     return {
@@ -29,31 +32,26 @@ def _place(name: str, root: Path) -> str | None:
 
 
 def shadowing() -> str | None:
-    """Where an unrelated package named `baselines` (there is an old one on PyPI) hides ours; None where all is well."""
-    ours = Path(sadp_bench.__file__).resolve().parent.parent / "baselines"
+    """Returns the folder of an unrelated package `baselines` (PyPI has an old one) that hides the project's; else None."""
+    expected = Path(sadp_bench.__file__).resolve().parent.parent / "baselines"
     found = find_spec("baselines")
     if found is None or found.origin is None:
         return "missing"
     origin = Path(found.origin).resolve()
-    if origin.parent == ours or (origin.parent / "infobatch.py").exists():
+    if origin.parent == expected or (origin.parent / "infobatch.py").exists():
         return None
     return str(origin.parent)
 
 
 def text(found: dict[str, Any]) -> str:
-    """For a person, one line each."""
-    lines = [
-        f"{name:<14}{value}" for name, value in found.items() if name not in ("datasets", "baselines", "bf16", "jobs")
-    ]
-    lines.append(
-        f"{'bf16':<14}{'native: --precision auto takes it' if found['bf16'] else 'not native: auto takes fp32'}"
+    """Returns what `examine` found, one line each."""
+    lines = {name: value for name, value in found.items() if name not in ("datasets", "baselines", "bf16", "jobs")}
+    lines["bf16"] = "native: --precision auto takes it" if found["bf16"] else "not native: --precision auto takes fp32"
+    lines |= {name: place or "absent" for name, place in found["datasets"].items()}
+    lines["baselines"] = (
+        "ours"
+        if found["baselines"] is None
+        else f"WRONG: an unrelated package hides ours ({found['baselines']}); "
+        "uninstall it (`pip uninstall baselines`) and reinstall sadp-bench"
     )
-    lines += [f"{name:<14}{place or 'absent'}" for name, place in found["datasets"].items()]
-    if found["baselines"] is None:
-        lines.append(f"{'baselines':<14}ours")
-    else:
-        lines.append(
-            f"{'baselines':<14}WRONG: an unrelated package hides ours ({found['baselines']}); "
-            "uninstall it (`pip uninstall baselines`) and reinstall sadp-bench"
-        )
-    return "\n".join(lines)
+    return "\n".join(f"{name:<{NAME_WIDTH}}{value}" for name, value in lines.items())

@@ -1,4 +1,4 @@
-"""`sadp-bench report`, `list` and `doctor`: they train nothing."""
+"""`sadp-bench report`, `list` and `doctor`: the commands that train nothing."""
 
 from __future__ import annotations
 
@@ -10,41 +10,40 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from sadp_bench.cli.shared_options import AsJson, Data
+from sadp_bench.cli.options import AsJson, Data, Plots
 from sadp_bench.core.errors import BadInput
 
 
 def report(
     folders: Annotated[list[Path] | None, typer.Argument(help="Folders of records.", show_default="runs")] = None,
     format: Annotated[str, Option(help="text, markdown, latex, csv, json or html.")] = "text",
-    to: Annotated[Path | None, Option(help="Write to a file instead.")] = None,
-    check: Annotated[bool, Option("--check", help="Write nothing; fail if the file of --to is out of date.")] = False,
+    to: Annotated[Path | None, Option(help="Write to this file instead of stdout.")] = None,
+    check: Annotated[
+        bool, Option("--check", help="Write nothing; fail if the file of --to is out of date.")
+    ] = False,
     margin: Annotated[float, Option(help="Points of accuracy that a lossless method may lose.")] = 0.5,
-    plots: Annotated[Path | None, Option(help="Draw the plots into this folder.")] = None,
+    plots: Plots = None,
     pictures: Annotated[
-        bool, Option("--pictures", help="With --plots or html: the images chosen most and least; reads the data set.")
+        bool,
+        Option("--pictures", help="Show the images chosen most and least, in --plots or html; reads the data set."),
     ] = False,
     data: Data = None,
 ) -> None:
-    """The table of all runs: accuracy, speed-up against its ceiling, and paired differences, by method and ratio."""
+    """Print the table of all runs: accuracy, speed-up against its ceiling, paired differences by method and ratio."""
     if check and (to is None or plots is not None):
-        raise BadInput("--check writes nothing and reads the file of --to: give --to, and leave --plots out")
-    from sadp_bench.records.store import atomic, read_all, read_notes
-    from sadp_bench.report import render, stale
-
+        raise BadInput("--check reads the file of --to and writes nothing: give --to, and leave --plots out")
     if pictures and plots is None and format != "html":
         raise BadInput("--pictures is for --plots and --format html: give one of them")
-    found = read_all(folders or [Path("runs")])
-    for problem in found.problems:
-        print(f"sadp-bench: skipped {problem}", file=sys.stderr)
-    records = [record for _, record in found.records]
-    width, styled = 120, False
-    if to is None:
-        from rich.console import Console
-
-        width, styled = Console().width, Console().is_terminal
+    from sadp_bench.records.store import atomic, read_all, read_notes
+    from sadp_bench.report import render, stale
     from sadp_bench.report.pictures import at_hand
 
+    folders = folders or [Path("runs")]
+    found = read_all(folders)
+    for problem in found.problems:
+        _complain(f"skipped {problem}")
+    records = [record for _, record in found.records]
+    width, styled = _terminal() if to is None else (120, False)
     images = at_hand(data) if pictures else None
     text = render(
         records,
@@ -55,20 +54,17 @@ def report(
         width=width,
         styled=styled,
         images=images,
-        remarks=read_notes(folders or [Path("runs")]),
+        remarks=read_notes(folders),
     )
     if check and to is not None:
         if (why := stale(to, text)) is not None:
-            print(f"sadp-bench: {why}", file=sys.stderr)
+            _complain(why)
             raise typer.Exit(1)
         return
     if plots is not None:
         from sadp_bench.report.plots import draw
 
-        def tell(reason: str) -> None:
-            print(f"sadp-bench: {reason}", file=sys.stderr)
-
-        for path in draw(records, plots, images, tell, failures=found.failures):
+        for path in draw(records, plots, images, _complain, failures=found.failures):
             print(f"drew {path}", file=sys.stderr)
     if to is None:
         sys.stdout.write(text)
@@ -77,11 +73,23 @@ def report(
             file.write(text.encode())
 
 
+def _terminal() -> tuple[int, bool]:
+    """Returns the width of stdout in columns, and whether it is a terminal."""
+    from rich.console import Console
+
+    console = Console()
+    return console.width, console.is_terminal
+
+
+def _complain(reason: str) -> None:
+    print(f"sadp-bench: {reason}", file=sys.stderr)
+
+
 def list_(
     kind: Annotated[str, typer.Argument(help="methods, backbones or datasets.")],
     as_json: AsJson = False,
 ) -> None:
-    """What is registered, one line each, with its source."""
+    """List the registered methods, backbones or data sets with their sources."""
     from sadp_bench.core import registry
 
     kinds = {"methods": "method", "backbones": "backbone", "datasets": "dataset"}
@@ -96,11 +104,8 @@ def list_(
 
 
 def doctor(data: Data = None, as_json: AsJson = False) -> None:
-    """Versions, device, kernels, data sets on disk, and whether `baselines` is ours."""
+    """Show versions, device, kernels, data sets on disk, and whether `baselines` is the project's package."""
     from sadp_bench.cli import doctor
 
     found = doctor.examine(data)
-    if as_json:
-        print(json.dumps(found))
-        return
-    print(doctor.text(found))
+    print(json.dumps(found) if as_json else doctor.text(found))

@@ -1,51 +1,67 @@
-"""The options of a run's spec: once, for all commands that train."""
+"""Options that several commands share, and the options of a run's spec."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 from typer import Option
 
 from sadp_bench.core.errors import BadInput
 
-# By the name of the spec's field; None: the default that the help tells. "set" is the --set table.
-OPTIONS: dict[str, Any] = {
+Data = Annotated[Path | None, Option(help="Folder of the data sets.", show_default="$SADP_BENCH_DATA, or a cache")]
+CheckpointSeconds = Annotated[
+    float, Option(help="Seconds between checkpoints, which are written at the end of an epoch; 0: after every epoch.")
+]
+AsJson = Annotated[bool, Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+Quiet = Annotated[bool, Option(help="Show no progress.")]
+Plots = Annotated[Path | None, Option(help="Draw the plots into this folder.")]
+Records = Annotated[Path, Option(help="Folder of the records.")]
+
+# By field of `Spec`. The default of each is None: the value that the help shows is filled in later. "set": the --set table.
+SPEC_OPTIONS: dict[str, Any] = {
     "dataset": Annotated[str | None, Option(help="Data set: a name or package.module:Class.", show_default="digits")],
     "backbone": Annotated[
         str | None, Option(help="Spiking network: a name or package.module:Class.", show_default="cnn")
     ],
     "epochs": Annotated[int | None, Option(help="Epochs of full-data training.", show_default="the data set's")],
-    "batch_size": Annotated[int | None, Option(help="Examples a batch.", show_default="the data set's")],
+    "batch_size": Annotated[int | None, Option(help="Examples per batch.", show_default="the data set's")],
     "timesteps": Annotated[int | None, Option(help="Time steps T.", show_default="the data set's")],
     "optimizer": Annotated[str | None, Option(help="sgd or adamw.", show_default="sgd")],
     "learning_rate": Annotated[
-        float | None, Option(help="At the start of the schedule.", show_default="the data set's")
+        float | None, Option(help="Learning rate at the start of the schedule.", show_default="the data set's")
     ],
     "schedule": Annotated[str | None, Option(help="cosine or constant.", show_default="cosine")],
-    "weight_decay": Annotated[float | None, Option(help="Of all parameters.", show_default="5e-4")],
+    "weight_decay": Annotated[float | None, Option(help="Weight decay of all parameters.", show_default="5e-4")],
     "augment": Annotated[str | None, Option(help="none, crop or crop-flip.", show_default="the data set's")],
     "loss": Annotated[
         str | None,
         Option(
-            help="Of the logits' mean over time, or of each step: mean, step or step-mse.", show_default="mean, or step"
+            help="mean: loss of the logits' mean over time; step, step-mse: mean of the steps' losses.",
+            show_default="mean, or step with --backprop sltt",
         ),
     ],
     "precision": Annotated[str | None, Option(help="auto, fp32, bf16 or fp64.", show_default="auto")],
     "threads": Annotated[int | None, Option(help="CPU threads.", show_default="all cores")],
     "device": Annotated[str | None, Option(help="auto, cpu, cuda or cuda:N.", show_default="auto")],
-    "seed": Annotated[int | None, Option(help="Of weights, order, augmentation and draws.", show_default="0")],
-    "train_examples": Annotated[int | None, Option(help="Train on a fixed, class-balanced part.", show_default="all")],
+    "seed": Annotated[
+        int | None, Option(help="Seed of weights, order, augmentation and selection.", show_default="0")
+    ],
+    "train_examples": Annotated[
+        int | None, Option(help="Train on a fixed, class-balanced part of the data.", show_default="all")
+    ],
     "backprop": Annotated[
         str | None, Option(help="Time steps that give gradients: bptt, sltt or sltt-k.", show_default="bptt")
     ],
-    "k": Annotated[int | None, Option(help="Of sltt-k: how many steps.", show_default="none")],
+    "k": Annotated[int | None, Option(help="Number of time steps of sltt-k.", show_default="none")],
     "sparsity": Annotated[str | None, Option(help="Connections: dense, imp, eb or pq.", show_default="dense")],
     "density": Annotated[float | None, Option(help="Share of the connections that exist.", show_default="1")],
     "early_time": Annotated[
-        bool | None, Option("--early-time", help="Search the ticket of imp or eb with fewer steps.", show_default="no")
+        bool | None,
+        Option("--early-time", help="Search the ticket of imp or eb with fewer time steps.", show_default="no"),
     ],
     "set": Annotated[
         list[str] | None,
@@ -54,29 +70,30 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-def trains(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The command with these options in place of its parameter `asked`, in which it gets them."""
+def with_spec_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns the command with the options of a spec in place of its parameter `request`, a dict that receives them."""
     parameters = []
     for parameter in inspect.signature(command, eval_str=True).parameters.values():
-        parameters += _parameters() if parameter.name == "asked" else [parameter]
+        parameters += _spec_parameters() if parameter.name == "request" else [parameter]
 
     @functools.wraps(command)
     def with_options(**given: Any) -> Any:
-        asked = {name: given.pop(name) for name in OPTIONS}
-        return command(asked={**asked, "set": _table(asked["set"])}, **given)
+        request = {name: given.pop(name) for name in SPEC_OPTIONS}
+        return command(request={**request, "set": _settings(request["set"])}, **given)
 
-    made: Any = with_options  # where Typer looks for a command's options
-    made.__signature__ = inspect.Signature(parameters)
-    made.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    wrapper: Any = with_options
+    wrapper.__signature__ = inspect.Signature(parameters)  # Typer reads a command's options from these two.
+    wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return with_options
 
 
-def _parameters() -> list[inspect.Parameter]:
+def _spec_parameters() -> list[inspect.Parameter]:
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    return [inspect.Parameter(name, kind, default=None, annotation=option) for name, option in OPTIONS.items()]
+    return [inspect.Parameter(name, kind, default=None, annotation=option) for name, option in SPEC_OPTIONS.items()]
 
 
-def _table(pairs: list[str] | None) -> dict[str, str]:
+def _settings(pairs: list[str] | None) -> dict[str, str]:
+    """Returns the `--set` words as a table."""
     table = {}
     for pair in pairs or []:
         key, equals, value = pair.partition("=")

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on and when it has ended. Progress goes to stderr, results to stdout."""
+"""Shows a run: its progress on stderr, its results on stdout."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from sadp_bench.runs.run import Outcome
 
 
 def reporter(quiet: bool) -> Silent:
-    """A bar with the time left on a terminal, plain lines elsewhere, nothing when quiet."""
+    """Returns a bar on a terminal, plain lines elsewhere, and nothing visible when `quiet`."""
     if quiet:
         return Silent()
     return Bar() if sys.stderr.isatty() else Lines()
 
 
 class Lines(Silent):
-    """One plain line an epoch."""
+    """Prints a plain line after each epoch."""
 
     def __init__(self) -> None:
         self.title = ""
@@ -34,23 +34,27 @@ class Lines(Silent):
         self.started = 0.0
 
     def say(self, line: str) -> None:
+        """Prints a line."""
         print(line, file=sys.stderr, flush=True)
 
     def start(self, title: str, visits: int, num_epochs: int) -> None:
+        """Starts the count of example visits, of which `visits` are expected in all."""
         self.title, self.visits, self.num_epochs, self.done = title, visits, num_epochs, 0
         self.started = time.perf_counter()
 
     def advance(self, visits: int) -> None:
+        """Counts example visits."""
         self.done += visits
 
     def epoch(self, row: dict[str, Any], num_examples: int) -> None:
+        """Prints the epoch's line with the time left."""
         elapsed = time.perf_counter() - self.started
         left = elapsed * max(0, self.visits - self.done) / max(1, self.done)
         self.say(f"{self.title}  {describe(row, self.num_epochs, num_examples)}  {duration(left)} left")
 
 
 class Bar(Silent):
-    """A rich bar: epoch, loss, kept share, accuracy, images/s, time left; it leaves one closing line."""
+    """Shows a bar with epoch, loss, kept share, accuracy, images/s and time left, and leaves one closing line."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True)
@@ -63,9 +67,11 @@ class Bar(Silent):
         self.done = 0
 
     def say(self, line: str) -> None:
+        """Prints a line above the bar."""
         self.console.print(Text(line))
 
     def start(self, title: str, visits: int, num_epochs: int) -> None:
+        """Starts a bar of `visits` example visits."""
         self.title, self.num_epochs, self.done, self.state = title, num_epochs, 0, f"epoch 1/{num_epochs}"
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[state]}"))
         self.bar = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
@@ -74,15 +80,18 @@ class Bar(Silent):
         self.started = time.perf_counter()
 
     def advance(self, visits: int) -> None:
+        """Moves the bar on by example visits."""
         self.done += visits
         if self.bar is not None:
             rate = self.done / (time.perf_counter() - self.started)
             self.bar.update(self.task, completed=self.done, state=f"{self.state}  {rate:,.0f} images/s")
 
     def epoch(self, row: dict[str, Any], num_examples: int) -> None:
+        """Shows the epoch's numbers beside the bar."""
         self.state = describe(row, self.num_epochs, num_examples, rate=False)
 
     def stop(self) -> None:
+        """Removes the bar and prints the last state."""
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
@@ -90,7 +99,7 @@ class Bar(Silent):
 
 
 def describe(row: dict[str, Any], num_epochs: int, num_examples: int, rate: bool = True) -> str:
-    """'epoch 3/20  kept 70.0 %  loss 0.812  accuracy 71.20 %  853 images/s'."""
+    """Returns a row's line: 'epoch 3/20  kept 70.0 %  loss 0.812  accuracy 71.20 %  853 images/s'."""
     parts = [
         f"epoch {row['epoch'] + 1}/{num_epochs}",
         f"kept {100 * row['kept'] / num_examples:.1f} %",
@@ -104,7 +113,7 @@ def describe(row: dict[str, Any], num_epochs: int, num_examples: int, rate: bool
 
 
 def panel(outcome: Outcome) -> Panel:
-    """The closing panel of a run."""
+    """Returns the closing panel of a run."""
     found = outcome.comparison
     run, full = found.record, found.reference
     title = f"{run.spec.method} {run.spec.ratio:g} · {run.spec.dataset} · {run.spec.backbone} · seed {run.spec.seed}"
@@ -160,7 +169,7 @@ def _facts(found: Comparison) -> Table:
 
 
 def as_json(outcome: Outcome) -> dict[str, Any]:
-    """The one object that `run --json` prints: unrounded, null where there is no reference."""
+    """Returns the object that `run --json` prints: unrounded, null where there is no reference."""
     found = outcome.comparison
     return {
         "method": found.record.spec.method,
@@ -178,7 +187,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def speed_table(result: dict[str, Any]) -> Group:
-    """What `speed` measured."""
+    """Returns the table of a `speed` measurement."""
     noise = result["noise_floor"]
     title = (
         f"{result['dataset']} · {result['backbone']} · {result['train_examples']:,} examples · batch "
@@ -194,20 +203,21 @@ def speed_table(result: dict[str, Any]) -> Group:
             f"{row['ratio']:g}",
             f"{row['speedup']:.3f} x",
             f"{row['ceiling']:.3f} x",
-            f"{row['efficiency']:.3f}{_within(row['efficiency_low'], row['efficiency_high'])}",
+            f"{row['efficiency']:.3f}{_interval(row['efficiency_low'], row['efficiency_high'])}",
         )
-    floor = f"noise floor: full data against itself {noise['median']:.3f}{_within(noise['low'], noise['high'])}"
-    few = "; too few rounds for it (6 at least)" if noise["low"] is None else ""
+    floor = f"noise floor: full data against itself {noise['median']:.3f}{_interval(noise['low'], noise['high'])}"
+    few = "; at least 6 rounds are needed for it" if noise["low"] is None else ""
     note = (
-        f"median over rounds, and its interval of about 95 %{few}; efficiency = training speed-up / ceiling\n"
-        "ceiling: of the timed epochs, as a schedule keeps more in some"
+        f"median over rounds with its interval of about 95 %{few}; efficiency = training speed-up / ceiling\n"
+        "ceiling: that of the timed epochs, as a schedule keeps more examples in some epochs"
     )
     return Group(table, Text(floor), Text(note, "dim"))
 
 
-def _within(low: float | None, high: float | None) -> str:
+def _interval(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
 
 
 def show(renderable: Any) -> None:
+    """Prints on stdout."""
     Console().print(renderable)

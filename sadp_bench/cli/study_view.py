@@ -1,4 +1,4 @@
-"""What a person sees of a study: the scores at each stop, then what they cost."""
+"""Shows a study: the scores at each stop, then their cost."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from sadp_bench.measure.study_file import BOUNDS, KEEPS, LABELS, RIVALS, SOURCES
 
 KEEP = [f"{keep:g}" for keep in KEEPS]
 MIDDLE = KEEP[len(KEEP) // 2]
-NAME, NARROW, WIDE, GAP = 11, 5, 6, 2  # characters
-COLUMNS = 104
-# A column: its head, its width, and where its number stands in a score's table: source, measure, share kept.
+NAME, NARROW, WIDE, GAP = 11, 5, 6, 2  # characters, the widths of columns and of the gap between groups
+COLUMNS = 104  # columns, the width of the whole table
+# A column: its head, its width, and the path to its number in a score's table: source, measure, share kept.
 Column = tuple[str, int, tuple[str, ...]]
-Columns = list[tuple[str, list[Column]]]  # in groups, with what stands over each
+ColumnGroups = list[tuple[str, list[Column]]]  # Each group has a heading.
 
 
 def _kept(source: str, over: str) -> list[Column]:
     return [(keep, NARROW, (source, over, keep)) for keep in KEEP]
 
 
-NOW: Columns = [
+NOW: ColumnGroups = [
     ("", [("rank", WIDE, ("frozen", "spearman")), ("linear", WIDE, ("frozen", "pearson"))]),
     ("V / uniform", _kept("frozen", "over_uniform")),
     ("V / optimum", _kept("frozen", "over_optimum")),
     ("V / optimum", [(f"train {MIDDLE}", 2 * NARROW, ("training", "over_optimum", MIDDLE))]),
 ]
-COLLECTED: Columns = [
+COLLECTED: ColumnGroups = [
     ("", [("rank", WIDE, ("age 0", "spearman")), ("linear", WIDE, ("age 0", "pearson"))]),
     ("V / uniform", _kept("age 0", "over_uniform")),
     ("V / optimum", _kept("age 0", "over_optimum")),
@@ -42,18 +42,18 @@ COLLECTED: Columns = [
 ]
 LEGEND = (
     "g: the exact gradient norm over all parameters. rank, linear: Spearman's and Pearson's correlation\n"
-    "with g. V: the variance, sum g²(1/π − 1), of drawing in proportion to the score, by the share kept: over\n"
-    "that of drawing uniformly, and over that of drawing in proportion to g. Bold: the least of its column.\n"
-    "now: of the same weights, statistics and inputs as g; train: in training mode. as collected: by the\n"
-    "steps of the epoch just over, augmented; age a: a epochs earlier; held against the norms that the coming\n"
-    "epoch will meet (root mean square over some augmented views). Every score has {smoothing:g} of uniform\n"
+    "with g. V: the variance, sum g²(1/π − 1), of sampling in proportion to the score, by the share kept:\n"
+    "over that of uniform sampling, and over that of sampling in proportion to g. Bold: the column's least.\n"
+    "now: same weights, statistics and inputs as g; train: in training mode. as collected: by the steps of\n"
+    "the last epoch, augmented; age a: a epochs earlier. Collected scores are compared with the norms of the\n"
+    "next epoch (root mean square over some augmented views). Every score has {smoothing:g} of uniform\n"
     "sampling mixed in. errors: layers with the batch's mean in place of each example's spikes. SADP: layers\n"
     "with memory."
 )
 
 
 def study_table(study: dict[str, Any], path: Path | None = None) -> Group:
-    """All that a study measured. path: where it was kept."""
+    """Returns all that a study measured. path: the file that contains it."""
     spec = study["spec"]
     title = (
         f"{spec['dataset']} · {spec['backbone']} · {study['examples']:,} of {study['num_examples']:,} examples · batch "
@@ -67,7 +67,7 @@ def study_table(study: dict[str, Any], path: Path | None = None) -> Group:
 
 
 def show(study: dict[str, Any], path: Path | None = None) -> None:
-    """On a terminal as wide as it is, elsewhere as wide as the table."""
+    """Prints a study as wide as the terminal, elsewhere as wide as its table."""
     console = Console()
     (console if console.is_terminal else Console(width=COLUMNS)).print(study_table(study, path))
 
@@ -82,30 +82,30 @@ def _stop(stop: dict[str, Any], epochs: int) -> list[Any]:
     return [Text(heading, "bold"), *tables, *lines]
 
 
-def _table(title: str, columns: Columns, scores: dict[str, Any]) -> list[Any]:
+def _table(title: str, columns: ColumnGroups, scores: dict[str, Any]) -> list[Any]:
     return [_group_heads(title, columns), _scores(columns, scores)]
 
 
-def _group_heads(title: str, columns: Columns) -> Text:
+def _group_heads(title: str, columns: ColumnGroups) -> Text:
     line = " " * NAME
-    for name, own in columns:
-        line += " " * (GAP if name else 0) + _over(name, sum(width + 1 for _, width, _ in own))
+    for name, members in columns:
+        line += " " * (GAP if name else 0) + _heading(name, sum(width + 1 for _, width, _ in members))
     return Text((title + line[len(title) :]).rstrip(), "dim")
 
 
-def _over(name: str, width: int) -> str:
-    """' ── V / optimum ──', right above its columns."""
+def _heading(name: str, width: int) -> str:
+    """Returns a group's heading: ' ── V / optimum ──'."""
     return " " + f" {name} ".center(width - 1, "─") if name else " " * width
 
 
-def _scores(columns: Columns, scores: dict[str, Any]) -> Table:
+def _scores(columns: ColumnGroups, scores: dict[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 0, 0, 0), header_style="dim")
     table.add_column("", width=NAME, no_wrap=True)
-    for name, own in columns:
-        for place, (head, width, _) in enumerate(own):
+    for name, members in columns:
+        for place, (head, width, _) in enumerate(members):
             table.add_column(head, width=width + 1 + (GAP if name and place == 0 else 0), justify="right", no_wrap=True)
-    wanted = [where for _, own in columns for _, _, where in own]
-    rows = {name: [_found(scores[name], where) for where in wanted] for name in LABELS if name in scores}
+    paths = [path for _, members in columns for _, _, path in members]
+    rows = {name: [_at(scores[name], path) for path in paths] for name in LABELS if name in scores}
     rivals = [row for name, row in rows.items() if name in RIVALS]
     least = [min((v for v in column if v is not None), default=None) for column in zip(*rivals, strict=True)]
     for name, row in rows.items():
@@ -117,15 +117,15 @@ def _scores(columns: Columns, scores: dict[str, Any]) -> Table:
     return table
 
 
-def _found(sources: dict[str, Any], where: tuple[str, ...]) -> float | None:
+def _at(sources: dict[str, Any], path: tuple[str, ...]) -> float | None:
     found: Any = sources
-    for name in where:
+    for name in path:
         found = found.get(name) if found is not None else None
     return found
 
 
 def _lines(stop: dict[str, Any]) -> list[str]:
-    lines, lag = [], stop["lag"]
+    lines, lag, spikes = [], stop["lag"], percent(stop["spikes_cv"])
     if lag is not None:
         over = "  ".join(number(lag["over_optimum"][keep]) for keep in KEEP)
         lines.append(
@@ -134,7 +134,7 @@ def _lines(stop: dict[str, Any]) -> list[str]:
     first, *others = stop["input_squares_cv"] or [None]
     then = " ".join("–" if value is None else f"{100 * value:.0f}" for value in others)
     lines.append(
-        f"vary over examples: spikes by {percent(stop['spikes_cv'])}, input squares by {percent(first)} in the first layer"
+        f"variation over examples: spikes {spikes}, input squares {percent(first)} in the first layer"
         + (f", then {then} %" if then else "")
     )
     bound_ratio = " ".join("–" if value is None else f"{value:.2g}" for value in stop["bound_ratio"]["frozen"])
@@ -152,7 +152,7 @@ def _cost(cost: dict[str, Any]) -> Group:
     notes = (
         f"plain step {1000 * cost['step_seconds']:.1f} ms; noise: plain steps against themselves; median ± half the\n"
         f"interquartile range over {cost['rounds']} rounds of {cost['batches']} steps\n"
-        f"calibration of layers: {_share(first)} of a step, once an epoch: {100 * whole:.2f} % of one"
+        f"calibration of layers: {_share(first)} of a step, once per epoch: {100 * whole:.2f} % of it"
     )
     return Group(table, Text(notes, "dim"))
 
@@ -162,7 +162,7 @@ def _share(found: dict[str, float]) -> str:
 
 
 def number(value: float | None) -> str:
-    """Three decimals where there is room for them, in at most six characters; a dash where there is no number."""
+    """Returns a number in at most six characters, with three decimals where they fit; a dash for None."""
     if value is None:
         return "–"
     size = abs(value)
@@ -172,4 +172,5 @@ def number(value: float | None) -> str:
 
 
 def percent(value: float | None) -> str:
+    """Returns a share in whole percent; a dash for None."""
     return "–" if value is None else f"{100 * value:.0f} %"

@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: the plan, how it goes, what is left at its end."""
+"""Shows a sweep: its plan, its progress on stderr, and its outcome."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from sadp_bench.records.store import FAILED, Store
 from sadp_bench.sweeps.planning import Plan
 from sadp_bench.sweeps.scheduler import Standing, Watcher
 
-WIDE = 200  # columns where there is no terminal to say
-REMIND_SECONDS = 600.0  # between plain lines while nothing ends
+WIDTH = 200  # columns, where stdout is no terminal
+REMINDER_SECONDS = 600.0  # seconds between plain lines while no run ends
 
 
 def titles(specs: Iterable[Spec]) -> dict[str, str]:
@@ -56,7 +56,7 @@ def _choices(spec: Spec) -> dict[str, str]:
 
 
 def plan_table(plan: Plan, states: dict[str, str], jobs: int) -> Group:
-    """What `--dry-run` prints."""
+    """Returns the table that `--dry-run` prints."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("run", "state"):
         table.add_column(name, overflow="fold")
@@ -69,14 +69,14 @@ def plan_table(plan: Plan, states: dict[str, str], jobs: int) -> Group:
 
 
 def plan_line(plan: Plan, states: dict[str, str], jobs: int) -> str:
-    """'12 runs: 3 done, 9 to do (1 failed before), about 4 min 10 s with 2 jobs'."""
+    """Returns the plan in a line: '12 runs: 3 done, 9 to do (1 failed before), about 4 min 10 s with 2 jobs'."""
     if not plan.to_do:
         return f"{_many(len(plan.runs), 'run')}: all done"
-    told = list(states.values())
-    parts = [f"{told.count(state)} {state}" for state in ("failed before", "being trained") if state in told]
-    of_those = f" ({', '.join(parts)})" if parts else ""
+    found = list(states.values())
+    parts = [f"{found.count(state)} {state}" for state in ("failed before", "being trained") if state in found]
+    detail = f" ({', '.join(parts)})" if parts else ""
     return (
-        f"{_many(len(plan.runs), 'run')}: {len(plan.done)} done, {len(plan.to_do)} to do{of_those}, about "
+        f"{_many(len(plan.runs), 'run')}: {len(plan.done)} done, {len(plan.to_do)} to do{detail}, about "
         f"{duration(plan.expected_seconds(jobs))} with {_many(jobs, 'job')}"
     )
 
@@ -86,6 +86,7 @@ def _many(number: int, name: str) -> str:
 
 
 def plan_json(plan: Plan, states: dict[str, str], jobs: int) -> dict[str, Any]:
+    """Returns the object that `--dry-run --json` prints."""
     runs = [
         {"key": spec.key, "state": states[spec.key], "seconds": plan.seconds.get(spec.key), "spec": spec.to_json()}
         for spec in plan.runs
@@ -94,7 +95,7 @@ def plan_json(plan: Plan, states: dict[str, str], jobs: int) -> dict[str, Any]:
 
 
 def closing(standing: Standing, store: Store) -> Group:
-    """What is left to tell at the end."""
+    """Returns the closing summary: the failed runs, and the counts."""
     names = titles(standing.plan.runs)
     parts: list[Any] = []
     if standing.failed:
@@ -110,7 +111,7 @@ def closing(standing: Standing, store: Store) -> Group:
 
 
 def closing_json(standing: Standing, store: Store) -> dict[str, Any]:
-    """The one object that `sweep --json` prints."""
+    """Returns the object that `sweep --json` prints."""
     failed = [
         {
             "key": failure.spec.key,
@@ -128,50 +129,55 @@ def closing_json(standing: Standing, store: Store) -> dict[str, Any]:
 
 
 def watcher(quiet: bool, plan: Plan, jobs: int) -> Watcher:
-    """An overview on a terminal, plain lines elsewhere, nothing when quiet."""
+    """Returns an overview on a terminal, plain lines elsewhere, and nothing visible when `quiet`."""
     if quiet:
         return Watcher()
     return Overview(plan, jobs) if sys.stderr.isatty() else Lines(plan, jobs)
 
 
 def counts(standing: Standing) -> str:
-    """'3 done, 2 running, 0 failed, 7 to do'."""
-    over = len(standing.done) + len(standing.failed) + len(standing.running)
+    """Returns the counts in a line: '3 done, 2 running, 0 failed, 7 to do'."""
+    begun = len(standing.done) + len(standing.failed) + len(standing.running)
     elsewhere = f", {len(standing.elsewhere)} of these at another process" if standing.elsewhere else ""
     return (
         f"{len(standing.done)} done, {len(standing.running)} running, {len(standing.failed)} failed, "
-        f"{len(standing.plan.runs) - over} to do{elsewhere}"
+        f"{len(standing.plan.runs) - begun} to do{elsewhere}"
     )
 
 
 class Lines(Watcher):
-    """One plain line at each run's start and end, and now and then one where nothing ends."""
+    """Prints a plain line at each run's start and end, and a reminder where no run ends for long."""
 
     def __init__(self, plan: Plan, jobs: int) -> None:
         self.names, self.jobs = titles(plan.runs), jobs
-        self.told = time.monotonic()
+        self.last_line = time.monotonic()
 
     def say(self, line: str) -> None:
+        """Prints a line."""
         print(line, file=sys.stderr, flush=True)
-        self.told = time.monotonic()
+        self.last_line = time.monotonic()
 
     def started(self, spec: Spec, attempt: int, standing: Standing) -> None:
+        """Prints that a run started."""
         again = f" (try {attempt})" if attempt > 1 else ""
         self.say(f"{self.names[spec.key]}: started{again}")
 
     def ended(self, spec: Spec, outcome: str, standing: Standing) -> None:
-        self.say(f"{self.names[spec.key]}: {outcome}  [{self.standing(standing)}]")
+        """Prints how a run ended, and the counts."""
+        self.say(f"{self.names[spec.key]}: {outcome}  [{self.summary(standing)}]")
 
     def tick(self, standing: Standing) -> None:
-        if time.monotonic() - self.told >= REMIND_SECONDS:
-            self.say(self.standing(standing))
+        """Prints the counts where no line was printed for long."""
+        if time.monotonic() - self.last_line >= REMINDER_SECONDS:
+            self.say(self.summary(standing))
 
-    def standing(self, standing: Standing) -> str:
+    def summary(self, standing: Standing) -> str:
+        """Returns the counts and the time left in a line."""
         return f"{counts(standing)}, about {duration(standing.seconds_left(self.jobs))} left"
 
 
 class Overview(Lines):
-    """Counts, a bar with the time left, and a row for each run that goes on, renewed in place; what failed stays."""
+    """Shows counts, a bar with the time left and a row for each running run, in place; failures stay above."""
 
     def __init__(self, plan: Plan, jobs: int) -> None:
         super().__init__(plan, jobs)
@@ -179,39 +185,45 @@ class Overview(Lines):
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
 
     def say(self, line: str) -> None:
+        """Prints a line above the overview."""
         self.console.print(Text(line))
 
     def started(self, spec: Spec, attempt: int, standing: Standing) -> None:
+        """Renews the overview."""
         self.tick(standing)
 
     def ended(self, spec: Spec, outcome: str, standing: Standing) -> None:
+        """Prints how a run failed, and renews the overview."""
         if spec.key not in standing.done:
             self.say(f"{self.names[spec.key]}: {outcome}")
         self.tick(standing)
 
     def tick(self, standing: Standing) -> None:
+        """Renews the overview."""
         self.live.start()
         self.live.update(self.shown(standing), refresh=True)
 
     def stop(self) -> None:
+        """Removes the overview."""
         self.live.stop()
 
     def shown(self, standing: Standing) -> Group:
-        over, now = len(standing.done) + len(standing.failed), time.monotonic()
+        """Returns the overview."""
+        ended, now = len(standing.done) + len(standing.failed), time.monotonic()
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), expand=True)
         table.add_column(no_wrap=True)
         table.add_column(no_wrap=True)
         table.add_column(no_wrap=True, ratio=1, overflow="ellipsis")
         for key, running in standing.running.items():
             table.add_row(Text(self.names[key]), duration(now - running.since), Text(running.latest, "dim"))
-        bar = ProgressBar(total=max(1, len(standing.plan.runs)), completed=over, width=40)
-        line = Padding(bar, 0)  # a bar by itself does not end its line
-        return Group(Text(self.standing(standing), "bold"), line, table)
+        bar = ProgressBar(total=max(1, len(standing.plan.runs)), completed=ended, width=40)
+        line = Padding(bar, 0)  # A bar alone does not end its line.
+        return Group(Text(self.summary(standing), "bold"), line, table)
 
 
-def show(told: Any) -> None:
-    """On stdout: a table, or one JSON object."""
-    if isinstance(told, dict):
-        print(json.dumps(told))
+def show(result: Any) -> None:
+    """Prints a table, or a dict as one JSON object, on stdout."""
+    if isinstance(result, dict):
+        print(json.dumps(result))
     else:
-        Console(width=None if sys.stdout.isatty() else WIDE).print(told)
+        Console(width=None if sys.stdout.isatty() else WIDTH).print(result)

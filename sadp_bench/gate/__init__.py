@@ -1,4 +1,4 @@
-"""The gate of continuous integration: runs made now against reference records. docs/ci.md says what is compared, and why.
+"""The gate of continuous integration: compares runs made now with reference records (see docs/ci.md).
 
-A floor above everything that trains: `rerun` and `timing` do, the other modules only read records.
+Only `rerun` and `timing` train; the other modules read records.
 """

@@ -1,7 +1,7 @@
-"""What must be the same to the last digit: on any machine, or on a machine like the reference's.
+"""Comparisons without tolerance: of what every machine repeats, and of what the reference's environment repeats.
 
-What the reference's seeds agree on depends neither on the draws nor on the training, so it must be the same on every machine:
-the counts, the weights that are functions of counts. What they differ in is exact only where the arithmetic is.
+A value on which all seeds of the reference agree depends neither on random draws nor on training. It must be the same
+on every machine: counts, and weights that are functions of counts. Other values are exact in one environment only.
 """
 
 from __future__ import annotations
@@ -18,16 +18,21 @@ from sadp_bench.records.metrics import BUDGET_TOLERANCE, realised_ratio
 from sadp_bench.records.record import Record
 from sadp_bench.records.visit_counts import unpack
 
-MIN_SEEDS = 3  # that tell what does not depend on the seed; two may agree by chance
+MIN_SEEDS = 3  # seeds that show what does not depend on the seed; two may agree by chance
 ALWAYS, BY_SEEDS, ONLY_HERE = "always", "by seeds", "only here"
 
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """Something of a record that is compared value by value.
+    """A quantity of a record that is compared value by value.
 
-    values: named. rule: ALWAYS the same on any machine; BY_SEEDS: the values that the reference's seeds agree on are;
-    ONLY_HERE: none is. whole: seeds that differ in one value agree on none. tolerance: relative, between machines.
+    Args:
+        name: Its name in findings.
+        values: Returns the quantity's values by name.
+        rule: ALWAYS: all values are the same on any machine. BY_SEEDS: those on which the reference's seeds agree are.
+            ONLY_HERE: none is.
+        whole: Whether seeds that differ in one value count as differing in all.
+        tolerance: Relative difference that is allowed between machines.
     """
 
     name: str
@@ -37,9 +42,9 @@ class Quantity:
     tolerance: float = 0.0
 
 
-def _by_epoch(name: str, before: str = "") -> Callable[[Record], dict[str, Any]]:
+def _by_epoch(name: str, prefix: str = "") -> Callable[[Record], dict[str, Any]]:
     return lambda record: {
-        f"{before}epoch {number}": row[name] for number, row in enumerate(record.epochs, 1) if name in row
+        f"{prefix}epoch {number}": row[name] for number, row in enumerate(record.epochs, 1) if name in row
     }
 
 
@@ -70,7 +75,7 @@ QUANTITIES = (
     Quantity("parameters", lambda record: {"parameters": record.num_parameters}, ALWAYS),
     Quantity("counts", _counts, whole=True),
     Quantity("learning rate", _by_epoch("learning_rate"), tolerance=1e-6),
-    Quantity("mean weight", _by_epoch("mean_weight"), tolerance=1e-6),  # a float32 mean
+    Quantity("mean weight", _by_epoch("mean_weight"), tolerance=1e-6),  # The weights are a float32 mean.
     Quantity("visits", _visits, whole=True),
     Quantity("train loss", _by_epoch("train_loss"), ONLY_HERE),
     Quantity("test accuracy", _accuracy, ONLY_HERE),
@@ -78,12 +83,17 @@ QUANTITIES = (
 
 
 def data(group: Group) -> Finding:
-    """Whether both were trained and evaluated on the same data; otherwise nothing else can be compared."""
+    """Compares the data; where they differ, no other comparison means anything."""
     return _compared(group, DATA, group.pairs, set(DATA.values(group.references[0])), ANYWHERE)
 
 
 def findings(group: Group, exact: bool) -> list[Finding]:
-    """All but the data's. exact: whether to compare what is exact on the same machine only."""
+    """Returns all exact comparisons but the data's.
+
+    Args:
+        group: The pairs of one run.
+        exact: Whether to compare what only the same environment repeats.
+    """
     found = [_budget(group)]
     here = [pair for pair in group.pairs if exact and not pair.differing]
     for quantity in QUANTITIES:
@@ -99,7 +109,7 @@ def findings(group: Group, exact: bool) -> list[Finding]:
 
 
 def _agreed(group: Group, quantity: Quantity, names: set[str]) -> set[str]:
-    """The values that are the same on any machine."""
+    """Returns the values that must be the same on any machine."""
     if quantity.rule == ALWAYS:
         return names
     if quantity.rule == ONLY_HERE or len(group.pairs) < MIN_SEEDS:
@@ -118,7 +128,7 @@ def _here(group: Group, quantity: Quantity, pairs: list[Pair], names: set[str], 
 
 
 def _compared(group: Group, quantity: Quantity, pairs: list[Pair], names: set[str], kind: str) -> Finding:
-    """The first pair that differs speaks for the others, which are counted."""
+    """Compares values of all pairs; the text shows the first pair that differs and counts the others."""
     tolerance = quantity.tolerance if kind == ANYWHERE else 0.0
     wrong = []
     for pair in pairs:
@@ -127,44 +137,42 @@ def _compared(group: Group, quantity: Quantity, pairs: list[Pair], names: set[st
         if off:
             wrong.append((reference[off[0]], now.get(off[0]), off))
     if not wrong:
-        what = "the same in any environment" if kind == ANYWHERE else "the same, bit for bit"
-        return Finding(group.label, quantity.name, kind, PASSED, f"{what}, {_seeds(len(pairs))}")
+        claim = "the same in any environment" if kind == ANYWHERE else "the same, bit for bit"
+        return Finding(group.label, quantity.name, kind, PASSED, f"{claim}, {_seeds(len(pairs))}")
     before, after, off = wrong[0]
     more = f", and {len(off) - 1} more of its values" if len(off) > 1 else ""
-    text = f"{_told(off[0], before, after)}{more}, in {len(wrong)} of {_seeds(len(pairs))}; must be the same"
+    text = f"{_change(off[0], before, after)}{more}, in {len(wrong)} of {_seeds(len(pairs))}; must be the same"
     return Finding(group.label, quantity.name, kind, FAILED, text, _short(before), _short(after), _short(before))
 
 
 def _budget(group: Group) -> Finding:
-    """Whether the share of visits saved is still the one asked for. Of methods exempt from it, as the reference shows,
-    nothing is asked."""
-    asked = group.spec.ratio
-    off = [abs(realised_ratio(record) - asked) for record in group.references]
-    if max(off) > BUDGET_TOLERANCE:
-        text = f"not compared: the reference itself saved other than {asked:g}"
+    """Compares the share of visits saved with the ratio, unless the reference shows a method without a budget."""
+    ratio = group.spec.ratio
+    if max(abs(realised_ratio(record) - ratio) for record in group.references) > BUDGET_TOLERANCE:
+        text = f"not compared: the reference saved another share than {ratio:g}"
         return Finding(group.label, "budget", ANYWHERE, SKIPPED, text)
-    now = max((realised_ratio(record) for record in group.nows), key=lambda ratio: abs(ratio - asked))
-    outcome = PASSED if abs(now - asked) <= BUDGET_TOLERANCE else FAILED
-    text = f"saved {now:.4f} of the visits, asked for {asked:g} ± {BUDGET_TOLERANCE:g}"
-    allowed = [asked - BUDGET_TOLERANCE, asked + BUDGET_TOLERANCE]
-    return Finding(group.label, "budget", ANYWHERE, outcome, text, asked, now, allowed)
+    now = max((realised_ratio(record) for record in group.nows), key=lambda saved: abs(saved - ratio))
+    outcome = PASSED if abs(now - ratio) <= BUDGET_TOLERANCE else FAILED
+    text = f"saved {now:.4f} of the visits, asked for {ratio:g} ± {BUDGET_TOLERANCE:g}"
+    allowed = [ratio - BUDGET_TOLERANCE, ratio + BUDGET_TOLERANCE]
+    return Finding(group.label, "budget", ANYWHERE, outcome, text, ratio, now, allowed)
 
 
-def _same(one: Any, other: Any, tolerance: float) -> bool:
-    if isinstance(one, float) and isinstance(other, int | float):
-        return math.isclose(one, other, rel_tol=tolerance)
-    return bool(one == other)
+def _same(first: Any, second: Any, tolerance: float) -> bool:
+    if isinstance(first, float) and isinstance(second, int | float):
+        return math.isclose(first, second, rel_tol=tolerance)
+    return bool(first == second)
 
 
-def _told(name: str, before: Any, after: Any) -> str:
+def _change(name: str, before: Any, after: Any) -> str:
     if isinstance(before, list) and isinstance(after, list):
-        others = sum(a != b for a, b in zip(before, after, strict=True))
-        return f"{others:,} of {len(before):,} examples were shown another number of times"
-    return f"{name}: {' → '.join(_plain(before, after))}"
+        changed = sum(a != b for a, b in zip(before, after, strict=True))
+        return f"{changed:,} of {len(before):,} examples were shown another number of times"
+    return f"{name}: {' → '.join(_distinct(before, after))}"
 
 
-def _plain(before: Any, after: Any) -> tuple[str, str]:
-    """Both with six digits, or with as many as it takes to tell them apart."""
+def _distinct(before: Any, after: Any) -> tuple[str, str]:
+    """Returns both values with six digits, or with all digits where six are not enough to tell them apart."""
     short = tuple(
         "nothing" if v is None else f"{v:.6g}" if isinstance(v, float) else str(_short(v)) for v in (before, after)
     )
@@ -172,7 +180,7 @@ def _plain(before: Any, after: Any) -> tuple[str, str]:
 
 
 def _short(value: Any) -> Any:
-    """A long list by its hash."""
+    """Returns a value, or the hash of a list."""
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:12] if isinstance(value, list) else value
 
 

@@ -1,4 +1,4 @@
-"""What the gate puts side by side, and what it found."""
+"""What the gate compares (pairs of records, groups of pairs) and what a comparison found."""
 
 from __future__ import annotations
 
@@ -11,26 +11,33 @@ from typing import Any
 from sadp_bench.records.record import Record
 from sadp_bench.records.spec import Spec, shown
 
-# Kinds of a comparison, by what it takes to hold.
-ANYWHERE = "anywhere"  # exact, whatever the machine
+# Kinds of a comparison.
+ANYWHERE = "anywhere"  # exact on every machine
 HERE = "here"  # exact where the environments agree
-BAND = "band"  # within a band made of the reference's own spread
-SPEED = "speed"  # never more than a warning
+BAND = "band"  # within a band made of the reference's spread
+SPEED = "speed"  # at most a warning
 
 PASSED, FAILED, SKIPPED, WARNING = "passed", "failed", "skipped", "warning"
 
 MINUS_FULL = "accuracy minus full data's"  # the name of a comparison
 
-# What must agree before a CPU's numbers can be the same to the last bit. The precision is part of the spec.
+# Fields of the environment that must agree before a CPU repeats a run to the last bit. The spec contains the precision.
 EXACT_TOGETHER = ("device", "processor", "threads", "kernel", "bf16", "torch", "spikingjelly")
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The outcome of one comparison, over all seeds of a run.
+    """The outcome of one comparison over all seeds of a run.
 
-    run: method and ratio. kind: one of the four above. outcome: passed, failed, skipped or warning. text: one line, what was
-    found. reference, now, allowed: numbers or short texts, None where there is none to name.
+    Args:
+        run: Method and ratio, and what else distinguishes the run.
+        name: The quantity that was compared.
+        kind: ANYWHERE, HERE, BAND or SPEED.
+        outcome: PASSED, FAILED, SKIPPED or WARNING.
+        text: What was found, in one line.
+        reference: The reference's value, a number or a short text; None without such a value.
+        now: The value of the new runs, likewise.
+        allowed: The limit, or both limits, likewise.
     """
 
     run: str
@@ -45,7 +52,13 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pair:
-    """A run of the reference beside the same run made now. differing: what keeps the two from being exactly alike."""
+    """A run of the reference and the same run made now.
+
+    Args:
+        reference: The reference's record.
+        now: The new record.
+        differing: Differences of the environments, which prevent an exact comparison.
+    """
 
     reference: Record
     now: Record
@@ -53,6 +66,7 @@ class Pair:
 
     @property
     def seed(self) -> int:
+        """The seed of both runs."""
         return self.reference.spec.seed
 
 
@@ -65,24 +79,27 @@ class Group:
 
     @property
     def spec(self) -> Spec:
+        """The spec of the first seed."""
         return self.pairs[0].reference.spec
 
     @property
     def references(self) -> list[Record]:
+        """The reference's records."""
         return [pair.reference for pair in self.pairs]
 
     @property
     def nows(self) -> list[Record]:
+        """The new records."""
         return [pair.now for pair in self.pairs]
 
     @property
     def setting(self) -> str:
-        """What names the groups that differ in method and ratio alone: their seeds spread alike."""
+        """The key that groups share if they differ in method and ratio alone; their seeds spread alike."""
         return dataclasses.replace(self.spec, method="", ratio=0.0, seed=0, method_options={}).key
 
 
 def differing(reference: Record, now: Record) -> tuple[str, ...]:
-    """Why two records of one spec can't be held to be exactly alike, a phrase each; none: they can."""
+    """Returns why two records of one spec need not be equal bit for bit, one phrase per reason."""
     phrases = [
         f"{name} {reference.environment.get(name)} → {now.environment.get(name)}"
         for name in EXACT_TOGETHER
@@ -94,7 +111,12 @@ def differing(reference: Record, now: Record) -> tuple[str, ...]:
 
 
 def group(references: Iterable[Record], nows: Mapping[str, Record]) -> list[Group]:
-    """Every reference whose key is among `nows`, paired and grouped: full data first, then in the records' order."""
+    """Returns the references that have a new record, paired and grouped: full data first, then in the records' order.
+
+    Args:
+        references: The reference's records.
+        nows: The new records by key.
+    """
     references = list(references)
     members: dict[str, list[Pair]] = {}
     for record in sorted(references, key=lambda record: (record.spec.method != "full", record.spec.seed)):
@@ -106,18 +128,18 @@ def group(references: Iterable[Record], nows: Mapping[str, Record]) -> list[Grou
 
 
 def any_seed(spec: Spec) -> Spec:
-    """What the runs have in common that differ in the seed alone."""
+    """Returns the spec that runs share if they differ in the seed alone."""
     return dataclasses.replace(spec, seed=0)
 
 
 def labels(specs: Iterable[Spec]) -> dict[str, str]:
-    """By key of any seed: method and ratio, and, of those that share them, the choices that differ."""
+    """Returns by `any_seed` key the method, the ratio and the choices that differ between runs of both."""
     flat = {any_seed(spec).key: _flat(spec) for spec in specs}
     found = {}
-    for key, own in flat.items():
-        alike = [other for other in flat.values() if all(other[name] == own[name] for name in ("method", "ratio"))]
-        more = [f"{name}={own[name]}" for name in own if len({json.dumps(o.get(name)) for o in alike}) > 1]
-        found[key] = " ".join([own["method"], own["ratio"], *more])
+    for key, fields in flat.items():
+        alike = [other for other in flat.values() if all(other[name] == fields[name] for name in ("method", "ratio"))]
+        more = [f"{name}={fields[name]}" for name in fields if len({json.dumps(o.get(name)) for o in alike}) > 1]
+        found[key] = " ".join([fields["method"], fields["ratio"], *more])
     return found
 
 

@@ -1,4 +1,4 @@
-"""The reference's runs, made anew: each exactly as its record's spec says, one after the other in this process."""
+"""Trains the reference's runs anew, each with its record's spec, one after the other in this process."""
 
 from __future__ import annotations
 
@@ -27,17 +27,26 @@ def rerun(
     allow_imports: bool = False,
     checkpoint_seconds: float = 60.0,
 ) -> dict[str, str]:
-    """Makes the runs that the store lacks; by key, why those failed that now do. The others are made all the same.
+    """Trains the runs that the store lacks and returns by key why runs failed; a failure does not stop the others.
 
-    Raises BadInput, before anything is trained, where a run can't be made here: its data are not there, say.
+    Args:
+        reference: The reference's records.
+        store: Receives the new records.
+        data: Folder of the data sets.
+        progress: Receives the progress.
+        allow_imports: Whether records may name package.module:Class, whose code then runs.
+        checkpoint_seconds: Seconds between checkpoints.
+
+    Raises:
+        BadInput: A run can't be made here, for example without its data; raised before anything is trained.
     """
     check_trusted(reference, allow_imports)
     store.check_writable()
     opened: dict[Any, Any] = {}
     ready = [(record.spec, _material(record.spec, data, opened)) for record in _full_first(reference)]
     seconds = duration(sum(sum(record.seconds.values()) for record in reference))
-    there = sum(store.find(spec) is not None for spec, _ in ready)
-    taken = f"; {there} are in {store.folder} already and taken as they are" if there else ""
+    existing = sum(store.find(spec) is not None for spec, _ in ready)
+    taken = f"; {existing} are in {store.folder} already and are not repeated" if existing else ""
     progress.say(f"{len(ready)} runs of the reference, which took {seconds}{taken}")
     failed = {}
     for spec, material in ready:
@@ -45,28 +54,28 @@ def rerun(
             run.run(spec, material, store, progress, reference=False, checkpoint_seconds=checkpoint_seconds)
         except BadInput as error:
             failed[spec.key] = str(error)
-        except Exception as error:  # a defect in one method's code must not hide what became of the others
+        except Exception as error:  # A defect in one method must not hide the results of the others.
             traceback.print_exc()
             failed[spec.key] = f"{type(error).__name__}: {error}"
         if spec.key in failed:
-            progress.say(f"{spec.method} {spec.ratio:g}, seed {spec.seed}: {failed[spec.key]}")
+            progress.say(f"{_title(spec)}: {failed[spec.key]}")
     return failed
 
 
 def check_trusted(reference: Sequence[Record], allow_imports: bool) -> None:
-    """Raises BadInput where a record would have code imported and the caller did not allow it."""
+    """Raises BadInput where a record would import code and the caller did not allow it."""
     for record in reference:
         for kind in GROUPS:
             name = getattr(record.spec, kind)
             if ":" in name and not allow_imports:
                 raise BadInput(
-                    f"the reference's {kind} '{name}' would import that module and so run its code; --allow-imports lets "
-                    "it, if you trust the records"
+                    f"the reference's {kind} '{name}' would import that module and so run its code; if you trust the "
+                    "records, allow it with --allow-imports"
                 )
 
 
-def asked(spec: Spec) -> dict[str, Any]:
-    """What `parts.resolve` takes for such a run."""
+def request_of(spec: Spec) -> dict[str, Any]:
+    """Returns the request that `resolve.resolve` resolves to this spec."""
     fields = spec.to_json()
     settings = fields.pop("method_options")
     for owner in ("backbone", "sparsity"):
@@ -76,17 +85,22 @@ def asked(spec: Spec) -> dict[str, Any]:
 
 
 def _material(spec: Spec, data: Path | None, opened: dict[Any, Any]) -> Material:
-    """Its data. That the spec resolves also says that the run can be made; it is made with the record's own spec, so that a
-    setting which came later takes its default and the key stays."""
-    what = f"{spec.method} {spec.ratio:g}, seed {spec.seed}"
+    """Returns the run's data, and thereby checks that the spec resolves.
+
+    The run itself uses the record's spec: a setting that was added later takes its default, and the key stays.
+    """
     if spec.processes > 1:
         raise BadInput(
-            f"{what} shared its batches among {spec.processes} processes: make it with torchrun, and use --against"
+            f"{_title(spec)} shared its batches among {spec.processes} processes: make it with torchrun, and use --against"
         )
     try:
-        return resolve.resolve(asked(spec), data, opened)[1]
+        return resolve.resolve(request_of(spec), data, opened)[1]
     except BadInput as error:
-        raise BadInput(f"the reference's {what} can't be made here: {error}") from None
+        raise BadInput(f"the reference's {_title(spec)} can't be made here: {error}") from None
+
+
+def _title(spec: Spec) -> str:
+    return f"{spec.method} {spec.ratio:g}, seed {spec.seed}"
 
 
 def _full_first(reference: Sequence[Record]) -> list[Record]:

@@ -1,4 +1,4 @@
-"""How far a mean of seeds may be off another one."""
+"""Standard deviations with their degrees of freedom, and how far a mean of seeds may be off."""
 
 from __future__ import annotations
 
@@ -13,25 +13,30 @@ from scipy.special import stdtrit
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A standard deviation or a standard error, and the degrees of freedom that it was estimated with."""
+    """A standard deviation or a standard error.
+
+    Args:
+        size: The deviation.
+        freedom: Degrees of freedom of its estimate.
+    """
 
     size: float
     freedom: float
 
     def of_means(self, n: int, m: int) -> Spread:
-        """Of the mean of m new values about that of n, where this is that of single values.
+        """Returns the spread of the mean of m new values about the mean of n values.
 
         Source: the prediction interval of a future sample's mean; Hahn & Meeker, Statistical Intervals, 1991.
         """
         return Spread(self.size * math.sqrt(1 / n + 1 / m), self.freedom)
 
     def reach(self, level: float, sides: int) -> float:
-        """What is exceeded, to one side or to either, with a chance of `level`."""
+        """Returns the deviation that is exceeded with probability `level`, to one side or to either of two."""
         return float(stdtrit(self.freedom, 1 - level / sides)) * self.size
 
 
 def pooled(samples: Iterable[Sequence[float]]) -> Spread:
-    """Of samples that have their own means and one spread."""
+    """Returns the spread of samples that have different means and one standard deviation."""
     several = [sample for sample in samples if len(sample) > 1]
     freedom = sum(len(sample) - 1 for sample in several)
     squares = sum((len(sample) - 1) * statistics.variance(sample) for sample in several)
@@ -39,7 +44,7 @@ def pooled(samples: Iterable[Sequence[float]]) -> Spread:
 
 
 def together(*parts: Spread) -> Spread:
-    """The error of a sum whose parts have these errors, with about so many degrees of freedom.
+    """Returns the error of a sum of independent parts, with approximate degrees of freedom.
 
     Source: Welch, Biometrika 34, 1947; Satterthwaite, Biometrics Bulletin 2, 1946.
     """
@@ -49,6 +54,8 @@ def together(*parts: Spread) -> Spread:
 
 
 def of_seeds(reference_S: Any, now_S: Any) -> Spread:
-    """Of the difference of two means of seeds, by those of both: if nothing changed they spread alike, and one side's few
-    hardly tell how far."""
+    """Returns the error of the difference of two means over seeds.
+
+    The spread is pooled over both sides: without a change both have the same one, and few seeds estimate it poorly.
+    """
     return pooled([reference_S.tolist(), now_S.tolist()]).of_means(len(reference_S), len(now_S))

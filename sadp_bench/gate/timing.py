@@ -1,4 +1,4 @@
-"""The one comparison of time: a warning, never a failure, as machines are noisy and differ."""
+"""The comparison of speed: at most a warning, as machines are noisy and differ."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 
 from sadp_bench.core.progress import Progress
 from sadp_bench.gate.findings import PASSED, SKIPPED, SPEED, WARNING, Finding, any_seed, labels
-from sadp_bench.gate.rerun import asked
+from sadp_bench.gate.rerun import request_of
 from sadp_bench.measure import speed
 from sadp_bench.records.metrics import paired
 from sadp_bench.records.record import Record
 from sadp_bench.records.spec import Spec
 
 ROUNDS = 5
-ALLOWED_DROP = 0.05  # of efficiency, and the noise floor's spread on top
+ALLOWED_DROP = 0.05  # of efficiency; the noise floor's spread is added
 
 
 def findings(reference: Sequence[Record], data: Path | None, progress: Progress) -> list[Finding]:
-    """Each method's efficiency of training, measured now by interleaved epochs, beside that of the reference's records."""
+    """Compares each method's training efficiency, measured now by interleaved epochs, with the records'."""
     names = labels(record.spec for record in reference)
     recorded: dict[str, list[float]] = {}
     specs: dict[str, Spec] = {}
@@ -27,24 +27,23 @@ def findings(reference: Sequence[Record], data: Path | None, progress: Progress)
         key = any_seed(comparison.spec).key
         if comparison.spec.method != "full":
             specs.setdefault(key, comparison.spec)
-            there = [] if comparison.training_efficiency is None else [comparison.training_efficiency]
-            recorded[key] = recorded.get(key, []) + there
+            known = [] if comparison.training_efficiency is None else [comparison.training_efficiency]
+            recorded[key] = recorded.get(key, []) + known
     return [_finding(names[key], spec, recorded[key], data, progress) for key, spec in specs.items()]
 
 
 def _finding(label: str, spec: Spec, recorded: Sequence[float], data: Path | None, progress: Progress) -> Finding:
     name = "efficiency"
     if not recorded:
-        return Finding(
-            label, name, SPEED, SKIPPED, "the reference has no full-data run of the same environment beside it"
-        )
-    settings = asked(spec) | {"epochs": max(spec.epochs, ROUNDS + 1)}
+        text = "the reference has no full-data run of the same environment"
+        return Finding(label, name, SPEED, SKIPPED, text)
+    request = request_of(spec) | {"epochs": max(spec.epochs, ROUNDS + 1)}
     try:
-        told = speed.measure(settings, [spec.method], [spec.ratio], ROUNDS, data, progress)
-    except Exception as error:  # a method may do anything; what was compared so far must still be told
+        measured = speed.measure(request, [spec.method], [spec.ratio], ROUNDS, data, progress)
+    except Exception as error:  # A method may raise anything; the other comparisons must still be reported.
         return Finding(label, name, SPEED, SKIPPED, f"not measured: {error}")
-    before, after = statistics.median(recorded), told["rows"][0]["efficiency"]
-    noise, spread = told["noise_floor"], told["rows"][0]["efficiency_spread"]
+    before, after = statistics.median(recorded), measured["rows"][0]["efficiency"]
+    noise, spread = measured["noise_floor"], measured["rows"][0]["efficiency_spread"]
     allowed = ALLOWED_DROP + noise["spread"]
     text = (
         f"{before:.3f} → {after:.3f} ± {spread:.3f} of the theoretical maximum; may fall by {allowed:.3f} (full data "

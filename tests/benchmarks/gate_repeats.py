@@ -54,7 +54,7 @@ def redrawn(pool: Sequence[Sequence[Record]], seeds: Sequence[int], times: int) 
             [with_seed(record, seed) for seed, place in zip(seeds, side, strict=True) for record in pool[place]]
             for side in (one, other)
         ]
-        yield compare(sides[0], {record.spec.key: record for record in sides[1]}, exactly=False)
+        yield compare(sides[0], {record.spec.key: record for record in sides[1]}, exact=False)
 
 
 def tell(what: str, results: Iterable[Result]) -> None:
@@ -80,7 +80,7 @@ def main() -> None:
     results, pool = [], []
     for time in range(1, asked.times + 1):
         made = trained(reference, {seed: seed + time * (own[-1] + 1) for seed in own}, Store(asked.out))
-        results.append(compare(reference, {record.spec.key: record for record in made}, exactly=False))
+        results.append(compare(reference, {record.spec.key: record for record in made}, exact=False))
         pool += [[record for record in made if record.spec.seed == seed] for seed in own]
         print(f"{time}: {'passed' if results[-1].passed else 'FAILED'}", flush=True)
     tell("other seeds against the reference", results)

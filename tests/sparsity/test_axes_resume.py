@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sadp_bench.core.errors import BadInput
-from sadp_bench.gate.rerun import asked as of_record
+from sadp_bench.gate.rerun import request_of as of_record
 from sadp_bench.records.record import Record
 from sadp_bench.runs import resolve
 from sadp_bench.runs.trainer import Bench, train_one
