@@ -18,9 +18,7 @@ def report(
     folders: Annotated[list[Path] | None, typer.Argument(help="Folders of records.", show_default="runs")] = None,
     format: Annotated[str, Option(help="text, markdown, latex, csv, json or html.")] = "text",
     to: Annotated[Path | None, Option(help="Write to this file instead of stdout.")] = None,
-    check: Annotated[
-        bool, Option("--check", help="Write nothing; fail if the file of --to is out of date.")
-    ] = False,
+    check: Annotated[bool, Option("--check", help="Write nothing; fail if the file of --to is out of date.")] = False,
     margin: Annotated[float, Option(help="Points of accuracy that a lossless method may lose.")] = 0.5,
     plots: Plots = None,
     pictures: Annotated[

@@ -13,8 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from sadp_bench.core.progress import Progress as Silent
-from sadp_bench.core.text import duration
+from sadp_bench.core.text import duration, interval, percent
 from sadp_bench.records.metrics import Comparison, charged_seconds
+from sadp_bench.records.naming import run_name
 from sadp_bench.runs.run import Outcome
 
 
@@ -102,11 +103,11 @@ def describe(row: dict[str, Any], num_epochs: int, num_examples: int, rate: bool
     """Returns a row's line: 'epoch 3/20  kept 70.0 %  loss 0.812  accuracy 71.20 %  853 images/s'."""
     parts = [
         f"epoch {row['epoch'] + 1}/{num_epochs}",
-        f"kept {100 * row['kept'] / num_examples:.1f} %",
+        f"kept {percent(row['kept'] / num_examples, 1)}",
         f"loss {row['train_loss']:.3f}",
     ]
     if "test_accuracy" in row:
-        parts.append(f"accuracy {100 * row['test_accuracy']:.2f} %")
+        parts.append(f"accuracy {percent(row['test_accuracy'], 2)}")
     if rate:
         parts.append(f"{row['kept'] / row['seconds']:,.0f} images/s")
     return "  ".join(parts)
@@ -116,7 +117,7 @@ def panel(outcome: Outcome) -> Panel:
     """Returns the closing panel of a run."""
     found = outcome.comparison
     run, full = found.record, found.reference
-    title = f"{run.spec.method} {run.spec.ratio:g} · {run.spec.dataset} · {run.spec.backbone} · seed {run.spec.seed}"
+    title = f"{run_name(run.spec)} · {run.spec.dataset} · {run.spec.backbone} · seed {run.spec.seed}"
     parts: list[Any] = [_times(found), "", _facts(found)]
     if full is None:
         parts += ["", Text("No full-data reference: no speed-up. Run without --no-reference to train it.", "yellow")]
@@ -141,10 +142,10 @@ def _times(found: Comparison) -> Table:
     for name in (f"{on} accuracy", "prepare", "select", "train", "charged", "evaluate"):
         table.add_column(name, justify="right", no_wrap=True)
     shown = [("full data", full)] if full is not None and full is not run else []
-    for name, record in [*shown, (f"{run.spec.method} {run.spec.ratio:g}", run)]:
+    for name, record in [*shown, (run_name(run.spec), run)]:
         seconds = record.seconds
         cells = [seconds["prepare"], seconds["select"], seconds["train"], charged_seconds(record), seconds["evaluate"]]
-        table.add_row(name, f"{100 * record.test_accuracy:.2f} %", *(f"{value:.2f} s" for value in cells))
+        table.add_row(name, percent(record.test_accuracy, 2), *(f"{value:.2f} s" for value in cells))
     if shown and found.accuracy_difference is not None:
         table.add_row("difference", f"{100 * found.accuracy_difference:+.2f}", style="dim")
     return table
@@ -161,10 +162,9 @@ def _facts(found: Comparison) -> Table:
     table.add_row("nominal maximum", f"{found.nominal_maximum:.3f} x", "1 / (1 - ratio)")
     table.add_row("ceiling", f"{found.ceiling:.3f} x", "if dropped examples cost nothing")
     if found.efficiency is not None:
-        table.add_row("efficiency", f"{100 * found.efficiency:.1f} %", "speed-up / ceiling")
+        table.add_row("efficiency", percent(found.efficiency, 1), "speed-up / ceiling")
         if found.record.seconds["prepare"] > 0.01 * charged_seconds(found.record):
-            text = "the same without prepare"
-            table.add_row("  training part", f"{100 * (found.training_efficiency or 0):.1f} %", text)
+            table.add_row("  training part", percent(found.training_efficiency, 1), "the same without prepare")
     return table
 
 
@@ -203,19 +203,16 @@ def speed_table(result: dict[str, Any]) -> Group:
             f"{row['ratio']:g}",
             f"{row['speedup']:.3f} x",
             f"{row['ceiling']:.3f} x",
-            f"{row['efficiency']:.3f}{_interval(row['efficiency_low'], row['efficiency_high'])}",
+            f"{row['efficiency']:.3f} {interval(row['efficiency_low'], row['efficiency_high'], 3)}".rstrip(),
         )
-    floor = f"noise floor: full data against itself {noise['median']:.3f}{_interval(noise['low'], noise['high'])}"
+    limits = interval(noise["low"], noise["high"], 3)
+    floor = f"noise floor: full data against itself {noise['median']:.3f} {limits}".rstrip()
     few = "; at least 6 rounds are needed for it" if noise["low"] is None else ""
     note = (
         f"median over rounds with its interval of about 95 %{few}; efficiency = training speed-up / ceiling\n"
         "ceiling: that of the timed epochs, as a schedule keeps more examples in some epochs"
     )
     return Group(table, Text(floor), Text(note, "dim"))
-
-
-def _interval(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
 
 
 def show(renderable: Any) -> None:

@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from sadp_bench.core.text import compact, percent
 from sadp_bench.measure.study_file import BOUNDS, KEEPS, LABELS, RIVALS, SOURCES
 
 KEEP = [f"{keep:g}" for keep in KEEPS]
@@ -74,8 +75,8 @@ def show(study: dict[str, Any], path: Path | None = None) -> None:
 
 def _stop(stop: dict[str, Any], epochs: int) -> list[Any]:
     heading = (
-        f"after epoch {stop['epoch']} of {epochs} · loss {stop['train_loss']:.3f} · mean g {number(stop['norm_mean'])}, "
-        f"varying by {percent(stop['norm_cv'])} over examples"
+        f"after epoch {stop['epoch']} of {epochs} · loss {stop['train_loss']:.3f} · mean g {compact(stop['norm_mean'])}, "
+        f"varying by {percent(stop['norm_cv'], 0)} over examples"
     )
     lines = [Padding(Text(line, "dim"), (0, 0, 0, NAME + 1)) for line in _lines(stop)]
     tables = [*_table("now", NOW, stop["scores"]), *_table("as collected", COLLECTED, stop["scores"])]
@@ -112,7 +113,7 @@ def _scores(columns: ColumnGroups, scores: dict[str, Any]) -> Table:
         if all(value is None for value in row):
             continue
         best = [place > 1 and name in RIVALS and value == least[place] for place, value in enumerate(row)]
-        cells = [Text(number(value), "bold" if bold else "") for value, bold in zip(row, best, strict=True)]
+        cells = [Text(compact(value), "bold" if bold else "") for value, bold in zip(row, best, strict=True)]
         table.add_row(Text(LABELS[name]), *cells, style="dim" if name in BOUNDS else "")
     return table
 
@@ -125,16 +126,16 @@ def _at(sources: dict[str, Any], path: tuple[str, ...]) -> float | None:
 
 
 def _lines(stop: dict[str, Any]) -> list[str]:
-    lines, lag, spikes = [], stop["lag"], percent(stop["spikes_cv"])
+    lines, lag, spikes = [], stop["lag"], percent(stop["spikes_cv"], 0)
     if lag is not None:
-        over = "  ".join(number(lag["over_optimum"][keep]) for keep in KEEP)
+        over = "  ".join(compact(lag["over_optimum"][keep]) for keep in KEEP)
         lines.append(
-            f"lagging statistics: g under the running ones has rank {number(lag['spearman'])}, V / optimum {over}"
+            f"lagging statistics: g under the running ones has rank {compact(lag['spearman'])}, V / optimum {over}"
         )
     first, *others = stop["input_squares_cv"] or [None]
     then = " ".join("–" if value is None else f"{100 * value:.0f}" for value in others)
     lines.append(
-        f"variation over examples: spikes {spikes}, input squares {percent(first)} in the first layer"
+        f"variation over examples: spikes {spikes}, input squares {percent(first, 0)} in the first layer"
         + (f", then {then} %" if then else "")
     )
     bound_ratio = " ".join("–" if value is None else f"{value:.2g}" for value in stop["bound_ratio"]["frozen"])
@@ -152,25 +153,10 @@ def _cost(cost: dict[str, Any]) -> Group:
     notes = (
         f"plain step {1000 * cost['step_seconds']:.1f} ms; noise: plain steps against themselves; median ± half the\n"
         f"interquartile range over {cost['rounds']} rounds of {cost['batches']} steps\n"
-        f"calibration of layers: {_share(first)} of a step, once per epoch: {100 * whole:.2f} % of it"
+        f"calibration of layers: {_share(first)} of a step, once per epoch: {percent(whole, 2)} of it"
     )
     return Group(table, Text(notes, "dim"))
 
 
 def _share(found: dict[str, float]) -> str:
-    return f"{100 * found['median']:+.1f} ± {100 * found['spread']:.1f} %"
-
-
-def number(value: float | None) -> str:
-    """Returns a number in at most six characters, with three decimals where they fit; a dash for None."""
-    if value is None:
-        return "–"
-    size = abs(value)
-    if size >= 10_000:
-        return f"{value:.0e}"
-    return f"{value:.{3 if size < 10 else 2 if size < 100 else 1 if size < 1000 else 0}f}"
-
-
-def percent(value: float | None) -> str:
-    """Returns a share in whole percent; a dash for None."""
-    return "–" if value is None else f"{100 * value:.0f} %"
+    return f"{100 * found['median']:+.1f} ± {percent(found['spread'], 1)}"

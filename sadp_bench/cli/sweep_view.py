@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console, Group
@@ -15,8 +14,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sadp_bench.core.text import duration
-from sadp_bench.records.spec import Spec, shown
+from sadp_bench.core.text import count, duration
+from sadp_bench.records.naming import run_names
+from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import FAILED, Store
 from sadp_bench.sweeps.planning import Plan
 from sadp_bench.sweeps.scheduler import Standing, Watcher
@@ -25,43 +25,13 @@ WIDTH = 200  # columns, where stdout is no terminal
 REMINDER_SECONDS = 600.0  # seconds between plain lines while no run ends
 
 
-def titles(specs: Iterable[Spec]) -> dict[str, str]:
-    """By key a short name of each run: method and ratio, and what else differs among the runs."""
-    choices = {spec.key: (spec, _choices(spec)) for spec in specs}
-    values: dict[str, set[str]] = {}
-    for _, chosen in choices.values():
-        for name, value in chosen.items():
-            values.setdefault(name, set()).add(value)
-
-    def title(spec: Spec, chosen: dict[str, str]) -> str:
-        differing = [name for name in chosen if len(values[name]) > 1]
-        named = [f"{name.removeprefix(f'{spec.method}.')}={chosen[name]}" for name in differing]
-        return "  ".join([f"{spec.method} {spec.ratio:g}", *named])
-
-    return {key: title(spec, chosen) for key, (spec, chosen) in choices.items()}
-
-
-def _choices(spec: Spec) -> dict[str, str]:
-    """All that runs of one method and ratio may differ in; a method's settings are its own."""
-    fields = spec.to_json()
-    tables = {name: fields.pop(f"{name}_options") for name in ("method", "backbone", "sparsity")}
-    return {
-        **{name: shown(value) for name, value in fields.items() if name not in ("method", "ratio")},
-        **{
-            f"{spec.method if table == 'method' else table}.{name}": shown(value)
-            for table, settings in tables.items()
-            for name, value in settings.items()
-        },
-    }
-
-
 def plan_table(plan: Plan, states: dict[str, str], jobs: int) -> Group:
     """Returns the table that `--dry-run` prints."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("run", "state"):
         table.add_column(name, overflow="fold")
     table.add_column("expected", justify="right", no_wrap=True)
-    names = titles(plan.runs)
+    names = run_names(plan.runs)
     for spec in plan.runs:
         seconds = plan.seconds.get(spec.key)
         table.add_row(Text(names[spec.key]), states[spec.key], "" if seconds is None else duration(seconds))
@@ -71,18 +41,14 @@ def plan_table(plan: Plan, states: dict[str, str], jobs: int) -> Group:
 def plan_line(plan: Plan, states: dict[str, str], jobs: int) -> str:
     """Returns the plan in a line: '12 runs: 3 done, 9 to do (1 failed before), about 4 min 10 s with 2 jobs'."""
     if not plan.to_do:
-        return f"{_many(len(plan.runs), 'run')}: all done"
+        return f"{count(len(plan.runs), 'run')}: all done"
     found = list(states.values())
     parts = [f"{found.count(state)} {state}" for state in ("failed before", "being trained") if state in found]
     detail = f" ({', '.join(parts)})" if parts else ""
     return (
-        f"{_many(len(plan.runs), 'run')}: {len(plan.done)} done, {len(plan.to_do)} to do{detail}, about "
-        f"{duration(plan.expected_seconds(jobs))} with {_many(jobs, 'job')}"
+        f"{count(len(plan.runs), 'run')}: {len(plan.done)} done, {len(plan.to_do)} to do{detail}, about "
+        f"{duration(plan.expected_seconds(jobs))} with {count(jobs, 'job')}"
     )
-
-
-def _many(number: int, name: str) -> str:
-    return f"{number:,} {name}{'s' * (number != 1)}"
 
 
 def plan_json(plan: Plan, states: dict[str, str], jobs: int) -> dict[str, Any]:
@@ -96,7 +62,7 @@ def plan_json(plan: Plan, states: dict[str, str], jobs: int) -> dict[str, Any]:
 
 def closing(standing: Standing, store: Store) -> Group:
     """Returns the closing summary: the failed runs, and the counts."""
-    names = titles(standing.plan.runs)
+    names = run_names(standing.plan.runs)
     parts: list[Any] = []
     if standing.failed:
         table = Table(box=None, padding=(0, 2, 0, 0))
@@ -106,7 +72,7 @@ def closing(standing: Standing, store: Store) -> Group:
             path = str(store.path(failure.spec, FAILED))
             table.add_row(Text(names[failure.spec.key]), str(failure.attempts), Text(failure.reason), Text(path))
         parts += [table, Text("The same command tries them again.")]
-    counts = f"{_many(len(standing.plan.runs), 'run')}: {len(standing.done)} done, {len(standing.failed)} failed"
+    counts = f"{count(len(standing.plan.runs), 'run')}: {len(standing.done)} done, {len(standing.failed)} failed"
     return Group(*parts, Text(f"{counts}; sadp-bench report {store.folder}"))
 
 
@@ -149,7 +115,7 @@ class Lines(Watcher):
     """Prints a plain line at each run's start and end, and a reminder where no run ends for long."""
 
     def __init__(self, plan: Plan, jobs: int) -> None:
-        self.names, self.jobs = titles(plan.runs), jobs
+        self.names, self.jobs = run_names(plan.runs), jobs
         self.last_line = time.monotonic()
 
     def say(self, line: str) -> None:

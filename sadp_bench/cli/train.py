@@ -76,9 +76,7 @@ def sweep(
         int, Option(help="Number of runs at a time on a machine; each gets its share of the cores, or a GPU.")
     ] = 1,
     shard: Annotated[str | None, Option(help="i/n: train the i-th of n parts.", show_default="all")] = None,
-    dry_run: Annotated[
-        bool, Option("--dry-run", help="Show the runs and their expected time; train none.")
-    ] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Show the runs and their expected time; train none.")] = False,
     executor: Annotated[str, Option(help="local, or ray: tasks of a Ray cluster.")] = "local",
     retries: Annotated[int, Option(help="Number of further tries of a run that crashed.")] = 1,
     data: Data = None,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sadp_bench.core.errors import BadInput
 from sadp_bench.gate import exact_checks, tolerance_bands
-from sadp_bench.gate.findings import ANYWHERE, FAILED, PASSED, SKIPPED, WARNING, Finding, any_seed, group, labels
+from sadp_bench.gate.findings import ANYWHERE, FAILED, PASSED, SKIPPED, WARNING, Finding, group, labels
 from sadp_bench.records.record import Record
 from sadp_bench.records.store import Found, Store, read_all
 
@@ -117,10 +117,10 @@ def compare(
 
 
 def _unfinished(reference: Sequence[Record], failed: Mapping[str, str]) -> list[Finding]:
-    names = labels(record.spec for record in reference)
+    names = labels(reference)
     return [
         Finding(
-            names[any_seed(record.spec).key],
+            names[record.spec.any_seed().key],
             f"run of seed {record.spec.seed}",
             ANYWHERE,
             FAILED,

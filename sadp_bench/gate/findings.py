@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sadp_bench.records.naming import run_names
 from sadp_bench.records.record import Record
-from sadp_bench.records.spec import Spec, shown
+from sadp_bench.records.spec import Spec
 
 # Kinds of a comparison.
 ANYWHERE = "anywhere"  # exact on every machine
@@ -95,7 +94,7 @@ class Group:
     @property
     def setting(self) -> str:
         """The key that groups share if they differ in method and ratio alone; their seeds spread alike."""
-        return dataclasses.replace(self.spec, method="", ratio=0.0, seed=0, method_options={}).key
+        return self.spec.any_method().key
 
 
 def differing(reference: Record, now: Record) -> tuple[str, ...]:
@@ -122,30 +121,11 @@ def group(references: Iterable[Record], nows: Mapping[str, Record]) -> list[Grou
     for record in sorted(references, key=lambda record: (record.spec.method != "full", record.spec.seed)):
         if (now := nows.get(record.spec.key)) is not None:
             pair = Pair(record, now, differing(record, now))
-            members.setdefault(any_seed(record.spec).key, []).append(pair)
-    names = labels(record.spec for record in references)
+            members.setdefault(record.spec.any_seed().key, []).append(pair)
+    names = labels(references)
     return [Group(names[key], pairs) for key, pairs in members.items()]
 
 
-def any_seed(spec: Spec) -> Spec:
-    """Returns the spec that runs share if they differ in the seed alone."""
-    return dataclasses.replace(spec, seed=0)
-
-
-def labels(specs: Iterable[Spec]) -> dict[str, str]:
-    """Returns by `any_seed` key the method, the ratio and the choices that differ between runs of both."""
-    flat = {any_seed(spec).key: _flat(spec) for spec in specs}
-    found = {}
-    for key, fields in flat.items():
-        alike = [other for other in flat.values() if all(other[name] == fields[name] for name in ("method", "ratio"))]
-        more = [f"{name}={fields[name]}" for name in fields if len({json.dumps(o.get(name)) for o in alike}) > 1]
-        found[key] = " ".join([fields["method"], fields["ratio"], *more])
-    return found
-
-
-def _flat(spec: Spec) -> dict[str, str]:
-    fields = spec.to_json() | {"seed": 0}
-    options = [fields.pop(f"{owner}_options") for owner in ("method", "backbone", "sparsity")]
-    return {
-        name: f"{v:g}" if isinstance(v, float) else shown(v) for part in (fields, *options) for name, v in part.items()
-    }
+def labels(records: Iterable[Record]) -> dict[str, str]:
+    """Returns by `Spec.any_seed` key the method, the ratio and the choices that differ between runs of both."""
+    return run_names(record.spec.any_seed() for record in records)

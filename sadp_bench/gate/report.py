@@ -1,4 +1,4 @@
-"""What the gate shows: a table and one line a failure, one JSON object, JUnit's XML."""
+"""Shows a check's result: a table and a line per failure, a JSON object, JUnit XML."""
 
 from __future__ import annotations
 
@@ -13,19 +13,25 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sadp_bench.core.text import printable
+from sadp_bench.core.text import percent, printable
 from sadp_bench.gate.compare import Result, counts
 from sadp_bench.gate.findings import ANYWHERE, BAND, FAILED, HERE, MINUS_FULL, SKIPPED, WARNING, Finding
 from sadp_bench.records.store import atomic
 
-WIDE = 200  # columns where there is no terminal to say
+WIDTH = 200  # columns, where stdout is no terminal
 STYLES = {FAILED: "red", WARNING: "yellow"}
 KINDS = {ANYWHERE: "exact anywhere", HERE: "exact here", BAND: "bands"}
 
 
 def show(result: Result, folder: Path, kept: Path | None) -> None:
-    """kept: where the new records lie; None where they are gone."""
-    console = Console(width=None if sys.stdout.isatty() else WIDE)
+    """Prints a result on stdout.
+
+    Args:
+        result: The findings.
+        folder: Folder of the reference.
+        kept: Folder of the new records; None if they were not kept.
+    """
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
     console.print(Text(_title(result, folder)), soft_wrap=True)
     console.print(_table(result))
     for finding in [*result.of(FAILED), *result.of(WARNING)]:
@@ -40,9 +46,9 @@ def _table(result: Result) -> Table:
     for name in (*KINDS.values(), "accuracy", "at least", "minus full", "at least"):
         table.add_column(name, justify="right", no_wrap=True)
     for run in dict.fromkeys(finding.run for finding in result.findings):
-        own = [finding for finding in result.findings if finding.run == run]
-        shares = (_share(finding for finding in own if finding.kind == kind) for kind in KINDS)
-        table.add_row(Text(run), *shares, *_accuracy(own, "accuracy"), *_accuracy(own, MINUS_FULL))
+        findings = [finding for finding in result.findings if finding.run == run]
+        shares = (_share(finding for finding in findings if finding.kind == kind) for kind in KINDS)
+        table.add_row(Text(run), *shares, *_accuracy(findings, "accuracy"), *_accuracy(findings, MINUS_FULL))
     return table
 
 
@@ -52,7 +58,7 @@ def _title(result: Result, folder: Path) -> str:
 
 
 def _share(findings: Iterable[Finding]) -> Text:
-    """'4 of 5', of what was compared."""
+    """Returns how many comparisons passed: '4 of 5'."""
     compared = [finding for finding in findings if finding.outcome != SKIPPED]
     if not compared:
         return Text("–", "dim")
@@ -63,7 +69,7 @@ def _share(findings: Iterable[Finding]) -> Text:
 def _accuracy(findings: Iterable[Finding], name: str) -> tuple[str, str]:
     for finding in findings:
         if finding.name == name and finding.kind == BAND:
-            return f"{100 * finding.reference:.2f} → {100 * finding.now:.2f} %", f"{100 * finding.allowed:.2f} %"
+            return f"{100 * finding.reference:.2f} → {percent(finding.now, 2)}", percent(finding.allowed, 2)
     return "", ""
 
 
@@ -74,16 +80,16 @@ def _line(finding: Finding) -> str:
 def _closing(result: Result, folder: Path, kept: Path | None) -> list[str]:
     lines = []
     if result.differing:
-        lines.append("Another environment: what is exact only on the same machine was not compared there (see above).")
+        lines.append("Another environment: exact comparisons that need the same one were skipped (see above).")
     if any(finding.kind == HERE for finding in result.of(FAILED)):
         new = kept or "DIR"
         again = "" if kept else "check again with --out DIR; then "
-        lines.append(f"Was that meant? To renew the reference: {again}cp {new}/*.json {folder}/ (docs/ci.md).")
+        lines.append(f"Intended? Then renew the reference: {again}cp {new}/*.json {folder}/ (docs/ci.md).")
     return [*lines, f"{'passed' if result.passed else 'FAILED'}: {counts(result)}"]
 
 
 def as_json(result: Result, folder: Path, kept: Path | None) -> dict[str, Any]:
-    """The one object that `check --json` prints. Unrounded."""
+    """Returns the object that `check --json` prints, unrounded."""
     return {
         "reference": str(folder),
         "records": str(kept) if kept else None,
@@ -95,7 +101,11 @@ def as_json(result: Result, folder: Path, kept: Path | None) -> dict[str, Any]:
 
 
 def write_junit(path: Path, result: Result, seconds: float) -> None:
-    """A test case a comparison; its class is the run. Raises BadInput where the file can't be written."""
+    """Writes a test case per comparison, whose class is the run.
+
+    Raises:
+        BadInput: The file can't be written.
+    """
     findings = result.findings
     suite = ElementTree.Element(
         "testsuite",

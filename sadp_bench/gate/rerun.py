@@ -11,8 +11,9 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.registry import GROUPS
 from sadp_bench.core.text import duration
+from sadp_bench.records.naming import run_name
 from sadp_bench.records.record import Record
-from sadp_bench.records.spec import Spec
+from sadp_bench.records.spec import PREFIXES, Spec
 from sadp_bench.records.store import Store
 from sadp_bench.runs import resolve, run
 from sadp_bench.runs.resolve import Material
@@ -76,12 +77,10 @@ def check_trusted(reference: Sequence[Record], allow_imports: bool) -> None:
 
 def request_of(spec: Spec) -> dict[str, Any]:
     """Returns the request that `resolve.resolve` resolves to this spec."""
-    fields = spec.to_json()
-    settings = fields.pop("method_options")
-    for owner in ("backbone", "sparsity"):
-        settings |= {f"{owner}.{name}": value for name, value in fields.pop(f"{owner}_options").items()}
-    del fields["processes"]
-    return fields | {"set": settings}
+    flat = spec.flat()
+    settings = {name.removeprefix(PREFIXES["method_options"]): flat.pop(name) for name in list(flat) if "." in name}
+    del flat["processes"]
+    return flat | {"set": settings}
 
 
 def _material(spec: Spec, data: Path | None, opened: dict[Any, Any]) -> Material:
@@ -100,7 +99,7 @@ def _material(spec: Spec, data: Path | None, opened: dict[Any, Any]) -> Material
 
 
 def _title(spec: Spec) -> str:
-    return f"{spec.method} {spec.ratio:g}, seed {spec.seed}"
+    return f"{run_name(spec)}, seed {spec.seed}"
 
 
 def _full_first(reference: Sequence[Record]) -> list[Record]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sadp_bench.core.progress import Progress
-from sadp_bench.gate.findings import PASSED, SKIPPED, SPEED, WARNING, Finding, any_seed, labels
+from sadp_bench.gate.findings import PASSED, SKIPPED, SPEED, WARNING, Finding, labels
 from sadp_bench.gate.rerun import request_of
 from sadp_bench.measure import speed
 from sadp_bench.records.metrics import paired
@@ -20,11 +20,11 @@ ALLOWED_DROP = 0.05  # of efficiency; the noise floor's spread is added
 
 def findings(reference: Sequence[Record], data: Path | None, progress: Progress) -> list[Finding]:
     """Compares each method's training efficiency, measured now by interleaved epochs, with the records'."""
-    names = labels(record.spec for record in reference)
+    names = labels(reference)
     recorded: dict[str, list[float]] = {}
     specs: dict[str, Spec] = {}
     for comparison in paired(reference):
-        key = any_seed(comparison.spec).key
+        key = comparison.spec.any_seed().key
         if comparison.spec.method != "full":
             specs.setdefault(key, comparison.spec)
             known = [] if comparison.training_efficiency is None else [comparison.training_efficiency]

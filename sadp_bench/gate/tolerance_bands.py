@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from scipy.special import fdtri
 
+from sadp_bench.core.text import percent
 from sadp_bench.gate.findings import BAND, FAILED, MINUS_FULL, PASSED, SKIPPED, WARNING, Finding, Group
 from sadp_bench.gate.spread import Spread, of_seeds, pooled, together
 from sadp_bench.records.record import Record, is_number
@@ -121,7 +122,7 @@ def _accuracy(name: str, sample: Sample, all_samples: Sequence[Sample], margin: 
     width = max(width, smallest)
     before, after = sample.means
     change = f"{100 * (after - before):+.2f} points; may fall by {100 * width:.2f}: {why}"
-    text = f"{100 * before:.2f} → {100 * after:.2f} % ({change})"
+    text = f"{100 * before:.2f} → {percent(after, 2)} ({change})"
     beyond = abs(after - before) > width + ROUNDING
     outcome = PASSED if not beyond else FAILED if after < before else WARNING
     if outcome == WARNING:

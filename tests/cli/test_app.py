@@ -319,7 +319,7 @@ def test_interrupt_leaves_no_record_and_no_half_written_file(tmp_path: Path) -> 
         told, complaint = process.communicate(timeout=30)
     assert process.returncode == 130
     assert told == "" and "Traceback" not in complaint
-    assert complaint.rstrip().endswith("sadp-bench: interrupted; the same command goes on from the last checkpoint")
+    assert complaint.rstrip().endswith("sadp-bench: interrupted; the same command continues from the last checkpoint")
     assert {path.suffix for path in out.iterdir()} == {".lock"}  # it counts the starts
 
 

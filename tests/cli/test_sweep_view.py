@@ -49,23 +49,6 @@ def test_a_sweep_with_nothing_to_do_says_so(tmp_path):
     assert found["done"] == 2 and len(found["records"]) == 2 and found["failed"] == []
 
 
-def test_titles_name_what_differs_and_nothing_else():
-    from sadp_bench.cli.sweep_view import titles
-
-    specs = [
-        make_spec(),
-        make_spec("sadp", 0.3, method_options={"smoothing": 0.1}),
-        make_spec("sadp", 0.3, seed=1, method_options={"smoothing": 0.2}),
-        make_spec("random", 0.3, method_options={"fresh": True}),
-    ]
-    assert list(titles(specs).values()) == [
-        "full 0  seed=0",
-        "sadp 0.3  seed=0  smoothing=0.1",
-        "sadp 0.3  seed=1  smoothing=0.2",
-        "random 0.3  seed=0",
-    ]
-
-
 def test_the_overview_shows_counts_the_time_left_and_what_goes_on():
     from rich.console import Console
 
@@ -80,4 +63,4 @@ def test_the_overview_shows_counts_the_time_left_and_what_goes_on():
     console.print(Overview(plan, 1).shown(standing))
     first, bar, row = console.file.getvalue().splitlines()
     assert first == "1 done, 1 running, 1 failed, 2 to do, about 6 min 00 s left" and bar
-    assert row.startswith("sadp 0.3  seed=2  0 s  epoch 3/20 [b]kept[/b] xx") and len(row) <= 100
+    assert row.startswith("sadp 0.3 seed=2  0 s  epoch 3/20 [b]kept[/b] xx") and len(row) <= 100

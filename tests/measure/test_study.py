@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sadp_bench.cli.study_view import number
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.rng import stream
+from sadp_bench.core.text import compact
 from sadp_bench.measure import study, study_file
 from sadp_bench.measure.score_collectors import COLLECTED, Collector, exact_norms, recalibrated
 from sadp_bench.measure.study import OPTIMUM_SMOOTHING, Study, compared, draw_variance, stops
@@ -102,7 +102,7 @@ def test_what_is_no_number_is_none() -> None:
 
 def test_numbers_fit_their_columns() -> None:
     shown = {1.0: "1.000", -0.1619: "-0.162", 12.345: "12.35", 123.45: "123.5", 4321.0: "4321", 123456.0: "1e+05"}
-    assert {value: number(value) for value in shown} == shown and number(None) == "–"
+    assert {value: compact(value) for value in shown} == shown and compact(None) == "–"
 
 
 def test_stops_are_epochs_in_order() -> None:

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from sadp_bench.backbones.plain import CNN
-from sadp_bench.cli.study_view import number
 from sadp_bench.core.errors import BadInput
+from sadp_bench.core.text import compact
 from sadp_bench.measure import score_cost, study_file
 from sadp_bench.measure.score_collectors import COLLECTED
 from sadp_bench.measure.study import Study
@@ -60,9 +60,9 @@ def test_the_table_says_what_the_file_holds(kept: tuple[Answer, Path, Path]) -> 
             *(o[f"{k:g}"] for o in overs for k in study_file.KEEPS),
         ]
 
-    assert now.split()[1:] == [number(v) for v in [*cells("frozen"), last["training"]["over_optimum"]["0.5"]]]
+    assert now.split()[1:] == [compact(v) for v in [*cells("frozen"), last["training"]["over_optimum"]["0.5"]]]
     aged = [last.get(f"age {age}", {}).get("over_uniform", {}).get("0.5") for age in (1, 2, 5)]
-    assert collected.split()[1:] == [number(v) for v in [*cells("age 0"), *aged]] and collected.endswith("–")
+    assert collected.split()[1:] == [compact(v) for v in [*cells("age 0"), *aged]] and collected.endswith("–")
 
 
 def test_json_is_one_object_and_comes_back_from_its_file(kept: tuple[Answer, Path, Path], tmp_path: Path) -> None:
