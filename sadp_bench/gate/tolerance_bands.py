@@ -1,11 +1,11 @@
-"""What a run repeats only up to chance, held in bands that the reference's own seeds and examples give.
+"""Comparisons with a tolerance band, which comes from the spread of the reference's seeds and examples.
 
-A mean over seeds of what varies from seed to seed: a prediction interval of the t distribution. The spread is pooled over
-the runs of one setting (all but method and ratio), since a few seeds alone hardly tell it; a run's own counts where it is
-larger. What visits say has thousands of examples behind it, so its error comes from them and from the seeds.
+Means over seeds have a prediction interval of the t distribution. Their spread is pooled over the runs that differ in
+method and ratio alone, since a few seeds estimate it poorly; the run's spread replaces it where it is larger. The error of
+statistics of the visits comes from the examples, of which there are thousands, and from the seeds.
 
-All bands together fail an unchanged package with a chance of LEVEL at most: each has an even share of it (Bonferroni), so
-they are made first and held to their share when all are there.
+All bands together fail an unchanged package with probability LEVEL at most. Each band gets an equal share of LEVEL
+(Bonferroni), so all bands are collected before the first one is evaluated.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from sadp_bench.gate.spread import Spread, of_seeds, pooled, together
 from sadp_bench.records.record import Record, is_number
 from sadp_bench.records.visit_counts import unpack
 
-LEVEL = 0.005  # of a false alarm in a whole check of an unchanged package
-MIN_FREEDOM = 3  # degrees of freedom; with fewer the spread is not known well enough for a useful band
-# Of the degrees of freedom of a spread pooled over methods: those with one seed share weights and order and fare alike, and
-# they spread unequally. By Box's formula (Annals of Mathematical Statistics 25, 1954), (tr C)^2 / tr C^2 of the methods'
-# covariance C, about half of them count (measured: docs/ci.md).
+LEVEL = 0.005  # probability of a false alarm in a whole check of an unchanged package
+MIN_FREEDOM = 3  # degrees of freedom; with fewer the estimated spread is too uncertain for a useful band
+# Share of a pooled spread's degrees of freedom that counts. Methods share weights and order with one seed, so their results
+# correlate, and their spreads differ. Box's formula (Annals of Mathematical Statistics 25, 1954), (tr C)^2 / tr C^2 of the
+# methods' covariance C, gives about a half (measured: docs/ci.md).
 SHARED_SEEDS = 0.5
-MIN_SEEDS = 3  # that tell how far they lie apart
-DEFAULT_MARGIN = 0.05  # of accuracy, where the reference has too few seeds for a band
-SAME_WEIGHT = 1e-5  # relative: a float32 mean's rounding
-ROUNDING = 1e-9
+MIN_SEEDS = 3  # seeds, to estimate their spread
+DEFAULT_MARGIN = 0.05  # accuracy in [0, 1], where the reference has too few seeds for a band
+SAME_WEIGHT = 1e-5  # relative rounding error of a float32 mean
+ROUNDING = 1e-9  # absolute
 
 BySeed = dict[int, float]
-Band = Callable[[float], Finding]  # of its share of LEVEL
+Band = Callable[[float], Finding]  # takes its share of LEVEL
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One quantity of one group, by seed."""
+    """A quantity of a group by seed, in the reference and now."""
 
     group: Group
     reference: BySeed
@@ -51,13 +51,19 @@ class Sample:
 
     @property
     def means(self) -> tuple[float, float]:
+        """The means over seeds, of the reference and now."""
         return statistics.fmean(self.reference.values()), statistics.fmean(self.now.values())
 
     def width(self, others: Iterable[Sample], level: float, sides: int) -> float | None:
-        """How far the mean now may be off that of the reference; None where the reference has too few seeds in all.
+        """Returns how far the mean now may be off that of the reference; None where the reference has too few seeds.
 
-        The narrower of two bands, each with half of the level: by the spread of the reference, and of both sides together,
-        which is known better, but wide where a change made some seeds collapse.
+        It is the narrower of two bands, each with half of the level. The first uses the reference's spread. The second uses
+        the spread of both sides, which is estimated better but is large where a change made some seeds collapse.
+
+        Args:
+            others: Samples of the same quantity, of all groups.
+            level: Probability of leaving the band without a change.
+            sides: 1: only a fall counts; 2: a rise counts too.
         """
         alike = [other for other in others if other.group.setting == self.group.setting]
         alone = self._spread([[sample.reference] for sample in alike], [self.reference])
@@ -66,16 +72,21 @@ class Sample:
             return None
         return min(spread.reach(level / 2, sides) for spread in (alone, both))
 
-    def _spread(self, alike: Iterable[Sequence[BySeed]], own: Sequence[BySeed]) -> Spread:
-        """Pooled over all samples, or that of its own where it is larger."""
-        of_all = pooled([list(one.values()) for sample in alike for one in sample])
-        of_own = pooled([list(one.values()) for one in own])
-        freedom = max(of_own.freedom, SHARED_SEEDS * of_all.freedom)
-        return Spread(max(of_all.size, of_own.size), freedom).of_means(len(self.reference), len(self.now))
+    def _spread(self, alike: Iterable[Sequence[BySeed]], this: Sequence[BySeed]) -> Spread:
+        """Returns the spread pooled over all samples, or this sample's where it is larger."""
+        of_all = pooled([list(side.values()) for sample in alike for side in sample])
+        of_this = pooled([list(side.values()) for side in this])
+        freedom = max(of_this.freedom, SHARED_SEEDS * of_all.freedom)
+        return Spread(max(of_all.size, of_this.size), freedom).of_means(len(self.reference), len(self.now))
 
 
 def findings(groups: Sequence[Group], margin: float | None) -> list[Finding]:
-    """margin: how far a mean accuracy may fall, in [0, 1]; None: the band decides."""
+    """Returns all comparisons in bands.
+
+    Args:
+        groups: Groups with the same data in the reference and now.
+        margin: Allowed fall of a mean accuracy in [0, 1]; None: a band decides.
+    """
     accuracy = [_sample(group, lambda record: record.test_accuracy) for group in groups]
     over_full = [sample for group in groups if (sample := _over_full(group, groups)) is not None]
     loss = [
@@ -98,21 +109,21 @@ def _has_loss(group: Group) -> bool:
 
 
 def _over_full(group: Group, groups: Iterable[Group]) -> Sample | None:
-    """A method's accuracy minus that of full data with the same seed, on either side; None where full data is not there."""
+    """Returns a method's accuracy minus full data's with the same seed, on both sides; None without full data."""
     full = {pair.reference.spec.key: pair for other in groups for pair in other.pairs}
     beside = [(pair, full.get(pair.reference.spec.reference().key)) for pair in group.pairs]
-    there = [(pair, other) for pair, other in beside if other is not None and other is not pair]
-    if not there:
+    found = [(pair, other) for pair, other in beside if other is not None and other is not pair]
+    if not found:
         return None
     return Sample(
         group,
-        {pair.seed: pair.reference.test_accuracy - other.reference.test_accuracy for pair, other in there},
-        {pair.seed: pair.now.test_accuracy - other.now.test_accuracy for pair, other in there},
+        {pair.seed: pair.reference.test_accuracy - other.reference.test_accuracy for pair, other in found},
+        {pair.seed: pair.now.test_accuracy - other.now.test_accuracy for pair, other in found},
     )
 
 
 def _accuracy(name: str, sample: Sample, all_samples: Sequence[Sample], margin: float | None, level: float) -> Finding:
-    """Only a fall is a failure; a rise beyond the band is told."""
+    """Compares a mean accuracy: a fall beyond the band fails, a rise beyond it warns."""
     width, why = sample.width(all_samples, level, sides=1), f"{_share(level)} prediction band"
     if margin is not None:
         width, why = margin, "--accuracy-margin"
@@ -126,7 +137,7 @@ def _accuracy(name: str, sample: Sample, all_samples: Sequence[Sample], margin: 
     beyond = abs(after - before) > width + ROUNDING
     outcome = PASSED if not beyond else FAILED if after < before else WARNING
     if outcome == WARNING:
-        text += "; it rose by more: no failure, but is it meant?"
+        text += "; it rose by more: no failure, but check whether it is intended"
     return Finding(sample.group.label, name, BAND, outcome, text, before, after, before - width)
 
 
@@ -135,7 +146,7 @@ def _share(level: float) -> str:
 
 
 def _train_loss(sample: Sample, all_samples: Sequence[Sample], level: float) -> Finding:
-    """Of the last epoch, over the examples that were kept: it tells of other examples, and of another training."""
+    """Compares the last epoch's loss over the kept examples, which changes with the examples and with the training."""
     width, means = sample.width(all_samples, level, sides=2), sample.means
     if width is None:
         return _skipped(sample.group, "train loss", *means)
@@ -147,17 +158,17 @@ def _skipped(group: Group, name: str, before: float | None = None, after: float 
     return Finding(group.label, name, BAND, SKIPPED, text, before, after)
 
 
-def _within(group: Group, name: str, what: str, before: float, after: float, width: float, level: float) -> Finding:
-    """Neither below nor above a prediction interval."""
+def _within(group: Group, name: str, prefix: str, before: float, after: float, width: float, level: float) -> Finding:
+    """Compares a mean with a two-sided prediction interval."""
     outcome = PASSED if abs(after - before) <= width + ROUNDING else FAILED
-    text = f"{what}{before:.4f} → {after:.4f}, allowed ± {width:.4f} ({_share(level)} prediction band)"
+    text = f"{prefix}{before:.4f} → {after:.4f}, allowed ± {width:.4f} ({_share(level)} prediction band)"
     return Finding(group.label, name, BAND, outcome, text, before, after, [before - width, before + width])
 
 
 def _weights(group: Group) -> list[Band]:
-    """Level and spread of the mean weight, over the epochs in which it differs between the reference's seeds.
+    """Returns the bands of the mean weight's level and spread, over the epochs in which the reference's seeds differ.
 
-    What moves a method's weights may stay from epoch to epoch, so all epochs of a run count as one value.
+    A method's weights may stay high or low over many epochs, so all epochs of a run count as one value.
     """
     reference_SE, now_SE = _mean_weights(group.references), _mean_weights(group.nows)
     if reference_SE is None or now_SE is None or reference_SE.shape[1] != now_SE.shape[1]:
@@ -170,7 +181,7 @@ def _weights(group: Group) -> list[Band]:
 
 
 def _mean_weights(records: Sequence[Record]) -> Any:
-    """[S, E], or None where the records do not tell or do not agree on the epochs."""
+    """Returns [S, E]; None where records lack mean weights or differ in their number of epochs."""
     rows = [[row.get("mean_weight") for row in record.epochs] for record in records]
     if len({len(row) for row in rows}) != 1 or not all(is_number(value) for row in rows for value in row):
         return None
@@ -187,24 +198,24 @@ def _weight_level(group: Group, reference_SE: Any, now_SE: Any, level: float) ->
 
 
 def _weight_spread(group: Group, reference_SE: Any, now_SE: Any, level: float) -> Finding:
-    """The ratio of two variances has an F distribution."""
+    """Compares the spread over seeds; the ratio of two variances has an F distribution."""
     name = "spread of the mean weight"
     before, after = (float(np.sqrt(weight_SE.var(axis=0, ddof=1).mean())) for weight_SE in (reference_SE, now_SE))
-    told = f"between seeds {before:.4f} → {after:.4f}"
+    change = f"between seeds {before:.4f} → {after:.4f}"
     if after <= SAME_WEIGHT:
-        text = f"{told}: the weights no longer depend on the draw"
+        text = f"{change}: the weights no longer depend on the draw"
         return Finding(group.label, name, BAND, FAILED, text, before, after)
     if len(reference_SE) < MIN_SEEDS:
         return _skipped(group, name, before, after)
     freedom = len(now_SE) - 1, len(reference_SE) - 1
     low, high = (before * math.sqrt(fdtri(*freedom, share)) for share in (level / 2, 1 - level / 2))
     outcome = PASSED if low <= after <= high else FAILED
-    text = f"{told}, allowed {low:.3g} to {high:.3g} ({_share(level)} F band)"
+    text = f"{change}, allowed {low:.3g} to {high:.3g} ({_share(level)} F band)"
     return Finding(group.label, name, BAND, outcome, text, before, after, [low, high])
 
 
 def _visits(group: Group) -> list[Band]:
-    """How unevenly the examples were visited, and whether the same ones more. Nothing where all counts are alike."""
+    """Returns the bands of the visits' spread over examples and of their agreement; none where all counts are alike."""
     reference, now = _counts(group.references), _counts(group.nows)
     if reference is None or now is None or not reference.std(axis=1).all():
         return []
@@ -213,7 +224,7 @@ def _visits(group: Group) -> list[Band]:
 
 
 def _counts(records: Sequence[Record]) -> Any:
-    """[S, N], or None where a record does not tell."""
+    """Returns [S, N]; None where a record lacks the visits."""
     if any(record.visits is None for record in records):
         return None
     return np.array([unpack(str(record.visits), record.num_examples) for record in records], dtype=float)
@@ -232,10 +243,14 @@ def _visit_spread(group: Group, reference: Any, now: Any, level: float) -> Findi
 
 
 def visit_spread(reference_SN: Any, now_SN: Any) -> tuple[float, float, Spread]:
-    """The geometric means over seeds of the counts' standard deviation, and the error of their log ratio.
+    """Returns the geometric means over seeds of the counts' standard deviation, and the error of their log ratio.
 
-    The error has two parts: of the examples, by the influence of each on the log, and of the seeds, by how far they are
-    apart on either side.
+    The error has two parts: one of the examples, by the influence of each on the log, and one of the seeds, by their spread
+    on both sides.
+
+    Args:
+        reference_SN: Visits of the reference by seed and example.
+        now_SN: Visits of the new runs.
     """
 
     def logs(count_SN: Any) -> tuple[Any, Any]:
@@ -264,18 +279,22 @@ def _visit_agreement(group: Group, reference: Any, now: Any, level: float) -> Fi
 
 
 def visit_agreement(reference_SN: Any, now_SN: Any) -> tuple[float, float, Spread]:
-    """The mean correlation of two seeds' counts over the examples: within the reference, and of its seeds with other seeds
-    now; and the error of their difference. Row s of either is the same seed, which shares its draws and is left out.
+    """Returns the mean correlations of two seeds' counts within the reference and across both sides, and their error.
 
-    The error has two parts: of the examples, and of the seeds, some of which agree with all others more than others do. The
-    difference is that of the mean seed now and in the reference.
+    Across both sides a seed is paired with other seeds only: row s of both is the same seed, which shares its draws. The
+    error is that of the difference of both means. It has two parts: one of the examples, and one of the seeds, as some
+    seeds agree with all others more than other seeds do.
+
+    Args:
+        reference_SN: Visits of the reference by seed and example.
+        now_SN: Visits of the new runs.
     """
 
     def standard(count_SN: Any) -> Any:
         return (count_SN - count_SN.mean(axis=1, keepdims=True)) / count_SN.std(axis=1, keepdims=True)
 
     def strength(standard_SN: Any) -> Any:
-        """By each seed's mean correlation with the n - 1 others, which holds (n - 2) / (n - 1) of its own."""
+        """Returns a seed's strength from its mean correlation with n - 1 seeds, (n - 2) / (n - 1) of which is its part."""
         with_all_S = standard_SN @ standard_SN.sum(axis=0) / standard_SN.shape[1]
         return (with_all_S - 1) / (len(standard_SN) - 2)
 
