@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 import torch
 
-PHASES = ("prepare", "select", "train", "evaluate")
+from sadp_bench.core.phases import PHASES
 
 
 class Clock:

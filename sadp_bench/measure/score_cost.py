@@ -18,8 +18,8 @@ from sadp_bench.measure.speed import spread
 from sadp_bench.pruners.base import KeepAll, Observation, Pruner
 from sadp_bench.runs.trainer import Bench
 from sadp_bench.training.data import draw_augmentation
-from sadp_bench.training.loop import backprop_of
 from sadp_bench.training.optimizer import make_optimizer, set_learning_rate
+from sadp_bench.training.step import TrainingStep
 
 ROUNDS = 8
 BATCHES = 3  # a turn
@@ -34,7 +34,7 @@ class Steps:
         self.model = copy.deepcopy(bench.model)
         self.model.train()
         self.optimizer = make_optimizer(self.model, spec)
-        self.backprop = backprop_of(spec, self.model, data)
+        self.backprop = TrainingStep(self.model, spec, data).backprop
         self.draws = stream(spec.seed, "study cost", 2)
         if bench.training.rows:
             set_learning_rate(self.optimizer, bench.training.rows[-1]["learning_rate"])

@@ -18,7 +18,8 @@ from sadp_bench.records.metrics import nominal_maximum
 from sadp_bench.records.spec import Spec
 from sadp_bench.runs.resolve import Material, resolve
 from sadp_bench.runs.trainer import Bench, threads
-from sadp_bench.training.loop import Row, rehearse, run_length
+from sadp_bench.training.loop import Row, run_length
+from sadp_bench.training.rehearsal import rehearse
 
 BLOCK = 2  # arms between two epochs of full data: A B B A
 LEVEL = 0.95

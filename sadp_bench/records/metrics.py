@@ -25,7 +25,8 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sadp_bench.records.record import CHARGED_PHASES, Record, is_number
+from sadp_bench.core.phases import CHARGED_PHASES
+from sadp_bench.records.record import Record, is_number
 from sadp_bench.records.spec import LATER, Spec
 
 # What must agree before seconds may be compared; commit and dirty flag only warn.

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from sadp_bench.core.errors import BadInput
+from sadp_bench.core.phases import PHASES
 from sadp_bench.records.spec import Spec
 
 SCHEMA = 1
-CHARGED_PHASES = ("prepare", "select", "train")
-PHASES = (*CHARGED_PHASES, "evaluate")
 DISTURBED = "disturbed"  # in `environment`, of records that were read; never written
 MAX_DEPTH = 10  # levels of lists and tables
 MAX_VALUE = 1e100  # of a count or a duration: what follows from two such numbers is finite

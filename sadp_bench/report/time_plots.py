@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sadp_bench.records.record import CHARGED_PHASES
+from sadp_bench.core.phases import CHARGED_PHASES
 from sadp_bench.report.cells import Cell, timed_together
 from sadp_bench.report.looks import (
     FULL,

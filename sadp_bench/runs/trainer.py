@@ -27,7 +27,7 @@ from sadp_bench.runs.expected_cost import expected_visits, training_visits
 from sadp_bench.runs.peak_memory import PeakMemory
 from sadp_bench.runs.resolve import Material, enough_memory, make_loader, make_model, make_pruner, make_sparsity
 from sadp_bench.sparsity.base import density
-from sadp_bench.training import evaluation, loop, optimizer
+from sadp_bench.training import evaluation, loop, optimizer, rehearsal
 from sadp_bench.training.checkpoint import Checkpoint
 from sadp_bench.training.scoring_context import RunContext
 
@@ -61,7 +61,7 @@ class Bench:
         self.data = make_loader(spec, material, material.train)
         self.held = make_loader(spec, material, material.held)
         model = self.build(spec.seed)
-        self.training = loop.Training(
+        self.training = loop.TrainingState(
             model, make_pruner(spec), optimizer.make_optimizer(model, spec), make_sparsity(spec)
         )
         self.context = RunContext(spec, self.data, len(material.dataset.class_names), self.build, self.clock, progress)
@@ -166,7 +166,7 @@ def train_one(
     with threads(spec.threads), enough_memory(spec):
         peak, memory = _peak(bench.device), PeakMemory(bench.device)
         with memory.tracked():  # which resets the peak
-            loop.rehearse(bench.model, bench.data, spec)
+            rehearsal.rehearse(bench.model, bench.data, spec)
         _take_up(bench, checkpoint)
         _reset_peak(bench.device)
         bench.context.save = save
@@ -233,7 +233,7 @@ def _record(bench: Bench, measured: dict[str, Any], interruptions: int) -> Recor
         seconds=dict(bench.clock.seconds),
         num_examples=len(bench.data),
         examples_seen=sum(row["kept"] for row in rows),
-        prepare_examples=bench.context.visits + sum(row.get("surveyed", 0) for row in rows),
+        prepare_examples=bench.context.visits,
         epochs=rows,
         test_accuracy=rows[-1]["test_accuracy"],
         test_examples=len(bench.held),
@@ -283,5 +283,5 @@ def expected(specs: list[Spec], material: Material) -> list[float]:
         return []
     with threads(specs[0].threads), enough_memory(specs[0]):
         benches = [Bench(spec, material, Progress()) for spec in specs]
-        per_example = loop.rehearse(benches[0].model, benches[0].data, specs[0])
+        per_example = rehearsal.rehearse(benches[0].model, benches[0].data, specs[0])
         return [bench.expected_seconds(per_example) for bench in benches]

@@ -23,7 +23,7 @@ from sadp_bench.training.backprop import at_precision
 from sadp_bench.training.checkpoint import State
 from sadp_bench.training.data import Loader
 from sadp_bench.training.evaluation import predictions
-from sadp_bench.training.loop import Training, train
+from sadp_bench.training.loop import TrainingState, train
 from sadp_bench.training.optimizer import make_optimizer
 from sadp_bench.training.shared_scores import SharedScores
 
@@ -82,7 +82,7 @@ class RunContext:
         """The schedule is that of the whole run, stopped after so many epochs. All connections exist."""
         model = self.fresh_model(seed)
         pruner.prepare(self)
-        for _ in self._fit("scoring", Training(model, pruner, make_optimizer(model, self.spec)), epochs, seed):
+        for _ in self._fit("scoring", TrainingState(model, pruner, make_optimizer(model, self.spec)), epochs, seed):
             pass
         return model
 
@@ -99,12 +99,12 @@ class RunContext:
         if weights is not None:
             model.load_state_dict(weights)
         pruner.prepare(self)
-        training = Training(model, pruner, make_optimizer(model, self.spec), sparsity)
+        training = TrainingState(model, pruner, make_optimizer(model, self.spec), sparsity)
         training.rows = [{"epoch": epoch, "kept": 0} for epoch in range(first_epoch)]
         for _ in self._fit("search", training, self.num_epochs if epochs is None else epochs, 0):
             yield model
 
-    def _fit(self, kind: str, training: Training, epochs: int, seed: int) -> Iterator[None]:
+    def _fit(self, kind: str, training: TrainingState, epochs: int, seed: int) -> Iterator[None]:
         """Trains to so many epochs, charged, and stops after each; of what a checkpoint holds after the last only."""
         spec = dataclasses.replace(self.spec, protocol="epochs")
         number = self._num_fits[kind] = self._num_fits.get(kind, 0) + 1
@@ -130,7 +130,7 @@ class RunContext:
             with self._clock.uncharged():
                 self.fits = copy.deepcopy(self.fits)  # whatever the network is used for next
 
-    def _note(self, name: str, training: Training) -> None:
+    def _note(self, name: str, training: TrainingState) -> None:
         """Keeps how far such a run is. One that can't be kept is no reason to end it: `state` will tell."""
         try:
             now = {"visits": self.visits, "seconds": self._clock.seconds["prepare"]}
@@ -144,7 +144,7 @@ class RunContext:
             raise self._lost
         return self.fits
 
-    def _take_up(self, name: str, training: Training) -> bool:
+    def _take_up(self, name: str, training: TrainingState) -> bool:
         """Puts a run that a checkpoint holds back to where it was, visits and seconds included."""
         if name not in self.fits:
             return False

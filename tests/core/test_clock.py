@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from sadp_bench.core import clock
-from sadp_bench.core.clock import PHASES, Clock
+from sadp_bench.core.clock import Clock
+from sadp_bench.core.phases import PHASES
 from sadp_bench.core.progress import Progress
 from sadp_bench.pruners.base import Observation, ScoringContext, Selection
 from sadp_bench.records.metrics import charged_seconds, training_seconds
 from sadp_bench.runs import trainer
-from sadp_bench.training import evaluation, loop
+from sadp_bench.training import evaluation, rehearsal
 from tests.small_runs import Chosen, resolved
 
 
@@ -77,7 +78,7 @@ class Slow(Chosen):
 def test_scoring_selection_and_observation_are_charged_and_evaluation_and_warm_up_are_not(
     hands: Hands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rehearse, evaluate = loop.rehearse, evaluation.evaluate
+    rehearse, evaluate = rehearsal.rehearse, evaluation.evaluate
 
     def slow_rehearse(*arguments: object) -> float:
         hands.now += 5000
@@ -91,8 +92,8 @@ def test_scoring_selection_and_observation_are_charged_and_evaluation_and_warm_u
         def epoch(self, row: object, num_examples: int) -> None:
             hands.now += 9000
 
-    monkeypatch.setattr(loop, "rehearse", slow_rehearse)
-    monkeypatch.setattr(loop, "evaluate", slow_evaluate)
+    monkeypatch.setattr(rehearsal, "rehearse", slow_rehearse)
+    monkeypatch.setattr(evaluation, "evaluate", slow_evaluate)
     monkeypatch.setattr(trainer, "make_pruner", lambda spec: Slow(hands))
     spec, material = resolved(epochs=2, evaluate_every=1)
     record = trainer.train_one(trainer.Bench(spec, material, SlowProgress()))

@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.rng import stream
@@ -22,7 +21,7 @@ from sadp_bench.pruners.sadp import SADP
 from sadp_bench.pruners.sampling import inclusion_probability, smooth
 from sadp_bench.report.study_plots import apart
 from sadp_bench.runs.trainer import Bench
-from sadp_bench.training.loop import backprop_of, survey_for
+from sadp_bench.training.step import TrainingStep
 from tests.small_runs import SMALL, resolved, small_bench, weights_of
 
 ASKED: dict[str, Any] = {name: value for name, value in SMALL.items() if name not in ("method", "ratio")}
@@ -210,29 +209,19 @@ def test_what_a_study_holds(whole: tuple[Study, dict[str, Any]]) -> None:
     assert made.bench.training.rows == found["rows"] and found["layers"] == ["stem.0", "body.1", "body.5"]
 
 
-class Surveyed(SADP):
-    """Asks to be shown given examples in evaluation mode, as `refresh` does."""
-
-    def __init__(self, index_n: Tensor) -> None:
-        super().__init__(0.0, score="readout")
-        self.index_n = index_n
-
-    def to_survey(self, epoch: int) -> Tensor:
-        return self.index_n
-
-
 def test_truth_and_frozen_scores_have_the_recalibrated_statistics_and_the_lag_the_running_ones(
     whole: tuple[Study, dict[str, Any]],
 ) -> None:
     made, found = whole  # the network is now as it was at the last stop
     bench, last, index_n = made.bench, found["stops"][-1], made.index_n
-    method = Surveyed(index_n)
+    method = SADP(0.0, score="readout")
     method.prepare(bench.context)
     with recalibrated(bench.model, bench.data, made._statistics_batches(7)):
         norm_n = exact_norms(bench.model, bench.data, made.spec, index_n, Progress())
-        survey_for(
-            method, backprop_of(made.spec, bench.model, bench.data), bench.data, made.spec, 1, stream(0, "steps")
-        )
+        step = TrainingStep(bench.model, made.spec, bench.data)
+        with step.recording(method.watch):
+            for index_B in index_n.split(50):
+                step(index_B, torch.ones(len(index_B)), stream(0, "steps"), observe=method.observe)
     assert norm_n.tolist() == last["examples"]["exact"]["frozen"]
     readout_n = torch.tensor(last["examples"]["readout"]["frozen"]).float()
     torch.testing.assert_close(readout_n, method.score_sq_N[index_n].sqrt(), rtol=1e-4, atol=1e-5)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sadp_bench.records.record import CHARGED_PHASES, DISTURBED, PHASES, Failure
+from sadp_bench.core.phases import CHARGED_PHASES, PHASES
+from sadp_bench.records.record import DISTURBED, Failure
 from sadp_bench.report import epoch_plots, looks, plots, ratio_plots, time_plots
 from sadp_bench.report.cells import cells, timed_together
 from sadp_bench.report.tables import rows

@@ -19,7 +19,7 @@ from sadp_bench.core.rng import stream
 from sadp_bench.pruners.base import Observation
 from sadp_bench.runs import trainer
 from sadp_bench.runs.trainer import Bench
-from sadp_bench.training import evaluation, loop, optimizer
+from sadp_bench.training import evaluation, loop, optimizer, rehearsal
 from tests.small_runs import Chosen, assert_same_weights, numbers, resolved, small_bench, weights_of
 
 SCALE, MEAN, STD = 16, 0.3054, 0.3761  # of the digits
@@ -292,7 +292,7 @@ def test_a_rehearsal_leaves_weights_optimiser_and_random_state_untouched() -> No
     rehearsed, plain = small_bench(augment="crop-flip"), small_bench(augment="crop-flip")
     before, random_states = weights_of(rehearsed.model), states()
     rehearsed.model.zero_grad()
-    assert loop.rehearse(rehearsed.model, rehearsed.data, rehearsed.spec) > 0
+    assert rehearsal.rehearse(rehearsed.model, rehearsed.data, rehearsed.spec) > 0
     assert_untouched(random_states)
     assert_same_weights(before, weights_of(rehearsed.model))
     assert all(p.grad is None for p in rehearsed.model.parameters()) and rehearsed.model.training

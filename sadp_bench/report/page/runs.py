@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from sadp_bench.core.phases import CHARGED_PHASES, PHASES
 from sadp_bench.records.metrics import Comparison, is_plain, paired
-from sadp_bench.records.record import CHARGED_PHASES, PHASES, Failure, Record
+from sadp_bench.records.record import Failure, Record
 from sadp_bench.records.spec import Spec, shown
 from sadp_bench.report.axis_names import is_axis, spec_of
 from sadp_bench.report.page.drawings import curve

@@ -1,0 +1,36 @@
+"""A few training steps ahead of a run: its warm-up, and what a step costs."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from sadp_bench.core.clock import Clock
+from sadp_bench.core.rng import isolated, stream
+from sadp_bench.records.spec import Spec
+from sadp_bench.training.data import Loader, draw_augmentation
+from sadp_bench.training.optimizer import make_optimizer
+from sadp_bench.training.step import TrainingStep
+
+
+def rehearse(model: nn.Module, data: Loader, spec: Spec, timed_steps: int = 3) -> float:
+    """Trains a copy of the network for a few steps; nothing of it remains, and the random state is restored.
+
+    The first step is not timed: kernels are chosen and memory is taken in it.
+
+    Returns:
+        Seconds of a training step per example.
+    """
+    model = copy.deepcopy(model)
+    step = TrainingStep(model, spec, data, make_optimizer(model, spec))
+    batch_B = torch.arange(len(data))[: spec.batch_size]
+    weight_B, draws = torch.ones(len(batch_B)), stream(spec.seed, "rehearsal")
+    augmentation = draw_augmentation(spec.augment, len(data), data.padding, draws)
+    clock = Clock(data.device)
+    with isolated(spec.seed, "rehearsal", data.device):
+        for number in range(1 + timed_steps):
+            with clock("train" if number else "prepare"):
+                step(batch_B, weight_B, draws, augmentation=augmentation)
+    return clock.seconds["train"] / (timed_steps * len(batch_B))

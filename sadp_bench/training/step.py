@@ -1,0 +1,101 @@
+"""One training step, for all that take one: the loop, the rehearsal, the cost of a score, the study of scores.
+
+T time steps, B examples, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from sadp_bench.capture.recorder import Taps
+from sadp_bench.core import distributed
+from sadp_bench.core.losses import LOSSES, logit_errors
+from sadp_bench.pruners.base import Observation
+from sadp_bench.records.spec import Spec
+from sadp_bench.training.backprop import make_backprop
+from sadp_bench.training.data import Augmentation, Loader
+
+
+class TrainingStep:
+    """Trains on one batch: gathers it, runs it forward and backward, shows it to an observer, and updates the weights.
+
+    Args:
+        model: The network, in the mode that the caller has set.
+        spec: Names the loss, the backpropagation and the precision.
+        data: The examples; their device is the model's.
+        optimizer: Updates the weights. Without it a step drops its gradients and leaves the weights as they are.
+    """
+
+    def __init__(
+        self, model: nn.Module, spec: Spec, data: Loader, optimizer: torch.optim.Optimizer | None = None
+    ) -> None:
+        self.model, self.data, self.optimizer = model, data, optimizer
+        self.loss = LOSSES[spec.loss]
+        self.backprop = make_backprop(spec.backprop, spec.k, model, spec.precision, data.device)
+        self._recorder: Taps | None = None
+        self._watch: frozenset[str] = frozenset()
+
+    @contextmanager
+    def recording(self, watch: frozenset[str]) -> Iterator[None]:
+        """Records what `watch` names (see `Observation.watched`) of every step within the context."""
+        with Taps(self.model, watch) as recorder:
+            self._recorder, self._watch = recorder, watch
+            try:
+                yield
+            finally:
+                self._recorder = None
+
+    def __call__(
+        self,
+        batch_B: Tensor,
+        weight_B: Tensor,
+        draws: torch.Generator,
+        *,
+        epoch: int = 0,
+        augmentation: Augmentation | None = None,
+        observe: Callable[[Observation], None] | None = None,
+        divisor: float | None = None,
+    ) -> Observation:
+        """Trains on a batch. Each of several processes trains on its part of it.
+
+        Args:
+            batch_B: Indices of the whole batch, int64, on the CPU.
+            weight_B: Weights of the examples' losses, float32.
+            draws: Where the backward pass takes random numbers from.
+            epoch: For the observation, from 0.
+            augmentation: How each example of the epoch is shown; None: as it is stored.
+            observe: Called with the observation after the backward pass and before the update.
+            divisor: Divides the sum of the weighted losses; None: the number of examples, for the mean.
+
+        Returns:
+            What the batch showed.
+        """
+        index_B = distributed.part(batch_B)
+        input = self.data.input(index_B, augmentation)
+        index_B = index_B.to(self.data.device, non_blocking=True)
+        label_B, weight_B = self.data.label_N[index_B], distributed.part(weight_B).to(self.data.device)
+        if self.optimizer is not None:
+            self.optimizer.zero_grad(set_to_none=True)
+        divisor = len(batch_B) / distributed.size() if divisor is None else divisor
+        logits_TBC, loss_B = self.backprop(self.loss, input, label_B, weight_B, divisor, draws)
+        scale_B = weight_B / divisor * self.backprop.gradient_share
+        seen = Observation(epoch, index_B, label_B, logits_TBC, loss_B, self._recorded(logits_TBC, label_B, scale_B))
+        if observe is not None:
+            observe(seen)
+        if self.optimizer is not None:
+            self.optimizer.step()
+        else:
+            self.model.zero_grad(set_to_none=True)
+        return seen
+
+    def _recorded(self, logits_TBC: Tensor, label_B: Tensor, scale_B: Tensor) -> dict[str, Tensor]:
+        if self._recorder is None:
+            return {}
+        recorded = self._recorder.seen(scale_B)
+        if "logit_errors" in self._watch:
+            recorded["logit_errors"] = logit_errors(self.loss, logits_TBC, label_B)
+        return recorded
