@@ -1,42 +1,86 @@
-"""README shows only commands that exist, and figures that committed records give again."""
+"""The documents show commands that parse, links and paths that exist, and tables that equal the committed records."""
+
+from __future__ import annotations
 
 import json
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 import typer
 
-from sadp_bench.cli import app
+from sadp_bench.cli.app import app
 from tests.paths import ROOT
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"(?:^ {4}|&& )(sadp-bench [^#\n`]+)", README, re.MULTILINE)
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "experiments" / "README.md"]
+MAX_README_LINES = 130
 
 
-def test_the_two_commands_that_set_everything_up_are_there():
-    assert "pip install . && sadp-bench run --method sadp --ratio 0.3\n" in README
-    assert "pip install -e '.[test]' && pytest\n" in README
+def text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_shown_command_parses(command):
-    _, name, *arguments = shlex.split(command)
-    commands = typer.main.get_command(app).commands
-    commands[name].make_context(name, arguments)
+def test_the_readme_is_short_and_shows_the_two_commands() -> None:
+    lines = text("README.md").splitlines()
+    assert len(lines) <= MAX_README_LINES
+    assert "    pip install . && sadp-bench run --method sadp --ratio 0.3" in lines
+    assert "    pip install -e '.[test]' && pytest" in lines
 
 
-def test_more_than_a_handful_of_commands_are_shown():
-    assert len(COMMANDS) >= 6
+def test_every_shown_command_parses() -> None:
+    commands, shown = typer.main.get_command(app).commands, 0
+    for page in PAGES:
+        for line in re.findall(r"(?:^ {4}|&& )(sadp-bench [^#\n`]+)", page.read_text(encoding="utf-8"), re.MULTILINE):
+            _, name, *arguments = shlex.split(line)
+            try:
+                commands[name].make_context(name, arguments)
+            except Exception as error:
+                pytest.fail(f"{page.name} shows `{line.strip()}`: {error}")
+            shown += 1
+    assert shown > 20
 
 
-@pytest.mark.parametrize("link", re.findall(r"\]\((?!http|#)([^)]+)\)", README))
-def test_a_linked_file_is_there(link):
-    assert (ROOT / link).exists()
+def test_every_link_leads_to_a_file() -> None:
+    links = [
+        (page, link)
+        for page in PAGES
+        for link in re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text(encoding="utf-8"))
+    ]
+    absent = [f"{page.name}: {link}" for page, link in links if not (page.parent / link).exists()]
+    assert len(links) > 40, len(links)
+    assert not absent, absent
+
+
+def test_every_path_in_code_style_exists() -> None:
+    """`sadp_bench/pruners/sadp.py`, `tests/...`, `experiments/...`: a moved file leaves no stale path behind."""
+    rooms = r"`((?:sadp_bench|baselines|tests|experiments|docs|results)/[\w./-]*)`"
+    named = [(page, path) for page in PAGES for path in re.findall(rooms, page.read_text(encoding="utf-8"))]
+    absent = [f"{page.name}: {path}" for page, path in named if not (ROOT / path).exists()]
+    assert len(named) > 25 and not absent, absent
+
+
+def test_every_module_in_code_style_imports() -> None:
+    absent = []
+    for page in PAGES:
+        for name in re.findall(r"`(sadp_bench(?:\.[a-z_0-9]+)+)", page.read_text(encoding="utf-8")):
+            path = ROOT.joinpath(*name.split("."))
+            absent += [] if path.is_dir() or path.with_suffix(".py").exists() else [f"{page.name}: {name}"]
+    assert not absent, absent
+
+
+def test_the_documents_name_no_machine_and_no_issue() -> None:
+    private = re.compile(r"/(?:work|tmp|home|root)/|\bissue #?\d|\bsession\b", re.IGNORECASE)
+    found = [f"{page.name}: {word}" for page in PAGES for word in private.findall(page.read_text(encoding="utf-8"))]
+    assert not found, found
+
+
+# ------------------------------------------------------------------------------------------- tables of the records
 
 
 @pytest.fixture(scope="module")
-def results():
+def results() -> str:
     """What results/README.md must be."""
     from sadp_bench.records.store import read_all, read_notes
     from sadp_bench.report import render
@@ -47,23 +91,48 @@ def results():
     return render([record for _, record in found.records], format="markdown", remarks=remarks)
 
 
-def test_results_readme_is_what_the_committed_records_give(results):
+def test_results_readme_is_what_the_committed_records_give(results: str) -> None:
     from sadp_bench.report import stale
 
     assert stale(ROOT / "results" / "README.md", results) is None
 
 
-def test_the_main_readme_shows_its_rows(results):
-    block = README[README.index("<!-- from results/README.md") : README.index("<!-- end -->")]
+def test_the_results_page_shows_rows_of_the_records(results: str) -> None:
+    page = text("docs/results.md")
+    block = page[page.index("<!-- from results/README.md") : page.index("<!-- end -->")]
     shown = [line for line in block.splitlines() if re.match(r"\| (?!method)[a-z]", line)]
     rows = {without_times(line) for line in results.splitlines()}
     assert len(shown) > 10 and not [line for line in shown if line not in rows]
 
 
+def without_times(row: str) -> str:
+    """A row of accuracies or of differences, without speed-ups and without the time to an accuracy."""
+    row = re.sub(r"<br>(?:[\d.,]+ s|–|(?:[\d.]+(?: \(\d+\))?|–) / [\d.]+x)(?= \|)", "", row)
+    return re.sub(r" [^|]*\| [^|]*\|$", "", row) if re.match(r"\| [^|]* % \|", row) else row
+
+
+def test_the_stated_differences_of_sadp_are_those_of_the_records() -> None:
+    """Means and half-widths of SADP against full data and against random sampling, at 0.3, 0.5 and 0.7."""
+    value = r"([+-][\d.]+) \(\d\)<br>\[([+-][\d.]+), ([+-][\d.]+)\]"
+    row = rf"^\| sadp \(smoothing=0.2\) \d+ % \| {value} \| worse \| {value} \|$"
+    rows = [[float(number) for number in found] for found in re.findall(row, text("docs/results.md"), re.MULTILINE)]
+    to_full = [(-mean, (high - low) / 2) for mean, low, high, *_ in rows]
+    to_random = [(mean, (high - low) / 2) for *_, mean, low, high in rows]
+    stated = r"(-?\d+\.\d) ± (\d+\.\d)(?: \(\d seeds\))?"
+    for document in ("README.md", "docs/results.md"):
+        sentences = " ".join(text(document).split()).replace("+", "")
+        triples = [
+            [float(number) for number in found] for found in re.findall(rf"{stated}, {stated} and {stated}", sentences)
+        ]
+        for wanted in (to_full, to_random):
+            assert any(triple == pytest.approx(sum(wanted, ()), abs=0.051) for triple in triples), (document, wanted)
+
+
 @pytest.mark.parametrize(("name", "least"), [("axes", 18), ("memory", 3), ("search", 4)])
-def test_the_main_readme_shows_its_tables_of_the_axes(results, name, least):
+def test_the_page_of_the_axes_shows_tables_of_the_records(results: str, name: str, least: int) -> None:
+    page = text("docs/axes.md")
     begin, end = f"<!-- {name}, from results/README.md -->", f"<!-- end {name} -->"
-    shown = README[README.index(begin) + len(begin) : README.index(end)].strip().splitlines()
+    shown = page[page.index(begin) + len(begin) : page.index(end)].strip().splitlines()
     assert len(shown) >= 2 + least and not [line for line in shown if line not in results.splitlines()]
 
 
@@ -82,7 +151,7 @@ SCORES = {
 }
 
 
-def studied():
+def studied() -> list[str]:
     """V over uniform sampling's at half of the examples, by score: fresh and as collected, at each study's last stop."""
     found = {name: [label] for name, label in SCORES.items()}
     for network in STUDIED:
@@ -100,27 +169,37 @@ def studied():
     return [f"| {' | '.join(row)} |" for row in found.values()]
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/sadp.md"])
-def test_the_table_of_the_studies_is_what_their_records_give(document):
-    lines = (ROOT / document).read_text(encoding="utf-8").splitlines()
+def test_the_table_of_the_studies_is_what_their_records_give() -> None:
+    lines = text("docs/sadp.md").splitlines()
     first = next(number for number, line in enumerate(lines) if line.startswith("| uniform |"))
     assert lines[first : first + len(SCORES)] == studied()
 
 
 @pytest.mark.parametrize("name", ["cifar10-cnn", "cifar10-cnn-sadp"])
-def test_the_tables_of_speed_are_what_their_records_give(name):
-    told = json.loads((ROOT / "results" / "speed" / f"{name}.speed.json").read_text(encoding="utf-8"))
-    for row in told["rows"]:
+def test_the_tables_of_speed_are_what_their_records_give(name: str) -> None:
+    page = text("docs/speed.md")
+    measured = json.loads(text(f"results/speed/{name}.speed.json"))
+    for row in measured["rows"]:
         within = f"{row['efficiency']:.3f} [{row['efficiency_low']:.3f}, {row['efficiency_high']:.3f}]"
         line = (
             rf"^{row['method']} +{row['ratio']:g} +{row['speedup']:.3f} x +{row['ceiling']:.3f} x +{re.escape(within)}$"
         )
-        assert re.search(line, README, re.MULTILINE), row
-    floor = told["noise_floor"]
-    assert f"{floor['median']:.3f} [{floor['low']:.3f}, {floor['high']:.3f}]" in README
+        assert re.search(line, page, re.MULTILINE), row
+    floor = measured["noise_floor"]
+    assert f"{floor['median']:.3f} [{floor['low']:.3f}, {floor['high']:.3f}]" in page
 
 
-def without_times(row):
-    """A row of accuracies or of differences, without speed-ups and without the time to an accuracy."""
-    row = re.sub(r"<br>(?:[\d.,]+ s|–|(?:[\d.]+(?: \(\d+\))?|–) / [\d.]+x)(?= \|)", "", row)
-    return re.sub(r" [^|]*\| [^|]*\|$", "", row) if re.match(r"\| [^|]* % \|", row) else row
+# ------------------------------------------------------------------------------------------- code in the documents
+
+
+def test_the_data_set_of_the_page_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.commands import command
+
+    [example] = re.findall(r"```python\n(.*?)```", text("docs/data.md"), re.DOTALL)
+    (tmp_path / "data_of_the_page.py").write_text(example)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    words = "--dataset data_of_the_page:Squares --method random --ratio 0.5 --epochs 2 --threads 1 --quiet".split()
+    answer = command("run", *words, "--train-examples", 256, "--out", tmp_path / "runs")
+    assert answer.code == 0, answer.err
+    assert len(list((tmp_path / "runs").glob("*.json"))) == 2

@@ -70,7 +70,7 @@ def run(
 
 
 def sweep(
-    file: Annotated[Path, typer.Argument(help="A sweep file in TOML: see experiments/README.md.")],
+    file: Annotated[Path, typer.Argument(help="A sweep file in TOML: see docs/sweeps.md.")],
     out: Records = Path("runs"),
     jobs: Annotated[
         int, Option(help="Number of runs at a time on a machine; each gets its share of the cores, or a GPU.")

@@ -190,8 +190,8 @@ def test_the_experiments_hold_every_method_at_every_ratio(name, kinds, seeds, re
     assert set(told) == wanted and all(told.count(one) == seeds * networks for one in wanted)
 
 
-def test_the_example_of_their_readme_is_a_sweep_file(tmp_path):
-    text = (ROOT / "experiments" / "README.md").read_text().partition("```toml\n")[2].partition("```")[0]
+def test_the_example_of_the_documents_is_a_sweep_file(tmp_path):
+    text = (ROOT / "docs" / "sweeps.md").read_text().partition("```toml\n")[2].partition("```")[0]
     told = [(one.fields["method"], one.fields["ratio"], one.fields["seed"]) for one in read(written(tmp_path, text))]
     assert len(told) == 2 * 2 * 3 + 2 * 2 * 3 and set(told) == set(
         itertools.product(("random", "infobatch", "sadp"), (0.3, 0.5), (0, 1, 2))
