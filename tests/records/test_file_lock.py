@@ -1,7 +1,5 @@
 """A lock is held by one at a time, outlives nobody, and counts how often the work behind it was begun."""
 
-import errno
-import json
 import os
 import signal
 import subprocess
@@ -11,37 +9,16 @@ import time
 import pytest
 
 from sadp_bench.core.errors import BadInput
-from sadp_bench.records import file_lock as module
 from sadp_bench.records.file_lock import Lock
 from tests.disks import fill, small_disk
-
-HOLDER = """
-import sys, time
-from pathlib import Path
-from sadp_bench.records.file_lock import Lock
-lock = Lock(Path(sys.argv[1]))
-print(lock.acquire(), flush=True)
-time.sleep(60)
-"""
-
-
-@pytest.fixture
-def holder(tmp_path):
-    """Another process that holds the lock."""
-    path = tmp_path / "a.lock"
-    with subprocess.Popen([sys.executable, "-c", HOLDER, path], stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout.readline() == "True\n"
-            yield path, process
-        finally:
-            process.kill()
+from tests.records.helpers import held
 
 
 def test_a_lock_is_held_by_one_at_a_time_and_gone_when_finished(tmp_path):
     one, other = Lock(tmp_path / "a.lock"), Lock(tmp_path / "a.lock")
-    assert not one.is_held()
-    assert one.acquire() and one.starts == 1
-    assert other.is_held() and not other.acquire()
+    assert not one.is_held() and os.listdir(tmp_path) == []
+    assert one.acquire() and one.starts == 1 and one.is_mine()
+    assert other.is_held() and not other.acquire() and not other.is_mine()
     one.release(finished=True)
     assert os.listdir(tmp_path) == [] and not other.is_held()
     assert other.acquire() and other.starts == 1
@@ -53,23 +30,33 @@ def test_unfinished_work_counts_its_starts(tmp_path):
         lock = Lock(tmp_path / "a.lock")
         assert lock.acquire() and lock.starts == start
         lock.release(finished=False)
+        assert not lock.is_held()
     assert os.listdir(tmp_path) == ["a.lock"]
 
 
-def test_a_killed_holder_frees_the_lock_at_once(holder):
-    path, process = holder
-    lock = Lock(path)
-    assert lock.is_held() and not lock.acquire()
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+def test_a_killed_holder_frees_the_lock_at_once(tmp_path):
+    lock = Lock(tmp_path / "a.lock")
+    with held(lock.path):
+        assert lock.is_held() and not lock.acquire()
     assert not lock.is_held() and lock.acquire() and lock.starts == 2
     lock.release(finished=True)
+    assert os.listdir(tmp_path) == []
 
 
-def test_a_stopped_holder_is_alive(holder):
-    path, process = holder
-    process.send_signal(signal.SIGSTOP)
-    assert not Lock(path, dead_after=0.0).acquire()
+def test_a_stopped_holder_loses_the_lock_in_time_and_notices(tmp_path):
+    lock = Lock(tmp_path / "a.lock", beat=0.1, dead_after=1.0)
+    with held(lock.path, beat=0.1, dead_after=1.0) as holder:
+        holder.send_signal(signal.SIGSTOP)
+        assert not lock.acquire()
+        time.sleep(0.5)
+        assert not lock.acquire()
+        time.sleep(0.7)
+        assert lock.acquire() and lock.starts == 2
+        holder.send_signal(signal.SIGCONT)
+        holder.stdin.write("\n")
+        assert holder.stdout.readline() == "False\n"
+    assert lock.is_mine()
+    lock.release(finished=True)
 
 
 def test_many_processes_at_once_are_given_the_lock_one_by_one(tmp_path):
@@ -94,76 +81,41 @@ for _ in range(20):
     assert os.listdir(tmp_path) == ["counter"]
 
 
-class AnotherMachine:
-    """A holder whose flock does not reach this machine: only its file and its heartbeat do."""
-
-    def __init__(self, path):
-        self.path = path
-        path.write_text(json.dumps({"token": "theirs", "machine": "elsewhere", "held": True, "starts": 3}))
-
-    def beat(self):
-        os.utime(self.path)
-
-
-@pytest.fixture
-def settles_at_once(monkeypatch):
-    monkeypatch.setattr(module, "SETTLE_SECONDS", 0.01)
-
-
-def test_another_machines_lock_is_taken_over_only_when_its_heart_stands_still(tmp_path, settles_at_once):
-    other = AnotherMachine(tmp_path / "a.lock")
-    lock = Lock(tmp_path / "a.lock", dead_after=0.3)
-    for _ in range(6):
-        assert not lock.acquire() and lock.is_held()
-        time.sleep(0.1)
-        other.beat()
+def test_another_machines_lock_is_taken_over_only_when_its_heart_stands_still(tmp_path):
+    lock = Lock(tmp_path / "a.lock", beat=0.1, dead_after=1.0)
+    with held(lock.path, beat=0.1, dead_after=1.0, host="elsewhere"):
+        for _ in range(8):
+            assert not lock.acquire() and lock.is_held()
+            time.sleep(0.2)
     assert not lock.acquire()
-    time.sleep(0.35)
-    assert not lock.is_held() and lock.acquire() and lock.starts == 4
+    time.sleep(1.1)
+    assert not lock.is_held() and lock.acquire() and lock.starts == 2
     lock.release(finished=True)
 
 
 @pytest.mark.parametrize("jump", [-(10**9), 10**9])
-def test_a_clock_that_jumps_frees_no_lock_of_the_living(tmp_path, jump, monkeypatch, settles_at_once):
-    AnotherMachine(tmp_path / "a.lock")
-    os.utime(tmp_path / "a.lock", (jump + time.time(), jump + time.time()))
-    lock = Lock(tmp_path / "a.lock", dead_after=60)
-    assert not lock.acquire()
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now + jump)
-    assert not lock.acquire()
+def test_a_clock_that_jumps_frees_no_lock_of_the_living(tmp_path, jump, monkeypatch):
+    lock = Lock(tmp_path / "a.lock")
+    with held(lock.path, host="elsewhere"):
+        now = time.time()
+        [marker] = tmp_path.glob("*.lease")
+        os.utime(marker, (jump + now, jump + now))
+        assert not lock.acquire()
+        monkeypatch.setattr(time, "time", lambda: now + jump)
+        assert not lock.acquire()
 
 
-def test_the_heart_beats(tmp_path):
-    lock = Lock(tmp_path / "a.lock", beat=0.01)
-    assert lock.acquire()
-    os.utime(lock.path, (1, 1))
-    deadline = time.monotonic() + 10
-    while lock.path.stat().st_mtime == 1 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert lock.path.stat().st_mtime > 1
-    lock.release(finished=True)
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"starts": 2}'])
-def test_a_damaged_lock_is_waited_for_then_taken(tmp_path, content, settles_at_once):
-    (tmp_path / "a.lock").write_text(content)
-    lock = Lock(tmp_path / "a.lock", dead_after=0.2)
-    assert not lock.acquire()
-    time.sleep(0.25)
-    assert lock.acquire()
-    lock.release(finished=True)
+def test_a_damaged_lock_is_waited_for_then_taken(tmp_path):
+    contents = {"empty": "", "short": "filelock/2\npid=", "another program's": "[]"}
+    locks = {name: Lock(tmp_path / name, dead_after=2.0) for name in contents}
+    for name, content in contents.items():
+        (tmp_path / f"{name}.lease").write_text(content)
+        assert not locks[name].acquire(), name
+    time.sleep(2.1)
+    for name, lock in locks.items():
+        assert lock.acquire() or lock.acquire(), name
+        lock.release(finished=True)
     assert os.listdir(tmp_path) == []
-
-
-def test_of_two_who_take_over_at_once_the_last_word_wins(tmp_path, monkeypatch):
-    path = tmp_path / "a.lock"
-    path.write_text(json.dumps({"token": "theirs", "machine": "elsewhere", "held": False, "starts": 1}))
-    lock = Lock(path)
-    theirs = json.dumps({"token": "another", "machine": "elsewhere", "held": True, "starts": 2})
-    monkeypatch.setattr(module.time, "sleep", lambda seconds: path.write_text(theirs))
-    assert not lock.acquire()
-    assert json.loads(path.read_text())["token"] == "another"
 
 
 def test_a_closed_standard_input_is_no_obstacle(tmp_path):
@@ -173,46 +125,18 @@ def test_a_closed_standard_input_is_no_obstacle(tmp_path):
     assert subprocess.run([sys.executable, "-c", code, tmp_path / "a.lock"]).returncode == 0
 
 
-@pytest.fixture
-def no_flock(monkeypatch):
-    """A file system without such locks."""
-
-    def refuse(*_):
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(module.fcntl, "flock", refuse)
-
-
-def test_without_flock_the_heartbeat_tells(tmp_path, no_flock, settles_at_once):
-    holder, other = Lock(tmp_path / "a.lock", beat=0.01), Lock(tmp_path / "a.lock", dead_after=0.5)
-    assert holder.acquire()
-    assert not other.acquire()
-    holder.release(finished=False)
-    assert other.acquire() and other.starts == 2
-    other._over.set()  # it dies
-    third = Lock(tmp_path / "a.lock", dead_after=0.2)
-    assert not third.acquire()
-    time.sleep(0.25)
-    assert third.acquire() and third.starts == 3
-    third.release(finished=True)
-    assert os.listdir(tmp_path) == []
-
-
-def test_without_hard_links_a_lock_is_a_lock(tmp_path, monkeypatch):
-    def refuse(*_):
-        raise OSError(errno.EPERM, "Operation not permitted")
-
-    monkeypatch.setattr(os, "link", refuse)
-    one, other = Lock(tmp_path / "a.lock"), Lock(tmp_path / "a.lock")
-    assert one.acquire() and not other.acquire() and one.is_mine()
-    one.release(finished=True)
-    assert os.listdir(tmp_path) == []
-
-
-def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+def test_what_cannot_be_locked_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(BadInput, match="can't lock .*a.lock: .*; choose another folder"):
-        Lock(tmp_path / "file" / "a.lock").acquire()
+    os.mkfifo(tmp_path / "pipe.lock")
+    os.mkfifo(tmp_path / "held.lock.lease")
+    (tmp_path / "folder.lock").mkdir()
+    for name in ("file/a.lock", "pipe.lock", "held.lock", "folder.lock"):
+        with pytest.raises(BadInput, match=f"can't lock .*{name}: .*; choose another folder"):
+            Lock(tmp_path / name).acquire()
+    with pytest.raises(BadInput, match="no regular file"):
+        Lock(tmp_path / "held.lock").is_held()
+    with held(tmp_path / "a.lock", dead_after=50), pytest.raises(BadInput, match="must agree"):
+        Lock(tmp_path / "a.lock").acquire()
     with small_disk() as disk:
         fill(disk)
         with pytest.raises(BadInput, match="No space left on device"):

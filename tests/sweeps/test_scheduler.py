@@ -6,7 +6,6 @@ Its executor is a made-up one here; real processes are in test_sweep_faults.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import signal
 import time
@@ -15,7 +14,7 @@ from collections import Counter
 import pytest
 
 from sadp_bench.core.errors import BadInput
-from sadp_bench.records.file_lock import Lock, machine
+from sadp_bench.records.file_lock import Lock
 from sadp_bench.records.record import Failure
 from sadp_bench.records.store import FAILED, Store
 from sadp_bench.sweeps import scheduler
@@ -23,6 +22,7 @@ from sadp_bench.sweeps.executors import Ended, Executor
 from sadp_bench.sweeps.planning import Plan, sharers
 from sadp_bench.sweeps.scheduler import Scheduler, Standing, Watcher, why
 from tests.example_records import make_record, make_spec
+from tests.records.helpers import left_by_a_killed_process
 
 FULL, RANDOM, SADP = make_spec(), make_spec("random", 0.5), make_spec("sadp", 0.5)
 
@@ -333,11 +333,10 @@ def test_the_time_left_is_corrected_by_what_was_measured(monkeypatch):
 
 def test_what_a_killed_sweep_left_beside_finished_runs_goes(store):
     store.write(make_record(RANDOM))
-    for suffix in (".ckpt", ".ckpt.before", ".lock", ".claim"):
+    for suffix in (".ckpt", ".ckpt.before"):
         store.path(RANDOM, suffix).write_text("{}")
-    left = {"token": "dead", "machine": machine(), "held": True, "starts": 1}
     for suffix in (".lock", ".claim"):
-        store.path(RANDOM, suffix).write_text(json.dumps(left))
+        left_by_a_killed_process(store.path(RANDOM, suffix))
     plan = dataclasses.replace(plan_of(RANDOM), done=frozenset({RANDOM.key}))
     assert not carried_out(plan, executor := Scripted(store)).failed and not executor.started
     assert os.listdir(store.folder) == [store.path(RANDOM).name]

@@ -192,7 +192,7 @@ def killed_after_its_record(out: Path) -> Record:
         if not (child := os.fork()):
             run_it("random", out)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-    assert {path.suffix for path in out.iterdir()} == {".json", ".ckpt", ".before", ".lock"}
+    assert {path.suffix for path in out.iterdir()} == {".json", ".ckpt", ".before", ".lock", ".lease"}
     [(_, record)] = read_all([out]).records
     return record
 
@@ -237,12 +237,14 @@ def test_a_run_that_another_machine_took_over_ends(tmp_path: Path) -> None:
         def advance(self, visits: int) -> None:
             super().advance(visits)
             if self.count == 6:
-                lock.write_text('{"token": "another", "machine": "elsewhere", "held": true, "starts": 2}')
+                other = tmp_path / "other"
+                other.write_text(lease.read_text().replace("token=", "token=another"))
+                other.replace(lease)
 
-    lock = Store(tmp_path).path(spec, ".lock")
+    lease = Store(tmp_path).path(spec, ".lock.lease")
     with pytest.raises(BadInput, match="another process has taken random 0.4 over"):
         run_it("random", tmp_path, progress := Overtaken())
-    assert progress.count == 8 and "another" in lock.read_text() and not list(tmp_path.glob("*.json"))
+    assert progress.count == 8 and "another" in lease.read_text() and not list(tmp_path.glob("*.json"))
 
 
 def test_fitting_for_no_epochs_trains_nothing() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,12 @@ import torch
 
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.progress import Progress
-from sadp_bench.records.file_lock import machine
 from sadp_bench.records.record import Record
 from sadp_bench.records.store import Store
 from sadp_bench.runs.run import run
 from sadp_bench.runs.trainer import Bench
 from sadp_bench.training.checkpoint import read_state, write_state
+from tests.records.helpers import left_by_a_killed_process
 from tests.small_runs import numbers
 from tests.stopping import StopsAt, asked, run_it
 
@@ -31,7 +30,7 @@ def test_a_second_set_of_scores_is_refused() -> None:
 def test_a_lock_left_by_who_wrote_the_scores_goes(tmp_path: Path) -> None:
     run_it("el2n", tmp_path)
     [path] = (tmp_path / "scores").iterdir()
-    path.with_name(f"{path.name}.lock").write_text(json.dumps({"machine": machine(), "held": True, "starts": 1}))
+    left_by_a_killed_process(path.with_name(f"{path.name}.lock"))
     spec, material = asked("el2n", ratio=0.5)
     run(spec, material, Store(tmp_path), Progress(), reference=False)
     assert list((tmp_path / "scores").iterdir()) == [path]
