@@ -34,7 +34,7 @@ def report(
         raise BadInput("--pictures is for --plots and --format html: give one of them")
     from sadp_bench.records.store import atomic, read_all, read_notes
     from sadp_bench.report import render, stale
-    from sadp_bench.report.pictures import at_hand
+    from sadp_bench.report.plots.pictures import at_hand
 
     folders = folders or [Path("runs")]
     found = read_all(folders)

@@ -46,7 +46,7 @@ def speed(
     else:
         run_view.show(run_view.speed_table(result))
     if plots is not None:
-        from sadp_bench.report.speed_plots import draw
+        from sadp_bench.report.plots.speed import draw
 
         _print_drawn(draw(result, plots))
 
@@ -87,7 +87,7 @@ def study(
     else:
         study_view.show(found, path)
     if plots is not None:
-        from sadp_bench.report.study_plots import draw
+        from sadp_bench.report.plots.study import draw
 
         _print_drawn(draw(found, plots))
 

@@ -17,7 +17,7 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.progress import Progress
 from sadp_bench.measure import speed
 from sadp_bench.measure.speed import median_interval
-from sadp_bench.report.speed_plots import draw, efficiency_figure
+from sadp_bench.report.plots.speed import draw, efficiency_figure
 from tests.commands import Answer, command
 from tests.small_runs import SMALL
 

@@ -19,7 +19,7 @@ from sadp_bench.measure.score_collectors import COLLECTED, Collector, exact_norm
 from sadp_bench.measure.study import OPTIMUM_SMOOTHING, Study, compared, draw_variance, stops
 from sadp_bench.pruners.sadp import SADP
 from sadp_bench.pruners.sampling import inclusion_probability, smooth
-from sadp_bench.report.study_plots import apart
+from sadp_bench.report.plots.study import apart
 from sadp_bench.runs.trainer import Bench
 from sadp_bench.training.step import TrainingStep
 from tests.small_runs import SMALL, resolved, small_bench, weights_of

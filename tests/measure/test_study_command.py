@@ -17,7 +17,7 @@ from sadp_bench.measure import score_cost, study_file
 from sadp_bench.measure.score_collectors import COLLECTED
 from sadp_bench.measure.study import Study
 from sadp_bench.records.store import read_all
-from sadp_bench.report.study_plots import scores_figure, variance_figure
+from sadp_bench.report.plots.study import scores_figure, variance_figure
 from tests.commands import Answer, command, refused
 
 WORDS = [

@@ -10,8 +10,12 @@ from hypothesis import strategies as st
 
 from sadp_bench.core.phases import CHARGED_PHASES, PHASES
 from sadp_bench.records.record import DISTURBED, Failure
-from sadp_bench.report import epoch_plots, looks, plots, ratio_plots, time_plots
+from sadp_bench.report import plots
 from sadp_bench.report.cells import cells, timed_together
+from sadp_bench.report.plots.epochs import curve, kept_figure, progress_figure
+from sadp_bench.report.plots.ratio import accuracy_figure, speedup_figure
+from sadp_bench.report.plots.style import FORMATS, limits, method_styles
+from sadp_bench.report.plots.time import pareto, phases_figure, time_figure
 from sadp_bench.report.tables import rows
 from tests.example_records import ENVIRONMENT, make_spec
 from tests.paths import ROOT
@@ -47,9 +51,9 @@ def near(points):
 @pytest.mark.parametrize("ratios", [(0.5,), (0.3, 0.5)])
 def test_accuracy_and_speedup_show_the_rows_means_and_intervals(ratios):
     table = table_of(runs(*ratios))
-    style = looks.looks(table)
-    for build, name, scale in ((plots.accuracy_figure, "accuracy", 100), (plots.speedup_figure, "speedup", 1)):
-        [axes] = build(table, style).axes
+    styles = method_styles(table)
+    for build, name, scale in ((accuracy_figure, "accuracy", 100), (speedup_figure, "speedup", 1)):
+        [axes] = build(table, styles).axes
         drawn, bars = lines_of(axes), bars_of(axes)
         for label in ("random", "sadp"):
             own = [row for row in table if row["label"] == label]
@@ -59,7 +63,7 @@ def test_accuracy_and_speedup_show_the_rows_means_and_intervals(ratios):
                     tuple(near(bar)) for bar in bars
                 ]
         assert len(bars) == 2 * len(ratios)
-    [axes] = plots.accuracy_figure(table, style).axes
+    [axes] = accuracy_figure(table, styles).axes
     band = axes.patches[0].get_extents().transformed(axes.transData.inverted())
     assert (band.y0, band.y1) == pytest.approx((100 * table[0]["accuracy_low"], 100 * table[0]["accuracy_high"]))
     assert lines_of(axes)["full"][0][1] == pytest.approx(80.5)
@@ -69,8 +73,8 @@ def test_accuracy_and_speedup_show_the_rows_means_and_intervals(ratios):
 def test_methods_of_one_ratio_are_named_below_the_axis_or_where_that_is_too_narrow_in_the_legend(long):
     names = [name * (30 if long else 1) for name in ("ab", "cd")]
     table = rows(runs(0.5, methods=names))
-    for build in (plots.accuracy_figure, plots.speedup_figure):
-        figure = build(table, looks.looks(table))
+    for build in (accuracy_figure, speedup_figure):
+        figure = build(table, method_styles(table))
         ticks = [text.get_text() for text in figure.axes[0].get_xticklabels()]
         legend = [text.get_text().replace("\n", "") for text in figure.legends[0].get_texts()]
         assert ticks == (["", ""] if long else names)
@@ -79,9 +83,9 @@ def test_methods_of_one_ratio_are_named_below_the_axis_or_where_that_is_too_narr
 
 def test_rows_without_intervals_have_no_bars():
     table = [{k: v for k, v in row.items() if not k.endswith(("_low", "_high"))} for row in rows(runs(0.5, seeds=(0,)))]
-    style = looks.looks(table)
-    for build in (plots.accuracy_figure, plots.speedup_figure, time_plots.time_figure):
-        figure = build(table, style)
+    styles = method_styles(table)
+    for build in (accuracy_figure, speedup_figure, time_figure):
+        figure = build(table, styles)
         assert not bars_of(figure.axes[0]) and not len(figure.axes[0].patches)
 
 
@@ -89,7 +93,7 @@ def test_a_ceiling_is_drawn_where_it_is_not_the_nominal_maximum():
     table = rows(runs(0.5))
     [row] = [row for row in table if row["label"] == "sadp"]
     row["ceiling_mean"] = 1.7
-    [axes] = plots.speedup_figure(table, looks.looks(table)).axes
+    [axes] = speedup_figure(table, method_styles(table)).axes
     segments = [segment for part in axes.collections for segment in part.get_segments()]
     assert [start[1] for start, end in segments if start[1] == end[1]] == [1.7]
     assert "ceiling of its visits" in lines_of(axes)
@@ -99,7 +103,7 @@ def test_a_ceiling_is_drawn_where_it_is_not_the_nominal_maximum():
 def test_the_pareto_front_is_what_nothing_dominates(points):
     beaten = {a for a, (s, acc) in enumerate(points) for s2, acc2 in points
               if s2 <= s and acc2 >= acc and (s2 < s or acc2 > acc)}  # fmt: skip
-    front = time_plots.pareto(points)
+    front = pareto(points)
     assert sorted(front) == sorted(set(range(len(points))) - beaten)
     assert [points[place] for place in front] == sorted(points[place] for place in front)
 
@@ -109,7 +113,7 @@ def test_time_figure_shows_seconds_in_a_readable_unit_and_the_front(seconds, siz
     records = [run("full", 0.0, 0, 0.8, 100.0 * seconds), run("random", 0.3, 0, 0.6, 80.0 * seconds),
                run("random", 0.5, 0, 0.5, 50.0 * seconds), run("sadp", 0.5, 0, 0.75, 50.0 * seconds)]  # fmt: skip
     table = rows(records)
-    [axes] = time_plots.time_figure(table, looks.looks(table)).axes
+    [axes] = time_figure(table, method_styles(table)).axes
     drawn = lines_of(axes)
     assert f"({name})" in axes.get_xlabel()
     assert drawn["random"] == near([(80 * seconds / size, 60), (50 * seconds / size, 50)])
@@ -119,7 +123,7 @@ def test_time_figure_shows_seconds_in_a_readable_unit_and_the_front(seconds, siz
 
 def test_ratios_beside_points_cover_no_other():
     table = table_of(runs(0.3, 0.4, 0.5, 0.6, 0.7, methods=tuple("abcdefgh")))
-    figure = time_plots.time_figure(table, looks.looks(table))
+    figure = time_figure(table, method_styles(table))
     boxes = [text.get_window_extent() for text in figure.axes[0].texts]
     assert boxes and not any(box.count_overlaps(boxes[:number]) for number, box in enumerate(boxes))
 
@@ -128,7 +132,7 @@ def test_phases_are_stacked_means_over_seeds_with_full_on_top():
     records = runs(0.3, 0.5)
     table = rows(records)
     own = cells(table, records)
-    [axes] = time_plots.phases_figure(own[::-1]).axes
+    [axes] = phases_figure(own[::-1]).axes
     assert axes.get_yticklabels()[0].get_text() == "full"
     widths = [[bar.get_width() for bar in bars] for bars in axes.containers if not hasattr(bars, "has_yerr")]
     shown = [own[0], *own[:0:-1]]
@@ -144,7 +148,7 @@ def test_kept_shares_are_means_over_the_seeds_that_got_so_far():
     records[-1].epochs[0]["kept"] = 9
     del records[-1].epochs[2:]
     table = rows(records)
-    figure = epoch_plots.kept_figure(cells(table, records), looks.looks(table))
+    figure = kept_figure(cells(table, records), method_styles(table))
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["pruning ratio 30 %", "pruning ratio 50 %"]
     assert lines_of(figure.axes[0])["random"] == near([(epoch, 70) for epoch in (1, 2, 3, 4)])
     assert lines_of(figure.axes[1])["sadp"] == near([(1, 70), (2, 50), (3, 50), (4, 50)])
@@ -153,7 +157,7 @@ def test_kept_shares_are_means_over_the_seeds_that_got_so_far():
 def test_progress_is_accuracy_at_the_time_charged_so_far():
     records = [run("full", accuracy=0.8, seconds=80.0), *(run("sadp", 0.5, s, 0.6, 40.0 + 8 * s) for s in (0, 1))]
     table = rows(records)
-    [axes] = epoch_plots.progress_figure(cells(table, records), looks.looks(table)).axes
+    [axes] = progress_figure(cells(table, records), method_styles(table)).axes
     drawn = lines_of(axes)
     # half of the seconds before the first epoch, then an eighth of them each
     assert drawn["full"] == near([(60, 40), (80, 80)])
@@ -164,8 +168,8 @@ def test_progress_is_accuracy_at_the_time_charged_so_far():
 def test_a_run_that_does_not_tell_its_epochs_seconds_has_no_curve():
     record = run()
     del record.epochs[2]["seconds"]
-    assert epoch_plots.curve(record) == []
-    assert epoch_plots.progress_figure([], {}) is None
+    assert curve(record) == []
+    assert progress_figure([], {}) is None
 
 
 def test_runs_of_several_environments_share_no_figure_of_time(tmp_path):
@@ -176,7 +180,7 @@ def test_runs_of_several_environments_share_no_figure_of_time(tmp_path):
     assert left_out == "Left out, as timed in other environments: el2n 50 %."
     mixed = [run("random", 0.5, 0), run("random", 0.5, 1, environment=other)]
     told = []
-    drawn = plots.draw(mixed, tmp_path, tell=told.append, endings=("png",))
+    drawn = plots.draw(mixed, tmp_path, warn=told.append, formats=("png",))
     assert {path.stem.rpartition("-")[2] for path in drawn} == {"accuracy", "kept"}
     assert len(told) == 1 and "random 50 %" in told[0]
 
@@ -194,7 +198,7 @@ def test_a_cell_holds_the_runs_of_its_row():
 
 @given(st.lists(st.floats(0, 100), min_size=1), st.floats(0, 1000))
 def test_limits_hold_every_value_and_wide_intervals_do_not_squeeze_them(values, reach):
-    low, high = looks.limits(values, [(min(values) - reach, max(values) + reach), None], 2.0)
+    low, high = limits(values, [(min(values) - reach, max(values) + reach), None], 2.0)
     span = max(2.0, max(values) - min(values))
     assert low < min(values) and high > max(values) and 2.0 - 1e-9 <= high - low <= 2.5 * span
 
@@ -208,9 +212,7 @@ def test_every_figure_is_written_in_three_formats_and_the_same_records_give_the_
         == [path.name for path in again]
         == sorted(p.name for p in paths[0].parent.iterdir())
     )
-    assert {path.name.partition("fp32-")[2] for path in paths} == {
-        f"{kind}.{end}" for kind in KINDS for end in looks.ENDINGS
-    }
+    assert {path.name.partition("fp32-")[2] for path in paths} == {f"{kind}.{end}" for kind in KINDS for end in FORMATS}
     starts = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
     for path, other in zip(paths, again, strict=True):
         content = path.read_bytes()
@@ -222,16 +224,16 @@ def test_records_of_earlier_versions_odd_names_and_failures_are_drawn(tmp_path):
     names = dict(dataset="größe 日本 ☃ $x$ $\\frac{", backbone="_b:$")
     records = [run(**names), run("_own:M$^", 0.5, **names), run("random", 0.25, **names)]
     told = []
-    paths = plots.draw(records, tmp_path, tell=told.append, endings=("svg",))
+    paths = plots.draw(records, tmp_path, warn=told.append, formats=("svg",))
     assert {path.suffix for path in paths} == {".svg"}
     assert {path.stem.rpartition("-")[2] for path in paths} == set(KINDS) - {"classes-r0.5", "visits-r0.5"} and not told
     table = rows(
         records, [Failure(make_spec("grand", 0.3, **names), "killed", "2025"), Failure(make_spec(), "x", "2025")]
     )
-    style = looks.looks(table)
+    styles = method_styles(table)
     for own in ([row for row in table if row["dataset"] == group] for group in (names["dataset"], "digits")):
-        for build in (ratio_plots.accuracy_figure, ratio_plots.speedup_figure, time_plots.time_figure):
-            assert (build(own, style) is None) == (own[0]["dataset"] == "digits")
+        for build in (accuracy_figure, speedup_figure, time_figure):
+            assert (build(own, styles) is None) == (own[0]["dataset"] == "digits")
 
 
 def test_drawing_imports_no_torch(tmp_path):
@@ -239,7 +241,7 @@ def test_drawing_imports_no_torch(tmp_path):
         import sys
         from pathlib import Path
         from tests.example_records import make_record, make_spec
-        from sadp_bench.report import pictures, plots
+        from sadp_bench.report import plots
         assert not {"torch", "matplotlib", "numpy"} & set(sys.modules)
         from sadp_bench.records.visit_counts import pack
         told = {"visits": pack(range(10)), "class_visits": {"a": 1.0}, "num_examples": 10}
@@ -262,9 +264,9 @@ def test_seconds_that_say_nothing_are_in_no_mean_beside_those_that_do():
     ]
     for records in (calm, calm + stormy):
         own = cells(rows(records), records)
-        (axes,) = time_plots.phases_figure(own).axes
+        (axes,) = phases_figure(own).axes
         ends = [patch.get_x() + patch.get_width() for patch in axes.patches]
         assert max(ends) < 110  # charged seconds, and one or two of evaluation; see `plot_records`
         assert [len(cell.timed) for cell in own] == [2, 2, 2]
-        (panel,) = epoch_plots.progress_figure(own, looks.looks(rows(records))).axes
+        (panel,) = progress_figure(own, method_styles(rows(records))).axes
         assert max(x for line in panel.lines for x in line.get_xdata()) < 110

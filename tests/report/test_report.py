@@ -13,6 +13,8 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.records.record import Failure
 from sadp_bench.records.spec import Spec
 from sadp_bench.report import plots, render
+from sadp_bench.report.plots.ratio import accuracy_figure, speedup_figure
+from sadp_bench.report.plots.style import method_styles, slug
 from sadp_bench.report.tables import command, rows
 from tests.example_records import ENVIRONMENT, make_record, make_spec
 from tests.paths import ROOT
@@ -124,7 +126,7 @@ def test_runs_of_different_settings_never_share_a_row_nor_a_title(changed):
     table = rows(records)
     assert [row["n"] for row in table] == [1, 1]
     assert len({row["group"] for row in table}) == 2
-    assert len({plots.slug(row["group"]) for row in table}) == 2
+    assert len({slug(row["group"]) for row in table}) == 2
 
 
 def test_method_is_named_with_the_settings_that_differ():
@@ -281,7 +283,7 @@ def test_nothing_to_report_says_what_to_do():
 
 def test_accuracy_figure_holds_the_rows_points():
     table = [row for row in rows(example_records()) if row["timesteps"] == 4 and row["method"] in ("full", "random")]
-    [axes] = plots.accuracy_figure(table, plots.looks(table)).axes
+    [axes] = accuracy_figure(table, method_styles(table)).axes
     lines = {line.get_label(): line for line in axes.lines}
     assert list(zip(*lines["random"].get_data(), strict=True)) == [(30, pytest.approx(69.5)), (50, 66)]
     assert set(lines["full"].get_ydata()) == {71}
@@ -290,15 +292,15 @@ def test_accuracy_figure_holds_the_rows_points():
 
 def test_coinciding_methods_stand_apart_near_their_true_ratio():
     table = rows([make_record(make_spec()), *(make_record(make_spec(name, 0.5)) for name in "abc")])
-    for build, true in ((plots.accuracy_figure, 50), (plots.speedup_figure, 2)):
-        [axes] = build(table, plots.looks(table)).axes
+    for build, true in ((accuracy_figure, 50), (speedup_figure, 2)):
+        [axes] = build(table, method_styles(table)).axes
         x = [line.get_xdata()[0] for line in axes.lines if line.get_label() in "abc"]
         assert len(set(x)) == 3 and x == pytest.approx([true] * 3, rel=0.05)
 
 
 def test_speedup_figure_holds_the_rows_points_and_the_maximum():
     table = [row for row in rows(example_records()) if row["timesteps"] == 4 and row["method"] in ("full", "random")]
-    [axes] = plots.speedup_figure(table, plots.looks(table)).axes
+    [axes] = speedup_figure(table, method_styles(table)).axes
     lines = {line.get_label(): line for line in axes.lines}
     # 100/80 and 110/80 at 30 %, 100/50 at 50 %
     assert list(lines["random"].get_xdata()) == pytest.approx([1 / 0.7, 2])
@@ -327,12 +329,14 @@ def test_report_is_light_to_import():
         assert not heavy & set(sys.modules), heavy & set(sys.modules)
         from tests.example_records import make_record, make_spec
         from sadp_bench.report import plots, render
+        from sadp_bench.report.plots.ratio import accuracy_figure
+        from sadp_bench.report.plots.style import method_styles
         from sadp_bench.report.tables import rows
         records = [make_record(make_spec()), make_record(make_spec("random", 0.5))]
         for format in ("text", "markdown", "latex", "csv", "json"):
             render(records, [], format)
         assert not {"torch", "pandas", "matplotlib"} & set(sys.modules)
-        plots.accuracy_figure(rows(records), plots.looks(rows(records)))
+        accuracy_figure(rows(records), method_styles(rows(records)))
         assert "torch" not in sys.modules
     """
     environment = {"PYTHONPATH": str(ROOT)}

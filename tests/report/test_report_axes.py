@@ -13,7 +13,7 @@ from sadp_bench.report.axes import points
 from sadp_bench.report.claims import CLAIMS, claim_rows, measured_text
 from sadp_bench.report.further import further
 from sadp_bench.report.memory import memory_rows
-from sadp_bench.report.memory_plots import memory_figure
+from sadp_bench.report.plots.memory import memory_figure
 from sadp_bench.report.search import search_rows
 from tests.example_records import ENVIRONMENT
 from tests.report.axes_records import EARLY, EB, IMP, MIB, PQ, SLTT, SLTT_2, over_time, run, three_axes
@@ -205,7 +205,7 @@ def test_memory_figure_holds_the_rows_points_and_starts_at_zero():
 
 
 def test_memory_figure_is_written_beside_the_others(tmp_path):
-    written = plots.draw(over_time(), tmp_path, endings=("png", "svg"))
+    written = plots.draw(over_time(), tmp_path, formats=("png", "svg"))
     assert [path.name for path in written] == [
         f"digits-cnn-1000-examples-10-epochs-fp32-memory.{end}" for end in ("png", "svg")
     ]

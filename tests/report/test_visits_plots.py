@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from sadp_bench.core.errors import BadInput
 from sadp_bench.datasets.digits import Digits
-from sadp_bench.report import looks, pictures, plots, visits_plots
+from sadp_bench.report import plots
 from sadp_bench.report.cells import by_ratio, cells, visits_of
+from sadp_bench.report.plots import pictures, visits
+from sadp_bench.report.plots.style import method_styles
 from sadp_bench.report.tables import rows
 from sadp_bench.runs.resolve import load
 from tests.example_records import make_record, make_spec
@@ -23,7 +25,7 @@ def near(numbers):
 
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=60))
 def test_histogram_counts_each_number_of_visits(counts):
-    heights, edges = visits_plots.histogram(np.array(counts) / 20, 20)
+    heights, edges = visits.histogram(np.array(counts) / 20, 20)
     expected = Counter(counts)
     assert list(heights) == pytest.approx([expected[number] / len(counts) for number in range(21)])
     assert len(edges) == 22
@@ -32,21 +34,21 @@ def test_histogram_counts_each_number_of_visits(counts):
 @given(st.integers(1, 400), st.data())
 def test_histogram_of_long_runs_has_few_bins_and_loses_no_example(epochs, data):
     counts = data.draw(st.lists(st.integers(0, epochs), min_size=1, max_size=60))
-    heights, _ = visits_plots.histogram(np.array(counts) / epochs, epochs)
-    assert sum(heights) == pytest.approx(1) and len(heights) <= visits_plots.MAX_BINS
+    heights, _ = visits.histogram(np.array(counts) / epochs, epochs)
+    assert sum(heights) == pytest.approx(1) and len(heights) <= visits.MAX_BINS
 
 
 def test_visits_pool_the_seeds_and_classes_are_against_the_average():
     records = runs(0.5)
     table = rows(records)
     [own] = by_ratio(cells(table, records)).values()
-    figure = visits_plots.visits_figure(own, visits_of(records, pytest.fail), looks.looks(table))
+    figure = visits.visits_figure(own, visits_of(records, pytest.fail), method_styles(table))
     heights = [[bar.get_height() for bar in axes.patches] for axes in figure.axes]
     assert heights == [near([0, 0, 100, 0, 0]), near([0, 50, 20, 10, 20])]
     assert [axes.texts[-1].get_text() for axes in figure.axes] == [
         "never 0.0 %, always 0.0 %", "never 0.0 %, always 20.0 %",
     ]  # fmt: skip
-    image = visits_plots.classes_figure(own).axes[0].images[0].get_array()
+    image = visits.classes_figure(own).axes[0].images[0].get_array()
     assert image.tolist() == [near([50, -50]), near([50, -50])]  # of 2 visits on average
 
 
@@ -56,7 +58,7 @@ def test_pictures_show_the_extremes_of_the_mean_over_seeds():
     pixel_N = np.arange(N, dtype=np.uint8)[:, None, None] * np.ones((1, 2, 2), dtype=np.uint8)
     images = pictures.Images(pixel_N, [number % 2 for number in range(N)], ("even", "odd"))
     [own] = by_ratio(cells(table, records)).values()
-    figure = pictures.pictures_figure(own, visits_of(records, pytest.fail), images, looks.looks(table))
+    figure = pictures.pictures_figure(own, visits_of(records, pytest.fail), images, method_styles(table))
     [axes] = figure.axes
     # random chose all alike, so it has no row; of sadp's visits 4, 4, 3, 2, 2, 1, 1, 1, 1, 1 ties go to the first
     assert [int(image.get_array()[0, 0]) for image in axes.images] == [0, 1, 2, 3, 4, 5] + [5, 6, 7, 8, 9, 3]
@@ -91,7 +93,7 @@ def test_images_that_are_not_at_hand_are_left_out_with_the_reason(dataset, why, 
         pictures.at_hand(tmp_path)(records[0])
     told = []
     assert (
-        plots._opened(
+        plots._open_images(
             cells(rows(records), records), visits_of(records, pytest.fail), pictures.at_hand(tmp_path), told.append
         )
         is None

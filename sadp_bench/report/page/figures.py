@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from sadp_bench.records.record import Failure, Record
-from sadp_bench.report.looks import slug
 from sadp_bench.report.page.markup import Markup, element, scrolling
 from sadp_bench.report.page.svg import cleaned
+from sadp_bench.report.plots.style import as_bytes, slug
 
 Open = Callable[[Record], Any]
 
@@ -63,11 +61,11 @@ class Figures:
         """(name, SVG) of each figure. Text stays text: it can be searched and read aloud, and takes the page's font."""
         import matplotlib
 
-        from sadp_bench.report.plots import draw
+        from sadp_bench.report.plots import plots_of
 
-        with TemporaryDirectory() as folder, matplotlib.rc_context({"svg.fonttype": "none"}):
-            paths = draw(records, Path(folder), images, self.left_out.append, endings=("svg",), failures=failures)
-            return [(path.stem, path.read_text(encoding="utf-8")) for path in paths]
+        plots = plots_of(records, images, self.left_out.append, failures)
+        with matplotlib.rc_context({"svg.fonttype": "none"}):
+            return sorted((plot.name, as_bytes(plot.figure, "svg").decode()) for plot in plots)
 
 
 def _owner(name: str, slugs: Iterable[str]) -> str:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from sadp_bench.records.record import Record, is_number
 from sadp_bench.report.cells import Cell, by_ratio, timed_together
-from sadp_bench.report.looks import FULL, Look, Looks, key, panels, seeds_told, styled
+from sadp_bench.report.plots.style import FULL, Style, Styles, key, panels, seeds_told, styled
+from sadp_bench.report.plots.time import unit
 from sadp_bench.report.tables import percent
-from sadp_bench.report.time_plots import unit
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -24,7 +24,7 @@ MAX_MARKERS = 12  # of a line
 
 
 @styled
-def kept_figure(own: Sequence[Cell], style: Looks) -> Figure | None:
+def kept_figure(own: Sequence[Cell], styles: Styles) -> Figure | None:
     """The share of the examples that each epoch keeps, in % (mean over the seeds that got that far): a line a method, a
     panel a ratio. None where nothing was pruned.
 
@@ -40,7 +40,7 @@ def kept_figure(own: Sequence[Cell], style: Looks) -> Figure | None:
             line = kept_shares(cell.runs)
             step = max(1, len(members), -(-len(line) // MAX_MARKERS))
             marks = list(range(number % min(step, len(line)), len(line), step))
-            look = {**style[cell.row["label"]], "markevery": marks, "markersize": 5, "label": cell.row["label"]}
+            look = {**styles[cell.row["label"]], "markevery": marks, "markersize": 5, "label": cell.row["label"]}
             x, y = zip(*line, strict=True)
             handles.append(axes.plot(x, [100 * share for share in y], **look)[0])
         axes.set_ylim(0, 104)
@@ -56,7 +56,7 @@ def kept_shares(runs: Sequence[Record]) -> Curve:
 
 
 @styled
-def progress_figure(own: Sequence[Cell], style: Looks) -> Figure | None:
+def progress_figure(own: Sequence[Cell], styles: Styles) -> Figure | None:
     """Accuracy in % against the time charged so far: means over seeds by epoch, thin lines the seeds, a panel a ratio, full
     in each. None where nothing was pruned or no epoch but the last was evaluated.
     """
@@ -72,7 +72,7 @@ def progress_figure(own: Sequence[Cell], style: Looks) -> Figure | None:
     handles: list[Artist] = []
     for axes, members in zip(every, ratios.values(), strict=True):
         for cell in [*full, *members]:
-            look = {**FULL, "marker": "*", "markersize": 6} if cell.is_full else style[cell.row["label"]]
+            look = {**FULL, "marker": "*", "markersize": 6} if cell.is_full else styles[cell.row["label"]]
             handles += _draw_curves(
                 axes, curves[id(cell)], size, {"markersize": 3.5, **look, "label": cell.row["label"]}
             )
@@ -102,7 +102,7 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
     ]
 
 
-def _draw_curves(axes: Axes, curves: Sequence[Curve], size: float, look: Look) -> list[Artist]:
+def _draw_curves(axes: Axes, curves: Sequence[Curve], size: float, look: Style) -> list[Artist]:
     def draw(line: Curve, **changed: Any) -> Artist:
         x, y = zip(*line, strict=True)
         return axes.plot([at / size for at in x], [100 * share for share in y], **{**look, **changed})[0]

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sadp_bench.report.cells import Cell, Visits
-from sadp_bench.report.looks import (
+from sadp_bench.report.plots.style import (
     QUIET,
     TURNED,
     WIDTH,
-    Looks,
+    Styles,
     below_all,
     means_told,
     one_axes,
@@ -51,7 +51,7 @@ def histogram(pooled: NDArray[np.float64], epochs: int) -> tuple[NDArray[np.floa
 
 
 @styled
-def visits_figure(own: Sequence[Cell], visits: Visits, style: Looks) -> Figure | None:
+def visits_figure(own: Sequence[Cell], visits: Visits, styles: Styles) -> Figure | None:
     """How often each example was trained on, in % of the epochs: a histogram a method, over the examples of all seeds
     together. own: cells of one ratio. None where no record tells.
     """
@@ -68,7 +68,7 @@ def visits_figure(own: Sequence[Cell], visits: Visits, style: Looks) -> Figure |
     cut = False
     top = 120 * max([peak for peak in peaks if peak < CUT], default=max(peaks))
     for number, (axes, (cell, pooled), (heights, edges)) in enumerate(zip(every, told, bars, strict=True)):
-        color = style[cell.row["label"]]["color"]
+        color = styles[cell.row["label"]]["color"]
         axes.bar(100 * (edges[:-1] + edges[1:]) / 2, 100 * heights, 100 * np.diff(edges) * 0.9, color=color)
         for left, right, height in zip(edges, edges[1:], 100 * heights, strict=False):
             if height > top:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from sadp_bench.core.errors import BadInput
 from sadp_bench.records.record import Record
 from sadp_bench.report.cells import Cell, Visits
-from sadp_bench.report.looks import WIDTH, Looks, below_all, means_told, one_axes, styled, wrapped
-from sadp_bench.report.visits_plots import at_ratio, shares
+from sadp_bench.report.plots.style import WIDTH, Styles, below_all, means_told, one_axes, styled, wrapped
+from sadp_bench.report.plots.visits import at_ratio, shares
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,7 +43,7 @@ def extremes(share_N: NDArray[np.float64]) -> tuple[list[int], list[int]]:
 
 
 @styled
-def pictures_figure(own: Sequence[Cell], visits: Visits, images: Images, style: Looks) -> Figure | None:
+def pictures_figure(own: Sequence[Cell], visits: Visits, images: Images, styles: Styles) -> Figure | None:
     """The most and the least chosen training images of each method, its mean over seeds, with their classes and in how
     many % of the epochs they were trained on. own: cells of one ratio. None where no method chooses.
     """
@@ -60,7 +60,7 @@ def pictures_figure(own: Sequence[Cell], visits: Visits, images: Images, style: 
     for x, text in ((0.0, "trained on most often"), (EACH + 0.5, "trained on least often")):
         axes.text(x, -0.1, text, fontsize=8, va="bottom")
     for number, (cell, share_N) in enumerate(told):
-        color = style[cell.row["label"]]["color"]
+        color = styles[cell.row["label"]]["color"]
         axes.text(
             -0.15,
             1.5 * number + 0.5,

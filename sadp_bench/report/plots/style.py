@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import hashlib
+import io
 import math
 import re
 import textwrap
@@ -22,24 +24,24 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Look = dict[str, Any]
-Looks = dict[str, Look]
+Style = dict[str, Any]
+Styles = dict[str, Style]
 Interval = tuple[float, float]
 
 # Okabe and Ito's palette without its yellow, too pale on white; brown and gray stand in. Black is full's.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")
 FIXED_COLORS = {"fewer-epochs": "#8A5A00", "random": "#7F7F7F", "sadp": "#D55E00"}
-FULL: Look = {"color": "#000000", "linewidth": 1.2}
+FULL: Style = {"color": "#000000", "linewidth": 1.2}
 QUIET = "#555555"  # of what explains
-NOTE: Look = {"fontsize": 7, "color": QUIET}
+NOTE: Style = {"fontsize": 7, "color": QUIET}
 LINE = 135  # characters of a note in a line
 ROW = 115  # and of a legend's, whose letters are larger
 PALE = "#DDDDDD"
 MARKERS = "osD^vPX<>ph"
 LINES = ("-", "--", ":", "-.")
-ENDINGS = ("pdf", "png", "svg")
+FORMATS = ("pdf", "png", "svg")
 WIDTH = 7.2  # inches: a page's
-TURNED: Look = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}  # of labels that are too wide side by side
+TURNED: Style = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}  # of labels that are too wide side by side
 LABEL_WIDTH = 26  # characters of a method's label in a line
 RC: dict[Any, Any] = {
     "text.parse_math": False,  # names may hold a $
@@ -56,6 +58,8 @@ RC: dict[Any, Any] = {
     "lines.linewidth": 1.2,
     "errorbar.capsize": 2.5,
     "hatch.linewidth": 0.5,
+    "svg.hashsalt": "sadp-bench",
+    "pdf.fonttype": 42,
 }
 
 
@@ -64,14 +68,14 @@ def styled(build: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(build)
     def wrapped(*args: P.args, **named: P.kwargs) -> T:
-        with _look():
+        with _applied():
             return build(*args, **named)
 
     return wrapped
 
 
 @contextmanager
-def _look() -> Iterator[None]:
+def _applied() -> Iterator[None]:
     import matplotlib
 
     # A script that the font lacks shows as boxes, which needs no warning.
@@ -80,13 +84,13 @@ def _look() -> Iterator[None]:
         yield
 
 
-def looks(table: Sequence[Row]) -> Looks:
+def method_styles(table: Sequence[Row]) -> Styles:
     """By label, the same in all figures of a report: a color a method, a marker and a line style a variant of it."""
     labels = {row["label"]: row["method"] for row in table if row["method"] != "full"}
     others = [method for method in dict.fromkeys(labels.values()) if method not in FIXED_COLORS]
     colors = {method: COLORS[number % len(COLORS)] for number, method in enumerate(others)} | FIXED_COLORS
     rounds = {method: number // len(COLORS) for number, method in enumerate(others)}
-    own: Looks = {}
+    own: Styles = {}
     for number, (label, method) in enumerate(labels.items()):
         variant = list(labels.values())[:number].count(method) + rounds.get(method, 0)
         line = LINES[variant % len(LINES)]
@@ -242,20 +246,32 @@ def slug(title: str) -> str:
     return name if len(name.encode()) <= 150 else f"{name[:40]}-{hashlib.sha256(title.encode()).hexdigest()[:12]}"
 
 
-def save_all(figure: Figure, folder: Path, name: str, endings: Iterable[str]) -> list[Path]:
-    """In each format, laid out once. Returns what was written."""
-    with _look():
-        figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    return [save(figure, folder / f"{name}.{ending}") for ending in endings]
+def save_all(figure: Figure, folder: Path, name: str, formats: Iterable[str] = FORMATS) -> list[Path]:
+    """Saves a figure in each format and returns the files."""
+    paths = [folder / f"{name}.{format}" for format in formats]
+    for path in paths:
+        content = as_bytes(figure, path.suffix[1:])
+        with atomic(path) as file:
+            file.write(content)
+    return paths
 
 
-def save(figure: Figure, path: Path) -> Path:
-    """In the format of the path's ending, at 200 dpi. The same figure gives the same bytes."""
-    import matplotlib
+def as_data_uri(figure: Figure, format: str = "svg") -> str:
+    """Returns a figure as a `data:` URI, for the `src` of an image: svg or png."""
+    kind = {"svg": "image/svg+xml", "png": "image/png"}[format]
+    return f"data:{kind};base64,{base64.b64encode(as_bytes(figure, format)).decode()}"
 
-    undated: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    ending = path.suffix[1:]
-    with _look(), matplotlib.rc_context({"svg.hashsalt": "sadp-bench", "pdf.fonttype": 42}), atomic(path) as file:
-        figure.savefig(file, format=ending, dpi=200, metadata=undated.get(ending))
-    return path
+
+def as_bytes(figure: Figure, format: str) -> bytes:
+    """Returns a figure as pdf, png (200 dpi) or svg. The same figure gives the same bytes.
+
+    The figure is laid out once, before it is first saved, so that all formats agree.
+    """
+    content = io.BytesIO()
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(format)
+    with _applied():
+        if figure.get_layout_engine() is not None:
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
+        figure.savefig(content, format=format, dpi=200, metadata=metadata)
+    return content.getvalue()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sadp_bench.measure.study_file import KEEPS, LABELS, RIVALS
-from sadp_bench.report.plots import FIXED_COLORS, MARKERS, save, slug, spaced
+from sadp_bench.report.plots.style import FIXED_COLORS, MARKERS, save_all, slug, spaced
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +33,7 @@ COLORS = {
 OPTIMUM = "optimum"  # what the exact norm is, where variances are drawn
 PALE = "#b0b0b0"
 LINES = {"frozen": "-", "age 0": "--"}
-LOOKS = {"frozen": "same weights, no augmentation", "age 0": "as collected in the last epoch"}
+SOURCES = {"frozen": "same weights, no augmentation", "age 0": "as collected in the last epoch"}
 MIDDLE = f"{KEEPS[1]:g}"
 EDGE = 0.003  # of a panel's numbers that may lie beyond its edge at each end, and are drawn on it
 LABEL_ROOM = 0.062  # of the axis, between two labels
@@ -46,7 +46,9 @@ def draw(study: dict[str, Any], folder: Path) -> list[Path]:
     dataset, backbone = (spec[name].rpartition(":")[2] for name in ("dataset", "backbone"))
     name = slug(f"{dataset}-{backbone}-s{spec['seed']}-{study['key']}")
     figures = {"scores": scores_figure(study), "variance": variance_figure(study)}
-    return [save(figure, folder / f"{name}-{kind}.{end}") for kind, figure in figures.items() for end in ("png", "svg")]
+    return [
+        path for kind, figure in figures.items() for path in save_all(figure, folder, f"{name}-{kind}", ("png", "svg"))
+    ]
 
 
 def scores_figure(study: dict[str, Any]) -> Figure:
@@ -59,7 +61,7 @@ def scores_figure(study: dict[str, Any]) -> Figure:
 
     stop = study["stops"][-1]
     norm_n = [value or math.nan for value in stop["examples"]["exact"]["frozen"]]
-    clouds = {name: {at: scaled(stop["examples"][name][at], norm_n) for at in LOOKS} for name in RIVALS}
+    clouds = {name: {at: scaled(stop["examples"][name][at], norm_n) for at in SOURCES} for name in RIVALS}
     columns = -(-len(RIVALS) // 2)
     figure = Figure(figsize=(2.4 * columns, 5.3), layout="constrained")
     panels = figure.subplots(2, columns, sharex=True, sharey=True)
@@ -82,7 +84,9 @@ def scores_figure(study: dict[str, Any]) -> Figure:
         axes.label_outer()
     _ticks(panels.flat[0].xaxis, x_limits)
     _ticks(panels.flat[0].yaxis, y_limits)
-    _heading(figure, study, f"after epoch {stop['epoch']}", f"in color: {LOOKS['frozen']}; in gray: {LOOKS['age 0']}")
+    _heading(
+        figure, study, f"after epoch {stop['epoch']}", f"in color: {SOURCES['frozen']}; in gray: {SOURCES['age 0']}"
+    )
     figure.supxlabel("exact gradient norm", fontsize=9)
     figure.supylabel("score, scaled to the norms' mean", fontsize=9)
     return figure
@@ -94,12 +98,12 @@ def variance_figure(study: dict[str, Any]) -> Figure:
 
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    lines = {at: {name: points(study, name, at) for name in ("uniform", *RIVALS)} for at in LOOKS}
+    lines = {at: {name: points(study, name, at) for name in ("uniform", *RIVALS)} for at in SOURCES}
     highest = max((y for own in lines.values() for line in own.values() for _, y in line), default=2.0)
     y_limits = (max(1.1, highest) ** -0.06, max(1.1, highest) ** 1.04)
     first, last = study["at"][0], study["at"][-1]
     width = max(1, last - first)
-    for axes, (at, meaning) in zip(panels, LOOKS.items(), strict=True):
+    for axes, (at, meaning) in zip(panels, SOURCES.items(), strict=True):
         axes.set(yscale="log", ylim=y_limits, xlim=(last - 1.05 * width, last + 0.42 * width))
         _frame(axes)
         axes.grid(axis="y", color="#dddddd", linewidth=0.6)

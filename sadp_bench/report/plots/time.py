@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from sadp_bench.core.phases import CHARGED_PHASES
 from sadp_bench.report.cells import Cell, timed_together
-from sadp_bench.report.looks import (
+from sadp_bench.report.plots.style import (
     FULL,
     QUIET,
-    Look,
-    Looks,
+    Style,
+    Styles,
     by_label,
     draw_intervals,
     finished,
@@ -44,10 +44,10 @@ UNITS = (
 )
 MIN_ACCURACIES = 2.0  # points that an axis spans
 MIN_TIMES = 0.1  # of the longest: that the axis spans
-STAR: Look = {"color": FULL["color"], "marker": "*", "linestyle": "", "markersize": 13, "zorder": 4}
-FRONT: Look = {"color": "#999999", "marker": "o", "markersize": 14, "markerfacecolor": "none", "linestyle": "--"}
+STAR: Style = {"color": FULL["color"], "marker": "*", "linestyle": "", "markersize": 13, "zorder": 4}
+FRONT: Style = {"color": "#999999", "marker": "o", "markersize": 14, "markerfacecolor": "none", "linestyle": "--"}
 FRONT |= {"linewidth": 0.9, "drawstyle": "steps-post", "zorder": 1.2}
-PHASES: dict[str, Look] = {
+PHASES: dict[str, Style] = {
     "prepare": {"color": "#E69F00"},
     "select": {"color": "#D55E00"},
     "train": {"color": "#0072B2"},
@@ -81,7 +81,7 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 @styled
-def time_figure(own: Sequence[Row], style: Looks) -> Figure | None:
+def time_figure(own: Sequence[Row], styles: Styles) -> Figure | None:
     """Accuracy in % against charged time: a point a (method, ratio), means with 95 % intervals both ways, full as a star,
     and the Pareto front. None where nothing was pruned. The ratio stands beside a point where it fits.
     """
@@ -94,7 +94,7 @@ def time_figure(own: Sequence[Row], style: Looks) -> Figure | None:
     axes.grid(axis="x")
     handles: list[Artist] = []
     for label, points in {**{row["label"]: [row] for row in own if row["method"] == "full"}, **lines}.items():
-        handles.append(_draw_line(axes, points, size, STAR if label not in lines else style[label], label))
+        handles.append(_draw_line(axes, points, size, STAR if label not in lines else styles[label], label))
     at = [_place(row, size) for row in own]
     front = [at[place] for place in pareto(at)]
     handles.append(axes.plot(*zip(*front, strict=True), **FRONT, label="Pareto front")[0])
@@ -110,7 +110,7 @@ def time_figure(own: Sequence[Row], style: Looks) -> Figure | None:
     timed = f"Seconds: {means_told(row['n_seconds'] for row in own).lower()}." if fewer else ""
     key(figure, handles, seeds_told(own, "accuracy", "seconds"), timed, told, left_out)
     if len(ratios) > 1:
-        _label_points(figure, axes, own, size, style)
+        _label_points(figure, axes, own, size, styles)
     return figure
 
 
@@ -118,7 +118,7 @@ def _place(row: Row, size: float) -> tuple[float, float]:
     return row["seconds_mean"] / size, 100 * row["accuracy_mean"]
 
 
-def _draw_line(axes: Axes, points: Sequence[Row], size: float, look: Look, label: str) -> Artist:
+def _draw_line(axes: Axes, points: Sequence[Row], size: float, look: Style, label: str) -> Artist:
     at = [_place(row, size) for row in points]
     for direction, name, scale in (("x", "seconds", 1 / size), ("y", "accuracy", 100.0)):
         ends = [interval(row, name, scale) for row in points]
@@ -126,7 +126,7 @@ def _draw_line(axes: Axes, points: Sequence[Row], size: float, look: Look, label
     return axes.plot(*zip(*at, strict=True), **{"markersize": 6, "linewidth": 0.7, **look, "label": label})[0]
 
 
-def _label_points(figure: Figure, axes: Axes, own: Sequence[Row], size: float, style: Looks) -> None:
+def _label_points(figure: Figure, axes: Axes, own: Sequence[Row], size: float, styles: Styles) -> None:
     """Each ratio beside its point, on the first side where it covers neither a point, a bar, a line nor another ratio."""
     figure.draw_without_rendering()  # so that places on the page are known
     taken = [box for row in own for box in _taken(axes, row, size)]
@@ -137,7 +137,7 @@ def _label_points(figure: Figure, axes: Axes, own: Sequence[Row], size: float, s
         for x, y, ha, va in SIDES:
             text = axes.annotate(
                 percent(row["ratio"]), _place(row, size), (x, y), textcoords="offset points", ha=ha, va=va,
-                fontsize=7, color=style[row["label"]]["color"], path_effects=halo(),
+                fontsize=7, color=styles[row["label"]]["color"], path_effects=halo(),
             )  # fmt: skip
             box = text.get_window_extent()
             if axes.bbox.containsx(box.x0) and axes.bbox.containsx(box.x1) and not box.count_overlaps(taken):

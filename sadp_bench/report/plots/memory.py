@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sadp_bench.report.axes_sheets import MIB
-from sadp_bench.report.looks import FULL, draw_intervals, interval, key, looks, one_axes, seeds_told, styled
+from sadp_bench.report.plots.style import (
+    FULL,
+    draw_intervals,
+    interval,
+    key,
+    method_styles,
+    one_axes,
+    seeds_told,
+    styled,
+)
 from sadp_bench.report.tables import Row
 
 if TYPE_CHECKING:
@@ -21,14 +30,14 @@ def memory_figure(own: Sequence[Row]) -> Figure:
     """MiB (mean and 95 % interval) against T, a line each backprop; own: memory rows of one setting."""
     figure, axes = one_axes(own[0]["group"])
     names = list(dict.fromkeys(row["time"] for row in own))
-    style = looks([{"label": name, "method": name} for name in names]) | {"bptt": {**FULL, "marker": "*"}}
+    styles = method_styles([{"label": name, "method": name} for name in names]) | {"bptt": {**FULL, "marker": "*"}}
     handles: list[Artist] = []
     for name in names:
         rows = [row for row in own if row["time"] == name]
         at = [(row["timesteps"], MIB * row[f"{NAME}_mean"]) for row in rows]
-        draw_intervals(axes, at, [interval(row, NAME, MIB) for row in rows], ecolor=style[name]["color"])
+        draw_intervals(axes, at, [interval(row, NAME, MIB) for row in rows], ecolor=styles[name]["color"])
         x, y = zip(*at, strict=True)
-        handles += axes.plot(x, y, **{"label": name, "markersize": 8 if name == "bptt" else 6, **style[name]})
+        handles += axes.plot(x, y, **{"label": name, "markersize": 8 if name == "bptt" else 6, **styles[name]})
     steps = sorted({row["timesteps"] for row in own})
     room = 0.06 * (steps[-1] - steps[0])
     axes.set(xlim=(steps[0] - room, steps[-1] + room), ylim=(0, 1.08 * _top(own)))

@@ -8,12 +8,12 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sadp_bench.report.looks import (
+from sadp_bench.report.plots.style import (
     FULL,
     LABEL_WIDTH,
     QUIET,
     TURNED,
-    Looks,
+    Styles,
     by_label,
     draw_intervals,
     finished,
@@ -42,7 +42,7 @@ SPEEDUPS = (1, 2, 5, 10, 0.5, 0.2, 0.1, 20, 50, 100, 3, 1.5, 7, 0.7, 1.2, 0.8, 0
 
 
 @styled
-def accuracy_figure(own: Sequence[Row], style: Looks) -> Figure | None:
+def accuracy_figure(own: Sequence[Row], styles: Styles) -> Figure | None:
     """Accuracy in % (mean and 95 % interval) against pruning ratio in %. None where nothing was pruned.
 
     Ticks stand at the true ratios; methods stand slightly beside them, so that none hides another. Of a single ratio
@@ -60,7 +60,7 @@ def accuracy_figure(own: Sequence[Row], style: Looks) -> Figure | None:
     places = {label: step * (number - (len(lines) - 1) / 2) for number, label in enumerate(lines)}
     for label, points in lines.items():
         at = [(100 * row["ratio"] + places[label], 100 * row["accuracy_mean"]) for row in points]
-        handles.append(_draw_points(axes, at, [interval(row, "accuracy", 100) for row in points], label, style[label]))
+        handles.append(_draw_points(axes, at, [interval(row, "accuracy", 100) for row in points], label, styles[label]))
     means = [100 * row["accuracy_mean"] for row in own]
     axes.set_ylim(limits(means, [interval(row, "accuracy", 100) for row in own], MIN_ACCURACIES))
     axes.set_ylabel(f"{own[0]['evaluate_on']} accuracy (%)")
@@ -75,7 +75,7 @@ def accuracy_figure(own: Sequence[Row], style: Looks) -> Figure | None:
 
 
 @styled
-def speedup_figure(own: Sequence[Row], style: Looks) -> Figure | None:
+def speedup_figure(own: Sequence[Row], styles: Styles) -> Figure | None:
     """Measured speed-up over full (mean and 95 % interval) against 1/(1-ratio), beside the theoretical maximum: the
     diagonal under equal epochs, 1 under equal updates. None where nothing was both pruned and timed.
 
@@ -97,9 +97,9 @@ def speedup_figure(own: Sequence[Row], style: Looks) -> Figure | None:
     handles, ceilings = _draw_maximum(axes, maximum, step ** (len(lines) / 2)), []
     for label, points in lines.items():
         at = [(places[label] / (1 - row["ratio"]), row["speedup_mean"]) for row in points]
-        look = {**style[label], "linestyle": "", "markersize": 5}
+        look = {**styles[label], "linestyle": "", "markersize": 5}
         handles.append(_draw_points(axes, at, [interval(row, "speedup") for row in points], label, look))
-        ceilings += _draw_ceilings(axes, points, places[label], step**0.45, style[label])
+        ceilings += _draw_ceilings(axes, points, places[label], step**0.45, styles[label])
     heights = [row["speedup_mean"] for row in timed] + [row["ceiling_mean"] for row in timed] + list(maximum.values())
     axes.set_ylim(log_limits(heights, [interval(row, "speedup") for row in timed], MIN_SPEEDUPS))
     y_ticks = spaced(SPEEDUPS, axes.get_ylim())

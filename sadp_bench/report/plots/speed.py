@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sadp_bench.report.looks import ENDINGS, PALE, looks, one_axes, save_all, slug, styled
-from sadp_bench.report.looks import below_all as note
+from sadp_bench.report.plots.style import PALE, method_styles, one_axes, save_all, slug, styled
+from sadp_bench.report.plots.style import below_all as note
 from sadp_bench.report.tables import percent
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def draw(result: Mapping[str, Any], folder: Path) -> list[Path]:
     """Writes the figure in each format. Returns what was written."""
     name = slug(f"{result['dataset']} {result['backbone']} {result['device']} efficiency")
-    return save_all(efficiency_figure(result), folder, name, ENDINGS)
+    return save_all(efficiency_figure(result), folder, name)
 
 
 @styled
@@ -25,13 +25,13 @@ def efficiency_figure(result: Mapping[str, Any]) -> Figure:
     """Training efficiency, median and 95 % interval, a line an arm; 1 is the theoretical maximum, and the band what full
     data against itself shows."""
     rows, noise = result["rows"], result["noise_floor"]
-    style = looks([{"label": row["method"], "method": row["method"]} for row in rows])
+    styles = method_styles([{"label": row["method"], "method": row["method"]} for row in rows])
     figure, axes = one_axes(title(result), height=1.4 + 0.3 * len(rows), grid="x")
     if noise["low"] is not None:
         axes.axvspan(noise["low"], noise["high"], color=PALE, linewidth=0)
     axes.axvline(1, color="black", linewidth=1)
     for place, row in enumerate(rows):
-        look = style[row["method"]]
+        look = styles[row["method"]]
         if row["efficiency_low"] is not None:
             ends = [row["efficiency_low"], row["efficiency_high"]]
             axes.plot(ends, [place, place], color=look["color"], linewidth=1.2, solid_capstyle="butt")
