@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,20 @@ def test_every_module_in_code_style_imports() -> None:
             path = ROOT.joinpath(*name.split("."))
             absent += [] if path.is_dir() or path.with_suffix(".py").exists() else [f"{page.name}: {name}"]
     assert not absent, absent
+
+
+def test_the_map_names_every_package_on_its_floor() -> None:
+    floors = tomllib.loads(text("pyproject.toml"))["tool"]["importlinter"]["contracts"][0]["layers"]
+    floor_of = {name.strip(): floor for floor, names in enumerate(reversed(floors)) for name in names.split("|")}
+    shown = {
+        name: int(floor)
+        for floor, name in re.findall(
+            r"^\| (\d+) \| `sadp_bench/(\w+)(?:/|\.py)` \|", text("CONTRIBUTING.md"), re.MULTILINE
+        )
+    }
+    packages = {path.parent.name for path in (ROOT / "sadp_bench").glob("*/__init__.py")}
+    assert packages <= set(shown), packages - set(shown)
+    assert shown == {name: floor_of[name] for name in shown}
 
 
 def test_the_documents_name_no_machine_and_no_issue() -> None:
@@ -190,6 +205,15 @@ def test_the_tables_of_speed_are_what_their_records_give(name: str) -> None:
 
 
 # ------------------------------------------------------------------------------------------- code in the documents
+
+
+def test_the_pruner_of_the_how_to_meets_the_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sadp_bench.testing import check_pruner
+
+    [example] = re.findall(r"```python\n(.*?)```", text("CONTRIBUTING.md"), re.DOTALL)
+    (tmp_path / "pruner_of_the_how_to.py").write_text(example)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    check_pruner("pruner_of_the_how_to:HighestLoss", {"memory": 0.5})
 
 
 def test_the_data_set_of_the_page_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
