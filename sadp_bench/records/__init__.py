@@ -1,1 +1,1 @@
-"""What a run is and what it leaves: its spec, its record, the store, and all figures derived from records. Without torch."""
+"""Specs and records of runs, the store that holds them, and all numbers derived from records. Without torch."""

@@ -1,49 +1,55 @@
-"""What a finished run leaves behind: raw numbers only. What follows from them is in `metrics`."""
+"""Records of finished runs and of failures: raw numbers, read from files with every field checked."""
 
 from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from sadp_bench.core.errors import BadInput
-from sadp_bench.core.phases import PHASES
 from sadp_bench.records.spec import Spec
 
 SCHEMA = 1
-DISTURBED = "disturbed"  # in `environment`, of records that were read; never written
+CHARGED_PHASES = ("prepare", "select", "train")
+PHASES = (*CHARGED_PHASES, "evaluate")
+DISTURBED = "disturbed"  # key of `environment` that `store.read_all` adds to records and no file contains
 MAX_DEPTH = 10  # levels of lists and tables
-MAX_VALUE = 1e100  # of a count or a duration: what follows from two such numbers is finite
+MAX_VALUE = 1e100  # counts and durations: what follows from two of them is finite
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One finished run.
+    """One finished run. `metrics` derives all other numbers from it.
 
-    environment: versions, commit, device, threads, kernel; no host or user name (see `environment.describe`).
-    seconds: by phase; prepare, select and train are charged, evaluate is not (see `clock`).
-    num_examples: N, the training set's size. examples_seen: visits made in training. prepare_examples: visits made
-    for scoring and for a ticket's search, charged as time.
-    epochs: one row each: epoch, kept, mean_weight, train_loss, learning_rate, seconds, test_accuracy where it was
-    evaluated (on what `spec.evaluate_on` names), and surveyed, the visits that a method asked for before it selected.
-    test_accuracy: share in [0, 1], the last epoch's; on the held-out part of the training set where
-    `spec.evaluate_on` is "validation".
-    firing_rate: by spiking layer, spikes per neuron and time step over the evaluated examples, in evaluation mode.
-    peak_memory_bytes: the device's on a GPU, the process's on a CPU (so an upper bound there; 0 where the
-    system does not tell).
-    data_sha256: of the training and evaluation inputs and labels used.
-    interruptions: how often the run was begun or resumed again before it finished. Seconds are of all parts together;
-    what was trained after the last checkpoint before an interruption, and so again, counts once.
-    scores_from: the key of the run whose scoring this one used and was charged for; None where it made its own or has none.
-    visits: how often training showed each example, as `visits.pack` writes it, and class_visits: the mean by class; None
-    and empty in records of an earlier version.
-    train_memory_bytes: the most that training steps took beyond what was in use before them (see `memory`; of a copy of the
-    network before training, without what a method watches); None where the system does not tell, as in records of an
-    earlier version.
-    operations: of one inference, see `operations`: accumulates, multiply_accumulates, energy_joules (an estimate).
-    density: the share of the connections that exist in the end. ticket: what the search for them tells (`--sparsity`), with
-    its seconds and visits, which are part of `prepare` and prepare_examples.
+    Attributes:
+        spec: The run's spec.
+        environment: Versions, commit, device, threads, kernel; no host or user name (see `runs.environment.describe`).
+        seconds: By phase. prepare, select and train are charged, evaluate is not (see `core.clock`). They are those of
+            all parts of an interrupted run; epochs that were trained twice count once.
+        num_examples: Examples of the training set, N.
+        examples_seen: Example visits of training.
+        prepare_examples: Example visits for scores and for a search of connections, charged as time.
+        epochs: A row for each epoch: epoch, kept, mean_weight, train_loss, learning_rate, seconds, and test_accuracy
+            where it was evaluated (on what `spec.evaluate_on` names).
+        test_accuracy: Share in [0, 1] after the last epoch, of the examples that `spec.evaluate_on` names.
+        test_examples: Examples of each evaluation.
+        firing_rate: By spiking layer, spikes per neuron and time step over the evaluated examples, in evaluation mode.
+        num_parameters: Parameters of the network.
+        peak_memory_bytes: The device's on a GPU. On a CPU the process's, an upper bound; 0 where the system has no number.
+        data_sha256: Hash of the training and evaluation inputs and labels.
+        finished: Date and time, ISO 8601.
+        interruptions: How often the run was begun or resumed again before it finished.
+        scores_from: Key of the run whose scores this run used and was charged for; None where it used no other run's.
+        visits: How often training showed each example, as `visit_counts.pack` writes it; None in older records.
+        class_visits: Mean visits by class; empty in older records.
+        train_memory_bytes: Bytes that training steps took beyond those in use before them (see `runs.peak_memory`), of a
+            copy of the network without what a method watches; None where the system has no number, and in older records.
+        operations: Of one inference: accumulates, multiply_accumulates, energy_joules (see `capture.synaptic_ops`).
+        density: Share of the connections that exist in the end.
+        ticket: Facts of the search for connections (`--sparsity`), with its seconds and visits, which are part of the
+            phase prepare and of prepare_examples.
     """
 
     spec: Spec
@@ -71,20 +77,21 @@ class Record:
 
     @property
     def disturbed(self) -> str | None:
-        """Why its seconds say nothing, as a note beside it tells (`store.read_all`); None where they count."""
+        """Why a note beside the record excludes its seconds (see `store.read_all`); None where they count."""
         return self.environment.get(DISTURBED)
 
     def to_json(self) -> dict[str, Any]:
+        """Returns the content of the record's file."""
         rest = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "spec"}
         return {"schema": SCHEMA, "key": self.spec.key, "spec": self.spec.to_json(), **rest}
 
     @classmethod
     def from_json(cls, data: Any) -> Record:
-        """Raises BadInput where the data is no record of this schema or does not fit its key."""
+        """Returns the record in a file's content. Raises BadInput where it is none of this schema, or has another key."""
         fields = dataclasses.fields(cls)
         names = {f.name for f in fields}
         spec = _spec_of(data, {f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING})
-        _check_types(data)
+        _check(data, "record", RECORD_CHECKS)
         return cls(spec=spec, **{name: data[name] for name in (names & set(data)) - {"spec"}})
 
 
@@ -92,8 +99,14 @@ class Record:
 class Failure:
     """One run that ended without a record.
 
-    reason: one line. epoch (from 0) and learning_rate: where training diverged. last_lines: the last that its process
-    printed. attempts: how often it was tried.
+    Attributes:
+        spec: The run's spec.
+        reason: One line.
+        when: Date and time, ISO 8601.
+        epoch: From 0, where training diverged.
+        learning_rate: Where training diverged.
+        last_lines: The last lines that the run's process printed.
+        attempts: How often the run was tried.
     """
 
     spec: Spec
@@ -105,23 +118,101 @@ class Failure:
     attempts: int = 1
 
     def to_json(self) -> dict[str, Any]:
+        """Returns the content of the failure's file."""
         return {"schema": SCHEMA, "key": self.spec.key, **dataclasses.asdict(self)}
 
     @classmethod
     def from_json(cls, data: Any) -> Failure:
-        """Raises BadInput where the data is no failure of this schema or does not fit its key."""
+        """Returns the failure in a file's content. Raises BadInput where it is none of this schema, or has another key."""
         names = {f.name for f in dataclasses.fields(cls)}
         spec = _spec_of(data, names)
-        if not isinstance(data["reason"], str) or not isinstance(data["last_lines"], list):
-            raise BadInput("the failure's reason or last lines are of a wrong type")
-        for name in ("epoch", "learning_rate", "attempts"):
-            if not (_is_amount(data[name]) or data[name] is None and name != "attempts"):
-                raise BadInput(f"the failure's {name} is no number: {data[name]}")
+        _check(data, "failure", FAILURE_CHECKS)
         return cls(spec=spec, **{name: data[name] for name in names - {"spec"}})
 
 
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """Returns whether a value of a record's row is a number: rows may contain anything."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_amount(value: Any) -> bool:
+    return is_number(value) and 0 <= value <= MAX_VALUE
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and _is_amount(value)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_amounts(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_amount, value.values()))
+
+
+def _is_seconds(value: Any) -> bool:
+    return _is_amounts(value) and set(PHASES) <= set(value) and value["train"] > 0
+
+
+def _is_epochs(value: Any) -> bool:
+    rows = value if isinstance(value, list) else []
+    return bool(rows) and all(isinstance(row, dict) and _is_amount(row.get("kept")) for row in rows)
+
+
+def _or_none(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or check(value)
+
+
+Checks = dict[str, tuple[Callable[[Any], bool], str]]  # by field: the check, and what passes it
+AMOUNT, COUNT, TEXT = (_is_amount, "an amount"), (_is_count, "a count"), (_is_text, "a text")
+SOME = (lambda value: _is_count(value) and value >= 1, "a count of at least 1")
+SHARE = (lambda value: _is_amount(value) and value <= 1, "a share in [0, 1]")
+AMOUNTS = (_is_amounts, "a table of amounts")
+TABLE = (lambda value: isinstance(value, dict), "a table")
+LIST = (lambda value: isinstance(value, list), "a list")
+AMOUNT_OR_NONE, TEXT_OR_NONE = (_or_none(_is_amount), "an amount or null"), (_or_none(_is_text), "a text or null")
+RECORD_CHECKS: Checks = {
+    "environment": TABLE,
+    "seconds": (_is_seconds, f"a duration for each of {', '.join(PHASES)}, and above 0 for train"),
+    "num_examples": SOME,
+    "examples_seen": SOME,
+    "prepare_examples": COUNT,
+    "epochs": (_is_epochs, "a list of rows, each with the examples kept"),
+    "test_accuracy": SHARE,
+    "test_examples": COUNT,
+    "firing_rate": LIST,
+    "num_parameters": COUNT,
+    "peak_memory_bytes": COUNT,
+    "data_sha256": TEXT,
+    "finished": TEXT,
+    "interruptions": COUNT,
+    "scores_from": TEXT_OR_NONE,
+    "visits": TEXT_OR_NONE,
+    "class_visits": AMOUNTS,
+    "train_memory_bytes": AMOUNT_OR_NONE,
+    "operations": AMOUNTS,
+    "density": AMOUNT,
+    "ticket": TABLE,
+}
+FAILURE_CHECKS: Checks = {
+    "reason": TEXT,
+    "when": TEXT,
+    "epoch": AMOUNT_OR_NONE,
+    "learning_rate": AMOUNT_OR_NONE,
+    "last_lines": LIST,
+    "attempts": AMOUNT,
+}
+
+
+def _check(data: dict[str, Any], kind: str, checks: Checks) -> None:
+    for name, (passes, wanted) in checks.items():
+        if name in data and not passes(data[name]):
+            raise BadInput(f"the {kind}'s {name} is {str(data[name])[:60]}, and must be {wanted}: damaged or edited?")
+
+
 def _spec_of(data: Any, wanted: set[str]) -> Spec:
-    """Of a record's or failure's file, whose schema, fields and key are checked."""
+    """Returns the spec of a record's or failure's file, whose schema, fields and key are checked."""
     if not isinstance(data, dict) or "schema" not in data:
         raise BadInput("not a record of sadp-bench")
     check_leaves(data)
@@ -140,7 +231,7 @@ def _spec_of(data: Any, wanted: set[str]) -> Spec:
 
 
 def check_leaves(value: Any, depth: int = 0) -> None:
-    """Nothing in it can steer a terminal, every number is one that a float can hold, and it is no bottomless pit."""
+    """Checks that no text can steer a terminal, that a float can hold every number, and that nothing is nested too deep."""
     if depth > MAX_DEPTH:
         raise BadInput("the record is nested too deep: made by a stranger?")
     if isinstance(value, dict | list):
@@ -150,57 +241,3 @@ def check_leaves(value: Any, depth: int = 0) -> None:
         raise BadInput("the record holds control characters: made by a stranger?")
     if isinstance(value, int | float) and not abs(value) <= sys.float_info.max:
         raise BadInput("the record holds a number that is not finite: damaged?")
-
-
-def _check_types(data: dict[str, Any]) -> None:
-    wanted: dict[str, tuple[type, ...]] = {
-        "environment": (dict,),
-        "seconds": (dict,),
-        "epochs": (list,),
-        "num_examples": (int,),
-        "examples_seen": (int,),
-        "prepare_examples": (int,),
-        "test_accuracy": (int, float),
-        "data_sha256": (str,),
-        "firing_rate": (list,),
-    }
-    if type(data.get("interruptions", 0)) is not int or not isinstance(data.get("scores_from"), str | None):
-        raise BadInput("the record's interruptions or scores_from are of a wrong type")
-    by_class = data.get("class_visits", {})
-    if not (
-        isinstance(data.get("visits"), str | None)
-        and isinstance(by_class, dict)
-        and all(map(_is_amount, by_class.values()))
-    ):
-        raise BadInput("the record's visits or class_visits are of a wrong type")
-    counted, ticket, memory = data.get("operations", {}), data.get("ticket", {}), data.get("train_memory_bytes")
-    if not (
-        isinstance(counted, dict)
-        and all(map(_is_amount, counted.values()))
-        and isinstance(ticket, dict)
-        and (memory is None or _is_amount(memory))
-        and _is_amount(data.get("density", 1.0))
-    ):
-        raise BadInput("the record's operations, ticket, density or train_memory_bytes are of a wrong type")
-    for name, kinds in wanted.items():
-        if not isinstance(data[name], kinds):
-            raise BadInput(f"the record's {name} is of a wrong type: {type(data[name]).__name__}")
-    seconds = data["seconds"]
-    if not (set(PHASES) <= set(seconds) and all(map(_is_amount, seconds.values())) and seconds["train"] > 0):
-        raise BadInput(f"the record's seconds lack one of {', '.join(PHASES)}, or are no durations")
-    if not (_is_amount(data["test_accuracy"]) and data["test_accuracy"] <= 1):
-        raise BadInput(f"the record's test_accuracy is no share in [0, 1]: {data['test_accuracy']}")
-    if not all(isinstance(row, dict) and _is_amount(row.get("kept")) for row in data["epochs"]) or not data["epochs"]:
-        raise BadInput("the record's epochs do not say how many examples were kept")
-    if not all(1 <= data[name] <= MAX_VALUE for name in ("examples_seen", "num_examples")):
-        raise BadInput("the record counts no examples")
-
-
-def is_number(value: Any) -> TypeGuard[int | float]:
-    """What a row of a record holds may be anything."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_amount(value: Any) -> bool:
-    """A count or a duration."""
-    return is_number(value) and 0 <= value <= MAX_VALUE

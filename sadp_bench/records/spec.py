@@ -1,4 +1,4 @@
-"""What a run is: every choice that can change its numbers, resolved, and the key made of them."""
+"""The spec of a run: every choice that can change its numbers, resolved, and the key made of them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ CHOICES = {
     "backprop": ("bptt", "sltt", "sltt-k"),
     "sparsity": ("dense", "imp", "eb", "pq"),
 }
-OF_EACH_STEP = ("step", "step-mse")  # losses that are a mean over the steps
+OF_EACH_STEP = ("step", "step-mse")  # losses that are a mean over the time steps
 COUNTS = ("epochs", "batch_size", "timesteps", "threads", "train_examples", "evaluate_every", "processes")
-# Fields that came later: at these values they do not enter the key, so that older records keep theirs.
+# Fields that were added later do not enter the key at these values, so that older records keep their keys.
 LATER: dict[str, Any] = {
     "processes": 1,
     "backprop": "bptt",
@@ -36,9 +36,9 @@ LATER: dict[str, Any] = {
 }
 # Each table of options with the prefix that its names have in `--set` and wherever they stand beside fields.
 PREFIXES = {"method_options": "method.", "backbone_options": "backbone.", "sparsity_options": "sparsity."}
-MAX_VALUE = 2**63 - 1  # of a count or a seed: more is a slip, and would overflow what follows from it
-MAX_THREADS = 1024  # with many more the process does not start them, and dies
-MAX_RATE = 1e38  # that float32 holds
+MAX_VALUE = 2**63 - 1  # counts and seeds; larger ones overflow
+MAX_THREADS = 1024  # threads; a process dies when it tries to start many more
+MAX_RATE = 1e38  # learning rate or weight decay; float32 holds no larger one
 KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "int": ((int,), "a whole number"),
     "float": ((int, float), "a number"),
@@ -49,12 +49,12 @@ KINDS: dict[str, tuple[tuple[type, ...], str]] = {
 
 
 def option(name: str) -> str:
-    """A field's option on the command line."""
+    """Returns a field's option on the command line."""
     return f"--{name.replace('_', '-')}"
 
 
 def shown(value: Any) -> str:
-    """A setting as `--set name=value` takes it."""
+    """Returns a setting's value as `--set name=value` takes it."""
     if value is None:
         return "none"
     return value if isinstance(value, str) else json.dumps(value)
@@ -62,13 +62,14 @@ def shown(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """One run, fully resolved: no field says "auto". Fields are named as the options of `sadp-bench run`.
+    """One run, fully resolved: no field is "auto". Fields are named as the options of `sadp-bench run`.
 
-    ratio is the pruning ratio as a budget: the share of example visits saved over the run.
-    method_options, backbone_options and sparsity_options are the `--set` tables, defaults filled in.
-    processes: that share each batch (torchrun); with batch norm their number changes the numbers.
-    backprop, k: the time axis, through which steps gradients flow. sparsity, density, early_time: the weight axis, which
-    connections exist.
+    Attributes:
+        ratio: The pruning ratio as a budget: the share of example visits saved over the run.
+        method_options: The method's options of `--set`, defaults filled in; likewise of backbone and sparsity.
+        processes: Processes that share each batch (torchrun). With batch norm their number changes the numbers.
+        backprop: The time axis, through which steps gradients flow; k is the number of steps of `sltt-k`.
+        sparsity: The weight axis, which connections exist; with density, early_time and sparsity_options.
     """
 
     method: str
@@ -135,25 +136,25 @@ class Spec:
             )
         if self.backprop == "sltt-k" and not 1 <= self.k <= self.timesteps:
             raise BadInput(
-                f"--backprop sltt-k needs --k, from 1 to --timesteps ({self.timesteps}): the steps that give gradients, "
-                f"not {self.k}"
+                f"--backprop sltt-k needs --k, the number of steps that give gradients: from 1 to --timesteps "
+                f"({self.timesteps}), not {self.k}"
             )
         if self.backprop != "sltt-k" and self.k:
             raise BadInput(f"--k is the number of steps of --backprop sltt-k; {self.backprop} has none")
 
     @property
     def key(self) -> str:
-        """12 hex digits of the hash of all fields."""
+        """The first 12 hex digits of the SHA-256 of all fields."""
         fields = {name: value for name, value in self.to_json().items() if name not in LATER or value != LATER[name]}
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def reference(self) -> Spec:
-        """The paired full-data run: same everything, but `full`, and the method's settings dropped."""
+        """Returns the paired full-data run: everything alike but the method, `full`, which has no options."""
         return dataclasses.replace(self, method="full", ratio=0.0, protocol="epochs", method_options={})
 
     def plain(self) -> Spec:
-        """What all three axes are held against: full data, backpropagation through all steps, all connections."""
+        """Returns the plain run of all three axes: full data, backpropagation through all steps, all connections."""
         axes = {name: value for name, value in LATER.items() if name != "processes"}
         return dataclasses.replace(self.reference(), **axes)
 
@@ -170,8 +171,10 @@ class Spec:
         return dataclasses.replace(self, method="", ratio=0.0, seed=0, method_options={})
 
     def words(self) -> list[str]:
-        """The arguments of `sadp-bench run` that make exactly this run: every choice is named that a default could change.
-        The number of processes is torchrun's to say."""
+        """Returns the arguments of `sadp-bench run` that make exactly this run.
+
+        They contain every choice that a default could change, but not the number of processes, which torchrun sets.
+        """
         words: list[str] = []
         for name, value in self.flat().items():
             if "." in name:
@@ -195,11 +198,12 @@ class Spec:
         return fields | {f"{prefix}{name}": value for prefix, table in tables.items() for name, value in table.items()}
 
     def to_json(self) -> dict[str, Any]:
+        """Returns the fields as a table, as records contain them."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Spec:
-        """Raises BadInput where a field is unknown or missing."""
+        """Returns the spec in a record's table. Raises BadInput where a field is unknown or missing."""
         known = {f.name for f in dataclasses.fields(cls)}
         for name in data:
             if name not in known:

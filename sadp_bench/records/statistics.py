@@ -1,6 +1,6 @@
-"""How far the numbers of a few seeds can be trusted: intervals, paired differences, a verdict, ranks of methods.
+"""Statistics over seeds: intervals, paired differences, verdicts, ranks of methods.
 
-Pure functions of numbers. SciPy is imported where it is needed, so that importing this costs nothing.
+Pure functions of numbers. They import SciPy when they are called, so that importing this module costs nothing.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from typing import TypeVar
 
 from sadp_bench.records.metrics import summary
 
-LEVEL = 0.95  # of every interval
-ALPHA = 0.05  # of the rank analysis
-MIN_RESAMPLED = 8
-NO_WIDTH = 1e-9  # of an interval of accuracies: differences of equal shares differ in their last bits
+LEVEL = 0.95  # confidence of every interval
+ALPHA = 0.05  # significance of the rank analysis
+NO_WIDTH = 1e-9  # share; differences of equal accuracies differ in their last bits
 MIN_METHODS = 3
 MIN_BLOCKS = 5
 
@@ -25,10 +24,11 @@ Interval = tuple[float, float]
 
 
 def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval | None:
-    """Of the mean: mean ± t s / sqrt(n), where t is Student's quantile at n - 1 degrees of freedom.
+    """Returns the mean's interval, mean ± t s / sqrt(n), with Student's quantile t at n - 1 degrees of freedom.
 
-    Source: Student, "The Probable Error of a Mean", Biometrika 1908. Takes the values for independent and normal; of
-    shares it may reach below 0 or above 1. None for fewer than two values.
+    Assumes independent, normal values; intervals of shares may reach below 0 or above 1. None for fewer than two values.
+
+    Source: Student, "The Probable Error of a Mean", Biometrika 1908.
     """
     if len(values) < 2:
         return None
@@ -39,29 +39,9 @@ def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval | None
     return mean - half, mean + half
 
 
-def bootstrap_interval(values: Sequence[float], level: float = LEVEL, seed: int = 0) -> Interval | None:
-    """Of the mean, without the assumption of normality: bias-corrected and accelerated, of 9,999 resamples.
-
-    Source: Efron, "Better Bootstrap Confidence Intervals", JASA 1987. None for fewer than 8 values: n values have only
-    (2n - 1)! / (n! (n - 1)!) different resamples (126 for n = 5, 6,435 for n = 8), whose tails are too coarse for a
-    95 % interval, which then is too narrow. Equal values have no spread to resample: the interval is that value.
-    """
-    if len(values) < MIN_RESAMPLED:
-        return None
-    if min(values) == max(values):
-        return values[0], values[0]
-    import numpy as np
-    from scipy.stats import bootstrap
-
-    generator = np.random.default_rng(seed)
-    found = bootstrap((values,), np.mean, confidence_level=level, method="BCa", rng=generator).confidence_interval
-    low, high = float(found.low), float(found.high)
-    return (low, high) if math.isfinite(low) and math.isfinite(high) else None
-
-
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Of n numbers: mean, sample standard deviation (spread) and 95 % t-interval; None where n is 1."""
+    """Mean, sample standard deviation (spread) and 95 % t-interval of n numbers; the latter two are None where n is 1."""
 
     mean: float
     spread: float | None
@@ -71,7 +51,7 @@ class Estimate:
 
 
 def estimate(values: Iterable[float | None]) -> Estimate | None:
-    """Of the values that are there; None where there is none."""
+    """Returns the estimate of the values that are not None; None where all are."""
     there = [value for value in values if value is not None]
     found = summary(there)
     if found is None:
@@ -81,17 +61,18 @@ def estimate(values: Iterable[float | None]) -> Estimate | None:
 
 
 def paired_difference(of: Mapping[Key, float], against: Mapping[Key, float]) -> Estimate | None:
-    """Of one method's numbers by seed minus another's, over the seeds that both have; None where there is none."""
+    """Returns the estimate of one method's numbers minus another's, over the seeds that both have; None without any."""
     return estimate(of[key] - against[key] for key in of if key in against)
 
 
 def verdict(low: float | None, high: float | None, margin: float) -> str | None:
-    """What an interval of (accuracy - accuracy of full) says: "lossless", "worse" or "undecided".
+    """Returns "lossless", "worse" or "undecided" for an interval of (accuracy - accuracy of full).
 
-    Non-inferiority (Piaggio et al., JAMA 2012): lossless where no more than the margin is lost anywhere in the interval,
-    worse where more is lost everywhere. Of the two-sided 95 % interval one end counts, so each is a one-sided test
-    at 2.5 %. None where there is no interval: one seed decides nothing; nor do a few that happen to agree to the last
-    example, whose interval has no width but what rounding leaves.
+    "lossless": no more than the margin is lost anywhere in the interval. "worse": more is lost everywhere in it. One end
+    of the two-sided 95 % interval decides, so each is a one-sided test at 2.5 %. None where there is no interval, as of one
+    seed, or where its width is only rounding, as of seeds that agree to the last example.
+
+    Source: non-inferiority, Piaggio et al., JAMA 2012.
     """
     assert margin > 0
     if low is None or high is None or high - low < NO_WIDTH:
@@ -101,10 +82,17 @@ def verdict(low: float | None, high: float | None, margin: float) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class RankAnalysis:
-    """Methods ranked within blocks. mean_ranks: best (lowest) first.
+    """Methods ranked within blocks.
 
-    num_blocks: that hold every one of these methods. dropped_blocks: that lack one. left_out: methods in too few blocks.
-    groups: maximal runs of methods, in the order of their ranks, that can't be told apart.
+    Attributes:
+        mean_ranks: By method, best (lowest) first.
+        num_blocks: Blocks that contain all of these methods.
+        dropped_blocks: Blocks that lack one of them.
+        left_out: Methods in too few blocks.
+        statistic: Friedman's chi².
+        p_value: Of Friedman's test.
+        critical_difference: Nemenyi's, of mean ranks.
+        groups: Maximal runs of methods, in the order of their ranks, without a significant difference.
     """
 
     mean_ranks: dict[str, float]
@@ -118,11 +106,19 @@ class RankAnalysis:
 
 
 def rank_analysis(scores: Mapping[Key, Mapping[str, float]]) -> RankAnalysis | None:
-    """Friedman's test and Nemenyi's critical difference at 5 %; the higher score has the lower rank, ties the average.
+    """Returns Friedman's test and Nemenyi's critical difference at 5 %.
 
-    Source: Demšar, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 2006. Differs in the tie
-    correction of Friedman's statistic. Mean ranks that differ by less than the critical difference can't be told
-    apart; none can where Friedman's test does not reject. None for fewer than 3 methods in 5 blocks, see `comparable`.
+    The higher score has the lower rank; ties have the average. Mean ranks that differ by less than the critical difference
+    do not differ significantly, and none do where Friedman's test does not reject.
+
+    Args:
+        scores: By block, each method's score.
+
+    Returns:
+        The analysis of the `comparable` methods; None for fewer than 3 methods in 5 blocks.
+
+    Source: Demšar, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 2006. Friedman's statistic is
+    corrected for ties, which the paper's is not.
     """
     methods, blocks = comparable(scores)
     if len(methods) < MIN_METHODS or len(blocks) < MIN_BLOCKS:
@@ -152,15 +148,17 @@ def rank_analysis(scores: Mapping[Key, Mapping[str, float]]) -> RankAnalysis | N
 
 
 def comparable(scores: Mapping[Key, Mapping[str, float]]) -> tuple[list[str], list[Key]]:
-    """(methods, blocks): the methods in at least 5 blocks, as no other can be part of an analysis, and the blocks that
-    hold them all."""
+    """Returns (methods, blocks): the methods in at least 5 blocks, and the blocks that contain all of these."""
     names = dict.fromkeys(method for block in scores.values() for method in block)
     methods = [name for name in names if sum(name in block for block in scores.values()) >= MIN_BLOCKS]
     return methods, [name for name, block in scores.items() if set(methods) <= set(block)]
 
 
 def critical_difference(num_methods: int, num_blocks: int) -> float:
-    """Of mean ranks, at 5 %: q sqrt(k (k + 1) / (6 N)), where q is the studentised range's quantile over sqrt(2)."""
+    """Returns q sqrt(k (k + 1) / (6 N)) for k methods in N blocks, at 5 %.
+
+    q is the studentised range's quantile over sqrt(2).
+    """
     from scipy.stats import studentized_range
 
     quantile = float(studentized_range.ppf(1 - ALPHA, num_methods, math.inf)) / math.sqrt(2)
@@ -168,7 +166,12 @@ def critical_difference(num_methods: int, num_blocks: int) -> float:
 
 
 def _groups(mean_ranks: Mapping[str, float], least: float) -> tuple[tuple[str, ...], ...]:
-    """mean_ranks: ascending. least: the smallest difference that tells two methods apart."""
+    """Returns the groups of a `RankAnalysis`.
+
+    Args:
+        mean_ranks: By method, ascending.
+        least: The smallest significant difference.
+    """
     names = list(mean_ranks)
     runs: list[Collection[str]] = []
     for first, name in enumerate(names):

@@ -1,4 +1,4 @@
-"""How often each training example was shown, in few characters: what a record keeps of what was pruned."""
+"""Visits of each training example, packed into few characters for the record."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from collections.abc import Iterable
 
 from sadp_bench.core.errors import BadInput
 
-MAX_VISITS = 2**16 - 1  # visits that fit: one an epoch at most
-MAX_BYTES = 2**31
+MAX_VISITS = 2**16 - 1  # visits of one example, at most one an epoch
+MAX_BYTES = 2**31  # bytes of the unpacked counts
 
 
 def pack(counts: Iterable[int]) -> str:
-    """Base64 of the zlib-compressed little-endian uint16 counts: under a byte an example for most methods."""
+    """Returns base64 of the zlib-compressed little-endian uint16 counts: under a byte an example for most methods."""
     return base64.b64encode(zlib.compress(_little(array("H", counts)).tobytes(), 9)).decode()
 
 
 def unpack(packed: str, num_examples: int) -> list[int]:
-    """Raises BadInput where that is no packing of so many counts."""
+    """Returns the counts of `num_examples` examples. Raises BadInput where `packed` holds no such counts."""
     size = 2 * num_examples
     if size > MAX_BYTES:
         raise BadInput(f"the record's visits are of {num_examples:,} examples: more than can be read")

@@ -12,7 +12,7 @@ from typing import Any
 from sadp_bench.records.metrics import Comparison, nominal_maximum, paired, search_seconds
 from sadp_bench.records.record import Failure, Record
 from sadp_bench.records.spec import Spec, shown
-from sadp_bench.records.statistics import Estimate, bootstrap_interval, estimate, paired_difference, verdict
+from sadp_bench.records.statistics import Estimate, estimate, paired_difference, verdict
 from sadp_bench.report.axis_names import OPTIONS, flat, is_axis, percent, time_name, weights_name
 
 __all__ = ["percent"]
@@ -122,8 +122,7 @@ def _row(title: str, settings: dict[str, Any], label: str, ratio: float, runs: l
     }
     for name, value in STATISTICS.items():
         row |= columns(name, estimate(value(pair) for pair in cell))
-    low, high = bootstrap_interval([pair.record.test_accuracy for pair in cell]) or (None, None)
-    row |= {"accuracy_bootstrap_low": low, "accuracy_bootstrap_high": high, "margin": margin}
+    row["margin"] = margin
     against_full = (row["accuracy_difference_low"], row["accuracy_difference_high"])
     row["verdict"] = None if spec.method == "full" else verdict(*against_full, margin)
     row["missing_references"] = [command(pair.spec.reference()) for pair in cell if pair.reference is None]

@@ -27,18 +27,12 @@ def test_a_packing_is_short():
     assert len(pack([30] * 10_000)) < 100
 
 
-@pytest.mark.parametrize("packed", ["", "no base64!", "AAAA", pack([1, 2, 3])[:-8], pack([1, 2]), pack([1] * 4)])
-def test_what_is_no_packing_of_so_many_counts_is_refused_in_one_line(packed):
-    with pytest.raises(BadInput, match="the record's visits"):
-        unpack(packed, 3)
-
-
-def test_a_bomb_is_not_unpacked():
+def test_what_is_no_packing_of_so_many_counts_is_refused_in_one_line():
+    for packed in ("", "no base64!", "AAAA", pack([1, 2, 3])[:-8], pack([1, 2]), pack([1] * 4)):
+        with pytest.raises(BadInput, match="the record's visits"):
+            unpack(packed, 3)
     with pytest.raises(BadInput, match="not those of 3 examples"):
-        unpack(pack([0] * 10_000_000), 3)
-
-
-def test_counts_of_more_examples_than_can_be_are_refused():
+        unpack(pack([0] * 10_000_000), 3)  # a bomb, which is not unpacked
     with pytest.raises(BadInput, match="more than can be read"):
         unpack(pack([1]), 2**63)
 
@@ -69,9 +63,3 @@ def test_a_record_of_an_earlier_version_has_none():
     data = make_record(make_spec()).to_json()
     del data["visits"], data["class_visits"]
     assert Record.from_json(data).visits is None
-
-
-@pytest.mark.parametrize("wrong", [{"visits": 3}, {"class_visits": [1]}, {"class_visits": {"cat": "many"}}])
-def test_visits_of_a_wrong_type_are_refused(wrong):
-    with pytest.raises(BadInput, match="visits"):
-        Record.from_json({**make_record(make_spec()).to_json(), **wrong})

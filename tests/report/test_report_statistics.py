@@ -59,14 +59,6 @@ def test_random_of_several_settings_is_no_single_rival_and_the_report_says_so():
     assert "No difference to random at 30 %: it ran with several settings there." in render(records)
 
 
-def test_bootstrap_is_given_from_eight_seeds_on():
-    records = [make_record(make_spec(seed=seed), 0.7 + 0.01 * (seed % 3)) for seed in range(8)]
-    [row] = rows(records)
-    assert 0.7 < row["accuracy_bootstrap_low"] < row["accuracy_mean"] < row["accuracy_bootstrap_high"] < 0.72
-    [row] = rows(records[:7])
-    assert row["accuracy_bootstrap_low"] is row["accuracy_bootstrap_high"] is None
-
-
 def reaching(spec, accuracies, train):
     """A run that was evaluated after every epoch, each of which took as long."""
     seconds = train / len(accuracies)
