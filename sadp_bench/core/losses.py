@@ -12,12 +12,12 @@ Loss = Callable[[Tensor, Tensor], Tensor]  # (logits_TBC, label_B) -> loss_B
 
 
 def mean_loss(logits_TBC: Tensor, label_B: Tensor) -> Tensor:
-    """Cross-entropy of the logits' mean over time. [B]."""
+    """Returns the cross-entropy of the logits' mean over time. [B]."""
     return cross_entropy(logits_TBC.mean(0), label_B, reduction="none")
 
 
 def step_loss(logits_TBC: Tensor, label_B: Tensor) -> Tensor:
-    """Mean over time of each step's cross-entropy. [B].
+    """Returns the mean over time of each step's cross-entropy. [B].
 
     Source: TET (Deng et al., ICLR 2022), without its regularising MSE term.
     """
@@ -27,7 +27,9 @@ def step_loss(logits_TBC: Tensor, label_B: Tensor) -> Tensor:
 
 
 def step_mse_loss(logits_TBC: Tensor, label_B: Tensor) -> Tensor:
-    """Mean over time of 0.95 cross-entropy + 0.05 squared distance of the logits from 1 (mean over classes). [B].
+    """Returns the mean over time of 0.95 cross-entropy + 0.05 squared distance of the logits from 1. [B].
+
+    The squared distance is the mean over the classes.
 
     Source: TET (Deng et al., ICLR 2022, with lambda = 0.05 and all targets 1), as SLTT trains (Meng et al., ICCV 2023).
     """
@@ -38,7 +40,7 @@ LOSSES: dict[str, Loss] = {"mean": mean_loss, "step": step_loss, "step-mse": ste
 
 
 def logit_errors(loss: Loss, logits_TBC: Tensor, label_B: Tensor) -> Tensor:
-    """The gradient of each example's own loss at its logits, [T, B, C], for any loss."""
+    """Returns the gradient of each example's loss at its logits, [T, B, C], for any loss."""
     with torch.enable_grad():
         logits_TBC = logits_TBC.detach().requires_grad_()
         return torch.autograd.grad(loss(logits_TBC, label_B).sum(), logits_TBC)[0]

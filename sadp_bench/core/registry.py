@@ -1,7 +1,7 @@
 """Names of methods, backbones and data sets, and the classes behind them.
 
-Each package has one visible table, `{"el2n": "baselines.el2n:EL2N", ...}`, and one entry point that names the
-table. `package.module:Class` works wherever a name does; it imports that module, so it runs its code.
+Each package has one table, `{"el2n": "baselines.el2n:EL2N", ...}`, and one entry point that names the table.
+`package.module:Class` works wherever a name does. It imports that module, and so runs its code.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ class Entry:
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
-    """`; did you mean 'el2n'?` where something allowed is close to the name, otherwise what is allowed."""
+    """Returns "; did you mean 'el2n'?" where an allowed name is close to this one, otherwise a list of those allowed."""
     allowed = sorted(allowed)
     close = difflib.get_close_matches(name, allowed, n=1)
     return f"; did you mean '{close[0]}'?" if close else f"; allowed: {', '.join(allowed) or 'none'}"
 
 
 def table(kind: str) -> dict[str, str]:
-    """Every registered name of a kind (`method`, `backbone` or `dataset`) and its `module:Class`."""
+    """Returns every registered name of a kind (`method`, `backbone` or `dataset`) with its `module:Class`."""
     names: dict[str, str] = {}
     for point in sorted(entry_points(group=GROUPS[kind]), key=lambda point: (point.name != "sadp_bench", point.name)):
         for name, path in point.load().items():
@@ -51,9 +51,14 @@ def table(kind: str) -> dict[str, str]:
 
 
 def resolve(kind: str, name: str) -> Any:
-    """The class behind a registered name or a `package.module:Class`.
+    """Returns the class behind a registered name or a `package.module:Class`.
 
-    Raises BadInput for an unknown name (with the nearest one) and for a path that can't be imported.
+    Args:
+        kind: `method`, `backbone` or `dataset`.
+        name: The name or the path.
+
+    Raises:
+        BadInput: For an unknown name (with the nearest one) and for a path that can't be imported.
     """
     if ":" not in name:
         names = table(kind)
@@ -75,7 +80,7 @@ def resolve(kind: str, name: str) -> Any:
 
 
 def load(path: str) -> Any:
-    """The class of a `package.module:Class`. Raises BadInput where the module has none of that name."""
+    """Returns the class of a `package.module:Class`. Raises BadInput where the module has none of that name."""
     module_name, _, class_name = path.partition(":")
     found = getattr(importlib.import_module(module_name), class_name, None)
     if not inspect.isclass(found):
@@ -84,7 +89,7 @@ def load(path: str) -> Any:
 
 
 def entries(kind: str) -> list[Entry]:
-    """Every registered name with its class's first line and source, read from the file without importing it."""
+    """Returns a row for every registered name, read from its class's docstring without importing the module."""
     rows = []
     for name, path in table(kind).items():
         doc = _docstring(path)
@@ -106,7 +111,7 @@ def _docstring(path: str) -> str:
 
 
 def options(cls: type) -> dict[str, tuple[type, Any]]:
-    """The keyword-only settings of a class's `__init__`: name -> (type, default)."""
+    """Returns the keyword-only settings of a class's `__init__`: name -> (type, default)."""
     hints = get_type_hints(cls.__init__)  # type: ignore[misc]
     parameters = inspect.signature(cls).parameters.values()
     return {
@@ -117,10 +122,15 @@ def options(cls: type) -> dict[str, tuple[type, Any]]:
 
 
 def settle(owner: str, allowed: dict[str, tuple[type, Any]], given: dict[str, Any]) -> dict[str, Any]:
-    """All settings of an owner: the given ones, checked, and the defaults of the others.
+    """Returns all settings of an owner: the given ones, checked, and the defaults of the others.
 
-    A given value is text (from `--set`) or already of its type (from a sweep file or a program).
-    Raises BadInput for an unknown name (with the nearest one) and for a value of the wrong type.
+    Args:
+        owner: A name of the owner, for messages.
+        allowed: By name, type and default.
+        given: By name, text (from `--set`) or a value of the type (from a sweep file or a program).
+
+    Raises:
+        BadInput: For an unknown name (with the nearest one) and for a value of the wrong type.
     """
     for name in given:
         if name not in allowed:

@@ -1,7 +1,8 @@
-"""Records on disk: one JSON file a run, written beside its place and renamed. The file exists = the run finished.
+"""Records on disk: one JSON file for each run, which is there if and only if the run has finished.
 
-Beside a record's place lie, while it is not there: its checkpoint (`.ckpt`), the lock of who is at it (`.lock`) and of the
-sweep that had it started (`.claim`), and why it failed (`.failed.json`).
+A file is written beside its place and renamed. Until a record is there, its folder may contain the run's checkpoint
+(`.ckpt`), the lock of the process that trains it (`.lock`), the lock of the sweep that started that process (`.claim`), and
+the run's failure (`.failed.json`).
 """
 
 from __future__ import annotations
@@ -23,16 +24,21 @@ from sadp_bench.core.text import printable
 from sadp_bench.records.record import DISTURBED, Failure, Record
 from sadp_bench.records.spec import Spec
 
-NOTE = "note.txt"  # beside records: what their reader must know, a line each; "seconds: ..." is why these say nothing
-SECONDS = "seconds:"
+NOTE = "note.txt"  # remarks about a folder's records, one per line
+SECONDS = "seconds:"  # a line that starts with it excludes the folder's timings from every report
 FAILED = ".failed.json"
-STUDY = ".study.json"  # no record, see `studyfile`
-SPEED = ".speed.json"  # no record, what `speed --json` prints
+STUDY = ".study.json"  # no record, see `measure.study_file`
+SPEED = ".speed.json"  # no record, the output of `speed --json`
 
 
 class Found(NamedTuple):
-    """What a folder holds: the records, one line for each file that could not be read, and the runs that failed and
-    have no record."""
+    """The content of some folders.
+
+    Attributes:
+        records: Each with its path.
+        problems: One line for each file that could not be read.
+        failures: Failures of runs that have no record.
+    """
 
     records: list[tuple[Path, Record]]
     problems: list[str]
@@ -41,9 +47,10 @@ class Found(NamedTuple):
 
 @contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears under its name only when it is whole, or not at all.
+    """Opens a file that appears under its name when the block has ended well, or not at all.
 
-    Raises BadInput where the folder can't be written, or where the name is a folder's or a device's.
+    Raises:
+        BadInput: Where the folder can't be written, or where the name is a folder's or a device's.
     """
     if os.path.exists(path) and not os.path.isfile(path):
         raise BadInput(f"can't write {path}: it is there and no regular file; choose another name")
@@ -69,29 +76,32 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
 
 
 def remove_parts(path: Path) -> None:
-    """Removes what killed processes left half-written of all files whose names begin like this one. For the holder of
-    their lock."""
+    """Removes half-written files of killed processes, of all names that begin like this one. For the lock's holder."""
     for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         part.unlink(missing_ok=True)
 
 
 class Store:
-    """The records of one folder."""
+    """The records of one folder.
+
+    Args:
+        folder: The folder, which need not exist.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def path(self, spec: Spec, suffix: str = ".json") -> Path:
-        """Where the record of a run lies: a name for people, ending in the key. Never outside the folder."""
+        """Returns the path of a run's record: a name for people that ends in the key, never outside the folder."""
         dataset, method = (re.sub(r"[^\w-]", "_", name.rpartition(":")[2]) for name in (spec.dataset, spec.method))
         return self.folder / f"{dataset}-{method}-r{spec.ratio:g}-s{spec.seed}-{spec.key}{suffix}"
 
     def scores_path(self, spec: Spec) -> Path:
-        """Where the scores lie that runs share which differ in the ratio alone."""
+        """Returns the path of the scores that runs share which differ in the ratio alone."""
         return Store(self.folder / "scores").path(spec.any_ratio(), ".scores")
 
     def find(self, spec: Spec) -> Record | None:
-        """The record of a run that has finished. Raises BadInput where its file is there but broken."""
+        """Returns the record of a finished run; None where there is none. Raises BadInput where its file is broken."""
         path = self.path(spec)
         if not os.path.exists(path):
             return None
@@ -101,6 +111,7 @@ class Store:
             raise BadInput(f"{path}: {error}; delete it, or train it anew with --again") from None
 
     def write(self, record: Record) -> Path:
+        """Writes a record, removes the run's failure, and returns the path."""
         path = self.path(record.spec)
         with atomic(path) as file:
             file.write(json.dumps(record.to_json(), indent=1, allow_nan=False).encode() + b"\n")
@@ -108,7 +119,7 @@ class Store:
         return path
 
     def write_failure(self, failure: Failure) -> Path:
-        """Its lines are another process's, so they are made printable."""
+        """Writes a failure and returns the path. Its lines come from another process, so they are made printable."""
         lines = [printable(line) for line in failure.last_lines]
         failure = dataclasses.replace(failure, reason=printable(failure.reason), last_lines=lines)
         path = self.path(failure.spec, FAILED)
@@ -117,14 +128,18 @@ class Store:
         return path
 
     def find_failure(self, spec: Spec) -> Failure | None:
-        """Why a run has no record, as its last try left word. A damaged file tells nothing."""
+        """Returns the failure of a run's last try; None where there is none, or its file is damaged."""
         try:
             return Failure.from_json(read_json(self.path(spec, FAILED)))
         except BadInput:
             return None
 
     def check_writable(self, needed_bytes: int = 0) -> None:
-        """Raises BadInput now rather than after hours of training."""
+        """Raises BadInput where the folder can't be written or has no room, now and not after hours of training.
+
+        Args:
+            needed_bytes: Bytes that checkpoints and records need.
+        """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with TemporaryFile(dir=self.folder):
@@ -140,11 +155,12 @@ class Store:
 
 
 def read(path: Path) -> Record:
-    """Raises BadInput where the file is no whole record."""
+    """Returns the record in a file. Raises BadInput where it is no whole record."""
     return Record.from_json(read_json(path))
 
 
 def read_json(path: Path) -> Any:
+    """Returns the content of a JSON file. Raises BadInput where it can't be read."""
     if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for, a device read without end
         raise BadInput("unreadable: no regular file")
     try:
@@ -156,7 +172,7 @@ def read_json(path: Path) -> Any:
 
 
 def _json_files(folder: Path, problems: list[str]) -> list[Path]:
-    """All below the folder that may be a run's, sorted; a folder that may not be read is a problem."""
+    """Returns all paths below the folder that may be a run's, sorted. Adds folders that can't be read to the problems."""
 
     def refused(error: OSError) -> None:
         problems.append(printable(f"{error.filename}: unreadable: {error.strerror}"))
@@ -167,9 +183,13 @@ def _json_files(folder: Path, problems: list[str]) -> list[Path]:
 
 
 def read_all(folders: Iterable[Path]) -> Found:
-    """All records below the folders, a key once: the first that is found, and a problem where the run was made again.
+    """Reads all records and failures below the folders.
 
-    Records beside a note with a line "seconds: why" are marked as disturbed. Raises BadInput where a folder isn't there.
+    Each key counts once, with the first record found; another record of the run is a problem. Records beside a note with a
+    line "seconds: why" are marked as disturbed.
+
+    Raises:
+        BadInput: Where a folder isn't there.
     """
     records: dict[str, tuple[Path, Record]] = {}
     failures: dict[str, Failure] = {}
@@ -189,17 +209,17 @@ def read_all(folders: Iterable[Path]) -> Found:
                         problems.append(printable(f"{path}: the same run as {first}, which counts"))
             except BadInput as error:
                 problems.append(printable(f"{path}: {error}"))
-    return Found(list(records.values()), problems, [one for key, one in failures.items() if key not in records])
+    return Found(list(records.values()), problems, [failure for key, failure in failures.items() if key not in records])
 
 
 def read_notes(folders: Iterable[Path]) -> list[str]:
-    """What the files `note.txt` below the folders tell a reader of their records, a line each: 'cifar10: the first ...'.
+    """Returns the remarks in all files `note.txt` below the folders, one line each: 'cifar10: the first ...'.
 
-    Without what they tell of seconds, which is the records' own (`Record.disturbed`).
+    Lines about seconds are left out: they are part of the records (`Record.disturbed`).
     """
     paths = {path.resolve() for folder in folders for path in Path(folder).rglob(NOTE) if path.is_file()}
-    told = [(path.parent.name, line) for path in sorted(paths) for line in _note(path)]
-    return [f"{name}: {line}" for name, line in told if not line.startswith(SECONDS)]
+    lines = [(path.parent.name, line) for path in sorted(paths) for line in _note(path)]
+    return [f"{name}: {line}" for name, line in lines if not line.startswith(SECONDS)]
 
 
 def _note(path: Path) -> list[str]:
@@ -211,7 +231,7 @@ def _note(path: Path) -> list[str]:
 
 
 def _marked(path: Path, record: Record) -> Record:
-    """With why its seconds say nothing, if the note beside it tells."""
+    """Returns the record, marked as disturbed if the note beside it excludes its seconds."""
     note = path.parent / NOTE
     lines = _note(note) if note.is_file() else []
     why = " ".join(line.removeprefix(SECONDS).strip() for line in lines if line.startswith(SECONDS))
