@@ -1,10 +1,12 @@
-"""What a study holds against each other: scores as a run collects them, and exact norms of a network whose normalisation
-statistics fit its weights. n studied examples."""
+"""The two sides of a study: scores as a run collects them, and exact gradient norms with recalibrated normalisation.
+
+n studied examples, B in a batch, L weight layers.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -12,22 +14,27 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from sadp_bench.capture.per_example_norms import gradient_norms
-from sadp_bench.capture.recorder import Taps, norm_layers
-from sadp_bench.core.losses import LOSSES, logit_errors
+from sadp_bench.capture.recorder import norm_layers
+from sadp_bench.core.evaluation_mode import evaluation_mode
+from sadp_bench.core.losses import LOSSES
 from sadp_bench.core.progress import Progress
-from sadp_bench.core.rng import isolated
+from sadp_bench.core.rng import isolated, stream
 from sadp_bench.pruners.base import KeepAll, Observation, ScoringContext
 from sadp_bench.pruners.sadp import SADP
 from sadp_bench.records.spec import Spec
-from sadp_bench.training.backprop import at_precision
 from sadp_bench.training.data import Augmentation, Loader
 from sadp_bench.training.scoring_context import SURVEY_BATCH
+from sadp_bench.training.step import TrainingStep
 
-MEMORY = 6  # epochs of which a collector keeps what it saw: the newest, and five before it
+MEMORY = 6  # epochs whose scores a collector keeps: the newest and the five before it
 
 
 class Newest(KeepAll):
-    """A score of the loss or the logits alone, kept from an example's last visit as SADP keeps its own: squared."""
+    """Collects a score of the loss or the logits alone: the square at an example's last visit, as SADP does.
+
+    Args:
+        score: Returns the scores of a batch, [B].
+    """
 
     def __init__(self, score: Callable[[Observation], Tensor]) -> None:
         super().__init__()
@@ -35,17 +42,20 @@ class Newest(KeepAll):
         self.score_sq_N = torch.empty(0)
 
     def prepare(self, context: ScoringContext) -> None:
+        """Starts without a score for any example."""
         super().prepare(context)
         self.score_sq_N = torch.full((context.num_examples,), torch.nan, device=context.device)
 
     def observe(self, seen: Observation) -> None:
+        """Scores the batch."""
         self.score_sq_N[seen.index_B] = self.score(seen).square().to(self.score_sq_N.dtype)
 
 
 class ErrorsAlone(SADP):
-    """`layers` without the examples' own spikes: each layer's input squares are the batch's mean."""
+    """Scores as `layers` does, with the batch's mean in place of each example's input squares."""
 
     def observe(self, seen: Observation) -> None:
+        """Scores the batch."""
         evened = {
             name: value.mean(1, keepdim=True).expand_as(value) if name.endswith("input_squares") else value
             for name, value in seen.watched.items()
@@ -54,12 +64,15 @@ class ErrorsAlone(SADP):
 
 
 def el2n(seen: Observation) -> Tensor:
-    """||p - y|| with p the softmax of the logits' time-mean: the EL2N score (Paul et al., NeurIPS 2021). [B]."""
+    """Returns the EL2N score ||p - y||, [B], with p the softmax of the logits' mean over time.
+
+    Source: Paul et al., NeurIPS 2021.
+    """
     logits_BC = seen.logits_TBC.mean(0)
     return (logits_BC.softmax(1) - one_hot(seen.label_B, logits_BC.shape[1])).norm(dim=1)
 
 
-# In the order of a study's table. Each is a pruner of its own, so that SADP's are those that SADP collects.
+# In the order of a study's table. Each score has its pruner, so that SADP's scores are those that SADP collects.
 COLLECTED: dict[str, Callable[[], Newest | SADP]] = {
     "loss": lambda: Newest(lambda seen: seen.loss_B),
     "el2n": lambda: Newest(el2n),
@@ -73,9 +86,12 @@ COLLECTED: dict[str, Callable[[], Newest | SADP]] = {
 
 
 class Collector(KeepAll):
-    """Keeps everything, as `full` does, and collects every score of the studied examples from the steps it sees.
+    """Keeps all examples, as `full` does, and collects every score of the studied examples.
 
-    index_n: the studied examples, int64. by_epoch: what the scores were after each of the newest epochs (from 0), see `keep`.
+    `by_epoch` contains the scores after each of the newest epochs, from 0 (see `keep`).
+
+    Args:
+        index_n: The studied examples, int64.
     """
 
     def __init__(self, index_n: Tensor) -> None:
@@ -86,38 +102,40 @@ class Collector(KeepAll):
         self.by_epoch: dict[int, dict[str, Tensor]] = {}
 
     def prepare(self, context: ScoringContext) -> None:
+        """Prepares every score."""
         super().prepare(context)
         for score in self.scores.values():
             score.prepare(context)
 
     def observe(self, seen: Observation) -> None:
+        """Shows the batch to every score."""
         for score in self.scores.values():
-            observe_own(score, seen)
+            _show(score, seen)
 
     def keep(self, epoch: int) -> None:
-        """Notes what the scores are now, at the end of an epoch."""
+        """Keeps the scores at the end of an epoch."""
         self.by_epoch[epoch] = self.values()
         for score in self.scores.values():
-            score.select(epoch + 1)  # where SADP decides what it will watch
+            score.select(epoch + 1)  # SADP decides here what it watches next.
         for old in [e for e in self.by_epoch if e <= epoch - MEMORY]:
             del self.by_epoch[old]
 
     def values(self) -> dict[str, Tensor]:
-        """By name, [n], float64 on the CPU."""
+        """Returns the scores by name, [n], float64 on the CPU."""
         return {name: score.score_sq_N.cpu()[self.index_n].double().sqrt() for name, score in self.scores.items()}
 
     def bound_ratio(self) -> list[float]:
-        """k_l of `layers`, [L]: the exact squared norm of all steps over the middle step's bound. May exceed 1."""
+        """Returns k_l of `layers`, [L]: the exact squared norm of all steps over the middle step's bound. It may exceed 1."""
         method = self.scores["layers"]
         assert isinstance(method, SADP)
         exact_L, bound_L = method.bound_ratio_2L.double().cpu()
         return (exact_L / bound_L.where(bound_L > 0, torch.nan)).tolist()
 
 
-def observe_own(score: KeepAll | SADP, seen: Observation) -> None:
-    """As the loop would show it to this score alone: with what it watches, and no more."""
-    own = {name: value for name, value in seen.watched.items() if name in score.watch}
-    score.observe(dataclasses.replace(seen, watched=own))
+def _show(score: KeepAll | SADP, seen: Observation) -> None:
+    """Shows a batch to a score as the loop would: with what the score watches."""
+    watched = {name: value for name, value in seen.watched.items() if name in score.watch}
+    score.observe(dataclasses.replace(seen, watched=watched))
 
 
 def observations(
@@ -129,24 +147,22 @@ def observations(
     training: bool,
     progress: Progress,
 ) -> Iterator[Observation]:
-    """What the batches (int64 each) show without augmentation and without an update, at the run's precision. Gradients are
-    taken and dropped; statistics that a pass in training mode updates are put back after it."""
-    loss, forward = LOSSES[spec.loss], at_precision(model, spec.precision, data.device)
-    with (
-        unchanged(model),
-        isolated(spec.seed, "study", data.device),
-        Taps(model, watch) as taps,
-        torch.enable_grad(),
-    ):
+    """Yields what each batch shows without augmentation and update, at the run's precision, and leaves no trace.
+
+    Args:
+        model: The network.
+        data: The training set.
+        spec: Names the loss and the precision.
+        batches: Indices of the examples, int64.
+        watch: Names of `Observation.watched`.
+        training: Whether the network is in training mode.
+        progress: Is informed of every batch.
+    """
+    step, draws = TrainingStep(model, spec, data), stream(spec.seed, "study")
+    with unchanged(model), isolated(spec.seed, "study", data.device), step.recording(watch), torch.enable_grad():
         model.train(training)
         for index_B in batches:
-            label_B = data.label_N[index_B.to(data.device)]
-            logits_TBC = forward(data.input(index_B))
-            loss_B = loss(logits_TBC, label_B)
-            torch.autograd.grad(loss_B.sum(), [p for p in model.parameters() if p.requires_grad])
-            logits_TBC, loss_B = logits_TBC.detach(), loss_B.detach()
-            watched = taps.seen() | {"logit_errors": logit_errors(loss, logits_TBC, label_B)}
-            yield Observation(0, index_B.to(data.device), label_B, logits_TBC, loss_B, watched)
+            yield step(index_B, torch.ones(len(index_B)), draws, divisor=1.0)
             progress.advance(len(index_B))
 
 
@@ -158,13 +174,20 @@ def exact_norms(
     progress: Progress,
     augmentation: Augmentation | None = None,
 ) -> Tensor:
-    """Each example's exact gradient norm over all parameters, [n], float64 on the CPU: evaluation mode, augmented as given.
+    """Returns each example's exact gradient norm over all parameters, [n], float64 on the CPU, in evaluation mode.
 
-    Without autocast, whatever the run's precision: a norm is exact or it is another score.
+    No autocast is used, whatever the run's precision: a rounded norm would be another score.
+
+    Args:
+        model: The network.
+        data: The training set.
+        spec: Names the loss.
+        index_n: The examples, int64.
+        progress: Is informed of every batch.
+        augmentation: How each example is shown; None: as it is stored.
     """
     norms = []
-    with unchanged(model):
-        model.eval()
+    with evaluation_mode(model):
         for index_B in index_n.split(SURVEY_BATCH):
             label_B = data.label_N[index_B.to(data.device)]
             norms.append(gradient_norms(model, LOSSES[spec.loss], data.input(index_B, augmentation), label_B).cpu())
@@ -174,19 +197,23 @@ def exact_norms(
 
 @contextmanager
 def recalibrated(model: nn.Module, data: Loader, batches: Sequence[Tensor]) -> Iterator[None]:
-    """Within: normalisation statistics are the means of these batches' own at the current weights, and constants.
+    """Sets normalisation statistics to the means of these batches' statistics within the context, in evaluation mode.
 
-    Batch norm trains on the statistics of each batch, and leaves to evaluation running means of those of earlier weights:
-    where weights move fast that is another network than the one that trains. Every buffer is put back after.
+    Batch norm trains on the statistics of each batch and evaluates with running means, which stem from earlier weights.
+    Where weights move fast, the evaluated network differs from the one that trains. Every buffer is restored afterwards.
+
+    Args:
+        model: The network.
+        data: The training set.
+        batches: Indices of the examples whose statistics are taken, int64.
     """
     norms = norm_layers(model)
     with unchanged(model):
         momentum = [norm.momentum for norm in norms]
         try:
-            model.eval()
             for norm in norms:
                 norm.reset_running_stats()  # type: ignore[operator]
-                norm.momentum = None  # type: ignore[assignment]  # the plain mean over all batches
+                norm.momentum = None  # type: ignore[assignment]  # None: the mean over all batches
                 norm.train()
             if norms:
                 with torch.no_grad():
@@ -201,18 +228,17 @@ def recalibrated(model: nn.Module, data: Loader, batches: Sequence[Tensor]) -> I
 
 @contextmanager
 def unchanged(model: nn.Module) -> Iterator[None]:
-    """Puts every buffer, and whether each module trains, back to what it was, bit for bit."""
+    """Puts the network into evaluation mode; restores modes, buffers and gradients bit for bit afterwards."""
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    modes = {module: module.training for module in model.modules()}
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            _put_back(dict(model.named_buffers()), buffers)
-        for module, training in modes.items():
-            module.training = training
-
-
-def _put_back(now: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> None:
-    for name, buffer in before.items():
-        now[name].copy_(buffer)
+    grads = [(parameter, parameter.grad) for parameter in model.parameters()]
+    for parameter, _ in grads:
+        parameter.grad = None
+    with evaluation_mode(model):
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, buffer in model.named_buffers():
+                    buffer.copy_(buffers[name])
+            for parameter, grad in grads:
+                parameter.grad = grad
