@@ -1,1 +1,1 @@
-"""Measurements that no single run contains: interleaved speed, and scores against exact gradient norms."""
+"""Measurements that no single run contains: interleaved speed, and scores compared with exact gradient norms."""

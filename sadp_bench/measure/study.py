@@ -1,4 +1,4 @@
-"""A study of scores: each is held against the exact gradient norm while a full-data run trains, and its cost measured."""
+"""A study of scores: compares each score with the exact gradient norm while full data trains, and measures its cost."""
 
 from __future__ import annotations
 
@@ -24,20 +24,26 @@ from sadp_bench.runs.trainer import Bench, now, threads
 from sadp_bench.training import loop
 from sadp_bench.training.data import Augmentation, draw_augmentation
 
-SMOOTHING = 0.02  # of every score: enough that one that is zero by accident does not decide the comparison
-OPTIMUM_SMOOTHING = 1e-6  # of the exact norm as the optimum: for numbers' sake only
-NOTHING = 1e-6  # of uniform sampling's variance; of an optimum below it no ratio says anything
+SMOOTHING = 0.02  # share of uniform sampling mixed into a score, so that single zeros do not decide the comparison
+OPTIMUM_SMOOTHING = 1e-6  # share mixed into the exact norm as the optimum, for finite numbers only
+MIN_VARIANCE = 1e-6  # share of uniform sampling's variance; a ratio to a smaller optimum means nothing
 MIN_EXAMPLES = 10  # examples
-CALIBRATION_BATCHES = 20
-VIEWS = 4  # augmented ones, of which the norm that the coming epoch will meet is the root mean square
+CALIBRATION_BATCHES = 20  # batches whose statistics recalibrate the normalisation
+VIEWS = 4  # augmented views, whose root mean square norm stands for the next epoch's
 
 
 def draw_variance(norm_n: Tensor, score_n: Tensor, keep: float, smoothing: float) -> float:
-    """V = sum_i g_i^2 (1 / pi_i - 1), where pi keeps the share `keep` in proportion to the smoothed score.
+    """Returns V = sum_i g_i^2 (1 / pi_i - 1), where pi keeps the share `keep` in proportion to the smoothed score.
 
-    The trace of the covariance of sum_i S_i g_i / pi_i, the unbiased estimate of the examples' summed gradient, where each
-    is drawn independently with probability pi_i (Poisson sampling: Saerndal, Swensson & Wretman 1992, section 3.5); by
-    their norms alone. Not a number where a score is none.
+    V is the trace of the covariance of sum_i S_i g_i / pi_i, the unbiased estimate of the examples' summed gradient, under
+    Poisson sampling: each example is drawn independently with probability pi_i (Saerndal, Swensson & Wretman 1992, section
+    3.5).
+
+    Args:
+        norm_n: Exact gradient norms g.
+        score_n: Scores; where one is negative or not finite, V is not a number.
+        keep: Share of the examples that are kept.
+        smoothing: Share of uniform sampling that is mixed in.
     """
     if not bool(torch.isfinite(score_n).all()) or bool((score_n < 0).any()):
         return math.nan
@@ -46,19 +52,24 @@ def draw_variance(norm_n: Tensor, score_n: Tensor, keep: float, smoothing: float
 
 
 def compared(norm_n: Tensor, score_n: Tensor, smoothing: float = SMOOTHING) -> dict[str, Any]:
-    """A score's correlation with the exact norm, by rank and linear; V over uniform sampling's and over the optimum's, by the
-    share kept. None where there is no such number: a score that is constant has no correlation."""
+    """Compares a score with the exact norm; None stands for undefined numbers.
+
+    Returns:
+        "spearman", "pearson": correlations. "over_uniform", "over_optimum": V over uniform sampling's and over the
+        optimum's, by the share kept.
+    """
     cell: dict[str, Any] = {**correlations(norm_n, score_n), "over_uniform": {}, "over_optimum": {}}
     for keep in KEEPS:
-        own = draw_variance(norm_n, score_n, keep, smoothing)
+        variance = draw_variance(norm_n, score_n, keep, smoothing)
         uniform = draw_variance(norm_n, torch.ones_like(norm_n), keep, smoothing)
         optimum = draw_variance(norm_n, norm_n, keep, OPTIMUM_SMOOTHING)
-        cell["over_uniform"][f"{keep:g}"] = ratio(own, uniform)
-        cell["over_optimum"][f"{keep:g}"] = ratio(own, optimum) if optimum > NOTHING * uniform else None
+        cell["over_uniform"][f"{keep:g}"] = ratio(variance, uniform)
+        cell["over_optimum"][f"{keep:g}"] = ratio(variance, optimum) if optimum > MIN_VARIANCE * uniform else None
     return cell
 
 
 def correlations(norm_n: Tensor, score_n: Tensor) -> dict[str, float | None]:
+    """Returns Spearman's and Pearson's correlation; None where a side is constant or not finite."""
     from scipy import stats
 
     finite = bool(torch.isfinite(norm_n).all() and torch.isfinite(score_n).all())
@@ -69,17 +80,18 @@ def correlations(norm_n: Tensor, score_n: Tensor) -> dict[str, float | None]:
     return {name: float(value) if math.isfinite(value) else None for name, value in found.items()}
 
 
-def ratio(one: float, other: float) -> float | None:
-    return one / other if other > 0 and math.isfinite(one) and math.isfinite(other) else None
+def ratio(value: float, base: float) -> float | None:
+    """Returns value / base; None where it is not finite or the base is not positive."""
+    return value / base if base > 0 and math.isfinite(value) and math.isfinite(base) else None
 
 
 def variation(value_n: Tensor) -> float | None:
-    """The standard deviation over the mean."""
+    """Returns the standard deviation over the mean."""
     return ratio(float(value_n.double().std(correction=0)), float(value_n.double().mean()))
 
 
 def stops(at: str | None, epochs: int) -> list[int]:
-    """'1, 5,10' -> [1, 5, 10]; None: the first epoch, a quarter, the half and the end of the run."""
+    """Returns the epochs of '1, 5,10'; for None the first epoch, a quarter, the half and the end of the run."""
     if at is None:
         return sorted({1, math.ceil(epochs / 4), math.ceil(epochs / 2), epochs})
     try:
@@ -92,26 +104,35 @@ def stops(at: str | None, epochs: int) -> list[int]:
 
 
 class Study:
-    """One study, whose demands have all been checked before it trains.
+    """One study; its request is checked before anything trains.
 
-    The truth is the exact norm of each example's gradient of its own loss over all parameters (see `gradient_norms`), with
-    the normalisation statistics recalibrated (see `collect.recalibrated`). Sources of a score, and its truth:
+    The truth is the exact norm of each example's loss gradient over all parameters (see `per_example_norms`) with
+    recalibrated normalisation statistics (see `score_collectors.recalibrated`). Sources of a score:
 
-      frozen    evaluation mode, the same weights, statistics and inputs as the truth, which is without augmentation
-      training  training mode, so with the batch's own statistics; otherwise the same, no update
-      age a     as the training steps themselves collected it, augmented and at weights that move, in the epoch that has
-                just ended (age 0), or a epochs earlier; held against what a draw for the coming epoch would have to
-                know: the root mean square of the exact norms over several augmented views. Of the exact norm: that of so
-                many epochs earlier.
+      frozen    Evaluation mode, with the weights, statistics and inputs of the truth, which is not augmented.
+      training  Training mode, so with the batch's statistics; otherwise the same, without an update.
+      age a     As the training steps collected it, augmented and while weights move, in the last epoch (age 0) or a epochs
+                earlier. Its truth is what a selection for the next epoch needs: the root mean square of the exact norms
+                over several augmented views. The exact norm of age a is that of a epochs earlier.
+
+    Args:
+        request: What was asked for, as `resolve.resolve` takes it; the method is full data.
+        at: Epochs to stop after, as `stops` reads them.
+        examples: Number of training examples to study.
+        data: Folder of the data sets.
+        progress: Receives the progress.
+
+    Raises:
+        BadInput: The request can't be studied.
     """
 
     def __init__(
-        self, asked: Mapping[str, Any], at: str | None, examples: int, data: Path | None, progress: Progress
+        self, request: Mapping[str, Any], at: str | None, examples: int, data: Path | None, progress: Progress
     ) -> None:
-        self.spec, material = resolve({**asked, "method": "full", "ratio": 0.0}, data)
+        self.spec, material = resolve({**request, "method": "full", "ratio": 0.0}, data)
         if self.spec.backprop != "bptt" or self.spec.sparsity != "dense":
             raise BadInput(
-                "a study holds scores against gradients through all steps and connections: leave --backprop and "
+                "a study compares scores with gradients through all time steps and connections: leave --backprop and "
                 "--sparsity out"
             )
         self.at = stops(at, self.spec.epochs)
@@ -122,7 +143,7 @@ class Study:
         self.progress = progress
         with threads(self.spec.threads), enough_memory(self.spec):
             self.bench = Bench(self.spec, material, progress)
-            # A network whose exact norms nobody knows is refused now.
+            # A network without a rule for exact norms is refused before it trains.
             exact_norms(self.model, self.bench.data, self.spec, torch.arange(1), Progress())
         draw = stream(self.spec.seed, "study")
         shuffled_N = torch.randperm(len(material.train), generator=draw)
@@ -132,10 +153,11 @@ class Study:
 
     @property
     def model(self) -> nn.Module:
+        """The network that trains."""
         return self.bench.model
 
     def measure(self) -> dict[str, Any]:
-        """Trains and measures; what `studyfile` keeps."""
+        """Trains and measures; returns what `study_file` writes."""
         bench, spec, progress = self.bench, self.spec, self.progress
         collector = Collector(self.index_n)
         found = []
@@ -202,7 +224,7 @@ class Study:
                 "now": compared(norm_n, norm_n, OPTIMUM_SMOOTHING)["over_uniform"],
                 "coming": compared(coming_n, coming_n, OPTIMUM_SMOOTHING)["over_uniform"],
             },
-            "scores": by_name(norm_n, coming_n, {source: uniform | own for source, own in values.items()}),
+            "scores": by_name(norm_n, coming_n, {source: uniform | scores for source, scores in values.items()}),
             "lag": None if lagging_n is None else compared(norm_n, lagging_n),
             "input_squares_cv": [variation(square_n) for square_n in square_Ln],
             "spikes_cv": variation(spikes_n),
@@ -219,7 +241,7 @@ class Study:
         return exact_norms(self.model, self.bench.data, self.spec, self.index_n, self.progress, augmentation)
 
     def _coming(self, epoch: int, norm_n: Tensor) -> Tensor:
-        """The root mean square of the exact norms over some augmented views; without augmentation the norm itself."""
+        """Returns the root mean square of the exact norms over augmented views; without augmentation the norm itself."""
         data, square_n = self.bench.data, torch.zeros_like(norm_n)
         for view in range(self.views):
             draw = stream(self.spec.seed, f"study view {view}", epoch)
@@ -228,7 +250,11 @@ class Study:
         return square_n.sqrt() if self.views else norm_n
 
     def _observed(self, batches: tuple[Tensor, ...], training: bool) -> tuple[Collector, Tensor, Tensor]:
-        """The scores of one pass over the studied examples; each layer's input squares, and all spikes of each example."""
+        """Passes over the studied examples once.
+
+        Returns:
+            The scores, each layer's input squares [L, n], and each example's number of spikes [n].
+        """
         collector = Collector(self.index_n)
         collector.prepare(self.bench.context)
         watch, squares, spikes = collector.watch | {"spike_counts"}, [], []
@@ -239,22 +265,22 @@ class Study:
         return collector, torch.cat(squares, 1), torch.cat(spikes)
 
     def _aged(self, epoch: int, collector: Collector) -> dict[str, dict[str, Tensor]]:
-        """By source, what was collected so many epochs before, where the run is old enough."""
+        """Returns by source the scores of earlier epochs, as far as the run has come."""
         aged = {age: dict(collector.by_epoch[epoch - age]) for age in AGES if epoch - age in collector.by_epoch}
-        for age, own in aged.items():
+        for age, scores in aged.items():
             if age > 0 and epoch - age in self.truth:
-                own["exact"] = self.truth[epoch - age]
-        return {f"age {age}": own for age, own in aged.items()}
+                scores["exact"] = self.truth[epoch - age]
+        return {f"age {age}": scores for age, scores in aged.items()}
 
     def _filled_batches(self, epoch: int) -> tuple[Tensor, ...]:
-        """The studied examples in batches of the run's size, the last filled up with other examples."""
+        """Returns the studied examples in batches of the run's size; other examples fill up the last batch."""
         size = self.spec.batch_size
         missing = -len(self.index_n) % size
         others = torch.randperm(len(self.rest), generator=stream(self.spec.seed, "study filling", epoch))[:missing]
         return torch.cat([self.index_n, self.rest[others]]).split(size)
 
     def _statistics_batches(self, epoch: int) -> tuple[Tensor, ...]:
-        """Uniformly drawn, of the run's size or a little less."""
+        """Returns uniformly drawn batches of about the run's size."""
         size = self.spec.batch_size
         drawn = torch.randperm(len(self.bench.data), generator=stream(self.spec.seed, "study statistics", epoch))
         drawn = drawn[: CALIBRATION_BATCHES * size]
@@ -262,11 +288,19 @@ class Study:
 
 
 def by_name(norm_n: Tensor, coming_n: Tensor, values: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
-    """By score and source how it compares: with the norm as it is now, or, collected ones, as it will come. The exact norm as
-    it is now is the optimum itself."""
+    """Compares every score of every source with its truth.
+
+    Args:
+        norm_n: The exact norms now, the truth of frozen and training; as a score they are the optimum.
+        coming_n: The norms of the next epoch, the truth of collected scores.
+        values: Scores by source and name.
+
+    Returns:
+        Comparisons by name and source.
+    """
     found: dict[str, Any] = {}
-    for source, own in values.items():
-        for name, score_n in own.items():
+    for source, scores in values.items():
+        for name, score_n in scores.items():
             smoothing = OPTIMUM_SMOOTHING if (name, source) == ("exact", "frozen") else SMOOTHING
             truth_n = coming_n if source.startswith("age") else norm_n
             found.setdefault(name, {})[source] = compared(truth_n, score_n, smoothing)
@@ -274,7 +308,7 @@ def by_name(norm_n: Tensor, coming_n: Tensor, values: Mapping[str, Mapping[str, 
 
 
 def finite(value: Any) -> Any:
-    """With None for every number that is none, as JSON has no other."""
+    """Returns the value with None in place of numbers that are not finite, which JSON lacks."""
     if isinstance(value, dict):
         return {name: finite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""A study on disk: one JSON file, whose names are given here; it is whole, or it is not there."""
+"""The file of a study: JSON, written atomically; its names and types are declared here."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ LABELS = {
     "sadp": "SADP",
     "exact": "exact norm",
 }
-BOUNDS = ("uniform", "exact")  # the worst and the best that there is
+BOUNDS = ("uniform", "exact")  # the worst and the best score
 RIVALS = tuple(name for name in LABELS if name not in BOUNDS)
 NUMBER, MAYBE = (int, float), (int, float, type(None))
 
 
 class Each(dict[str, Any]):
-    """A table with any names, whose values all have the shape "of"."""
+    """A table with any names, whose values all have the shape of its entry "of"."""
 
 
 BY_KEEP = {f"{keep:g}": MAYBE for keep in KEEPS}
@@ -78,13 +78,13 @@ STUDY_SHAPE = {
 
 
 def study_key(spec: Spec, at: list[int], examples: int) -> str:
-    """12 hex digits of the hash of the run and of where and on how many examples it is studied."""
+    """Returns 12 hex digits of the hash of the run, the epochs of the stops and the number of examples."""
     text = json.dumps({"run": spec.key, "at": at, "examples": examples}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def write(folder: Path, study: dict[str, Any]) -> Path:
-    """<dataset>-<backbone>-s<seed>-<key>.study.json, which `report` leaves alone."""
+    """Writes <dataset>-<backbone>-s<seed>-<key>.study.json, which `report` ignores, and returns its path."""
     spec = study["spec"]
     names = (re.sub(r"[^\w-]", "_", spec[name].rpartition(":")[2]) for name in ("dataset", "backbone"))
     path = folder / f"{'-'.join(names)}-s{spec['seed']}-{study['key']}{STUDY}"
@@ -94,7 +94,11 @@ def write(folder: Path, study: dict[str, Any]) -> Path:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Raises BadInput where the file is no whole study."""
+    """Returns a study.
+
+    Raises:
+        BadInput: The file is no whole study.
+    """
     try:
         study = read_json(path)
         if not isinstance(study, dict) or study.get("kind") != "study":
@@ -108,16 +112,10 @@ def read(path: Path) -> dict[str, Any]:
         for stop in study["stops"]:
             if stop["lag"] is not None:
                 _check_shape(stop["lag"], CELL, "lag")
-        kept = [
-            values for stop in study["stops"] for sources in stop["examples"].values() for values in sources.values()
-        ]
-        if (
-            not kept
-            or not study["at"]
-            or not study["layers"]
-            or any(len(values) != study["examples"] for values in kept)
-        ):
-            raise BadInput("the study's examples are not as many as it says")
+        tables = [sources.values() for stop in study["stops"] for sources in stop["examples"].values()]
+        lengths = {len(values) for table in tables for values in table}
+        if lengths != {study["examples"]} or not study["at"] or not study["layers"]:
+            raise BadInput(f"the study lacks stops, layers or some of its {study['examples']} examples")
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from None
     return study
@@ -138,7 +136,7 @@ def _migrated(study: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_shape(value: Any, shape: Any, where: str) -> None:
-    """That a file's value has what is read of it: tables the names, lists the items, and those their types."""
+    """Raises BadInput where a value lacks a name or has a wrong type, at any depth."""
     types = shape if isinstance(shape, tuple) else (list,) if isinstance(shape, list) else (dict,)
     if not isinstance(value, types) or type(value) is bool:
         raise BadInput(f"{where} is of a wrong type: {type(value).__name__}")
