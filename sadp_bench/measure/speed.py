@@ -1,4 +1,4 @@
-"""A speed-up as a noisy machine demands: epochs of all arms interleaved in one process, and what the noise alone does."""
+"""Measures speed-ups on a noisy machine: interleaves epochs of all arms in one process, and measures the noise too."""
 
 from __future__ import annotations
 
@@ -22,45 +22,59 @@ from sadp_bench.training.loop import Row, run_length
 from sadp_bench.training.rehearsal import rehearse
 
 BLOCK = 2  # arms between two epochs of full data: A B B A
-LEVEL = 0.95
-MIN_BATCHES = 10  # an epoch of full data
-MIN_TO_STOP = 15  # rounds: an interval that is looked at after each would too often be narrow by chance
+LEVEL = 0.95  # confidence of the intervals
+MIN_BATCHES = 10  # batches in an epoch of full data
+MIN_TO_STOP = 15  # rounds; an interval that is tested after fewer rounds is often narrow by chance
 
 
 class Arm:
-    """A run that goes on by one epoch at a time; prepared before the first, which is not part of the figure."""
+    """Trains a run epoch by epoch; prepares it beforehand, untimed.
+
+    Args:
+        bench: The run.
+
+    Raises:
+        BadInput: The run saves time by having fewer epochs.
+    """
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         bench.prepare()
         if run_length(bench.pruner, bench.spec, len(bench.data)) < bench.spec.epochs:
             raise BadInput(
-                f"{bench.spec.method} saves by shortening the run, not its epochs, which are what `speed` times: leave it "
-                "out of --methods, and use `sadp-bench run`"
+                f"{bench.spec.method} shortens the run, and `speed` times epochs: leave it out of --methods, and use "
+                "`sadp-bench run`"
             )
         self.epochs: Iterator[Row] = bench.rows()
 
     def step(self) -> tuple[float, int]:
-        """Trains an epoch: its seconds, and the examples it kept."""
+        """Trains an epoch and returns its seconds and the number of kept examples."""
         row = next(self.epochs)
         return row["seconds"], row["kept"]
 
 
 @dataclass(slots=True)
 class Timed:
-    """An arm's rounds. full_seconds: the mean of the epochs of full data just before and after its own."""
+    """An arm's rounds.
+
+    Args:
+        full_seconds: Mean seconds of the epochs of full data before and after the arm's epoch.
+        seconds: Seconds of the arm's epoch.
+        kept: Number of examples in the arm's epoch.
+    """
 
     full_seconds: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     kept: list[int] = field(default_factory=list)
 
     def efficiencies(self, num_examples: int) -> list[float]:
+        """Returns each round's speed-up over its ceiling, the speed-up if dropped examples cost nothing."""
         rounds = zip(self.full_seconds, self.seconds, self.kept, strict=True)
-        return [full / own * kept / num_examples for full, own, kept in rounds]
+        return [full / seconds * kept / num_examples for full, seconds, kept in rounds]
 
 
 def measure(
-    asked: Mapping[str, Any],
+    request: Mapping[str, Any],
     methods: Sequence[str],
     ratios: Sequence[float],
     rounds: int,
@@ -69,26 +83,38 @@ def measure(
     half_width: float = 0.0,
     seconds: float = math.inf,
 ) -> dict[str, Any]:
-    """Each arm's training efficiency: the median over rounds, with its 95 % interval; the training part only.
+    """Returns each arm's training efficiency: the median over rounds with its 95 % interval.
 
     A round trains one epoch of every method and ratio, and of full data once more (the A/A arm), two by two between epochs
-    of full data: A B C A D E A. Each is paired with the mean of the two A around it. The order of the arms turns around
-    every round, and the first round is the warm-up and does not count. It ends after so many rounds, or from the 15th on
-    when the widest interval reaches no further than `half_width` from its median, or when the seconds are spent. The
-    stop and neighbouring rounds' common load make the intervals approximate. Where nobody says how many examples to train
-    on, it is so many that enough rounds fit into the seconds. Evaluation is not part of it; accuracy is not measured here.
+    of full data: A B C A D E A. Each is paired with the mean of the two A around it. The order of the arms is reversed
+    every round, and the first round is the untimed warm-up. The stopping rule and the load that neighbouring rounds share
+    make the intervals approximate. Neither the scoring before training nor evaluation is timed.
+
+    Args:
+        request: What was asked for, as `resolve.resolve` takes it. Without "train_examples", so many are trained on that
+            enough rounds fit into the time.
+        methods: Names of methods.
+        ratios: Pruning ratios.
+        rounds: Maximum number of timed rounds.
+        data: Folder of the data sets.
+        progress: Receives the progress.
+        half_width: From round 15 on, the measurement stops when every interval reaches at most this far from its median.
+        seconds: The measurement stops after this time.
+
+    Raises:
+        BadInput: The request can't be measured.
     """
-    _check(rounds, half_width, seconds, asked.get("epochs"))
-    asked = {**asked, "epochs": asked.get("epochs") or rounds + 1}
-    specs, material = _resolved(asked, methods, ratios, data)
-    if asked.get("train_examples") is None and math.isfinite(seconds):
+    _check(rounds, half_width, seconds, request.get("epochs"))
+    request = {**request, "epochs": request.get("epochs") or rounds + 1}
+    specs, material = _resolved(request, methods, ratios, data)
+    if request.get("train_examples") is None and math.isfinite(seconds):
         fitting = _fitting(specs, material, seconds, progress)
         if fitting < len(material.train):
             progress.say(
                 f"speed: epochs of {fitting:,} of the {len(material.train):,} examples, so that about {MIN_TO_STOP} "
                 f"rounds fit into {seconds / 60:g} min; --train-examples takes another number"
             )
-            specs, material = _resolved({**asked, "train_examples": fitting}, methods, ratios, data)
+            specs, material = _resolved({**request, "train_examples": fitting}, methods, ratios, data)
     full = specs[0].reference()
     num_examples = len(material.train)
     references = _references(specs)
@@ -106,9 +132,9 @@ def measure(
                     break
         finally:
             progress.stop()
-    noise, *rows = [_figures(one, num_examples) for one in timed]
+    noise, *rows = [_figures(rounds_of_arm, num_examples) for rounds_of_arm in timed]
     return {
-        "rows": [_row(spec, one, figures) for spec, one, figures in zip(specs, timed[1:], rows, strict=True)],
+        "rows": [_row(*arm) for arm in zip(specs, timed[1:], rows, strict=True)],
         "noise_floor": {**noise, "what": "full data against itself: 1 without noise"},
         "rounds": len(timed[0].seconds),
         "dataset": full.dataset,
@@ -121,22 +147,22 @@ def measure(
 
 
 def _resolved(
-    asked: Mapping[str, Any], methods: Sequence[str], ratios: Sequence[float], data: Path | None
+    request: Mapping[str, Any], methods: Sequence[str], ratios: Sequence[float], data: Path | None
 ) -> tuple[list[Spec], Material]:
     opened: dict[Any, Any] = {}
     found = [
-        resolve({**asked, "method": name, "ratio": ratio}, data, opened) for name, ratio in product(methods, ratios)
+        resolve({**request, "method": name, "ratio": ratio}, data, opened) for name, ratio in product(methods, ratios)
     ]
     return [spec for spec, _ in found], found[0][1]
 
 
 def _references(specs: Sequence[Spec]) -> int:
-    """Epochs of full data in a round, without the A/A arm's."""
+    """Returns the number of epochs of full data in a round, without the A/A arm."""
     return math.ceil((len(specs) + 1) / BLOCK) + 1
 
 
 def _fitting(specs: Sequence[Spec], material: Material, seconds: float, progress: Progress) -> int:
-    """Of how many examples the fewest rounds that may stop it, and the warm-up, take so long; a few batches at least."""
+    """Returns for how many examples the warm-up and the fewest rounds take this time; at least a few batches."""
     full = specs[0].reference()
     with threads(full.threads):
         bench = Bench(full, material, progress)
@@ -166,15 +192,15 @@ def _round(reference: Arm, arms: Sequence[Arm], timed: Sequence[Timed], backward
         block = order[first : first + BLOCK]
         steps = [arm.step() for arm, _ in block]
         after, _ = reference.step()
-        for (_, one), (own, kept) in zip(block, steps, strict=True):
-            one.full_seconds.append((before + after) / 2)
-            one.seconds.append(own)
-            one.kept.append(kept)
+        for (_, arm_timed), (seconds, kept) in zip(block, steps, strict=True):
+            arm_timed.full_seconds.append((before + after) / 2)
+            arm_timed.seconds.append(seconds)
+            arm_timed.kept.append(kept)
         before = after
 
 
 def _precise(timed: Sequence[Timed], num_examples: int, half_width: float) -> bool:
-    figures = [_figures(one, num_examples) for one in timed]
+    figures = [_figures(rounds_of_arm, num_examples) for rounds_of_arm in timed]
     return len(timed[0].seconds) >= MIN_TO_STOP and all(
         f["low"] is not None and max(f["high"] - f["median"], f["median"] - f["low"]) <= half_width for f in figures
     )
@@ -187,7 +213,7 @@ def _figures(timed: Timed, num_examples: int) -> dict[str, Any]:
 
 
 def _row(spec: Spec, timed: Timed, figures: Mapping[str, Any]) -> dict[str, Any]:
-    """speedup: what the efficiency makes of the ceiling of all rounds together, as a schedule keeps more in some."""
+    """Returns an arm's row; its ceiling is that of all rounds, as a schedule keeps more examples in some."""
     ceiling = spec.train_examples * len(timed.kept) / sum(timed.kept)
     return {
         "method": spec.method,
@@ -204,16 +230,18 @@ def _row(spec: Spec, timed: Timed, figures: Mapping[str, Any]) -> dict[str, Any]
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median and half the range between the quartiles."""
+    """Returns the median and half the interquartile range."""
     low, median, high = statistics.quantiles(values, n=4, method="inclusive")
     return {"median": median, "spread": (high - low) / 2}
 
 
 def median_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float] | None:
-    """Two order statistics that enclose the median with at least that confidence, whatever the values' distribution (the
-    sign test's interval); None where there are too few values for it."""
+    """Returns two order statistics that enclose the median with this confidence, for any distribution of the values.
+
+    It is the sign test's interval; None where there are too few values for it.
+    """
     n, ordered = len(values), sorted(values)
-    below, outside = 0, 0.0  # the chance that the median lies below so many of the values
+    below, outside = 0, 0.0  # probability that the median lies below `below` of the values
     while 2 * (outside + math.comb(n, below) / 2**n) <= 1 - level:
         outside += math.comb(n, below) / 2**n
         below += 1

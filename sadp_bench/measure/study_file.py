@@ -123,16 +123,16 @@ def read(path: Path) -> dict[str, Any]:
 
 def _migrated(study: dict[str, Any]) -> dict[str, Any]:
     """Returns a study of schema 2 under the names of schema 3; any other study as it is."""
-    stops = study.get("stops")
-    if study.get("schema") != 2 or not isinstance(stops, list):
+    if study.get("schema") != 2:
         return study
-    renamed = [
-        {"bound_ratio" if name == "tightness" else name: value for name, value in stop.items()}
-        if isinstance(stop, dict)
-        else stop
-        for stop in stops
-    ]
-    return {**study, "schema": SCHEMA, "stops": renamed}
+    migrated = {**study, "schema": SCHEMA}
+    if isinstance(study.get("stops"), list):
+        migrated["stops"] = [_renamed(stop) if isinstance(stop, dict) else stop for stop in study["stops"]]
+    return migrated
+
+
+def _renamed(stop: dict[str, Any]) -> dict[str, Any]:
+    return {"bound_ratio" if name == "tightness" else name: value for name, value in stop.items()}
 
 
 def _check_shape(value: Any, shape: Any, where: str) -> None:
