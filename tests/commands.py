@@ -18,6 +18,17 @@ from sadp_bench.cli import app
 
 SCRIPT = str(Path(sysconfig.get_path("scripts")) / "sadp-bench")
 TINY = ["--epochs", "2", "--train-examples", "256", "--threads", "1", "--set", "backbone.width=4"]
+RANDOM = [
+    "run",
+    "--method",
+    "random",
+    "--ratio",
+    "0.5",
+    *TINY,
+    "--out",
+    "runs",
+    "--quiet",
+]  # The last of options counts.
 
 
 class Answer(NamedTuple):
@@ -42,12 +53,17 @@ def tiny_run(method: str, ratio: float, out: Path, *words: Any) -> Answer:
     return command("run", "--method", method, "--ratio", ratio, "--out", out, *TINY, *words)
 
 
+def complaint(answer: Answer, *says: str) -> str:
+    """What is wrong with an answer that should refuse in one line, with these words and nothing on stdout; '': nothing."""
+    one_line = answer.err.count("\n") == 1 and answer.err.startswith("sadp-bench: ")
+    if answer.code == 2 and answer.out == "" and one_line and all(part in answer.err for part in says):
+        return ""
+    return f"{answer} is no refusal in one line that says {says}"
+
+
 def refused(answer: Answer, *says: str) -> None:
-    """In one line, with nothing on stdout."""
-    assert answer.code == 2 and answer.out == ""
-    assert answer.err.count("\n") == 1 and answer.err.startswith("sadp-bench: ")
-    for part in says:
-        assert part in answer.err
+    """Asserts that an answer refuses in one line."""
+    assert not complaint(answer, *says)
 
 
 def the_record(folder: Path, method: str) -> tuple[Path, Any]:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_bad_input import quietly, run
-from tests.commands import command, refused
+from tests.commands import RANDOM, command, refused
 
 ENDLESS = "9" * 5000
 
@@ -17,7 +16,7 @@ ENDLESS = "9" * 5000
 @pytest.mark.usefixtures("no_network")
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist", "fashion-mnist", "nmnist"])
 def test_absent_data_without_a_network_names_file_source_and_way_out(name, tmp_path):
-    answer = command(*run("--dataset", name, "--data", tmp_path / "no such folder", "--out", tmp_path / "runs"))
+    answer = command(*RANDOM, "--dataset", name, "--data", tmp_path / "no such folder", "--out", tmp_path / "runs")
     assert answer.code == 2 and "Traceback" not in answer.err
     line = answer.err.splitlines()[-1]
     for part in ("no such folder", "https://", "--dataset digits"):
@@ -95,7 +94,7 @@ def test_a_damaged_data_file_is_named(dataset, name, damage, place):
             file.unlink()
     else:
         DATA_DAMAGES[damage](place / "data" / name)
-    answer = command(*quietly(run("--dataset", dataset, "--data", "data")))
+    answer = command(*RANDOM, "--dataset", dataset, "--data", "data")
     refused(answer, name)
     assert not Path("runs").exists()
 
@@ -105,8 +104,6 @@ def test_a_wrong_magic_number_and_a_packed_file_that_is_none_are_named(place):
     raw = place / "data" / "FashionMNIST" / "raw"
     with (raw / "train-images-idx3-ubyte").open("r+b") as sink:
         sink.write(struct.pack(">I", 2052))
-    refused(command(*quietly(run("--dataset", "fashion-mnist", "--data", "data"))), "its header is not")
+    refused(command(*RANDOM, "--dataset", "fashion-mnist", "--data", "data"), "its header is not")
     (raw / "train-images-idx3-ubyte").rename(raw / "train-images-idx3-ubyte.gz")
-    refused(
-        command(*quietly(run("--dataset", "fashion-mnist", "--data", "data"))), "train-images-idx3-ubyte.gz is broken"
-    )
+    refused(command(*RANDOM, "--dataset", "fashion-mnist", "--data", "data"), "train-images-idx3-ubyte.gz is broken")
