@@ -99,20 +99,19 @@ def test_it_stops_when_the_time_is_up(turns: list[Any]) -> None:
     assert measure(["random"], [0.5], 9, seconds=1e-9)["rounds"] == 2, "two rounds at least, as few as can be asked for"
 
 
-@pytest.mark.parametrize("n", range(1, 40))
-def test_the_interval_encloses_the_median_with_95_percent_and_one_step_narrower_would_not(n: int) -> None:
-    interval = median_interval([float(i) for i in range(1, n + 1)])
-
-    def confidence(low: int, high: int) -> float:
+def test_the_interval_encloses_the_median_with_95_percent_and_one_step_narrower_would_not() -> None:
+    def confidence(n: int, low: int, high: int) -> float:
         """That the median lies between the low-th and the high-th smallest of n values, from 1."""
         return sum(math.comb(n, below) for below in range(low, high)) / 2**n
 
-    if interval is None:
-        assert confidence(1, n) < 0.95
-    else:
-        low, high = map(int, interval)
-        assert low + high == n + 1
-        assert confidence(low, high) >= 0.95 > confidence(low + 1, high - 1)
+    for n in range(1, 40):
+        interval = median_interval([float(i) for i in range(1, n + 1)])
+        if interval is None:
+            assert confidence(n, 1, n) < 0.95
+        else:
+            low, high = map(int, interval)
+            assert low + high == n + 1
+            assert confidence(n, low, high) >= 0.95 > confidence(n, low + 1, high - 1)
 
 
 @given(st.lists(st.floats(0.1, 10), min_size=6, max_size=50))
@@ -121,18 +120,15 @@ def test_the_interval_holds_the_median_and_lies_within_the_values(values: list[f
     assert min(values) <= low <= sorted(values)[len(values) // 2] <= high <= max(values)
 
 
-@pytest.mark.parametrize(
-    ("limits", "told"),
-    [
+def test_limits_out_of_range_are_refused() -> None:
+    for limits, says in (
         ({"rounds": 1}, "--rounds is at least 2, not 1"),
         ({"rounds": 2, "half_width": -0.1}, "--half-width is at least 0, not -0.1"),
         ({"rounds": 2, "half_width": math.nan}, "--half-width is at least 0, not nan"),
         ({"rounds": 2, "seconds": 0.0}, "--minutes is above 0, not 0"),
-    ],
-)
-def test_limits_out_of_range_are_refused(limits: dict[str, Any], told: str) -> None:
-    with pytest.raises(BadInput, match=told):
-        measure(["random"], [0.5], **limits)
+    ):
+        with pytest.raises(BadInput, match=says):
+            measure(["random"], [0.5], **limits)
 
 
 def test_the_plot_shows_the_measured_efficiencies_and_the_noise_floor(tmp_path: Path) -> None:
@@ -177,17 +173,15 @@ def test_speed_takes_a_methods_settings_and_prints_a_table() -> None:
     assert "noise floor: full data against itself" in told.out
 
 
-@pytest.mark.parametrize(("per_visit", "expected"), [(1e-9, 1437), (1e-3, 600), (1.0, 320)])
-def test_epochs_are_of_so_many_examples_that_enough_rounds_fit_into_the_time(
-    per_visit: float, expected: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(speed, "rehearse", lambda *_: per_visit)
+def test_epochs_are_of_so_many_examples_that_enough_rounds_fit_into_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed.Arm, "step", lambda arm: (1.0, next(arm.epochs)["kept"]))
-    said: list[str] = []
-    progress = Progress()
-    monkeypatch.setattr(progress, "say", said.append)
     asked = {**ASKED, "train_examples": None, "batch_size": 32}
-    # A round: two epochs of full data, the A/A arm and half an epoch; 16 rounds of 600 examples, a millisecond a visit.
-    told = speed.measure(asked, ["random"], [0.5], 2, None, progress, seconds=600 * 3.5 * 16 * 1e-3)
-    assert told["train_examples"] == expected
-    assert len(said) == (expected < 1437)
+    for per_visit, expected in ((1e-9, 1437), (1e-3, 600), (1.0, 320)):
+        monkeypatch.setattr(speed, "rehearse", lambda *_, seconds=per_visit: seconds)
+        said: list[str] = []
+        progress = Progress()
+        monkeypatch.setattr(progress, "say", said.append)
+        # A round: two epochs of full data, the A/A arm and half an epoch; 16 rounds of 600 examples, 1 ms a visit.
+        found = speed.measure(asked, ["random"], [0.5], 2, None, progress, seconds=600 * 3.5 * 16 * 1e-3)
+        assert found["train_examples"] == expected
+        assert len(said) == (expected < 1437)

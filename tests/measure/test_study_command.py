@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,10 @@ from sadp_bench.measure.score_collectors import COLLECTED
 from sadp_bench.measure.study import Study
 from sadp_bench.records.store import read_all
 from sadp_bench.report.plots.study import scores_figure, variance_figure
-from tests.commands import Answer, command, refused
+from tests.commands import Answer, command, complaint, refused
+from tests.paths import ROOT
 
-WORDS = [
-    "--train-examples",
-    "130",
-    "--batch-size",
-    "50",
-    "--timesteps",
-    "2",
-    "--threads",
-    "1",
-    "--set",
-    "backbone.width=4",
-]
+WORDS = "--train-examples 130 --batch-size 50 --timesteps 2 --threads 1 --set backbone.width=4".split()
 STUDY = ["study", *WORDS, "--epochs", "3", "--at", "1, 3", "--examples", "60", "--quiet"]
 
 
@@ -117,7 +108,7 @@ def test_ctrl_c_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 
 class Unknown(CNN):
-    """With a layer whose exact gradient norms nobody knows."""
+    """Has a layer without a rule for exact gradient norms."""
 
     def __init__(self, *given: Any, width: int = 4) -> None:
         super().__init__(*given, width=width)
@@ -125,49 +116,58 @@ class Unknown(CNN):
 
 
 BAD = {
-    "at beyond the run": (["--at", "1,4"], "--at takes rising epochs, each from 1 to the run's 3 and once, not '1,4'"),
-    "at 0": (["--at", "0,1"], "from 1 to the run's 3"),
-    "at falling": (["--at", "3,1"], "rising"),
-    "at twice": (["--at", "1,1"], "and once"),
-    "at words": (["--at", "first"], "--at takes epochs separated by commas, such as 1,5,10, not 'first'"),
-    "at empty": (["--at", ""], "separated by commas"),
-    "at a fraction": (["--at", "1.5"], "separated by commas"),
-    "examples too many": (["--examples", "131"], "--examples is from 10 to the training set's 130, not 131"),
-    "examples too few": (["--examples", "9"], "--examples is from 10"),
-    "examples a word": (["--examples", "all"], "--examples"),
-    "a method": (["--method", "sadp"], "No such option: --method"),
-    "a layer that exact norms don't know": (["--backbone", f"{__name__}:Unknown"], "exact gradient norms know"),
-    "epochs 0": (["--epochs", "0"], "--epochs is at least 1"),
-    "setting of the backbone": (["--set", "backbone.widht=8"], "did you mean 'width'"),
-    "out is a file": (["--out", "file"], "can't write file/"),
-    "from nothing": (["--from", "nowhere.json"], "leave the options of training out"),
+    "--at 1,4": "--at takes rising epochs, each from 1 to the run's 3 and once, not '1,4'",
+    "--at 0,1": "from 1 to the run's 3",
+    "--at 3,1": "rising",
+    "--at 1,1": "and once",
+    "--at first": "--at takes epochs separated by commas, such as 1,5,10, not 'first'",
+    "--at ''": "separated by commas",
+    "--at 1.5": "separated by commas",
+    "--examples 131": "--examples is from 10 to the training set's 130, not 131",
+    "--examples 9": "--examples is from 10",
+    "--examples all": "--examples",
+    "--method sadp": "No such option: --method",
+    f"--backbone {__name__}:Unknown": "exact gradient norms know",
+    "--epochs 0": "--epochs is at least 1",
+    "--set backbone.widht=8": "did you mean 'width'",
+    "--out file": "can't write file/",
+    "--from nowhere.json": "leave the options of training out",
 }
 BAD_FILES = {
-    "nothing": (None, "unreadable"),
-    "no JSON": ("{", "not JSON"),
-    "a list": ("[]", "not a study"),
-    "a record": ('{"schema": 1}', "not a study"),
-    "of another schema": ('{"schema": 1, "kind": "study"}', "this version reads schema 2"),
-    "empty": ('{"schema": 2, "kind": "study"}', "the study lacks at, cost, "),
+    "{": "not JSON",
+    "[]": "not a study",
+    '{"schema": 1}': "not a study",
+    '{"schema": 1, "kind": "study"}': "this version reads schema 3",
+    '{"schema": 2, "kind": "study"}': "the study lacks at, cost, ",
 }
 
 
-@pytest.mark.parametrize(("words", "says"), BAD.values(), ids=BAD.keys())
-def test_bad_input_is_one_line_before_training(
-    words: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bad_input_is_one_line_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("file").write_text("text")
     monkeypatch.setattr(Study, "measure", lambda self: pytest.fail("it trains"))
-    refused(command(*STUDY, *words), says)
+    wrong = {words: complaint(command(*STUDY, *shlex.split(words)), says) for words, says in BAD.items()}
+    assert not any(wrong.values()), wrong
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize(("text", "says"), BAD_FILES.values(), ids=BAD_FILES.keys())
-def test_a_file_that_is_no_study_is_one_line(text: str | None, says: str, tmp_path: Path) -> None:
-    if text is not None:
-        (tmp_path / "bad.study.json").write_text(text)
-    refused(command("study", "--from", tmp_path / "bad.study.json"), says)
+def test_a_file_that_is_no_study_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "bad.study.json"
+    refused(command("study", "--from", path), "unreadable")
+    for text, says in BAD_FILES.items():
+        path.write_text(text)
+        refused(command("study", "--from", path), says)
+
+
+def test_committed_studies_of_schema_2_are_read_under_the_names_of_schema_3() -> None:
+    paths = sorted((ROOT / "results" / "studies").glob("*.json"))
+    assert paths and {json.loads(path.read_text())["schema"] for path in paths} == {2}
+    for path in paths:
+        raw, found = json.loads(path.read_text()), study_file.read(path)
+        assert found["schema"] == study_file.SCHEMA and found["key"] == raw["key"]
+        for stop, before in zip(found["stops"], raw["stops"], strict=True):
+            assert stop["bound_ratio"] == before["tightness"] and "tightness" not in stop
+        assert command("study", "--from", path).code == 0
 
 
 def damaged(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
