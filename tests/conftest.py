@@ -1,4 +1,4 @@
-"""What the tests share."""
+"""Fixtures and settings that all tests share."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from sadp_bench.records.store import Store
 from sadp_bench.runs.environment import available_threads
 from tests.example_records import make_record, make_spec
 
-# The same examples every time: a suite that gates changes must not fail by luck.
+# Hypothesis draws the same examples every time: a suite that gates changes must not fail by chance.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
 
-MAX_WORKERS = 4  # a gigabyte each
+MAX_WORKERS = 4  # each takes a gigabyte
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """A worker a core for the whole suite. A few files or tests are sooner done without: a worker starts for seconds."""
+    """Returns a worker for each core for the whole suite, and none for a few files: a worker takes seconds to start."""
     whole = all(Path(word).is_dir() for word in config.args)
     return min(available_threads(), MAX_WORKERS) if whole else 0
 
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of the real data sets, from the environment."""
+    """Returns the folder of the real data sets, from the environment."""
     if not os.environ.get("SADP_BENCH_DATA"):
         pytest.skip("SADP_BENCH_DATA is not set: real data tests are skipped")
     return Path(os.environ["SADP_BENCH_DATA"])
@@ -39,19 +39,21 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    """Networks this small are slower on two threads than on one, and many times so on a busy machine."""
+    """Sets one thread: small networks are slower on two threads, and many times slower on a busy machine."""
     torch.set_num_threads(1)
 
 
 @pytest.fixture
 def unpacks() -> None:
-    """For what unpacks archives, which older Pythons cannot do safely, and the package then refuses."""
+    """Skips tests that unpack archives where Python cannot do so safely; the package refuses there."""
     if not hasattr(tarfile, "data_filter"):
         pytest.skip("unpacking safely needs Python 3.11.4")
 
 
 @pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replaces `urlopen` by a failed name resolution."""
+
     def refuse(url: str, timeout: float) -> None:
         raise URLError(OSError(-3, "Temporary failure in name resolution"))
 
@@ -60,7 +62,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that a command is called in: a file, a pipe, an empty folder, and one with two records."""
+    """Changes to a folder with a file, a pipe, an empty folder, and a folder of two records; returns it."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("text")
     (tmp_path / "empty").mkdir()
