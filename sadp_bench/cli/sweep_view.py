@@ -94,11 +94,11 @@ def closing_json(standing: Standing, store: Store) -> dict[str, Any]:
     return {"runs": len(standing.plan.runs), "done": len(standing.done), "failed": failed, "records": records}
 
 
-def watcher(quiet: bool, plan: Plan, jobs: int) -> Watcher:
+def watcher(quiet: bool, plan: Plan) -> Watcher:
     """Returns an overview on a terminal, plain lines elsewhere, and nothing visible when `quiet`."""
     if quiet:
         return Watcher()
-    return Overview(plan, jobs) if sys.stderr.isatty() else Lines(plan, jobs)
+    return Overview(plan) if sys.stderr.isatty() else Lines(plan)
 
 
 def counts(standing: Standing) -> str:
@@ -114,8 +114,8 @@ def counts(standing: Standing) -> str:
 class Lines(Watcher):
     """Prints a plain line at each run's start and end, and a reminder where no run ends for long."""
 
-    def __init__(self, plan: Plan, jobs: int) -> None:
-        self.names, self.jobs = run_names(plan.runs), jobs
+    def __init__(self, plan: Plan) -> None:
+        self.names = run_names(plan.runs)
         self.last_line = time.monotonic()
 
     def say(self, line: str) -> None:
@@ -139,14 +139,14 @@ class Lines(Watcher):
 
     def summary(self, standing: Standing) -> str:
         """Returns the counts and the time left in a line."""
-        return f"{counts(standing)}, about {duration(standing.seconds_left(self.jobs))} left"
+        return f"{counts(standing)}, about {duration(standing.seconds_left())} left"
 
 
 class Overview(Lines):
     """Shows counts, a bar with the time left and a row for each running run, in place; failures stay above."""
 
-    def __init__(self, plan: Plan, jobs: int) -> None:
-        super().__init__(plan, jobs)
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan)
         self.console = Console(stderr=True)
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
 

@@ -114,7 +114,7 @@ def sweep(
         store.check_writable(plan.needed_bytes)
     with redirect_stdout(sys.stderr):  # Ray prints messages, which are no results.
         started = scheduler.make_executor(plan, store, options)
-        watcher = sweep_view.watcher(quiet, plan, jobs)
+        watcher = sweep_view.watcher(quiet, plan)
         standing = scheduler.Scheduler(plan, store, started, watcher, options.retries).run()
     sweep_view.show((sweep_view.closing_json if as_json else sweep_view.closing)(standing, store))
     if standing.failed:

@@ -1,1 +1,1 @@
-"""Many runs: the sweep file, the plan, the scheduler and its executors."""
+"""Sweeps, which train many runs: the sweep file, the plan, the scheduler and its executors."""

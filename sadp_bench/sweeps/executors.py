@@ -1,6 +1,6 @@
-"""Where a sweep's runs take place: processes of this machine, or tasks on a Ray cluster. Every run is a process of its own.
+"""Executors of a sweep's runs: processes of this machine, or tasks on a Ray cluster. Every run has its own process.
 
-An executor starts runs and tells how their processes ended; which run is next, and what an end means, is the scheduler's.
+An executor starts runs and returns how their processes ended. The scheduler chooses the next run and judges the ends.
 """
 
 from __future__ import annotations
@@ -23,15 +23,19 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.records.spec import Spec, option
 from sadp_bench.records.store import Store
 
-NUM_LINES = 20
-LONGEST_LINE = 500
-STOP_SECONDS = 10.0  # for a process to end by itself before it is killed
+NUM_LINES = 20  # last lines of a process that are kept
+MAX_LINE = 500  # characters of a line that are kept
+STOP_SECONDS = 10.0  # seconds for a process to end by itself before it is killed
 
 
 class Ended(NamedTuple):
-    """A process's end. code: as `subprocess` has it, a signal negative. lines: the last that it printed.
+    """The end of a run's process.
 
-    lost: its worker or machine went away, which says nothing against the run.
+    Attributes:
+        spec: The run.
+        code: The exit code; a signal's number is negative, as in `subprocess`.
+        lines: The last lines that the process printed.
+        lost: Whether the worker or the machine went away, which is no fault of the run.
     """
 
     spec: Spec
@@ -42,10 +46,16 @@ class Ended(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a sweep goes about its runs. Raises BadInput for a value that makes no sense.
+    """The options of a sweep. Raises BadInput for a value that makes no sense.
 
-    jobs: that share a machine. retries: of a run that crashed. executor: "local" or "ray", and for ray the cluster's address
-    (None: a Ray of this machine) and the GPUs of a run on "cuda" (None: one).
+    Attributes:
+        jobs: Runs that share a machine.
+        retries: Further tries of a run that crashed.
+        data: The folder of the data sets.
+        checkpoint_seconds: Seconds between two checkpoints of a run.
+        executor: "local" or "ray".
+        address: Of the Ray cluster; None: a Ray of this machine.
+        gpus_per_run: On Ray, the GPUs of a run on "cuda"; None: one.
     """
 
     jobs: int = 1
@@ -70,37 +80,39 @@ class Options:
 
 
 class Executor(ABC):
-    """shares_folder: whether its processes write to the sweep's own folder, and so take the runs' locks themselves."""
+    """Starts runs and returns how their processes ended.
+
+    Attributes:
+        shares_folder: Whether the processes write to the sweep's folder, and so take the runs' locks themselves.
+    """
 
     shares_folder: bool
 
     @abstractmethod
-    def room(self) -> int:
-        """How many more runs can be started now."""
+    def capacity(self) -> int:
+        """Returns how many runs can go on at a time now."""
 
     @abstractmethod
     def start(self, spec: Spec, earlier: int) -> None:
-        """Begins a run, for the time after so many earlier ones. What goes wrong is told by `ended`."""
+        """Begins a run after `earlier` other tries. `ended` returns what goes wrong."""
 
     @abstractmethod
     def ended(self) -> list[Ended]:
-        """The runs that have ended since the last call. Does not wait."""
+        """Returns the runs that have ended since the last call. Does not wait."""
 
     @abstractmethod
     def latest(self, spec: Spec) -> str:
-        """What a run that goes on last printed."""
+        """Returns the last line of a run that goes on."""
 
     @abstractmethod
     def stop(self) -> None:
         """Ends all runs that go on, and the executor."""
 
 
-def words(spec: Spec, out: Path, options: Options) -> list[str]:
-    """The command that makes one run of the sweep and nothing else.
-
-    -P: without it Python would import modules that lie in the current folder, which may be a stranger's.
-    setpriv, where the system has it: a process whose parent is killed would go on unwatched.
-    """
+def run_command(spec: Spec, out: Path, options: Options) -> list[str]:
+    """Returns the command that makes one run of the sweep and nothing else."""
+    # -P: without it, Python would import modules from the current folder, which may be a stranger's.
+    # setpriv: without it, a process whose parent is killed would go on unwatched. Not every system has it.
     tied = [setpriv, "--pdeathsig", "KILL", "--"] if (setpriv := shutil.which("setpriv")) else []
     given = ["--data", str(options.data)] if options.data else []
     return [
@@ -111,7 +123,12 @@ def words(spec: Spec, out: Path, options: Options) -> list[str]:
 
 
 class Child:
-    """A process in a group of its own, which a terminal's Ctrl-C doesn't reach, and the last lines that it printed."""
+    """A process in its own group, which a terminal's Ctrl-C doesn't reach, and its last lines.
+
+    Args:
+        command: The words of the command.
+        environment: Further variables.
+    """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         self.lines: deque[str] = deque(maxlen=NUM_LINES)
@@ -123,7 +140,7 @@ class Child:
             text=True,
             errors="replace",
             start_new_session=True,
-            # So that a process that is killed, or crashes in native code, has said what it had to say.
+            # A process that is killed, or crashes in native code, has then printed all its lines.
             env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", **(environment or {})},
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -131,24 +148,25 @@ class Child:
 
     def _read(self) -> None:
         assert self.process.stdout is not None
-        while line := self.process.stdout.readline(100 * LONGEST_LINE):
-            if text := printable(line):
+        while line := self.process.stdout.readline(100 * MAX_LINE):
+            if text := kept_line(line):
                 self.lines.append(text)
 
     def ended(self) -> int | None:
-        """Its exit code; None while it goes on."""
+        """Returns the exit code; None while the process goes on."""
         code = self.process.poll()
         if code is not None:
-            self._reader.join(1.0)  # longer only where a grandchild keeps the pipe open
+            self._reader.join(1.0)  # It takes longer only where a grandchild keeps the pipe open.
         return code
 
     def wait(self) -> int:
+        """Waits for the process's end and returns the exit code."""
         code = self.process.wait()
         self._reader.join(1.0)
         return code
 
     def stop(self) -> None:
-        """Waits for it after `process.terminate()`, and kills its group where it doesn't end."""
+        """Waits for the end after `process.terminate()`, and kills the group where the process doesn't end."""
         try:
             self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
@@ -156,15 +174,18 @@ class Child:
             self.process.wait()
 
 
-def printable(line: str) -> str:
-    """One line that can't steer a terminal, not too long."""
-    return "".join(sign for sign in line if sign.isprintable()).rstrip()[:LONGEST_LINE]
+def kept_line(line: str) -> str:
+    """Returns a line without what steers a terminal, cut to `MAX_LINE` characters."""
+    return "".join(sign for sign in line if sign.isprintable()).rstrip()[:MAX_LINE]
 
 
 class Local(Executor):
-    """So many processes at a time on this machine. They write to the store, and hold their locks, themselves.
+    """Processes of this machine, which write to the store and hold their locks themselves.
 
-    devices: CUDA's names of the GPUs, one a job, for runs on "cuda".
+    Args:
+        store: The sweep's records.
+        options: The sweep's options.
+        devices: CUDA's names of the GPUs, one for each job, for runs on "cuda".
     """
 
     shares_folder = True
@@ -174,18 +195,21 @@ class Local(Executor):
         self._slots: list[tuple[Spec, Child] | None] = [None] * options.jobs
         self._stillborn: list[Ended] = []
 
-    def room(self) -> int:
-        return self._slots.count(None)
+    def capacity(self) -> int:
+        """Returns the number of jobs."""
+        return len(self._slots)
 
     def start(self, spec: Spec, earlier: int) -> None:
+        """Starts a run's process in a free job, on the job's GPU."""
         slot = self._slots.index(None)
-        own = {"CUDA_VISIBLE_DEVICES": self._devices[slot]} if spec.device == "cuda" and self._devices else {}
+        gpu = {"CUDA_VISIBLE_DEVICES": self._devices[slot]} if spec.device == "cuda" and self._devices else {}
         try:
-            self._slots[slot] = spec, Child(words(spec, self._store.folder, self._options), own)
-        except OSError as error:  # no memory for another process, say
+            self._slots[slot] = spec, Child(run_command(spec, self._store.folder, self._options), gpu)
+        except OSError as error:  # The machine may have no memory for another process.
             self._stillborn.append(Ended(spec, 1, [f"the process could not be started: {error}"]))
 
     def ended(self) -> list[Ended]:
+        """Returns the runs whose processes have ended since the last call."""
         ends, self._stillborn = self._stillborn, []
         for slot, running in enumerate(self._slots):
             if running is not None and (code := running[1].ended()) is not None:
@@ -194,14 +218,16 @@ class Local(Executor):
         return ends
 
     def latest(self, spec: Spec) -> str:
+        """Returns the last line of a run, without its outcome, which is JSON."""
         children = [child for of, child in filter(None, self._slots) if of == spec]
         lines = reversed(children[0].lines if children else ())
-        return next((line for line in lines if not line.startswith("{")), "")  # the outcome, as JSON, is for programs
+        return next((line for line in lines if not line.startswith("{")), "")
 
     def stop(self) -> None:
+        """Ends all processes, at the same time."""
         children = [child for _, child in filter(None, self._slots)]
         for child in children:
-            child.process.terminate()  # all of them first, so that they end side by side
+            child.process.terminate()
         for child in children:
             child.stop()
         self._slots = [None] * len(self._slots)

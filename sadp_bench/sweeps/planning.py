@@ -20,7 +20,7 @@ from sadp_bench.records.store import Found, Store, read_all
 from sadp_bench.runs import environment, resolve, run, trainer
 from sadp_bench.runs.expected_cost import expected_visits, seconds_per_visit, shape
 from sadp_bench.runs.resolve import Material
-from sadp_bench.sweeps.sweep_file import Asked, read
+from sadp_bench.sweeps.sweep_file import RequestedRun, read
 
 STARTUP_SECONDS = 5.0  # seconds until a process trains: a guess, for estimates only
 RECORD_BYTES = 20_000  # bytes on disk, of one record
@@ -47,9 +47,9 @@ class Resolver:
         self._materials: dict[tuple[Any, ...], Material] = {}
         self._networks: set[str] = set()
 
-    def spec(self, asked: Asked) -> Spec:
+    def spec(self, request: RequestedRun) -> Spec:
         """Returns the spec of one run. Raises BadInput with the place in the file."""
-        fields = {"threads": self._threads} | asked.fields
+        fields = {"threads": self._threads} | request.fields
         seed = fields.pop("seed", 0)
         # Runs that differ in the seed alone are resolved once, because resolving copies the data.
         memory = json.dumps(fields, sort_keys=True)
@@ -61,7 +61,7 @@ class Resolver:
                 self._specs[memory] = spec
             return dataclasses.replace(self._specs[memory], seed=seed)
         except BadInput as error:
-            raise BadInput(f"{asked.where}: {error}") from None
+            raise BadInput(f"{request.where}: {error}") from None
 
     def material(self, spec: Spec) -> Material:
         """Returns the data of a spec that was resolved here."""
@@ -203,7 +203,7 @@ def make_plan(
     """
     cores = environment.available_threads()
     resolver = Resolver(data, max(1, cores // jobs))
-    runs = with_references([resolver.spec(asked) for asked in read(path, allow_imports=allow_imports)])
+    runs = with_references([resolver.spec(request) for request in read(path, allow_imports=allow_imports)])
     preparation = preparations(runs)
     group = sharers(runs, {key for key, epochs in preparation.items() if epochs.scoring})
     runs = shard_of(runs, group, shard)

@@ -1,6 +1,6 @@
-"""A sweep's runs as tasks of a Ray cluster: what they leave behind comes back to the driver, which checks and keeps it.
+"""A sweep's runs as tasks of a Ray cluster. Their files come back to the driver, which checks and keeps them.
 
-A worker needs this package and the data, not the sweep's folder. Its process runs in a passing folder of its own, so a run
+A worker needs this package and the data, not the sweep's folder. A run's process writes to a temporary folder, so a run
 whose worker is lost begins anew elsewhere.
 """
 
@@ -20,25 +20,27 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.records.record import Failure, Record
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import FAILED, Store, atomic
-from sadp_bench.sweeps.executors import NUM_LINES, Child, Ended, Executor, Options, printable, words
+from sadp_bench.sweeps.executors import NUM_LINES, Child, Ended, Executor, Options, kept_line, run_command
 
-OBJECT_STORE_BYTES = 200 << 20  # of a local Ray; records and scores are small, and its default is a third of the memory
-KNOCK_SECONDS = 10.0
+OBJECT_STORE_BYTES = (
+    200 << 20
+)  # bytes, of a local Ray: records and scores are small, its default is a third of the memory
+KNOCK_SECONDS = 10.0  # seconds for the cluster's port to answer
 Answer = tuple[int, list[str], dict[str, bytes]]
 
 
 def work(fields: dict[str, Any], options: Options, scores: bytes | None) -> Answer:
-    """On a worker: the run's exit code, the last that it printed, and the files that it left, by their relative names."""
+    """Makes a run on a worker and returns the exit code, the last lines, and the files it left, by their relative names."""
     spec = Spec.from_json(fields)
     with TemporaryDirectory(prefix="sadp-bench-") as folder:
         store = Store(Path(folder))
         if scores is not None:
             with atomic(store.scores_path(spec)) as file:
                 file.write(scores)
-        child = Child(words(spec, store.folder, options))
+        child = Child(run_command(spec, store.folder, options))
         try:
             code = child.wait()
-        finally:  # where the task was cancelled
+        finally:  # The task may have been cancelled.
             child.process.terminate()
             child.stop()
         left = [path for path in files(store, spec) if path.is_file()]
@@ -46,14 +48,21 @@ def work(fields: dict[str, Any], options: Options, scores: bytes | None) -> Answ
 
 
 def files(store: Store, spec: Spec) -> tuple[Path, Path, Path]:
-    """What a run may leave that a sweep wants: its record, why it failed, the scores that it shares."""
+    """Returns the paths of what a run may leave for the sweep: its record, its failure, the scores that it shares."""
     return store.path(spec), store.path(spec, FAILED), store.scores_path(spec)
 
 
 def keep(store: Store, spec: Spec, left: dict[str, bytes], interruptions: int = 0) -> None:
-    """Writes what came back from a worker. Its names are compared, never used, and a record must be of this very run.
+    """Writes the files that came back from a worker. Their names are compared, and never used as paths.
 
-    interruptions: earlier beginnings, of which a worker knows nothing. Raises BadInput where it is no record of the run.
+    Args:
+        store: The sweep's records.
+        spec: The run, of which a record must be.
+        left: The files, by their relative names.
+        interruptions: Earlier tries, which a worker's record does not count.
+
+    Raises:
+        BadInput: Where a file is no record or failure of the run.
     """
     record, failure, scores = (left.get(str(path.relative_to(store.folder))) for path in files(store, spec))
     if scores is not None and not store.scores_path(spec).exists():
@@ -78,9 +87,15 @@ def _checked(kind: Any, content: bytes, spec: Spec) -> Any:
 
 
 class RayCluster(Executor):
-    """Tasks of `threads` CPUs each, and of `gpus_per_run` GPUs for runs on "cuda"; Ray says where.
+    """Ray tasks of `threads` CPUs each, and of `gpus_per_run` GPUs for runs on "cuda".
 
-    Raises BadInput where Ray isn't installed or can't be reached, and where no machine of it has room for one of the runs.
+    Args:
+        store: The sweep's records.
+        options: The sweep's options.
+        specs: All runs that are to be made.
+
+    Raises:
+        BadInput: Where Ray isn't installed or can't be reached, or no machine of the cluster has room for one of the runs.
     """
 
     shares_folder = False
@@ -103,10 +118,12 @@ class RayCluster(Executor):
         return (self._options.gpus_per_run or 1.0) if spec.device == "cuda" else 0.0
 
     def _fitting(self, spec: Spec) -> int:
-        """How many such runs fit on one machine at a time, and so may share it."""
+        """Returns how many such runs fit on one machine at a time, and so may share it."""
         needed = {"CPU": spec.threads, "GPU": self._gpus(spec)}
         machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        return max((min(int(of.get(n, 0) / one) for n, one in needed.items() if one) for of in machines), default=0)
+        return max(
+            (min(int(has.get(n, 0) / need) for n, need in needed.items() if need) for has in machines), default=0
+        )
 
     def _check_room(self, specs: list[Spec]) -> None:
         for spec in specs:
@@ -116,21 +133,22 @@ class RayCluster(Executor):
                     "needs; lower threads in the file or --gpus-per-run, or start a larger worker first"
                 )
 
-    def room(self) -> int:
-        """As many runs as would fit, were all as small as the smallest: the others wait with Ray."""
+    def capacity(self) -> int:
+        """Returns how many runs would fit if all were as small as the smallest. Larger ones wait within Ray."""
         there = self._ray.cluster_resources()
-        fit = min(int(there.get(name, 0) / least) for name, least in self._least.items() if least)
-        return max(0, fit - len(self._pending))
+        return min(int(there.get(name, 0) / least) for name, least in self._least.items() if least)
 
     def start(self, spec: Spec, earlier: int) -> None:
+        """Hands a run to Ray, with the scores that it shares if they are there."""
         path = self._store.scores_path(spec)
         scores = path.read_bytes() if path.exists() else None
-        # A task that Ray repeated by itself would be no run of the sweep's.
+        # Ray must not repeat a task by itself, because the sweep counts the tries.
         task = self._ray.remote(work).options(num_cpus=spec.threads, num_gpus=self._gpus(spec), max_retries=0)
         options = dataclasses.replace(self._options, jobs=self._fitting(spec))
         self._pending[task.remote(spec.to_json(), options, scores)] = spec, earlier
 
     def ended(self) -> list[Ended]:
+        """Returns the runs that have ended since the last call, after their files were kept."""
         if not self._pending:
             return []
         ready, _ = self._ray.wait(list(self._pending), num_returns=len(self._pending), timeout=0)
@@ -143,18 +161,20 @@ class RayCluster(Executor):
             keep(self._store, spec, left, earlier)
         except BadInput as error:
             return Ended(spec, 1, [str(error)])
-        except errors.RayTaskError as error:  # `work` itself failed: a full disk there, say
+        except errors.RayTaskError as error:  # `work` itself failed, as with a full disk on the worker.
             return Ended(spec, 1, _lines(error))
-        except errors.OutOfMemoryError as error:  # Ray's own watch over its machine's memory
+        except errors.OutOfMemoryError as error:  # Ray killed the task to save its machine's memory.
             return Ended(spec, -signal.SIGKILL, _lines(error))
         except errors.RayError as error:
             return Ended(spec, 1, [f"its worker was lost: {type(error).__name__}", *_lines(error)], lost=True)
-        return Ended(spec, code, [printable(line) for line in lines])
+        return Ended(spec, code, [kept_line(line) for line in lines])
 
     def latest(self, spec: Spec) -> str:
+        """Returns a constant: a task's lines come back with its end."""
         return "on the cluster"
 
     def stop(self) -> None:
+        """Cancels all tasks and disconnects."""
         for reference in self._pending:
             self._ray.cancel(reference, force=True)
         self._pending.clear()
@@ -162,22 +182,21 @@ class RayCluster(Executor):
 
 
 def _lines(error: Exception) -> list[str]:
-    return [printable(line) for line in str(error).splitlines()[-NUM_LINES:]]
+    return [kept_line(line) for line in str(error).splitlines()[-NUM_LINES:]]
 
 
 def _connected(address: str | None) -> Any:
-    """The module `ray`, connected."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a local Ray would report to its makers
+    """Returns the module `ray`, connected."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # A local Ray would report to its makers.
     try:
         import ray
     except ImportError:
         raise BadInput("--executor ray needs Ray: pip install 'sadp-bench[ray]'") from None
-    own: dict[str, Any] = (
-        {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES} if address is None else {}
-    )
+    local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    how = local if address is None else {}
     try:
         _knock(address)
-        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
+        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **how)
     except (OSError, OverflowError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise BadInput(f"no Ray cluster at {address or 'this machine'}: {reason}; see --address") from None
@@ -185,7 +204,7 @@ def _connected(address: str | None) -> Any:
 
 
 def _knock(address: str | None) -> None:
-    """OSError where nobody listens there: Ray itself would try for many minutes."""
+    """Raises OSError where nothing listens at the address: Ray itself would try for many minutes."""
     host, colon, port = (address or "").rpartition(":")
     if colon and port.isdecimal() and "//" not in host:
         with socket.create_connection((host, int(port)), KNOCK_SECONDS):

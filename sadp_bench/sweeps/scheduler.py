@@ -1,7 +1,7 @@
-"""Carries a plan out: which run is next, what the end of its process means, and what is tried again.
+"""The scheduler of a sweep: starts the plan's runs, judges how their processes ended, and tries crashed runs again.
 
-A record decides: a run that has one is done, however its process ended. One that fails never stops the others. Runs that
-another process is at are left to it, here or on another machine (see `lock`), and trained here if it dies.
+A run that has a record is done, however its process ended. A run that fails never stops the others. Runs that another
+process trains, here or on another machine, are left to it (see `records.file_lock`), and trained here if it dies.
 """
 
 from __future__ import annotations
@@ -28,15 +28,22 @@ from sadp_bench.sweeps.executors import Ended, Executor, Local, Options
 from sadp_bench.sweeps.planning import Plan
 from sadp_bench.sweeps.ray_executor import RayCluster
 
-BAD_INPUT = 2
-MORE_IF_LOST = 3  # tries, for a run whose worker or machine went away
-TICK_SECONDS = 0.2
-LOOK_SECONDS = 1.0  # between two looks at what others train
+BAD_INPUT = 2  # exit code of a command that was given bad input
+MORE_IF_LOST = 3  # further tries of a run whose worker or machine went away
+TICK_SECONDS = 0.2  # seconds between two turns of the scheduler's loop
+RECHECK_SECONDS = 1.0  # seconds between two checks of runs that another process trains
 
 
 @dataclass(slots=True)
 class Running:
-    """since: by the monotonic clock. before: what an earlier try had left word of. latest: the last line it printed."""
+    """A run whose process goes on.
+
+    Attributes:
+        spec: The run.
+        since: Its start, by the monotonic clock.
+        before: The failure of an earlier try.
+        latest: The last line that the process printed.
+    """
 
     spec: Spec
     since: float
@@ -46,9 +53,17 @@ class Running:
 
 @dataclass(slots=True)
 class Standing:
-    """Where a sweep stands, by key. failed: for good. elsewhere: what another process is at.
+    """The state of a sweep.
 
-    actual_seconds, expected_seconds: of what ended here, for the time left.
+    Attributes:
+        plan: What the sweep has to do.
+        done: Keys of the runs that have a record.
+        failed: Runs that are not tried again, by key.
+        running: Runs that go on here, by key.
+        elsewhere: Keys of the runs that another process trains.
+        jobs: Runs that go on at a time, as many as the executor has room for.
+        actual_seconds: Of the runs that ended here.
+        expected_seconds: Of the same runs, as the plan has them.
     """
 
     plan: Plan
@@ -56,11 +71,12 @@ class Standing:
     failed: dict[str, Failure] = field(default_factory=dict)
     running: dict[str, Running] = field(default_factory=dict)
     elsewhere: set[str] = field(default_factory=set)
+    jobs: int = 1
     actual_seconds: float = 0.0
     expected_seconds: float = 0.0
 
-    def seconds_left(self, jobs: int) -> float:
-        """Of all that is not done here, corrected by how the runs so far kept to their estimates."""
+    def seconds_left(self) -> float:
+        """Returns the expected seconds of all that is left here, corrected by how the runs so far kept to the plan's."""
         correction = self.actual_seconds / self.expected_seconds if self.expected_seconds else 1.0
         spent = {key: time.monotonic() - running.since for key, running in self.running.items()}
         over = self.done | self.failed.keys() | self.elsewhere
@@ -69,36 +85,37 @@ class Standing:
             for key, seconds in self.plan.seconds.items()
             if key not in over
         ]
-        return max(sum(left) / jobs, max(left, default=0.0))
+        return max(sum(left) / self.jobs, max(left, default=0.0))
 
 
 class Watcher:
-    """What a sweep tells about itself. This one is not interested; the terminal's are in `overview`."""
+    """Receives the events of a sweep, and ignores them. `cli.sweep_view` has those that show them."""
 
     def say(self, line: str) -> None:
-        """A line worth reading once."""
+        """Receives a line worth reading once."""
 
-    def started(self, spec: Spec, attempt: int, standing: Standing) -> None: ...
+    def started(self, spec: Spec, attempt: int, standing: Standing) -> None:
+        """Called after a run's process was started; attempt: from 1."""
 
     def ended(self, spec: Spec, outcome: str, standing: Standing) -> None:
-        """outcome: "done", or what went wrong and what follows."""
+        """Called after a run ended; outcome: "done", or what went wrong and what follows."""
 
     def tick(self, standing: Standing) -> None:
         """Called several times a second."""
 
     def stop(self) -> None:
-        """Nothing more will come, or the sweep was interrupted."""
+        """Called once, when the sweep has ended or was interrupted."""
 
 
 def make_executor(plan: Plan, store: Store, options: Options) -> Executor:
-    """Raises BadInput where it could not do what the plan asks for."""
+    """Returns the executor of the options. Raises BadInput where it could not carry out the plan."""
     if options.executor == "ray" and plan.to_do:
         return RayCluster(store, options, plan.to_do)
     return Local(store, options, devices(plan.to_do, options.jobs))
 
 
 def devices(specs: list[Spec], jobs: int) -> list[str]:
-    """CUDA's names of the GPUs, for each job its own; empty where no run is on "cuda"."""
+    """Returns CUDA's names of the GPUs, one for each job; empty where no run is on "cuda"."""
     for spec in specs:
         if spec.device.startswith("cuda:") and jobs > 1:
             raise BadInput(f"device = '{spec.device}' with --jobs {jobs}: take 'cuda', each job has a GPU of its own")
@@ -112,7 +129,7 @@ def devices(specs: list[Spec], jobs: int) -> list[str]:
 
 
 def why(ended: Ended) -> str:
-    """One line for people: 'killed by SIGKILL (out of memory?)', 'exit code 1: RuntimeError: ...'."""
+    """Returns the cause of an end in one line: 'killed by SIGKILL (out of memory?)', 'exit code 1: RuntimeError: ...'."""
     last = ended.lines[-1].strip().removeprefix("sadp-bench: ") if ended.lines else ""
     if ended.lost:
         return ended.lines[0]
@@ -125,17 +142,22 @@ def why(ended: Ended) -> str:
 
 
 def may_retry(ended: Ended, crashes: int, losses: int, retries: int) -> bool:
-    """crashes, losses: of this run so far, this one included."""
+    """Returns whether a run is tried again; crashes and losses are this run's so far, this end included."""
     if ended.lost:
         return losses <= retries + MORE_IF_LOST
     return ended.code != BAD_INPUT and crashes <= retries
 
 
 class Claim:
-    """A run's two locks: `.lock` is held by whoever trains it, `.claim` by the sweep that has started that process.
+    """A run's two locks: the process that trains it holds `.lock`, and the sweep that started that process `.claim`.
 
-    Between a process's start and its lock lie seconds, in which another sweep would start the same run and have a job wait
-    for as long as it lasts. trains_here: whether the sweep holds the lock as well, for a process that can't see the folder.
+    Seconds pass between a process's start and its lock. Without the claim, another sweep would start the same run in them,
+    and a job of that sweep would wait for as long as the run lasts.
+
+    Args:
+        store: The sweep's records.
+        spec: The run.
+        trains_here: Whether the sweep holds the lock as well, for a process that can't reach the folder.
     """
 
     def __init__(self, store: Store, spec: Spec, trains_here: bool) -> None:
@@ -143,7 +165,11 @@ class Claim:
         self._trains_here = trains_here
 
     def take(self) -> bool:
-        """False where another process is at the run. Raises BadInput where the folder can't be written."""
+        """Takes the locks and returns True, or False where another process trains the run.
+
+        Raises:
+            BadInput: Where the folder can't be written.
+        """
         if self._lock.is_held() or not self._claim.acquire():
             return False
         if self._trains_here and not self._lock.acquire():
@@ -152,13 +178,22 @@ class Claim:
         return True
 
     def leave(self, *, finished: bool) -> None:
+        """Releases the locks; finished: whether the run is done."""
         if self._trains_here:
             self._lock.release(finished=finished)
         self._claim.release(finished=True)
 
 
 class Scheduler:
-    """One sweep's way through its plan."""
+    """Carries out one plan.
+
+    Args:
+        plan: The runs.
+        store: Their records.
+        executor: Starts their processes.
+        watcher: Receives the events.
+        retries: Further tries of a run that crashed.
+    """
 
     def __init__(self, plan: Plan, store: Store, executor: Executor, watcher: Watcher, retries: int) -> None:
         self.standing = Standing(plan, set(plan.done))
@@ -168,10 +203,10 @@ class Scheduler:
         self._claims = {spec.key: Claim(store, spec, not executor.shares_folder) for spec in plan.to_do}
         self._crashes: Counter[str] = Counter()
         self._losses: Counter[str] = Counter()
-        self._next_look = 0.0
+        self._next_check = 0.0
 
     def run(self) -> Standing:
-        """Until every run is done or has failed for good. Ctrl-C and SIGTERM end it with KeyboardInterrupt."""
+        """Returns when every run is done or has failed for good. Ctrl-C and SIGTERM end it with KeyboardInterrupt."""
         for spec in self.standing.plan.runs:
             tidy(spec, self._store)
         with _terminable():
@@ -179,8 +214,9 @@ class Scheduler:
                 while self._waiting or self.standing.running:
                     for ended in self._executor.ended():
                         self._settle(ended)
+                    self.standing.jobs = max(1, self._executor.capacity())
                     self._start_some()
-                    self._tell()
+                    self._report()
                     time.sleep(TICK_SECONDS)
             finally:
                 self._watcher.stop()
@@ -189,15 +225,15 @@ class Scheduler:
                     self._claims[key].leave(finished=False)
         return self.standing
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         for running in self.standing.running.values():
             running.latest = self._executor.latest(running.spec)
         self._watcher.tick(self.standing)
 
     def _start_some(self) -> None:
-        """Fills the executor's room, in the plan's order, with runs that need not wait for another one."""
-        room, moment = self._executor.room(), time.monotonic()
-        if room <= 0 or not self._waiting or moment < self._next_look:
+        """Fills the executor's room, in the plan's order, with runs that need not wait for another run's scores."""
+        room, moment = self._executor.capacity() - len(self.standing.running), time.monotonic()
+        if room <= 0 or not self._waiting or moment < self._next_check:
             return
         busy = {self._group[key] for key in self.standing.running}
         self.standing.elsewhere.clear()
@@ -214,17 +250,17 @@ class Scheduler:
                 self.standing.elsewhere.add(spec.key)
                 busy.add(self._group[spec.key])
                 waiting.append(spec)
-            elif self._is_done_elsewhere(spec):  # which may be why it could be taken
+            elif self._is_done_elsewhere(spec):  # Its end may be why the claim was free.
                 self._claims[spec.key].leave(finished=True)
             else:
                 self._start(spec)
                 busy.add(self._group[spec.key])
                 room -= 1
         self._waiting = waiting
-        self._next_look = moment + LOOK_SECONDS if waiting and room > 0 else 0.0
+        self._next_check = moment + RECHECK_SECONDS if waiting and room > 0 else 0.0
 
     def _is_done_elsewhere(self, spec: Spec) -> bool:
-        """Whether another process has finished it in the meantime."""
+        """Returns whether another process has finished the run in the meantime."""
         try:
             if self._store.find(spec) is None:
                 return False
@@ -258,10 +294,11 @@ class Scheduler:
             self._waiting.append(spec)
             self._watcher.ended(spec, f"{why(ended)}: it is tried again", self.standing)
         else:
-            own = self._store.find_failure(spec)  # the run's own, which says where it diverged
-            told = own if ended.code == BAD_INPUT and own != running.before else None
-            made = Failure(spec, why(ended), now(), last_lines=ended.lines, attempts=crashes + losses)
-            self._fail(spec, told or made)
+            # The run's process records a failure itself where training diverged, with its epoch.
+            recorded = self._store.find_failure(spec)
+            if ended.code != BAD_INPUT or recorded is None or recorded == running.before:
+                recorded = Failure(spec, why(ended), now(), last_lines=ended.lines, attempts=crashes + losses)
+            self._fail(spec, recorded)
 
     def _done(self, spec: Spec, outcome: str) -> None:
         self.standing.done.add(spec.key)
@@ -272,13 +309,13 @@ class Scheduler:
         self._watcher.ended(spec, f"failed: {failure.reason}", self.standing)
         try:
             self._store.write_failure(failure)
-        except BadInput as error:  # a full disk, say: the others may still get through
+        except BadInput as error:  # The disk may be full, and the other runs may still end well.
             self._watcher.say(str(error))
 
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Within, SIGTERM ends things as Ctrl-C does."""
+    """Makes SIGTERM end the block as Ctrl-C does."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -1,7 +1,7 @@
-"""A sweep file: from TOML to one table of fields a run. Nothing of the file but its values gets any further.
+"""Sweep files: from TOML to one table of fields for each run.
 
-`[common]` and one or more `[[sweep]]`, whose keys are the fields of `Spec`, and `set`, the table of settings. A block's keys
-replace common's, and every list in it is swept: the block's runs are the product of its lists.
+A file has a table `[common]` and one or more blocks `[[sweep]]`. Their keys are the fields of `Spec`, and `set`, the table
+of settings. A block's keys replace those of common. The runs of a block are the product of its lists.
 """
 
 from __future__ import annotations
@@ -18,23 +18,33 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.registry import GROUPS, nearest
 from sadp_bench.records.spec import KINDS, MAX_VALUE, Spec
 
-# torchrun's to say; the three tables come as `set`.
+# torchrun sets the processes, and `set` contains the three tables.
 NOT_KEYS = ("processes", "method_options", "backbone_options", "sparsity_options")
 FIELDS = {of.name: str(of.type) for of in dataclasses.fields(Spec) if of.name not in NOT_KEYS}
-MAX_RUNS = 100_000
+MAX_RUNS = 100_000  # runs of one file
 
 
-class Asked(NamedTuple):
-    """One run as the file asks for it. where: file and block, for messages. fields: as `parts.resolve` takes them."""
+class RequestedRun(NamedTuple):
+    """One run of a sweep file.
+
+    Attributes:
+        where: File and block, for messages.
+        fields: As `runs.resolve` takes them.
+    """
 
     where: str
     fields: dict[str, Any]
 
 
-def read(path: Path, *, allow_imports: bool = False) -> list[Asked]:
-    """All runs of a sweep file, in its order. Raises BadInput that names the file and the block.
+def read(path: Path, *, allow_imports: bool = False) -> list[RequestedRun]:
+    """Returns all runs of a sweep file, in its order.
 
-    A name with ":" imports a module, so a file may have one only where its reader trusts it: allow_imports.
+    Args:
+        path: The file.
+        allow_imports: Whether a name may be a `package.module:Class`, which imports a module and so runs its code.
+
+    Raises:
+        BadInput: Names the file and the block.
     """
     common, blocks = _tables(path)
     flat_common = _flat(f"{path}, [common]", common)
@@ -55,7 +65,7 @@ def read(path: Path, *, allow_imports: bool = False) -> list[Asked]:
     total = sum(math.prod(map(len, flat.values())) for flat in merged.values())
     if total > MAX_RUNS:
         raise BadInput(f"{path} asks for {total:,} runs, and at most {MAX_RUNS:,} make one sweep; cut it into several")
-    return [Asked(where, fields) for where, flat in merged.items() for fields in _product(flat)]
+    return [RequestedRun(where, fields) for where, flat in merged.items() for fields in _product(flat)]
 
 
 def _tables(path: Path) -> tuple[Any, list[Any]]:
@@ -78,7 +88,7 @@ def _tables(path: Path) -> tuple[Any, list[Any]]:
 
 
 def _flat(where: str, table: Any) -> dict[str, list[Any]]:
-    """A table's keys, each with its list of values; the settings' as "set.KEY"."""
+    """Returns a table's keys, each with its list of values; those of settings are "set.KEY"."""
     if not isinstance(table, dict):
         raise BadInput(f"{where} is not a table")
     flat: dict[str, list[Any]] = {}
@@ -92,19 +102,21 @@ def _flat(where: str, table: Any) -> dict[str, list[Any]]:
             flat[key] = values if isinstance(values, list) else [values]
             if not flat[key]:
                 raise BadInput(f"{where}: {key} is an empty list; leave it out to take the default")
-            for one in flat[key]:
-                _check_type(where, key, one)
+            for each in flat[key]:
+                _check_type(where, key, each)
     return flat
 
 
 def _settings(where: str, table: Any) -> Iterator[tuple[str, Any]]:
-    """The keys of a `set` table; the network's as one quoted key, "backbone.width", or as a table `backbone`, and
-    likewise `sparsity`."""
+    """Yields the keys of a `set` table with their values.
+
+    The options of the network are one quoted key each, such as "backbone.width", or a table `backbone`; likewise `sparsity`.
+    """
     if not isinstance(table, dict):
         raise BadInput(f"{where}: set is a table, such as set.smoothing = 0.1, not {table!r}")
     for key, value in table.items():
         if isinstance(value, dict) and key in ("backbone", "sparsity"):
-            yield from ((f"set.{key}.{inner}", one) for inner, one in value.items())
+            yield from ((f"set.{key}.{name}", option) for name, option in value.items())
         else:
             yield f"set.{key}", value
 

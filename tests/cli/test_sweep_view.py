@@ -60,7 +60,7 @@ def test_the_overview_shows_counts_the_time_left_and_what_goes_on():
     standing = Standing(plan, {specs[0].key}, {specs[1].key: Failure(specs[1], "exit code 1", "")})
     standing.running[specs[2].key] = Running(specs[2], time.monotonic(), None, "epoch 3/20 [b]kept[/b] " + "x" * 200)
     console = Console(file=io.StringIO(), width=100)
-    console.print(Overview(plan, 1).shown(standing))
+    console.print(Overview(plan).shown(standing))
     first, bar, row = console.file.getvalue().splitlines()
     assert first == "1 done, 1 running, 1 failed, 2 to do, about 6 min 00 s left" and bar
     assert row.startswith("sadp 0.3 seed=2  0 s  epoch 3/20 [b]kept[/b] xx") and len(row) <= 100

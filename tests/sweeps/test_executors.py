@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,8 +12,8 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.records.record import Failure
 from sadp_bench.records.store import FAILED, Store
 from sadp_bench.sweeps import executors
-from sadp_bench.sweeps.executors import Child, Local, Options, words
-from sadp_bench.sweeps.ray_executor import keep
+from sadp_bench.sweeps.executors import Child, Local, Options, run_command
+from sadp_bench.sweeps.ray_executor import RayCluster, keep
 from sadp_bench.sweeps.scheduler import Scheduler, Watcher, devices
 from tests.commands import comes, ends
 from tests.example_records import make_record, make_spec
@@ -40,7 +41,7 @@ def test_the_last_lines_of_both_streams_are_kept_and_cannot_steer_a_terminal():
 
 
 def test_a_line_without_end_is_cut(monkeypatch):
-    monkeypatch.setattr(executors, "LONGEST_LINE", 5)
+    monkeypatch.setattr(executors, "MAX_LINE", 5)
     child = python("print('x' * 1000)")
     assert child.wait() == 0
     assert list(child.lines) == ["xxxxx", "xxxxx"], "read in pieces, so that no line fills the memory"
@@ -70,7 +71,7 @@ def test_a_process_that_does_not_want_to_end_is_killed_with_its_children(monkeyp
 
 
 def test_the_command_is_the_run_and_nothing_else(tmp_path):
-    command = words(SADP, tmp_path, Options(jobs=3, data=tmp_path / "data", checkpoint_seconds=7))
+    command = run_command(SADP, tmp_path, Options(jobs=3, data=tmp_path / "data", checkpoint_seconds=7))
     start = command.index("run")
     assert command[start - 4 : start] == [sys.executable, "-P", "-m", "sadp_bench"]
     assert command[start + 1 : start + 1 + len(SADP.words())] == SADP.words()
@@ -83,16 +84,15 @@ def test_the_command_is_the_run_and_nothing_else(tmp_path):
 
 def test_a_gpu_run_sees_its_own_device_alone(store, monkeypatch):
     code = "import os, time; print(os.environ.get('CUDA_VISIBLE_DEVICES')); time.sleep(60)"
-    monkeypatch.setattr(executors, "words", lambda *_: [sys.executable, "-c", code])
+    monkeypatch.setattr(executors, "run_command", lambda *_: [sys.executable, "-c", code])
     specs = [make_spec("random", 0.5, seed, device="cuda") for seed in range(2)]
     local = Local(store, Options(jobs=2), ["5", "7"])
     for spec in specs:
         local.start(spec, 0)
-    assert local.room() == 0
     assert comes(lambda: all(map(local.latest, specs)))
     assert list(map(local.latest, specs)) == ["5", "7"]
     local.stop()
-    assert local.room() == 2
+    assert local.ended() == []
 
 
 def test_gpus_are_those_that_are_visible_and_one_a_job(monkeypatch):
@@ -106,8 +106,16 @@ def test_gpus_are_those_that_are_visible_and_one_a_job(monkeypatch):
     assert devices([make_spec(device="cuda:1")], 1) == []
 
 
+def test_a_clusters_capacity_is_that_of_its_scarcest_resource():
+    cluster = object.__new__(RayCluster)
+    cluster._ray = SimpleNamespace(cluster_resources=lambda: {"CPU": 16.0, "GPU": 3.0})
+    for least, runs in (({"CPU": 2, "GPU": 0.0}, 8), ({"CPU": 2, "GPU": 0.5}, 6), ({"CPU": 32, "GPU": 0.0}, 0)):
+        cluster._least = least
+        assert cluster.capacity() == runs, least
+
+
 def test_a_process_that_cannot_be_started_is_a_failure_of_its_run(store, monkeypatch):
-    monkeypatch.setattr(executors, "words", lambda *_: ["/no/such/program"])
+    monkeypatch.setattr(executors, "run_command", lambda *_: ["/no/such/program"])
     standing = Scheduler(plan_of(RANDOM), store, Local(store, Options()), Watcher(), 0).run()
     assert "could not be started" in standing.failed[RANDOM.key].reason
 

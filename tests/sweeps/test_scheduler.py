@@ -30,7 +30,7 @@ FULL, RANDOM, SADP = make_spec(), make_spec("random", 0.5), make_spec("sadp", 0.
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
     monkeypatch.setattr(scheduler, "TICK_SECONDS", 0.0)
-    monkeypatch.setattr(scheduler, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(scheduler, "RECHECK_SECONDS", 0.0)
 
 
 def plan_of(*specs, scoring=()):
@@ -51,11 +51,11 @@ class Scripted(Executor):
         self.tries = Counter()
         self.when_ended = lambda spec: None
 
-    def room(self):
-        return self.jobs - len(self.running)
+    def capacity(self):
+        return self.jobs
 
     def start(self, spec, earlier):
-        assert self.room() > 0
+        assert len(self.running) < self.jobs
         self.events.append((spec, list(self.running)))
         self.running.append(spec)
 
@@ -320,15 +320,27 @@ def test_the_time_left_is_corrected_by_what_was_measured(monkeypatch):
     specs = [make_spec("random", 0.5, seed) for seed in range(5)]
     plan = Plan(specs, frozenset(), {}, {}, {spec.key: 10.0 for spec in specs})
     standing = Standing(plan, set())
-    assert standing.seconds_left(1) == 50 and standing.seconds_left(2) == 25 and standing.seconds_left(100) == 10
+    for jobs, seconds in ((1, 50), (2, 25), (100, 10)):
+        standing.jobs = jobs
+        assert standing.seconds_left() == seconds
     standing.done.add(specs[0].key)
     standing.actual_seconds, standing.expected_seconds = 30.0, 10.0
     standing.running[specs[1].key] = scheduler.Running(specs[1], 100.0, None)
     monkeypatch.setattr(scheduler.time, "monotonic", lambda: 112.0)
-    assert standing.seconds_left(2) == pytest.approx((30 - 12 + 3 * 30) / 2)
+    standing.jobs = 2
+    assert standing.seconds_left() == pytest.approx((30 - 12 + 3 * 30) / 2)
     standing.elsewhere |= {specs[2].key, specs[3].key}
     standing.failed[specs[4].key] = Failure(specs[4], "", "")
-    assert standing.seconds_left(1) == 18
+    assert standing.seconds_left() == 18
+
+
+def test_the_time_left_reckons_with_all_runs_that_the_executor_makes_at_a_time(store):
+    """A cluster's size is known to its executor alone."""
+    specs = [make_spec("random", 0.5, seed) for seed in range(4)]
+    left, watcher = [], Watcher()
+    watcher.tick = lambda standing: left.append(standing.seconds_left())
+    carried_out(plan_of(*specs), Scripted(store, jobs=4), watcher=watcher)
+    assert left[0] == pytest.approx(1.0, abs=0.1), "four runs of a second each, side by side"
 
 
 def test_what_a_killed_sweep_left_beside_finished_runs_goes(store):
