@@ -17,6 +17,7 @@ html_title = "sadp-bench"
 
 myst_heading_anchors = 3
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # signatures without types fit a line; the docstrings contain shapes and units
 
