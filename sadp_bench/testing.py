@@ -19,7 +19,8 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.progress import Progress
 from sadp_bench.pruners.base import Selection
 from sadp_bench.runs.resolve import Material, make_pruner, resolve
-from sadp_bench.runs.trainer import BUDGET_TOLERANCE, Bench
+from sadp_bench.runs.resources import Resources
+from sadp_bench.runs.trainer import BUDGET_TOLERANCE, RunTrainer
 
 # Odd numbers on purpose: budgets and batches must also come out where nothing divides.
 SETTING = {
@@ -72,7 +73,7 @@ class _Watched:
     """A run whose selections are checked and kept."""
 
     def __init__(self, spec: Any, material: Material) -> None:
-        self.bench = Bench(spec, material, Progress())
+        self.bench = RunTrainer(spec, Resources(spec, material), Progress())
         self.selections: list[Selection] = []
         self.visits = 0
 
@@ -105,7 +106,7 @@ class _Watched:
         _require(isinstance(state, dict), f"state_dict returns a {type(state).__name__}, not a dict")
         new.load_state_dict(state)
         new.select = self._kept(new.select)  # type: ignore[method-assign]
-        self.bench.training.pruner = new
+        self.bench.state.pruner = new
 
 
 def check_selection(selection: Selection, num_examples: int) -> None:

@@ -13,8 +13,8 @@ from sadp_bench.backbones.spiking import NeuronSettings
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.registry import resolve
 from sadp_bench.pruners.base import Observation, Pruner
-from sadp_bench.runs.trainer import Bench
-from tests.small_runs import resolved
+from sadp_bench.runs.trainer import RunTrainer
+from tests.small_runs import make_trainer, resolved
 
 SIZES = {"epochs": 4, "batch_size": 17, "train_examples": 101}
 
@@ -29,9 +29,9 @@ class Updates(Progress):
         self.count += 1
 
 
-def bench(method: str, ratio: float, progress: Progress | None = None, **asked: Any) -> Bench:
+def bench(method: str, ratio: float, progress: Progress | None = None, **asked: Any) -> RunTrainer:
     """A run of `method` on a hundred digits, ready to prepare and train."""
-    return Bench(*resolved(**SIZES | {"method": method, "ratio": ratio} | asked), progress or Progress())
+    return make_trainer(*resolved(**SIZES | {"method": method, "ratio": ratio} | asked), progress)
 
 
 @dataclass

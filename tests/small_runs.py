@@ -13,8 +13,9 @@ from sadp_bench.core.progress import Progress
 from sadp_bench.pruners.base import Observation, Pruner, Selection
 from sadp_bench.records.record import Record
 from sadp_bench.records.spec import Spec
-from sadp_bench.runs import resolve
-from sadp_bench.runs.trainer import Bench
+from sadp_bench.runs.resolve import Material, resolve
+from sadp_bench.runs.resources import Resources
+from sadp_bench.runs.trainer import RunTrainer
 
 SMALL: dict[str, Any] = {
     "method": "full",
@@ -30,19 +31,23 @@ SMALL: dict[str, Any] = {
 }
 
 
-def resolved(**asked: Any) -> tuple[Spec, resolve.Material]:
+def resolved(**asked: Any) -> tuple[Spec, Material]:
     asked = {**SMALL, **asked}
     # A 1x1 convolution of stride 2 on 4 channels corrupts memory in oneDNN on processors without AVX-512.
     width = 8 if "resnet" in asked.get("backbone", "cnn") else 4
     asked["set"] = {"backbone.width": width, **asked.get("set", {})}
-    return resolve.resolve(asked)
+    return resolve(asked)
 
 
-def small_bench(pruner: Pruner | None = None, **asked: Any) -> Bench:
+def make_trainer(spec: Spec, material: Material, progress: Progress | None = None, **how: Any) -> RunTrainer:
+    return RunTrainer(spec, Resources(spec, material), progress or Progress(), **how)
+
+
+def small_bench(pruner: Pruner | None = None, **asked: Any) -> RunTrainer:
     """A prepared run; `pruner` takes the place of the method's own."""
-    bench = Bench(*resolved(**asked), Progress())
+    bench = make_trainer(*resolved(**asked))
     if pruner is not None:
-        bench.training.pruner = pruner
+        bench.state.pruner = pruner
     bench.pruner.prepare(bench.context)
     return bench
 

@@ -13,9 +13,9 @@ from sadp_bench.core.progress import Progress
 from sadp_bench.records.record import Record
 from sadp_bench.records.store import Store
 from sadp_bench.runs.run import run
-from sadp_bench.runs.trainer import Bench, train_one
+from sadp_bench.runs.trainer import RunTrainer
 from sadp_bench.training.checkpoint import Checkpoint
-from tests.small_runs import resolved, weights_of
+from tests.small_runs import make_trainer, resolved, weights_of
 
 METHODS = {name: 0.0 if name == "full" else 0.4 for name in registry.table("method")}
 SIZES: dict[str, Any] = {"epochs": 4, "train_examples": 101, "batch_size": 17, "augment": "crop-flip"}
@@ -45,23 +45,27 @@ def asked(method: str, **more: Any) -> tuple[Any, Any]:
     return resolved(**SIZES | {"method": method, "ratio": METHODS[method], "set": OPTIONS.get(method, {})} | more)
 
 
-def checkpoint(folder: Path, bench: Bench, every: float = 0.0) -> Checkpoint:
-    return Checkpoint(folder / "run.ckpt", every, {"key": bench.spec.key}, bench.progress.say)
+def saved(
+    spec: Any, material: Any, folder: Path, progress: Progress | None = None, every: float = 0.0, **how: Any
+) -> RunTrainer:
+    """A run whose checkpoint lies in the folder."""
+    progress = progress or Progress()
+    checkpoint = Checkpoint(folder / "run.ckpt", every, {"key": spec.key}, progress.say)
+    return make_trainer(spec, material, progress, checkpoint=checkpoint, **how)
 
 
 def whole(spec: Any, material: Any) -> tuple[Record, dict[str, torch.Tensor], int]:
-    bench = Bench(spec, material, progress := StopsAt())
-    record = train_one(bench)
-    return record, weights_of(bench.model), progress.count
+    trainer = make_trainer(spec, material, progress := StopsAt())
+    record = trainer.run()
+    return record, weights_of(trainer.model), progress.count
 
 
-def taken_up(spec: Any, material: Any, stop: int, folder: Path) -> tuple[Record, Bench]:
-    """The record of a run that was stopped at a batch and begun again, and its bench."""
+def resumed(spec: Any, material: Any, stop: int, folder: Path) -> tuple[Record, RunTrainer]:
+    """The record of a run that was stopped at a batch and started again, and its trainer."""
     with pytest.raises(Stopped):
-        bench = Bench(spec, material, StopsAt(stop))
-        train_one(bench, checkpoint(folder, bench))
-    bench = Bench(spec, material, StopsAt())
-    return train_one(bench, checkpoint(folder, bench), starts=2), bench
+        saved(spec, material, folder, StopsAt(stop)).run()
+    trainer = saved(spec, material, folder, StopsAt(), starts=2)
+    return trainer.run(), trainer
 
 
 def run_it(method: str, out: Path, progress: Progress | None = None, **how: Any) -> Any:

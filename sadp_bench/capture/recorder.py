@@ -38,7 +38,7 @@ def spiking_layers(model: nn.Module) -> list[nn.Module]:
 
 def weight_layers(model: nn.Module) -> list[nn.Module]:
     """The L convolution and linear layers but the readout, in the order of the network's modules."""
-    readout = model.readout
+    readout = getattr(model, "readout", None)
     return [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear) and m is not readout]
 
 
@@ -121,8 +121,8 @@ class Taps:
         if self._features:
             features = joined(_with_time(self._features))
             seen["features"] = features.to(wide_type(features))
-        if self._count_STB:
-            seen["spike_counts"] = torch.stack([in_order(self._count_STB[place]) for place in sorted(self._count_STB)])
+        if "spike_counts" in self.names:
+            seen["spike_counts"] = self._spike_counts()
         for name in self._squares:
             seen[name] = self._of_layers(name)
             if "error" in name and scale_B is not None:
@@ -130,6 +130,13 @@ class Taps:
         if self._pairs is not None:
             seen["bound_ratio"] = self._bound_ratio(self._pairs, scale_B)
         return seen
+
+    def _spike_counts(self) -> Tensor:
+        """[S, T, B]; 0 of layers that were not called."""
+        rows = {place: in_order(calls) for place, calls in self._count_STB.items()}
+        device = next(self.model.parameters()).device
+        nothing_TB = torch.zeros_like(next(iter(rows.values()), torch.zeros(1, self._batch, device=device)))
+        return torch.stack([rows.get(place, nothing_TB) for place in range(len(self.neurons_S))])
 
     def _clear(self) -> None:
         for kept in (self._features, self._count_STB, self._squares, self._num_calls):

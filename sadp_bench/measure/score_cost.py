@@ -14,7 +14,7 @@ from sadp_bench.core.rng import isolated, stream
 from sadp_bench.measure.score_collectors import COLLECTED, exact_norms
 from sadp_bench.measure.speed import spread
 from sadp_bench.pruners.base import KeepAll, Pruner
-from sadp_bench.runs.trainer import Bench
+from sadp_bench.runs.trainer import RunTrainer
 from sadp_bench.training.data import draw_augmentation
 from sadp_bench.training.optimizer import make_optimizer, set_learning_rate
 from sadp_bench.training.step import TrainingStep
@@ -30,14 +30,14 @@ class TrainingTurns:
         bench: The run; it stays as it is.
     """
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: RunTrainer) -> None:
         spec, data = bench.spec, bench.data
         self.spec, self.data = spec, data
         self.model = copy.deepcopy(bench.model)
         self.model.train()
         optimizer = make_optimizer(self.model, spec)
-        if bench.training.rows:
-            set_learning_rate(optimizer, bench.training.rows[-1]["learning_rate"])
+        if bench.state.rows:
+            set_learning_rate(optimizer, bench.state.rows[-1]["learning_rate"])
         self.step = TrainingStep(self.model, spec, data, optimizer)
         self.draws = stream(spec.seed, "study cost", 2)
         self.augmentation = draw_augmentation(spec.augment, len(data), data.padding, stream(spec.seed, "study cost"))
@@ -68,7 +68,7 @@ class TrainingTurns:
             self.step(index_B, weight_B, self.draws, augmentation=self.augmentation, observe=pruner.observe)
 
 
-def measure(bench: Bench, progress: Progress, rounds: int = ROUNDS) -> dict[str, object]:
+def measure(bench: RunTrainer, progress: Progress, rounds: int = ROUNDS) -> dict[str, object]:
     """Returns what each score adds to a training step: median over the rounds, and half the interquartile range.
 
     A round consists of turns of several steps: plain training, plain training again (the noise), and every score. The

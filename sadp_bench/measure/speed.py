@@ -17,7 +17,8 @@ from sadp_bench.core.progress import Progress
 from sadp_bench.records.metrics import nominal_maximum
 from sadp_bench.records.spec import Spec
 from sadp_bench.runs.resolve import Material, resolve
-from sadp_bench.runs.trainer import Bench, threads
+from sadp_bench.runs.resources import Resources
+from sadp_bench.runs.trainer import RunTrainer, threads
 from sadp_bench.training.loop import Row, run_length
 from sadp_bench.training.rehearsal import rehearse
 
@@ -37,7 +38,7 @@ class Arm:
         BadInput: The run saves time by having fewer epochs.
     """
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: RunTrainer) -> None:
         self.bench = bench
         bench.prepare()
         if run_length(bench.pruner, bench.spec, len(bench.data)) < bench.spec.epochs:
@@ -121,7 +122,8 @@ def measure(
     until = time.monotonic() + seconds
     with threads(full.threads):
         endless = dataclasses.replace(full, epochs=full.epochs * references)
-        reference, *arms = [Arm(Bench(spec, material, progress)) for spec in (endless, full, *specs)]
+        resources = Resources(full, material)
+        reference, *arms = [Arm(RunTrainer(spec, resources, progress)) for spec in (endless, full, *specs)]
         timed = [Timed() for _ in arms]
         visits = (rounds + 1) * num_examples * (references + 1 + sum(1 - spec.ratio for spec in specs))
         progress.start("speed", round(visits), rounds + 1)
@@ -165,7 +167,7 @@ def _fitting(specs: Sequence[Spec], material: Material, seconds: float, progress
     """Returns for how many examples the warm-up and the fewest rounds take this time; at least a few batches."""
     full = specs[0].reference()
     with threads(full.threads):
-        bench = Bench(full, material, progress)
+        bench = RunTrainer(full, Resources(full, material), progress)
         per_visit = rehearse(bench.model, bench.data, full)
     epochs = _references(specs) + 1 + sum(1 - spec.ratio for spec in specs)
     fitting = int(seconds / (per_visit * epochs * (MIN_TO_STOP + 1)))

@@ -20,7 +20,8 @@ from sadp_bench.measure.score_collectors import Collector, exact_norms, observat
 from sadp_bench.measure.study_file import AGES, KEEPS, SCHEMA, study_key
 from sadp_bench.pruners.sampling import inclusion_probability, smooth
 from sadp_bench.runs.resolve import enough_memory, resolve
-from sadp_bench.runs.trainer import Bench, now, threads
+from sadp_bench.runs.resources import Resources
+from sadp_bench.runs.trainer import RunTrainer, now, threads
 from sadp_bench.training import loop
 from sadp_bench.training.data import Augmentation, draw_augmentation
 
@@ -142,7 +143,7 @@ class Study:
             )
         self.progress = progress
         with threads(self.spec.threads), enough_memory(self.spec):
-            self.bench = Bench(self.spec, material, progress)
+            self.bench = RunTrainer(self.spec, Resources(self.spec, material), progress)
             # A network without a rule for exact norms is refused before it trains.
             exact_norms(self.model, self.bench.data, self.spec, torch.arange(1), Progress())
         draw = stream(self.spec.seed, "study")
@@ -163,11 +164,11 @@ class Study:
         found = []
         with threads(spec.threads), enough_memory(spec):
             collector.prepare(bench.context)
-            bench.training.pruner = collector
+            bench.state.pruner = collector
             visits = self.at[-1] * len(bench.data) + (4 + self.views) * len(self.at) * len(self.index_n)
             progress.start("study", visits, spec.epochs)
             try:
-                rows = loop.train(bench.training, bench.data, spec, bench.clock, progress, spec.seed, self.at[-1])
+                rows = loop.train(bench.state, bench.data, spec, bench.clock, progress, spec.seed, self.at[-1])
                 for row in rows:
                     collector.keep(row["epoch"])
                     progress.epoch(row, len(bench.data))
@@ -199,7 +200,7 @@ class Study:
             "optimum_smoothing": OPTIMUM_SMOOTHING,
             "views": self.views,
             "layers": [names[layer] for layer in weight_layers(self.model)],
-            "rows": self.bench.training.rows,
+            "rows": self.bench.state.rows,
         }
 
     def _stop(self, row: loop.Row, collector: Collector) -> dict[str, Any]:

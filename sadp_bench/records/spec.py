@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,6 +61,44 @@ def shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def check_fields(values: Mapping[str, Any]) -> None:
+    """Raises BadInput for the first value that a field of `Spec` does not allow. Absent fields with a default pass."""
+    for of in dataclasses.fields(Spec):
+        if of.name in values:
+            value, (kinds, kind) = values[of.name], KINDS[str(of.type)]
+            if not isinstance(value, kinds) or isinstance(value, bool) and bool not in kinds:
+                raise BadInput(f"{option(of.name)} is {kind}, not {value!r}")
+    for name, allowed in CHOICES.items():
+        if name in values and values[name] not in allowed:
+            raise BadInput(f"{option(name)} is one of {', '.join(allowed)}, not '{values[name]}'")
+    if not 0 <= values["ratio"] < 1:
+        raise BadInput(f"--ratio is at least 0 and below 1 (the share of visits to save), not {values['ratio']}")
+    _check_axes(values["backprop"], values.get("k", 0), values["loss"], values["timesteps"])
+    for name in (*COUNTS, "seed", "k"):
+        minimum, maximum = int(name in COUNTS), MAX_THREADS if name == "threads" else MAX_VALUE
+        value = values.get(name, minimum)
+        if not minimum <= value <= maximum:
+            limit = f"at least {minimum}" if value < minimum else f"at most {maximum:,}"
+            raise BadInput(f"{option(name)} is {limit}, not {value}")
+    for name in ("learning_rate", "weight_decay"):
+        if not 0 <= values[name] <= MAX_RATE:
+            raise BadInput(f"{option(name)} is a number of at least 0 and at most {MAX_RATE:g}, not {values[name]}")
+
+
+def _check_axes(backprop: str, k: int, loss: str, timesteps: int) -> None:
+    if backprop != "bptt" and loss not in OF_EACH_STEP:
+        raise BadInput(
+            f"--backprop {backprop} needs a loss of each step, --loss {' or '.join(OF_EACH_STEP)}, not {loss}"
+        )
+    if backprop == "sltt-k" and not 1 <= k <= timesteps:
+        raise BadInput(
+            f"--backprop sltt-k needs --k, the number of steps that give gradients: from 1 to --timesteps ({timesteps}), "
+            f"not {k}"
+        )
+    if backprop != "sltt-k" and k:
+        raise BadInput(f"--k is the number of steps of --backprop sltt-k; {backprop} has none")
+
+
 @dataclass(frozen=True, slots=True)
 class Spec:
     """One run, fully resolved: no field is "auto". Fields are named as the options of `sadp-bench run`.
@@ -104,43 +143,10 @@ class Spec:
     sparsity_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for of in dataclasses.fields(self):
-            value, (kinds, kind) = getattr(self, of.name), KINDS[str(of.type)]
-            if not isinstance(value, kinds) or isinstance(value, bool) and bool not in kinds:
-                raise BadInput(f"{option(of.name)} is {kind}, not {value!r}")
-        for name, allowed in CHOICES.items():
-            value = getattr(self, name)
-            if value not in allowed:
-                raise BadInput(f"{option(name)} is one of {', '.join(allowed)}, not '{value}'")
-        if not 0 <= self.ratio < 1:
-            raise BadInput(f"--ratio is at least 0 and below 1 (the share of visits to save), not {self.ratio}")
-        self._check_axes()
-        for name in (*COUNTS, "seed", "k"):
-            value, least = getattr(self, name), int(name in COUNTS)
-            most = MAX_THREADS if name == "threads" else MAX_VALUE
-            if not least <= value <= most:
-                limit = f"at least {least}" if value < least else f"at most {most:,}"
-                raise BadInput(f"{option(name)} is {limit}, not {value}")
-        for name in ("learning_rate", "weight_decay"):
-            value = getattr(self, name)
-            if not 0 <= value <= MAX_RATE:
-                raise BadInput(f"{option(name)} is a number of at least 0 and at most {MAX_RATE:g}, not {value}")
+        check_fields({of.name: getattr(self, of.name) for of in dataclasses.fields(self)})
         for name in ("ratio", "learning_rate", "weight_decay", "density"):
             # 0, 0.0 and -0.0 are one run and must have one key.
             object.__setattr__(self, name, float(getattr(self, name)) + 0.0)
-
-    def _check_axes(self) -> None:
-        if self.backprop != "bptt" and self.loss not in OF_EACH_STEP:
-            raise BadInput(
-                f"--backprop {self.backprop} needs a loss of each step, --loss {' or '.join(OF_EACH_STEP)}, not {self.loss}"
-            )
-        if self.backprop == "sltt-k" and not 1 <= self.k <= self.timesteps:
-            raise BadInput(
-                f"--backprop sltt-k needs --k, the number of steps that give gradients: from 1 to --timesteps "
-                f"({self.timesteps}), not {self.k}"
-            )
-        if self.backprop != "sltt-k" and self.k:
-            raise BadInput(f"--k is the number of steps of --backprop sltt-k; {self.backprop} has none")
 
     @property
     def key(self) -> str:

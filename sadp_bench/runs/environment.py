@@ -6,6 +6,7 @@ import ctypes
 import os
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,7 @@ def _version(package: str) -> str | None:
         return None
 
 
+@cache
 def _commit() -> tuple[str | None, bool | None]:
     """The commit of the checkout that the package runs from; None where it is installed."""
     root = Path(sadp_bench.__file__).resolve().parent.parent

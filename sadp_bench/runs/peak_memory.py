@@ -86,3 +86,21 @@ def _malloc_trim() -> Callable[[int], int] | None:
 
 def _address(function: Any) -> int | None:
     return ctypes.cast(function, ctypes.c_void_p).value
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Returns the peak of a GPU's allocated memory since its reset; on a CPU the process's, 0 where it is not known."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def reset_peak(device: torch.device) -> None:
+    """Lets the peak of a GPU's memory count from now on; on a CPU it does nothing."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)

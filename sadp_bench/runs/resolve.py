@@ -1,4 +1,4 @@
-"""What a run is made of: from names to its spec, its data, its pruner and its network."""
+"""From what was asked for to a run's spec, and from the spec to its data, pruner, connections and network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sadp_bench.core.rng import isolated, stream
 from sadp_bench.datasets.base import Dataset, data_root
 from sadp_bench.datasets.examples import Examples, stratified_order
 from sadp_bench.pruners.base import Pruner
-from sadp_bench.records.spec import CHOICES, OF_EACH_STEP, Spec
+from sadp_bench.records.spec import CHOICES, OF_EACH_STEP, Spec, check_fields
 from sadp_bench.runs import environment
 from sadp_bench.sparsity import SPARSITIES
 from sadp_bench.sparsity.base import Sparsity
@@ -35,7 +35,13 @@ KINDS: dict[str, type] = {"method": Pruner, "backbone": nn.Module, "dataset": Da
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """The data of a run: what is trained on and what is evaluated on."""
+    """The data of a run.
+
+    Args:
+        dataset: Where they come from.
+        train: The examples to train on.
+        held: The examples to evaluate on.
+    """
 
     dataset: Dataset
     train: Examples
@@ -43,57 +49,93 @@ class Material:
 
     @cached_property
     def sha256(self) -> str:
-        """Of all inputs and labels."""
+        """The hash of all inputs and labels."""
         return hashlib.sha256(self.train.digest().digest() + self.held.digest().digest()).hexdigest()
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """A run as it was asked for, with every default filled in and checked, before its data are read.
+
+    Only the data decide how many examples there are to train on, so a request is no `Spec` yet.
+
+    Args:
+        fields: All fields of `Spec` but `train_examples`.
+        train_examples: The number asked for; None: all that there are.
+    """
+
+    fields: Mapping[str, Any]
+    train_examples: int | None
+
+    @classmethod
+    def of(cls, asked: Mapping[str, Any]) -> RunRequest:
+        """Returns the request; what is absent or None takes its default.
+
+        Args:
+            asked: Fields of `Spec`, and "set": the `--set` table, text or values. Defaults of epochs, batch size, time
+                steps, learning rate and augmentation are the data set's.
+
+        Raises:
+            BadInput: A value is not allowed, or the method or the connections refuse their settings.
+        """
+        given = {name: value for name, value in asked.items() if value is not None and name != "set"}
+        dataset: type[Dataset] = _class("dataset", given.setdefault("dataset", "digits"))
+        method: type[Pruner] = _class("method", given["method"])
+        backbone = _class("backbone", given.setdefault("backbone", "cnn"))
+        sparsity = _sparsity(given.setdefault("sparsity", "dense"))
+        if given.setdefault("backprop", "bptt") != "bptt":
+            given.setdefault("loss", OF_EACH_STEP[0])
+            if not issubclass(backbone, Backbone):
+                raise BadInput(
+                    f"--backprop {given['backprop']} needs a backbone whose steps can be taken one by one: "
+                    f"'{given['backbone']}' is no subclass of sadp_bench.backbones.spiking.Backbone"
+                )
+        owners = {"": ("method", given["method"], registry.options(method))}
+        owners["backbone."] = ("backbone", given["backbone"], registry.options(backbone) | _neuron_options())
+        owners["sparsity."] = ("sparsity", given["sparsity"], registry.options(sparsity))
+        given |= _tables(owners, asked.get("set"))
+        device = environment.choose_device(given.get("device", "auto"))
+        given["device"] = str(device)
+        if given.get("precision", "auto") == "auto":
+            given["precision"] = "bf16" if environment.bf16_is_fast(device) else "fp32"
+        given["processes"] = distributed.size()
+        given = _defaults(dataset) | given
+        given.setdefault("evaluate_every", max(1, -(-given["epochs"] // 10)))
+        check_fields(given)
+        request = cls(given, given.pop("train_examples", None))
+        _pruner(given["method"], given["ratio"], given["method_options"]).check(given["epochs"])
+        _connections(
+            given["sparsity"], given.get("density", 1.0), given.get("early_time", False), given["sparsity_options"]
+        )
+        return request
+
+    def spec(self, train_examples: int) -> Spec:
+        """Returns the run on that many examples."""
+        return Spec(**self.fields, train_examples=train_examples)
 
 
 def resolve(
     asked: Mapping[str, Any], data: Path | None = None, opened: dict[Any, Any] | None = None
 ) -> tuple[Spec, Material]:
-    """The full spec of what was asked for, and its data; what is absent or None takes its default.
+    """Returns the spec of what was asked for, and its data.
 
-    asked: fields of `Spec`, and "set": the `--set` table, text or values. Defaults of epochs, batch size, time steps,
-    learning rate and augmentation are the data set's. opened: keeps the data for further calls.
-    Raises BadInput before anything is trained.
+    Args:
+        asked: See `RunRequest.of`.
+        data: The folder of the data sets.
+        opened: Keeps the data for further calls.
+
+    Raises:
+        BadInput: The run can't be made; before anything is trained.
     """
-    given = {name: value for name, value in asked.items() if value is not None and name != "set"}
-    kind: type[Dataset] = _class("dataset", given.setdefault("dataset", "digits"))
-    method: type[Pruner] = _class("method", given["method"])
-    backbone = _class("backbone", given.setdefault("backbone", "cnn"))
-    sparsity = _sparsity(given.setdefault("sparsity", "dense"))
-    if given.setdefault("backprop", "bptt") != "bptt":
-        given.setdefault("loss", OF_EACH_STEP[0])
-        if not issubclass(backbone, Backbone):
-            raise BadInput(
-                f"--backprop {given['backprop']} needs a backbone whose steps can be taken one by one: '{given['backbone']}' "
-                "is no subclass of sadp_bench.backbones.spiking.Backbone"
-            )
-    owners = {"": ("method", given["method"], registry.options(method))}
-    owners["backbone."] = ("backbone", given["backbone"], registry.options(backbone) | _neuron_options())
-    owners["sparsity."] = ("sparsity", given["sparsity"], registry.options(sparsity))
-    given |= _tables(owners, asked.get("set"))
-    device = environment.choose_device(given.get("device", "auto"))
-    given["device"] = str(device)
-    if given.get("precision", "auto") == "auto":
-        given["precision"] = "bf16" if environment.bf16_is_fast(device) else "fp32"
-    given["processes"] = distributed.size()
-    wanted = given.pop("train_examples", None)
-    given = _defaults(kind) | given
-    given.setdefault("evaluate_every", max(1, -(-given["epochs"] // 10)))
-    spec = Spec(**given)  # checks every field before the data is read
-    if wanted is not None and wanted < 1:
-        raise BadInput(f"--train-examples is at least 1, not {wanted}")
-    pruner = make_pruner(spec)
-    pruner.check(spec.epochs)
-    make_sparsity(spec)
-    material = _opened(kind, spec, data, wanted, {} if opened is None else opened)
-    spec = dataclasses.replace(spec, train_examples=len(material.train))
-    _check_fits(spec, pruner)
+    request = RunRequest.of(asked)
+    material = _opened(request, data, {} if opened is None else opened)
+    spec = request.spec(len(material.train))
+    _check_fits(spec, make_pruner(spec))
     return spec, material
 
 
 def _class(kind: str, name: str) -> Any:
-    """The class of that name, which is one of its kind and can be built."""
+    """Returns the class of that name, which is of its kind and can be built."""
     found, wanted = registry.resolve(kind, name), KINDS[kind]
     if not issubclass(found, wanted):
         raise BadInput(f"{kind} '{name}' is no subclass of {wanted.__module__}.{wanted.__qualname__}")
@@ -102,9 +144,9 @@ def _class(kind: str, name: str) -> Any:
     return found
 
 
-def _defaults(kind: type[Dataset]) -> dict[str, Any]:
+def _defaults(dataset: type[Dataset]) -> dict[str, Any]:
     of_dataset = ("epochs", "batch_size", "timesteps", "learning_rate", "augment")
-    return {name: getattr(kind, name) for name in of_dataset} | {
+    return {name: getattr(dataset, name) for name in of_dataset} | {
         "optimizer": "sgd",
         "schedule": "cosine",
         "weight_decay": 5e-4,
@@ -113,7 +155,6 @@ def _defaults(kind: type[Dataset]) -> dict[str, Any]:
         "seed": 0,
         "protocol": "epochs",
         "evaluate_on": "test",
-        "train_examples": 1,  # until the data is read
     }
 
 
@@ -131,9 +172,11 @@ def _neuron_options() -> dict[str, tuple[type, Any]]:
 def _tables(
     owners: Mapping[str, tuple[str, str, dict[str, tuple[type, Any]]]], settings: Mapping[str, Any] | None
 ) -> dict[str, dict[str, Any]]:
-    """The `--set` tables, "method_options" and so on, checked and with their defaults filled in.
+    """Returns the `--set` tables, "method_options" and so on, checked and with their defaults filled in.
 
-    owners: by the prefix of its keys each one's kind, name and options.
+    Args:
+        owners: Kind, name and options of each owner, by the prefix of its keys.
+        settings: What `--set` was given.
     """
     given: dict[str, dict[str, Any]] = {prefix: {} for prefix in owners}
     for key, value in (settings or {}).items():
@@ -145,29 +188,39 @@ def _tables(
     }
 
 
-def _opened(kind: type[Dataset], spec: Spec, data: Path | None, wanted: int | None, opened: dict[Any, Any]) -> Material:
-    """The material, made once for all calls that share `opened`."""
-    whole = (kind, data_root(data), spec.timesteps)
+def _opened(request: RunRequest, data: Path | None, opened: dict[Any, Any]) -> Material:
+    fields, wanted = request.fields, request.train_examples
+    kind: type[Dataset] = _class("dataset", fields["dataset"])
+    whole = (kind, data_root(data), fields["timesteps"])
     if whole not in opened:
         opened[whole] = kind(*whole[1:])
-    part = (*whole, spec.evaluate_on, wanted)
+    part = (*whole, fields["evaluate_on"], wanted)
     if part not in opened:
-        opened[part] = load(opened[whole], spec, wanted)
+        opened[part] = load(opened[whole], fields["dataset"], fields["evaluate_on"], wanted)
     found: Material = opened[part]
     return found
 
 
-def load(dataset: Dataset, spec: Spec, wanted: int | None) -> Material:
-    """The first `wanted` training examples of a fixed, class-balanced order that no seed changes, and the test set;
-    or, evaluated on "validation", a fixed tenth of the training set in place of the test set."""
+def load(dataset: Dataset, name: str, evaluate_on: str, train_examples: int | None) -> Material:
+    """Returns the training examples and those to evaluate on.
+
+    The training examples are the first of a fixed, class-balanced order that no seed changes. The others are the test
+    set or, evaluated on "validation", a fixed tenth of the training set.
+
+    Args:
+        dataset: Where the examples come from.
+        name: The data set's, for messages.
+        evaluate_on: "test" or "validation".
+        train_examples: None: all.
+    """
     train, held = dataset.train, dataset.test
     order = stratified_order(train.label_N, stream(0, "subset"))
-    if spec.evaluate_on == "validation":
+    if evaluate_on == "validation":
         num_held = max(1, round(VALIDATION_SHARE * len(train)))
         held, order = train.take(order[:num_held].sort().values), order[num_held:]
-    if wanted is not None and wanted > len(order):
-        raise BadInput(f"--train-examples {wanted}: {spec.dataset} has {len(order)} to train on here")
-    return Material(dataset, train.take(order[:wanted].sort().values), held)
+    if train_examples is not None and train_examples > len(order):
+        raise BadInput(f"--train-examples {train_examples}: {name} has {len(order)} to train on here")
+    return Material(dataset, train.take(order[:train_examples].sort().values), held)
 
 
 def _check_fits(spec: Spec, pruner: Pruner) -> None:
@@ -194,35 +247,68 @@ def _check_fits(spec: Spec, pruner: Pruner) -> None:
 
 
 def make_pruner(spec: Spec) -> Pruner:
-    pruner: Pruner = registry.resolve("method", spec.method)(prune_ratio=spec.ratio, **spec.method_options)
+    """Returns the run's pruner, which is still to be prepared."""
+    return _pruner(spec.method, spec.ratio, spec.method_options)
+
+
+def _pruner(method: str, ratio: float, options: Mapping[str, Any]) -> Pruner:
+    pruner: Pruner = registry.resolve("method", method)(prune_ratio=ratio, **options)
     return pruner
 
 
 def make_sparsity(spec: Spec) -> Sparsity:
-    return _sparsity(spec.sparsity)(spec.density, spec.early_time, **spec.sparsity_options)
+    """Returns what decides the run's connections, which is still to be prepared."""
+    return _connections(spec.sparsity, spec.density, spec.early_time, spec.sparsity_options)
+
+
+def _connections(name: str, density: float, early_time: bool, options: Mapping[str, Any]) -> Sparsity:
+    return _sparsity(name)(density, early_time, **options)
 
 
 def make_model(spec: Spec, material: Material, seed: int, timesteps: int | None = None) -> nn.Module:
-    """An untrained network, the same for the same seed, on the spec's device. timesteps: instead of the spec's. Raises
-    BadInput where the class is none."""
+    """Returns an untrained network on the spec's device; see `build_model`."""
+    return placed(build_model(spec, material, seed, timesteps), spec)
+
+
+def build_model(spec: Spec, material: Material, seed: int, timesteps: int | None = None) -> nn.Module:
+    """Returns an untrained network, always the same for a seed, where its class builds it: on the CPU.
+
+    Args:
+        spec: Names the backbone, its options and the precision.
+        material: Gives the shape of an input and the number of classes.
+        seed: Of the initial weights.
+        timesteps: None: the spec's.
+
+    Raises:
+        BadInput: The class can't be built so, or has nothing to train.
+    """
     backbone = registry.resolve("backbone", spec.backbone)
     names = {f.name for f in dataclasses.fields(NeuronSettings)}
     neuron = NeuronSettings(**{k: v for k, v in spec.backbone_options.items() if k in names})
-    own = {k: v for k, v in spec.backbone_options.items() if k not in names}
-    device = torch.device(spec.device)
+    options = {k: v for k, v in spec.backbone_options.items() if k not in names}
     inputs = (material.train.input_shape, len(material.dataset.class_names), timesteps or spec.timesteps, neuron)
     try:
-        inspect.signature(backbone).bind(*inputs, **own)
+        inspect.signature(backbone).bind(*inputs, **options)
     except TypeError as error:
         raise BadInput(
             f"backbone '{spec.backbone}' is not built from (input_shape, num_classes, timesteps, neuron): {error}"
         ) from None
-    with isolated(seed, "weights", device), enough_memory(spec):
-        model: nn.Module = backbone(*inputs, **own)
-        model = model.to(device).to(memory_format=torch.channels_last)
+    with isolated(seed, "weights", torch.device(spec.device)), enough_memory(spec):
+        model: nn.Module = backbone(*inputs, **options)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise BadInput(f"backbone '{spec.backbone}' has no parameters to train")
     return model.double() if spec.precision == "fp64" else model
+
+
+def placed(model: nn.Module, spec: Spec) -> nn.Module:
+    """Returns the network on the spec's device, channels last in memory."""
+    with enough_memory(spec):
+        return model.to(torch.device(spec.device)).to(memory_format=torch.channels_last)
+
+
+def weight_bytes(model: nn.Module) -> int:
+    """Returns the size of a network's parameters."""
+    return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
 @contextmanager
@@ -240,6 +326,7 @@ def enough_memory(spec: Spec) -> Iterator[None]:
 
 
 def make_loader(spec: Spec, material: Material, examples: Examples) -> Loader:
+    """Returns the loader of these examples, on the spec's device and at its precision."""
     dtype = torch.float64 if spec.precision == "fp64" else torch.float32
     kind = material.dataset
     return Loader(examples, kind.scale, kind.mean, kind.std, torch.device(spec.device), dtype)

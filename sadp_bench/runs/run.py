@@ -20,20 +20,49 @@ from sadp_bench.records.metrics import Comparison, compare
 from sadp_bench.records.record import Failure
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import Store, atomic, remove_parts
-from sadp_bench.runs.resolve import Material, make_model
-from sadp_bench.runs.trainer import Bench, expected, now, train_one
-from sadp_bench.training import loop
+from sadp_bench.runs.preflight import check_runs
+from sadp_bench.runs.resolve import Material, make_sparsity, weight_bytes
+from sadp_bench.runs.resources import Resources
+from sadp_bench.runs.trainer import RunTrainer, expected, now
 from sadp_bench.training.checkpoint import Checkpoint
-from sadp_bench.training.shared_scores import SharedScores
+from sadp_bench.training.loop import Diverged
+
+OPTIMIZER_COPIES = {"sgd": 1, "adamw": 2}  # of the weights: what the optimizer keeps
+CHECKPOINTS = 3  # at a time: two, and a third that is being written
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What `sadp-bench run` has to tell."""
+    """What a run leaves.
+
+    Args:
+        comparison: The run against its reference, as far as there is one.
+        path: The run's record.
+        reference_path: The reference's record; None where there is none.
+    """
 
     comparison: Comparison
     path: Path
     reference_path: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How runs are carried out.
+
+    Args:
+        again: Trains also what has a record.
+        save_model: Keeps the weights beside the record.
+        checkpoint_seconds: A checkpoint is written at the first end of an epoch after so many seconds.
+    """
+
+    again: bool = False
+    save_model: bool = False
+    checkpoint_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.checkpoint_seconds) and self.checkpoint_seconds >= 0):
+            raise BadInput(f"--checkpoint-seconds is at least 0 (every epoch), not {self.checkpoint_seconds}")
 
 
 def run(
@@ -48,51 +77,74 @@ def run(
     checkpoint_seconds: float = 60.0,
     jobs: int = 1,
 ) -> Outcome | None:
-    """The run, and before it the paired full-data reference, each unless its record is there (`again`: trained anew).
+    """Trains a run, and before it the paired full-data reference, each unless its record is there.
 
-    reference=False trains no reference, and uses the one that is there. A run that was interrupted goes on from its
-    checkpoint, written at the first epoch end after `checkpoint_seconds`. jobs: runs that share this machine now.
-    Of several processes only the first writes and has an outcome.
+    A run that was interrupted continues after its checkpoint.
+
+    Args:
+        spec: The run.
+        material: Its data.
+        store: Where the records go.
+        progress: Is informed of every batch.
+        reference: Trains the reference where it has no record; otherwise only a record that is there is used.
+        again: See `Settings`.
+        save_model: See `Settings`.
+        checkpoint_seconds: See `Settings`.
+        jobs: Runs that share this machine at the same time.
+
+    Returns:
+        The outcome; None on all ranks but the first, which alone writes.
     """
-    if not (math.isfinite(checkpoint_seconds) and checkpoint_seconds >= 0):
-        raise BadInput(f"--checkpoint-seconds is at least 0 (every epoch), not {checkpoint_seconds}")
+    settings = Settings(again, save_model, checkpoint_seconds)
     if jobs < 1:
         raise BadInput(f"--concurrent-jobs is at least 1, not {jobs}")
-    of_full = spec.reference()
-    wanted = [of_full, spec] if reference and of_full.key != spec.key else [spec]
+    full = spec.reference()
+    wanted = [full, spec] if reference and full.key != spec.key else [spec]
     if not reference:
-        store.find(of_full)  # raises now, not after the training, where it is broken
-    missing = [one for one in wanted if distributed.agreed(again or store.find(one) is None)]
-    if distributed.rank() == 0:
-        store.check_writable(max((checkpoint_bytes(one, material) for one in missing), default=0))
-    for one in wanted:
-        if distributed.rank() == 0:
-            tidy(one, store, keep_checkpoint=again)
-        if one not in missing:
-            progress.say(f"{one.method} {one.ratio:g} is done already: {store.path(one)} (--again trains it anew)")
-    if save_model and spec not in missing and not store.path(spec, ".pt").exists():
-        progress.say("its weights were not kept; --again --save-model trains it anew and keeps them")
-    estimates = expected(missing, material)
+        store.find(full)  # where it is broken it raises now, not after the training
+    missing = [run for run in wanted if distributed.agreed(again or store.find(run) is None)]
+    _tidy_and_report(wanted, missing, store, progress, settings)
     if missing:
-        parts = ", ".join(f"{one.method} {duration(seconds)}" for one, seconds in zip(missing, estimates, strict=True))
+        resources = Resources(missing[0], material, jobs)
+        check_runs(missing, resources)
+        if distributed.rank() == 0:
+            store.check_writable(max(checkpoint_bytes(run, weight_bytes(resources.untrained)) for run in missing))
+        estimates = expected(missing, resources)
+        parts = ", ".join(f"{run.method} {duration(s)}" for run, s in zip(missing, estimates, strict=True))
         progress.say(f"expected to take about {duration(sum(estimates))} ({parts})")
-    for one in missing:
-        with _alone(one, store, progress) as lock:
-            if again or distributed.agreed(store.find(one) is None):  # else another process has just finished it
-                identity = {"key": one.key, "data_sha256": material.sha256}
-                checkpoint = Checkpoint(store.path(one, ".ckpt"), checkpoint_seconds, identity, progress.say)
-                _train_and_keep(Bench(one, material, progress, jobs), store, checkpoint, lock, again, save_model)
+        for run in missing:
+            with _locked(run, store, progress) as lock:
+                if again or distributed.agreed(store.find(run) is None):  # else another process has just finished it
+                    _train_and_store(run, resources, store, progress, lock, settings)
     if distributed.rank() > 0:
         return None
-    found, full = store.find(spec), store.find(of_full)
+    found, of_full = store.find(spec), store.find(full)
     assert found is not None
-    return Outcome(compare(found, full), store.path(spec), store.path(of_full) if full else None)
+    return Outcome(compare(found, of_full), store.path(spec), store.path(full) if of_full else None)
+
+
+def _tidy_and_report(
+    wanted: list[Spec], missing: list[Spec], store: Store, progress: Progress, settings: Settings
+) -> None:
+    """Clears away what killed processes left, and reports what is done already."""
+    if distributed.rank() == 0:
+        store.check_writable()
+    for run in wanted:
+        if distributed.rank() == 0:
+            tidy(run, store, keep_checkpoint=settings.again)
+        if run not in missing:
+            progress.say(f"{run.method} {run.ratio:g} is done already: {store.path(run)} (--again trains it anew)")
+    if settings.save_model and wanted[-1] not in missing and not store.path(wanted[-1], ".pt").exists():
+        progress.say("its weights were not kept; --again --save-model trains it anew and keeps them")
 
 
 def tidy(spec: Spec, store: Store, keep_checkpoint: bool = False) -> None:
-    """Clears away what a process left behind that was killed after it had written its record.
+    """Clears away what a process left that was killed after it had written its record.
 
-    keep_checkpoint: it may be that of a run that is to replace the record.
+    Args:
+        spec: The run.
+        store: Where its files lie.
+        keep_checkpoint: Leaves checkpoints, which may be those of a run that replaces the record.
     """
     checkpoints = [store.path(spec, suffix) for suffix in (".ckpt", ".ckpt.before")]
     locks = [store.path(spec, suffix) for suffix in (".lock", ".claim")]
@@ -100,7 +152,7 @@ def tidy(spec: Spec, store: Store, keep_checkpoint: bool = False) -> None:
         return
     for lock in map(Lock, locks):
         if not lock.acquire():
-            return  # by a living process
+            return  # a living process holds it
         if not keep_checkpoint:
             for path in checkpoints:
                 path.unlink(missing_ok=True)
@@ -108,16 +160,20 @@ def tidy(spec: Spec, store: Store, keep_checkpoint: bool = False) -> None:
         lock.release(finished=True)
 
 
-def checkpoint_bytes(spec: Spec, material: Material) -> int:
-    """About what a run needs on disk while it trains: two checkpoints and a third being written; weights and what the
-    optimizer keeps of each."""
-    copies = {"sgd": 2, "adamw": 3}[spec.optimizer]
-    return 3 * copies * sum(p.numel() * p.element_size() for p in make_model(spec, material, 0).parameters())
+def checkpoint_bytes(spec: Spec, weight_bytes: int) -> int:
+    """Returns about what a run's checkpoints take on disk while it trains.
+
+    Args:
+        spec: The run.
+        weight_bytes: Of the network's parameters.
+    """
+    copies = 1 + OPTIMIZER_COPIES[spec.optimizer] + make_sparsity(spec).checkpoint_copies()
+    return round(CHECKPOINTS * copies * weight_bytes)
 
 
 @contextmanager
-def _alone(spec: Spec, store: Store, progress: Progress) -> Iterator[Lock]:
-    """Within, no other process trains this run. Of several ranks the first holds the lock."""
+def _locked(spec: Spec, store: Store, progress: Progress) -> Iterator[Lock]:
+    """Keeps every other process from this run within the context. Of several ranks the first holds the lock."""
     lock = Lock(store.path(spec, ".lock"))
     if distributed.rank() > 0:
         yield lock
@@ -135,16 +191,13 @@ def _alone(spec: Spec, store: Store, progress: Progress) -> Iterator[Lock]:
         lock.release(finished=finished)
 
 
-def _train_and_keep(
-    bench: Bench, store: Store, checkpoint: Checkpoint, lock: Lock, again: bool, save_model: bool
+def _train_and_store(
+    spec: Spec, resources: Resources, store: Store, progress: Progress, lock: Lock, settings: Settings
 ) -> None:
     """Trains one run and writes its record, or its failure. The first of several ranks writes alone."""
-    spec = bench.spec
-    with suppress(BadInput):  # a broken one, which this run is to replace
-        before = store.find(spec)
-        bench.replaces = before.finished if before else None
-    made_in = {"data_sha256": bench.material.sha256, "environment": bench.environment}
-    bench.context.shared = SharedScores(store.scores_path(spec), made_in, bench.device, bench.progress, fresh=again)
+    replaced = None
+    with suppress(BadInput):  # a broken record, which this run replaces
+        replaced = store.find(spec)
 
     def check_lock() -> None:
         if not lock.is_mine():
@@ -153,19 +206,31 @@ def _train_and_keep(
                 "to that one"
             )
 
+    identity = {"key": spec.key, "data_sha256": resources.material.sha256}
+    checkpoint = Checkpoint(store.path(spec, ".ckpt"), settings.checkpoint_seconds, identity, progress.say)
+    trainer = RunTrainer(
+        spec,
+        resources,
+        progress,
+        checkpoint=checkpoint,
+        scores_path=store.scores_path(spec),
+        fresh_scores=settings.again,
+        starts=lock.starts,
+        replaces=replaced.finished if replaced else None,
+        before_save=check_lock,
+    )
     try:
-        record = train_one(bench, checkpoint, lock.starts, check_lock)
-    except loop.Diverged as error:
+        record = trainer.run()
+    except Diverged as error:
         if distributed.rank() == 0:
-            store.write_failure(
-                Failure(spec, str(error), now(), error.epoch, error.learning_rate, attempts=lock.starts)
-            )
+            failure = Failure(spec, str(error), now(), error.epoch, error.learning_rate, attempts=lock.starts)
+            store.write_failure(failure)
         raise
     if distributed.rank() > 0:
         return
     check_lock()
-    if save_model:  # before the record, which says that all is done
+    if settings.save_model:  # before the record, whose existence means that all is done
         with atomic(store.path(spec, ".pt")) as file:
-            torch.save(bench.model.state_dict(), file)
+            torch.save(trainer.model.state_dict(), file)
     store.write(record)
     checkpoint.discard()

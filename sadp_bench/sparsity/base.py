@@ -17,6 +17,8 @@ from sadp_bench.core.errors import BadInput
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
+MASK_COPIES = 0.25  # of its weight's bytes: a mask takes one byte for each of a float32's four
+
 Masks = dict[str, Tensor]
 
 
@@ -121,6 +123,10 @@ class Sparsity:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.masks = dict(state["masks"])
 
+    def checkpoint_copies(self) -> float:
+        """Returns what a checkpoint holds beside network and optimizer, in copies of the weights: for the disk check."""
+        return MASK_COPIES if self.density < 1 else 0.0
+
     def estimated_epochs(self, num_epochs: int) -> float:
         """How many epochs' worth of example visits `prepare` makes at most: for the estimate before training."""
         return 0
@@ -144,6 +150,13 @@ class SearchContext(Protocol):
     num_epochs: int
     timesteps: int
     seed: int
+    kept: dict[str, Any]  # what `keep` was given so far, before an interruption too
+
+    def keep(self, **state: Any) -> None:
+        """Keeps tensors and plain values for a resume, which continues after this call.
+
+        A resumed search finds them in `kept`, and must not train again what was trained before them.
+        """
 
     def train(
         self,

@@ -71,4 +71,9 @@ class Searching(Sparsity):
         self.kl_examples = kl_examples
 
     def search_timesteps(self, context: SearchContext) -> int:
-        return chosen_timesteps(context, self.kl_share, self.kl_examples) if self.early_time else context.timesteps
+        if not self.early_time:
+            return context.timesteps
+        if "timesteps" not in context.kept:
+            context.keep(timesteps=chosen_timesteps(context, self.kl_share, self.kl_examples))
+        timesteps: int = context.kept["timesteps"]
+        return timesteps

@@ -8,7 +8,16 @@ from typing import Any
 from torch import Tensor, nn
 
 from sadp_bench.core.errors import BadInput
-from sadp_bench.sparsity.base import Masks, SearchContext, Sparsity, density, magnitude_masks, num_live, prunable
+from sadp_bench.sparsity.base import (
+    MASK_COPIES,
+    Masks,
+    SearchContext,
+    Sparsity,
+    density,
+    magnitude_masks,
+    num_live,
+    prunable,
+)
 from sadp_bench.sparsity.early_time import Searching
 
 
@@ -63,6 +72,10 @@ class EB(Searching):
             "converged": converged,
             "density": density(self.masks),
         }
+
+    def checkpoint_copies(self) -> float:
+        """See `Sparsity.checkpoint_copies`: the masks drawn in the window."""
+        return self.window * MASK_COPIES
 
     def estimated_epochs(self, num_epochs: int) -> int:
         return num_epochs + int(self.early_time)

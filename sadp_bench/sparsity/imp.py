@@ -9,7 +9,16 @@ from typing import Any
 from torch import Tensor, nn
 
 from sadp_bench.core.errors import BadInput
-from sadp_bench.sparsity.base import SearchContext, Sparsity, density, fixed, magnitude_masks, num_live, prunable
+from sadp_bench.sparsity.base import (
+    MASK_COPIES,
+    SearchContext,
+    Sparsity,
+    density,
+    fixed,
+    magnitude_masks,
+    num_live,
+    prunable,
+)
 from sadp_bench.sparsity.early_time import Searching, last
 
 
@@ -51,18 +60,22 @@ class IMP(Searching):
         rewind = self.rewind_epoch(context.num_epochs)
         timesteps = self.search_timesteps(context)
         total = sum(weight.numel() for weight in prunable(model).values())
-        first, masks = Rewindable(rewind), None
         steps = round_densities(self.density, self.prune_share)
-        for number, goal in enumerate(steps, 1):
+        done = context.kept.get("rounds", 0)
+        masks, rewound = context.kept.get("masks"), context.kept.get("rewound")
+        for number, goal in enumerate(steps[done:], done + 1):
             if masks is None:
+                first = Rewindable(rewind)
                 networks = context.train(first, timesteps=timesteps)
             else:
-                networks = context.train(fixed(masks), timesteps=timesteps, weights=first.kept, first_epoch=rewind)
+                networks = context.train(fixed(masks), timesteps=timesteps, weights=rewound, first_epoch=rewind)
             masks = magnitude_masks(prunable(last(networks)), num_live(total, goal), masks)
+            rewound = first.kept if rewound is None else rewound
+            context.keep(rounds=number, masks=masks, rewound=rewound)
             context.say(f"imp: round {number} of {len(steps)}, {density(masks):.2%} of the weights are left")
-        assert masks is not None
+        assert masks is not None and rewound is not None
         self.masks = masks
-        model.load_state_dict(first.kept)
+        model.load_state_dict(rewound)
         return {
             "rounds": len(steps),
             "search_epochs": self.estimated_epochs(context.num_epochs),
@@ -77,6 +90,10 @@ class IMP(Searching):
         if rewind >= num_epochs:
             raise BadInput(f"imp rewinds to the weights after epoch {rewind}: that needs more than {num_epochs} epochs")
         return rewind
+
+    def checkpoint_copies(self) -> float:
+        """See `Sparsity.checkpoint_copies`: the rewound weights, and the masks of two rounds."""
+        return 1 + 2 * MASK_COPIES
 
     def estimated_epochs(self, num_epochs: int) -> int:
         further = len(round_densities(self.density, self.prune_share)) - 1

@@ -20,6 +20,7 @@ from sadp_bench.records.store import Found, Store, read_all
 from sadp_bench.runs import environment, resolve, run, trainer
 from sadp_bench.runs.expected_cost import expected_visits, seconds_per_visit, shape
 from sadp_bench.runs.resolve import Material
+from sadp_bench.runs.resources import Resources
 from sadp_bench.sweeps.sweep_file import RequestedRun, read
 
 STARTUP_SECONDS = 5.0  # seconds until a process trains: a guess, for estimates only
@@ -45,7 +46,7 @@ class Resolver:
         self._opened: dict[Any, Any] = {}
         self._specs: dict[str, Spec] = {}
         self._materials: dict[tuple[Any, ...], Material] = {}
-        self._networks: set[str] = set()
+        self._weight_bytes: dict[str, int] = {}  # of each distinct network
 
     def spec(self, request: RequestedRun) -> Spec:
         """Returns the spec of one run. Raises BadInput with the place in the file."""
@@ -68,12 +69,13 @@ class Resolver:
         return self._materials[_data_of(spec)]
 
     def _build(self, spec: Spec) -> None:
-        of = (spec.dataset, spec.timesteps, spec.backbone, spec.backbone_options, spec.precision, spec.optimizer)
+        of = (spec.dataset, spec.timesteps, spec.backbone, spec.backbone_options, spec.precision)
         network = json.dumps(of, sort_keys=True)
-        if network not in self._networks:
-            needed = run.checkpoint_bytes(dataclasses.replace(spec, device="cpu"), self.material(spec))
-            self.checkpoint_bytes = max(self.checkpoint_bytes, needed)
-            self._networks.add(network)
+        if network not in self._weight_bytes:
+            model = resolve.build_model(dataclasses.replace(spec, device="cpu"), self.material(spec), 0)
+            self._weight_bytes[network] = resolve.weight_bytes(model)
+        needed = run.checkpoint_bytes(spec, self._weight_bytes[network])
+        self.checkpoint_bytes = max(self.checkpoint_bytes, needed)
 
 
 def _data_of(spec: Spec) -> tuple[Any, ...]:
@@ -244,7 +246,8 @@ def _expected(
     if unknown:
         say(f"estimating the time of {len(plan.to_do)} runs from a few steps of {len(unknown)} of them")
     rehearsed = {
-        of: trainer.expected([spec], resolver.material(spec))[0] / visits(spec, True) for of, spec in unknown.items()
+        of: trainer.expected([spec], Resources(spec, resolver.material(spec)))[0] / visits(spec, True)
+        for of, spec in unknown.items()
     }
     rates = {**known, **rehearsed}
     scoring = scorers(plan.to_do, plan.group, lambda spec: store.scores_path(spec).exists())

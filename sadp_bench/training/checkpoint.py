@@ -19,7 +19,7 @@ import torch
 from sadp_bench.core.errors import BadInput
 from sadp_bench.records.store import atomic
 
-FORMAT = b"sadp-bench state 2\n"
+FORMAT = b"sadp-bench state 3\n"
 State = dict[str, Any]
 
 

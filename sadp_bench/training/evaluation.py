@@ -9,37 +9,47 @@ from torch import Tensor, nn
 
 from sadp_bench.capture.recorder import Taps, spiking_layers
 from sadp_bench.core import distributed
+from sadp_bench.core.evaluation_mode import evaluation_mode
 from sadp_bench.training.backprop import at_precision
 from sadp_bench.training.data import Loader
 
-EVALUATION_BATCH = 256
+EVALUATION_BATCH = 256  # examples
 
 
 def predictions(model: nn.Module, data: Loader, precision: str) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """(index_B, logits_TBC, input) over all data: evaluation mode, no augmentation, in index order, no gradients. Of
-    several processes each gets its part of the data."""
+    """Yields (index_B, logits_TBC, input) over all data, in index order, without augmentation and gradients.
+
+    The network is in evaluation mode while it predicts, and in its own mode again at each yield; the caller's code may
+    take gradients. Each of several processes gets its part of the data.
+    """
     forward = at_precision(model, precision, data.device)
     distributed.share_buffers(model)
-    model.eval()
-    with torch.no_grad():
-        for index_B in distributed.part(torch.arange(len(data))).split(EVALUATION_BATCH):
-            input = data.input(index_B)
-            yield index_B, forward(input), input
+    for index_B in distributed.part(torch.arange(len(data))).split(EVALUATION_BATCH):
+        input = data.input(index_B)
+        with evaluation_mode(model), torch.no_grad():
+            logits_TBC = forward(input)
+        yield index_B, logits_TBC, input
 
 
 def evaluate(model: nn.Module, data: Loader, precision: str) -> float:
-    """The share of right answers, by the mean of the logits over time."""
-    right = torch.zeros((), device=data.device)
+    """Returns the share of examples that the mean of the logits over time classifies correctly."""
+    correct = torch.zeros((), device=data.device)
     for index_B, logits_TBC, _ in predictions(model, data, precision):
-        right += (logits_TBC.mean(0).argmax(1) == data.label_N[index_B.to(data.device)]).sum()
-    return float(distributed.total(right)) / len(data)
+        correct += (logits_TBC.mean(0).argmax(1) == data.label_N[index_B.to(data.device)]).sum()
+    return float(distributed.total(correct)) / len(data)
 
 
 def firing_rates(model: nn.Module, data: Loader, precision: str) -> list[float]:
-    """Spikes per neuron and step of each spiking layer, over all data."""
-    with Taps(model, {"spike_counts"}) as taps:
+    """Returns the spikes per neuron and time step of each spiking layer, over all data.
+
+    A layer that is never called has the rate 0. A network without spiking layers has no rates.
+    """
+    with Taps(model, {"spike_counts"}) as recorder:
         total_S = torch.zeros(len(spiking_layers(model)), device=data.device)
+        if not len(total_S):
+            return []
         for _ in predictions(model, data, precision):
-            total_S += taps.seen()["spike_counts"].mean(1).sum(1)
+            total_S += recorder.seen()["spike_counts"].mean(1).sum(1)
         totals = distributed.total(total_S).tolist()
-        return [total / len(data) / neurons for total, neurons in zip(totals, taps.neurons_S, strict=True)]
+        neurons_S = recorder.neurons_S
+        return [total / len(data) / max(1, neurons) for total, neurons in zip(totals, neurons_S, strict=True)]

@@ -60,11 +60,12 @@ class TrainingState:
         return {"rows": self.rows, "visits_N": self.visits_N, **states}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes over what `state_dict` returned."""
+        """Takes over what `state_dict` returned; the optimizer keeps its state where there is none in it."""
         self.rows, self.visits_N = list(state["rows"]), state["visits_N"].cpu()
         self.model.load_state_dict(state["model"])
         self.pruner.load_state_dict(state["pruner"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        if "optimizer" in state:
+            self.optimizer.load_state_dict(state["optimizer"])
         self.sparsity.load_state_dict(state["sparsity"])
 
     def finish_epoch(self, row: Row, index_K: Tensor, num_examples: int) -> None:

@@ -1,10 +1,11 @@
-"""What a pruner may use to prepare: networks, the run's own loop, a pass over the training set."""
+"""What a run may use before training: networks, the run's own loop, passes over the training set."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from sadp_bench.capture.per_example_norms import gradient_norms
 from sadp_bench.core import distributed
 from sadp_bench.core.clock import Clock
 from sadp_bench.core.errors import BadInput
+from sadp_bench.core.evaluation_mode import evaluation_mode
 from sadp_bench.core.losses import LOSSES
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.rng import stream_seed
@@ -27,18 +29,30 @@ from sadp_bench.training.loop import TrainingState, train
 from sadp_bench.training.optimizer import make_optimizer
 from sadp_bench.training.shared_scores import SharedScores
 
-SURVEY_BATCH = 64
+SURVEY_BATCH = 64  # examples
+NOTHING_SPENT: dict[str, Any] = {"seconds": 0.0, "visits": 0}
 
 
 class RunContext:
-    """What the pruner and the search of one run may use before training. It can be saved and resumed at every epoch of its
-    scoring and searching runs. See `pruners.base.ScoringContext` and `sparsity.base.SearchContext`.
+    """The scoring and search context of one run, which can be saved and resumed after every epoch trained in it.
 
-    num_epochs: of the full-data run, whose schedule scoring networks follow.
-    build: makes an untrained network from a seed, on the device, of so many time steps. clock: stands in "prepare" while the
-    context is used. visits: example visits that scoring and searching made. fits: their runs so far by name, as a checkpoint
-    holds them.
-    save: called where the context could be taken up again. shared: scores that differ in the ratio alone (none: None).
+    It implements `pruners.base.ScoringContext` and `sparsity.base.SearchContext`. All costs are added up, never set, so
+    that seconds and visits only grow, in a resumed run too.
+
+    Args:
+        spec: The run. Scoring networks follow the schedule of its full-data run.
+        data: The training set.
+        num_classes: Classes of the data.
+        build: Makes an untrained network on the device from a seed and a number of time steps.
+        clock: Is in the phase "prepare" while the context is used.
+        progress: Is informed of every batch.
+        shared: Scores of runs that differ in the ratio alone; None: the run makes its scores itself.
+        save: Called after every epoch, where the context can be resumed.
+
+    Attributes:
+        visits: Example visits that scoring and search made.
+        scores_from: Key of the run whose scores this run uses; None where it made them itself.
+        kept: What the search has kept for a resume.
     """
 
     def __init__(
@@ -49,37 +63,36 @@ class RunContext:
         build: Callable[[int, int], nn.Module],
         clock: Clock,
         progress: Progress,
+        shared: SharedScores | None = None,
+        save: Callable[[], None] = lambda: None,
     ) -> None:
-        self.spec = spec
-        self.data = data
-        self.num_examples = len(data)
-        self.num_classes = num_classes
-        self.num_epochs = spec.epochs
-        self.timesteps = spec.timesteps
-        self.seed = spec.seed
-        self.device = data.device
+        self.spec, self.data, self.num_classes = spec, data, num_classes
+        self.num_examples, self.num_epochs = len(data), spec.epochs
+        self.timesteps, self.seed, self.device = spec.timesteps, spec.seed, data.device
         self.label_N: Tensor = data.label_N.cpu()
         self.visits = 0
-        self.fits: dict[str, State] = {}
-        self.save: Callable[[], None] = lambda: None
-        self.shared: SharedScores | None = None
         self.scores_from: str | None = None
-        self._num_fits: dict[str, int] = {}
-        self._scored = False
-        self._lost: BadInput | None = None
-        self._build = build
-        self._clock = clock
-        self._progress = progress
+        self.kept: State = {}
+        self._build, self._clock, self._progress = build, clock, progress
+        self._shared, self._save = shared, save
+        self._fits: dict[str, State] = {}  # scoring and search trainings so far, by name
+        self._num_fits = {"scoring": 0, "search": 0}
+        self._scores: State | None = None
+        self._has_scored = False
+        self._search_start = NOTHING_SPENT
+        self._search_kept = {"fits": 0, **NOTHING_SPENT}  # trainings, seconds and visits that `kept` stands for
+        self._unsaved: BadInput | None = None
 
     def fresh_model(self, seed: int) -> nn.Module:
-        """Its weights are none of the run's own: scores come from other networks than the one they choose for."""
+        """Returns an untrained network whose weights differ from the run's: a score must not know the run's network."""
         return self._build(stream_seed(self.spec.seed, f"scoring {seed}"), self.timesteps)
 
     def say(self, text: str) -> None:
+        """Reports a line, named by the run."""
         self._progress.say(f"{self.spec.method} {self.spec.ratio:g}, {self.spec.sparsity}: {text}")
 
     def fit(self, pruner: Pruner, epochs: int, seed: int) -> nn.Module:
-        """The schedule is that of the whole run, stopped after so many epochs. All connections exist."""
+        """Returns a network trained for `epochs` epochs of the full-data run's schedule, with all connections."""
         model = self.fresh_model(seed)
         pruner.prepare(self)
         for _ in self._fit("scoring", TrainingState(model, pruner, make_optimizer(model, self.spec)), epochs, seed):
@@ -95,75 +108,104 @@ class RunContext:
         first_epoch: int = 0,
         epochs: int | None = None,
     ) -> Iterator[nn.Module]:
+        """Trains a network for the search and yields it after each epoch; see `SearchContext.train`."""
         model, pruner = self._build(self.spec.seed, timesteps), KeepAll()
         if weights is not None:
             model.load_state_dict(weights)
         pruner.prepare(self)
-        training = TrainingState(model, pruner, make_optimizer(model, self.spec), sparsity)
-        training.rows = [{"epoch": epoch, "kept": 0} for epoch in range(first_epoch)]
-        for _ in self._fit("search", training, self.num_epochs if epochs is None else epochs, 0):
+        state = TrainingState(model, pruner, make_optimizer(model, self.spec), sparsity)
+        state.rows = [{"epoch": epoch, "kept": 0} for epoch in range(first_epoch)]
+        for _ in self._fit("search", state, self.num_epochs if epochs is None else epochs, 0):
             yield model
 
-    def _fit(self, kind: str, training: TrainingState, epochs: int, seed: int) -> Iterator[None]:
-        """Trains to so many epochs, charged, and stops after each; of what a checkpoint holds after the last only."""
+    def _fit(self, kind: str, state: TrainingState, epochs: int, seed: int) -> Iterator[None]:
+        """Trains until `epochs` epochs are done, charged, and yields after each.
+
+        A resumed training continues after its last saved epoch, and yields for that epoch first.
+        """
         spec = dataclasses.replace(self.spec, protocol="epochs")
-        number = self._num_fits[kind] = self._num_fits.get(kind, 0) + 1
-        name, of_kind = f"{kind} {number}", seed if kind == "scoring" else number
+        number = self._num_fits[kind] = self._num_fits[kind] + 1
+        name = f"{kind} {number}"
         with self._clock.uncharged():
-            taken_up = self._take_up(name, training)
-        left = epochs - len(training.rows)
+            start = self._spent()
+            resumed = self._resume_fit(name, state)
+        left = epochs - len(state.rows)
         if left > 0:
             self._progress.start(f"{spec.method}: {kind}", left * self.num_examples, epochs)
-        order = stream_seed(spec.seed, f"{kind} {of_kind}")
+        order_seed = stream_seed(spec.seed, f"{kind} {seed if kind == 'scoring' else number}")
         try:
-            if taken_up:
+            if resumed:
                 yield
-            for row in train(training, self.data, spec, Clock(self.device), self._progress, order, until=epochs):
+            for row in train(state, self.data, spec, Clock(self.device), self._progress, order_seed, until=epochs):
                 self.visits += row["kept"]
                 self._progress.epoch(row, self.num_examples)
                 with self._clock.uncharged():
-                    self._note(name, training)
-                    self.save()
+                    self._note_fit(name, state, start)
+                    self._save()
                 yield
         finally:
             self._progress.stop()
             with self._clock.uncharged():
-                self.fits = copy.deepcopy(self.fits)  # whatever the network is used for next
+                self._finish_fit(name)
 
-    def _note(self, name: str, training: TrainingState) -> None:
-        """Keeps how far such a run is. One that can't be kept is no reason to end it: `state` will tell."""
+    def _note_fit(self, name: str, state: TrainingState, start: State) -> None:
+        """Notes how far a training is. A training that can't be saved goes on; `state_dict` raises its error."""
         try:
-            now = {"visits": self.visits, "seconds": self._clock.seconds["prepare"]}
-            self.fits[name] = training.state_dict() | now
+            self._fits[name] = {"training": state.state_dict(), "spent": self._spent_since(start)}
         except BadInput as error:
-            self._lost = error
+            self._unsaved = error
 
-    def state(self) -> dict[str, State]:
-        """The runs so far, for a checkpoint. Raises BadInput where one can't be kept."""
-        if self._lost is not None:
-            raise self._lost
-        return self.fits
+    def _finish_fit(self, name: str) -> None:
+        """Keeps of a finished training what a resume needs: not the optimizer, and copies of what may change now."""
+        if name in self._fits:
+            training = {part: value for part, value in self._fits[name]["training"].items() if part != "optimizer"}
+            self._fits[name] = copy.deepcopy(self._fits[name] | {"training": training})
 
-    def _take_up(self, name: str, training: TrainingState) -> bool:
-        """Puts a run that a checkpoint holds back to where it was, visits and seconds included."""
-        if name not in self.fits:
+    def _resume_fit(self, name: str, state: TrainingState) -> bool:
+        """Puts a saved training back to where it was, its cost included. Returns whether there was one."""
+        if name not in self._fits:
             return False
-        kept = self.fits[name]
-        training.load_state_dict(kept)
-        self.visits, self._clock.seconds["prepare"] = kept["visits"], kept["seconds"]
+        state.load_state_dict(self._fits[name]["training"])
+        self._charge(self._fits[name]["spent"])
         return True
 
+    def _spent(self) -> State:
+        """Returns seconds and visits so far; to be called with the clock stopped."""
+        return {"seconds": self._clock.seconds["prepare"], "visits": self.visits}
+
+    def _spent_since(self, start: State) -> State:
+        return {name: value - start[name] for name, value in self._spent().items()}
+
+    def _charge(self, spent: State) -> None:
+        self._clock.seconds["prepare"] += spent["seconds"]
+        self.visits += spent["visits"]
+
+    def _forget_fits(self, kind: str) -> None:
+        self._fits = {name: fit for name, fit in self._fits.items() if not name.startswith(kind)}
+
+    def state_dict(self) -> State:
+        """Returns what a resume needs, tensors and plain values. Raises BadInput where a training can't be saved."""
+        if self._unsaved is not None:
+            raise self._unsaved
+        return {"fits": self._fits, "scores": self._scores, "kept": self.kept, "search_kept": self._search_kept}
+
+    def load_state_dict(self, state: State) -> None:
+        """Takes over what `state_dict` returned. Costs are charged when the work that they stand for comes up."""
+        self._fits, self._scores = dict(state["fits"]), state["scores"]
+        self.kept, self._search_kept = dict(state["kept"]), state["search_kept"]
+
     def logits(self, model: nn.Module, num_examples: int) -> Tensor:
-        """Of the same examples on every rank."""
+        """Returns the logits of the first n training examples, the same on every rank. [T, n, C]."""
         forward, index_n = at_precision(model, self.spec.precision, self.device), torch.arange(self.num_examples)
         distributed.share_buffers(model)
-        model.eval()
-        self.visits += len(index_n[:num_examples])
-        with torch.no_grad():
-            parts = [forward(self.data.input(index_B)) for index_B in index_n[:num_examples].split(SURVEY_BATCH)]
+        index_n = index_n[:num_examples]
+        self.visits += len(index_n)
+        with evaluation_mode(model), torch.no_grad():
+            parts = [forward(self.data.input(index_B)) for index_B in index_n.split(SURVEY_BATCH)]
         return torch.cat(parts, 1).float()
 
     def survey(self, model: nn.Module, watch: frozenset[str] = frozenset()) -> Survey:
+        """Returns what a pass over the training set shows; see `ScoringContext.survey`."""
         self.visits += self.num_examples
         loss = LOSSES[self.spec.loss]
         logits_NC = torch.zeros(self.num_examples, self.num_classes, device=self.device)
@@ -175,42 +217,68 @@ class RunContext:
             loss_N[index_B] = loss(logits_TBC, label_B).float()
             if "gradient_norms" in watch:
                 norm_N[index_B] = self._norms(model, input, label_B).float()
-        # Of several processes each has filled its own part: zeros elsewhere leave the sums exact.
+        # Each of several processes has filled its own part: the zeros elsewhere leave the sums exact.
         logits_NC, loss_N, norm_N = (distributed.total(part).cpu() for part in (logits_NC, loss_N, norm_N))
         return Survey(logits_NC, self.label_N, loss_N, norm_N if "gradient_norms" in watch else None)
 
     def _norms(self, model: nn.Module, input: Tensor, label_B: Tensor) -> Tensor:
-        """Without autocast, whatever the run's precision: a score is exact or it is another score."""
+        """Returns exact gradient norms, without autocast whatever the run's precision. [B]."""
         batched = 1 if input.dim() == 5 else 0
         parts = zip(input.split(SURVEY_BATCH, batched), label_B.split(SURVEY_BATCH), strict=True)
-        return torch.cat([gradient_norms(model, LOSSES[self.spec.loss], part, label) for part, label in parts])
+        with evaluation_mode(model):
+            return torch.cat([gradient_norms(model, LOSSES[self.spec.loss], part, label) for part, label in parts])
 
     def scores(self, score: Callable[[], Tensor]) -> Tensor:
-        if self._scored:
+        """Returns the scores, [N]: the run's own, or those of a run that differs in the ratio alone."""
+        if self._has_scored:
             raise BadInput(
                 f"{self.spec.method} calls context.scores more than once; one file of scores is kept for a run"
             )
-        self._scored = True
-        if self.shared is None:
-            return score()
-        with self._clock.uncharged():
-            found = self.shared.find_or_lock()
-        if found is None:
-            try:
-                return self._shared_score(score, self.shared)
-            finally:
-                self.shared.unlock()
-        self._clock.seconds["prepare"] += found["seconds"]
-        self.visits += found["visits"]
-        self.scores_from = found["by"] if found["by"] != self.spec.key else None
-        score_N: Tensor = found["score_N"]
+        self._has_scored = True
+        if self._scores is not None:
+            self._charge(self._scores)
+        else:
+            self._scores = self._score(score) if self._shared is None else self._share(score, self._shared)
+            self._forget_fits("scoring")
+        self.scores_from = self._scores["by"] if self._scores["by"] != self.spec.key else None
+        score_N: Tensor = self._scores["score_N"]
         return score_N
 
-    def _shared_score(self, score: Callable[[], Tensor], shared: SharedScores) -> Tensor:
+    def _share(self, score: Callable[[], Tensor], shared: SharedScores) -> State:
+        """Returns the shared scores; where there are none, makes and shares them."""
         with self._clock.uncharged():
-            seconds, visits = self._clock.seconds["prepare"], self.visits
+            found = shared.find_or_lock()
+        if found is not None:
+            self._charge(found)
+            return found
+        try:
+            scored = self._score(score)
+            with self._clock.uncharged():
+                shared.write(scored)
+            return scored
+        finally:
+            shared.unlock()
+
+    def _score(self, score: Callable[[], Tensor]) -> State:
+        with self._clock.uncharged():
+            start = self._spent()
         score_N = score()
         with self._clock.uncharged():
-            seconds, visits = self._clock.seconds["prepare"] - seconds, self.visits - visits
-            shared.write({"score_N": score_N, "seconds": seconds, "visits": visits, "by": self.spec.key})
-        return score_N
+            return {"score_N": score_N, **self._spent_since(start), "by": self.spec.key}
+
+    def search(self, sparsity: Sparsity, model: nn.Module) -> dict[str, Any]:
+        """Prepares the connections, charged. Returns the facts for the record, the search's cost included."""
+        with self._clock.uncharged():
+            self._search_start = self._spent()
+            self._charge(self._search_kept)
+            self._num_fits["search"] = self._search_kept["fits"]
+        found = sparsity.prepare(self, model)
+        with self._clock.uncharged():
+            return found | (self._spent_since(self._search_start) if sparsity.searches else {})
+
+    def keep(self, **state: Any) -> None:
+        """Adds to what a resumed search finds in `kept`. Trainings that are finished by now are dropped."""
+        with self._clock.uncharged():
+            self.kept |= state
+            self._search_kept = {"fits": self._num_fits["search"], **self._spent_since(self._search_start)}
+            self._forget_fits("search")

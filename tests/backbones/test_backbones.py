@@ -19,11 +19,9 @@ from sadp_bench.backbones.resnet import PreActivationBlock, SEWBlock
 from sadp_bench.backbones.spiking import LIF, NeuronSettings
 from sadp_bench.core import registry
 from sadp_bench.core.errors import BadInput
-from sadp_bench.core.progress import Progress
 from sadp_bench.runs.resolve import make_model
-from sadp_bench.runs.trainer import Bench
 from sadp_bench.training import loop
-from tests.small_runs import Chosen, resolved, small_bench
+from tests.small_runs import Chosen, make_trainer, resolved, small_bench
 
 # As SpikingJelly names them; ours must be these.
 SURROGATES = {
@@ -201,7 +199,7 @@ def test_images_stay_channels_last_through_the_network(name: str) -> None:
 @pytest.mark.parametrize("name", BACKBONES)
 def test_wrong_settings_are_refused(name: str, wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInput, match=message):
-        Bench(*resolved(backbone=name, set={f"backbone.{key}": value for key, value in wrong.items()}), Progress())
+        make_trainer(*resolved(backbone=name, set={f"backbone.{key}": value for key, value in wrong.items()}))
 
 
 BY_HAND = NeuronSettings(tau=2.0, threshold=1.0, decay_input=True, reset="hard")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sadp_bench.core.progress import Progress
 from sadp_bench.core.registry import table
-from sadp_bench.runs import resolve, trainer
+from sadp_bench.runs import resolve
 
 SETTING = {
     "dataset": "cifar10",
@@ -30,7 +29,7 @@ def opened():
 def test_learns_well_above_chance(method, real_data, opened):
     asked = {**SETTING, "method": method, "ratio": 0.0 if method == "full" else 0.3}
     spec, material = resolve.resolve(asked, real_data, opened)
-    record = trainer.train_one(trainer.Bench(spec, material, Progress()))
+    record = make_trainer(spec, material).run()
     assert record.test_accuracy > 0.2
     assert record.epochs[-1]["train_loss"] < record.epochs[0]["train_loss"]
     assert all(0 < rate < 1 for rate in record.firing_rate)

@@ -26,7 +26,7 @@ from sadp_bench.backbones.spiking import LIF
 from sadp_bench.core.progress import Progress
 from sadp_bench.datasets.base import Dataset
 from sadp_bench.datasets.examples import Examples
-from sadp_bench.runs import environment, resolve, trainer
+from sadp_bench.runs import environment, resolve
 
 
 class CIFARShaped(Dataset):
@@ -111,7 +111,7 @@ def main() -> None:
     }  # fmt: skip
     spec, material = resolve.resolve(asked)
     torch.set_num_threads(spec.threads)
-    bench = trainer.Bench(spec, material, Progress())
+    bench = RunTrainer(spec, Resources(spec, material), Progress())
     bench.pruner.prepare(bench.context)
     plain = Plain(bench.model, spec.timesteps).to(spec.device)
     ours_epochs, others_epochs = bench.rows(), plain_epochs(plain, spec, material.train)

@@ -15,7 +15,7 @@ from sadp_bench.pruners.base import Observation, ScoringContext, Selection
 from sadp_bench.records.metrics import charged_seconds, training_seconds
 from sadp_bench.runs import trainer
 from sadp_bench.training import evaluation, rehearsal
-from tests.small_runs import Chosen, resolved
+from tests.small_runs import Chosen, make_trainer, resolved
 
 
 class Hands:
@@ -96,7 +96,7 @@ def test_scoring_selection_and_observation_are_charged_and_evaluation_and_warm_u
     monkeypatch.setattr(evaluation, "evaluate", slow_evaluate)
     monkeypatch.setattr(trainer, "make_pruner", lambda spec: Slow(hands))
     spec, material = resolved(epochs=2, evaluate_every=1)
-    record = trainer.train_one(trainer.Bench(spec, material, SlowProgress()))
+    record = make_trainer(spec, material, SlowProgress()).run()
     assert record.seconds == {"prepare": 100, "select": 20, "train": 6, "evaluate": 14000}
     assert [row["seconds"] for row in record.epochs] == [13, 13]
     assert charged_seconds(record) == 126 and training_seconds(record) == 26

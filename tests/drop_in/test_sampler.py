@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from sadp_bench.state.backprop import at_precision
+from sadp_bench.state.data import draw_augmentation
+from sadp_bench.state.optimizer import learning_rate, set_learning_rate
 from torch.utils.data import DataLoader, TensorDataset
 
 from baselines.el2n import EL2N
@@ -20,9 +23,6 @@ from sadp_bench.core.rng import stream
 from sadp_bench.drop_in.sampler import PrunedSampler, with_index
 from sadp_bench.pruners.base import Pruner, Selection
 from sadp_bench.pruners.sadp import SADP
-from sadp_bench.training.backprop import at_precision
-from sadp_bench.training.data import draw_augmentation
-from sadp_bench.training.optimizer import learning_rate, set_learning_rate
 from tests.small_runs import small_bench
 
 N = 130
@@ -81,7 +81,7 @@ def test_a_loop_by_hand_has_the_selections_and_weights_of_the_suites_own(
 def train_by_hand(bench: Any, sampler: PrunedSampler, loader: Any, epoch: int) -> None:
     """One epoch, written as a stranger would, on the bench's network."""
     spec, data = bench.spec, bench.data
-    optimizer = bench.training.optimizer
+    optimizer = bench.state.optimizer
     forward = at_precision(bench.model, spec.precision, data.device)
     look = draw_augmentation(spec.augment, len(data), data.padding, stream(spec.seed, "augmentation", epoch))
     num_shown, num_kept = 0, sum(map(len, sampler.batches))

@@ -11,7 +11,8 @@ from typing import Any
 from sadp_bench.core.progress import Progress
 from sadp_bench.records.record import Record
 from sadp_bench.records.store import Store, read_all
-from sadp_bench.runs.trainer import Bench, train_one
+from sadp_bench.runs.resources import Resources
+from sadp_bench.runs.trainer import RunTrainer
 from tests.commands import Answer, command
 from tests.example_records import make_record, make_spec
 from tests.small_runs import resolved
@@ -23,7 +24,7 @@ def train(out: Path, methods: Iterable[str], seeds: Iterable[int], **asked: Any)
     for seed in seeds:
         for method in methods:
             spec, material = resolved(method=method, ratio=METHODS.get(method, 0.5), seed=seed, **asked)
-            Store(out).write(train_one(Bench(spec, material, Progress())))
+            Store(out).write(RunTrainer(spec, Resources(spec, material), Progress()).run())
     return out
 
 

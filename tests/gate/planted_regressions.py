@@ -17,7 +17,7 @@ from sadp_bench.capture import recorder
 from sadp_bench.pruners import sadp
 from sadp_bench.pruners.base import Observation, Pruner, Selection, unweighted
 from sadp_bench.pruners.sadp import SADP
-from sadp_bench.runs import resolve, trainer
+from sadp_bench.runs import resolve, resources
 
 SHARE = 0.5  # that `Half` keeps
 
@@ -96,11 +96,12 @@ def another_machine(size: float = 1e-3) -> Iterator[None]:
     """Weights that start a rounding error of bfloat16 apart: spikes make of that what other arithmetic would."""
 
     def drifted(*given: Any) -> nn.Module:
-        model, generator = resolve.make_model(*given), torch.Generator().manual_seed(1)
+        model, generator = build_model(*given), torch.Generator().manual_seed(1)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.mul_(1 + size * torch.randn(parameter.shape, generator=generator))
         return model
 
-    with patch.object(trainer, "make_model", drifted):
+    build_model = resolve.build_model
+    with patch.object(resources, "build_model", drifted):
         yield

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sadp_bench.state.step import TrainingStep
 
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.rng import stream
@@ -20,9 +21,7 @@ from sadp_bench.measure.study import OPTIMUM_SMOOTHING, Study, compared, draw_va
 from sadp_bench.pruners.sadp import SADP
 from sadp_bench.pruners.sampling import inclusion_probability, smooth
 from sadp_bench.report.plots.study import apart
-from sadp_bench.runs.trainer import Bench
-from sadp_bench.training.step import TrainingStep
-from tests.small_runs import SMALL, resolved, small_bench, weights_of
+from tests.small_runs import SMALL, make_trainer, resolved, small_bench, weights_of
 
 ASKED: dict[str, Any] = {name: value for name, value in SMALL.items() if name not in ("method", "ratio")}
 ASKED["set"] = {"backbone.width": 4}
@@ -121,7 +120,7 @@ def test_labels_stand_apart_near_where_they_belong() -> None:
 
 
 def test_the_studied_run_is_the_run_that_nobody_studies(whole: tuple[Study, dict[str, Any]]) -> None:
-    plain = Bench(*resolved(epochs=8, augment="crop"), Progress())
+    plain = make_trainer(*resolved(epochs=8, augment="crop"))
     plain.pruner.prepare(plain.context)
     losses = [row["train_loss"] for row in plain.rows()]
     made, found = whole
@@ -203,7 +202,7 @@ def test_what_a_study_holds(whole: tuple[Study, dict[str, Any]]) -> None:
         norms = torch.tensor(stop["examples"]["exact"]["frozen"], dtype=torch.float64)
         scores = torch.tensor(stop["examples"]["plain"]["frozen"], dtype=torch.float64)
         assert stop["scores"]["plain"]["frozen"] == compared(norms, scores)
-    assert made.bench.training.rows == found["rows"] and found["layers"] == ["stem.0", "body.1", "body.5"]
+    assert made.bench.state.rows == found["rows"] and found["layers"] == ["stem.0", "body.1", "body.5"]
 
 
 def test_truth_and_frozen_scores_have_the_recalibrated_statistics_and_the_lag_the_running_ones(

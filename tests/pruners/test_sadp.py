@@ -59,7 +59,7 @@ def test_scores_of_a_training_run_are_the_readouts_gradient_norms_at_the_last_vi
     asked = {"timesteps": 4, "set": {"backbone.threshold": 0.5, "score": "readout"}}
     run = bench("sadp", 0.0, epochs=1, batch_size=101, loss=loss, precision="fp64", **asked)
     run.pruner.prepare(run.context)
-    model = run.build(run.spec.seed).train()
+    model = run.resources.model(run.spec.seed).train()
     logits_TBC = model(run.data.input(torch.arange(101)))
     losses_N = LOSSES[loss](logits_TBC, run.data.label_N)
     expected_N = []

@@ -14,7 +14,7 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.losses import mean_loss
 from sadp_bench.core.rng import stream
 from sadp_bench.pruners.sadp import SADP, limited_error_squares
-from sadp_bench.runs import resolve, trainer
+from sadp_bench.runs import resolve
 from sadp_bench.training import loop
 from tests.helpers import bench, in_standard_errors, prepared, seen, weighted_sums
 from tests.small_runs import hooks_of, resolved, weights_of
@@ -317,12 +317,12 @@ def test_a_refresh_is_charged_and_counted_apart_from_the_budget():
     run = bench("sadp", 0.4, **asked)
     phases, look = [], run.pruner.observe
     run.pruner.observe = lambda shown: phases.append((shown.epoch, run.clock._phase)) or look(shown)
-    record = trainer.train_one(run)
+    record = run.run()
     assert [row.get("surveyed", 0) for row in record.epochs] == [0, 0, 25, 0, 25]
     assert record.prepare_examples == 50 and record.examples_seen == 303 == sum(row["kept"] for row in record.epochs)
     assert phases.count((2, "select")) == phases.count((4, "select")) == 2
     assert {phase for _, phase in phases} == {"select", "train"}
-    plain = trainer.train_one(bench("sadp", 0.4, **asked | {"set": {}}))
+    plain = bench("sadp", 0.4, **asked | {"set": {}}).run()
     assert plain.prepare_examples == 0 and plain.examples_seen == 303
     assert not any("surveyed" in row for row in plain.epochs)
 

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from sadp_bench.core.errors import BadInput
 from sadp_bench.records.record import Record
 from sadp_bench.records.visit_counts import MAX_VISITS, pack, unpack
-from sadp_bench.runs.trainer import train_one
 from tests.example_records import make_record, make_spec
 from tests.small_runs import Chosen, small_bench
 
@@ -41,7 +40,7 @@ def test_the_loop_counts_every_visit_of_every_example():
     chosen = torch.tensor([3, 7, 120])
     bench = small_bench(Chosen(chosen), epochs=3)
     for epoch, _ in enumerate(bench.rows(), 1):
-        counts = bench.training.visits_N
+        counts = bench.state.visits_N
         assert counts.nonzero().flatten().tolist() == chosen.tolist()
         assert counts[chosen].tolist() == [epoch] * 3
 
@@ -49,7 +48,7 @@ def test_the_loop_counts_every_visit_of_every_example():
 @pytest.mark.parametrize(("method", "ratio"), [("full", 0.0), ("fewer-epochs", 0.5), ("random", 0.3), ("sadp", 0.5)])
 def test_a_record_carries_the_visits_its_rows_count(method, ratio):
     bench = small_bench(method=method, ratio=ratio, epochs=4)
-    record = train_one(bench)
+    record = bench.run()
     counts = torch.tensor(unpack(record.visits, record.num_examples))
     assert int(counts.sum()) == record.examples_seen == sum(row["kept"] for row in record.epochs)
     assert int(counts.max()) <= len(record.epochs)

@@ -68,12 +68,22 @@ class TinyContext:
     timesteps: int = 2
     seed: int = 0
     device: torch.device = CPU
-    disk: dict[int, bytes] = field(default_factory=dict)
+    disk: dict[Any, bytes] = field(default_factory=dict)
     kill_after: int | None = None
     make_optimizer: Callable[[nn.Module], torch.optim.Optimizer] = sgd
     calls: list[dict[str, Any]] = field(default_factory=list)
     trained: list[tuple[int, int]] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
+    kept: dict[str, Any] = field(default_factory=dict)
+    skipped: int = 0
+
+    def __post_init__(self) -> None:
+        if "kept" in self.disk:
+            self.kept, self.skipped = restored(self.disk["kept"])
+
+    def keep(self, **state: Any) -> None:
+        self.kept |= state
+        self.disk["kept"] = stored((self.kept, self.skipped + len(self.calls)))
 
     def initial_weights(self) -> dict[str, Tensor]:
         return Tiny(self.timesteps, self.seed).state_dict()
@@ -87,7 +97,7 @@ class TinyContext:
         first_epoch: int = 0,
         epochs: int | None = None,
     ) -> Iterator[nn.Module]:
-        number = len(self.calls)
+        number = self.skipped + len(self.calls)
         kept = None if weights is None else {name: value.clone() for name, value in weights.items()}
         self.calls.append(
             {"timesteps": timesteps, "weights": kept, "first_epoch": first_epoch, "masks": dict(sparsity.masks)}

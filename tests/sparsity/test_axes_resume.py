@@ -13,10 +13,9 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.gate.rerun import request_of as of_record
 from sadp_bench.records.record import Record
 from sadp_bench.runs import resolve
-from sadp_bench.runs.trainer import Bench, train_one
 from sadp_bench.sparsity.base import density, num_live, prunable
-from tests.small_runs import assert_same_weights, numbers, resolved, small_bench, weights_of
-from tests.stopping import SIZES, StopsAt, taken_up, whole
+from tests.small_runs import assert_same_weights, make_trainer, numbers, resolved, small_bench, weights_of
+from tests.stopping import SIZES, resumed, whole
 
 TIME: dict[str, dict[str, Any]] = {
     "bptt": {},
@@ -51,7 +50,7 @@ def test_every_combination_resumes_after_a_stop_to_the_same_record(
     spec, material = asked(time, weights, data)
     record, trained, num_batches = whole(spec, material)
     stop = num_batches - 2 if data == "random" else num_batches // 2  # in training; often in a search
-    again, bench = taken_up(spec, material, stop, tmp_path)
+    again, bench = resumed(spec, material, stop, tmp_path)
     assert numbers(again) == numbers(record)
     assert_same_weights(weights_of(bench.model), trained)
     assert bench.progress.count < num_batches  # type: ignore[attr-defined]  # what was done is not done again
@@ -59,14 +58,14 @@ def test_every_combination_resumes_after_a_stop_to_the_same_record(
     goal = WEIGHTS[weights].get("density", 1.0)
     sizes = [weight.numel() for weight in prunable(bench.model).values()]
     assert round(record.density * sum(sizes)) == num_live(sum(sizes), goal)
-    for name, mask in bench.training.sparsity.masks.items():
+    for name, mask in bench.state.sparsity.masks.items():
         assert not bench.model.get_parameter(name)[~mask].any()
 
 
 @pytest.mark.parametrize("weights", ["imp", "eb", "eb-early"])
 def test_a_search_is_charged_and_told_apart(weights: str) -> None:
     spec, material = asked("bptt", weights, "random")
-    record = train_one(Bench(spec, material, StopsAt()))
+    record = make_trainer(spec, material).run()
     assert 0 < record.ticket["seconds"] <= record.seconds["prepare"]
     early = 101 + 50 if weights == "eb-early" else 0
     epochs = record.ticket["search_epochs"] - (weights == "eb-early")
@@ -76,21 +75,21 @@ def test_a_search_is_charged_and_told_apart(weights: str) -> None:
 
 def test_a_ticket_of_early_bird_starts_from_the_runs_own_weights() -> None:
     spec, material = asked("bptt", "eb", "full")
-    bench, fresh = Bench(spec, material, StopsAt()), Bench(spec, material, StopsAt())
+    bench, fresh = make_trainer(spec, material), make_trainer(spec, material)
     bench.prepare()
     assert_same_weights(weights_of(bench.model), weights_of(fresh.model))
-    assert density(bench.training.sparsity.masks) == pytest.approx(0.3, abs=1e-3)
+    assert density(bench.state.sparsity.masks) == pytest.approx(0.3, abs=1e-3)
 
 
 def test_dense_runs_have_no_hook_and_no_ticket() -> None:
     bench = small_bench()
     list(bench.rows())
-    assert not bench.training.optimizer._optimizer_step_post_hooks and not bench.ticket
+    assert not bench.state.optimizer._optimizer_step_post_hooks and not bench.ticket
 
 
 def test_sparse_connections_do_fewer_operations() -> None:
-    dense = train_one(Bench(*asked("bptt", "dense", "full"), StopsAt()))
-    sparse = train_one(Bench(*asked("bptt", "pq", "full"), StopsAt()))
+    dense = make_trainer(*asked("bptt", "dense", "full")).run()
+    sparse = make_trainer(*asked("bptt", "pq", "full")).run()
     assert dense.operations["accumulates"] > 2 * sparse.operations["accumulates"] > 0
     assert dense.operations["energy_joules"] > 0 and sparse.density < dense.density == 1
 

@@ -14,11 +14,10 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.pruners.base import Pruner, Selection, unweighted
 from sadp_bench.records.store import Store
 from sadp_bench.runs.run import run
-from sadp_bench.runs.trainer import Bench, train_one
 from sadp_bench.training.checkpoint import FORMAT, read_state, write_state
 from tests.disks import fill, foreign_folder, small_disk, unprivileged
 from tests.small_runs import numbers, resolved
-from tests.stopping import SIZES, Stopped, StopsAt, asked, checkpoint, run_it, whole
+from tests.stopping import SIZES, Stopped, StopsAt, asked, run_it, saved, whole
 
 
 def test_what_was_written_with_other_data_is_set_aside(tmp_path: Path) -> None:
@@ -36,7 +35,7 @@ DAMAGES = {
     "truncated": lambda content: content[: len(content) // 2],
     "one bit": lambda content: content[:-1000] + bytes([content[-1000] ^ 1]) + content[-999:],
     "another file": lambda content: b"GIF89a" * 100,
-    "another version": lambda content: content.replace(b"state 2", b"state 1"),
+    "another version": lambda content: content.replace(b"state 3", b"state 2"),
 }
 
 
@@ -117,10 +116,11 @@ def test_a_disk_that_fills_up_ends_no_training_and_costs_no_checkpoint(
 def test_a_folder_that_may_not_be_written_any_more_ends_no_training(tmp_path: Path) -> None:
     spec, material = asked("random")
     record, _, _ = whole(spec, material)
-    bench = Bench(spec, material, progress := StopsAt())  # which reads what nobody may not, as does the first saving
-    write_state(tmp_path / "first", {})
-    with foreign_folder() as folder, unprivileged(folder):
-        assert numbers(train_one(bench, checkpoint(folder, bench))) == numbers(record)
+    write_state(tmp_path / "first", {})  # the first imports what the unprivileged may not read
+    with foreign_folder() as folder:
+        trainer = saved(spec, material, folder, progress := StopsAt())
+        with unprivileged(folder):
+            assert numbers(trainer.run()) == numbers(record)
     assert sum("Permission denied" in line for line in progress.said) == 1  # said once
 
 

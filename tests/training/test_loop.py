@@ -14,13 +14,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
 from sadp_bench.core.errors import BadInput
-from sadp_bench.core.progress import Progress
 from sadp_bench.core.rng import stream
 from sadp_bench.pruners.base import Observation
-from sadp_bench.runs import trainer
-from sadp_bench.runs.trainer import Bench
+from sadp_bench.runs.trainer import RunTrainer
 from sadp_bench.training import evaluation, loop, optimizer, rehearsal
-from tests.small_runs import Chosen, assert_same_weights, numbers, resolved, small_bench, weights_of
+from tests.small_runs import Chosen, assert_same_weights, make_trainer, numbers, resolved, small_bench, weights_of
 
 SCALE, MEAN, STD = 16, 0.3054, 0.3761  # of the digits
 
@@ -44,11 +42,11 @@ def input_by_hand(examples: Any, order: list[int], look: tuple[Tensor, Tensor, T
     return (torch.stack(shown) * gain + shift).contiguous(memory_format=torch.channels_last)
 
 
-def plain_training(bench: Bench, augmented: bool) -> tuple[torch.nn.Module, list[float]]:
+def plain_training(bench: RunTrainer, augmented: bool) -> tuple[torch.nn.Module, list[float]]:
     """The run as one would write it without the package; only the model and the named streams are the package's."""
     spec, examples = bench.spec, bench.material.train
     num = len(examples)
-    model = bench.build(spec.seed)
+    model = bench.resources.model(spec.seed)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9, weight_decay=spec.weight_decay)
     losses = []
     for epoch in range(spec.epochs):
@@ -90,8 +88,8 @@ def test_full_data_training_equals_a_plain_pytorch_loop_bit_for_bit(augment: str
 @pytest.mark.parametrize("method, ratio", [("full", 0.0), ("sadp", 0.5), ("el2n", 0.5)])
 def test_a_second_run_with_the_same_seed_gives_the_same_record_but_for_times(method: str, ratio: float) -> None:
     spec, material = resolved(method=method, ratio=ratio, augment="crop")
-    one, other = (trainer.Bench(spec, material, Progress()) for _ in range(2))
-    assert numbers(trainer.train_one(one)) == numbers(trainer.train_one(other))
+    one, other = (make_trainer(spec, material) for _ in range(2))
+    assert numbers(one.run()) == numbers(other.run())
     assert_same_weights(weights_of(one.model), weights_of(other.model))
 
 
@@ -140,7 +138,7 @@ def test_weights_multiply_the_loss_before_the_batch_mean_and_nothing_is_renormal
     weight_K = torch.linspace(0.2, 3.7, 30)
     asked = {"precision": "fp64", "epochs": 1, "schedule": "constant", "weight_decay": 0.0}
     bench = small_bench(Chosen(index_K, weight_K), **asked)
-    model = bench.build(bench.spec.seed)
+    model = bench.resources.model(bench.spec.seed)
     before = [p.detach().clone() for p in model.parameters()]
     input = (bench.material.train.input_N[index_K].double() / SCALE - MEAN) / STD
     label = bench.material.train.label_N[index_K]
@@ -158,7 +156,7 @@ def test_weights_multiply_the_loss_before_the_batch_mean_and_nothing_is_renormal
 def test_an_observer_sees_the_batch_as_it_was_before_the_update(loss: str) -> None:
     pruner = Chosen(torch.arange(40), watch=frozenset({"features", "spike_counts", "logit_errors"}))
     bench = small_bench(pruner, loss=loss, epochs=1, precision="fp64")
-    readout = bench.build(0).readout  # untrained, as at the only batch
+    readout = bench.resources.model(0).readout  # untrained, as at the only batch
     pruner.when_seen = lambda seen: gradients.append(all(p.grad is not None for p in bench.model.parameters()))
     gradients: list[bool] = []
     list(bench.rows())
@@ -193,7 +191,7 @@ def test_no_global_random_state_is_touched_by_a_whole_run(method: str) -> None:
     torch.rand(3), np.random.rand(3), random.random()
     before = states()
     spec, material = resolved(method=method, ratio=0.0 if method == "full" else 0.4, augment="crop-flip")
-    trainer.train_one(trainer.Bench(spec, material, Progress()))
+    make_trainer(spec, material).run()
     assert_untouched(before)
 
 
@@ -251,7 +249,7 @@ def test_divergence_is_refused_with_the_epoch_and_the_learning_rate() -> None:
         list(bench.rows())
 
 
-def trained(**asked: Any) -> Bench:
+def trained(**asked: Any) -> RunTrainer:
     """Enough steps for batch norm's running statistics to settle."""
     bench = small_bench(**{"train_examples": 300, "batch_size": 16, "epochs": 4, "precision": "fp64", **asked})
     list(bench.rows())

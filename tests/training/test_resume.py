@@ -16,11 +16,10 @@ from sadp_bench.pruners.base import KeepAll
 from sadp_bench.records.record import Record
 from sadp_bench.records.store import FAILED, Store, read_all
 from sadp_bench.runs.run import run
-from sadp_bench.runs.trainer import Bench, train_one
 from sadp_bench.training.checkpoint import Checkpoint, write_state
 from sadp_bench.training.loop import Diverged
-from tests.small_runs import assert_same_weights, numbers, resolved, weights_of
-from tests.stopping import METHODS, Stopped, StopsAt, asked, checkpoint, run_it, taken_up, whole
+from tests.small_runs import assert_same_weights, make_trainer, numbers, resolved, weights_of
+from tests.stopping import METHODS, Stopped, StopsAt, asked, resumed, run_it, saved, whole
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -28,7 +27,7 @@ def test_a_run_stopped_anywhere_ends_in_the_same_record_and_weights(method: str,
     spec, material = asked(method)
     record, weights, num_batches = whole(spec, material)
     for stop in range(2, num_batches + 1, 5):  # in every epoch, of scoring too
-        again, bench = taken_up(spec, material, stop, tmp_path / str(stop))
+        again, bench = resumed(spec, material, stop, tmp_path / str(stop))
         assert numbers(again) == numbers(record)
         assert again.interruptions == 1
         assert_same_weights(weights_of(bench.model), weights)
@@ -39,9 +38,9 @@ def test_a_run_stopped_again_and_again_loses_one_epoch_at_most(tmp_path: Path) -
     record, weights, num_batches = whole(spec, material)
     stops, batches = 0, 0
     while True:
-        bench = Bench(spec, material, progress := StopsAt(8))  # the longest epoch has 6 batches
+        bench = saved(spec, material, tmp_path, progress := StopsAt(8), starts=stops + 1)  # an epoch has 6 at most
         try:
-            again = train_one(bench, checkpoint(tmp_path, bench), stops + 1)
+            again = bench.run()
             break
         except Stopped:
             stops += 1
@@ -59,10 +58,9 @@ def test_every_kind_of_training_is_taken_up_exactly(asks: dict[str, Any], tmp_pa
     spec, material = asked("random", **asks)
     record, weights, num_batches = whole(spec, material)
     with pytest.raises(Stopped):
-        bench = Bench(spec, material, StopsAt(num_batches - 1))
-        train_one(bench, checkpoint(tmp_path, bench))
-    bench = Bench(spec, material, Progress())
-    assert numbers(train_one(bench, checkpoint(tmp_path, bench))) == numbers(record)
+        saved(spec, material, tmp_path, StopsAt(num_batches - 1)).run()
+    bench = saved(spec, material, tmp_path)
+    assert numbers(bench.run()) == numbers(record)
     assert_same_weights(weights_of(bench.model), weights)
 
 
@@ -91,13 +89,11 @@ def test_seconds_of_all_parts_are_summed_and_what_was_lost_counts_once(
 ) -> None:
     spec, material = asked("el2n")
     seconds = Seconds(monkeypatch)
-    whole = train_one(Bench(spec, material, OneSecondABatch(seconds)))
+    whole = make_trainer(spec, material, OneSecondABatch(seconds)).run()
     assert whole.seconds == {"prepare": 2 * 2 * 6, "select": 0, "train": 4 * 4, "evaluate": 0}
     with pytest.raises(Stopped):
-        bench = Bench(spec, material, OneSecondABatch(seconds, stop))
-        train_one(bench, checkpoint(tmp_path, bench))
-    bench = Bench(spec, material, OneSecondABatch(seconds))
-    again = train_one(bench, checkpoint(tmp_path, bench))
+        saved(spec, material, tmp_path, OneSecondABatch(seconds, stop)).run()
+    again = saved(spec, material, tmp_path, OneSecondABatch(seconds)).run()
     assert again.seconds == whole.seconds
     assert [row["seconds"] for row in again.epochs] == [4] * 4
 
@@ -111,7 +107,7 @@ def test_writing_checkpoints_and_scores_is_not_charged(tmp_path: Path, monkeypat
         write_state(path, state)
 
     monkeypatch.setattr("sadp_bench.training.checkpoint.write_state", slowly)
-    monkeypatch.setattr("sadp_bench.training.scoring_context.write_state", slowly)
+    monkeypatch.setattr("sadp_bench.training.shared_scores.write_state", slowly)
     progress = OneSecondABatch(seconds)
     outcome = run(spec, material, Store(tmp_path), progress, reference=False, checkpoint_seconds=0.0)
     assert outcome is not None and seconds.now > 9000
@@ -130,7 +126,8 @@ def test_checkpoints_come_at_the_first_epoch_end_after_so_many_seconds(
             super().write(state)
 
     progress = OneSecondABatch(Seconds(monkeypatch))
-    train_one(Bench(*asked("random"), progress), Watched(tmp_path / "a.ckpt", every, {}, print))  # 4 seconds an epoch
+    watched = Watched(tmp_path / "a.ckpt", every, {}, print)
+    make_trainer(*asked("random"), progress, checkpoint=watched).run()  # 4 seconds an epoch
     assert written == expected and (tmp_path / "a.ckpt").exists() == bool(expected)
 
 
@@ -248,7 +245,7 @@ def test_a_run_that_another_machine_took_over_ends(tmp_path: Path) -> None:
 
 
 def test_fitting_for_no_epochs_trains_nothing() -> None:
-    bench = Bench(*asked("el2n"), progress := StopsAt())
+    bench = make_trainer(*asked("el2n"), progress := StopsAt())
     model = bench.context.fit(KeepAll(), 0, 0)
     assert progress.count == 0 and bench.context.visits == 0
     assert_same_weights(weights_of(model), weights_of(bench.context.fresh_model(0)))

@@ -13,15 +13,14 @@ from sadp_bench.core.progress import Progress
 from sadp_bench.records.record import Record
 from sadp_bench.records.store import Store
 from sadp_bench.runs.run import run
-from sadp_bench.runs.trainer import Bench
 from sadp_bench.training.checkpoint import read_state, write_state
 from tests.records.helpers import left_by_a_killed_process
-from tests.small_runs import numbers
+from tests.small_runs import make_trainer, numbers
 from tests.stopping import StopsAt, asked, run_it
 
 
 def test_a_second_set_of_scores_is_refused() -> None:
-    context = Bench(*asked("el2n"), Progress()).context
+    context = make_trainer(*asked("el2n")).context
     context.scores(lambda: torch.zeros(101))
     with pytest.raises(BadInput, match="more than once"):
         context.scores(lambda: torch.ones(101))

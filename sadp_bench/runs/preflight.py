@@ -1,0 +1,72 @@
+"""What can be refused before anything trains, and would otherwise end a run after hours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from sadp_bench.capture.requirements import missing_parts
+from sadp_bench.core.errors import BadInput
+from sadp_bench.pruners.base import Pruner, Survey
+from sadp_bench.records.spec import Spec
+from sadp_bench.runs.resolve import make_pruner
+from sadp_bench.runs.resources import Resources
+from sadp_bench.runs.trainer import check_shareable
+
+
+def check_runs(specs: Sequence[Spec], resources: Resources) -> None:
+    """Raises BadInput where a method can't watch the network, or can't run on several processes."""
+    for spec in specs:
+        pruner = make_pruner(spec)
+        _check_network(spec, pruner, resources.untrained)
+        if spec.processes > 1:
+            try:
+                pruner.prepare(DryContext(spec, resources))
+            except WouldTrain:  # is checked once it has its scores
+                continue
+            check_shareable(spec, pruner)
+
+
+def _check_network(spec: Spec, pruner: Pruner, model: nn.Module) -> None:
+    missing = missing_parts(model, pruner.watch)
+    if missing:
+        raise BadInput(
+            f"{spec.method} watches what backbone '{spec.backbone}' does not have: {', '.join(missing)}; add it, or choose "
+            "another method"
+        )
+
+
+class WouldTrain(Exception):
+    """A pruner asks for more than plain facts."""
+
+
+class DryContext:
+    """A scoring context that trains nothing: it has the facts of a run, and raises WouldTrain for all else.
+
+    Args:
+        spec: The run.
+        resources: Its data and device.
+    """
+
+    def __init__(self, spec: Spec, resources: Resources) -> None:
+        self.num_examples, self.num_epochs = len(resources.train), spec.epochs
+        self.seed, self.device = spec.seed, resources.device
+        self.num_classes = len(resources.material.dataset.class_names)
+        self.label_N = resources.train.label_N.cpu()
+
+    def fresh_model(self, seed: int) -> nn.Module:
+        """Raises WouldTrain."""
+        raise WouldTrain
+
+    def fit(self, pruner: Pruner, epochs: int, seed: int) -> nn.Module:
+        """Raises WouldTrain."""
+        raise WouldTrain
+
+    def survey(self, model: nn.Module, watch: frozenset[str] = frozenset()) -> Survey:
+        """Raises WouldTrain."""
+        raise WouldTrain
+
+    def scores(self, score: Callable[[], Tensor]) -> Tensor:
+        """Raises WouldTrain."""
+        raise WouldTrain
