@@ -6,6 +6,7 @@ import pytest
 
 from sadp_bench.core.registry import table
 from sadp_bench.runs import resolve
+from tests.small_runs import make_trainer
 
 SETTING = {
     "dataset": "cifar10",

@@ -27,6 +27,8 @@ from sadp_bench.core.progress import Progress
 from sadp_bench.datasets.base import Dataset
 from sadp_bench.datasets.examples import Examples
 from sadp_bench.runs import environment, resolve
+from sadp_bench.runs.resources import Resources
+from sadp_bench.runs.trainer import RunTrainer
 
 
 class CIFARShaped(Dataset):
