@@ -121,7 +121,10 @@ def _version(package: str) -> str | None:
 
 @cache
 def _commit() -> tuple[str | None, bool | None]:
-    """The commit of the checkout that the package runs from; None where it is installed."""
+    """Returns the commit of the checkout that the package runs from, and whether it was changed; None if installed.
+
+    Git is asked once, as the code that a process runs is that of its start.
+    """
     root = Path(sadp_bench.__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None, None
