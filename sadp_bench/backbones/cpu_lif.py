@@ -1,9 +1,9 @@
 """The LIF neuron's multi-step pass for CPUs: SpikingJelly's equations, several times as fast.
 
-SpikingJelly's CPU path takes new memory for every operation of every step, and on large batches spends its time on
-the system mapping those pages. This one works in place, and keeps for the backward pass only the spikes and the
-surrogate's derivative, in the input's type. In float32 and float64 it equals SpikingJelly to rounding (the tests hold it
-against that); under bfloat16 autocast the derivative is rounded to bfloat16, as the gradients around it are.
+SpikingJelly's CPU path allocates memory for every operation of every step, and on large batches most of its time goes to
+mapping those pages. This one works in place. It keeps only the spikes and the surrogate's derivative for the backward pass,
+in the input's type. In float32 and float64 it equals SpikingJelly to rounding, which tests check. Under bfloat16 autocast
+the derivative is rounded to bfloat16, as the gradients around it are.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ DERIVATIVES = {
 
 
 class CPULif(torch.autograd.Function):
-    """current [T, ...], membrane before [...] -> spikes [T, ...], membrane after; the reset (detach_reset) and the membranes
-    that come and go are outside of the graph.
+    """current [T, ...], membrane before [...] -> spikes [T, ...], membrane after.
 
     h[t] = (1 - 1/tau) v[t-1] + gain x[t];  s[t] = h[t] >= threshold;  v[t] = h[t] after the reset, hard (to 0) or soft.
+    No gradient flows through the reset (detach_reset) or through the membranes that come in and go out.
     """
 
     @staticmethod
     def forward(
         ctx: Any, current: Tensor, before: Tensor, tau: float, gain: float, threshold: float, soft: bool, surrogate: str
     ) -> tuple[Tensor, Tensor]:
+        """Returns spikes and the membrane after the last step."""
         spikes, derivative = torch.empty_like(current), torch.empty_like(current)
         membrane = before.clone()
         scratch = torch.empty_like(membrane)
@@ -53,6 +54,7 @@ class CPULif(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, error: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+        """Returns the gradient at the current."""
         spikes, derivative = ctx.saved_tensors
         tau, gain, soft = ctx.settings
         gradient = torch.empty_like(spikes)
@@ -61,7 +63,7 @@ class CPULif(torch.autograd.Function):
         for step in range(len(spikes) - 1, -1, -1):
             if not soft:
                 torch.sub(1, scratch.copy_(spikes[step]), out=factor)
-                carried.mul_(factor)  # what was reset does not reach the next step
+                carried.mul_(factor)  # A membrane that was reset does not reach the next step.
             carried.addcmul_(scratch.copy_(error[step]), factor.copy_(derivative[step]))
             gradient[step].copy_(torch.mul(carried, gain, out=scratch))
             carried.mul_(1 - 1 / tau)

@@ -9,10 +9,10 @@ from sadp_bench.backbones.spiking import LIF, Backbone, NeuronSettings, check_wi
 
 
 class _Plain(Backbone):
-    """A chain of blocks: (channels as a multiple of the width, pooled or not).
+    """A chain of blocks, each given as (channels as a multiple of the width, pooled or not).
 
-    A block pools before its neuron, not after it: so every convolution's input is spikes (0 or 1), and the neuron has
-    a quarter of the work.
+    A block pools before its neuron, not after it. So every convolution's input is spikes (0 or 1), and the neuron has a
+    quarter of the work.
     """
 
     def __init__(

@@ -16,8 +16,10 @@ Block = Callable[[int, int, int, NeuronSettings, str, bool], nn.Module]
 class PreActivationBlock(nn.Module):
     """shortcut(x) + conv(LIF(norm(conv(LIF(norm(x)))))), where a shortcut that changes shape starts after the first LIF.
 
-    Source: He et al., ECCV 2016, as in SLTT's spiking ResNet-18 (Meng et al., ICCV 2023). The first block of a
-    network has no norm of its own: the stem's serves (computed once for a static image).
+    The first block of a network has no norm before its first LIF, because the stem ends with one, which is computed once for
+    a static image.
+
+    Source: He et al., ECCV 2016, as in SLTT's spiking ResNet-18 (Meng et al., ICCV 2023).
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int, neuron: NeuronSettings, norm: str, first: bool) -> None:
@@ -33,6 +35,7 @@ class PreActivationBlock(nn.Module):
         self.shortcut = conv(inputs, outputs, 1, stride, norm=norm) if reshapes else None
 
     def forward(self, x: Tensor) -> Tensor:
+        """Returns currents, [T, B, C, H, W]."""
         spikes = self.activate(x)
         return self.residual(spikes) + (x if self.shortcut is None else self.shortcut(spikes))
 
@@ -60,11 +63,12 @@ class SEWBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Returns sums of spikes, [T, B, C, H, W]."""
         return self.residual(x) + self.shortcut(x)
 
 
 def _stages(block: Block, width: int, side: int, neuron: NeuronSettings, norm: str) -> list[nn.Module]:
-    """Four stages of two blocks of width, 2, 4 and 8 width channels; a stride that would leave under 2 pixels is 1."""
+    """Returns four stages of two blocks of width, 2, 4 and 8 width channels; strides never leave less than 2 pixels."""
     made: list[nn.Module] = []
     inputs = width
     for stage in range(4):
@@ -101,7 +105,7 @@ class _ResNet18(Backbone):
     @staticmethod
     @abstractmethod
     def body_of(width: int, side: int, neuron: NeuronSettings, norm: str) -> list[nn.Module]:
-        """From the stem's normalised currents to spikes (or sums of them) of 8 width channels."""
+        """Returns the layers from the stem's normalised currents to spikes, or sums of spikes, of 8 width channels."""
 
 
 class ResNet18(_ResNet18):
@@ -112,6 +116,7 @@ class ResNet18(_ResNet18):
 
     @staticmethod
     def body_of(width: int, side: int, neuron: NeuronSettings, norm: str) -> list[nn.Module]:
+        """Returns the stages, a norm and a neuron."""
         return [*_stages(PreActivationBlock, width, side, neuron, norm), norm_layer(norm, 8 * width), LIF(neuron)]
 
 
@@ -123,4 +128,5 @@ class SEWResNet18(_ResNet18):
 
     @staticmethod
     def body_of(width: int, side: int, neuron: NeuronSettings, norm: str) -> list[nn.Module]:
+        """Returns a neuron and the stages."""
         return [LIF(neuron), *_stages(SEWBlock, width, side, neuron, norm)]

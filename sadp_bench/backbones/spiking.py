@@ -1,4 +1,4 @@
-"""The parts that every backbone is made of: neuron settings, the neuron, norm, convolution, the frame.
+"""The parts of every backbone: neuron settings, neuron, norm, convolution, and the base class.
 
 Everything is time first, [T, B, C, H, W], on SpikingJelly's multi-step layers, channels last in memory.
 """
@@ -31,10 +31,16 @@ NORMS = ("batch", "sync", "none")
 class NeuronSettings:
     """The leaky integrate-and-fire neuron of all spiking layers; part of a run's spec.
 
-    tau: membrane time constant in steps, > 1: h[t] = (1 - 1/tau) v[t-1] + x[t]. decay_input: whether x is divided by tau.
-    reset: "hard" (to 0) or "soft" (minus the threshold). surrogate: the spike's derivative, "atan", "sigmoid" or
-    "triangle". The defaults: no decay of the input as in TET and SLTT, hard reset outside of the graph and arctangent as in
-    Fang et al., ICCV 2021; SpikingJelly's own differ.
+    By default the input is not decayed, as in TET and SLTT; the reset is hard and outside of the graph, and the surrogate is
+    the arctangent, as in Fang et al., ICCV 2021. SpikingJelly's defaults differ.
+
+    Attributes:
+        tau: Membrane time constant in steps, above 1: h[t] = (1 - 1/tau) v[t-1] + x[t].
+        threshold: Of the membrane, above which it spikes.
+        decay_input: Whether x is divided by tau.
+        reset: "hard" (to 0) or "soft" (minus the threshold).
+        detach_reset: Whether the reset is outside of the graph.
+        surrogate: The spike's derivative: "atan", "sigmoid" or "triangle".
     """
 
     tau: float = 2.0
@@ -55,12 +61,17 @@ class NeuronSettings:
 
 
 class LIF(neuron.LIFNode):
-    """SpikingJelly's multi-step LIF neuron on [T, B, C, H, W] or [T, B, D], without state between calls but where it
-    `carries` (see `carrying`).
+    """SpikingJelly's multi-step LIF neuron on [T, B, C, H, W] or [T, B, D].
 
-    It differs in ways that do not change its equations: the membrane is float32 also where the input is bfloat16
-    (SpikingJelly would take the input's type), images are computed channels last as they lie in memory, and a CPU runs
-    `CPULif`. On a GPU SpikingJelly chooses its kernel.
+    It has no state between calls, unless it `carries` (see `carrying`). The equations are SpikingJelly's. But the membrane is
+    float32 also where the input is bfloat16 (SpikingJelly takes the input's type), images are computed channels last as they
+    lie in memory, and a CPU runs `CPULif`. On a GPU SpikingJelly chooses its kernel.
+
+    Args:
+        settings: Of the neuron.
+
+    Attributes:
+        carries: Whether a call starts from the membrane that the call before it left.
     """
 
     def __init__(self, settings: NeuronSettings) -> None:
@@ -77,6 +88,7 @@ class LIF(neuron.LIFNode):
         self.carries = False
 
     def multi_step_forward(self, x_seq: Tensor) -> Tensor:
+        """Returns the spikes of a current, of the same shape."""
         images = x_seq.dim() == 5
         x_seq = x_seq.movedim(2, -1) if images else x_seq
         on_cpu = x_seq.device.type == "cpu" and self.detach_reset
@@ -86,7 +98,7 @@ class LIF(neuron.LIFNode):
         return spikes.movedim(-1, 2) if images else spikes
 
     def _membrane(self, x_seq: Tensor) -> Tensor:
-        """What a call begins with: rest, or what the call before has left."""
+        """Returns the membrane that a call starts from: rest, or the one that the call before it left."""
         if self.carries and isinstance(self.v, Tensor):
             return self.v
         return torch.zeros(x_seq.shape[1:], device=x_seq.device, dtype=wide_dtype(x_seq))
@@ -113,7 +125,7 @@ class LIF(neuron.LIFNode):
 
 
 def conv(inputs: int, outputs: int, size: int = 3, stride: int = 1, *, norm: str, step_mode: str = "m") -> nn.Module:
-    """A padded convolution that keeps the image's side (divided by the stride); its bias is the norm's where there is one."""
+    """Returns a padded convolution that keeps the image's side, divided by the stride. A norm after it replaces its bias."""
     made = layer.Conv2d(
         inputs, outputs, size, stride=stride, padding=size // 2, bias=norm == "none", step_mode=step_mode
     )
@@ -124,17 +136,23 @@ def conv(inputs: int, outputs: int, size: int = 3, stride: int = 1, *, norm: str
 
 
 class SyncBatchNorm2d(nn.SyncBatchNorm):
-    """Batch norm over the whole batch of a run on several GPUs, over batch, time and positions of [T, B, C, H, W] too."""
+    """Batch norm over the whole batch of a run on several GPUs, of [B, C, H, W] or [T, B, C, H, W]."""
 
     def forward(self, input: Tensor) -> Tensor:
+        """Returns the input, normalised over batch, time and positions."""
         if input.dim() == 5:
             return super().forward(input.flatten(0, 1)).unflatten(0, input.shape[:2])
         return super().forward(input)
 
 
 def norm_layer(norm: str, channels: int, step_mode: str = "m") -> nn.Module:
-    """Batch norm over batch, time and positions ("batch"; each process over its own slice of the batch, or "sync"), or
-    nothing ("none")."""
+    """Returns batch norm over batch, time and positions, or the identity.
+
+    Args:
+        norm: "batch": each process normalises its slice of the batch. "sync": the whole batch. "none": the identity.
+        channels: Of the input.
+        step_mode: SpikingJelly's: "m" for [T, B, C, H, W], "s" for [B, C, H, W].
+    """
     if norm not in NORMS:
         raise BadInput(f"backbone.norm is one of {', '.join(NORMS)}, not '{norm}'")
     if norm == "sync":
@@ -143,28 +161,29 @@ def norm_layer(norm: str, channels: int, step_mode: str = "m") -> nn.Module:
 
 
 def halves(side: int) -> bool:
-    """Whether a pool or stride of 2 is applied: not where it would leave less than 2 pixels."""
+    """Returns whether a pool or a stride of 2 leaves at least 2 pixels of a side, and so is applied."""
     return side // 2 >= 2
 
 
 @contextmanager
 def carrying(model: nn.Module) -> Iterator[Callable[[], None]]:
-    """Within, the neurons go on from call to call from the membrane that the call before has left, and from rest at first.
+    """Makes each call within the block start from the membranes that the call before it left; the first starts from rest.
 
-    Gives what cuts the membranes' history, to be called after each call: the suite's own neurons have none, but
-    SpikingJelly's do.
+    Yields:
+        A function that detaches the membranes from the graph, to be called after each call. `LIF` needs no detaching, but
+        SpikingJelly's neurons do.
     """
     neurons = [module for module in model.modules() if isinstance(module, neuron.BaseNode)]
 
     def reset(carries: bool) -> None:
-        for one in neurons:
-            one.reset()
-            if isinstance(one, LIF):
-                one.carries = carries
+        for each in neurons:
+            each.reset()
+            if isinstance(each, LIF):
+                each.carries = carries
 
     def cut() -> None:
-        for one in neurons:
-            one.detach()
+        for each in neurons:
+            each.detach()
 
     reset(True)
     try:
@@ -173,15 +192,19 @@ def carrying(model: nn.Module) -> Iterator[Callable[[], None]]:
         reset(False)
 
 
-OfStep = Callable[[int, Callable[[], Tensor]], Tensor]  # a step, and what makes its logits_1BC -> those, detached
+OfStep = Callable[[int, Callable[[], Tensor]], Tensor]  # (step, function of its logits_1BC) -> the logits, detached
 
 
 class Backbone(nn.Module):
     """A spiking network for images of `input_shape` (C, H, W) or event frames of that shape.
 
-    A subclass builds `stem` (on [B, C, H, W]: a static image's first convolution and norm are the same at every step,
-    so they are computed once), `body` (on [T, B, C, H, W]) and the readout from `width`, its base number of channels.
-    timesteps: T; of event frames the first T are taken.
+    Args:
+        timesteps: T; of event frames the first T are used.
+        stem: The first convolution and norm, on [B, C, H, W]. They are equal at every step of a static image, and so are
+            computed once.
+        body: All other layers, on [T, B, C, H, W].
+        features: Of the readout's input.
+        num_classes: Of the readout's output.
     """
 
     def __init__(self, timesteps: int, stem: nn.Module, body: nn.Module, features: int, num_classes: int) -> None:
@@ -192,10 +215,12 @@ class Backbone(nn.Module):
         self.readout = layer.Linear(features, num_classes, step_mode="m")
 
     def forward(self, input: Tensor, of_step: OfStep | None = None) -> Tensor:
-        """[B, C, H, W] (static) or [T, B, C, H, W] (events) -> logits_TBC.
+        """Returns logits_TBC.
 
-        of_step: takes the steps one by one, each with what computes it: nothing of a step but the neurons' membranes is left
-        when it returns, see `backprop.SLTT`.
+        Args:
+            input: [B, C, H, W] (static) or [T, B, C, H, W] (events).
+            of_step: Called with each step and a function that computes its logits. Only the neurons' membranes remain of a
+                step when it returns, see `training.backprop.SLTT`.
         """
         if of_step is not None:
             return self._step_by_step(input, of_step)
@@ -208,7 +233,7 @@ class Backbone(nn.Module):
         return self._logits(x)
 
     def steps(self, input: Tensor) -> int:
-        """How many time steps it makes of an input."""
+        """Returns the number of time steps of an input."""
         return self.timesteps if input.dim() == 4 else min(len(input), self.timesteps)
 
     def _logits(self, x: Tensor) -> Tensor:
@@ -218,7 +243,7 @@ class Backbone(nn.Module):
     def _step_by_step(self, input: Tensor, of_step: OfStep) -> Tensor:
         static = input.dim() == 4
         stemmed = self.stem(input) if static else input
-        # Of a static image a leaf gathers the steps' gradients, which then go through the stem in one backward pass.
+        # For a static image, a leaf gathers the steps' gradients, which then pass the stem in one backward pass.
         leaf = stemmed.detach().requires_grad_(stemmed.requires_grad)
 
         def outputs(step: int) -> Tensor:
@@ -236,5 +261,6 @@ class Backbone(nn.Module):
 
 
 def check_width(width: int) -> None:
+    """Raises BadInput for a width below 1."""
     if width < 1:
         raise BadInput(f"backbone.width is at least 1 channel, not {width}")

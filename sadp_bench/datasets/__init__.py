@@ -1,7 +1,4 @@
-"""The data sets: their names and the classes behind them.
-
-Only this table lives here, so that listing the names imports nothing heavy.
-"""
+"""The data sets: name -> class. Listing the names imports nothing else."""
 
 DATASETS = {
     "digits": "sadp_bench.datasets.digits:Digits",

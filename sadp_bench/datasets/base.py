@@ -1,6 +1,6 @@
-"""What a data set is, where its files lie, and how they are downloaded and read.
+"""The base class of data sets, and functions that find, download and read their files.
 
-Whatever is wrong with a file or a folder is a `BadInput` of one line that names it.
+Every fault of a file or a folder raises a `BadInput` of one line that names it.
 """
 
 from __future__ import annotations
@@ -28,20 +28,30 @@ from numpy.typing import NDArray
 from sadp_bench.core.errors import BadInput
 from sadp_bench.datasets.examples import Examples
 
-PATIENCE_SECONDS = 9  # for an answer, and for each next piece of a download
+PATIENCE_SECONDS = 9  # seconds for an answer, and for each next piece of a download
 WAY_OUT = "put it there, name its folder with --data, or take --dataset digits, which needs no download"
 
 
 class Dataset(ABC):
     """Labelled training and test examples in memory, and the settings that suit a run on them.
 
-    An input is (stored value / scale - mean) / std, channel by channel: `scale` is 255 for images of bytes and 1
-    for counts of events, which with mean 0 and std 1 are used as they are.
-    A subclass's docstring opens with one line that tells what it is and how large, and has one line `Source: ...`.
+    An input is (stored value / scale - mean) / std, channel by channel. `scale` is 255 for images of bytes. It is 1 for
+    counts of events, which remain as they are with mean 0 and std 1. The docstring of a subclass starts with one line about
+    its content and size, and has a line `Source: ...`.
+
+    Attributes:
+        events: Whether inputs are frames of events [N, T, C, H, W] instead of static images [N, C, H, W].
+        augment: The default of `--augment`, likewise of the following four.
+        scale: Of stored values.
+        mean: By channel, after scaling.
+        std: By channel, after scaling.
+        class_names: By label.
+        train: The training examples.
+        test: The test examples.
     """
 
-    events: ClassVar[bool] = False  # frames of events [N, T, C, H, W] instead of static images [N, C, H, W]
-    augment: ClassVar[str] = "none"  # one of examples.AUGMENTATIONS
+    events: ClassVar[bool] = False
+    augment: ClassVar[str] = "none"
     epochs: ClassVar[int] = 20
     batch_size: ClassVar[int] = 128
     timesteps: ClassVar[int] = 4
@@ -56,20 +66,24 @@ class Dataset(ABC):
 
     @abstractmethod
     def __init__(self, root: Path, timesteps: int) -> None:
-        """Load `train` and `test` from the folder `root`, downloading what is absent.
+        """Loads `train` and `test`, and downloads absent files.
 
-        timesteps: the number of frames that a recording of events is cut into; static images ignore it.
-        Raises BadInput where files are absent and cannot be downloaded, or are broken.
+        Args:
+            root: The folder of all data sets.
+            timesteps: Frames that a recording of events is cut into; static images ignore it.
+
+        Raises:
+            BadInput: Where files are absent and cannot be downloaded, or are broken.
         """
 
     @classmethod
     @abstractmethod
     def locate(cls, root: Path) -> Path | None:
-        """Where the files lie in `root`, or None where one is absent. Nothing is opened or downloaded."""
+        """Returns the place of the files in `root`; None where one is absent. Opens and downloads nothing."""
 
 
 def data_root(given: Path | None) -> Path:
-    """The folder of all data sets: the given one, else $SADP_BENCH_DATA, else `sadp-bench/data` in the user's cache.
+    """Returns the folder of all data sets: the given one, else $SADP_BENCH_DATA, else `sadp-bench/data` in the user's cache.
 
     The folder need not exist yet. Raises BadInput where it is a file or may not be read.
     """
@@ -86,12 +100,12 @@ def data_root(given: Path | None) -> Path:
 
 
 def first_missing(files: Iterable[Path]) -> Path | None:
-    """The first of the files that is not there, or None."""
+    """Returns the first of the files that is not there; None where all are."""
     return next((file for file in files if not os.path.exists(file)), None)
 
 
 def read_bytes(file: Path) -> NDArray[np.uint8]:
-    """The whole content of a file, writable."""
+    """Returns the whole content of a file, writable."""
     try:
         return np.fromfile(file, dtype=np.uint8)
     except OSError as error:
@@ -99,26 +113,26 @@ def read_bytes(file: Path) -> NDArray[np.uint8]:
 
 
 def check_size(file: Path, num_bytes: int, num_wanted: int) -> None:
-    """Refuse a content that is shorter or longer than its format says."""
+    """Raises BadInput for a content that is shorter or longer than its format requires."""
     if num_bytes != num_wanted:
         raise BadInput(f"{file} is broken: {num_bytes:,} bytes instead of {num_wanted:,}; delete it to get it anew")
 
 
 def check_labels(file: Path, label_N: NDArray[Any], num_classes: int) -> None:
-    """Refuse a label beyond the classes."""
+    """Raises BadInput for a label beyond the classes."""
     if label_N.max(initial=0) >= num_classes:
         wrong = int(label_N.max())
         raise BadInput(f"{file} is broken: label {wrong} is not 0 to {num_classes - 1}; delete it to get it anew")
 
 
 def download(url: str, md5: str, wanted: Path) -> None:
-    """Download `url` and put it at `wanted`, whole and with that MD5 sum, or raise BadInput and leave nothing."""
+    """Downloads `url` to `wanted`, whole and with that MD5 sum, or raises BadInput and leaves nothing."""
     with _downloaded(url, md5, wanted, wanted.parent) as file:
         os.replace(file, wanted)
 
 
 def download_archive(url: str, md5: str, wanted: Path, root: Path) -> None:
-    """The same for a tar archive, whose files are put below `root`; `wanted` is the one that was missed."""
+    """Downloads a tar archive and puts its files below `root`; `wanted` is the file that was missed."""
     if not hasattr(tarfile, "data_filter"):
         raise BadInput(f"unpacking {url} safely needs Python 3.11.4 or later; unpack it into {root} yourself")
     with _downloaded(url, md5, wanted, root) as archive:
@@ -133,7 +147,7 @@ def download_archive(url: str, md5: str, wanted: Path, root: Path) -> None:
 
 @contextmanager
 def _downloaded(url: str, md5: str, wanted: Path, folder: Path) -> Iterator[Path]:
-    """The checked download, in a passing folder of its own within `folder`, so that moving it is a rename."""
+    """Yields the checked download, in a temporary folder within `folder`, so that moving it is a rename."""
     print(f"downloading {url} into {folder}", file=sys.stderr, flush=True)
     try:
         with _opened(url) as response:
@@ -149,10 +163,8 @@ def _downloaded(url: str, md5: str, wanted: Path, folder: Path) -> Iterator[Path
 
 
 def _opened(url: str) -> Any:
-    """The response to `url`, over https alone; OSError where none comes in time.
-
-    A name lookup has no timeout of its own and several addresses would each get one, hence the thread.
-    """
+    """Returns the response to `url`, over https alone. Raises OSError where none comes in time."""
+    # A thread, because a name lookup has no timeout, and each of several addresses would get the whole one.
     answers: Queue[Any] = Queue()
 
     def ask() -> None:
@@ -184,7 +196,7 @@ def _check_md5(file: Path, md5: str) -> None:
 
 
 def cause(error: BaseException) -> str:
-    """An error's reason in one line."""
+    """Returns an error's reason in one line."""
     reason = error.reason if isinstance(error, URLError) else error
     text = reason.strerror if isinstance(reason, OSError) and reason.strerror else str(reason)
     return " ".join(text.split()) or type(reason).__name__

@@ -16,7 +16,7 @@ TEST_ROWS = 10_000
 
 
 class _CIFAR(Dataset):
-    """A row of a file is `label_bytes` labels, of which the last counts, then the red, green and blue plane."""
+    """Files of rows: `label_bytes` labels, of which the last counts, then the red, green and blue plane."""
 
     folder: ClassVar[str]
     url: ClassVar[str]
@@ -39,6 +39,7 @@ class _CIFAR(Dataset):
 
     @classmethod
     def locate(cls, root: Path) -> Path | None:
+        """Returns the folder of the files; None where one is absent."""
         return root / cls.folder if first_missing(cls._files(root)) is None else None
 
     @classmethod
@@ -80,7 +81,7 @@ class CIFAR100(_CIFAR):
     """60,000 photographs, 32x32 RGB: 50,000 to train, 10,000 to test, 100 classes; a download of 161 MB.
 
     Source: A. Krizhevsky, 2009: Learning Multiple Layers of Features from Tiny Images, https://www.cs.toronto.edu/~kriz/cifar.html
-    The labels are the 100 fine ones; the 20 coarse ones are left aside.
+    The labels are the 100 fine ones, not the 20 coarse ones.
     """
 
     folder = "cifar-100-binary"

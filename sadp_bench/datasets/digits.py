@@ -12,15 +12,15 @@ import torch
 from sadp_bench.datasets.base import Dataset
 from sadp_bench.datasets.examples import Examples
 
-HELD_OUT = 360
+HELD_OUT = 360  # test examples
 
 
 class Digits(Dataset):
     """1,797 handwritten digits, 8x8 grey: 1,437 to train, 360 to test, 10 classes; comes with scikit-learn.
 
     Source: E. Alpaydin and C. Kaynak, 1998: Optical Recognition of Handwritten Digits, https://doi.org/10.24432/C50P49
-    These are the 1,797 test digits of that collection, as scikit-learn ships them. They have no split of their own:
-    every fifth is held out here, at random but always alike and with each class in proportion.
+    These are the 1,797 test digits of that collection, as scikit-learn ships them. They come without a split. Here a fifth
+    is held out, always the same random one, with each class in proportion.
     Values are 0 to 16.
     """
 
@@ -41,18 +41,19 @@ class Digits(Dataset):
 
     @classmethod
     def locate(cls, root: Path) -> Path | None:
+        """Returns scikit-learn's file."""
         return _file()
 
 
 def _file() -> Path:
-    """Read without scikit-learn's help, whose import takes longer than a short run."""
+    """Returns the file's path without importing scikit-learn, which would take longer than a short run."""
     spec = find_spec("sklearn")
     assert spec is not None and spec.submodule_search_locations
     return Path(spec.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
 
 
 def _split(label_N: Any) -> tuple[Any, Any]:
-    """What scikit-learn's `train_test_split(test_size=0.2, stratify=label_N, random_state=0)` gives."""
+    """Returns the split of scikit-learn's `train_test_split(test_size=0.2, stratify=label_N, random_state=0)`."""
     draw, count_C = np.random.RandomState(0), np.bincount(label_N)
     train_C = _in_proportion(count_C, len(label_N) - HELD_OUT, draw)
     test_C = _in_proportion(count_C - train_C, HELD_OUT, draw)
@@ -65,7 +66,7 @@ def _split(label_N: Any) -> tuple[Any, Any]:
 
 
 def _in_proportion(count_C: Any, total: int, draw: np.random.RandomState) -> Any:
-    """So many of each class; what is left over goes to the largest remainders, and by lot where they are equal."""
+    """Returns the examples of each class. The rest goes to the largest remainders, and by lot where they are equal."""
     share_C = count_C / count_C.sum() * total
     number_C = np.floor(share_C).astype(int)
     rest_C = share_C - number_C

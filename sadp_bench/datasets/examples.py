@@ -13,8 +13,9 @@ from torch import Tensor
 class Examples:
     """Inputs and labels.
 
-    input_N: uint8 or float32, [N, C, H, W] (static images) or [N, T, C, H, W] (frames of events).
-    label_N: int64, [N].
+    Attributes:
+        input_N: uint8 or float32, [N, C, H, W] (static images) or [N, T, C, H, W] (frames of events).
+        label_N: int64, [N].
     """
 
     input_N: Tensor
@@ -29,6 +30,7 @@ class Examples:
 
     @property
     def has_events(self) -> bool:
+        """Whether inputs are frames of events."""
         return self.input_N.dim() == 5
 
     @property
@@ -38,18 +40,20 @@ class Examples:
         return channels, height, width
 
     def take(self, index_K: Tensor) -> Examples:
+        """Returns a copy of some examples, in the order of their indices."""
         return Examples(self.input_N[index_K], self.label_N[index_K])
 
     def digest(self) -> hashlib._Hash:
+        """Returns the SHA-256 of labels and inputs."""
         digest = hashlib.sha256(self.label_N.numpy().data)
         digest.update(self.input_N.contiguous().numpy().data)
         return digest
 
 
 def stratified_order(label_N: Tensor, generator: torch.Generator) -> Tensor:
-    """A shuffled order whose every beginning holds the classes in near-equal numbers. Int64, [N].
+    """Returns a shuffled order whose every beginning contains the classes in near-equal numbers. Int64, [N].
 
-    The i-th example of each class, in shuffled order, comes before the i+1-th of any.
+    The i-th example of each class, in shuffled order, comes before the i+1-th of any class.
     """
     shuffled_N = torch.randperm(len(label_N), generator=generator)
     label_N = label_N[shuffled_N]

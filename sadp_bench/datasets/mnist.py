@@ -17,7 +17,7 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.datasets.base import Dataset, cause, check_labels, check_size, download, read_bytes
 from sadp_bench.datasets.examples import Examples
 
-HEADERS = {  # big-endian: the kind of file, then the shape of what follows
+HEADERS = {  # big-endian: the kind of file, then the shape of the content
     "train-images-idx3-ubyte": (2051, 60_000, 28, 28),
     "train-labels-idx1-ubyte": (2049, 60_000),
     "t10k-images-idx3-ubyte": (2051, 10_000, 28, 28),
@@ -44,6 +44,7 @@ class _IDX(Dataset):
 
     @classmethod
     def locate(cls, root: Path) -> Path | None:
+        """Returns the folder of the files; None where one is absent."""
         folder = cls._folder(root)
         return folder if all(_find(folder, name) for name in HEADERS) else None
 
@@ -52,13 +53,13 @@ class _IDX(Dataset):
         return root / cls.reader.__name__ / "raw"
 
     def _complete(self, folder: Path) -> None:
-        """Download each file that is there neither packed nor unpacked, with torchvision's checksums."""
+        """Downloads each file that is there neither packed nor unpacked, with torchvision's checksums."""
         for packed_name, md5 in self.reader.resources:
             if _find(folder, packed_name.removesuffix(".gz")) is None:
                 download(self.mirror + packed_name, md5, folder / packed_name)
 
     def _unpack(self, folder: Path, passing_root: Path) -> None:
-        """Check the files and unpack them elsewhere, as torchvision wants them: the data folder may be read-only."""
+        """Checks the files and unpacks them elsewhere for torchvision, because the data folder may be read-only."""
         target = self._folder(passing_root)
         target.mkdir(parents=True)
         for name, header in HEADERS.items():
@@ -71,12 +72,12 @@ class _IDX(Dataset):
 
 
 def _find(folder: Path, name: str) -> Path | None:
-    """A file, unpacked or else packed, or None where it is absent."""
+    """Returns a file, unpacked or else packed; None where it is absent."""
     return next((file for file in (folder / name, folder / f"{name}.gz") if os.path.exists(file)), None)
 
 
 def _content(file: Path, header: tuple[int, ...], num_classes: int) -> bytes:
-    """A file's unpacked content, which has this header, the size that it tells, and labels of the classes only."""
+    """Returns a file's unpacked content, whose header, size and labels are checked."""
     content = read_bytes(file).tobytes()
     if file.suffix == ".gz":
         try:

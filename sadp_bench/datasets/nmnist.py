@@ -1,4 +1,4 @@
-"""N-MNIST: MNIST seen by an event camera, cut into frames."""
+"""N-MNIST: MNIST recorded by an event camera, cut into frames."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sadp_bench.datasets.base import Dataset, cause, read_bytes
 from sadp_bench.datasets.examples import Examples
 
 SIDE = 34  # pixels
-EVENT_BYTES = 5
+EVENT_BYTES = 5  # bytes of one event
 PUBLISHER = "https://www.garrickorchard.com/datasets/n-mnist"
 
 
@@ -23,8 +23,8 @@ class NMNIST(Dataset):
 
     Source: G. Orchard, A. Jayawant, G. Cohen and N. Thakor, 2015, https://www.garrickorchard.com/datasets/n-mnist
     The paper is Converting Static Image Datasets to Spiking Neuromorphic Datasets Using Saccades.
-    The files are the publisher's, `NMNIST/{Train,Test}/<digit>/<id>.bin`, fetched by hand. Whatever recordings are
-    there are used, in the order of digit and id: with a part of the files the data set is that part.
+    The files are the publisher's, `NMNIST/{Train,Test}/<digit>/<id>.bin`, fetched by hand. All recordings that are there
+    are used, in the order of digit and id, so a part of the files is a smaller data set.
     A recording becomes T frames of equal duration (see `frames`).
     """
 
@@ -48,6 +48,7 @@ class NMNIST(Dataset):
 
     @classmethod
     def locate(cls, root: Path) -> Path | None:
+        """Returns the folder of the recordings; None where a digit's is absent."""
         return root / "NMNIST" if all(os.path.isdir(folder) for folder in cls._folders(root)) else None
 
     @staticmethod
@@ -56,12 +57,17 @@ class NMNIST(Dataset):
 
 
 def frames(content: NDArray[np.uint8], timesteps: int) -> NDArray[np.uint8]:
-    """The events of a recording, counted in frames [T, 2, 34, 34]: off and on events, up to 255 at a pixel.
+    """Returns the events of a recording, counted in frames [T, 2, 34, 34]: off and on events, up to 255 at a pixel.
 
-    An event has 40 bits, big-endian: x (8), y (8), polarity (1), microseconds (23). The time from the first event to
-    the last, both included, is cut into T equal parts: the event at t is in frame
-    floor((t - first) T / (last - first + 1)).
-    Raises ValueError for a content that is no such recording.
+    An event has 40 bits, big-endian: x (8), y (8), polarity (1), microseconds (23). The time from the first event to the
+    last, both included, is cut into T equal parts: the event at t is in frame floor((t - first) T / (last - first + 1)).
+
+    Args:
+        content: The recording's bytes.
+        timesteps: T.
+
+    Raises:
+        ValueError: For a content that is no such recording.
     """
     if content.size == 0 or content.size % EVENT_BYTES:
         raise ValueError(f"{content.size:,} bytes are not a whole number of {EVENT_BYTES}-byte events")
@@ -78,7 +84,7 @@ def frames(content: NDArray[np.uint8], timesteps: int) -> NDArray[np.uint8]:
 
 
 def _load(folder: Path, timesteps: int) -> Examples:
-    """Every recording of `folder/<digit>`."""
+    """Returns all recordings of `folder/<digit>`."""
     recordings = [(file, digit) for digit in range(10) for file in _recordings(folder / str(digit))]
     input_N = np.empty((len(recordings), timesteps, 2, SIDE, SIDE), np.uint8)
     for row, (file, _) in enumerate(recordings):
@@ -92,7 +98,7 @@ def _load(folder: Path, timesteps: int) -> Examples:
 
 
 def _recordings(folder: Path) -> list[Path]:
-    """The recordings of one digit in the order of their ids, which the publisher pads with zeros."""
+    """Returns the recordings of one digit in the order of their ids, which the publisher pads with zeros."""
     try:
         names = sorted(name for name in os.listdir(folder) if name.endswith(".bin") and not name.startswith("."))
     except OSError as error:

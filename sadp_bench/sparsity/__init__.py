@@ -1,4 +1,4 @@
-"""Which weights exist: name -> class."""
+"""Sparsity, the weight axis: which weights exist. Name -> class."""
 
 SPARSITIES = {
     "dense": "sadp_bench.sparsity.base:Sparsity",

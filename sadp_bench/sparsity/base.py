@@ -1,7 +1,7 @@
-"""Which weights of a network exist while it trains: masks, and the base class of all methods that train with fewer.
+"""Masks, which mark the weights that exist, and the base class of all sparse training methods.
 
-A mask is bool, of its weight's shape; True: the weight exists, it is live. Masks are never changed in place: a new one
-takes the old one's place.
+A mask is a bool tensor of its weight's shape; a weight that exists (True) is live. Masks are never changed in place: a new
+mask replaces the old one.
 """
 
 from __future__ import annotations
@@ -17,27 +17,32 @@ from sadp_bench.core.errors import BadInput
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
-MASK_COPIES = 0.25  # of its weight's bytes: a mask takes one byte for each of a float32's four
+MASK_COPIES = 0.25  # bytes of a mask over those of its float32 weight
 
 Masks = dict[str, Tensor]
 
 
 def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The weights of all convolution and linear layers, the readout included, by name, in the order of the modules. No
-    biases, no norms; a weight that two layers share appears once."""
+    """Returns the weights of all convolution and linear layers, the readout included, by name, in the modules' order.
+
+    Biases and norms are left out. A weight that two layers share appears once.
+    """
     weights = {id(layer.weight) for layer in model.modules() if isinstance(layer, LAYERS)}
     return {name: weight for name, weight in model.named_parameters() if id(weight) in weights}
 
 
 def num_live(total: int, density: float) -> int:
-    """How many of so many weights exist at a density: at least 1."""
+    """Returns the number of live weights, at least 1, among `total` at a density."""
     return max(1, round(density * total))
 
 
 def magnitude_masks(weights: Mapping[str, Tensor], num_live: int, live: Mapping[str, Tensor] | None = None) -> Masks:
-    """The globally largest |w|, exactly `num_live` of them, ties broken by position (the earlier one stays).
+    """Returns masks of the `num_live` globally largest |w|. Of equal ones, the earlier position is chosen.
 
-    live: masks; what they lack is not chosen again, whatever its size.
+    Args:
+        weights: By name.
+        num_live: Weights to choose, exactly.
+        live: Masks; weights that they lack are not chosen, whatever their size.
     """
     size_W = torch.cat([weight.detach().abs().flatten() for weight in weights.values()])
     if live is not None:
@@ -51,7 +56,7 @@ def magnitude_masks(weights: Mapping[str, Tensor], num_live: int, live: Mapping[
 
 
 def density(masks: Mapping[str, Tensor]) -> float:
-    """The share of the masks' positions that are live; of no masks 1."""
+    """Returns the share of the masks' positions that are live; 1 without masks."""
     total = sum(mask.numel() for mask in masks.values())
     return sum(int(mask.sum()) for mask in masks.values()) / total if total else 1.0
 
@@ -61,13 +66,20 @@ class Sparsity:
 
     Source: none; dense training is the reference.
 
-    density: the share of the prunable weights that exist in the end, in (0, 1]. early_time: whether the search for them
-    takes fewer time steps than the run (`sparsity.early_time`); only for a kind that searches.
-    masks: by the weights' names; empty: all exist. model, optimizer: those that the masks are attached to.
+    Args:
+        density: The share of the prunable weights that exist in the end, in (0, 1].
+        early_time: Whether the search takes fewer time steps than the run (`sparsity.early_time`); for searches only.
+
+    Attributes:
+        masks: By the weights' names; empty: all weights exist.
+        model: The network that the masks are attached to.
+        optimizer: The optimizer that the masks are attached to.
+        searches: Whether `prepare` trains networks to find the masks.
+        dense_momentum: Whether masked weights keep their momentum, by which they are regrown.
     """
 
-    searches: ClassVar[bool] = False  # trains networks before the run to find the masks
-    dense_momentum: ClassVar[bool] = False  # masked weights keep their momentum, to be regrown by it
+    searches: ClassVar[bool] = False
+    dense_momentum: ClassVar[bool] = False
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -85,13 +97,22 @@ class Sparsity:
         self._hook: RemovableHandle | None = None
 
     def prepare(self, context: SearchContext, model: nn.Module) -> dict[str, Any]:
-        """Called once, before training: sets `masks`, and may load other weights into the run's model. Plain facts for the
-        record."""
+        """Sets `masks`, and may load other weights into the run's model. Called once, before training.
+
+        Args:
+            context: What a search may use.
+            model: The run's network.
+
+        Returns:
+            Plain facts for the record.
+        """
         return {}
 
     def attach(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Masks the weights now and after every step of the optimizer, so that the loop need not know. Without masks
-        there is no hook. To be called again where masks or weights were loaded."""
+        """Masks the weights now and after every step of the optimizer.
+
+        Without masks it registers no hook. It must be called again after masks or weights were loaded.
+        """
         self.model, self.optimizer = model, optimizer
         if self._hook is not None:
             self._hook.remove()
@@ -103,8 +124,7 @@ class Sparsity:
 
     @torch.no_grad()
     def apply(self) -> None:
-        """Zeroes the masked weights and all that the optimizer keeps of each (momentum, mean square), unless the momentum
-        stays dense."""
+        """Zeroes the masked weights, and what the optimizer keeps of each (momentum, mean square) unless that stays dense."""
         for name, mask in self.masks.items():
             weight, dead = self.model.get_parameter(name), ~mask
             weight.masked_fill_(dead, 0)
@@ -114,43 +134,51 @@ class Sparsity:
                         kept.masked_fill_(dead, 0)
 
     def after_epoch(self, epoch: int, num_epochs: int) -> None:
-        """Called at the end of each epoch, from 0, of so many."""
+        """Called at the end of each epoch, from 0, of `num_epochs`."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values: all that an exact resume needs but what `prepare` did to the model."""
+        """Returns tensors and plain values: all that an exact resume needs, without the model's weights."""
         return {"masks": dict(self.masks)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Loads a state of `state_dict`. `attach` must follow."""
         self.masks = dict(state["masks"])
 
     def checkpoint_copies(self) -> float:
-        """Returns what a checkpoint holds beside network and optimizer, in copies of the weights: for the disk check."""
+        """Returns what a checkpoint contains beside network and optimizer, in copies of the weights, for the disk check."""
         return MASK_COPIES if self.density < 1 else 0.0
 
     def estimated_epochs(self, num_epochs: int) -> float:
-        """How many epochs' worth of example visits `prepare` makes at most: for the estimate before training."""
+        """Returns the epochs' worth of example visits that `prepare` makes at most, for the estimate before training."""
         return 0
 
 
 def fixed(masks: Mapping[str, Tensor]) -> Sparsity:
-    """Training with these masks from its start to its end; with none it is dense."""
+    """Returns a sparsity whose masks never change; without masks it is dense."""
     sparsity = Sparsity()
     sparsity.masks = dict(masks)
     return sparsity
 
 
 def laid_out(mask: Tensor, weight: Tensor) -> Tensor:
-    """The mask on the weight's device, and in memory as the weight lies there (channels last, say)."""
+    """Returns the mask on the weight's device and in its memory format, such as channels last."""
     return torch.empty_like(weight, dtype=torch.bool, requires_grad=False).copy_(mask)
 
 
 class SearchContext(Protocol):
-    """What a search for masks may use before training; everything done here is charged to `prepare`."""
+    """What a search for masks may use before training. All of it is charged to the phase prepare.
+
+    Attributes:
+        num_epochs: Of the run.
+        timesteps: Of the run.
+        seed: Of the run.
+        kept: All that `keep` was given so far, also before an interruption.
+    """
 
     num_epochs: int
     timesteps: int
     seed: int
-    kept: dict[str, Any]  # what `keep` was given so far, before an interruption too
+    kept: dict[str, Any]
 
     def keep(self, **state: Any) -> None:
         """Keeps tensors and plain values for a resume, which continues after this call.
@@ -167,16 +195,21 @@ class SearchContext(Protocol):
         first_epoch: int = 0,
         epochs: int | None = None,
     ) -> Iterator[nn.Module]:
-        """Trains a network on the full data by the run's own loop, and yields it after each epoch.
+        """Trains a network on the full data with the run's loop, and yields it after each epoch.
 
-        From the run's initial weights, or from `weights`, a whole state dict; on the run's schedule from `first_epoch`
-        on until `epochs` (the run's number). `sparsity` is attached here, and its `after_epoch` called before each yield.
-        The consumer may stop early. After an interruption the state of `sparsity` is put back, and the first network
-        yielded is that of the last finished epoch.
+        `sparsity` is attached, and its `after_epoch` is called before each yield. The consumer may stop early. After an
+        interruption the state of `sparsity` is restored, and the first network yielded is that of the last finished epoch.
+
+        Args:
+            sparsity: The masks, and what happens to them after each epoch.
+            timesteps: Time steps of the network.
+            weights: A state dict to start from; None: the run's initial weights.
+            first_epoch: The epoch of the run's schedule to start at.
+            epochs: The epoch of the schedule to end before; None: the run's number.
         """
 
     def logits(self, model: nn.Module, num_examples: int) -> Tensor:
-        """[T, n, C] float32, of the first n training examples: evaluation mode, no augmentation."""
+        """Returns logits of the first n training examples, in evaluation mode, without augmentation. [T, n, C] float32."""
 
     def say(self, text: str) -> None:
-        """Tells the person at the terminal."""
+        """Shows a line to the user."""

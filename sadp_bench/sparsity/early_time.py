@@ -1,4 +1,4 @@
-"""Early-Time tickets: the search for a mask takes fewer time steps than the run. T time steps, B examples, C classes."""
+"""Early-Time tickets, whose search takes fewer time steps than the run. T time steps, B examples, C classes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from sadp_bench.core.errors import BadInput
 from sadp_bench.sparsity.base import SearchContext, Sparsity
 
-NOTHING = 1e-12  # a divergence below it is the rounding of equal distributions
+MIN_DIVERGENCE = 1e-12  # nats; a smaller divergence is the rounding of equal distributions
 
 
 def divergences(logits_TBC: Tensor) -> Tensor:
-    """KL_t = KL(softmax(mean logits up to T) || softmax(mean logits up to t)), the mean over the examples. Float64, [T]."""
+    """Returns KL_t = KL(softmax(mean logits up to T) || softmax(mean logits up to t)), mean over examples. Float64, [T]."""
     steps_T11 = torch.arange(1, len(logits_TBC) + 1, device=logits_TBC.device)[:, None, None]
     log_p_TBC = (logits_TBC.double().cumsum(0) / steps_T11).log_softmax(2)
     whole_BC = log_p_TBC[-1]
@@ -23,20 +23,20 @@ def divergences(logits_TBC: Tensor) -> Tensor:
 
 
 def early_timesteps(logits_TBC: Tensor, share: float = 0.6) -> int:
-    """T' = the smallest t with KL_t / max KL < share: from there on more steps tell little.
+    """Returns T', the smallest t with KL_t / max KL < share: further steps hardly change the output.
+
+    It is 1 where all steps have equal outputs (max KL = 0), which the paper leaves open.
 
     Source: Kim et al., "Exploring Lottery Ticket Hypothesis in Spiking Neural Networks", ECCV 2022 (Early-Time tickets).
-
-    Where all steps tell the same (max KL = 0; the paper says nothing) it is 1.
     """
     kl_T = divergences(logits_TBC)
-    if kl_T.max() <= NOTHING:
+    if kl_T.max() <= MIN_DIVERGENCE:
         return 1
     return 1 + int((kl_T / kl_T.max() < share).nonzero()[0])
 
 
 def chosen_timesteps(context: SearchContext, share: float = 0.6, num_examples: int = 1000) -> int:
-    """T' of the run's own network after one epoch at all T steps, on so many training examples."""
+    """Returns T' of the run's network after one epoch at all T steps, measured on `num_examples` training examples."""
     if context.timesteps == 1:
         raise BadInput("early_time shortens a search of several time steps, and the run has 1: leave it out")
     model = last(context.train(Sparsity(), timesteps=context.timesteps, epochs=1))
@@ -46,15 +46,20 @@ def chosen_timesteps(context: SearchContext, share: float = 0.6, num_examples: i
 
 
 def last(networks: Iterator[nn.Module]) -> nn.Module:
-    """The network after all its epochs."""
+    """Returns the network after all its epochs."""
     return deque(networks, maxlen=1).pop()
 
 
 class Searching(Sparsity):
-    """A method that trains networks to find its masks, with early_time at T' steps, else at the run's own.
+    """Trains networks to find its masks, at T' time steps with `early_time`, otherwise at the run's.
 
-    kl_share, kl_examples: of `early_timesteps`; without early_time they do nothing. The epoch that T' is taken from is
-    trained for that alone (as T' is not known before), and charged.
+    The epoch from which T' follows is trained for it alone, because T' is unknown before, and is charged.
+
+    Args:
+        density: Of `Sparsity`, below 1.
+        early_time: Of `Sparsity`.
+        kl_share: The share of `early_timesteps`; without effect unless `early_time`.
+        kl_examples: Training examples that T' is measured on; without effect unless `early_time`.
     """
 
     searches = True
@@ -71,6 +76,7 @@ class Searching(Sparsity):
         self.kl_examples = kl_examples
 
     def search_timesteps(self, context: SearchContext) -> int:
+        """Returns the time steps of the search."""
         if not self.early_time:
             return context.timesteps
         if "timesteps" not in context.kept:

@@ -1,4 +1,4 @@
-"""Early-bird tickets: the mask that a network's early epochs already agree on."""
+"""Early-bird tickets: the mask on which a network's early epochs already agree."""
 
 from __future__ import annotations
 
@@ -27,14 +27,20 @@ class EB(Searching):
     Source: You et al., "Drawing Early-Bird Tickets", ICLR 2020, for spiking networks in Kim et al., "Exploring Lottery Ticket
     Hypothesis in Spiking Neural Networks", ECCV 2022.
 
-    The mask, global over convolution and linear weights, has settled when the newest of `window` masks differs from each of
-    the others in less than `distance` of its positions. Where the run's epochs do not suffice the last mask is taken, and
-    the record says so (converged: false). The run starts from its own initial weights.
+    The mask is global over convolution and linear weights. It has settled when the newest of `window` masks differs from
+    each of the others in less than `distance` of its positions. Where the run's epochs do not suffice, the last mask is
+    used and the record has converged: false. The run starts from its initial weights.
 
-    Two masks of density d differ in at most 2d of their positions: where 2d < distance the first full window always ends
+    Two masks of density d differ in at most 2d of their positions. Where 2d < distance, the first full window always ends
     the search, so lower `distance` with the density.
 
-    kl_share, kl_examples: see `early_time`.
+    Args:
+        density: The share of the weights that exist.
+        early_time: Whether the search takes fewer time steps.
+        window: Masks that are compared.
+        distance: The share of positions below which two masks agree.
+        kl_share: See `early_time`.
+        kl_examples: See `early_time`.
     """
 
     def __init__(
@@ -56,6 +62,7 @@ class EB(Searching):
         self.distance = distance
 
     def prepare(self, context: SearchContext, model: nn.Module) -> dict[str, Any]:
+        """Trains until the mask settles. Returns the search's epochs and time steps, and whether it converged."""
         timesteps = self.search_timesteps(context)
         search = Drawing(self.density, self.window)
         converged = False
@@ -78,23 +85,33 @@ class EB(Searching):
         return self.window * MASK_COPIES
 
     def estimated_epochs(self, num_epochs: int) -> int:
+        """Returns the epochs of a search that does not settle."""
         return num_epochs + int(self.early_time)
 
 
 def mask_distance(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
-    """The share of positions in which two masks differ (normalised Hamming distance)."""
+    """Returns the share of positions in which two masks differ (normalised Hamming distance)."""
     differing = sum(int((one[name] != other[name]).sum()) for name in one)
     return differing / sum(mask.numel() for mask in one.values())
 
 
 def settled(drawn: Sequence[Mapping[str, Tensor]], window: int, distance: float) -> bool:
-    """Whether the newest of the last `window` masks is closer than `distance` to each of the others."""
+    """Returns whether the newest of the last `window` masks is closer than `distance` to each of the others."""
     *others, newest = drawn[-window:]
     return len(others) == window - 1 and all(mask_distance(newest, other) < distance for other in others)
 
 
 class Drawing(Sparsity):
-    """Dense training that draws the mask of the largest weights after each epoch. drawn: the last `window` ones."""
+    """Dense training that draws the mask of the largest weights after each epoch.
+
+    Args:
+        goal: The density of the masks.
+        window: Masks that are kept.
+
+    Attributes:
+        drawn: The last `window` masks.
+        epochs: Finished epochs.
+    """
 
     def __init__(self, goal: float, window: int) -> None:
         super().__init__()
@@ -104,14 +121,17 @@ class Drawing(Sparsity):
         self.drawn: list[Masks] = []
 
     def after_epoch(self, epoch: int, num_epochs: int) -> None:
+        """Draws a mask."""
         weights = prunable(self.model)
         total = sum(weight.numel() for weight in weights.values())
         self.drawn = [*self.drawn, magnitude_masks(weights, num_live(total, self.goal))][-self.window :]
         self.epochs = epoch + 1
 
     def state_dict(self) -> dict[str, Any]:
+        """Returns masks and epochs."""
         return super().state_dict() | {"drawn": list(self.drawn), "epochs": self.epochs}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Loads masks and epochs."""
         super().load_state_dict(state)
         self.drawn, self.epochs = list(state["drawn"]), state["epochs"]

@@ -23,19 +23,23 @@ from sadp_bench.sparsity.early_time import Searching, last
 
 
 class IMP(Searching):
-    """Trains, prunes a quarter of the live weights by |w|, rewinds to early weights, and again down to the density.
+    """Trains, prunes a quarter of the live weights by |w|, rewinds to early weights, and repeats down to the density.
 
     Source: Kim et al., "Exploring Lottery Ticket Hypothesis in Spiking Neural Networks", ECCV 2022, after Frankle & Carbin,
     ICLR 2019, and Frankle et al., ICML 2020 (rewinding).
 
-    Round 1 trains the run's dense network for E epochs and keeps all of its state, buffers included, as it is after the
-    rewind epoch; every further round goes on from there with its mask and the rest of the schedule. Pruning is global,
-    over convolution and linear weights. The run itself starts from the rewound state with the last mask, and takes all of its
-    own epochs, so that its data is pruned on the same schedule as any other run's (the paper's last round is shorter).
+    Round 1 trains the run's dense network for E epochs and keeps its whole state, buffers included, after the rewind epoch.
+    Every further round continues from that state with its mask and the rest of the schedule. Pruning is global, over
+    convolution and linear weights. The run starts from the rewound state with the last mask and trains for all of its
+    epochs, so that its data is pruned on the same schedule as any other run's; the paper's last round is shorter.
 
-    prune_share: of the live weights, pruned a round; the last round only prunes to the density.
-    rewind: epochs after which the state is kept; 0: max(1, E / 15), the paper's 20 of 300.
-    kl_share, kl_examples: see `early_time`.
+    Args:
+        density: The share of the weights that exist in the end.
+        early_time: Whether the search takes fewer time steps.
+        prune_share: The share of the live weights that a round prunes; the last round prunes to the density.
+        rewind: Epochs after which the state is kept; 0: max(1, E / 15), the paper's 20 of 300.
+        kl_share: See `early_time`.
+        kl_examples: See `early_time`.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class IMP(Searching):
         self.rewind = rewind
 
     def prepare(self, context: SearchContext, model: nn.Module) -> dict[str, Any]:
+        """Trains and prunes in rounds, and rewinds the run's model. Returns rounds, epochs and time steps of the search."""
         rewind = self.rewind_epoch(context.num_epochs)
         timesteps = self.search_timesteps(context)
         total = sum(weight.numel() for weight in prunable(model).values())
@@ -85,7 +90,7 @@ class IMP(Searching):
         }
 
     def rewind_epoch(self, num_epochs: int) -> int:
-        """Raises BadInput where no epoch would be left to train after it."""
+        """Returns the epoch after which the state is kept. Raises BadInput where no epoch would follow it."""
         rewind = self.rewind or max(1, round(num_epochs / 15))
         if rewind >= num_epochs:
             raise BadInput(f"imp rewinds to the weights after epoch {rewind}: that needs more than {num_epochs} epochs")
@@ -96,21 +101,30 @@ class IMP(Searching):
         return 1 + 2 * MASK_COPIES
 
     def estimated_epochs(self, num_epochs: int) -> int:
+        """Returns the epochs of all rounds, and of the epoch that `early_time` needs."""
         further = len(round_densities(self.density, self.prune_share)) - 1
         return num_epochs + further * (num_epochs - self.rewind_epoch(num_epochs)) + int(self.early_time)
 
 
 def round_densities(density: float, prune_share: float) -> list[float]:
-    """The density after each round: (1 - prune_share)^k after k of ceil(ln density / ln(1 - prune_share)), but after the
-    last one the density itself."""
-    rounds = max(
-        1, math.ceil(math.log(density) / math.log1p(-prune_share) - 1e-9)
-    )  # 0.75^2 takes two rounds, not three
+    """Returns the density after each of ceil(ln density / ln(1 - prune_share)) rounds.
+
+    It is (1 - prune_share)^k after round k, and `density` after the last round.
+    """
+    # The small term keeps rounding from adding a round: 0.75^2 takes two, not three.
+    rounds = max(1, math.ceil(math.log(density) / math.log1p(-prune_share) - 1e-9))
     return [*((1 - prune_share) ** k for k in range(1, rounds)), density]
 
 
 class Rewindable(Sparsity):
-    """Dense training that keeps the network's whole state as it is after so many epochs."""
+    """Dense training that keeps the network's whole state after `rewind` epochs.
+
+    Args:
+        rewind: Finished epochs, at least 1.
+
+    Attributes:
+        kept: The state dict; empty before.
+    """
 
     def __init__(self, rewind: int) -> None:
         super().__init__()
@@ -118,12 +132,15 @@ class Rewindable(Sparsity):
         self.kept: dict[str, Tensor] = {}
 
     def after_epoch(self, epoch: int, num_epochs: int) -> None:
+        """Keeps the state if it is time."""
         if epoch + 1 == self.rewind:
             self.kept = {name: value.clone() for name, value in self.model.state_dict().items()}
 
     def state_dict(self) -> dict[str, Any]:
+        """Returns masks and the kept state."""
         return super().state_dict() | {"kept": dict(self.kept)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Loads masks and the kept state."""
         super().load_state_dict(state)
         self.kept = dict(state["kept"])

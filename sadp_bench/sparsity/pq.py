@@ -1,6 +1,6 @@
-"""Sparse from scratch, rewired as far as the PQ index finds the live weights compressible.
+"""Sparse training from scratch, rewired as far as the PQ index finds the live weights compressible.
 
-G groups of weights (one of a layer, or its output neurons), M weights in each, d of them live.
+G groups of weights (a layer, or each of its output neurons), M weights in each, d of them live.
 """
 
 from __future__ import annotations
@@ -27,16 +27,25 @@ class PQ(Sparsity):
     Compression Efficiency", ICLR 2025 (arXiv 2502.13572); index and bound: Diao et al., ICLR 2023; densities of the layers:
     Mocanu et al., Nature Communications 2018, with kernel sizes as in Evci et al., ICML 2020.
 
-    Starts with random masks. Every few epochs, but not after the last one, of each group's d live weights the c d smallest
-    are pruned and as many others regrown where the gradient's momentum is largest, from 0; so each group's density is
-    constant. c is `rewiring_share`. The momentum of masked weights is that of their gradients, and lives on.
+    Training starts with random masks. Every few epochs, but not after the last epoch, the c d smallest of each group's d
+    live weights are pruned, and as many others are regrown from 0 where the gradient's momentum is largest. So each group's
+    density is constant. c is `rewiring_share`. Masked weights keep the momentum of their gradients.
 
-    adaptive: false takes the fixed share c = `share` instead, whatever the index: the control that the paper lacks.
-    every: epochs between rewirings; 0: max(1, E / 10). per: "layer" or "neuron" (output channel), the groups.
-    p, q: of the index, 0 < p < q. eta, gamma, beta: how much worse the kept may approximate all, the scale and the cap of c.
+    The paper leaves open, and we chose: p, q and `every`; c d is rounded down; no more weights are pruned than others are
+    dead; a weight that was just pruned is not regrown at once.
 
-    Ours, as the paper is silent or not at hand: p, q, `every`, c d rounded down, no more pruned than others are dead, what
-    was just pruned is not regrown at once.
+    Args:
+        density: The share of the weights that exist.
+        early_time: Refused, because nothing is searched.
+        adaptive: False: c is the fixed `share`, whatever the index. This control is missing in the paper.
+        share: c where it is not adaptive.
+        every: Epochs between rewirings; 0: max(1, E / 10).
+        per: The groups: "layer" or "neuron" (output channel).
+        p: Of the index, 0 < p < q.
+        q: Of the index.
+        eta: How much worse the kept weights may approximate all.
+        gamma: The scale of c.
+        beta: The cap of c.
     """
 
     dense_momentum = True
@@ -74,12 +83,14 @@ class PQ(Sparsity):
         self.p, self.q, self.eta, self.gamma, self.beta = p, q, eta, gamma, beta
 
     def prepare(self, context: SearchContext, model: nn.Module) -> dict[str, Any]:
+        """Draws random masks. Returns the epochs between rewirings and the density."""
         shapes = {name: tuple(weight.shape) for name, weight in prunable(model).items()}
         total = sum(map(math.prod, shapes.values()))
         self.masks = random_masks(shapes, erdos_renyi(shapes, num_live(total, self.density)), context.seed)
         return {"rewire_every": self._every(context.num_epochs), "density": density(self.masks)}
 
     def after_epoch(self, epoch: int, num_epochs: int) -> None:
+        """Rewires all weights if it is time."""
         if epoch + 1 < num_epochs and (epoch + 1) % self._every(num_epochs) == 0:
             self.masks = {name: self._rewired(name, mask) for name, mask in self.masks.items()}
             self.apply()
@@ -106,12 +117,13 @@ class PQ(Sparsity):
 
 
 def pq_index(weight_GM: Tensor, p: float, q: float, live_GM: Tensor | None = None) -> Tensor:
-    """I = 1 - d^(1/q - 1/p) ||w||_p / ||w||_q over the last dimension's d live weights: 0 where all are of one size, largest,
-    1 - d^(1/q - 1/p), where all but one are 0. Float64.
+    """Returns I = 1 - d^(1/q - 1/p) ||w||_p / ||w||_q over the last dimension's d live weights. Float64, [G].
+
+    I is 0 where all weights have one size, and largest, 1 - d^(1/q - 1/p), where all but one are 0. It is computed as
+    1 - the ratio of the power means, which does not depend on the scale. Without weights, or where all are 0, it is 0; the
+    source leaves this open.
 
     Source: Diao et al., "Pruning Deep Neural Networks from a Sparsity Perspective", ICLR 2023.
-
-    Computed as 1 - the ratio of the power means, which does not depend on the scale. No weight or all 0: 0 (ours).
     """
     live_GM = torch.ones_like(weight_GM, dtype=torch.bool) if live_GM is None else live_GM
     size_GM = weight_GM.detach().double().abs() * live_GM
@@ -123,7 +135,7 @@ def pq_index(weight_GM: Tensor, p: float, q: float, live_GM: Tensor | None = Non
 
 
 def keep_bound(index_G: Tensor, live_G: Tensor, p: float, q: float, eta: float) -> Tensor:
-    """m = d (1 + eta)^(-q / (q - p)) (1 - I)^(p q / (q - p)): as many of the d weights must stay, at least.
+    """Returns m = d (1 + eta)^(-q / (q - p)) (1 - I)^(p q / (q - p)), the number of the d weights that must stay. [G].
 
     Source: Diao et al., ICLR 2023 (the lower bound of retained parameters).
     """
@@ -131,13 +143,16 @@ def keep_bound(index_G: Tensor, live_G: Tensor, p: float, q: float, eta: float) 
 
 
 def rewiring_share(bound_G: Tensor, live_G: Tensor, gamma: float, beta: float) -> Tensor:
-    """c = gamma (1 - m / d), within [0, beta]: the share of the live weights to rewire."""
+    """Returns c = gamma (1 - m / d) within [0, beta], the share of the live weights to rewire. [G]."""
     return (gamma * (1 - bound_G / live_G.clamp_min(1))).clamp(0, beta)
 
 
 def rewire(weight_GM: Tensor, momentum_GM: Tensor, live_GM: Tensor, share_G: Tensor) -> Tensor:
-    """The new mask, as dense as the old one in each group: without the floor(c d) smallest |w|, with as many of those that
-    were dead, by the largest |momentum|; ties go by position. No more are pruned than others were dead."""
+    """Returns the new mask, as dense as the old one in each group. [G, M].
+
+    The floor(c d) smallest |w| are pruned, but no more than others were dead, and as many dead weights with the largest
+    |momentum| grow. Ties go by position.
+    """
     live_G = live_GM.sum(1)
     dead_G = live_GM.shape[1] - live_G
     num_G = (share_G.double() * live_G + 1e-9).floor().long().minimum(dead_G)
@@ -147,13 +162,13 @@ def rewire(weight_GM: Tensor, momentum_GM: Tensor, live_GM: Tensor, share_G: Ten
 
 
 def lowest(value_GM: Tensor, num_G: Tensor) -> Tensor:
-    """The mask of each row's so many lowest values, ties broken by position."""
+    """Returns the mask of each row's `num_G` lowest values. Ties go by position. [G, M]."""
     rank_GM = value_GM.argsort(dim=1, stable=True).argsort(dim=1)
     return rank_GM < num_G[:, None]
 
 
 def momentum(optimizer: torch.optim.Optimizer, weight: Tensor) -> Tensor:
-    """The gradient's running mean, whatever the optimizer calls it."""
+    """Returns the gradient's running mean, which optimizers keep under several names."""
     state = optimizer.state.get(weight, {})
     found = state.get("momentum_buffer", state.get("exp_avg"))
     if found is None:
@@ -162,8 +177,10 @@ def momentum(optimizer: torch.optim.Optimizer, weight: Tensor) -> Tensor:
 
 
 def erdos_renyi(shapes: Mapping[str, Sequence[int]], num_live: int) -> dict[str, int]:
-    """How many weights of each layer exist: in proportion to the sum of the shape's numbers (inputs, outputs, kernel sides),
-    so that large layers are the sparsest; none above the layer's size; `num_live` in all, by the largest remainders.
+    """Returns the number of live weights of each layer, `num_live` in all.
+
+    They are in proportion to the sum of the shape's numbers (inputs, outputs, kernel sides), so that large layers are the
+    sparsest, and at most the layer's size. Largest remainders decide the rounding.
 
     Source: Mocanu et al., Nature Communications 2018; with kernel sizes ("ERK") Evci et al., ICML 2020.
     """
@@ -186,7 +203,7 @@ def erdos_renyi(shapes: Mapping[str, Sequence[int]], num_live: int) -> dict[str,
 
 
 def random_masks(shapes: Mapping[str, Sequence[int]], number: Mapping[str, int], seed: int) -> Masks:
-    """So many live weights of each layer, drawn without replacement."""
+    """Returns random masks with `number` live weights of each layer, drawn without replacement."""
     masks = {}
     for name, shape in shapes.items():
         size = math.prod(shape)
