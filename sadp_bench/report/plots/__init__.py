@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from sadp_bench.core.errors import BadInput
 from sadp_bench.records.record import Failure, Record
 from sadp_bench.report.cells import Cell, Visits, by_ratio, cells, timed_together, visits_of
-from sadp_bench.report.memory import memory_rows
+from sadp_bench.report.tables.memory import memory_rows
 from sadp_bench.report.plots.epochs import kept_figure, progress_figure
 from sadp_bench.report.plots.memory import memory_figure
 from sadp_bench.report.plots.pictures import Images, pictures_figure

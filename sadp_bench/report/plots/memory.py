@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sadp_bench.report.axes_sheets import MIB
+from sadp_bench.report.tables.table import MIB
 from sadp_bench.report.plots.style import (
     FULL,
     draw_intervals,

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from itertools import pairwise
 
-from sadp_bench.report.sheets import Cell, Grid, Sheet, spans
+from sadp_bench.report.contents import Contents
+from sadp_bench.report.tables.table import Cell, Sheet, Table, spans
 
 HEADER = r"""% Tables of sadp-bench. In the preamble: \usepackage{booktabs}
 % pdflatex knows the letters of European languages; other names need xelatex or lualatex.
@@ -31,10 +32,14 @@ PAIRED = (
 )
 
 
-def latex(sheets: list[Sheet], lines: list[str]) -> str:
-    """A table for each grid; the notes stand below a sheet's first. lines: what belongs to no table, as comments."""
-    tables = [table for sheet in sheets for table in _tables(sheet)]
-    return "\n".join([HEADER, *tables, *(f"% {_one_line(line)}" for line in lines)]).rstrip("\n") + "\n"
+def latex(contents: Contents) -> str:
+    """Returns a table environment for each table; the notes of a sheet stand below its first.
+
+    What belongs to no table is a comment.
+    """
+    tables = [table for sheet in contents.sheets for table in _tables(sheet)]
+    lines = [f"% {_one_line(line)}" for line in contents.closing]
+    return "\n".join([HEADER, *tables, *lines]).rstrip("\n") + "\n"
 
 
 def escaped(text: str) -> str:
@@ -45,35 +50,36 @@ def escaped(text: str) -> str:
 
 
 def _tables(sheet: Sheet) -> list[str]:
-    [(_, first), *further] = sheet.grids
+    first, *further = sheet.tables
     runs = sorted({cell.runs for _, cells in first.lines for cell in cells if cell.runs})
-    usual = runs[0] if len(runs) == 1 else ""
+    by_ratio = sheet.kind == "ratio" and bool(runs)
+    usual = runs[0] if by_ratio and len(runs) == 1 else ""
     told = [note.partition("; make it: `") for note in sheet.notes]
     notes = [r"\par\smallskip\raggedright\footnotesize", *(escaped(note) + "." * bool(cut) for note, cut, _ in told)]
     # Commands are too long for a page.
     commands = "".join(f"% make it: {_one_line(command.rstrip('`'))}\n" for _, _, command in told if command)
     title = f"{escaped(sheet.title)}."
-    if not runs:
+    if not by_ratio:
         return [commands + _table(title, first, usual, notes, apart=sheet.long)]
     seeds = f"$n = {usual}$ seed{'s' * (usual != '1')}" if usual else "Number of seeds in brackets"
     others = ", unless in brackets" if usual else ""
     return [
         commands + _table(f"{title} {RESULTS} {seeds}.", first, usual, notes),
         *(
-            _table(f"{title} {escaped(caption)}. {PAIRED} {seeds}{others}.", grid, usual, [], apart=True)
-            for caption, grid in further
+            _table(f"{title} {escaped(table.caption)}. {PAIRED} {seeds}{others}.", table, usual, [], apart=True)
+            for table in further
         ),
     ]
 
 
-def _table(caption: str, grid: Grid, usual: str, notes: list[str], *, apart: bool = False) -> str:
+def _table(caption: str, table: Table, usual: str, notes: list[str], *, apart: bool = False) -> str:
     """Cells of two lines continue below where they are too many, or in a table of their own; long lines get smaller."""
-    sizes = [r"\footnotesize", r"\scriptsize"] if _inline(grid) else [r"\small"]
-    grid = _laid_out(grid, usual)
-    beside = _beside(grid)
-    fits = [size for size in sizes if len(spans(grid, LINE[size] - beside)) == 1]
+    sizes = [r"\footnotesize", r"\scriptsize"] if _inline(table) else [r"\small"]
+    table = _laid_out(table, usual)
+    beside = _beside(table)
+    fits = [size for size in sizes if len(spans(table, LINE[size] - beside)) == 1]
     size = fits[0] if fits else sizes[-1]
-    tabulars = [_tabular(grid, first, last) for first, last in spans(grid, LINE[size] - beside)]
+    tabulars = [_tabular(table, first, last) for first, last in spans(table, LINE[size] - beside)]
     if not apart:
         return _float(caption, size, tabulars, notes)
     titles = [caption, *[f"{caption} Continued."] * (len(tabulars) - 1)]
@@ -87,39 +93,39 @@ def _float(caption: str, size: str, tabulars: list[str], notes: list[str]) -> st
     return "\n".join([*head, style, "\n\\par\\medskip\n".join(tabulars), *notes, r"\end{table}", ""])
 
 
-def _beside(grid: Grid) -> int:
+def _beside(table: Table) -> int:
     """Letters of the labels, which fill both lines where the cells do."""
-    high = any(cell.below for _, cells in grid.lines for cell in cells)
-    return max(len(part) for label, _ in grid.lines for part in (label.split("\n") if high else [label]))
+    high = any(cell.below for _, cells in table.lines for cell in cells)
+    return max(len(part) for label, _ in table.lines for part in (label.split("\n") if high else [label]))
 
 
-def _inline(grid: Grid) -> bool:
-    return any(cell.inline for _, cells in grid.lines for cell in cells)
+def _inline(table: Table) -> bool:
+    return any(cell.inline for _, cells in table.lines for cell in cells)
 
 
-def _laid_out(grid: Grid, usual: str) -> Grid:
+def _laid_out(table: Table, usual: str) -> Table:
     """Without the usual number of runs; in one line where the cells can be."""
-    inline, lines = _inline(grid), []
-    for label, cells in grid.lines:
+    inline, lines = _inline(table), []
+    for label, cells in table.lines:
         shown = []
         for cell in cells:
-            value, below = (cell.inline or cell.value, "") if inline else (cell.value, cell.below)
+            text, below = (cell.inline or cell.text, "") if inline else (cell.text, cell.below)
             runs = "" if cell.runs == usual else cell.runs
-            shown.append(replace(cell, value=value.replace("±", "± "), below=below, runs=runs))
+            shown.append(replace(cell, text=text.replace("±", "± "), below=below, runs=runs))
         lines.append((label, shown))
-    return Grid(grid.heads, lines)
+    return Table(table.heads, lines)
 
 
-def _tabular(grid: Grid, first: int, last: int) -> str:
+def _tabular(table: Table, first: int, last: int) -> str:
     """Space between lines that are two lines high, and between methods."""
-    shown = [(label, cells[first:last]) for label, cells in grid.lines if any(c.above for c in cells[first:last])]
+    shown = [(label, cells[first:last]) for label, cells in table.lines if any(c.above for c in cells[first:last])]
     high = any(cell.below for _, cells in shown for cell in cells)
     body: list[str] = []
     for (before, _), (label, cells) in pairwise([("", []), *shown]):
         name, _, ratio = label.partition("\n")
         apart = high or (ratio and name != before.partition("\n")[0])
         body += [r"\addlinespace"] * bool(body and apart) + _line(name, ratio, cells)
-    heads = _heads(grid.heads[:1] + grid.heads[1:][first:last])
+    heads = _heads(table.heads[:1] + table.heads[1:][first:last])
     start = rf"\begin{{tabular}}{{@{{}}l{'r' * (last - first)}@{{}}}}"
     return "\n".join([start, r"\toprule", *heads, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"])
 
@@ -147,7 +153,7 @@ def _small(text: str) -> str:
 
 
 def _cell(cell: Cell) -> str:
-    value = escaped(cell.value)
+    value = escaped(cell.text)
     value = rf"\textbf{{{value}}}" if cell.best else rf"\underline{{{value}}}" if cell.second else value
     return f"{value} ({escaped(cell.runs)})" if cell.runs else value
 

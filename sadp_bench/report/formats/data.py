@@ -1,0 +1,35 @@
+"""Rows for programs: a pandas frame, CSV and JSON, unrounded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from sadp_bench.report.contents import Contents
+from sadp_bench.report.rows import Row
+
+if TYPE_CHECKING:
+    import pandas
+
+
+def frame(rows: Iterable[Row]) -> pandas.DataFrame:
+    """Returns a line for each row under the union of their columns; missing values are None, lists stay lists."""
+    import pandas
+
+    return pandas.DataFrame([row.columns() for row in rows], dtype=object)
+
+
+def csv(contents: Contents) -> str:
+    """Returns the rows by ratio. A field is empty where there is no number; lists are joined by `; `."""
+    return str(frame(contents.rows).map(_joined).to_csv(index=False, lineterminator="\n"))
+
+
+def _joined(value: Any) -> Any:
+    return "; ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def json_text(contents: Contents) -> str:
+    """Returns one object with the rows of each table and the remarks. A missing number is null."""
+    data = {**contents.columns(), "remarks": list(contents.remarks)}
+    return json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n"

@@ -1,0 +1,329 @@
+"""Rows of the tables: the runs of one choice over seeds, and unrounded what follows from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from sadp_bench.core.text import percent
+from sadp_bench.records.metrics import Comparison, nominal_maximum, paired, search_seconds
+from sadp_bench.records.naming import Settings, method_labels
+from sadp_bench.records.record import Failure, Record
+from sadp_bench.records.spec import shown
+from sadp_bench.records.statistics import Estimate, estimate, paired_difference, verdict
+from sadp_bench.report.naming import command, is_method_option, method_order, settings_order, titles, without
+
+Run = Comparison | Failure
+
+ENVIRONMENT = (
+    "device processor threads jobs kernel python torch torchvision spikingjelly numpy sadp_bench commit dirty".split()
+)
+MARGIN = 0.005  # share of accuracy that a lossless method may lose
+NOT_MEASURED = Estimate(math.nan, None, None, None, 0)
+
+
+def over_seeds(values: Iterable[float | None]) -> Estimate:
+    """Returns mean, sample standard deviation and 95 % t-interval of the values that are not None.
+
+    Without a value the estimate has n = 0 and the mean NaN.
+    """
+    return estimate(values) or NOT_MEASURED
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Row:
+    """The finished runs of one choice within a group of comparable runs.
+
+    Attributes:
+        group: The group's title.
+        settings: The settings that these runs share, as `Spec.flat` returns them.
+        name: The choice within its group, such as "sadp 30 %".
+        runs: The records, in the order of their seeds.
+        missing_references: The commands that make the runs which a comparison lacks.
+        mismatches: Why runs have no speed-up, a phrase each.
+    """
+
+    group: str
+    settings: Settings
+    name: str
+    runs: tuple[Record, ...]
+    COUNTED: ClassVar[dict[str, str]] = {}  # columns that count the runs of an estimate, or the entries of a list
+    DERIVED: ClassVar[tuple[str, ...]] = ("data_sha256",)  # properties that are columns
+    missing_references: tuple[str, ...] = ()
+    mismatches: tuple[str, ...] = ()
+
+    @property
+    def n(self) -> int:
+        """Number of runs."""
+        return len(self.runs)
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds of the runs."""
+        return [run.spec.seed for run in self.runs]
+
+    @property
+    def data_sha256(self) -> list[str]:
+        """Digests of the data that the runs saw."""
+        return sorted({run.data_sha256 for run in self.runs})
+
+    def environment(self, name: str) -> list[str]:
+        """Returns the values of an entry of the runs' environments."""
+        values = [run.environment.get(name) for run in self.runs]
+        return sorted({"unknown" if value is None else shown(value) for value in values})
+
+    # Until all readers use attributes: the columns by name.
+    def __getitem__(self, name: str) -> Any:
+        return self.columns()[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self.columns().get(name, default)
+
+    @property
+    def row(self) -> Any:
+        return self
+
+    def columns(self) -> dict[str, Any]:
+        """Returns the row as one flat table: the columns of CSV and JSON. A number that was not measured is None.
+
+        An estimate `x` becomes the columns `x_mean`, `x_sd`, `x_low` and `x_high`.
+        """
+        found: dict[str, Any] = {"group": self.group, **self.settings, "n": self.n, "seeds": self.seeds}
+        for name, counted in self.COUNTED.items():
+            value = getattr(self, counted)
+            found[name] = value.n if isinstance(value, Estimate) else len(value)
+        for name in (*(field.name for field in dataclasses.fields(self)), *self.DERIVED):
+            value = getattr(self, name)
+            if isinstance(value, Estimate):
+                numbers = (value.mean if value.n else None, value.spread, value.low, value.high)
+                found |= {f"{name}_{part}": x for part, x in zip(("mean", "sd", "low", "high"), numbers, strict=True)}
+            elif name not in ("group", "settings", "runs", "failed"):
+                found[name] = list(value) if isinstance(value, tuple) else value
+        return found | {f"environment.{name}": self.environment(name) for name in ENVIRONMENT}
+
+
+# Of a record. Operations and joules are of one inference; density is the share of connections in the end.
+COSTS: dict[str, Callable[[Record], float | None]] = {
+    "train_memory_bytes": lambda run: run.train_memory_bytes,
+    "search_seconds": search_seconds,
+    "accumulates": lambda run: run.operations.get("accumulates"),
+    "multiply_accumulates": lambda run: run.operations.get("multiply_accumulates"),
+    "energy_joules": lambda run: run.operations.get("energy_joules"),
+    "density": lambda run: run.density,
+}
+
+
+
+
+def costs(runs: Sequence[Record]) -> dict[str, Any]:
+    """Returns an estimate of each of COSTS, by name."""
+    return {name: over_seeds(map(cost, runs)) for name, cost in COSTS.items()}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RatioRow(Row):
+    """The runs of one method and ratio. Ratios and accuracies are shares.
+
+    Attributes:
+        label: The method, with those of its options that differ within the group.
+        failed: The runs that ended without a record. They are in no number.
+        margin: The share of accuracy that a lossless method may lose.
+        verdict: That of `accuracy_difference`; None for `full`, and where there is no interval.
+        accuracy_difference: Paired difference to `full`, and the differences, factors and shares below it too.
+        random_difference: Paired difference to the method `random` of the same group and ratio.
+        n_random_settings: Number of settings that `random` ran with there. There is no difference to several.
+        nominal_maximum: The speed-up if the budget of visits were all that costs.
+    """
+
+    COUNTED: ClassVar[dict[str, str]] = {
+        "n_paired": "accuracy_difference", "n_timed": "speedup", "n_seconds": "seconds",
+        "n_reached": "seconds_to_accuracy", "n_random": "random_difference", "n_failed": "failures",
+    }  # fmt: skip
+    DERIVED: ClassVar[tuple[str, ...]] = ("interruptions", "accuracies", "failures", "disturbed", "data_sha256")
+
+    label: str
+    failed: tuple[Failure, ...]
+    nominal_maximum: float
+    accuracy: Estimate
+    accuracy_difference: Estimate
+    seconds: Estimate
+    realised_ratio: Estimate
+    speedup: Estimate
+    ceiling: Estimate
+    efficiency: Estimate
+    training_speedup: Estimate
+    training_efficiency: Estimate
+    seconds_to_accuracy: Estimate
+    share_to_accuracy: Estimate
+    train_memory_bytes: Estimate
+    search_seconds: Estimate
+    accumulates: Estimate
+    multiply_accumulates: Estimate
+    energy_joules: Estimate
+    density: Estimate
+    random_difference: Estimate
+    n_random_settings: int
+    margin: float
+    verdict: str | None
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return str(self.settings["method"])
+
+    @property
+    def ratio(self) -> float:
+        """Pruning ratio."""
+        return float(self.settings["ratio"])
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the method is the reference."""
+        return self.method == "full"
+
+    @property
+    def timed(self) -> list[Record]:
+        """The runs whose seconds count."""
+        return [run for run in self.runs if not run.disturbed]
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether no run's seconds count."""
+        return bool(self.runs) and not self.timed
+
+    @property
+    def accuracies(self) -> list[float]:
+        """Accuracies of the runs."""
+        return [run.test_accuracy for run in self.runs]
+
+    @property
+    def interruptions(self) -> int:
+        """Number of interruptions of all runs."""
+        return sum(run.interruptions for run in self.runs)
+
+    @property
+    def failures(self) -> list[str]:
+        """'seed 3: training diverged ...' for each failed run."""
+        return [f"seed {failure.spec.seed}: {failure.reason}" for failure in self.failed]
+
+
+# What `RatioRow` estimates, of a run beside its reference.
+STATISTICS: dict[str, Callable[[Comparison], float | None]] = {
+    "accuracy": lambda pair: pair.record.test_accuracy,
+    "accuracy_difference": lambda pair: pair.accuracy_difference,
+    "seconds": lambda pair: pair.seconds,
+    "realised_ratio": lambda pair: pair.realised_ratio,
+    "speedup": lambda pair: pair.speedup,
+    "ceiling": lambda pair: pair.ceiling,
+    "efficiency": lambda pair: pair.efficiency,
+    "training_speedup": lambda pair: pair.training_speedup,
+    "training_efficiency": lambda pair: pair.training_efficiency,
+    "seconds_to_accuracy": lambda pair: pair.seconds_to_accuracy,
+    "share_to_accuracy": lambda pair: pair.share_to_accuracy,
+}
+
+
+def rows(records: Iterable[Record], failures: Iterable[Failure] = (), *, margin: float = MARGIN) -> list[RatioRow]:
+    """Returns a row for each group, method and ratio, in reading order.
+
+    A group is all of a spec but method, ratio, seed and method_options: runs that differ in anything else never share a
+    row. Under the protocol `updates` a group also holds its reference, which is a run of equal epochs.
+    A row that has failed runs alone has n = 0.
+
+    Args:
+        records: The finished runs.
+        failures: The runs that ended without a record.
+        margin: The share of accuracy that a lossless method may lose.
+    """
+    runs: list[Run] = [*paired(records), *failures]
+    groups = _groups(runs)
+    table = []
+    for title, (settings, members) in zip(titles([settings for settings, _ in groups]), groups, strict=True):
+        labels = method_labels(run.spec for run in members)
+        cells: dict[tuple[str, float], list[Run]] = {}
+        for run in sorted(members, key=lambda run: run.spec.seed):
+            cells.setdefault((labels[run.spec.key], run.spec.ratio), []).append(run)
+        found = []
+        for (label, ratio), cell in cells.items():
+            randoms = [runs for at, runs in cells.items() if at[1] == ratio and runs[0].spec.method == "random"]
+            found.append(_row(title, settings, label, cell, randoms, margin))
+        table += sorted(found, key=lambda row: (method_order(row.method), row.label, row.ratio))
+    return table
+
+
+def _row(
+    title: str, settings: Settings, label: str, runs: Sequence[Run], randoms: Sequence[Sequence[Run]], margin: float
+) -> RatioRow:
+    """Returns the row of these runs.
+
+    Args:
+        title: The group's title.
+        settings: The group's settings.
+        label: The method's name in this group.
+        runs: The row's runs, in the order of their seeds.
+        randoms: The runs of the method `random` at the same ratio, a list for each of its settings.
+        margin: The share of accuracy that a lossless method may lose.
+    """
+    spec, pairs = runs[0].spec, [run for run in runs if isinstance(run, Comparison)]
+    own = {name: value for name, value in spec.flat().items() if name in ("method", "ratio") or is_method_option(name)}
+    estimates = {name: over_seeds(map(value, pairs)) for name, value in STATISTICS.items()}
+    difference = estimates["accuracy_difference"]
+    rivals = [accuracies for others in randoms if (accuracies := _accuracies(others))]
+    to_random = paired_difference(_accuracies(runs), rivals[0]) if spec.method != "random" and len(rivals) == 1 else None
+    return RatioRow(
+        group=title,
+        settings={**settings, **own},
+        name=f"{label} {percent(spec.ratio)}",
+        runs=tuple(pair.record for pair in pairs),
+        missing_references=tuple(command(pair.spec.reference()) for pair in pairs if pair.reference is None),
+        mismatches=tuple(sorted({phrase for pair in pairs for phrase in pair.mismatch})),
+        label=label,
+        failed=tuple(run for run in runs if isinstance(run, Failure)),
+        nominal_maximum=nominal_maximum(spec),
+        random_difference=to_random or NOT_MEASURED,
+        n_random_settings=len(rivals),
+        margin=margin,
+        verdict=None if spec.method == "full" else verdict(difference.low, difference.high, margin),
+        **estimates,
+        **costs([pair.record for pair in pairs]),
+    )
+
+
+def _accuracies(runs: Iterable[Run]) -> dict[tuple[int, str], float]:
+    """Returns accuracies by seed and data."""
+    done = [run.record for run in runs if isinstance(run, Comparison)]
+    return {(record.spec.seed, record.data_sha256): record.test_accuracy for record in done}
+
+
+def _groups(runs: Iterable[Run]) -> list[tuple[Settings, list[Run]]]:
+    """Returns settings and members of each group, ordered by its settings."""
+    runs = list(runs)
+    by_key = {run.spec.key: run for run in runs}
+    settings: dict[str, Settings] = {}
+    members: dict[str, dict[str, Run]] = {}
+    for run in runs:
+        spec, alike = run.spec, run.spec.any_method()
+        settings[alike.key] = without(alike.flat(), "method", "ratio", "seed")
+        group = members.setdefault(alike.key, {})
+        reference = spec.reference().key
+        # `full` is the same run under both protocols: named by its reference's key, it counts once a seed.
+        group.setdefault(reference if spec.method == "full" else spec.key, run)
+        if reference in by_key:
+            group[reference] = by_key[reference]
+    # References that another group shows whole need no table of their own.
+    keys = [key for key, group in members.items() if not any(set(group) < set(other) for other in members.values())]
+    keys.sort(key=lambda key: settings_order(settings[key]))
+    return [(settings[key], list(members[key].values())) for key in keys]
+
+
+def shared_means(rows: Iterable[RatioRow]) -> list[float]:
+    """Returns each row's mean accuracy over the seeds that all rows have, or over its own where they share none."""
+    rows = list(rows)
+    shared = set.intersection(*(set(row.seeds) for row in rows)) if rows else set()
+    return [
+        statistics.fmean(run.test_accuracy for run in row.runs if run.spec.seed in shared or not shared) for row in rows
+    ]

@@ -1,0 +1,135 @@
+"""The tables by pruning ratio: accuracy and speed-up of each method, and their paired differences."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from sadp_bench.core.text import NOTHING, number, percent
+from sadp_bench.records.metrics import ACCURACY_SLACK
+from sadp_bench.report.rows import RatioRow, shared_means
+from sadp_bench.report.tables.notes import ratio_notes
+from sadp_bench.report.tables.table import Cell, Column, Sheet, Table, table
+
+ACCURACY = Column("accuracy", "accuracy", "%", 2, 100)
+
+
+def ratio_sheets(rows: Iterable[RatioRow]) -> list[Sheet]:
+    """Returns a sheet for each group, in the order of the rows."""
+    return [_sheet(title, list(own)) for title, own in itertools.groupby(rows, key=lambda row: row.group)]
+
+
+def _sheet(title: str, rows: list[RatioRow]) -> Sheet:
+    tables = [_results(rows)]
+    pruned = [row for row in rows if not row.is_full]
+    if any(found.low is not None for row in pruned for found in (row.accuracy_difference, row.random_difference)):
+        tables.append(_differences(rows))
+    return Sheet("ratio", title, title, tables, ratio_notes(rows))
+
+
+def _results(rows: list[RatioRow]) -> Table:
+    """Returns accuracy and time, by method and ratio."""
+    ratios = sorted({0.0} | {row.ratio for row in rows})
+    at = {(row.label, row.ratio): row for row in rows}
+    labels = list(dict.fromkeys(["full", *(row.label for row in rows)]))
+    lines = [(label, [_result(label, ratio, at) for ratio in ratios]) for label in labels]
+    return Table(["method", *map(percent, ratios)], lines)
+
+
+def _result(label: str, ratio: float, at: dict[tuple[str, float], RatioRow]) -> Cell:
+    row = at.get((label, ratio))
+    if row is None:
+        # Only `full` belongs at ratio 0, and nowhere else.
+        return Cell(NOTHING) if (label == "full") == (ratio == 0) else Cell()
+    if not row.n:
+        return Cell(f"{len(row.failed)} failed")
+    rivals = [other for other in at.values() if other.ratio == ratio and not other.is_full and other.n]
+    means = shared_means(rivals)
+    rank = sorted(set(means), reverse=True).index(means[rivals.index(row)]) if row in rivals else None
+    return replace(
+        ACCURACY.cell(row),
+        runs=f"{row.n}, {len(row.failed)} failed" if row.failed else f"{row.n}",
+        below=_time(row),
+        best=rank == 0 and len(rivals) > 1,
+        second=rank == 1 and len(rivals) > 2,
+    )
+
+
+def _time(row: RatioRow) -> str:
+    """Returns the charged seconds of `full`, and of other methods the speed-up and its ceiling."""
+    if row.is_full:
+        return number(row.seconds.mean, 1, " s") if row.seconds.n else NOTHING
+    fewer = f" ({row.speedup.n})" if 0 < row.speedup.n < row.n else ""
+    return f"{number(row.speedup.mean) if row.speedup.n else NOTHING}{fewer} / {row.ceiling.mean:.2f}x"
+
+
+def _verdict(row: RatioRow) -> Cell:
+    return Cell() if row.is_full else Cell(row.verdict or NOTHING, sort=row.verdict)
+
+
+def _to_accuracy(row: RatioRow) -> Cell:
+    """Returns the time to full's accuracy less the slack, and below it the share of what full takes for it."""
+    timed, reached = row.speedup.n, row.seconds_to_accuracy.n
+    if not timed:
+        return Cell(NOTHING)
+    if not reached:
+        return Cell("never", str(timed))
+    seconds = number(row.seconds_to_accuracy.mean, 1, " s")
+    share = percent(round(row.share_to_accuracy.mean, 2)) if row.share_to_accuracy.n else ""
+    runs = f"{reached}" if reached == timed else f"{reached}/{timed}"
+    inline = ", ".join(filter(None, [seconds, share]))
+    return Cell(seconds, runs, share, inline, sort=float(row.seconds_to_accuracy.mean))
+
+
+def _but(column: Column, *methods: str) -> Column:
+    """Returns the column with empty cells for these methods, which it would compare with themselves."""
+
+    def show(row: RatioRow) -> Cell:
+        cell = column.cell(row)
+        return Cell(sort=cell.sort) if row.method in methods else cell
+
+    return Column(column.head, show=show)
+
+
+TO_FULL = _but(
+    Column("to full", "accuracy_difference", "points", 2, 100, interval="ends", runs="beside", sign=True), "full"
+)
+TO_RANDOM = _but(
+    Column("to random", "random_difference", "points", 2, 100, interval="ends", runs="beside", sign=True),
+    "full", "random",
+)  # fmt: skip
+SPEEDUP = _but(Column("speed-up", "speedup", "×", interval="ends", runs="beside"), "full")
+VERDICT = Column("verdict", show=_verdict)
+TO_ACCURACY = Column("time to", unit=f"full's - {100 * ACCURACY_SLACK:g}", show=_to_accuracy)
+DIFFERENCES = (Column("method"), TO_FULL, VERDICT, TO_RANDOM, SPEEDUP, TO_ACCURACY)
+EVERYTHING = (
+    Column("method"),
+    Column("ratio", show=lambda row: Cell(percent(row.ratio), sort=row.ratio)),
+    Column("n", show=lambda row: Cell(str(row.n), sort=float(row.n), below=_failed(row))),
+    ACCURACY,
+    replace(TO_FULL, unit="points [95 %]"),
+    VERDICT,
+    replace(TO_RANDOM, unit="points [95 %]"),
+    replace(SPEEDUP, unit="× [95 %]"),
+    Column("ceiling", "ceiling", "×", interval=""),
+    Column("efficiency", "efficiency", "of ceiling", interval=""),
+    Column("time", "seconds", "charged s", 1, interval=""),
+    TO_ACCURACY,
+)
+
+
+def _failed(row: RatioRow) -> str:
+    return f"{len(row.failed)} failed" if row.failed else ""
+
+
+def _differences(rows: Sequence[RatioRow]) -> Table:
+    """Returns the differences to full and random, the speed-up and the time to full's accuracy."""
+    caption = f"Paired differences in points: mean and 95 % interval; margin {100 * rows[0].margin:g} points"
+    done = [row for row in rows if row.n]
+    return table(DIFFERENCES, done, lambda row: f"{row.label}\n{percent(row.ratio)}", caption)
+
+
+def whole_table(rows: Sequence[RatioRow]) -> Table:
+    """Returns one table with every number of a group, a line for each method and ratio."""
+    return table(EVERYTHING, rows, lambda row: row.label)

@@ -1,0 +1,108 @@
+"""Notes below a table: where its runs were measured, and which are missing, failed or not comparable. A line each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sadp_bench.core.text import percent
+from sadp_bench.records.metrics import BUDGET_TOLERANCE, VOID
+from sadp_bench.report.rows import ENVIRONMENT, RatioRow, Row
+
+
+def ratio_notes(rows: Sequence[RatioRow]) -> list[str]:
+    """Returns the notes of a group's table by ratio."""
+    done = [row for row in rows if row.n]
+    failed = named(rows, "failures").items()
+    return [
+        *([measured_on(done)] if done else ["No run of this table has finished."]),
+        *(
+            ["Equal updates: nothing is saved, so the nominal maximum is 1."]
+            if rows[0].settings["protocol"] == "updates"
+            else []
+        ),
+        *(f"Failed, so in no number: {names}, {failure}" for failure, names in failed),
+        *warnings(done),
+        *other_data(done),
+        *missing(done),
+        *mismatched(done),
+        *_off_budget(done),
+        *_several_randoms(done),
+        *(["One seed: no ± and no interval."] if any(row.n == 1 for row in rows) else []),
+    ]
+
+
+def measured_on(rows: Sequence[Row]) -> str:
+    """Returns where and with which versions the runs were made."""
+    of = {name: " or ".join(_values(rows, name)) for name in ENVIRONMENT}
+    return (
+        f"Measured on {of['processor']} ({of['device']}), threads {of['threads']}, concurrent jobs {of['jobs']}; "
+        f"torch {of['torch']}, spikingjelly {of['spikingjelly']}, sadp-bench {of['sadp_bench']}, commit {of['commit']}."
+    )
+
+
+def warnings(rows: Sequence[Row]) -> list[str]:
+    """Returns warnings of runs from several environments or a changed working tree."""
+    values = {name: _values(rows, name) for name in ENVIRONMENT if name != "dirty"}
+    differing = [f"{name} ({', '.join(several)})" for name, several in values.items() if len(several) > 1]
+    dirty = [row.name for row in rows if "true" in row.environment("dirty")]
+    return [
+        *([f"Warning: these runs differ in {'; '.join(differing)}."] if differing else []),
+        *([f"Warning: made from a changed (dirty) working tree: {', '.join(dirty)}."] if dirty else []),
+    ]
+
+
+def named(rows: Sequence[Row], field: str) -> dict[str, str]:
+    """Returns each value of a list field with the names of the rows that hold it."""
+    holders: dict[str, list[str]] = {}
+    for row in rows:
+        for value in getattr(row, field):
+            holders.setdefault(value, []).append(row.name)
+    return {value: ", ".join(names) for value, names in holders.items()}
+
+
+def other_data(rows: Sequence[Row]) -> list[str]:
+    """Returns a warning of runs that saw different data."""
+    seen = named(rows, "data_sha256")
+    if len(seen) < 2:
+        return []
+    holders = "; ".join(f"{digest[:10]}: {names}" for digest, names in seen.items())
+    return [f"Warning: these runs saw different data, so don't compare them (SHA-256 {holders})."]
+
+
+def missing(rows: Sequence[Row]) -> list[str]:
+    """Returns the commands that make missing references."""
+    return [
+        f"No reference for a seed of {names}, so no speed-up of it; make it: `{command}`"
+        for command, names in named(rows, "missing_references").items()
+    ]
+
+
+def mismatched(rows: Sequence[Row]) -> list[str]:
+    """Returns why runs have no speed-up."""
+    return [
+        f"No speed-up for a seed of {names}: {_reason(phrase)}." for phrase, names in named(rows, "mismatches").items()
+    ]
+
+
+def _values(rows: Sequence[Row], name: str) -> list[str]:
+    longest = 10 if name == "commit" else None
+    return sorted({value[:longest] for row in rows for value in row.environment(name)})
+
+
+def _reason(phrase: str) -> str:
+    return phrase.rstrip(".") if phrase.startswith(VOID) else f"its reference differs from it ({phrase})"
+
+
+def _off_budget(rows: Sequence[RatioRow]) -> list[str]:
+    off = [
+        f"{row.name} ({percent(row.realised_ratio.mean, 1)})"
+        for row in rows
+        if abs(row.realised_ratio.mean - row.ratio) > BUDGET_TOLERANCE
+    ]
+    return [f"Warning: these saved another share than asked (in brackets): {', '.join(off)}."] if off else []
+
+
+def _several_randoms(rows: Sequence[RatioRow]) -> list[str]:
+    ratios = sorted({row.ratio for row in rows if row.n_random_settings > 1})
+    at = ", ".join(map(percent, ratios))
+    return [f"No difference to random at {at}: it ran with several settings there."] if ratios else []

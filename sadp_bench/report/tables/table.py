@@ -1,0 +1,169 @@
+"""What a table is: columns that show the fields of rows, cells, and sheets of tables with their notes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sadp_bench.core.text import NOTHING, number
+from sadp_bench.records.statistics import Estimate
+
+GAP = 2  # letters between columns
+MIB = 1 / 2**20
+INTERVALS = "Cells: mean ± half-width of the 95 % t-interval."
+ONE_SEED = "One seed: no ± and no interval."
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A cell of a table, in words.
+
+    Attributes:
+        text: The first line.
+        runs: The number of runs behind it, which stands in brackets after the text.
+        below: The second line.
+        inline: Both lines as one, for formats that prefer it.
+        best: Whether it is the best of its column.
+        second: Whether it is the second best.
+        sort: The unrounded value by which the column is sorted; None for a missing value.
+    """
+
+    text: str = ""
+    runs: str = ""
+    below: str = ""
+    inline: str = ""
+    best: bool = False
+    second: bool = False
+    sort: float | str | None = None
+
+    @property
+    def above(self) -> str:
+        """The first line with the number of runs."""
+        return f"{self.text} ({self.runs})" if self.runs else self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Heads and lines. A line is a label and a cell for every head but the first; `\\n` separates its lines."""
+
+    heads: list[str]
+    lines: list[tuple[str, list[Cell]]]
+    caption: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """Tables that belong together.
+
+    Attributes:
+        kind: The kind of its tables: "ratio", "axes", "memory", "search" or "ranks".
+        group: The group of runs that it shows; "" where it shows all.
+        title: The heading.
+        tables: The tables, each with a caption above it or none.
+        notes: What a reader has to know of them, a line each.
+        long: Whether columns that exceed the width of a printed page continue on another page.
+    """
+
+    kind: str
+    group: str
+    title: str
+    tables: list[Table]
+    notes: list[str] = field(default_factory=list)
+    long: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column that shows one field of each row.
+
+    Attributes:
+        head: The text above it.
+        key: The name of the field, an `Estimate` or a property.
+        unit: The line below the head.
+        digits: Decimals of a number.
+        scale: Factor from the field's unit to the shown one.
+        interval: "half" shows `mean ±half-width`, "ends" shows `[low, high]` in a second line, "" shows no interval.
+        runs: "below" shows `n = 2`, "fewer" only where not all runs have the number, "beside" shows `(2)`.
+        sign: Whether a positive number has a sign.
+        show: Makes the cell of a row in place of all this.
+    """
+
+    head: str
+    key: str = ""
+    unit: str = ""
+    digits: int = 2
+    scale: float = 1.0
+    interval: Literal["half", "ends", ""] = "half"
+    runs: Literal["below", "fewer", "beside", ""] = ""
+    sign: bool = False
+    show: Callable[[Any], Cell] | None = None
+
+    @property
+    def heading(self) -> str:
+        """Head and unit."""
+        return f"{self.head}\n{self.unit}" if self.unit else self.head
+
+    def cell(self, row: Any) -> Cell:
+        """Returns the row's cell."""
+        return self.show(row) if self.show else self.estimate(getattr(row, self.key), row.n)
+
+    def estimate(self, found: Estimate, n: int) -> Cell:
+        """Returns the cell of an estimate in a row of n runs."""
+        if not found.n:
+            return Cell(NOTHING)
+        mean, half, ends = self._number(found.mean), "", ""
+        if found.low is not None and found.high is not None and self.interval:
+            half = f"{mean} ±{number(self.scale * (found.high - found.low) / 2, self.digits)}"
+            ends = f"[{self._number(found.low)}, {self._number(found.high)}]" if self.interval == "ends" else ""
+        told = self.runs == "below" or self.runs == "fewer" and found.n < n
+        return Cell(
+            text=half if half and not ends else mean,
+            runs=str(found.n) if self.runs == "beside" else "",
+            below=ends or (f"n = {found.n}" if told else ""),
+            inline=half if ends else "",
+            sort=float(found.mean),
+        )
+
+    def _number(self, value: float) -> str:
+        text = number(self.scale * value, self.digits)
+        return text if text.startswith("-") or not self.sign else f"+{text}"
+
+
+def table(columns: Sequence[Column], rows: Iterable[Any], label: Callable[[Any], str], caption: str = "") -> Table:
+    """Returns the table of these columns; the first is that of the rows' labels.
+
+    Args:
+        columns: Its columns.
+        rows: What its lines show.
+        label: Returns the label of a row.
+        caption: Its caption.
+    """
+    lines = [(label(row), [column.cell(row) for column in columns[1:]]) for row in rows]
+    return Table([column.heading for column in columns], lines, caption)
+
+
+def interval_notes(rows: Iterable[Any], *keys: str) -> list[str]:
+    """Returns what ± means, where one of these estimates has an interval, and what one seed lacks."""
+    rows = list(rows)
+    some = any(getattr(row, key).low is not None for row in rows for key in keys)
+    return [*([INTERVALS] if some else []), *([ONE_SEED] if any(row.n == 1 for row in rows) else [])]
+
+
+def spans(table: Table, width: int) -> list[tuple[int, int]]:
+    """Returns ranges of columns that fit beside the labels, at least one column each.
+
+    Args:
+        table: The table.
+        width: Letters that there are beside the labels.
+    """
+    found, first, used = [], 0, 0
+    for place, head in enumerate(table.heads[1:]):
+        cells = [cells[place] for _, cells in table.lines]
+        parts = [*head.split("\n"), *(cell.above for cell in cells), *(cell.below for cell in cells)]
+        needed = GAP + max(map(len, parts))
+        if place > first and used + needed > width:
+            found.append((first, place))
+            first, used = place, 0
+        used += needed
+    return [*found, (first, len(table.heads) - 1)]
