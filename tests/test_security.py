@@ -23,7 +23,7 @@ import pytest
 from sadp_bench.datasets.base import download, download_archive
 from sadp_bench.records.record import Failure
 from sadp_bench.records.store import Store, read_all
-from sadp_bench.report.tables import command as made_by
+from sadp_bench.report.naming import command as made_by
 from tests.commands import command, tiny_run
 from tests.datasets.helpers import md5, refusal
 from tests.example_records import make_record, make_spec

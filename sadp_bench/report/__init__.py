@@ -50,8 +50,7 @@ def render(
         raise BadInput(f"--format is one of {', '.join(FORMATS)}, not '{format}'")
     if not 0 < margin_points < 100:
         raise BadInput(f"--margin is a number of points above 0 and below 100, not {margin_points:g}")
-    records, failures = (sorted(runs, key=lambda run: run.spec.key) for runs in (list(records), list(failures)))
-    contents = Contents(records, failures, problems, remarks, margin_points / 100)
+    contents = Contents(list(records), list(failures), problems, remarks, margin_points / 100)
     if not any(row.n for row in contents.rows):
         raise BadInput(_nothing(contents))
     if format in ("csv", "json"):

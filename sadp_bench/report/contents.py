@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from sadp_bench.records.record import Failure, Record
+from sadp_bench.records.spec import Spec
 from sadp_bench.report.rows import MARGIN, RatioRow, Row, rows
 from sadp_bench.report.tables.axes import AxesRow, axes_rows, axes_sheets
 from sadp_bench.report.tables.by_ratio import ratio_sheets
@@ -35,6 +36,11 @@ class Contents:
     problems: Sequence[str] = ()
     remarks: Sequence[str] = ()
     margin: float = MARGIN
+
+    @property
+    def specs(self) -> list[Spec]:
+        """Specs of the finished and the failed runs."""
+        return [*(record.spec for record in self.records), *(failure.spec for failure in self.failures)]
 
     @cached_property
     def rows(self) -> list[RatioRow]:

@@ -13,7 +13,7 @@ from sadp_bench.core.text import percent
 from sadp_bench.records.metrics import Comparison, nominal_maximum, paired, search_seconds
 from sadp_bench.records.naming import Settings, method_labels
 from sadp_bench.records.record import Failure, Record
-from sadp_bench.records.spec import shown
+from sadp_bench.records.spec import Spec, shown
 from sadp_bench.records.statistics import Estimate, estimate, paired_difference, verdict
 from sadp_bench.report.naming import command, is_method_option, method_order, settings_order, titles, without
 
@@ -117,8 +117,6 @@ COSTS: dict[str, Callable[[Record], float | None]] = {
 }
 
 
-
-
 def costs(runs: Sequence[Record]) -> dict[str, Any]:
     """Returns an estimate of each of COSTS, by name."""
     return {name: over_seeds(map(cost, runs)) for name, cost in COSTS.items()}
@@ -179,6 +177,11 @@ class RatioRow(Row):
     def ratio(self) -> float:
         """Pruning ratio."""
         return float(self.settings["ratio"])
+
+    @property
+    def specs(self) -> list[Spec]:
+        """Specs of the finished and the failed runs."""
+        return [*(run.spec for run in self.runs), *(run.spec for run in self.failed)]
 
     @property
     def is_full(self) -> bool:
@@ -273,7 +276,9 @@ def _row(
     estimates = {name: over_seeds(map(value, pairs)) for name, value in STATISTICS.items()}
     difference = estimates["accuracy_difference"]
     rivals = [accuracies for others in randoms if (accuracies := _accuracies(others))]
-    to_random = paired_difference(_accuracies(runs), rivals[0]) if spec.method != "random" and len(rivals) == 1 else None
+    to_random = (
+        paired_difference(_accuracies(runs), rivals[0]) if spec.method != "random" and len(rivals) == 1 else None
+    )
     return RatioRow(
         group=title,
         settings={**settings, **own},

@@ -6,20 +6,21 @@ import pytest
 
 from sadp_bench.records.metrics import changed_axes, theoretical_speedup, time_factor
 from sadp_bench.report import render
-from sadp_bench.report.axes import axes_rows, points
-from sadp_bench.report.further import further
-from sadp_bench.report.tables import command, rows
+from sadp_bench.report.contents import Contents
+from sadp_bench.report.naming import command
+from sadp_bench.report.rows import rows
+from sadp_bench.report.tables.axes import axes_rows
 from tests.example_records import ENVIRONMENT, make_record, make_spec
 from tests.report.axes_records import EARLY, EB, IMP, MIB, PQ, SLTT, SLTT_2, run, three_axes
 from tests.report.test_report import spec_of as spec_of_words
 
 
 def table_of(records):
-    return axes_rows(points(records))
+    return axes_rows(records)
 
 
 def row_of(table, name):
-    [row] = [row for row in table if row["name"] == name]
+    [row] = [row for row in table if row.name == name]
     return row
 
 
@@ -53,7 +54,7 @@ def test_changed_axes_are_the_runs_of_one_axis_alone():
 
 def test_row_of_all_three_axes_equals_hand_worked_numbers():
     row = row_of(table_of(three_axes()), "sadp 50 % · sltt-k K=2 · imp 25 %")
-    assert (row["n"], row["n_timed"], row["n_product"], row["axes"], row["seeds"]) == (2, 2, 2, 3, [0, 1])
+    assert (row.n, row.speedup.n, row.kept_share.n, row.axes, row.seeds) == (2, 2, 2, 3, [0, 1])
     expected = {
         # 45 s of training and 80 s of search (a tenth more for the second seed) against 100 s; data alone 100 / 50, time
         # alone 100 / 80, weights alone 100 / 200
@@ -63,15 +64,15 @@ def test_row_of_all_three_axes_equals_hand_worked_numbers():
         "train_memory_bytes_mean": 25 * MIB, "accumulates_mean": 5e5, "multiply_accumulates_mean": 1e6,
         "energy_joules_mean": 6.4e-6, "density_mean": 0.25, "firing_rate_mean": 0.2, "accuracy_mean": 0.60,
     }  # fmt: skip
-    assert {name: row[name] for name in expected} == pytest.approx(expected, abs=1e-12)
+    assert {name: row.columns()[name] for name in expected} == pytest.approx(expected, abs=1e-12)
 
 
 def test_product_and_kept_share_are_of_combinations_only():
     table = table_of(three_axes())
-    combined = {row["name"]: row["kept_share_mean"] for row in table if row["axes"] > 1}
+    combined = {row.name: row.kept_share.mean for row in table if row.axes > 1}
     # 100 / 50 of 2 * 1.25
     assert combined["sadp 50 % · sltt-k K=2 · dense"] == pytest.approx(0.8) and len(combined) == 2
-    assert all(row["product_mean"] is row["kept_share_mean"] is None for row in table if row["axes"] < 2)
+    assert all(row.product.n == row.kept_share.n == 0 for row in table if row.axes < 2)
 
 
 def test_interval_of_the_speedup_is_students_over_the_seeds():
@@ -83,13 +84,11 @@ def test_interval_of_the_speedup_is_students_over_the_seeds():
     ]
     row = row_of(table_of(records), "sadp 50 % · bptt · dense")
     # 2 and 4: standard error 1; Student's quantile at 1 degree of freedom
-    assert (row["speedup_mean"], row["speedup_low"], row["speedup_high"]) == pytest.approx(
-        (3, 3 - 12.706205, 3 + 12.706205)
-    )
+    assert (row.speedup.mean, row.speedup.low, row.speedup.high) == pytest.approx((3, 3 - 12.706205, 3 + 12.706205))
 
 
 def test_rows_stand_with_the_plain_run_first_and_then_by_the_number_of_changed_axes():
-    assert [row["name"] for row in table_of(three_axes())] == [
+    assert [row.name for row in table_of(three_axes())] == [
         "full · bptt · dense", "full · bptt · imp 25 %", "full · bptt · imp 25 % early-time", "full · bptt · eb 50 %",
         "full · bptt · pq 40 %", "full · sltt · dense", "full · sltt-k K=2 · dense", "sadp 50 % · bptt · dense",
         "sadp 50 % · sltt-k K=2 · dense", "sadp 50 % · sltt-k K=2 · imp 25 %",
@@ -98,23 +97,23 @@ def test_rows_stand_with_the_plain_run_first_and_then_by_the_number_of_changed_a
 
 def test_records_on_bptt_and_dense_have_no_further_tables_and_keep_their_json():
     records = [make_record(make_spec()), make_record(make_spec("sadp", 0.5)), run(), run("sadp", 0.5), run(timesteps=2)]
-    found = further(records)
-    assert not found and found.to_json() == {"axes": [], "memory": [], "search": [], "claims": []}
+    found = Contents(records)
+    assert found.axes == found.memory == found.search == []
     for format in ("text", "markdown", "latex", "html"):
         shown = render(records, [], format)
-        assert not any(word in shown for word in ("not measured", "time and weights", "Claims of", "sparsity", "bptt"))
+        assert not any(word in shown for word in ("not measured", "time and weights", "sparsity", "bptt"))
 
 
 def test_a_group_without_other_axes_is_in_no_table_beside_one_with_them():
     records = [*three_axes(), run(batch_size=32), run("sadp", 0.5, batch_size=32)]
-    assert {row["batch_size"] for row in table_of(records)} == {64}
+    assert {row.settings["batch_size"] for row in table_of(records)} == {64}
 
 
 def test_missing_plain_run_is_told_with_the_command_that_makes_it():
     sparse = run("sadp", 0.5, 4, search=10.0, **SLTT_2, **IMP)
     [row] = table_of([sparse])
-    assert row["speedup_mean"] is row["product_mean"] is None and row["missing_singles"] == []
-    [line] = row["missing_references"]
+    assert row.speedup.n == row.product.n == 0 and row.missing_singles == ()
+    [line] = row.missing_references
     assert line == command(sparse.spec.plain()) and "--backprop" not in line and "--sparsity" not in line
     assert spec_of_words(line.split()[2:]) == sparse.spec.plain()
     for format in ("text", "markdown"):
@@ -129,8 +128,8 @@ def test_missing_single_axes_are_told_with_the_commands_that_make_them():
     both = run("sadp", 0.5, seconds=40, **SLTT_2)
     records = [run(), both, run(seconds=80, **SLTT_2)]
     row = row_of(table_of(records), "sadp 50 % · sltt-k K=2 · dense")
-    assert row["speedup_mean"] == pytest.approx(2.5) and row["product_mean"] is None
-    assert row["missing_singles"] == [command(run("sadp", 0.5).spec)]
+    assert row.speedup.mean == pytest.approx(2.5) and not row.product.n
+    assert row.missing_singles == (command(run("sadp", 0.5).spec),)
     assert f"one axis alone; make it: `{row['missing_singles'][0]}`" in render(records)
 
 
@@ -144,39 +143,39 @@ def test_runs_of_another_environment_or_data_are_never_compared():
     table = table_of(records)
     for name, why in (("full · sltt · dense", "threads 1 -> 2"), ("full · sltt-k K=2 · dense", "other data")):
         row = row_of(table, name)
-        assert row["speedup_mean"] is row["speedup_without_search_mean"] is None and row["mismatches"] == [why]
+        assert row.speedup.n == row.speedup_without_search.n == 0 and row.mismatches == (why,)
         assert f"No speed-up for a seed of {name}: its reference differs from it ({why})." in render(records, width=200)
     assert "Warning: these runs differ in threads (1, 2)." in render(records, width=200)
     # a product needs each of its runs measured alike
     [combined] = [run("sadp", 0.5, seconds=20, **SLTT)]
     row = row_of(table_of([*records, run("sadp", 0.5, seconds=50), combined]), "sadp 50 % · sltt · dense")
-    assert row["speedup_mean"] == pytest.approx(5) and row["product_mean"] is None
+    assert row.speedup.mean == pytest.approx(5) and not row.product.n
 
 
 def test_equal_updates_are_held_against_the_plain_run_of_equal_epochs():
     changed = {"protocol": "updates", "record": {"examples_seen": 10_000}}
     records = [run(), run(seconds=80, **SLTT_2), run("sadp", 0.5, seconds=90, **changed)]
     records.append(run("sadp", 0.5, seconds=75, **changed, **SLTT_2))
-    table = [row for row in table_of(records) if row["protocol"] == "updates"]
+    table = [row for row in table_of(records) if row.settings["protocol"] == "updates"]
     row = row_of(table, "sadp 50 % · sltt-k K=2 · dense")
-    assert row["speedup_mean"] == pytest.approx(100 / 75) and row["theoretical_speedup_mean"] == pytest.approx(1.5)
-    assert row["product_mean"] == pytest.approx(100 / 90 * 1.25) and "full · bptt · dense" in [r["name"] for r in table]
+    assert row.speedup.mean == pytest.approx(100 / 75) and row.theoretical_speedup.mean == pytest.approx(1.5)
+    assert row.product.mean == pytest.approx(100 / 90 * 1.25) and "full · bptt · dense" in [r.name for r in table]
 
 
 def test_weights_are_named_with_the_options_that_differ():
     records = [run(sparsity="pq", density=0.4, sparsity_options={"adaptive": adaptive}) for adaptive in (True, False)]
-    names = {row["weights"] for row in table_of([*records, run()])}
+    names = {row.weights for row in table_of([*records, run()])}
     assert names == {"dense", "pq 40 % (adaptive=true)", "pq 40 % (adaptive=false)"}
 
 
 def test_tables_by_ratio_name_the_axes_in_their_titles_only_where_they_differ():
     titles = {
-        row["group"].partition("fp32")[2] for row in rows([run(), run(**SLTT_2), run(**EARLY), run(**EB), run(**PQ)])
+        row.group.partition("fp32")[2] for row in rows([run(), run(**SLTT_2), run(**EARLY), run(**EB), run(**PQ)])
     }
     assert titles == {
         " · bptt · dense", " · sltt-k K=2 · dense", " · bptt · imp 25 % early-time", " · bptt · eb 50 %", " · bptt · pq 40 %",
     }  # fmt: skip
-    assert {row["group"].partition("fp32")[2] for row in rows([run(**SLTT), run("sadp", 0.5, **SLTT)])} == {""}
+    assert {row.group.partition("fp32")[2] for row in rows([run(**SLTT), run("sadp", 0.5, **SLTT)])} == {""}
 
 
 def test_rows_by_ratio_carry_the_costs_and_older_records_none():
@@ -187,9 +186,13 @@ def test_rows_by_ratio_carry_the_costs_and_older_records_none():
         "accumulates_mean": 5e5,
         "density_mean": 0.25,
     }
-    assert {name: row[name] for name in costs} == costs and row["sparsity.rewind"] == 0 and row["density"] == 0.25
+    assert (
+        {name: row.columns()[name] for name in costs} == costs
+        and row.settings["sparsity.rewind"] == 0
+        and row.settings["density"] == 0.25
+    )
     older = rows([make_record(make_spec())])[0]
-    assert older["search_seconds_mean"] is older["train_memory_bytes_mean"] is older["energy_joules_mean"] is None
+    assert older.search_seconds.n == older.train_memory_bytes.n == older.energy_joules.n == 0
 
 
 def test_full_data_alone_is_told_by_the_table_of_the_axes_and_by_no_table_of_its_own():

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from sadp_bench.report import render
-from sadp_bench.report.latex import escaped
+from sadp_bench.report.formats.latex import escaped
 from tests.example_records import make_record, make_spec
 
 DOCUMENT = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{report}\end{document}"

@@ -16,7 +16,7 @@ from sadp_bench.report.plots.epochs import curve, kept_figure, progress_figure
 from sadp_bench.report.plots.ratio import accuracy_figure, speedup_figure
 from sadp_bench.report.plots.style import FORMATS, limits, method_styles
 from sadp_bench.report.plots.time import pareto, phases_figure, time_figure
-from sadp_bench.report.tables import rows
+from sadp_bench.report.rows import rows
 from tests.example_records import ENVIRONMENT, make_spec
 from tests.paths import ROOT
 from tests.report.plot_records import run, runs

@@ -12,10 +12,11 @@ import pytest
 from sadp_bench.core.errors import BadInput
 from sadp_bench.records.record import Failure
 from sadp_bench.records.spec import Spec
-from sadp_bench.report import plots, render
+from sadp_bench.report import frame, plots, render
+from sadp_bench.report.naming import command
 from sadp_bench.report.plots.ratio import accuracy_figure, speedup_figure
 from sadp_bench.report.plots.style import method_styles, slug
-from sadp_bench.report.tables import command, rows
+from sadp_bench.report.rows import rows
 from tests.example_records import ENVIRONMENT, make_record, make_spec
 from tests.paths import ROOT
 
@@ -40,7 +41,7 @@ def example_records():
 
 
 def row_of(table, label, ratio):
-    [row] = [row for row in table if (row["label"], row["ratio"]) == (label, ratio)]
+    [row] = [row for row in table if (row.label, row.ratio) == (label, ratio)]
     return row
 
 
@@ -54,8 +55,8 @@ def test_report_does_not_depend_on_the_order_of_the_records():
 
 
 def test_row_of_two_seeds_equals_hand_worked_numbers():
-    row = row_of([row for row in rows(example_records()) if row["timesteps"] == 4], "sadp", 0.3)
-    assert (row["n"], row["n_paired"], row["n_timed"], row["seeds"]) == (2, 2, 2, [0, 1])
+    row = row_of([row for row in rows(example_records()) if row.settings["timesteps"] == 4], "sadp", 0.3)
+    assert (row.n, row.accuracy_difference.n, row.speedup.n, row.seeds) == (2, 2, 2, [0, 1])
     expected = {
         # accuracies 0.71 and 0.73, each 0.01 above its own reference; 10+70 s of 100 s, 11+77 s of 110 s;
         # 7000 of 10,000 visits; without scoring 100/70 and 110/77
@@ -64,20 +65,20 @@ def test_row_of_two_seeds_equals_hand_worked_numbers():
         "speedup_mean": 1.25, "speedup_sd": 0.0, "ceiling_mean": 1 / 0.7, "efficiency_mean": 0.875,
         "training_speedup_mean": 1 / 0.7, "training_efficiency_mean": 1.0, "nominal_maximum": 1 / 0.7,
     }  # fmt: skip
-    assert {name: row[name] for name in expected} == pytest.approx(expected, abs=1e-12)
+    assert {name: row.columns()[name] for name in expected} == pytest.approx(expected, abs=1e-12)
 
 
 def test_one_seed_has_no_spread():
     row = row_of(rows(example_records()), "random", 0.5)
-    assert row["accuracy_mean"] == 0.66
-    assert row["accuracy_sd"] is row["accuracy_low"] is row["accuracy_high"] is row["verdict"] is None
+    assert row.accuracy.mean == 0.66
+    assert row.accuracy.spread is row.accuracy.low is row.accuracy.high is row.verdict is None
     assert "66.00 (1)" in render(example_records(), [], "text") and "One seed: no ±" in render(example_records())
 
 
 def test_missing_reference_shows_the_command_that_makes_exactly_it():
     spec = make_spec("sadp", 0.3, 4, protocol="updates", dataset="my data", method_options={"smoothing": 0.1})
     text = render([make_record(spec)], width=80)
-    [line] = rows([make_record(spec)])[0]["missing_references"]
+    [line] = rows([make_record(spec)])[0].missing_references
     assert f"`{line}`" in text
     words = shlex.split(line)
     assert words[:6] == ["sadp-bench", "run", "--method", "full", "--ratio", "0"]
@@ -110,9 +111,9 @@ def test_command_names_method_options_too():
 
 def test_other_environment_gives_no_speedup_and_says_why():
     row = row_of(rows(example_records()), "el2n", 0.5)
-    assert row["speedup_mean"] is None and row["n_timed"] == 0
-    assert row["accuracy_difference_mean"] == pytest.approx(-0.1)
-    assert row["mismatches"] == ["threads 1 -> 2"]
+    assert row.speedup.n == 0
+    assert row.accuracy_difference.mean == pytest.approx(-0.1)
+    assert row.mismatches == ("threads 1 -> 2",)
     assert "– / 2.00x" in render(example_records())
 
 
@@ -124,29 +125,29 @@ def test_other_environment_gives_no_speedup_and_says_why():
 def test_runs_of_different_settings_never_share_a_row_nor_a_title(changed):
     records = [make_record(make_spec("random", 0.5)), make_record(make_spec("random", 0.5, 1, **changed))]
     table = rows(records)
-    assert [row["n"] for row in table] == [1, 1]
-    assert len({row["group"] for row in table}) == 2
-    assert len({slug(row["group"]) for row in table}) == 2
+    assert [row.n for row in table] == [1, 1]
+    assert len({row.group for row in table}) == 2
+    assert len({slug(row.group) for row in table}) == 2
 
 
 def test_method_is_named_with_the_settings_that_differ():
     settings = [{"fresh": True, "x": 1}, {"fresh": False, "x": 1}]
     records = [make_record(make_spec("random", 0.5, method_options=options)) for options in settings]
     records.append(make_record(make_spec("sadp", 0.5, method_options={"smoothing": 0.1})))
-    assert [row["label"] for row in rows(records)] == ["random (fresh=false)", "random (fresh=true)", "sadp"]
+    assert [row.label for row in rows(records)] == ["random (fresh=false)", "random (fresh=true)", "sadp"]
 
 
 def test_methods_come_in_reading_order():
     names = ["sadp", "zeta", "random", "full", "alpha", "fewer-epochs"]
     records = [make_record(make_spec(name, 0.0 if name == "full" else 0.5)) for name in names]
     expected = ["full", "fewer-epochs", "random", "alpha", "zeta", "sadp"]
-    assert [row["method"] for row in rows(records)] == expected
+    assert [row.method for row in rows(records)] == expected
 
 
 def test_equal_updates_share_the_reference_of_equal_epochs_and_state_it():
     runs = [make_record(make_spec("random", 0.5, protocol="updates"), train=100, examples_seen=10_000)]
     table = rows([make_record(make_spec()), *runs])
-    assert [(row["method"], row["protocol"], row["nominal_maximum"]) for row in table] == [
+    assert [(row.method, row.settings["protocol"], row.nominal_maximum) for row in table] == [
         ("full", "updates", 1), ("random", "updates", 1),
     ]  # fmt: skip
     text = render([make_record(make_spec()), *runs], width=120)
@@ -176,8 +177,8 @@ def test_failed_seed_is_in_no_mean_and_told_beside_it():
     runs = [make_record(make_spec("sadp", 0.3, seed), accuracy, 80) for seed, accuracy in ((0, 0.6), (2, 0.64))]
     lost = [failure("sadp", 0.3, 1)]
     row = row_of(rows(full + runs, lost), "sadp", 0.3)
-    assert (row["n"], row["n_failed"], row["seeds"], row["n_timed"]) == (2, 1, [0, 2], 2)
-    assert (row["accuracy_mean"], row["speedup_mean"]) == (pytest.approx(0.62), pytest.approx(1.25))
+    assert (row.n, len(row.failed), row.seeds, row.speedup.n) == (2, 1, [0, 2], 2)
+    assert (row.accuracy.mean, row.speedup.mean) == (pytest.approx(0.62), pytest.approx(1.25))
     for format in ("text", "markdown"):
         text = render(full + runs, [], format, failures=lost, width=200)
         assert "62.00 ±25.41 (2, 1 failed)" in text
@@ -189,8 +190,8 @@ def test_cell_of_failures_alone_holds_no_number():
     lost = [failure("grand", 0.3, seed, "killed by signal 9") for seed in range(2)]
     records = [make_record(make_spec()), make_record(make_spec("random", 0.3), 0.5)]
     row = row_of(rows(records, lost), "grand", 0.3)
-    assert (row["n"], row["n_failed"]) == (0, 2)
-    measured = {name: value for name, value in row.items() if name.endswith(("_mean", "_sd"))}
+    assert (row.n, len(row.failed)) == (0, 2)
+    measured = {name: value for name, value in row.columns().items() if name.endswith(("_mean", "_sd"))}
     assert set(measured.values()) == {None}
     assert "| grand |  | 2 failed |" in render(records, [], "markdown", failures=lost)
     text = render(records, failures=lost, width=120)
@@ -244,13 +245,13 @@ def test_table_over_different_versions_names_both_within_a_cell_too(name):
 
 def test_csv_and_json_parse_back_unrounded():
     table = rows(example_records())
-    assert json.loads(render(example_records(), [], "json"))["rows"] == table
+    assert json.loads(render(example_records(), [], "json"))["rows"] == [row.columns() for row in table]
     lines = list(csv.DictReader(io.StringIO(render(example_records(), [], "csv"))))
     assert len(lines) == len(table)
     for line, row in zip(lines, table, strict=True):
         for name in ("accuracy_mean", "accuracy_sd", "accuracy_low", "random_difference_high", "efficiency_mean"):
-            assert line[name] == ("" if row[name] is None else repr(row[name]))
-        assert line["seeds"] == "; ".join(map(str, row["seeds"]))
+            assert line[name] == ("" if row.columns()[name] is None else repr(row.columns()[name]))
+        assert line["seeds"] == "; ".join(map(str, row.seeds))
 
 
 @pytest.mark.parametrize("width", [40, 80, 120])
@@ -282,7 +283,9 @@ def test_nothing_to_report_says_what_to_do():
 
 
 def test_accuracy_figure_holds_the_rows_points():
-    table = [row for row in rows(example_records()) if row["timesteps"] == 4 and row["method"] in ("full", "random")]
+    table = [
+        row for row in rows(example_records()) if row.settings["timesteps"] == 4 and row.method in ("full", "random")
+    ]
     [axes] = accuracy_figure(table, method_styles(table)).axes
     lines = {line.get_label(): line for line in axes.lines}
     assert list(zip(*lines["random"].get_data(), strict=True)) == [(30, pytest.approx(69.5)), (50, 66)]
@@ -299,7 +302,9 @@ def test_coinciding_methods_stand_apart_near_their_true_ratio():
 
 
 def test_speedup_figure_holds_the_rows_points_and_the_maximum():
-    table = [row for row in rows(example_records()) if row["timesteps"] == 4 and row["method"] in ("full", "random")]
+    table = [
+        row for row in rows(example_records()) if row.settings["timesteps"] == 4 and row.method in ("full", "random")
+    ]
     [axes] = speedup_figure(table, method_styles(table)).axes
     lines = {line.get_label(): line for line in axes.lines}
     # 100/80 and 110/80 at 30 %, 100/50 at 50 %
@@ -328,17 +333,23 @@ def test_report_is_light_to_import():
         heavy = {"torch", "pandas", "matplotlib", "rich", "numpy", "scipy"}
         assert not heavy & set(sys.modules), heavy & set(sys.modules)
         from tests.example_records import make_record, make_spec
-        from sadp_bench.report import plots, render
+        from sadp_bench.report import frame, plots, render
         from sadp_bench.report.plots.ratio import accuracy_figure
         from sadp_bench.report.plots.style import method_styles
-        from sadp_bench.report.tables import rows
+        from sadp_bench.report.rows import rows
         records = [make_record(make_spec()), make_record(make_spec("random", 0.5))]
-        for format in ("text", "markdown", "latex", "csv", "json"):
+        for format in ("text", "markdown", "latex", "json"):
             render(records, [], format)
-        assert not {"torch", "pandas", "matplotlib"} & set(sys.modules)
+        assert not {"torch", "pandas", "matplotlib", "jinja2"} & set(sys.modules)
         accuracy_figure(rows(records), method_styles(rows(records)))
         assert "torch" not in sys.modules
     """
     environment = {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
+
+
+def test_frame_holds_the_columns_of_csv():
+    table = frame(example_records())
+    assert list(table["accuracy_mean"]) == [row.accuracy.mean for row in rows(example_records())]
+    assert ",".join(table.columns) == render(example_records(), [], "csv").splitlines()[0]

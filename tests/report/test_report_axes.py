@@ -1,4 +1,4 @@
-"""Memory, searches, claims and every rendering of records on the three axes."""
+"""Memory, searches and every rendering of records on the three axes."""
 
 import json
 import re
@@ -9,14 +9,13 @@ import typing
 import pytest
 
 from sadp_bench.report import plots, render
-from sadp_bench.report.axes import points
-from sadp_bench.report.claims import CLAIMS, claim_rows, measured_text
-from sadp_bench.report.further import further
-from sadp_bench.report.memory import memory_rows
+from sadp_bench.report.contents import Contents
 from sadp_bench.report.plots.memory import memory_figure
-from sadp_bench.report.search import search_rows
+from sadp_bench.report.tables.axes import axes_rows
+from sadp_bench.report.tables.memory import memory_rows
+from sadp_bench.report.tables.ticket_search import search_rows
 from tests.example_records import ENVIRONMENT
-from tests.report.axes_records import EARLY, EB, IMP, MIB, PQ, SLTT, SLTT_2, over_time, run, three_axes
+from tests.report.axes_records import EARLY, EB, IMP, MIB, PQ, SLTT, over_time, run, three_axes
 from tests.report.page.reading import tree
 from tests.report.test_latex import DOCUMENT
 from tests.report.test_plots import bars_of, lines_of, near
@@ -30,21 +29,21 @@ def everything():
 
 def test_memory_is_a_row_for_each_backprop_and_number_of_steps():
     table = memory_rows(over_time())
-    assert [(row["time"], row["timesteps"], row["n"]) for row in table] == [
+    assert [(row.time, row.timesteps, row.n) for row in table] == [
         (name, steps, 2) for name in ("bptt", "sltt", "sltt-k K=1") for steps in (2, 4, 8)
     ]
     # 25 MiB a step, and one more with the second seed
-    assert [row["train_memory_bytes_mean"] / MIB for row in table[:3]] == [50.5, 100.5, 200.5]
-    assert table[0]["train_memory_bytes_high"] / MIB == pytest.approx(50.5 + TWO_SEEDS)
-    assert {row["group"] for row in table} == {"digits · cnn · 1,000 examples · 10 epochs · fp32"}
+    assert [row.train_memory_bytes.mean / MIB for row in table[:3]] == [50.5, 100.5, 200.5]
+    assert table[0].train_memory_bytes.high / MIB == pytest.approx(50.5 + TWO_SEEDS)
+    assert {row.group for row in table} == {"digits · cnn · 1,000 examples · 10 epochs · fp32"}
     shown = render(over_time(), [], "markdown")
     assert "| bptt | 50.5 ±6.4 (2) | 100.5 ±6.4 (2) | 200.5 ±6.4 (2) |" in shown
     assert "| backprop | T=2 | T=4 | T=8 |" in shown
 
 
 def test_groups_stand_in_the_order_of_their_numbers_of_steps():
-    table = further([run(timesteps=steps, **axis) for steps in (16, 2, 8) for axis in ({}, SLTT)]).axes
-    assert [row["timesteps"] for row in table] == [2, 2, 8, 8, 16, 16]
+    table = axes_rows([run(timesteps=steps, **axis) for steps in (16, 2, 8) for axis in ({}, SLTT)])
+    assert [row.settings["timesteps"] for row in table] == [2, 2, 8, 8, 16, 16]
 
 
 def test_memory_needs_several_numbers_of_steps_another_backprop_and_one_setting():
@@ -58,12 +57,12 @@ def test_memory_needs_several_numbers_of_steps_another_backprop_and_one_setting(
 def test_memory_of_other_environments_data_or_weights_is_a_table_of_its_own():
     pairs = [{}, {"record": {"environment": ENVIRONMENT | {"device": "cuda"}}}, IMP]
     records = [run(timesteps=steps, **axis, **more) for more in pairs for steps, axis in ((2, {}), (4, SLTT))]
-    titles = [row["group"].partition("fp32")[2] for row in memory_rows(records)]
+    titles = [row.group.partition("fp32")[2] for row in memory_rows(records)]
     assert sorted(set(titles)) == [" · device cpu", " · device cuda", " · imp 25 %"] and len(titles) == 6
 
 
 def test_search_rows_equal_hand_worked_numbers():
-    table = {row["name"]: row for row in search_rows(points(three_axes()))}
+    table = {row.name: row for row in search_rows(axes_rows(three_axes()))}
     assert list(table) == ["full · bptt · imp 25 %", "full · bptt · imp 25 % early-time", "full · bptt · eb 50 %",
                            "sadp 50 % · sltt-k K=2 · imp 25 %"]  # fmt: skip
     early, eb = table["full · bptt · imp 25 % early-time"], table["full · bptt · eb 50 %"]
@@ -71,8 +70,8 @@ def test_search_rows_equal_hand_worked_numbers():
     expected = {"search_seconds_mean": 63.0, "search_share_mean": 60 / 160, "early_time_ratio_mean": 0.6,
                 "search_timesteps_mean": 2.0, "search_epochs_mean": 20.0, "rounds_mean": 5.0, "n_early_time": 2}  # fmt: skip
     assert {name: early[name] for name in expected} == pytest.approx(expected)
-    assert early["search_seconds_high"] == pytest.approx(63 + 6 * TWO_SEEDS)
-    assert (eb["n_converged"], eb["n_told"], eb["rounds_mean"], early["n_told"]) == (1, 2, None, 0)
+    assert early.search_seconds.high == pytest.approx(63 + 6 * TWO_SEEDS)
+    assert (eb.n_converged, eb.n_told, eb.rounds.n, early.n_told) == (1, 2, 0, 0)
     shown = render(three_axes(), [], "markdown")
     line = "| full · bptt · imp 25 % early-time | 2 of 4 | 5 | 20 | 63.0 ±38.1<br>n = 2 | 38 ±0 | – | 0.60 ±0.00 |"
     assert line in shown and "| 1 of 2 | – |" in shown
@@ -82,96 +81,19 @@ def test_early_time_is_paired_by_seed_and_environment():
     elsewhere = {"record": {"environment": ENVIRONMENT | {"torch": "9"}}}
     records = [run(seed=0, search=100.0, **IMP), run(seed=1, search=10.0, **elsewhere, **IMP)]
     records += [run(seed=seed, search=50.0, **EARLY) for seed in (0, 1, 2)]
-    [row] = [row for row in search_rows(points(records)) if row["early_time"]]
-    assert (row["n"], row["n_early_time"], row["early_time_ratio_mean"]) == (3, 1, 0.5)
+    [row] = [row for row in search_rows(axes_rows(records)) if row.settings["early_time"]]
+    assert (row.n, row.early_time_ratio.n, row.early_time_ratio.mean) == (3, 1, 0.5)
 
 
 def test_connections_that_nothing_searched_for_are_in_no_table_of_searches():
     pq = run(record={"ticket": {"rewire_every": 1, "density": 0.4, "seconds": 0.01, "visits": 0}}, **PQ)
-    assert search_rows(points([run(), pq])) == []
-
-
-def measured(records):
-    return {(row["paper"].split(" ")[0], row["claim"], row["name"]): row for row in claim_rows(points(records))}
-
-
-def test_claims_stand_beside_what_was_measured():
-    found = measured(three_axes())
-    expected = {
-        # of 100 MiB 30 and 32; of 100 s 125; of 100 s of search 60; 0.70 and 0.71 against 0.65; 0.67; of 100 s 50; a point
-        ("SLTT", "training memory", "full · sltt · dense"): -0.69,
-        ("SLTT", "training memory", "full · sltt-k K=2 · dense"): -0.75,
-        ("SLTT", "training time", "full · sltt · dense"): 0.25,
-        ("SLTT", "training time", "full · sltt-k K=2 · dense"): -0.2,
-        ("Early-Time", "search time", "full · bptt · imp 25 % early-time"): -0.4,
-        ("Early-Time", "accuracy of the sparsest", "full · bptt · imp 25 %"): -0.055,
-        ("Early-Time", "accuracy of the sparsest", "full · bptt · imp 25 % early-time"): -0.065,
-        ("PQ,", "accuracy", "full · bptt · pq 40 %"): 0.67,
-        ("SADP", "training time", "sadp 50 % · bptt · dense"): -0.5,
-        ("SADP", "accuracy", "sadp 50 % · bptt · dense"): -0.01,
-    }
-    assert {place: row["measured_mean"] for place, row in found.items()} == pytest.approx(expected)
-    assert {row["n"] for row in found.values()} == {2}
-    told = [measured_text(row) for row in found.values()]
-    assert told[0] == "-69.0 ±12.7 %" and told[7] == "67.00 ±0.00 %" and told[9] == "-1.00 ±0.00 points"
-
-
-def test_claims_say_why_they_are_not_comparable():
-    ours = "an implementation of our own"
-    found = measured([run(), run(**PQ), run("sadp", 0.5), run(**SLTT)])
-    reasons = {name: row["not_comparable"] for (_, claim, name), row in found.items() if claim != "training time"}
-    assert reasons["full · bptt · pq 40 %"] == [
-        "data digits, not CIFAR-10",
-        "network cnn, not ResNet19",
-        "T=4, not 2",
-        ours,
-    ]
-    assert "a reconstruction, as its code is not public" in reasons["sadp 50 % · bptt · dense"]
-    assert reasons["full · sltt · dense"] == [
-        "data digits, not ImageNet",
-        "network cnn",
-        "hardware Example CPU (cpu)",
-        ours,
-    ]
-    same = {"dataset": "cifar10", "backbone": "resnet19", "timesteps": 2}
-    found = measured([run(**same), run(**PQ, **same)])
-    [row] = [row for row in found.values() if row["name"]]
-    assert row["not_comparable"] == [ours]
-
-
-def test_claims_that_nothing_was_measured_for_say_so():
-    found = claim_rows(points([run(), run(**SLTT)]))
-    assert [(row["claim"], measured_text(row)) for row in found if not row["n"]] == [
-        (claim.what, "not measured") for claim in CLAIMS[2:]
-    ]
-    assert "| search time | up to 38 % less | not measured |" in render([run(), run(**SLTT)], [], "markdown")
-
-
-def test_claims_are_measured_on_the_purest_runs_and_the_nearest_density():
-    records = [run(), run(sparsity="pq", density=0.1), run(**PQ), run(sparsity="pq", density=0.9), run(**EB)]
-    records += [run(**SLTT_2), run("sadp", 0.5), run("sadp", 0.5, **SLTT_2), run("sadp", 0.5, search=1.0, **IMP)]
-    names = {(paper, claim): name for paper, claim, name in measured(records)}
-    assert (
-        names["PQ,", "accuracy"] == "full · bptt · pq 40 %" and names["SADP", "accuracy"] == "sadp 50 % · bptt · dense"
-    )
-    assert names["Early-Time", "accuracy of the sparsest"] == "full · bptt · eb 50 %"
-    # without data alone, sadp is held against full on the same other axes
-    found = measured([run(seconds=80, **SLTT_2), run("sadp", 0.5, seconds=50, **SLTT_2)])
-    row = found["SADP", "training time", "sadp 50 % · sltt-k K=2 · dense"]
-    assert row["measured_mean"] == pytest.approx(50 / 80 - 1)
-
-
-def test_changes_are_of_one_environment_and_differences_of_the_same_data():
-    elsewhere = {"environment": ENVIRONMENT | {"device": "cuda"}}
-    found = measured([run(), run(record=elsewhere, **SLTT), run("sadp", 0.5, record={"data_sha256": "1" * 64})])
-    assert all(row["measured_mean"] is None for row in found.values())
+    assert search_rows(axes_rows([run(), pq])) == []
 
 
 def test_json_is_an_object_of_all_tables_where_there_are_further_ones():
-    told = json.loads(render(everything(), [], "json"))
-    found = further(everything())
-    assert list(told)[:5] == ["rows", "axes", "memory", "search", "claims"]
-    assert told["axes"] == json.loads(json.dumps(found.axes)) and told["claims"] == found.claims
+    data = json.loads(render(everything(), [], "json"))
+    assert list(data) == ["rows", "axes", "memory", "search", "remarks"]
+    assert data["axes"] == [row.columns() for row in axes_rows(everything())]
     assert not json.loads(render([run(), run("sadp", 0.5)], [], "json"))["axes"]
 
 
@@ -215,23 +137,18 @@ def test_memory_figure_is_written_beside_the_others(tmp_path):
 @typing.no_type_check
 def test_page_has_the_sections_and_each_table_sorts_by_unrounded_numbers():
     records = everything()
-    top, found = tree(render(records, [], "html")), further(records)
+    top, found = tree(render(records, [], "html")), Contents(records)
     ids = [node.attributes["id"] for node in top.all("section") if "id" in node.attributes]
-    assert [name for name in ids if name in ("axes", "memory", "search", "claims")] == [
-        "axes",
-        "memory",
-        "search",
-        "claims",
-    ]
-    sections = {name: top.all("section", id=name)[0] for name in ("axes", "memory", "search", "claims")}
+    assert [name for name in ids if name in ("axes", "memory", "search")] == ["axes", "memory", "search"]
+    sections = {name: top.all("section", id=name)[0] for name in ("axes", "memory", "search")}
     timed = [line for table in sections["axes"].all("table")[::2] for line in table.all("tbody")[0].all("tr")]
     for line, row in zip(timed, found.axes, strict=True):
         told = [cell.attributes.get("data-value") for cell in line.parts]
         names = ("accuracy_mean", "seconds_mean", "search_seconds_mean", "speedup_mean", "speedup_without_search_mean",
                  "theoretical_speedup_mean", "product_mean", "kept_share_mean")  # fmt: skip
-        assert told == [row["name"], repr(float(row["n"])), *(None if row[n] is None else repr(row[n]) for n in names)]
-    assert sections["memory"].all("svg") and len(sections["search"].all("tbody")[0].all("tr")) == len(found.search)
-    assert len(sections["claims"].all("tbody")[0].all("tr")) == len(found.claims)
+        means = [row.columns()[name] for name in names]
+        assert told == [row.name, *(None if mean is None else repr(mean) for mean in means)]
+    assert sections["memory"].all("img") and len(sections["search"].all("tbody")[0].all("tr")) == len(found.search)
     assert "Time axis" in top.all("dl", class_="facts")[0].text and "not measured" in sections["axes"].text
     links = [node.attributes["href"] for node in top.all("a")]
     assert {link.removeprefix("#") for link in links} <= {n.attributes["id"] for n in top.all() if "id" in n.attributes}

@@ -115,7 +115,7 @@ def test_a_note_that_seconds_say_nothing_takes_all_that_is_made_of_them_out(tmp_
 def test_seconds_that_say_nothing_are_in_no_figure(tmp_path: Path) -> None:
     disturbed(tmp_path / "runs")
     told = command("report", tmp_path / "runs", "--plots", tmp_path / "plots")
-    assert told.code == 0 and "no figures of time" in told.err and "disturbed" in told.err
+    assert told.code == 0 and "no plots of time" in told.err and "disturbed" in told.err
     kinds = {path.stem.rpartition("-")[2] for path in (tmp_path / "plots").iterdir()}
     assert "accuracy" in kinds and not kinds & {"speedup", "time", "phases", "progress"}
 

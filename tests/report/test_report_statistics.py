@@ -5,35 +5,33 @@ import pytest
 from sadp_bench.core.errors import BadInput
 from sadp_bench.records.store import Store
 from sadp_bench.report import render
-from sadp_bench.report.ranks import scores
-from sadp_bench.report.tables import rows, shared_means
+from sadp_bench.report.rows import rows, shared_means
+from sadp_bench.report.tables.method_ranks import scores
 from tests.commands import command
 from tests.example_records import make_record, make_spec
 from tests.report.test_report import example_records, row_of
 
 
 def test_intervals_of_two_seeds_equal_hand_worked_numbers():
-    table = [row for row in rows(example_records()) if row["timesteps"] == 4]
+    table = [row for row in rows(example_records()) if row.settings["timesteps"] == 4]
     sadp, random = row_of(table, "sadp", 0.3), row_of(table, "random", 0.3)
     quantile = 12.706205  # Student's, 97.5 % at 1 degree of freedom
     # the standard errors of 0.71 and 0.73, of 0.02 and 0.03 above random, and of 0.01 and 0.02 below full
-    assert (sadp["accuracy_low"], sadp["accuracy_high"]) == pytest.approx(
-        (0.72 - 0.01 * quantile, 0.72 + 0.01 * quantile)
-    )
-    assert sadp["random_difference_mean"] == pytest.approx(0.025) and sadp["n_random"] == 2
-    assert sadp["random_difference_low"] == pytest.approx(0.025 - 0.005 * quantile)
-    assert random["accuracy_difference_high"] == pytest.approx(-0.015 + 0.005 * quantile)
+    assert (sadp.accuracy.low, sadp.accuracy.high) == pytest.approx((0.72 - 0.01 * quantile, 0.72 + 0.01 * quantile))
+    assert sadp.random_difference.mean == pytest.approx(0.025) and sadp.random_difference.n == 2
+    assert sadp.random_difference.low == pytest.approx(0.025 - 0.005 * quantile)
+    assert random.accuracy_difference.high == pytest.approx(-0.015 + 0.005 * quantile)
     # Both seeds of sadp are above full by exactly a point: an interval of no width decides nothing.
-    assert (sadp["verdict"], random["verdict"]) == (None, "undecided")
-    assert random["random_difference_mean"] is None and row_of(table, "full", 0)["verdict"] is None
+    assert (sadp.verdict, random.verdict) == (None, "undecided")
+    assert not random.random_difference.n and row_of(table, "full", 0).verdict is None
 
 
 def test_verdict_depends_on_the_margin():
     full = [make_record(make_spec(seed=seed), 0.7) for seed in range(3)]
     runs = [make_record(make_spec("sadp", 0.3, seed), 0.69 + 0.0001 * seed) for seed in range(3)]
     found = {margin: row_of(rows(full + runs, margin=margin), "sadp", 0.3) for margin in (0.005, 0.0099, 0.02)}
-    assert [row["verdict"] for row in found.values()] == ["worse", "undecided", "lossless"]
-    assert [row["margin"] for row in found.values()] == list(found)
+    assert [row.verdict for row in found.values()] == ["worse", "undecided", "lossless"]
+    assert [row.margin for row in found.values()] == list(found)
     for points, says in ((0.5, "worse"), (2, "lossless")):
         text = render(full + runs, margin_points=points)
         assert f"margin {points:g} points" in text and f" {says} " in text
@@ -45,8 +43,8 @@ def test_differences_to_random_are_paired_by_seed_data_and_ratio():
     other_ratio = make_record(make_spec("random", 0.5, 4), 0.1)
     runs = [make_record(make_spec("sadp", 0.3, seed), 0.6) for seed in (1, 2, 3, 4)]
     row = row_of(rows([*randoms, other_data, other_ratio, *runs]), "sadp", 0.3)
-    assert (row["n"], row["n_random"]) == (4, 2)
-    assert row["random_difference_mean"] == pytest.approx(((0.6 - 0.51) + (0.6 - 0.52)) / 2)
+    assert (row.n, row.random_difference.n) == (4, 2)
+    assert row.random_difference.mean == pytest.approx(((0.6 - 0.51) + (0.6 - 0.52)) / 2)
 
 
 def test_random_of_several_settings_is_no_single_rival_and_the_report_says_so():
@@ -55,7 +53,7 @@ def test_random_of_several_settings_is_no_single_rival_and_the_report_says_so():
     ]
     records = [*randoms, *(make_record(make_spec("sadp", 0.3, seed), 0.6) for seed in (0, 1))]
     row = row_of(rows(records), "sadp", 0.3)
-    assert row["random_difference_mean"] is None and row["n_random"] == 0
+    assert row.random_difference.n == 0
     assert "No difference to random at 30 %: it ran with several settings there." in render(records)
 
 
@@ -74,10 +72,10 @@ def test_time_to_accuracy_counts_the_seeds_that_get_there():
     table = rows(records)
     row = row_of(table, "sadp", 0.3)
     # after 2 and 4 epochs of 15 s; full after 3 of 25 s
-    assert (row["n_reached"], row["n_timed"], row["seconds_to_accuracy_mean"]) == (2, 3, 45)
-    assert row["share_to_accuracy_mean"] == pytest.approx(0.6)
-    assert row_of(table, "full", 0)["seconds_to_accuracy_mean"] == 75
-    assert row_of(table, "random", 0.3)["seconds_to_accuracy_mean"] is None
+    assert (row.seconds_to_accuracy.n, row.speedup.n, row.seconds_to_accuracy.mean) == (2, 3, 45)
+    assert row.share_to_accuracy.mean == pytest.approx(0.6)
+    assert row_of(table, "full", 0).seconds_to_accuracy.mean == 75
+    assert not row_of(table, "random", 0.3).seconds_to_accuracy.n
     shown = render(records, [], "markdown")
     assert "| 75.0 s (3)<br>100 % |" in shown and "| 45.0 s (2/3)<br>60 % |" in shown and "| never (3) |" in shown
 
@@ -166,7 +164,7 @@ def test_check_fails_in_one_line_where_the_file_is_out_of_date_and_never_writes(
     file = tmp_path / "report.md"
     words = ["report", tmp_path / "runs", "--format", "markdown", "--to", file]
     absent = command(*words, "--check")
-    assert absent.code == 1 and f"{file} is not there" in absent.err and not file.exists()
+    assert absent.code == 1 and f"{file} does not exist" in absent.err and not file.exists()
     assert command(*words).code == 0
     assert command(*words, "--check") == (0, "", "")
     right = file.read_text()
@@ -182,7 +180,7 @@ def test_check_fails_in_one_line_where_the_file_is_out_of_date_and_never_writes(
 def test_check_without_a_file_or_with_plots_is_bad_input(tmp_path, words):
     saved(tmp_path)
     answer = command("report", tmp_path, "--check", *words)
-    assert answer.code == 2 and "--check writes nothing" in answer.err and answer.err.count("\n") == 1
+    assert answer.code == 2 and "--check reads the file of --to" in answer.err and answer.err.count("\n") == 1
 
 
 def test_equal_differences_that_rounding_tells_apart_decide_nothing():
@@ -190,7 +188,7 @@ def test_equal_differences_that_rounding_tells_apart_decide_nothing():
     full = [make_record(make_spec(seed=seed), accuracy) for seed, accuracy in enumerate((0.56, 0.59))]
     runs = [make_record(make_spec("sadp", 0.3, seed), accuracy) for seed, accuracy in enumerate((0.57, 0.60))]
     row = row_of(rows(full + runs), "sadp", 0.3)
-    assert row["accuracy_difference_low"] < row["accuracy_difference_high"] and row["verdict"] is None
+    assert row.accuracy_difference.low < row.accuracy_difference.high and row.verdict is None
 
 
 def uneven():
@@ -206,9 +204,9 @@ def uneven():
 
 def test_the_best_is_so_over_the_seeds_that_all_have():
     table = rows(uneven())
-    assert row_of(table, "random", 0.3)["accuracy_mean"] > row_of(table, "sadp", 0.3)["accuracy_mean"]
+    assert row_of(table, "random", 0.3).accuracy.mean > row_of(table, "sadp", 0.3).accuracy.mean
     assert "**60.00" in render(uneven(), format="markdown") and "**63.33" not in render(uneven(), format="markdown")
-    assert set(scores(table)[table[0]["group"], 0.3].values()) == {0.5, 0.6}
+    assert set(scores(table)[table[0].group, 0.3].values()) == {0.5, 0.6}
     assert shared_means([row_of(table, "random", 0.3), row_of(table, "sadp", 0.3)]) == pytest.approx([0.5, 0.6])
 
 
@@ -222,6 +220,6 @@ def test_a_speedup_has_its_interval_and_the_number_of_the_runs_that_were_timed()
     runs = [make_record(make_spec("sadp", 0.3, seed), 0.6) for seed in range(2)]
     elsewhere = make_record(make_spec("sadp", 0.3, 2), 0.6, environment=calm[0].environment | {"threads": 64})
     row = row_of(rows([*calm, *runs, elsewhere]), "sadp", 0.3)
-    assert (row["n"], row["n_timed"]) == (3, 2)
+    assert (row.n, row.speedup.n) == (3, 2)
     told = f"{row['speedup_mean']:.2f} (2)<br>[{row['speedup_low']:.2f}, {row['speedup_high']:.2f}]"
     assert told in render([*calm, *runs, elsewhere], format="markdown")

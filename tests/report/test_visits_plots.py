@@ -13,7 +13,7 @@ from sadp_bench.report import plots
 from sadp_bench.report.cells import by_ratio, cells, visits_of
 from sadp_bench.report.plots import pictures, visits
 from sadp_bench.report.plots.style import method_styles
-from sadp_bench.report.tables import rows
+from sadp_bench.report.rows import rows
 from sadp_bench.runs.resolve import load
 from tests.example_records import make_record, make_spec
 from tests.report.plot_records import N, run, runs

@@ -17,7 +17,9 @@ def frame(rows: Iterable[Row]) -> pandas.DataFrame:
     """Returns a line for each row under the union of their columns; missing values are None, lists stay lists."""
     import pandas
 
-    return pandas.DataFrame([row.columns() for row in rows], dtype=object)
+    table = [row.columns() for row in rows]
+    names = dict.fromkeys(name for columns in table for name in columns)
+    return pandas.DataFrame({name: pandas.Series([c.get(name) for c in table], dtype=object) for name in names})
 
 
 def csv(contents: Contents) -> str:

@@ -11,6 +11,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any
 
@@ -41,6 +42,12 @@ def page(contents: Contents, images: Callable[[Record], Any] | None = None) -> s
     import jinja2
     from markupsafe import Markup
 
+    contents = replace(
+        contents,
+        records=sorted(contents.records, key=lambda run: run.spec.key),
+        failures=sorted(contents.failures, key=lambda run: run.spec.key),
+    )
+
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_file), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
@@ -48,7 +55,7 @@ def page(contents: Contents, images: Callable[[Record], Any] | None = None) -> s
     environment.filters |= {"code": _code, "two": _two, "minus": _minus, "sort": _sort, "count": count}
     left_out = list(contents.problems)
     plots = plots_by_group(contents, images, left_out.append)
-    specs = [run.spec for run in (*contents.records, *contents.failures)]
+    specs = contents.specs
     style, script = _file("page.css"), _file("page.js")
     policy = (
         f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
@@ -115,8 +122,7 @@ def _environment(records: Iterable[Record], name: str) -> list[str]:
 
 def _facts(contents: Contents, num_left_out: int) -> list[tuple[str, str]]:
     """Returns what was compared, and on what."""
-    records = contents.records
-    specs = [run.spec for run in (*records, *contents.failures)]
+    records, specs = contents.records, contents.specs
     beside = [f"{len(contents.failures):,} failed"] if contents.failures else []
     beside += [f"{num_left_out:,} left out"] if num_left_out else []
     of = {name: listed(_environment(records, name)) for name in ("processor", "device", "torch", "spikingjelly")}

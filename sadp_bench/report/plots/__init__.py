@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from sadp_bench.core.errors import BadInput
 from sadp_bench.records.record import Failure, Record
 from sadp_bench.report.cells import Cell, Visits, by_ratio, cells, timed_together, visits_of
-from sadp_bench.report.tables.memory import memory_rows
 from sadp_bench.report.plots.epochs import kept_figure, progress_figure
 from sadp_bench.report.plots.memory import memory_figure
 from sadp_bench.report.plots.pictures import Images, pictures_figure
@@ -23,6 +22,7 @@ from sadp_bench.report.plots.style import FORMATS, Styles, as_data_uri, method_s
 from sadp_bench.report.plots.time import phases_figure, time_figure
 from sadp_bench.report.plots.visits import classes_figure, visits_figure
 from sadp_bench.report.tables import percent, rows
+from sadp_bench.report.tables.memory import memory_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sadp_bench.report.tables.table import MIB
 from sadp_bench.report.plots.style import (
     FULL,
     draw_intervals,
@@ -17,6 +16,7 @@ from sadp_bench.report.plots.style import (
     styled,
 )
 from sadp_bench.report.tables import Row
+from sadp_bench.report.tables.table import MIB
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

@@ -125,7 +125,9 @@ def memory_sheets(rows: Iterable[MemoryRow]) -> list[Sheet]:
 def _sheet(title: str, rows: list[MemoryRow]) -> Sheet:
     at = {(row.time, row.timesteps): MEMORY.cell(row) for row in rows}
     steps = sorted({row.timesteps for row in rows})
-    lines = [(name, [at.get((name, step), Cell(NOTHING)) for step in steps]) for name in dict.fromkeys(r.time for r in rows)]
+    lines = [
+        (name, [at.get((name, step), Cell(NOTHING)) for step in steps]) for name in dict.fromkeys(r.time for r in rows)
+    ]
     grid = Table(["backprop", *(f"T={step}" for step in steps)], lines)
     notes = [measured_on(rows), EXPLAINED, *warnings(rows), "In brackets: the runs."]
     notes += interval_notes(rows, "train_memory_bytes")

@@ -7,7 +7,6 @@ from string import ascii_letters
 
 from sadp_bench.core.text import count
 from sadp_bench.records.naming import method_labels
-from sadp_bench.records.record import Failure, Record
 from sadp_bench.records.statistics import ALPHA, MIN_BLOCKS, MIN_METHODS, RankAnalysis, rank_analysis
 from sadp_bench.report.rows import RatioRow, shared_means
 from sadp_bench.report.tables.table import Cell, Sheet, Table
@@ -21,8 +20,7 @@ def scores(table: Sequence[RatioRow]) -> Scores:
     `full` is left out, and blocks whose runs saw different data. A method of other options is another method in every
     group, although labels contain only what differs within a group.
     """
-    runs: list[Record | Failure] = [run for row in table for run in (*row.runs, *row.failed)]
-    names = method_labels(run.spec for run in runs)
+    names = method_labels(spec for row in table for spec in row.specs)
     blocks: dict[tuple[str, float], list[RatioRow]] = {}
     for row in table:
         if row.n and not row.is_full and row.settings["evaluate_on"] == "test":

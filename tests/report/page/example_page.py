@@ -7,8 +7,7 @@ import functools
 from typing import Any
 
 from sadp_bench.records.record import Failure
-from sadp_bench.report.page import page
-from sadp_bench.report.tables import rows
+from sadp_bench.report import render
 from tests.example_records import ENVIRONMENT, make_record, make_spec
 
 BAD = "<script>window.owned = 1</script><img src=x onerror='window.owned = 1'>\"'`&lt;"
@@ -53,4 +52,4 @@ def hostile() -> tuple[list[Any], list[Failure]]:
 def whole() -> str:
     """The page of the example; drawing its plots takes seconds."""
     records, failures = example()
-    return page(records, rows(records, failures), ["a.json: not JSON"], failures)
+    return render(records, ["a.json: not JSON"], "html", failures=failures)

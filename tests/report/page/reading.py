@@ -5,7 +5,7 @@ from __future__ import annotations
 from html.parser import HTMLParser
 from typing import Any
 
-VOID = {"meta", "link"}
+VOID = {"meta", "link", "img"}
 
 
 class Node:
