@@ -40,7 +40,6 @@ def page(contents: Contents, images: Callable[[Record], Any] | None = None) -> s
         images: Opens the images that a record was trained on (`plots.pictures.at_hand`).
     """
     import jinja2
-    from markupsafe import Markup
 
     contents = replace(
         contents,
@@ -64,8 +63,8 @@ def page(contents: Contents, images: Callable[[Record], Any] | None = None) -> s
     return environment.get_template("page.html").render(
         title=f"Data pruning on {listed(sorted({spec.dataset for spec in specs}))}",
         policy=policy,
-        style=Markup(style),
-        script=Markup(script),
+        style=style,
+        script=script,
         version=__version__,
         contents=contents,
         methods=count(len({spec.method for spec in specs} - {"full"}), "method"),
