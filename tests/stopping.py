@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,27 @@ class StopsAt(Progress):
 
     def say(self, line: str) -> None:
         self.said.append(line)
+
+
+class Seconds:
+    """A clock that only the test moves."""
+
+    def __init__(self, monkeypatch: Any) -> None:
+        self.now = 0.0
+        for name in ("perf_counter", "monotonic"):
+            monkeypatch.setattr(time, name, lambda: self.now)
+
+
+class OneSecondABatch(StopsAt):
+    """A batch takes a second."""
+
+    def __init__(self, seconds: Seconds, batch: int | None = None) -> None:
+        super().__init__(batch)
+        self.seconds = seconds
+
+    def advance(self, visits: int) -> None:
+        self.seconds.now += 1
+        super().advance(visits)
 
 
 def asked(method: str, **more: Any) -> tuple[Any, Any]:

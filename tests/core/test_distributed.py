@@ -29,7 +29,7 @@ FLOAT64 = ["--precision", "fp64", "--set", "backbone.norm=none"]
 # measures its bound on.
 EXACT: dict[str, list[Any]] = {
     "sadp": [*RUN, "sadp", *FLOAT64],
-    "sadp-refreshed": [*RUN, "sadp", *FLOAT64, "--set", "refresh=1", "--batch-size", 31],
+    "sadp-31": [*RUN, "sadp", *FLOAT64, "--batch-size", 31],
     "infobatch": [*RUN, "infobatch", *FLOAT64],
     "el2n": [*RUN, "el2n", *FLOAT64],
     "sltt-k": [*RUN, "sadp", *FLOAT64, "--backprop", "sltt-k", "--k", 1],

@@ -14,8 +14,9 @@ from sadp_bench.gate.rerun import request_of as of_record
 from sadp_bench.records.record import Record
 from sadp_bench.runs import resolve
 from sadp_bench.sparsity.base import density, num_live, prunable
+from sadp_bench.training.scoring_context import RunContext
 from tests.small_runs import assert_same_weights, make_trainer, numbers, resolved, small_bench, weights_of
-from tests.stopping import SIZES, resumed, whole
+from tests.stopping import SIZES, OneSecondABatch, Seconds, Stopped, resumed, saved, whole
 
 TIME: dict[str, dict[str, Any]] = {
     "bptt": {},
@@ -36,15 +37,20 @@ DATA: dict[str, dict[str, Any]] = {
     "sadp": {"method": "sadp", "ratio": 0.4},
 }
 DATA_THAT_SCORES = {"el2n": {"method": "el2n", "ratio": 0.4}}
-ALL = [*itertools.product(TIME, WEIGHTS, DATA), ("bptt", "imp", "el2n")]
+# Every two of the three axes together, and scores before a search.
+PAIRS = [
+    (time, weights, list(DATA)[(i + j) % len(DATA)])
+    for (i, time), (j, weights) in itertools.product(enumerate(TIME), enumerate(WEIGHTS))
+]
+PAIRS += [("bptt", "imp", "el2n")]
 
 
 def asked(time: str, weights: str, data: str, **more: Any) -> tuple[Any, Any]:
     return resolved(**SIZES | {"loss": "step"} | TIME[time] | WEIGHTS[weights] | (DATA | DATA_THAT_SCORES)[data] | more)
 
 
-@pytest.mark.parametrize(("time", "weights", "data"), ALL, ids=["-".join(one) for one in ALL])
-def test_every_combination_resumes_after_a_stop_to_the_same_record(
+@pytest.mark.parametrize(("time", "weights", "data"), PAIRS, ids=["-".join(three) for three in PAIRS])
+def test_every_pair_of_axes_resumes_after_a_stop_to_the_same_record(
     time: str, weights: str, data: str, tmp_path: Path
 ) -> None:
     spec, material = asked(time, weights, data)
@@ -121,7 +127,34 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("more", "told"), BAD)
-def test_bad_sparsity_is_one_clear_line(more: dict[str, Any], told: str) -> None:
-    with pytest.raises(BadInput, match=told):
-        resolved(**more)
+def test_bad_sparsity_is_one_clear_line() -> None:
+    for more, message in BAD:
+        with pytest.raises(BadInput, match=message):
+            resolved(**more)
+            pytest.fail(f"{more} is not refused")
+
+
+@pytest.mark.parametrize("weights", ["imp", "eb-early"])
+def test_a_run_stopped_in_its_search_records_the_search_seconds_of_an_undisturbed_one(
+    weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though scoring, were it made again, would take much longer now."""
+    spec, material = asked("bptt", weights, "el2n")
+    seconds = Seconds(monkeypatch)
+    undisturbed = make_trainer(spec, material, counted := OneSecondABatch(seconds)).run()
+    before_search = 6  # batches of the scoring epoch
+    survey = RunContext.survey
+
+    def slow_survey(context: RunContext, *given: Any) -> Any:
+        seconds.now += 1000
+        return survey(context, *given)
+
+    for stop in (before_search + 8, counted.count - 18):  # in the first epochs of the search, and in its last
+        folder = tmp_path / str(stop)
+        with pytest.raises(Stopped):
+            saved(spec, material, folder, OneSecondABatch(seconds, stop)).run()
+        with monkeypatch.context() as patch:
+            patch.setattr(RunContext, "survey", slow_survey)
+            record = saved(spec, material, folder, OneSecondABatch(seconds), starts=2).run()
+        assert record.ticket["seconds"] == undisturbed.ticket["seconds"] > 0, stop
+        assert numbers(record) == numbers(undisturbed), stop

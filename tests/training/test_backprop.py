@@ -61,9 +61,20 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor], **tolerance: f
         torch.testing.assert_close(one[name], other[name], **(tolerance or {"rtol": 0, "atol": 0}), msg=name)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp64"])
-@pytest.mark.parametrize("backbone", ["cnn", "resnet18", "sew-resnet18"])
-@pytest.mark.parametrize("loss", ["step", "step-mse"])
+PAIRS = [  # every two of precision, backbone and loss together
+    ("fp32", "cnn", "step"),
+    ("fp32", "resnet18", "step-mse"),
+    ("fp32", "sew-resnet18", "step"),
+    ("bf16", "cnn", "step-mse"),
+    ("bf16", "resnet18", "step"),
+    ("bf16", "sew-resnet18", "step-mse"),
+    ("fp64", "cnn", "step"),
+    ("fp64", "resnet18", "step-mse"),
+    ("fp64", "sew-resnet18", "step"),
+]
+
+
+@pytest.mark.parametrize(("precision", "backbone", "loss"), PAIRS)
 def test_one_step_of_sltt_is_bptt_bit_for_bit(precision: str, backbone: str, loss: str) -> None:
     model = network(1, precision, backbone)
     input = images(torch.float64 if precision == "fp64" else torch.float32)[0]
@@ -103,9 +114,15 @@ def swapped(model: nn.Module, make: Any) -> None:
             swapped(child, make)
 
 
-@pytest.mark.parametrize("events", [False, True])
-@pytest.mark.parametrize("reset", ["hard", "soft"])
-@pytest.mark.parametrize("backbone", ["cnn", "resnet18"])
+@pytest.mark.parametrize(
+    ("events", "reset", "backbone"),
+    [
+        (False, "hard", "cnn"),
+        (False, "soft", "resnet18"),
+        (True, "hard", "resnet18"),
+        (True, "soft", "cnn"),
+    ],
+)
 def test_the_gradient_of_sltt_is_autograds_of_the_detached_graph(events: bool, reset: str, backbone: str) -> None:
     settings = NeuronSettings(reset=reset, tau=1.5)
     model = network(4, backbone=backbone, reset=reset, tau=1.5)
@@ -314,18 +331,19 @@ def test_every_method_trains_with_every_backprop(method: str, backprop: str) -> 
 
 BAD = [
     ({"backprop": "sltt", "loss": "mean"}, "needs a loss of each step"),
-    ({"backprop": "sltt-k"}, "needs --k, from 1 to --timesteps"),
-    ({"backprop": "sltt-k", "k": 3}, "needs --k, from 1 to --timesteps"),
+    ({"backprop": "sltt-k"}, "needs --k, .*from 1 to --timesteps"),
+    ({"backprop": "sltt-k", "k": 3}, "needs --k, .*from 1 to --timesteps"),
     ({"backprop": "sltt", "k": 1}, "--k is the number of steps of --backprop sltt-k"),
     ({"k": 1}, "--k is the number of steps of --backprop sltt-k"),
     ({"backprop": "slt"}, "--backprop is one of bptt, sltt, sltt-k"),
 ]
 
 
-@pytest.mark.parametrize(("asked", "told"), BAD)
-def test_bad_backprop_is_one_clear_line(asked: dict[str, Any], told: str) -> None:
-    with pytest.raises(BadInput, match=told):
-        resolved(**asked)
+def test_bad_backprop_is_one_clear_line() -> None:
+    for asked, message in BAD:
+        with pytest.raises(BadInput, match=message):
+            resolved(**asked)
+            pytest.fail(f"{asked} is not refused")
 
 
 def test_a_network_of_another_kind_is_refused() -> None:

@@ -87,10 +87,15 @@ def crop_by_hand(image: Tensor, pad: int, row: int, column: int, mirrored: bool)
 
 
 @pytest.mark.parametrize(
-    "shape, pad",
-    [((40, 3, 32, 32), 4), ((40, 1, 8, 8), 1), ((40, 1, 28, 28), 3), ((40, 5, 2, 34, 34), 4), ((40, 2, 16, 24), 3)],
+    "shape, pad, kind",
+    [
+        ((40, 3, 32, 32), 4, "crop"),
+        ((40, 1, 8, 8), 1, "crop-flip"),
+        ((40, 1, 28, 28), 3, "crop"),
+        ((40, 5, 2, 34, 34), 4, "crop-flip"),
+        ((40, 2, 16, 24), 3, "crop-flip"),
+    ],
 )
-@pytest.mark.parametrize("kind", ["crop", "crop-flip"])
 def test_crop_and_mirror_equal_padding_slicing_and_flipping_one_by_one(
     shape: tuple[int, ...], pad: int, kind: str
 ) -> None:

@@ -19,7 +19,7 @@ from sadp_bench.runs.run import run
 from sadp_bench.training.checkpoint import Checkpoint, write_state
 from sadp_bench.training.loop import Diverged
 from tests.small_runs import assert_same_weights, make_trainer, numbers, resolved, weights_of
-from tests.stopping import METHODS, Stopped, StopsAt, asked, resumed, run_it, saved, whole
+from tests.stopping import METHODS, OneSecondABatch, Seconds, Stopped, StopsAt, asked, resumed, run_it, saved, whole
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -62,25 +62,6 @@ def test_every_kind_of_training_is_taken_up_exactly(asks: dict[str, Any], tmp_pa
     bench = saved(spec, material, tmp_path)
     assert numbers(bench.run()) == numbers(record)
     assert_same_weights(weights_of(bench.model), weights)
-
-
-class Seconds:
-    """A clock that stands still but when it is told to go on."""
-
-    def __init__(self, monkeypatch: Any) -> None:
-        self.now = 0.0
-        for name in ("perf_counter", "monotonic"):
-            monkeypatch.setattr(time, name, lambda: self.now)
-
-
-class OneSecondABatch(StopsAt):
-    def __init__(self, seconds: Seconds, batch: int | None = None) -> None:
-        super().__init__(batch)
-        self.seconds = seconds
-
-    def advance(self, visits: int) -> None:
-        self.seconds.now += 1
-        super().advance(visits)
 
 
 @pytest.mark.parametrize("stop", [2, 8, 13, 20, 25, 38])
