@@ -7,6 +7,7 @@ import functools
 import http.server
 import io
 import json
+import re
 import shutil
 import ssl
 import subprocess
@@ -24,6 +25,7 @@ from sadp_bench.datasets.base import download, download_archive
 from sadp_bench.records.record import Failure
 from sadp_bench.records.store import Store, read_all
 from sadp_bench.report.naming import command as made_by
+from sadp_bench.report.plots.style import slug
 from tests.commands import command, tiny_run
 from tests.datasets.helpers import md5, refusal
 from tests.example_records import make_record, make_spec
@@ -263,13 +265,15 @@ def test_reading_records_imports_nothing_that_they_name(trap: Path) -> None:
 def test_no_name_in_a_record_writes_outside_the_folder(tmp_path: Path) -> None:
     place = tmp_path / "a" / "b"
     for name in ("../../evil", "/tmp/evil:../../x", "..", "a/../../../evil", "~/evil"):
-        spec = make_spec(name, 0.5, dataset=name, backbone=name)
-        Store(place / "runs").write(make_record(spec))
+        Store(place / "runs").write(make_record(make_spec(name, 0.5, dataset=name, backbone=name)))
         Store(place / "runs").write_failure(Failure(make_spec(name, 0.3, dataset=name), "killed", "2025"))
-    assert command("report", place / "runs", "--plots", place / "plots").code == 0
-    assert sorted(path.name for path in tmp_path.rglob("*") if path.parent not in (place / "runs", place / "plots")) == [
-        "a", "b", "plots", "runs",
-    ]  # fmt: skip
+        assert re.fullmatch(r"(\w[\w.-]*)?", slug(name)), f"plots of {name!r} are named {slug(name)!r}..."
+    evil = "/tmp/evil:../../x"  # one name is drawn to the end, which takes seconds
+    Store(place / "drawn").write(make_record(make_spec(evil, 0.5, dataset=evil, backbone=evil)))
+    assert command("report", place / "drawn", "--plots", place / "plots").code == 0
+    folders = {place / "runs", place / "drawn", place / "plots"}
+    outside = sorted(path.name for path in tmp_path.rglob("*") if path.parent not in folders)
+    assert outside == ["a", "b", "drawn", "plots", "runs"]
 
 
 ODD = {
