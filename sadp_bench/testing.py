@@ -1,4 +1,4 @@
-"""The contract of a pruner as executable checks, for a method of this suite or of anyone's package.
+"""The contract of a pruner as executable checks, for the methods of this suite and of other packages.
 
 from sadp_bench.testing import check_pruner
 check_pruner("mypkg.mine:Mine")
@@ -7,22 +7,26 @@ check_pruner("infobatch", {"delta": 0.75}, ratio=0.3)
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.progress import Progress
-from sadp_bench.pruners.base import Selection
+from sadp_bench.pruners.base import Observation, Pruner, Selection
 from sadp_bench.runs.resolve import Material, make_pruner, resolve
 from sadp_bench.runs.resources import Resources
 from sadp_bench.runs.trainer import BUDGET_TOLERANCE, RunTrainer
 
-# Odd numbers on purpose: budgets and batches must also come out where nothing divides.
+# Sizes that do not divide each other, so that budgets and batches have remainders.
 SETTING = {
     "dataset": "digits",
     "train_examples": 203,
@@ -34,83 +38,97 @@ SETTING = {
     "device": "cpu",
 }
 WIDTH = {"backbone.width": 4}
+INTERRUPTED_AFTER = 2  # epoch, from 0
+SIMULATED = torch.device("privateuseone")  # stands for the GPU in `SecondDevice`
 
 
 class ContractBroken(AssertionError):
-    """A pruner does what its contract forbids; the message says what and how to mend it."""
+    """A pruner breaks its contract; the message contains what it does and how to correct it."""
 
 
 def check_pruner(method: str, options: Mapping[str, Any] | None = None, *, ratio: float = 0.4) -> None:
-    """Runs a method on 203 real images of digits for 5 epochs, and holds every epoch against the contract.
+    """Runs a method on 203 images of digits for 5 epochs, and compares every epoch with the contract.
 
-    Checked: selections are distinct, in range, of the right types and weights; the budget is realised to within 0.5 points
-    of all visits; the same seed gives the same selections; no global random state is touched; a state saved and loaded in
-    the middle gives the same rest of the run.
+    Selections are distinct, in range, of the right types and weights. The budget is realised to within 0.5 points of all
+    visits. The same seed gives the same selections. Global random state stays untouched. A state that is saved and loaded
+    in the middle gives the same rest of the run. On a simulated GPU no tensors of different devices meet.
 
-    method: a registered name or `package.module:Class`. options: its settings. Raises ContractBroken, or BadInput where
-    the method can't be had.
+    Args:
+        method: A registered name or `package.module:Class`.
+        options: The method's settings.
+        ratio: The pruning ratio.
+
+    Raises:
+        ContractBroken: The method breaks the contract.
+        BadInput: There is no such method, or it refuses the settings.
     """
     spec, material = resolve({**SETTING, "method": method, "ratio": ratio, "set": {**WIDTH, **(options or {})}})
     before = _global_state()
-    first = _Watched(spec, material)
+    first = _CheckedRun(spec, material)
     first.run()
     _require(_same_state(before, _global_state()), "touches a global random state; draw from `self.generator(epoch)`")
     _check_budget(first)
-    second = _Watched(spec, material)
-    second.run(interrupted_after=2)
-    for epoch, (a, b) in enumerate(zip(first.selections, second.selections, strict=True)):
-        if epoch <= 2:
-            why = "selects otherwise with the same seed; draw from `self.generator(epoch)`"
-        else:
-            why = (
-                "selects otherwise after its state was saved and loaded; keep what `select` needs in plain attributes or "
-                "tensors, or override `state_dict` and `load_state_dict`"
-            )
-        _require(_same(a, b), f"{why} (epoch {epoch})")
+    second = _CheckedRun(spec, material)
+    second.run(interrupted_after=INTERRUPTED_AFTER)
+    _check_repeated(first.selections, second.selections)
+    _CheckedRun(spec, material, simulated=True).run()
 
 
-class _Watched:
-    """A run whose selections are checked and kept."""
+class _CheckedRun:
+    """A run whose selections are checked and kept.
 
-    def __init__(self, spec: Any, material: Material) -> None:
-        self.bench = RunTrainer(spec, Resources(spec, material), Progress())
+    Args:
+        spec: The run.
+        material: Its data.
+        simulated: Whether the pruner works on a simulated GPU.
+    """
+
+    def __init__(self, spec: Any, material: Material, simulated: bool = False) -> None:
+        self.trainer = RunTrainer(spec, Resources(spec, material), Progress())
+        self.simulated = simulated
         self.selections: list[Selection] = []
         self.visits = 0
 
     def run(self, interrupted_after: int | None = None) -> None:
-        """interrupted_after: an epoch behind which the pruner is replaced by one that only got its state."""
-        bench = self.bench
-        bench.pruner.prepare(bench.context)
-        bench.pruner.select = self._kept(bench.pruner.select)  # type: ignore[method-assign]
-        for row in bench.rows():
+        """Trains the run.
+
+        Args:
+            interrupted_after: Epoch after which a new pruner takes over with the state of the old one.
+        """
+        pruner, context = self.trainer.pruner, self.trainer.context
+        if self.simulated:
+            on_second_device(pruner)
+        pruner.prepare(_DeviceContext(context) if self.simulated else context)
+        pruner.select = self._checked(pruner.select)  # type: ignore[method-assign]
+        for row in self.trainer.rows():
             self.visits += row["kept"]
             if row["epoch"] == interrupted_after:
                 self._replace_pruner()
 
-    def _kept(self, select: Any) -> Any:
+    def _checked(self, select: Any) -> Any:
         def checked(epoch: int) -> Selection:
             selection: Selection = select(epoch)
-            check_selection(selection, self.bench.context.num_examples)
+            check_selection(selection, self.trainer.context.num_examples)
             self.selections.append(Selection(selection.index_K.clone(), selection.weight_K.clone()))
             return selection
 
         return checked
 
     def _replace_pruner(self) -> None:
-        old, new = self.bench.pruner, make_pruner(self.bench.spec)
-        del old.select  # the watched one, which is no part of its state
+        old, new = self.trainer.pruner, make_pruner(self.trainer.spec)
+        del old.select  # The checked function is no part of the state.
         try:
             state = old.state_dict()
         except BadInput as error:
             raise ContractBroken(str(error)) from None
         _require(isinstance(state, dict), f"state_dict returns a {type(state).__name__}, not a dict")
         new.load_state_dict(state)
-        new.select = self._kept(new.select)  # type: ignore[method-assign]
-        self.bench.state.pruner = new
+        new.select = self._checked(new.select)  # type: ignore[method-assign]
+        self.trainer.state.pruner = new
 
 
 def check_selection(selection: Selection, num_examples: int) -> None:
-    """Raises ContractBroken where it is not what `pruner.Selection` promises."""
+    """Raises ContractBroken where a selection is not what `sadp_bench.Selection` promises."""
     index, weight = selection.index_K, selection.weight_K
     _require(index.dtype == torch.int64 and index.dim() == 1, f"index_K is int64 [K], not {index.dtype} {index.shape}")
     _require(len(index) > 0, "selects nothing; an epoch trains on one example at least")
@@ -121,9 +139,9 @@ def check_selection(selection: Selection, num_examples: int) -> None:
     _require(bool((weight > 0).all() and weight.isfinite().all()), "a weight is not a finite number above 0")
 
 
-def _check_budget(run: _Watched) -> None:
-    spec, pruner = run.bench.spec, run.bench.pruner
-    saved = 1 - run.visits / (run.bench.context.num_examples * spec.epochs)
+def _check_budget(run: _CheckedRun) -> None:
+    spec, pruner = run.trainer.spec, run.trainer.pruner
+    saved = 1 - run.visits / (run.trainer.context.num_examples * spec.epochs)
     if not pruner.exempt:
         _require(
             abs(saved - spec.ratio) <= BUDGET_TOLERANCE,
@@ -134,13 +152,22 @@ def _check_budget(run: _Watched) -> None:
     _require(len(run.selections) == epochs, f"ran {len(run.selections)} epochs where it announced {epochs}")
 
 
+def _check_repeated(first: Iterable[Selection], second: Iterable[Selection]) -> None:
+    for epoch, (a, b) in enumerate(zip(first, second, strict=True)):
+        if epoch <= INTERRUPTED_AFTER:
+            why = "selects otherwise with the same seed; draw from `self.generator(epoch)`"
+        else:
+            why = (
+                "selects otherwise after its state was saved and loaded; keep what `select` needs in plain attributes or "
+                "tensors, or override `state_dict` and `load_state_dict`"
+            )
+        same = torch.equal(a.index_K, b.index_K) and torch.equal(a.weight_K, b.weight_K)
+        _require(same, f"{why} (epoch {epoch})")
+
+
 def _require(holds: bool, message: str) -> None:
     if not holds:
         raise ContractBroken(f"the pruner {message}")
-
-
-def _same(a: Selection, b: Selection) -> bool:
-    return torch.equal(a.index_K, b.index_K) and torch.equal(a.weight_K, b.weight_K)
 
 
 def _global_state() -> tuple[Any, ...]:
@@ -150,3 +177,100 @@ def _global_state() -> tuple[Any, ...]:
 def _same_state(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
     (_, keys_a, *rest_a), (_, keys_b, *rest_b) = a[1], b[1]
     return a[0] == b[0] and np.array_equal(keys_a, keys_b) and rest_a == rest_b and torch.equal(a[2], b[2])
+
+
+class _DeviceContext:
+    """A scoring context whose device is the simulated one."""
+
+    device: Any = SIMULATED
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+
+class SecondDevice(TorchFunctionMode):
+    """Simulates a GPU: within the context, marked tensors raise where they meet tensors of the CPU.
+
+    Tensors are marked that are created on `SIMULATED` or moved there, or that result from marked ones. As on a GPU, tensors
+    without dimensions may meet any other, and a marked tensor may be indexed by one of the CPU.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Calls a function of torch on the CPU, checks the devices of its arguments, and marks its results."""
+        kwargs, name = dict(kwargs or {}), getattr(func, "__name__", "")
+        if func == Tensor.device.__get__:
+            return SIMULATED if _is_marked(args[0]) else func(*args)
+        if name in ("to", "cpu"):
+            return _moved(func, *args, **kwargs)
+        given = _tensors(args, kwargs)
+        marked = any(map(_is_marked, given))
+        if kwargs.get("device") is not None:
+            marked = torch.device(kwargs["device"]) == SIMULATED
+            kwargs["device"] = "cpu" if marked else kwargs["device"]
+            _require(not (marked and kwargs.get("generator")), "fills a tensor of a GPU from a generator of the CPU")
+        elif name != "copy_":
+            _check_together(name, args, given)
+        results = func(*args, **kwargs)
+        for tensor in _tensors(results):
+            if not any(tensor is argument for argument in given):
+                tensor.simulated = marked
+        return results
+
+
+def on_second_device(pruner: Pruner) -> None:
+    """Lets a pruner compute within the simulation of a GPU, and observe tensors of that GPU."""
+
+    def simulated(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(given: Any) -> Any:
+            with SecondDevice():
+                return method(_marked(given) if isinstance(given, Observation) else given)
+
+        return call
+
+    for name in ("prepare", "select", "observe"):
+        setattr(pruner, name, simulated(getattr(pruner, name)))
+
+
+def _marked(seen: Observation) -> Observation:
+    fields = {name: getattr(seen, name).to(SIMULATED) for name in ("index_B", "label_B", "logits_TBC", "loss_B")}
+    return dataclasses.replace(seen, watched={name: v.to(SIMULATED) for name, v in seen.watched.items()}, **fields)
+
+
+def _tensors(*values: Any) -> list[Any]:
+    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
+
+
+def _is_marked(tensor: Tensor) -> bool:
+    return getattr(tensor, "simulated", False)
+
+
+def _moved(func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """Returns `tensor.to(...)` or `tensor.cpu()`, marked if the target is."""
+    values = [*args, *kwargs.values()]
+    target = (
+        "cpu" if func == Tensor.cpu else next((v for v in values if isinstance(v, torch.device | str | Tensor)), None)
+    )
+    if target is None or isinstance(target, Tensor):
+        marked = _is_marked(tensor if target is None else target)
+    else:
+        marked = torch.device(target) == SIMULATED
+    if not marked and not _is_marked(tensor):
+        return func(tensor, *args, **kwargs)
+    dtype = next((v.dtype if isinstance(v, Tensor) else v for v in values if isinstance(v, torch.dtype | Tensor)), None)
+    moved = tensor.to(dtype or tensor.dtype, copy=True)
+    moved.simulated = marked  # type: ignore[attr-defined]
+    return moved
+
+
+def _check_together(name: str, args: Any, given: list[Tensor]) -> None:
+    """Raises ContractBroken where a GPU would refuse the devices of a call's tensors."""
+    if name in ("__getitem__", "__setitem__") and _is_marked(args[0]):
+        given = _tensors(args[0], args[2:])  # The index may lie on the CPU.
+    if any(map(_is_marked, given)) and any(tensor.dim() and not _is_marked(tensor) for tensor in given):
+        raise ContractBroken(
+            f"the pruner would fail on a GPU: `{name}` meets tensors of `context.device` and of the CPU; create all of them "
+            "on `context.device`, or move them to the CPU"
+        )

@@ -7,26 +7,22 @@ import torch
 
 from sadp_bench.core.registry import table
 from sadp_bench.pruners.base import Pruner, Selection, unweighted
-from sadp_bench.testing import ContractBroken, check_pruner
+from sadp_bench.pruners.batching import in_order
+from sadp_bench.testing import SIMULATED, ContractBroken, SecondDevice, check_pruner
+
+# Each registered method with options that change what it keeps or watches.
+OPTIONS = {
+    "random": [{"fresh": False}],
+    "infobatch": [{"native": True}],
+    "el2n": [{"offset": 0.1}],
+    "sadp": [{"schedule": "falling", "memory": 0.5, "weight_power": 0.5}, {"score": "spikes"}],
+}
 
 
 @pytest.mark.parametrize("method", sorted(table("method")))
 def test_every_registered_method_keeps_the_contract(method):
-    check_pruner(method, ratio=0.0 if method == "full" else 0.4)
-
-
-@pytest.mark.parametrize(
-    ("method", "options"),
-    [
-        ("random", {"fresh": False}),
-        ("infobatch", {"native": True}),
-        ("el2n", {"offset": 0.1}),
-        ("sadp", {"schedule": "falling", "warmup": 0.2, "memory": 0.5, "weight_power": 0.5}),
-        ("sadp", {"score": "spikes"}),
-    ],
-)
-def test_settings_keep_the_contract(method, options):
-    check_pruner(method, options)
+    for options in ({}, *OPTIONS.get(method, [])):
+        check_pruner(method, options, ratio=0.0 if method == "full" else 0.4)
 
 
 class Plain(Pruner):
@@ -96,9 +92,40 @@ class Forgetful(Unsaveable):
         return {name: value for name, value in vars(self).items() if name != "hidden"}
 
 
-@pytest.mark.parametrize(
-    ("broken", "says"),
-    [
+class MixesDevices(Plain):
+    """Keeps scores on the CPU, whatever the device of what it observes."""
+
+    def prepare(self, context):
+        super().prepare(context)
+        self.score_N = torch.zeros(self.num_examples)
+
+    def observe(self, seen):
+        self.score_N[seen.index_B] = seen.loss_B
+
+
+class SelectsOnTheDevice(Plain):
+    """Scores, draws and weights on the context's device."""
+
+    def prepare(self, context):
+        super().prepare(context)
+        self.score_N = torch.ones(self.num_examples, device=context.device)
+
+    def observe(self, seen):
+        self.score_N[seen.index_B] = 0.5 * self.score_N[seen.index_B] + seen.loss_B
+
+    def select(self, epoch):
+        index_K = super().select(epoch).index_K.to(self.score_N.device)
+        return Selection(index_K, torch.ones(len(index_K), device=self.score_N.device) + 0 * self.score_N[index_K])
+
+
+def broken(pruner):
+    with pytest.raises(ContractBroken) as error:
+        check_pruner(f"{__name__}:{pruner.__name__}")
+    return str(error.value)
+
+
+def test_a_broken_contract_is_caught():
+    for pruner, says in (
         (Twice, "twice"),
         (ZeroWeight, "above 0"),
         (WrongType, "int64"),
@@ -107,12 +134,43 @@ class Forgetful(Unsaveable):
         (GlobalState, "global random state"),
         (Unsaveable, "attribute hidden is a frozenset, which no checkpoint holds"),
         (Forgetful, "saved and loaded"),
-    ],
-)
-def test_a_broken_contract_is_caught(broken, says):
-    with pytest.raises(ContractBroken, match=says):
-        check_pruner(f"{__name__}:{broken.__name__}")
+        (MixesDevices, "would fail on a GPU: `__setitem__` meets tensors of `context.device` and of the CPU"),
+    ):
+        assert says in broken(pruner), pruner
 
 
-def test_a_stranger_s_method_keeps_the_contract():
-    check_pruner(f"{__name__}:Plain")
+def test_methods_of_other_packages_keep_the_contract():
+    for pruner in (Plain, SelectsOnTheDevice):
+        check_pruner(f"{__name__}:{pruner.__name__}")
+
+
+def test_the_loop_takes_a_selection_from_any_device():
+    order_N = torch.randperm(20, generator=torch.Generator().manual_seed(0))
+    selection = unweighted(torch.arange(5))
+    with SecondDevice():
+        moved = Selection(selection.index_K.to(SIMULATED), selection.weight_K.to(SIMULATED))
+        assert moved.index_K.device == SIMULATED
+        found = in_order(moved, order_N)
+    assert all(map(torch.equal, found, in_order(selection, order_N)))
+
+
+def test_the_simulated_device_refuses_what_a_gpu_refuses():
+    with SecondDevice():
+        there, here = torch.arange(4.0, device=SIMULATED), torch.arange(4)
+        assert (2 * there[here] + torch.tensor(1.0)).device == there.cpu().to(there).device == SIMULATED
+        assert there.cpu().device == here.device == torch.device("cpu") and float(there.sum()) == 6
+        for mixed in (
+            lambda: there + here,
+            lambda: here[there.long()],
+            lambda: torch.cat([there, here]),
+            lambda: there.index_add_(0, here, there),
+            lambda: torch.rand(3, device=SIMULATED, generator=torch.Generator()),
+        ):
+            with pytest.raises(ContractBroken, match="GPU"):
+                mixed()
+
+
+def test_the_former_name_still_works():
+    from sadp_bench import checks
+
+    assert checks.check_pruner is check_pruner and checks.ContractBroken is ContractBroken

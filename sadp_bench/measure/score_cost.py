@@ -27,17 +27,17 @@ class TrainingTurns:
     """Trains a copy of a run's network at the rate that the run has reached, a few steps per turn.
 
     Args:
-        bench: The run; it stays as it is.
+        trainer: The run; it stays as it is.
     """
 
-    def __init__(self, bench: RunTrainer) -> None:
-        spec, data = bench.spec, bench.data
+    def __init__(self, trainer: RunTrainer) -> None:
+        spec, data = trainer.spec, trainer.data
         self.spec, self.data = spec, data
-        self.model = copy.deepcopy(bench.model)
+        self.model = copy.deepcopy(trainer.model)
         self.model.train()
         optimizer = make_optimizer(self.model, spec)
-        if bench.state.rows:
-            set_learning_rate(optimizer, bench.state.rows[-1]["learning_rate"])
+        if trainer.state.rows:
+            set_learning_rate(optimizer, trainer.state.rows[-1]["learning_rate"])
         self.step = TrainingStep(self.model, spec, data, optimizer)
         self.draws = stream(spec.seed, "study cost", 2)
         self.augmentation = draw_augmentation(spec.augment, len(data), data.padding, stream(spec.seed, "study cost"))
@@ -68,7 +68,7 @@ class TrainingTurns:
             self.step(index_B, weight_B, self.draws, augmentation=self.augmentation, observe=pruner.observe)
 
 
-def measure(bench: RunTrainer, progress: Progress, rounds: int = ROUNDS) -> dict[str, object]:
+def measure(trainer: RunTrainer, progress: Progress, rounds: int = ROUNDS) -> dict[str, object]:
     """Returns what each score adds to a training step: median over the rounds, and half the interquartile range.
 
     A round consists of turns of several steps: plain training, plain training again (the noise), and every score. The
@@ -78,21 +78,21 @@ def measure(bench: RunTrainer, progress: Progress, rounds: int = ROUNDS) -> dict
     training step.
 
     Args:
-        bench: The run that is studied; it stays as it is.
+        trainer: The run that is studied; it stays as it is.
         progress: Is informed of every round.
         rounds: Number of timed rounds.
     """
-    training = TrainingTurns(bench)
+    training = TrainingTurns(trainer)
     arms: dict[str, Pruner] = {"plain step": KeepAll(), "again": KeepAll()}
     arms |= {name: make() for name, make in COLLECTED.items()}
     for pruner in arms.values():
-        pruner.prepare(bench.context)
+        pruner.prepare(trainer.context)
     shares: dict[str, list[float]] = {name: [] for name in [*arms, "exact", "first"]}
     step_seconds = []
     for number in range(1 + rounds):
         turns = {name: training.turn(arms[name]) for name in (arms if number % 2 == 0 else reversed(arms))}
         exact = training.exact()
-        progress.advance(len(arms) * (1 + BATCHES) * bench.spec.batch_size)
+        progress.advance(len(arms) * (1 + BATCHES) * trainer.spec.batch_size)
         if number == 0:
             continue
         plain = turns["plain step"][1]
@@ -111,6 +111,6 @@ def measure(bench: RunTrainer, progress: Progress, rounds: int = ROUNDS) -> dict
         "scores": {name: spread(values) for name, values in shares.items()},
         "calibration": {
             "first_batch": first,
-            "share_of_epoch": first["median"] / -(-len(bench.data) // bench.spec.batch_size),
+            "share_of_epoch": first["median"] / -(-len(trainer.data) // trainer.spec.batch_size),
         },
     }

@@ -32,21 +32,21 @@ class Arm:
     """Trains a run epoch by epoch; prepares it beforehand, untimed.
 
     Args:
-        bench: The run.
+        trainer: The run.
 
     Raises:
         BadInput: The run saves time by having fewer epochs.
     """
 
-    def __init__(self, bench: RunTrainer) -> None:
-        self.bench = bench
-        bench.prepare()
-        if run_length(bench.pruner, bench.spec, len(bench.data)) < bench.spec.epochs:
+    def __init__(self, trainer: RunTrainer) -> None:
+        self.trainer = trainer
+        trainer.prepare()
+        if run_length(trainer.pruner, trainer.spec, len(trainer.data)) < trainer.spec.epochs:
             raise BadInput(
-                f"{bench.spec.method} shortens the run, and `speed` times epochs: leave it out of --methods, and use "
-                "`sadp-bench run`"
+                f"{trainer.spec.method} shortens the run, and `speed` times epochs: leave it out of --methods, and use "
+                "`sadp-trainer run`"
             )
-        self.epochs: Iterator[Row] = bench.rows()
+        self.epochs: Iterator[Row] = trainer.rows()
 
     def step(self) -> tuple[float, int]:
         """Trains an epoch and returns its seconds and the number of kept examples."""
@@ -107,34 +107,10 @@ def measure(
     """
     _check(rounds, half_width, seconds, request.get("epochs"))
     request = {**request, "epochs": request.get("epochs") or rounds + 1}
-    specs, material = _resolved(request, methods, ratios, data)
-    if request.get("train_examples") is None and math.isfinite(seconds):
-        fitting = _fitting(specs, material, seconds, progress)
-        if fitting < len(material.train):
-            progress.say(
-                f"speed: epochs of {fitting:,} of the {len(material.train):,} examples, so that about {MIN_TO_STOP} "
-                f"rounds fit into {seconds / 60:g} min; --train-examples takes another number"
-            )
-            specs, material = _resolved({**request, "train_examples": fitting}, methods, ratios, data)
-    full = specs[0].reference()
-    num_examples = len(material.train)
-    references = _references(specs)
-    until = time.monotonic() + seconds
-    with threads(full.threads):
-        endless = dataclasses.replace(full, epochs=full.epochs * references)
-        resources = Resources(full, material)
-        reference, *arms = [Arm(RunTrainer(spec, resources, progress)) for spec in (endless, full, *specs)]
-        timed = [Timed() for _ in arms]
-        visits = (rounds + 1) * num_examples * (references + 1 + sum(1 - spec.ratio for spec in specs))
-        progress.start("speed", round(visits), rounds + 1)
-        try:
-            for number in range(rounds + 1):
-                _round(reference, arms, [Timed() for _ in arms] if number == 0 else timed, number % 2 == 1)
-                if number >= 2 and (_precise(timed, num_examples, half_width) or time.monotonic() > until):
-                    break
-        finally:
-            progress.stop()
-    noise, *rows = [_figures(rounds_of_arm, num_examples) for rounds_of_arm in timed]
+    specs, resources = _fitted(request, methods, ratios, data, seconds, progress)
+    full, num_examples = specs[0].reference(), len(resources.train)
+    timed = _timed(specs, resources, rounds, half_width, seconds, progress)
+    noise, *rows = [_figures(of_arm, num_examples) for of_arm in timed]
     return {
         "rows": [_row(*arm) for arm in zip(specs, timed[1:], rows, strict=True)],
         "noise_floor": {**noise, "what": "full data against itself: 1 without noise"},
@@ -146,6 +122,31 @@ def measure(
         "threads": full.threads,
         "device": full.device,
     }
+
+
+def _fitted(
+    request: Mapping[str, Any],
+    methods: Sequence[str],
+    ratios: Sequence[float],
+    data: Path | None,
+    seconds: float,
+    progress: Progress,
+) -> tuple[list[Spec], Resources]:
+    """Returns the runs, and what they share; without "train_examples", on as many examples as fit into the time."""
+    specs, material = _resolved(request, methods, ratios, data)
+    resources = Resources(specs[0].reference(), material)
+    if request.get("train_examples") is not None or math.isinf(seconds):
+        return specs, resources
+    fitting = _fitting(specs, resources, seconds)
+    if fitting == len(material.train):
+        return specs, resources
+    progress.say(
+        f"speed: epochs of {fitting:,} of the {len(material.train):,} examples, so that about {MIN_TO_STOP} "
+        f"rounds fit into {seconds / 60:g} min; --train-examples takes another number"
+    )
+    del resources  # One copy of the data at a time lies on the device.
+    specs, material = _resolved({**request, "train_examples": fitting}, methods, ratios, data)
+    return specs, Resources(specs[0].reference(), material)
 
 
 def _resolved(
@@ -163,15 +164,41 @@ def _references(specs: Sequence[Spec]) -> int:
     return math.ceil((len(specs) + 1) / BLOCK) + 1
 
 
-def _fitting(specs: Sequence[Spec], material: Material, seconds: float, progress: Progress) -> int:
+def _fitting(specs: Sequence[Spec], resources: Resources, seconds: float) -> int:
     """Returns for how many examples the warm-up and the fewest rounds take this time; at least a few batches."""
     full = specs[0].reference()
     with threads(full.threads):
-        bench = RunTrainer(full, Resources(full, material), progress)
-        per_visit = rehearse(bench.model, bench.data, full)
+        per_visit = rehearse(resources.model(), resources.train, full)
     epochs = _references(specs) + 1 + sum(1 - spec.ratio for spec in specs)
     fitting = int(seconds / (per_visit * epochs * (MIN_TO_STOP + 1)))
-    return min(len(material.train), max(MIN_BATCHES * full.batch_size, fitting))
+    return min(len(resources.train), max(MIN_BATCHES * full.batch_size, fitting))
+
+
+def _timed(
+    specs: Sequence[Spec],
+    resources: Resources,
+    rounds: int,
+    half_width: float,
+    seconds: float,
+    progress: Progress,
+) -> list[Timed]:
+    """Returns the rounds of the A/A arm and of every run. All arms read one copy of the data."""
+    full, num_examples, references = specs[0].reference(), len(resources.train), _references(specs)
+    end = time.monotonic() + seconds
+    with threads(full.threads):
+        endless = dataclasses.replace(full, epochs=full.epochs * references)
+        reference, *arms = [Arm(RunTrainer(spec, resources, progress)) for spec in (endless, full, *specs)]
+        timed = [Timed() for _ in arms]
+        visits = (rounds + 1) * num_examples * (references + 1 + sum(1 - spec.ratio for spec in specs))
+        progress.start("speed", round(visits), rounds + 1)
+        try:
+            for number in range(rounds + 1):
+                _round(reference, arms, [Timed() for _ in arms] if number == 0 else timed, number % 2 == 1)
+                if number >= 2 and (_precise(timed, num_examples, half_width) or time.monotonic() > end):
+                    break
+        finally:
+            progress.stop()
+    return timed
 
 
 def _check(rounds: int, half_width: float, seconds: float, epochs: Any) -> None:
@@ -202,7 +229,7 @@ def _round(reference: Arm, arms: Sequence[Arm], timed: Sequence[Timed], backward
 
 
 def _precise(timed: Sequence[Timed], num_examples: int, half_width: float) -> bool:
-    figures = [_figures(rounds_of_arm, num_examples) for rounds_of_arm in timed]
+    figures = [_figures(of_arm, num_examples) for of_arm in timed]
     return len(timed[0].seconds) >= MIN_TO_STOP and all(
         f["low"] is not None and max(f["high"] - f["median"], f["median"] - f["low"]) <= half_width for f in figures
     )

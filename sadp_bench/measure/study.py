@@ -143,9 +143,9 @@ class Study:
             )
         self.progress = progress
         with threads(self.spec.threads), enough_memory(self.spec):
-            self.bench = RunTrainer(self.spec, Resources(self.spec, material), progress)
+            self.trainer = RunTrainer(self.spec, Resources(self.spec, material), progress)
             # A network without a rule for exact norms is refused before it trains.
-            exact_norms(self.model, self.bench.data, self.spec, torch.arange(1), Progress())
+            exact_norms(self.model, self.trainer.data, self.spec, torch.arange(1), Progress())
         draw = stream(self.spec.seed, "study")
         shuffled_N = torch.randperm(len(material.train), generator=draw)
         self.index_n, self.rest = shuffled_N[:examples], shuffled_N[examples:]
@@ -155,27 +155,27 @@ class Study:
     @property
     def model(self) -> nn.Module:
         """The network that trains."""
-        return self.bench.model
+        return self.trainer.model
 
     def measure(self) -> dict[str, Any]:
         """Trains and measures; returns what `study_file` writes."""
-        bench, spec, progress = self.bench, self.spec, self.progress
+        trainer, spec, progress = self.trainer, self.spec, self.progress
         collector = Collector(self.index_n)
         found = []
         with threads(spec.threads), enough_memory(spec):
-            collector.prepare(bench.context)
-            bench.state.pruner = collector
-            visits = self.at[-1] * len(bench.data) + (4 + self.views) * len(self.at) * len(self.index_n)
+            collector.prepare(trainer.context)
+            trainer.state.pruner = collector
+            visits = self.at[-1] * len(trainer.data) + (4 + self.views) * len(self.at) * len(self.index_n)
             progress.start("study", visits, spec.epochs)
             try:
-                rows = loop.train(bench.state, bench.data, spec, bench.clock, progress, spec.seed, self.at[-1])
+                rows = loop.train(trainer.state, trainer.data, spec, trainer.clock, progress, spec.seed, self.at[-1])
                 for row in rows:
                     collector.keep(row["epoch"])
-                    progress.epoch(row, len(bench.data))
+                    progress.epoch(row, len(trainer.data))
                     if row["epoch"] + 1 in self.at:
                         found.append(self._stop(row, collector))
                 progress.say(f"study: timing what the scores cost, {1 + score_cost.ROUNDS} rounds")
-                cost = score_cost.measure(bench, progress)
+                cost = score_cost.measure(trainer, progress)
             finally:
                 progress.stop()
         return finite(self._head() | {"stops": found, "cost": cost})
@@ -189,10 +189,10 @@ class Study:
             "key": study_key(self.spec, self.at, len(self.index_n)),
             "run": self.spec.key,
             "spec": self.spec.to_json(),
-            "environment": self.bench.environment,
-            "data_sha256": self.bench.material.sha256,
+            "environment": self.trainer.environment,
+            "data_sha256": self.trainer.material.sha256,
             "finished": now(),
-            "num_examples": len(self.bench.data),
+            "num_examples": len(self.trainer.data),
             "at": self.at,
             "examples": len(self.index_n),
             "index": self.index_n.tolist(),
@@ -200,7 +200,7 @@ class Study:
             "optimum_smoothing": OPTIMUM_SMOOTHING,
             "views": self.views,
             "layers": [names[layer] for layer in weight_layers(self.model)],
-            "rows": self.bench.state.rows,
+            "rows": self.trainer.state.rows,
         }
 
     def _stop(self, row: loop.Row, collector: Collector) -> dict[str, Any]:
@@ -208,7 +208,7 @@ class Study:
         recalibrates = bool(norm_layers(self.model))
         self.progress.say(f"study: exact gradient norms of {n} examples after epoch {epoch + 1}")
         lagging_n = self._exact() if recalibrates else None
-        with recalibrated(self.model, self.bench.data, self._statistics_batches(epoch)):
+        with recalibrated(self.model, self.trainer.data, self._statistics_batches(epoch)):
             norm_n = self._exact()
             coming_n = self.truth[epoch] = self._coming(epoch, norm_n)
             frozen, square_Ln, spikes_n = self._observed(self.index_n.split(self.spec.batch_size), training=False)
@@ -239,11 +239,11 @@ class Study:
         }
 
     def _exact(self, augmentation: Augmentation | None = None) -> Tensor:
-        return exact_norms(self.model, self.bench.data, self.spec, self.index_n, self.progress, augmentation)
+        return exact_norms(self.model, self.trainer.data, self.spec, self.index_n, self.progress, augmentation)
 
     def _coming(self, epoch: int, norm_n: Tensor) -> Tensor:
         """Returns the root mean square of the exact norms over augmented views; without augmentation the norm itself."""
-        data, square_n = self.bench.data, torch.zeros_like(norm_n)
+        data, square_n = self.trainer.data, torch.zeros_like(norm_n)
         for view in range(self.views):
             draw = stream(self.spec.seed, f"study view {view}", epoch)
             augmentation = draw_augmentation(self.spec.augment, len(data), data.padding, draw)
@@ -257,9 +257,9 @@ class Study:
             The scores, each layer's input squares [L, n], and each example's number of spikes [n].
         """
         collector = Collector(self.index_n)
-        collector.prepare(self.bench.context)
+        collector.prepare(self.trainer.context)
         watch, squares, spikes = collector.watch | {"spike_counts"}, [], []
-        for seen in observations(self.model, self.bench.data, self.spec, batches, watch, training, self.progress):
+        for seen in observations(self.model, self.trainer.data, self.spec, batches, watch, training, self.progress):
             collector.observe(seen)
             squares.append(seen.watched["input_squares"].cpu())
             spikes.append(seen.watched["spike_counts"].double().sum((0, 1)).cpu())
@@ -283,7 +283,7 @@ class Study:
     def _statistics_batches(self, epoch: int) -> tuple[Tensor, ...]:
         """Returns uniformly drawn batches of about the run's size."""
         size = self.spec.batch_size
-        drawn = torch.randperm(len(self.bench.data), generator=stream(self.spec.seed, "study statistics", epoch))
+        drawn = torch.randperm(len(self.trainer.data), generator=stream(self.spec.seed, "study statistics", epoch))
         drawn = drawn[: CALIBRATION_BATCHES * size]
         return drawn.tensor_split(-(-len(drawn) // size))
 

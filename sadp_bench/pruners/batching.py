@@ -16,7 +16,7 @@ def in_order(selection: Selection, order_N: Tensor, share: float = 1.0, at_least
     Runs that share the order's seed so see the examples that they have in common in the same order.
     """
     weight_N = torch.zeros(len(order_N))
-    weight_N[selection.index_K] = selection.weight_K
+    weight_N[selection.index_K.cpu()] = selection.weight_K.cpu()
     weight_K = weight_N[order_N]
     kept = weight_K > 0
     num_shown = max(at_least, int(share * len(selection.index_K) + 0.5))

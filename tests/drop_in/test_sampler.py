@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from sadp_bench.state.backprop import at_precision
-from sadp_bench.state.data import draw_augmentation
-from sadp_bench.state.optimizer import learning_rate, set_learning_rate
+from sadp_bench.training.backprop import at_precision
+from sadp_bench.training.data import draw_augmentation
+from sadp_bench.training.optimizer import learning_rate, set_learning_rate
 from torch.utils.data import DataLoader, TensorDataset
 
 from baselines.el2n import EL2N

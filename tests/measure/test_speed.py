@@ -36,7 +36,7 @@ def turns(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
 
     def step(arm: Any) -> tuple[float, int]:
         row = next(arm.epochs)
-        taken.append((arm.bench.spec.method, arm.bench.spec.ratio))
+        taken.append((arm.trainer.spec.method, arm.trainer.spec.ratio))
         return float(len(taken)), row["kept"]
 
     monkeypatch.setattr(speed.Arm, "step", step)
@@ -68,6 +68,14 @@ def test_it_gives_a_row_for_every_method_and_ratio_and_the_noise_floor() -> None
         **{"rounds": 2, "dataset": "digits", "backbone": "cnn", "train_examples": 130, "batch_size": 50},
         **{"threads": 1, "device": "cpu"},
     }
+
+
+def test_all_arms_read_one_copy_of_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    copies: list[Any] = []
+    step = speed.Arm.step
+    monkeypatch.setattr(speed.Arm, "step", lambda arm: (copies.append(arm.trainer.data), step(arm))[1])
+    measure(["random", "el2n"], [0.5], 2)
+    assert len(copies) > 12 and all(copy is copies[0] for copy in copies)
 
 
 def test_two_arms_stand_between_two_epochs_of_full_data_in_an_order_that_turns_around(turns: list[Any]) -> None:

@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sadp_bench.state.step import TrainingStep
 
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.rng import stream
@@ -21,6 +20,7 @@ from sadp_bench.measure.study import OPTIMUM_SMOOTHING, Study, compared, draw_va
 from sadp_bench.pruners.sadp import SADP
 from sadp_bench.pruners.sampling import inclusion_probability, smooth
 from sadp_bench.report.plots.study import apart
+from sadp_bench.training.step import TrainingStep
 from tests.small_runs import SMALL, make_trainer, resolved, small_bench, weights_of
 
 ASKED: dict[str, Any] = {name: value for name, value in SMALL.items() if name not in ("method", "ratio")}
@@ -168,7 +168,7 @@ def test_loss_and_el2n_of_age_0_are_those_of_the_epochs_steps(whole: tuple[Study
 def test_ages_are_counted_back_from_the_epoch_that_has_ended() -> None:
     made = small_study("2,7", epochs=7)
     collector = Collector(made.index_n)
-    collector.prepare(made.bench.context)
+    collector.prepare(made.trainer.context)
     for epoch in range(7):
         collector.values = lambda epoch=epoch: {"loss": torch.tensor([float(epoch)])}  # type: ignore[method-assign]
         collector.keep(epoch)
@@ -202,14 +202,14 @@ def test_what_a_study_holds(whole: tuple[Study, dict[str, Any]]) -> None:
         norms = torch.tensor(stop["examples"]["exact"]["frozen"], dtype=torch.float64)
         scores = torch.tensor(stop["examples"]["plain"]["frozen"], dtype=torch.float64)
         assert stop["scores"]["plain"]["frozen"] == compared(norms, scores)
-    assert made.bench.state.rows == found["rows"] and found["layers"] == ["stem.0", "body.1", "body.5"]
+    assert made.trainer.state.rows == found["rows"] and found["layers"] == ["stem.0", "body.1", "body.5"]
 
 
 def test_truth_and_frozen_scores_have_the_recalibrated_statistics_and_the_lag_the_running_ones(
     whole: tuple[Study, dict[str, Any]],
 ) -> None:
     made, found = whole  # the network is now as it was at the last stop
-    bench, last, index_n = made.bench, found["stops"][-1], made.index_n
+    bench, last, index_n = made.trainer, found["stops"][-1], made.index_n
     method = SADP(0.0, score="readout")
     method.prepare(bench.context)
     with recalibrated(bench.model, bench.data, made._statistics_batches(7)):
