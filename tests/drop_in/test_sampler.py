@@ -7,9 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from sadp_bench.training.backprop import at_precision
-from sadp_bench.training.data import draw_augmentation
-from sadp_bench.training.optimizer import learning_rate, set_learning_rate
 from torch.utils.data import DataLoader, TensorDataset
 
 from baselines.el2n import EL2N
@@ -23,6 +20,9 @@ from sadp_bench.core.rng import stream
 from sadp_bench.drop_in.sampler import PrunedSampler, with_index
 from sadp_bench.pruners.base import Pruner, Selection
 from sadp_bench.pruners.sadp import SADP
+from sadp_bench.training.backprop import at_precision
+from sadp_bench.training.data import draw_augmentation
+from sadp_bench.training.optimizer import learning_rate, set_learning_rate
 from tests.small_runs import small_bench
 
 N = 130
