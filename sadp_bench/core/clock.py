@@ -1,10 +1,10 @@
-"""The clock, in one place.
+"""The clock of a run.
 
-    charged       prepare (scoring), select, train (loading, augmentation, forward, backward, observe, step)
-    not charged   evaluate; writing records and checkpoints; the untimed warm-up, which restores all state
+    charged       prepare (scoring, search), select, train (loading, augmentation, forward, backward, observe, step)
+    not charged   evaluate; writing records and checkpoints; the rehearsal, which restores all state
 
-The device is synchronised at phase boundaries only, so that kernels still queued are charged to the phase that
-queued them, and nothing inside a phase waits.
+The device is synchronised at phase boundaries only. So queued kernels are charged to the phase that queued them, and
+nothing inside a phase waits.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ from sadp_bench.core.phases import PHASES
 
 
 class Clock:
-    """Seconds by phase, summed over the run, also over its parts where it was interrupted. Phases do not nest."""
+    """Seconds of each phase, summed over all parts of a run. Phases do not nest.
+
+    Args:
+        device: Is synchronised at the boundaries of phases.
+
+    Attributes:
+        seconds: By phase.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -29,6 +36,7 @@ class Clock:
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
+        """Charges the context to a phase, up to an error too."""
         assert phase in PHASES and self._phase is None
         self._phase, self._since = phase, self._now()
         try:
@@ -39,7 +47,7 @@ class Clock:
 
     @contextmanager
     def uncharged(self) -> Iterator[None]:
-        """Stops the clock within a phase. `seconds` is exact meanwhile, and may be set."""
+        """Stops the clock within a phase. Inside the context `seconds` is exact, and may be changed."""
         self._book()
         try:
             yield

@@ -1,6 +1,6 @@
-"""One run on several processes (torchrun): every rank draws the same selection and trains its slice of each batch.
+"""One run on several processes (torchrun): every rank draws the same selection and trains on its part of each batch.
 
-Without torchrun there is one rank, and all of this does nothing.
+Without torchrun there is one rank, and these functions return what they are given.
 """
 
 from __future__ import annotations
@@ -17,21 +17,27 @@ from sadp_bench.core.errors import BadInput
 
 
 def size() -> int:
+    """Returns the number of ranks."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def rank() -> int:
+    """Returns this process's rank, from 0."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def on_this_machine() -> int:
-    """How many of the ranks share it."""
+    """Returns the number of ranks that share this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 @contextmanager
 def joined(device: str | None = None) -> Iterator[None]:
-    """Within, the processes that torchrun started are the ranks of one run, each with a GPU of its own but on "cpu"."""
+    """Makes the processes that torchrun started the ranks of one run, within the context.
+
+    Args:
+        device: On "cpu" the ranks share the CPU; otherwise each has a GPU to itself.
+    """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield
         return
@@ -40,7 +46,7 @@ def joined(device: str | None = None) -> Iterator[None]:
         if on_this_machine() > torch.cuda.device_count():
             raise BadInput(f"--nproc-per-node is at most the {torch.cuda.device_count()} CUDA devices that are visible")
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    # Others may wait for the first to download data, or for a lock, as long as that takes.
+    # The other ranks wait while the first downloads data or waits for a lock, which has no limit.
     distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=timedelta(days=7))
     try:
         yield
@@ -51,7 +57,7 @@ def joined(device: str | None = None) -> Iterator[None]:
 
 @contextmanager
 def first_goes_ahead() -> Iterator[None]:
-    """The first rank does what is within while the others wait, then they do it: a download, say."""
+    """Lets the first rank finish the context before the others begin it: for downloads and reads of checkpoints."""
     if rank() > 0:
         distributed.barrier()
     yield
@@ -60,17 +66,17 @@ def first_goes_ahead() -> Iterator[None]:
 
 
 def part(batch: Tensor) -> Tensor:
-    """This rank's slice of a batch; sizes differ by one at most."""
+    """Returns this rank's part of a batch. Sizes differ by one at most."""
     return batch.tensor_split(size())[rank()]
 
 
 def wrapped(model: nn.Module) -> nn.Module:
-    """The model whose backward pass averages the gradients over the ranks."""
+    """Returns a model whose backward pass averages the gradients over the ranks."""
     return model if size() == 1 else nn.parallel.DistributedDataParallel(model)
 
 
 def total(value: Tensor) -> Tensor:
-    """The sum over the ranks."""
+    """Returns the sum over the ranks."""
     if size() > 1:
         value = value.clone()
         distributed.all_reduce(value)
@@ -78,7 +84,7 @@ def total(value: Tensor) -> Tensor:
 
 
 def average_gradients(model: nn.Module) -> None:
-    """Of networks that are not `wrapped`, after the backward passes."""
+    """Averages the gradients over the ranks, after the backward passes of a network that is not `wrapped`."""
     if size() > 1:
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         means = total(torch.cat([gradient.flatten() for gradient in gradients])) / size()
@@ -87,39 +93,41 @@ def average_gradients(model: nn.Module) -> None:
 
 
 def agreed(value: bool) -> bool:
-    """What the first rank says."""
+    """Returns the first rank's value."""
     if size() == 1:
         return value
-    said = torch.tensor(int(value))
-    distributed.broadcast(said, 0)
-    return bool(said)
+    first = torch.tensor(int(value))
+    distributed.broadcast(first, 0)
+    return bool(first)
 
 
 def from_first(value: Tensor) -> Tensor:
-    """The first rank's value; those of the others are of the same shape."""
+    """Returns the first rank's tensor; the others' have the same shape."""
     if size() > 1:
         distributed.broadcast(value, 0)
     return value
 
 
 def share_buffers(model: nn.Module) -> None:
-    """Batch norm's running statistics become those of the first rank."""
+    """Gives every rank the buffers of the first: batch norm's running statistics."""
     if size() > 1:
         for buffer in model.buffers():
             distributed.broadcast(buffer, 0)
 
 
 def gather(tensors_N: Iterable[Tensor], visited: Iterable[Tensor]) -> None:
-    """Each rank's entries of the examples that it visited come to all ranks, in place and exact to the bit.
+    """Gives every rank the entries of the examples that each rank visited, in place and exact to the bit.
 
-    tensors_N: [N, ...] each. visited: int64, the examples of this rank; no two ranks share one.
+    Args:
+        tensors_N: [N, ...] each.
+        visited: Examples of this rank, int64. No two ranks share an example.
     """
     if size() == 1:
         return
     mine = torch.cat(list(visited))
     for tensor_N in tensors_N:
         index = mine.to(tensor_N.device)
-        # All but one rank add zeros, so the sum is the one's value in any order.
+        # All ranks but one add zeros, so the sum is exact in any order.
         value_N = torch.zeros_like(tensor_N, dtype=torch.uint8 if tensor_N.dtype == torch.bool else tensor_N.dtype)
         visited_N = torch.zeros(len(tensor_N), dtype=torch.uint8, device=tensor_N.device)
         value_N[index], visited_N[index] = tensor_N[index].to(value_N.dtype), 1

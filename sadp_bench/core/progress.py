@@ -1,4 +1,4 @@
-"""What long work tells about itself. The terminal's version is in `terminal`; this one says nothing."""
+"""Reports of long work. This class drops them; the command line's shows them in the terminal."""
 
 from __future__ import annotations
 
@@ -6,19 +6,25 @@ from typing import Any
 
 
 class Progress:
-    """Told by the loop what happens; must not wait for the device."""
+    """Receives what happens in a run. No method may wait for the device."""
 
     def say(self, line: str) -> None:
-        """A line worth reading once."""
+        """Reports a line of text."""
 
     def start(self, title: str, visits: int, num_epochs: int) -> None:
-        """A stretch of training begins that will make about so many example visits."""
+        """Reports that training begins.
+
+        Args:
+            title: Of what is trained.
+            visits: About how many example visits are to come.
+            num_epochs: The number of its last epoch.
+        """
 
     def advance(self, visits: int) -> None:
-        """A batch is done."""
+        """Reports that a batch is done."""
 
     def epoch(self, row: dict[str, Any], num_examples: int) -> None:
-        """An epoch is done; its row of the record, and N."""
+        """Reports that an epoch is done: its row of the record, and the size of the training set."""
 
     def stop(self) -> None:
-        """The stretch has ended, or failed."""
+        """Reports that training has ended, or failed."""

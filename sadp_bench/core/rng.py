@@ -10,19 +10,22 @@ import torch
 
 
 def stream_seed(seed: int, name: str, epoch: int = 0) -> int:
-    """63 bits that depend on all three and look independent."""
+    """Returns 63 bits of the SHA-256 of seed, name and epoch."""
     digest = hashlib.sha256(f"{seed}/{name}/{epoch}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
 
 def stream(seed: int, name: str, epoch: int = 0) -> torch.Generator:
-    """A CPU generator: draws are made there and moved, so that they are the same on every device."""
+    """Returns a CPU generator. Draws are made on the CPU and moved, so that they are the same on every device."""
     return torch.Generator().manual_seed(stream_seed(seed, name, epoch))
 
 
 @contextmanager
 def isolated(seed: int, name: str, device: torch.device) -> Iterator[None]:
-    """For code that can only draw from the global state (initialisation, dropout): seeded within, restored after."""
+    """Seeds the global random state within the context and restores it after.
+
+    It is for code that can only draw from the global state: initialisation and dropout.
+    """
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(stream_seed(seed, name))

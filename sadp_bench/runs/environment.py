@@ -1,4 +1,4 @@
-"""Where a run took place: what must agree before two runs' seconds may be compared. No host or user name."""
+"""The environment of a run, which must agree before the seconds of two runs may be compared. No host or user name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,13 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
 def describe(device: torch.device, threads: int, jobs: int = 1) -> dict[str, Any]:
-    """jobs: runs that share this machine at the same time."""
+    """Returns versions, commit, device and settings.
+
+    Args:
+        device: The run's.
+        threads: The run's.
+        jobs: Runs that share this machine at the same time.
+    """
     commit, dirty = _commit()
     return {
         "sadp_bench": sadp_bench.__version__,
@@ -40,7 +46,7 @@ def describe(device: torch.device, threads: int, jobs: int = 1) -> dict[str, Any
 
 
 def joined(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    """Of a run in parts: what differs between them says so, and then equals no reference's."""
+    """Returns the environment of a run in two parts. A value that differs contains both, and equals no other run's."""
 
     def both(name: str, value: Any) -> Any:
         old = before.get(name, value)
@@ -50,7 +56,7 @@ def joined(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is a GPU where there is one. Raises BadInput for a device that isn't there."""
+    """Returns the device of that name; "auto" is a GPU where there is one. Raises BadInput for an absent device."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -61,11 +67,11 @@ def choose_device(name: str) -> torch.device:
         raise BadInput(f"--device is auto, cpu, cuda or cuda:N, not '{name}'")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise BadInput(f"--device {name}: {torch.cuda.device_count()} CUDA devices are visible; use --device cpu")
-    return torch.device("cpu") if device.type == "cpu" else device  # there is but one, whatever its index
+    return torch.device("cpu") if device.type == "cpu" else device  # there is only one, whatever its index
 
 
 def bf16_is_fast(device: torch.device) -> bool:
-    """Whether the processor computes in bfloat16 natively."""
+    """Returns whether the processor computes in bfloat16 natively."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
@@ -78,17 +84,20 @@ def bf16_is_fast(device: torch.device) -> bool:
 
 
 def kernel(device: torch.device) -> str:
-    """The LIF implementation in use: ours on a CPU, the one that SpikingJelly chooses on a GPU."""
+    """Returns the LIF implementation: the suite's on a CPU, SpikingJelly's choice on a GPU."""
     if device.type == "cpu":
         return "sadp-bench-cpu"
     return str(functional.neuron_implementation("lif", device)["implementation"])
 
 
 def keep_freed_memory(keep: bool = True) -> None:
-    """Has the C library hold on to freed memory instead of giving it back to the system (glibc only; elsewhere nothing).
+    """Makes glibc keep freed memory instead of returning it to the system; does nothing elsewhere.
 
-    Training on a CPU frees and takes the same large blocks in every batch; mapping their pages anew costs a fifth of the
-    time. A setting of the whole process, so only the command line makes it. keep=False: what glibc arrives at by itself.
+    Training on a CPU frees and takes the same large blocks in every batch. Mapping their pages anew costs a fifth of the
+    time. The setting is the whole process's, so only the command line makes it.
+
+    Args:
+        keep: False restores what glibc arrives at by itself.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
@@ -97,12 +106,12 @@ def keep_freed_memory(keep: bool = True) -> None:
 
 
 def available_threads() -> int:
-    """The cores that this process may use."""
+    """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processor() -> str:
-    """The CPU's model, as Linux names it; elsewhere as Python does."""
+    """Returns the CPU's model, from Linux or, elsewhere, from Python."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -1,4 +1,4 @@
-"""The peak memory of what happens within a context, beyond what was in use before it."""
+"""Peak memory of a context, beyond what was in use before it, and of the process."""
 
 from __future__ import annotations
 
@@ -17,17 +17,21 @@ RESET_PEAK = "5"  # proc(5), Linux 4.0 and later
 
 
 class PeakMemory:
-    """The most memory that any of its contexts took, in bytes, beyond what was in use when that context began.
+    """The largest peak of its contexts, in bytes beyond what was in use when each began. Contexts do not nest.
 
-    On a GPU: of tensors, as PyTorch's allocator counts them. On a CPU under Linux: of the process, as its resident set
-    tells: an upper bound, as what the C library keeps of memory freed within the context counts, and so do pages mapped
-    for the first time (a library's code); pages that are taken and never written do not. `extra_bytes` is None before the
-    first context, and where the system can't tell: it is never a guess.
+    On a GPU it counts tensors, as PyTorch's allocator does. On a CPU under Linux it counts the process's resident set,
+    which is an upper bound: freed memory that the C library keeps counts, and so do pages mapped for the first time (a
+    library's code). Pages that are taken and never written do not count.
 
-    Memory that was freed before a context is handed back to the system as it begins, or what the context takes of it would
-    not show. That pages are mapped anew then costs about half a millisecond a MiB, once a context. A context resets the
-    peak that the device (on a CPU the process, getrusage's too) itself keeps: who reads that sees what came after.
-    Contexts do not nest.
+    As a context begins, freed memory is returned to the system; otherwise memory that the context takes again would not
+    show. Mapping the pages anew costs about half a millisecond per MiB, once per context. A context resets the peak that
+    the device keeps (on a CPU the process's, getrusage's too).
+
+    Args:
+        device: A GPU or the CPU.
+
+    Attributes:
+        extra_bytes: None before the first context, and where the system does not measure it.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -36,6 +40,7 @@ class PeakMemory:
 
     @contextmanager
     def tracked(self) -> Iterator[None]:
+        """Measures the context."""
         before = _begin(self.device)
         try:
             yield
@@ -45,7 +50,7 @@ class PeakMemory:
 
 
 def _begin(device: torch.device) -> int | None:
-    """Bytes in use now, from which on the peak counts; None where the peak can't be had."""
+    """Returns the bytes in use, from which on the peak counts; None where the peak is not measured."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
@@ -65,7 +70,7 @@ def _peak(device: torch.device) -> int:
 
 
 def _resident(name: str) -> int:
-    """Bytes: VmRSS, in use now, or VmHWM, at the peak."""
+    """Returns bytes: VmRSS in use, or VmHWM at the peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     kibibytes = next(line.split()[1] for line in lines if line.startswith(f"{name}:"))
     return int(kibibytes) * 1024
@@ -73,8 +78,7 @@ def _resident(name: str) -> int:
 
 @cache
 def _malloc_trim() -> Callable[[int], int] | None:
-    """glibc's, where its malloc is the process's; None elsewhere and where another (jemalloc, tcmalloc) was put in its
-    place, which keeps freed memory as it likes."""
+    """Returns glibc's function where its malloc is the process's; None elsewhere, as under jemalloc or tcmalloc."""
     if sys.platform != "linux":
         return None
     try:

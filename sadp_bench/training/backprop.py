@@ -1,4 +1,4 @@
-"""How a batch's gradient is made: forward, loss, weighted backward pass. One strategy a run; the loop doesn't ask which.
+"""Backpropagation of a batch: forward pass, loss, weighted backward pass. A run has one of the strategies.
 
 T time steps, B examples, C classes.
 """
@@ -13,17 +13,21 @@ from torch import Tensor, nn
 
 from sadp_bench.core import distributed
 from sadp_bench.core.losses import Loss
+from sadp_bench.core.precision import widened
 
 Forward = Callable[[Tensor], Tensor]  # model input -> logits_TBC, at least float32
 
 
 class Backprop(ABC):
-    """A call accumulates into `.grad` the gradient of sum(weight_B * loss_B) / batch_size, or an estimate of it, and returns
-    logits_TBC and loss_B (before weighting), detached.
+    """A way to make a batch's gradient.
 
-    batch_size: of the whole batch, divided by the number of processes that share it (their gradients are averaged).
-    draws: where it takes random numbers from, if it does.
-    gradient_share: the share of the time steps that give gradients.
+    Args:
+        model: The network.
+        precision: "fp32", "bf16" (autocast) or "fp64".
+        device: The network's.
+
+    Attributes:
+        gradient_share: The share of the time steps that give gradients.
     """
 
     gradient_share = 1.0
@@ -34,7 +38,20 @@ class Backprop(ABC):
     @abstractmethod
     def __call__(
         self, loss: Loss, input: Tensor, label_B: Tensor, weight_B: Tensor, batch_size: float, draws: torch.Generator
-    ) -> tuple[Tensor, Tensor]: ...
+    ) -> tuple[Tensor, Tensor]:
+        """Accumulates into `.grad` the gradient of sum(weight_B * loss_B) / batch_size, or an estimate of it.
+
+        Args:
+            loss: See `core.losses`.
+            input: As `Loader.input` gives it.
+            label_B: int64.
+            weight_B: Weights of the losses, float32.
+            batch_size: Size of the whole batch divided by the number of processes, whose gradients are averaged.
+            draws: Where random numbers come from.
+
+        Returns:
+            logits_TBC, and loss_B before weighting, detached.
+        """
 
 
 class BPTT(Backprop):
@@ -47,6 +64,7 @@ class BPTT(Backprop):
     def __call__(
         self, loss: Loss, input: Tensor, label_B: Tensor, weight_B: Tensor, batch_size: float, draws: torch.Generator
     ) -> tuple[Tensor, Tensor]:
+        """See `Backprop`."""
         logits_TBC = self.forward(input)
         loss_B = loss(logits_TBC, label_B)
         ((loss_B * weight_B.to(loss_B.dtype)).sum() / batch_size).backward()
@@ -59,46 +77,54 @@ class SLTT(Backprop):
     Source: Meng, Xiao, Yan, Wang, Lin & Luo, "Towards Memory- and Time-Efficient Backpropagation for Training Spiking Neural
     Networks", ICCV 2023.
 
-    A membrane is charged from the one before as from a constant: v[t] = (1 - 1/tau) detach(v[t-1]) + x[t]. Each step has a
-    graph of its own, of its loss / T, that is gone before the next step, so the memory does not grow with T. As in the
-    authors' code batch norm takes each step's own statistics, and its running ones are updated at every step. Unlike there
-    the first convolution and norm of a static image, the same at every step, are computed once, and get the steps' summed
-    gradient in one backward pass.
+    A membrane is charged from the one before as from a constant: v[t] = (1 - 1/tau) detach(v[t-1]) + x[t]. Each step has
+    a separate graph, of its loss / T, which is freed before the next step, so the memory does not grow with T. As in the
+    authors' code, batch norm takes the statistics of each step, and updates its running statistics at every step. Unlike
+    there, the first convolution and norm of a static image are computed once, because every step has the same input.
+    They get the steps' summed gradient in one backward pass.
 
     SpikingJelly's `SLTTLIFNode` is the same neuron for networks that are called step by step, with its backward pass by
-    autograd; ours runs the suite's own kernels on one step at a time. A test holds one against the other.
+    autograd. This class runs the suite's kernels on one step at a time. A test compares the two.
     """
 
     def __call__(
         self, loss: Loss, input: Tensor, label_B: Tensor, weight_B: Tensor, batch_size: float, draws: torch.Generator
     ) -> tuple[Tensor, Tensor]:
+        """See `Backprop`."""
         num_steps = self.model.steps(input)  # type: ignore[operator]
         live = self.live_steps(num_steps, draws)
 
         def of_step(step: int, outputs: Callable[[], Tensor]) -> Tensor:
             with torch.set_grad_enabled(step in live):
-                logits_1BC = _wide(outputs())
+                logits_1BC = widened(outputs())
                 if step in live:
                     loss_B = loss(logits_1BC, label_B)
                     with torch.autocast(self.device.type, enabled=False):
                         ((loss_B * weight_B.to(loss_B.dtype)).sum() / batch_size / num_steps).backward()
             return logits_1BC.detach()
 
-        # Without a cache: it would hand a step the copy of a weight that another step, or one without a graph, has made.
+        # A cache would give a step the copy of a weight that another step has made, perhaps without a graph.
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16", cache_enabled=False):
             logits_TBC: Tensor = self.model(input, of_step)
         distributed.average_gradients(self.model)
         return logits_TBC, loss(logits_TBC, label_B)
 
     def live_steps(self, num_steps: int, draws: torch.Generator) -> frozenset[int]:
-        """The steps that give gradients."""
+        """Returns the steps that give gradients."""
         return frozenset(range(num_steps))
 
 
 class SLTTK(SLTT):
-    """SLTT through K random steps of each batch; the others build no graph.
+    """SLTT through K random steps of each batch; the other steps build no graph.
 
     Source: as SLTT (there "SLTT-K"). The loss stays divided by T, so the expected gradient is K/T of SLTT's.
+
+    Args:
+        model: See `Backprop`.
+        precision: See `Backprop`.
+        device: See `Backprop`.
+        k: Steps that give gradients.
+        timesteps: T.
     """
 
     def __init__(self, model: nn.Module, precision: str, device: torch.device, k: int, timesteps: int) -> None:
@@ -107,11 +133,12 @@ class SLTTK(SLTT):
         self.gradient_share = k / timesteps
 
     def live_steps(self, num_steps: int, draws: torch.Generator) -> frozenset[int]:
+        """Returns K random steps."""
         return frozenset(torch.randperm(num_steps, generator=draws)[: self.k].tolist())
 
 
 def make_backprop(name: str, k: int, model: nn.Module, precision: str, device: torch.device) -> Backprop:
-    """name: "bptt", "sltt" or "sltt-k"; k: of the last; at most as many as the network has steps."""
+    """Returns the strategy of that name: "bptt", "sltt" or "sltt-k", the last with at most the network's steps as k."""
     if name == "sltt-k":
         timesteps: int = model.timesteps  # type: ignore[assignment]
         return SLTTK(model, precision, device, min(k, timesteps), timesteps)
@@ -119,15 +146,11 @@ def make_backprop(name: str, k: int, model: nn.Module, precision: str, device: t
 
 
 def at_precision(model: nn.Module, precision: str, device: torch.device) -> Forward:
-    """The model's forward pass under bfloat16 autocast ("bf16") or as it is; logits in float32 at least."""
+    """Returns the model's forward pass, under bfloat16 autocast for "bf16". Its logits are at least float32."""
 
     def forward(input: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             logits_TBC: Tensor = model(input)
-        return _wide(logits_TBC)
+        return widened(logits_TBC)
 
     return forward
-
-
-def _wide(logits_TBC: Tensor) -> Tensor:
-    return logits_TBC.to(torch.promote_types(logits_TBC.dtype, torch.float32))

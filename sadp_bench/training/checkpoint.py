@@ -1,8 +1,8 @@
-"""Tensors and plain values on disk, whole or refused, and the checkpoint of a run made of them.
+"""Tensors and plain values on disk, read whole or refused, and the checkpoint of a run.
 
-A file is one line that names the format, the SHA-256 of the rest, and what `torch.save` made of the state. It is read with
-`weights_only=True`: no object but tensors and plain values comes out of it, whoever made it. torch itself doesn't notice
-a flipped bit, hence the sum.
+A file consists of one line that names the format, the SHA-256 of the rest, and the rest: the state as `torch.save` writes
+it. It is read with `weights_only=True`, so that it can contain nothing but tensors and plain values, whoever made it. The
+hash is there because torch does not notice a flipped bit.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ State = dict[str, Any]
 
 
 def write_state(path: Path, state: State) -> None:
-    """Atomically. Raises BadInput where the folder can't be written or is full."""
+    """Writes a state atomically. Raises BadInput where the folder can't be written or is full."""
     content = io.BytesIO()
     torch.save(state, content)
     with atomic(path) as file:
@@ -33,7 +33,7 @@ def write_state(path: Path, state: State) -> None:
 
 
 def read_state(path: Path, device: torch.device) -> State:
-    """What was written; tensors that lay on a GPU come to this run's. Raises BadInput for anything but a whole state."""
+    """Returns a state; its tensors of any GPU are placed on `device`. Raises BadInput for all but a whole state."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -55,9 +55,13 @@ def read_state(path: Path, device: torch.device) -> State:
 
 
 class Checkpoint:
-    """The newest state of an unfinished run and, lest that be damaged, the one before it.
+    """The newest state of an unfinished run and, in case that is damaged, the state before it.
 
-    identity: what a state must have been made with to be taken up again. say: is told what is worth reading once.
+    Args:
+        path: The newest state's file.
+        every_seconds: A state is due so many seconds after the last.
+        identity: A state is only resumed if it was written with an equal identity.
+        say: Receives a line for the user.
     """
 
     def __init__(self, path: Path, every_seconds: float, identity: State, say: Callable[[str], None]) -> None:
@@ -67,7 +71,7 @@ class Checkpoint:
         self._complaint = ""
 
     def read(self, device: torch.device) -> State | None:
-        """The newest whole state; a damaged one is set aside."""
+        """Returns the newest whole state, or None. Damaged files are set aside."""
         for path in (self.path, self.before):
             if path.exists():
                 try:
@@ -82,10 +86,11 @@ class Checkpoint:
         return None
 
     def due(self) -> bool:
+        """Returns whether the next state is to be written."""
         return time.monotonic() - self._since >= self.every_seconds
 
     def write(self, state: Callable[[], State]) -> None:
-        """A state that can't be written does not end the run: it goes on, and tries again when the next one is due."""
+        """Writes a state. Where that fails the run goes on, and the next state that is due is tried again."""
         self._since = time.monotonic()
         try:
             content = {**state(), "identity": self.identity}
@@ -98,5 +103,6 @@ class Checkpoint:
             self._complaint = str(error)
 
     def discard(self) -> None:
+        """Removes the states of a finished run."""
         for path in (self.path, self.before):
             path.unlink(missing_ok=True)

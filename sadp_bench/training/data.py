@@ -1,7 +1,7 @@
-"""Labelled examples in memory, and how an epoch's batches are cut from them.
+"""The network's input, made of examples in memory: gathered, augmented and normalised.
 
-Images stay uint8 until they are used. Augmentation is drawn for every example of the data set, chosen or
-not, so that two runs with one seed show an example alike in the same epoch whatever their pruners keep.
+Images stay uint8 until they are used. Augmentation is drawn for every example of the data set, selected or not. So runs
+with the same seed show an example alike in the same epoch, whatever their pruners select.
 """
 
 from __future__ import annotations
@@ -15,12 +15,18 @@ from torch import Tensor, nn
 from sadp_bench.datasets.examples import Examples
 
 AUGMENTATIONS = ("none", "crop", "crop-flip")
-PADDING = 4  # pixels on each side, the customary crop of CIFAR's 32; smaller images get an eighth of their side
+PADDING = 4  # pixels on each side, as is customary for CIFAR's 32; smaller images get an eighth of their side
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Augmentation:
-    """How each example of the data set is shown in one epoch: crop offsets in pixels and mirroring, [N] each."""
+    """The augmentation of each example of the data set in one epoch.
+
+    Args:
+        row_N: First row of the crop in the padded image, pixels.
+        column_N: First column of the crop, pixels.
+        mirrored_N: Whether the image is mirrored, bool.
+    """
 
     row_N: Tensor
     column_N: Tensor
@@ -28,7 +34,7 @@ class Augmentation:
 
 
 def draw_augmentation(kind: str, num_examples: int, padding: int, generator: torch.Generator) -> Augmentation | None:
-    """Drawn for all N examples at once, so that it does not depend on which are chosen."""
+    """Returns the augmentation of all N examples, drawn at once so that no selection changes it; None for "none"."""
     if kind == "none":
         return None
     row_N, column_N = torch.randint(0, 2 * padding + 1, (2, num_examples), generator=generator)
@@ -37,10 +43,18 @@ def draw_augmentation(kind: str, num_examples: int, padding: int, generator: tor
 
 
 class Loader:
-    """Makes model input of indices, on the device: gather, crop and mirror as uint8, then normalise.
+    """Makes the network's input on the device: gathers, crops and mirrors examples as uint8, then normalises them.
 
-    Static images give [B, C, H, W], events [T, B, C, H, W], channels last in memory. The examples lie on the
-    device where they fit in half of its free memory, otherwise in pinned memory beside it.
+    Static images give [B, C, H, W], events [T, B, C, H, W], channels last in memory. The examples lie on the device
+    where they fit in half of its free memory, otherwise in pinned host memory.
+
+    Args:
+        examples: The data.
+        scale: The stored value of full intensity.
+        mean: Of each channel, of values divided by the scale.
+        std: Of each channel, likewise.
+        device: The network's.
+        dtype: Of the input.
     """
 
     def __init__(
@@ -69,7 +83,7 @@ class Loader:
         return len(self.label_N)
 
     def input(self, index_B: Tensor, augmentation: Augmentation | None = None) -> Tensor:
-        """index_B: int64, on the CPU, as are the augmentation's tensors."""
+        """Returns the input of these examples. The index (int64) and the augmentation lie on the CPU."""
         pixels = self._input_N[index_B.to(self._input_N.device)].to(self.device, non_blocking=True)
         if pixels.dim() == 5:
             pixels = pixels.transpose(0, 1).contiguous()
@@ -87,7 +101,7 @@ class Loader:
         padded = nn.functional.pad(pixels, (0, 0, pad, pad, pad, pad))
         row_BH = torch.arange(len(index_B))[:, None] * (height + 2 * pad) + row_BH
         flat = row_BH[:, :, None] * (width + 2 * pad) + column_BW[:, None, :]
-        # One gather of whole pixels: crop and mirror in the same pass.
+        # One gather of whole pixels crops and mirrors in the same pass.
         lead = padded.shape[:-4]
         picked = padded.reshape(*lead, -1, padded.shape[-1]).index_select(len(lead), flat.flatten().to(self.device))
         return picked.view(pixels.shape)

@@ -1,4 +1,4 @@
-"""Scores on disk that runs share which differ in the ratio alone."""
+"""Scores on disk, shared by runs that differ in the ratio alone."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ from sadp_bench.training.checkpoint import State, read_state, write_state
 
 
 class SharedScores:
-    """Scores on disk for all runs that differ in the ratio alone. One process computes them, the others wait.
+    """The scores of all runs that differ in the ratio alone. One process computes them while the others wait.
 
-    made_in: data and environment that the scores must come from; their seconds are worth nothing elsewhere.
-    fresh: compute them anew, whatever is there.
+    Args:
+        path: Their file.
+        made_in: Data and environment that the scores must come from: their seconds hold nowhere else.
+        device: Where the scores are placed.
+        progress: Receives lines for the user.
+        fresh: Computes them anew, whatever lies there.
     """
 
     def __init__(
@@ -34,7 +38,7 @@ class SharedScores:
         self._lock = Lock(path.with_name(f"{path.name}.lock"))
 
     def find_or_lock(self) -> State | None:
-        """The scores, or None where this process is to compute them, and holds the lock until `unlock`."""
+        """Returns the scores. None: this process must compute them, and holds the lock until `unlock`."""
         found = None if distributed.rank() > 0 else self._find_or_lock()
         if not distributed.agreed(found is not None):
             return None
@@ -68,6 +72,7 @@ class SharedScores:
         return state
 
     def write(self, state: State) -> None:
+        """Writes the scores; a failure is reported and ends nothing."""
         if distributed.rank() > 0:
             return
         try:
@@ -76,5 +81,6 @@ class SharedScores:
             self._progress.say(f"scores not kept for other ratios: {error}")
 
     def unlock(self) -> None:
+        """Lets the waiting processes go on."""
         if distributed.rank() == 0:
             self._lock.release(finished=True)
