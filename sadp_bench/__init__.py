@@ -17,6 +17,7 @@ _HOME = {
     "Pruner": "sadp_bench.pruners.base",
     "Selection": "sadp_bench.pruners.base",
     "Observation": "sadp_bench.pruners.base",
+    "Signal": "sadp_bench.capture.signals",
     "BadInput": "sadp_bench.core.errors",
 }
 __all__ = [*sorted(_HOME), "__version__"]

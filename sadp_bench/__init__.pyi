@@ -1,3 +1,4 @@
+from sadp_bench.capture.signals import Signal as Signal
 from sadp_bench.core.errors import BadInput as BadInput
 from sadp_bench.drop_in.sampler import PrunedSampler as PrunedSampler
 from sadp_bench.drop_in.sampler import with_index as with_index

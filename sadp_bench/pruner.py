@@ -1,5 +1,6 @@
 """The public name of the pruner's contract. It is defined in `sadp_bench.pruners.base`."""
 
+from sadp_bench.capture.signals import Signal as Signal
 from sadp_bench.core.errors import BadInput as BadInput
 from sadp_bench.pruners.base import KeepAll as KeepAll
 from sadp_bench.pruners.base import Observation as Observation

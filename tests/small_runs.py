@@ -58,12 +58,15 @@ class Chosen(Pruner):
     def __init__(self, index_K: Tensor, weight_K: Tensor | None = None, watch: frozenset[str] = frozenset()) -> None:
         super().__init__(0.0)
         self.chosen = Selection(index_K, torch.ones(len(index_K)) if weight_K is None else weight_K)
-        self.watch = watch  # type: ignore[misc]
+        self.watched = watch
         self.seen: list[Observation] = []
         self.when_seen: Callable[[Observation], None] = lambda seen: None
 
     def select(self, epoch: int) -> Selection:
         return self.chosen
+
+    def watch(self, epoch: int) -> frozenset[Any]:
+        return self.watched
 
     def observe(self, seen: Observation) -> None:
         self.seen.append(seen)

@@ -12,6 +12,7 @@ import torch.distributed
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from sadp_bench.capture.signals import Signal
 from sadp_bench.core import distributed
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.losses import Loss, mean_loss
@@ -20,7 +21,7 @@ from sadp_bench.drop_in.context import LoopContext, label_N_of, score_N_of
 from sadp_bench.pruners.base import Observation, Pruner
 from sadp_bench.pruners.batching import batches, in_order
 
-NOT_ALWAYS = {"bound_ratio", "features"}  # shown in an epoch's first batch only; not there without a linear readout
+NOT_ALWAYS = {Signal.BOUND_RATIO, Signal.FEATURES}  # in an epoch's first batch only; only with a linear readout
 
 
 class Watching(Protocol):
@@ -28,7 +29,7 @@ class Watching(Protocol):
 
     loss: Loss
 
-    def listen(self, names: frozenset[str]) -> None: ...
+    def listen(self, names: frozenset[Signal]) -> None: ...
 
     def expect(self, batch: int) -> None: ...
 
@@ -122,8 +123,6 @@ class PrunedSampler(Sampler[list[int]]):
                 stacklevel=2,
             )
         self._share()
-        if self.pruner.to_survey(epoch) is not None:
-            raise BadInput("in a loop of one's own nothing can be surveyed between epochs: leave refresh at 0")
         selection = self.pruner.select(epoch)
         order_N = torch.randperm(self.num_examples, generator=stream(self.seed, "order", epoch))
         index_K, weight_K = in_order(selection, order_N, min(1.0, self.length - epoch), at_least=distributed.size())
@@ -139,7 +138,7 @@ class PrunedSampler(Sampler[list[int]]):
         self.epoch, self._used, self._weighed = epoch, False, bool((weight_K == 1).all())
         self._given = self._observed = 0
         if self.watching is not None:
-            self.watching.listen(self.pruner.watch)
+            self.watching.listen(self.pruner.watch(epoch))
 
     def __len__(self) -> int:
         """The coming epoch's number of batches, which may differ from epoch to epoch."""
@@ -220,7 +219,7 @@ class PrunedSampler(Sampler[list[int]]):
             self.pruner.observe(Observation(self.epoch, index_B, label_B, logits_TBC, loss_B, here))
 
     def _check(self, watched: Mapping[str, Tensor]) -> None:
-        if missing := sorted(self.pruner.watch - NOT_ALWAYS - set(watched)):
+        if missing := sorted(self.pruner.watch(self.epoch) - NOT_ALWAYS - set(watched)):
             raise BadInput(
                 f"{type(self.pruner).__name__} needs to see {', '.join(missing)}: call watch(model, sampler) before "
                 "training, or pass watched="

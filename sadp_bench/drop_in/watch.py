@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sadp_bench.capture.late_recorder import LATE, LateTaps
 from sadp_bench.capture.layer_shapes import WEIGHTED, multi_step
 from sadp_bench.capture.recorder import spiking_layers
+from sadp_bench.capture.signals import Signal
 from sadp_bench.capture.squared_norms import wide_type
 from sadp_bench.core import distributed
 from sadp_bench.core.errors import BadInput
@@ -82,7 +83,7 @@ class Watch:
         self._skipped = 0
         self._outputs: list[Outputs] = []
         self._taps: LateTaps | None = None
-        self.listen(sampler.pruner.watch)
+        self.listen(sampler.pruner.watch(max(0, sampler.epoch)))
         sampler.watching = self
 
     def __enter__(self) -> Watch:
@@ -96,7 +97,7 @@ class Watch:
         self._unhook()
         self.sampler.watching = None
 
-    def listen(self, names: frozenset[str]) -> None:
+    def listen(self, names: frozenset[Signal]) -> None:
         """Hooks what shows these, and nothing else; called at the start of each epoch."""
         if unknown := sorted(names - LATE - OF_READOUT):
             raise BadInput(

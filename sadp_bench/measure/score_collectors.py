@@ -15,6 +15,7 @@ from torch.nn.functional import one_hot
 
 from sadp_bench.capture.per_example_norms import gradient_norms
 from sadp_bench.capture.recorder import norm_layers
+from sadp_bench.capture.signals import Signal
 from sadp_bench.core.evaluation_mode import evaluation_mode
 from sadp_bench.core.losses import LOSSES
 from sadp_bench.core.progress import Progress
@@ -98,7 +99,6 @@ class Collector(KeepAll):
         super().__init__()
         self.index_n = index_n
         self.scores = {name: make() for name, make in COLLECTED.items()}
-        self.watch = frozenset[str]().union(*(score.watch for score in self.scores.values()))
         self.by_epoch: dict[int, dict[str, Tensor]] = {}
 
     def prepare(self, context: ScoringContext) -> None:
@@ -106,6 +106,10 @@ class Collector(KeepAll):
         super().prepare(context)
         for score in self.scores.values():
             score.prepare(context)
+
+    def watch(self, epoch: int) -> frozenset[Signal]:
+        """Returns the signals of all scores."""
+        return frozenset[Signal]().union(*(score.watch(epoch) for score in self.scores.values()))
 
     def observe(self, seen: Observation) -> None:
         """Shows the batch to every score."""
@@ -115,8 +119,6 @@ class Collector(KeepAll):
     def keep(self, epoch: int) -> None:
         """Keeps the scores at the end of an epoch."""
         self.by_epoch[epoch] = self.values()
-        for score in self.scores.values():
-            score.select(epoch + 1)  # SADP decides here what it watches next.
         for old in [e for e in self.by_epoch if e <= epoch - MEMORY]:
             del self.by_epoch[old]
 
@@ -134,7 +136,8 @@ class Collector(KeepAll):
 
 def _show(score: KeepAll | SADP, seen: Observation) -> None:
     """Shows a batch to a score as the loop would: with what the score watches."""
-    watched = {name: value for name, value in seen.watched.items() if name in score.watch}
+    watch = score.watch(seen.epoch)
+    watched = {name: value for name, value in seen.watched.items() if name in watch}
     score.observe(dataclasses.replace(seen, watched=watched))
 
 
@@ -143,7 +146,7 @@ def observations(
     data: Loader,
     spec: Spec,
     batches: Sequence[Tensor],
-    watch: frozenset[str],
+    watch: frozenset[Signal],
     training: bool,
     progress: Progress,
 ) -> Iterator[Observation]:
@@ -154,7 +157,7 @@ def observations(
         data: The training set.
         spec: Names the loss and the precision.
         batches: Indices of the examples, int64.
-        watch: Names of `Observation.watched`.
+        watch: The signals to record.
         training: Whether the network is in training mode.
         progress: Is informed of every batch.
     """

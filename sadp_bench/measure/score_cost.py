@@ -47,7 +47,7 @@ class TrainingTurns:
 
     def turn(self, pruner: Pruner) -> tuple[float, float]:
         """Returns the seconds of an epoch's first step with a pruner that watches, and of a later step on average."""
-        with isolated(self.spec.seed, "study cost", self.data.device), self.step.recording(pruner.watch):
+        with isolated(self.spec.seed, "study cost", self.data.device), self.step.recording(pruner.watch(0)):
             first = self._seconds(lambda: self._train(pruner, self.batches[:1]))
             later = self._seconds(lambda: self._train(pruner, self.batches))
         return first, later / BATCHES

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sadp_bench import __version__
 from sadp_bench.capture.recorder import norm_layers, weight_layers
+from sadp_bench.capture.signals import Signal
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.rng import stream
@@ -258,7 +259,7 @@ class Study:
         """
         collector = Collector(self.index_n)
         collector.prepare(self.trainer.context)
-        watch, squares, spikes = collector.watch | {"spike_counts"}, [], []
+        watch, squares, spikes = collector.watch(0) | {Signal.SPIKE_COUNTS}, [], []
         for seen in observations(self.model, self.trainer.data, self.spec, batches, watch, training, self.progress):
             collector.observe(seen)
             squares.append(seen.watched["input_squares"].cpu())

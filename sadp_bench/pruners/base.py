@@ -1,7 +1,6 @@
-"""The contract of a pruner: what a data-pruning method is given, and what it must answer.
+"""The contract of a pruner: the data that a data-pruning method receives, and the selection that it returns.
 
-Shape letters: N training examples, K kept this epoch, B batch, T time steps, C classes, D readout features,
-S spiking layers.
+Shape letters: N training examples, K kept this epoch, B batch, T time steps, C classes.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from sadp_bench.capture.signals import Signal
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.rng import stream
 from sadp_bench.pruners.sampling import kept_in_epoch
@@ -22,10 +22,11 @@ from sadp_bench.pruners.sampling import kept_in_epoch
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Selection:
-    """One epoch's examples.
+    """One epoch's examples, on the CPU.
 
-    index_K: int64, distinct, in [0, N), in any order: the loop brings its own, which no pruner knows.
-    weight_K: float32 > 0; multiplies the example's loss before the batch mean. The loop never renormalises.
+    Attributes:
+        index_K: Int64, distinct, in [0, N), in any order: the training loop shuffles them by a stream of its own.
+        weight_K: Float32 > 0; multiplies the example's loss before the batch mean. The loop never renormalises.
     """
 
     index_K: Tensor
@@ -34,14 +35,15 @@ class Selection:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Observation:
-    """What one training batch showed, after its backward pass. Detached; valid during the call only.
+    """What one training batch showed, after its backward pass. Tensors are detached, and valid during the call only.
 
-    logits_TBC: float32 or float64. loss_B: before weighting. epoch: of the batch, from 0.
-    watched: what the pruner asked for in `watch`, float32 or float64: "features" (T, B, D), the readout's input;
-    "logit_errors" (T, B, C), the gradient of the example's own loss at its logits; "spike_counts" (S, T, B), of each layer;
-    "input_squares", "error_squares" (L, B) of convolution and linear layers ("middle_...": of the middle time step alone),
-    "norm_input_squares", "norm_error_squares" (M, B) of norm layers, and in an epoch's first batch "bound_ratio" (2, L): see
-    `taps.Taps`.
+    Attributes:
+        epoch: The batch's epoch, from 0.
+        index_B: Int64, the examples' indices.
+        label_B: Their labels.
+        logits_TBC: Float32 or float64.
+        loss_B: Each example's loss before weighting.
+        watched: By signal, what the pruner's `watch` named; float32 or float64. See `Signal` for the shapes.
     """
 
     epoch: int
@@ -61,30 +63,35 @@ class ScoringContext(Protocol):
     device: torch.device
 
     @property
-    def num_classes(self) -> int: ...
+    def num_classes(self) -> int:
+        """Number of classes."""
 
     @property
-    def label_N(self) -> Tensor: ...
+    def label_N(self) -> Tensor:
+        """The training set's labels."""
 
     def fresh_model(self, seed: int) -> nn.Module:
-        """An untrained network of the run's backbone."""
+        """Returns an untrained network of the run's backbone."""
 
     def fit(self, pruner: Pruner, epochs: int, seed: int) -> nn.Module:
-        """A network trained by the run's own loop for so many epochs of its schedule of `num_epochs`."""
+        """Returns a network trained by the run's loop for `epochs` epochs of its schedule of `num_epochs`."""
 
     def survey(self, model: nn.Module, watch: frozenset[str] = frozenset()) -> Survey:
-        """One pass over the training set: evaluation mode, no augmentation, in index order."""
+        """Passes over the training set once: evaluation mode, no augmentation, in index order."""
 
     def scores(self, score: Callable[[], Tensor]) -> Tensor:
-        """What `score` gives, [N]; computed once for all runs that differ in the ratio alone, charged to each."""
+        """Returns what `score` returns, [N]; runs that differ in the ratio alone compute it once, and each is charged."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Survey:
     """What a pass over the training set showed, on the CPU, in index order.
 
-    logits_NC: float32, averaged over time. loss_N: float32. gradient_norm_N: exact per-example norm of the loss's
-    gradient over all parameters, where "gradient_norms" was asked for.
+    Attributes:
+        logits_NC: Float32, averaged over time.
+        label_N: The labels.
+        loss_N: Float32.
+        gradient_norm_N: The exact norm of each example's gradient over all parameters, if the call watched "gradient_norms".
     """
 
     logits_NC: Tensor
@@ -94,15 +101,21 @@ class Survey:
 
 
 class Pruner(ABC):
-    """A data-pruning method. `select` is all that it must have.
+    """A data-pruning method. Only `select` is required.
 
     Settings are keyword arguments of `__init__`; data comes to `prepare`. The ratio is a budget: the share of example
     visits saved over the whole run, realised to within 0.5 points, or `check` raises BadInput.
+
+    Attributes:
+        fixed_size: Whether every epoch of an unshortened run keeps the same share; the protocol `updates` requires it.
+        exempt: Whether the method states that it realises another ratio than the given one.
+
+    Args:
+        prune_ratio: At least 0 and below 1.
     """
 
-    watch: frozenset[str] = frozenset()  # names of Observation.watched; a run that watches nothing pays nothing
-    fixed_size: bool = True  # the same share every epoch of an unshortened run; the protocol `updates` needs it
-    exempt: bool = False  # realises another ratio than it was given, and says so
+    fixed_size: bool = True
+    exempt: bool = False
 
     def __init__(self, prune_ratio: float) -> None:
         if not 0 <= prune_ratio < 1:
@@ -113,46 +126,45 @@ class Pruner(ABC):
         self.seed = 0
 
     def check(self, num_epochs: int) -> None:  # noqa: B027 (optional)
-        """Called before anything is trained, the reference included: BadInput where the run can't realise the ratio."""
+        """Raises BadInput where the run can't realise the ratio. Called before anything trains, the reference included."""
 
     def prepare(self, context: ScoringContext) -> None:
-        """Called once, before training. A method that scores first overrides it, and calls this one too."""
+        """Receives the data once, before training. A method that scores first overrides it, and calls this one too."""
         self.num_examples, self.num_epochs, self.seed = context.num_examples, context.num_epochs, context.seed
 
     @abstractmethod
     def select(self, epoch: int) -> Selection:
-        """The examples of an epoch, from 0."""
+        """Returns the examples of an epoch, from 0."""
+
+    def watch(self, epoch: int) -> frozenset[Signal]:
+        """Returns the signals that `observe` needs in an epoch, from 0. Called after `select`; none cost nothing."""
+        return frozenset()
 
     def observe(self, seen: Observation) -> None:  # noqa: B027 (optional)
-        """Called once a batch, after its backward pass. Must not wait for the device (`.item()`, `.cpu()`).
+        """Receives each batch once, after its backward pass. Must not wait for the device (`.item()`, `.cpu()`).
 
-        In a run on several processes each sees its own slice of the batch. What is kept of an example in tensors of length
-        N named `*_N` comes to all of them before the next `select`; anything else that is kept of a batch would not.
+        In a run on several processes each process sees its part of the batch. All processes receive what is kept of an
+        example in tensors of length N named `*_N` before the next `select`, and nothing else that is kept of a batch.
         """
 
-    def to_survey(self, epoch: int) -> Tensor | None:
-        """Examples to be shown to `observe` before this epoch's `select`, int64, or None: in evaluation mode, without
-        augmentation, with no update. Charged to `select`; not part of the budget, and counted apart."""
-        return None
-
     def run_epochs(self, epochs: int) -> float:
-        """How many epochs the run takes when the data's own run takes so many; a pruner may shorten it."""
+        """Returns the number of epochs of the run when full data trains for `epochs`; a pruner may shorten the run."""
         return epochs
 
     def scoring_epochs(self, num_epochs: int) -> float:
-        """How many epochs' worth of example visits `prepare` will make: for the estimate before training."""
+        """Returns the epochs' worth of visits that `prepare` will make, for the estimate before training."""
         return 0
 
     def num_kept(self, epoch: int) -> int:
-        """K of an epoch for a method that saves the same share every epoch."""
+        """Returns K of an epoch for a method that saves the same share every epoch."""
         return kept_in_epoch(self.num_examples, self.prune_ratio, epoch)
 
     def generator(self, epoch: int = 0) -> torch.Generator:
-        """The pruner's own stream of random numbers for an epoch."""
+        """Returns the pruner's own stream of random numbers for an epoch."""
         return stream(self.seed, "pruner", epoch)
 
     def per_example(self) -> dict[str, Tensor]:
-        """What is kept of each example: the tensors of length N named `*_N`."""
+        """Returns what is kept of each example: the tensors of length N named `*_N`."""
         return {
             name: value
             for name, value in vars(self).items()
@@ -160,10 +172,11 @@ class Pruner(ABC):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Every attribute, so that a simple pruner needs to do nothing for an exact resume.
+        """Returns every attribute, so that a simple pruner needs to do nothing for an exact resume.
 
-        Raises BadInput where one is neither a tensor nor a plain value nor made of such: a checkpoint holds nothing else,
-        so such a pruner overrides this method and the next, or its runs can't be taken up again.
+        Raises:
+            BadInput: An attribute is neither a tensor nor a plain value nor made of these. A checkpoint holds nothing else,
+                so the pruner overrides this method and the next, or its runs can't be resumed.
         """
         for name, value in vars(self).items():
             if not _is_plain(value):
@@ -174,6 +187,7 @@ class Pruner(ABC):
         return copy.deepcopy(vars(self))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes over what `state_dict` returned."""
         vars(self).update(copy.deepcopy(dict(state)))
 
 
@@ -183,19 +197,20 @@ def _is_plain(value: Any) -> bool:
         return all(map(_is_plain, value))
     if kind is dict:
         return all(_is_plain(key) and _is_plain(item) for key, item in value.items())
-    return kind in (type(None), bool, int, float, str, Tensor)  # and nothing derived from them, such as NumPy's float64
+    return kind in (type(None), bool, int, float, str, Tensor)  # Derived types, such as NumPy's float64, are refused.
 
 
 def unweighted(index_K: Tensor) -> Selection:
-    """A selection in which every example's loss counts as it is."""
+    """Returns a selection of weight 1 for every example."""
     return Selection(index_K, torch.ones(len(index_K)))
 
 
 class KeepAll(Pruner):
-    """Every example, weight 1; a scoring run is a training run with a pruner that keeps all and watches."""
+    """Keeps every example at weight 1. Scoring runs use it: they train on all data and observe."""
 
     def __init__(self) -> None:
         super().__init__(0.0)
 
     def select(self, epoch: int) -> Selection:
+        """Returns all examples."""
         return unweighted(torch.arange(self.num_examples))

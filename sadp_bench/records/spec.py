@@ -35,6 +35,9 @@ LATER: dict[str, Any] = {
     "early_time": False,
     "sparsity_options": {},
 }
+# By method, options that no longer exist, with the only values that records have. Records may contain them at these values
+# alone, and every key is made with them, so that older records keep their keys and equal new runs have the same.
+RETIRED: dict[str, dict[str, Any]] = {"sadp": {"warmup": 0.0, "refresh": 0, "refresh_share": 0.1}}
 # Each table of options with the prefix that its names have in `--set` and wherever they stand beside fields.
 PREFIXES = {"method_options": "method.", "backbone_options": "backbone.", "sparsity_options": "sparsity."}
 MAX_VALUE = 2**63 - 1  # counts and seeds; larger ones overflow
@@ -152,6 +155,7 @@ class Spec:
     def key(self) -> str:
         """The first 12 hex digits of the SHA-256 of all fields."""
         fields = {name: value for name, value in self.to_json().items() if name not in LATER or value != LATER[name]}
+        fields["method_options"] = self.method_options | RETIRED.get(self.method, {})
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -217,4 +221,18 @@ class Spec:
         missing = sorted(known - set(data) - set(LATER))
         if missing:
             raise BadInput(f"the spec lacks {', '.join(missing)}")
-        return cls(**data)
+        return cls(**data | {"method_options": _without_retired(data["method"], data.get("method_options", {}))})
+
+
+def _without_retired(method: Any, options: Any) -> Any:
+    """Returns a record's method options without those that no longer exist."""
+    retired = RETIRED.get(method) if isinstance(method, str) else None
+    if not retired or not isinstance(options, dict):
+        return options
+    for name, value in retired.items():
+        if options.get(name, value) != value:
+            raise BadInput(
+                f"{method}'s option {name} is {options[name]!r}, and this version has no such option: it reads {value!r} "
+                "only; read the record with the version that made it"
+            )
+    return {name: value for name, value in options.items() if name not in retired}

@@ -111,7 +111,7 @@ def train(
         with clock("select"):
             selection = state.pruner.select(epoch)
         dropout = isolated(seed, f"dropout {epoch} {distributed.rank()}", data.device)
-        with clock("train"), dropout, step.recording(state.pruner.watch):
+        with clock("train"), dropout, step.recording(state.pruner.watch(epoch)):
             row, index_K = _train_epoch(state, step, selection, spec, progress, seed, epoch, length)
             state.sparsity.after_epoch(epoch, math.ceil(length))
         row["seconds"] = sum(clock.seconds.values()) - before

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sadp_bench.capture.recorder import Taps
+from sadp_bench.capture.signals import Signal
 from sadp_bench.core import distributed
 from sadp_bench.core.losses import LOSSES, logit_errors
 from sadp_bench.pruners.base import Observation
@@ -37,11 +38,11 @@ class TrainingStep:
         self.loss = LOSSES[spec.loss]
         self.backprop = make_backprop(spec.backprop, spec.k, model, spec.precision, data.device)
         self._recorder: Taps | None = None
-        self._watch: frozenset[str] = frozenset()
+        self._watch: frozenset[Signal] = frozenset()
 
     @contextmanager
-    def recording(self, watch: frozenset[str]) -> Iterator[None]:
-        """Records what `watch` names (see `Observation.watched`) of every step within the context."""
+    def recording(self, watch: frozenset[Signal]) -> Iterator[None]:
+        """Records the signals in `watch` of every step within the context."""
         with Taps(self.model, watch) as recorder:
             self._recorder, self._watch = recorder, watch
             try:
@@ -96,6 +97,6 @@ class TrainingStep:
         if self._recorder is None:
             return {}
         recorded = self._recorder.seen(scale_B)
-        if "logit_errors" in self._watch:
-            recorded["logit_errors"] = logit_errors(self.loss, logits_TBC, label_B)
+        if Signal.LOGIT_ERRORS in self._watch:
+            recorded[Signal.LOGIT_ERRORS] = logit_errors(self.loss, logits_TBC, label_B)
         return recorded

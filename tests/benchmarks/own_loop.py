@@ -128,7 +128,7 @@ class Arm:
                 else:
                     (self.sampler.weight(index[0]) * loss).mean().backward()
                     self.sampler.observe(index[0], logits, y)
-                    self.measured = number == 0 and "bound_ratio" in self.sampler.pruner.watch
+                    self.measured = number == 0 and "bound_ratio" in self.sampler.pruner.watch(self.sampler.epoch)
                 self.optimizer.step()
                 yield len(y)
             yield 0

@@ -11,7 +11,7 @@ from sadp_bench.capture import recorder
 from sadp_bench.capture.recorder import Taps, input_squares, norm_layers, weight_layers
 from sadp_bench.core.losses import LOSSES, logit_errors, mean_loss
 from sadp_bench.core.rng import stream
-from sadp_bench.pruners.sadp import layers_square
+from sadp_bench.pruners.sadp import LayersScore
 from tests.helpers import network
 
 OF_LAYERS = {"features", "input_squares", "error_squares"}
@@ -150,7 +150,7 @@ def test_bound_holds_for_every_layer_and_example_and_for_their_sum(backbone, nor
         bound_LB = seen["input_squares"] * seen["error_squares"]
         assert (exact_LB <= bound_LB * (1 + 1e-9)).all()
         readout_B = exact_squares(model, loss, input, LABELS, [model.readout])[0]
-        score_B = layers_square({**seen, "bound_ratio": torch.ones(len(layers)).double()})
+        score_B = LayersScore(calibrate=False, gain_limit=0).squared(seen, torch.ones(1).double())
         torch.testing.assert_close(score_B, bound_LB.sum(0) + readout_B, rtol=1e-9, atol=0)
         all_B = exact_squares(model, loss, input, LABELS, [model])[0]
         if norms:

@@ -87,7 +87,7 @@ def train_by_hand(bench: Any, sampler: PrunedSampler, loader: Any, epoch: int) -
     num_shown, num_kept = 0, sum(map(len, sampler.batches))
     portion = min(1.0, sampler.length - epoch)
     bench.model.train()
-    with Taps(bench.model, sampler.pruner.watch) as taps:
+    with Taps(bench.model, sampler.pruner.watch(0)) as taps:
         for label_B, index_B in loader:
             share = (epoch + portion * num_shown / num_kept) / sampler.length
             set_learning_rate(optimizer, learning_rate(spec, share))
@@ -97,7 +97,7 @@ def train_by_hand(bench: Any, sampler: PrunedSampler, loader: Any, epoch: int) -
             weight_B = sampler.weight(index_B)
             ((weight_B * loss_B).sum() / len(index_B)).backward()
             watched = taps.seen(weight_B / len(index_B))
-            if "logit_errors" in sampler.pruner.watch:
+            if "logit_errors" in sampler.pruner.watch(0):
                 watched["logit_errors"] = logit_errors(mean_loss, logits_TBC, label_B)
             sampler.observe(index_B, logits_TBC, label_B, loss_B, watched)
             optimizer.step()
@@ -188,10 +188,6 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     "nothing watched": (
         lambda: with_epoch(SADP(0.5)).observe(INDEX, LOGITS, LABEL),
         "SADP needs to see logit_errors, .*: call watch",
-    ),
-    "a refresh": (
-        lambda: [shown(s, e) for s in [sampler_of(SADP(0.5, refresh=1))] for e in (0, 1)],
-        "leave refresh at 0",
     ),
 }
 

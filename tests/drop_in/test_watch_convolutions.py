@@ -132,7 +132,7 @@ class Analogue(nn.Module):
 
 
 def test_an_ordinary_network_has_the_same_bound_by_analogue_activations() -> None:
-    from sadp_bench.pruners.sadp import layers_square
+    from sadp_bench.pruners.sadp import LayersScore
 
     model, input = Analogue(), drawn(B, 1, 6, 4)
     found = watched(model, lambda: model(input), LABELS)
@@ -144,5 +144,5 @@ def test_an_ordinary_network_has_the_same_bound_by_analogue_activations() -> Non
     # One step, one position: there the bound is the norm itself.
     torch.testing.assert_close(bound_LB[1], exact[1], rtol=1e-9, atol=0)
     torch.testing.assert_close(found["bound_ratio"][0], torch.stack([x[0] for x in exact[:2]]), rtol=1e-9, atol=0)
-    score_B = layers_square(found | {"bound_ratio": torch.ones(2).double()})
+    score_B = LayersScore(calibrate=False, gain_limit=0).squared(found, torch.ones(1).double())
     torch.testing.assert_close(score_B, bound_LB.sum(0) + exact[2], rtol=1e-9, atol=0)

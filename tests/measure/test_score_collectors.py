@@ -74,7 +74,9 @@ def test_observations_leave_no_trace() -> None:
     collector.prepare(bench.context)
     batches = torch.arange(60).split(30)
     for training in (False, True):
-        for seen in observations(bench.model, bench.data, bench.spec, batches, collector.watch, training, Progress()):
+        for seen in observations(
+            bench.model, bench.data, bench.spec, batches, collector.watch(0), training, Progress()
+        ):
             collector.observe(seen)
         assert everything(bench.model) == before
 

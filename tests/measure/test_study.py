@@ -215,7 +215,7 @@ def test_truth_and_frozen_scores_have_the_recalibrated_statistics_and_the_lag_th
     with recalibrated(bench.model, bench.data, made._statistics_batches(7)):
         norm_n = exact_norms(bench.model, bench.data, made.spec, index_n, Progress())
         step = TrainingStep(bench.model, made.spec, bench.data)
-        with step.recording(method.watch):
+        with step.recording(method.watch(0)):
             for index_B in index_n.split(50):
                 step(index_B, torch.ones(len(index_B)), stream(0, "steps"), observe=method.observe)
     assert norm_n.tolist() == last["examples"]["exact"]["frozen"]

@@ -9,7 +9,7 @@ from torch import nn
 from baselines.random_subset import Random
 from sadp_bench.core.losses import LOSSES, logit_errors, mean_loss, step_loss
 from sadp_bench.core.rng import stream
-from sadp_bench.pruners.sadp import MEMORY_OF_BOUND_RATIO, SADP, readout_gradient_norm
+from sadp_bench.pruners.sadp import BOUND_RATIO_MEMORY, SADP, readout_gradient_norm
 from tests.helpers import bench, in_standard_errors, prepared, seen, weighted_sums
 
 # Draws that know nothing of each other: epochs of one run are a sample.
@@ -108,7 +108,7 @@ def test_scores_of_a_weighted_training_run_are_the_calibrated_bounds_by_hand(los
         if not any(epoch == seen.epoch for epoch, _ in checked):
             first = len(seen.index_B) // 4
             new = torch.stack([exact_LB[:, :first].sum(1), (error_LB * input_LB)[:, :first].sum(1)])
-            sums = MEMORY_OF_BOUND_RATIO * sums + new
+            sums = BOUND_RATIO_MEMORY * sums + new
         features, logits = held[run.model.readout]
         error = logits.grad / scale_B[:, None]
         of_readout = torch.einsum("tbc,tbd->bcd", error, features).square().sum((1, 2)) + error.sum(0).square().sum(1)

@@ -1,4 +1,4 @@
-"""SADP's options: schedules, warm-up, memory, weights, refresh, and what is refused."""
+"""SADP's options: schedules, memory, weights, and what is refused."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sadp_bench.core.errors import BadInput
-from sadp_bench.core.losses import mean_loss
 from sadp_bench.core.rng import stream
 from sadp_bench.pruners.sadp import SADP, limited_error_squares
 from sadp_bench.runs import resolve
-from sadp_bench.training import loop
 from tests.helpers import bench, in_standard_errors, prepared, seen, weighted_sums
-from tests.small_runs import hooks_of, resolved, weights_of
+from tests.small_runs import resolved
 
 
 def observe(pruner, index_B, score_B, epoch=0):
@@ -42,10 +40,7 @@ def trained(ratio=0.3, until=None, **asked):
         ("smoothing", "above 0 and at most 1", [0.0, -0.1, 1.5, math.nan, math.inf]),
         ("gain_limit", "0 (no limit) or at least 1", [-1.0, 0.5, math.nan]),
         ("memory", "at least 0 and below 1", [-0.1, 1.0, math.nan, math.inf]),
-        ("warmup", "at least 0 and below 1", [-0.1, 1.0, math.nan]),
         ("weight_power", "at least 0 and at most 1", [-0.5, 1.01, math.nan]),
-        ("refresh", "at least 0 epochs", [-1, math.nan]),
-        ("refresh_share", "above 0 and at most 1", [0.0, 1.5, -1.0, math.nan]),
     ],
 )
 def test_a_bad_value_is_refused_in_one_line_with_what_is_allowed(option, allowed, bad):
@@ -61,9 +56,8 @@ def test_a_bad_value_is_refused_in_one_line_with_what_is_allowed(option, allowed
     [
         ("memory", "nan", "is a number, not 'nan'"),
         ("smoothing", "much", "is a number, not 'much'"),
-        ("refresh", "1.5", "is a whole number, not '1.5'"),
         ("calibrate", "maybe", "is true or false, not 'maybe'"),
-        ("warmup", "inf", "is a number, not 'inf'"),
+        ("warmup", "0", "has no setting 'warmup'"),
         ("smothing", "0.1", "has no setting 'smothing'; did you mean 'smoothing'?"),
         ("score", "norm", "sadp's score is one of layers, readout, spikes, not norm"),
     ],
@@ -75,8 +69,8 @@ def test_a_bad_setting_of_a_run_is_refused_before_it_starts(option, text, says):
 
 
 def test_settings_of_a_run_come_as_text_and_reach_the_method():
-    text = {"score": "spikes", "calibrate": "false", "memory": "0.25", "schedule": "rising", "warmup": "0.1"}
-    text |= {"weight_power": "0.5", "refresh": "3", "refresh_share": "0.2", "smoothing": "0.4"}
+    text = {"score": "spikes", "calibrate": "false", "memory": "0.25", "schedule": "rising"}
+    text |= {"weight_power": "0.5", "smoothing": "0.4"}
     spec, _ = resolved(method="sadp", ratio=0.3, set=text)
     pruner = resolve.make_pruner(spec)
     assert {name: str(getattr(pruner, name)).lower() for name in text} == text
@@ -84,11 +78,11 @@ def test_settings_of_a_run_come_as_text_and_reach_the_method():
 
 def test_what_is_watched_is_what_the_score_needs():
     readout = {"features", "logit_errors"}
-    assert SADP(0.3).watch == readout | {"middle_input_squares", "middle_error_squares", "bound_ratio"}
-    assert SADP(0.3, calibrate=False).watch == readout | {"input_squares", "error_squares"}
+    assert SADP(0.3).watch(0) == readout | {"middle_input_squares", "middle_error_squares", "bound_ratio"}
+    assert SADP(0.3, calibrate=False).watch(0) == readout | {"input_squares", "error_squares"}
     for calibrate in (True, False):
-        assert SADP(0.3, score="readout", calibrate=calibrate).watch == readout
-        assert SADP(0.3, score="spikes", calibrate=calibrate).watch == {"logit_errors", "input_squares"}
+        assert SADP(0.3, score="readout", calibrate=calibrate).watch(0) == readout
+        assert SADP(0.3, score="spikes", calibrate=calibrate).watch(0) == {"logit_errors", "input_squares"}
 
 
 def test_an_uncalibrated_score_is_the_plain_bound():
@@ -103,7 +97,7 @@ def test_an_uncalibrated_score_is_the_plain_bound():
 
 
 def test_bound_ratio_is_a_ratio_of_sums_with_a_memory_and_1_for_a_silent_layer(monkeypatch):
-    monkeypatch.setattr("sadp_bench.pruners.sadp.MEMORY_OF_BOUND_RATIO", 0.5)
+    monkeypatch.setattr("sadp_bench.pruners.sadp.BOUND_RATIO_MEMORY", 0.5)
     shown = {"middle_input_squares": torch.tensor([[2.0], [3.0]])}
     shown |= {"middle_error_squares": torch.tensor([[5.0], [7.0]])}
     shown |= {"features": torch.zeros(1, 1, 4), "logit_errors": torch.zeros(1, 1, 5)}
@@ -122,11 +116,9 @@ def test_an_errors_gain_is_limited_to_a_multiple_of_the_whole_batchs():
         [[[1.0, 0.0], [0.0, 2.0], [0.0, 0.0], [1.0, 0.0]], [[0.0] * 2, [0.0] * 2, [0.0] * 2, [2.0, 0.0]]]
     )
     error_squares = torch.tensor([[9.0, 8.0, 0.5, 2.5], [1.0, 1.0, 8.0, 30.0]])
-    shown = {"logit_errors": logit_errors, "error_squares": error_squares}
-    assert limited_error_squares(shown, 4).tolist() == [[8, 8, 0, 2.5], [1, 1, 0, 30]]
-    assert limited_error_squares(shown, 1).tolist() == [[2, 8, 0, 2.5], [1, 1, 0, 20]]
-    silent = {"logit_errors": torch.zeros(1, 4, 2), "error_squares": error_squares}
-    assert torch.equal(limited_error_squares(silent, 4), error_squares)
+    assert limited_error_squares(error_squares, logit_errors, 4).tolist() == [[8, 8, 0, 2.5], [1, 1, 0, 30]]
+    assert limited_error_squares(error_squares, logit_errors, 1).tolist() == [[2, 8, 0, 2.5], [1, 1, 0, 20]]
+    assert torch.equal(limited_error_squares(error_squares, torch.zeros(1, 4, 2), 4), error_squares)
 
 
 def test_bound_ratio_is_measured_in_the_first_four_epochs_and_then_every_fourth():
@@ -155,31 +147,15 @@ quick = settings(max_examples=150, deadline=None)
 
 
 @quick
-@given(
-    st.integers(1, 40),
-    st.integers(200, 2000),
-    st.sampled_from([0.1, 0.3, 0.5, 0.7]),
-    st.sampled_from([0, 0.05, 0.2, 0.4, 0.9]),
-)
-def test_schedules_and_warm_up_save_exactly_the_budget_or_are_refused(num_epochs, num_examples, ratio, warmup):
+@given(st.integers(1, 40), st.integers(200, 2000), st.sampled_from([0.1, 0.3, 0.5, 0.7]))
+def test_schedules_save_exactly_the_budget(num_epochs, num_examples, ratio):
     for schedule in ("constant", "falling", "rising"):
-        pruner = SADP(ratio, schedule=schedule, warmup=warmup)
-        warm = round(warmup * num_epochs)
-        if Fraction(str(ratio)) * num_epochs >= num_epochs - warm:
-            with pytest.raises(
-                BadInput, match=f"^sadp with warmup={warmup:g} can't save {ratio:g} of the visits .*: lower"
-            ):
-                pruner.check(num_epochs)
-            continue
-        pruner.check(num_epochs)
-        prepared(pruner, num_examples, num_epochs)
+        pruner = prepared(SADP(ratio, schedule=schedule), num_examples, num_epochs)
         kept = [pruner.num_kept(epoch) for epoch in range(num_epochs)]
-        assert kept[:warm] == [num_examples] * warm
         assert all(2 <= k <= num_examples for k in kept)
-        assert abs(sum(kept) - (1 - Fraction(str(ratio))) * num_examples * num_epochs) <= Fraction(1, 2) + Fraction(
-            1, 10**6
-        )
-        steps = [b - a for a, b in zip(kept[warm:], kept[warm + 1 :], strict=False)]
+        budget = (1 - Fraction(str(ratio))) * num_examples * num_epochs
+        assert abs(sum(kept) - budget) <= Fraction(1, 2) + Fraction(1, 10**6)
+        steps = [b - a for a, b in zip(kept, kept[1:], strict=False)]
         assert all({"constant": abs(s) <= 1, "falling": s <= 1, "rising": s >= -1}[schedule] for s in steps)
 
 
@@ -192,31 +168,12 @@ def test_a_falling_run_keeps_most_at_first_and_a_rising_one_at_last():
     assert kept == {"falling": [138, 112, 88, 62], "rising": [63, 87, 113, 137], "constant": [100] * 4}
 
 
-def test_a_warm_up_shows_everything_with_weight_1_and_then_saves_more():
-    _, rows = trained(0.4, epochs=8, train_examples=100, set={"warmup": 0.25, "schedule": "constant"})
-    assert [row["kept"] for row in rows[:2]] == [100, 100] and [row["mean_weight"] for row in rows[:2]] == [1, 1]
-    assert sum(row["kept"] for row in rows) == 480 and max(row["kept"] for row in rows[2:]) <= 47
-
-
-@pytest.mark.parametrize(("ratio", "warmup"), [(0.5, 0.5), (0.1, 0.95), (0.9, 0.2)])
-def test_a_run_whose_warm_up_leaves_too_little_is_refused_before_it_starts(ratio, warmup):
-    with pytest.raises(BadInput, match="lower warmup or --ratio$"):
-        resolved(method="sadp", ratio=ratio, epochs=20, train_examples=500, set={"warmup": warmup})
-
-
-def test_a_run_whose_epochs_would_be_left_without_examples_is_refused():
-    run = bench("sadp", 0.5, epochs=51, train_examples=40, set={"warmup": 0.49, "schedule": "constant"})
-    with pytest.raises(BadInput, match="leave an epoch 0.8 examples: lower warmup or --ratio$"):
-        run.pruner.prepare(run.context)
-
-
 @pytest.mark.parametrize(
     ("options", "fits"),
     [
         ({"schedule": "constant"}, True),
         ({}, False),
         ({"schedule": "rising"}, False),
-        ({"schedule": "constant", "warmup": 0.3}, False),
     ],
 )
 def test_protocol_updates_needs_the_same_share_every_epoch(options, fits):
@@ -257,91 +214,21 @@ def test_an_independent_draw_does_not_know_what_was_drawn_before():
     assert torch.equal(fresh.select(3).index_K, later.select(3).index_K)
 
 
-def test_a_refresh_asks_for_those_scored_longest_ago():
-    pruner = prepared(SADP(0.5, score="readout", refresh=3, refresh_share=0.3), 10)
-    for epoch, visited in ((0, [0, 1, 2, 3, 4, 5]), (1, [2, 0, 8]), (2, [9, 5])):
-        observe(pruner, torch.tensor(visited), torch.ones(len(visited)), epoch)
-    # Last seen: 6, 7 never; 1, 3, 4 in epoch 0; 0, 2, 8 in 1; 5, 9 in 2.
-    assert pruner.to_survey(3).tolist() == [6, 7, 1]
-    assert [epoch for epoch in range(10) if pruner.to_survey(epoch) is not None] == [3, 6, 9]
-    observe(pruner, torch.tensor([6, 7, 1]), torch.ones(3), 3)
-    assert pruner.to_survey(6).tolist() == [3, 4, 0]
-    pruner.refresh_share = 0.01
-    assert pruner.to_survey(6).tolist() == [3], "at least one"
-    pruner.refresh = 0
-    assert all(pruner.to_survey(epoch) is None for epoch in range(10))
-
-
-def survey(run, epoch):
-    backprop = loop.backprop_of(run.spec, run.model, run.data)
-    return loop.survey_for(run.pruner, backprop, run.data, run.spec, epoch, stream(0, "steps", epoch))
-
-
-def test_a_refresh_scores_in_evaluation_mode_without_augmentation_and_leaves_no_trace():
-    options = {"refresh": 2, "score": "readout", "memory": 0.0}
-    run, _ = trained(0.3, 2, augment="crop", precision="fp64", epochs=5, set=options)
-    model, pruner = run.model, run.pruner
-    wanted = pruner.to_survey(2)
-    assert len(wanted) == 10
-    before, state = weights_of(model), torch.get_rng_state()
-    modes, batches, look = [], [], pruner.observe
-    pruner.observe = lambda shown: modes.append(model.training) or batches.append(shown) or look(shown)
-    old_N, rows = pruner.score_sq_N.clone(), len(run.training.rows)
-    assert survey(run, 2) == 10
-    assert modes == [False] and batches[0].epoch == 2
-    assert torch.cat([shown.index_B for shown in batches]).tolist() == wanted.tolist()
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, before[name]), name
-    assert all(p.grad is None for p in model.parameters())
-    assert torch.equal(torch.get_rng_state(), state) and hooks_of(model) == 0 and len(run.training.rows) == rows
-    model.eval()
-    for i in wanted.tolist():
-        loss = mean_loss(model(run.data.input(torch.tensor([i]))), run.data.label_N[i : i + 1]).sum()
-        own = torch.autograd.grad(loss, list(model.readout.parameters()))
-        assert pruner.score_sq_N[i].item() == pytest.approx(sum(float(g.square().sum()) for g in own), rel=1e-5)
-    others = torch.ones(101, dtype=torch.bool)
-    others[wanted] = False
-    assert torch.equal(pruner.score_sq_N[others], old_N[others]) and not torch.equal(pruner.score_sq_N, old_N)
-
-
-def test_a_refresh_bigger_than_a_batch_comes_in_batches_of_its_size_at_most():
-    run, _ = trained(0.3, 1, set={"refresh": 1, "refresh_share": 0.5})
-    sizes, look = [], run.pruner.observe
-    run.pruner.observe = lambda shown: sizes.append(len(shown.index_B)) or look(shown)
-    assert survey(run, 1) == 50
-    assert sizes == [17, 17, 16]
-
-
-def test_a_refresh_is_charged_and_counted_apart_from_the_budget():
-    asked = {"epochs": 5, "evaluate_every": 5, "set": {"refresh": 2, "refresh_share": 0.25}}
-    run = bench("sadp", 0.4, **asked)
-    phases, look = [], run.pruner.observe
-    run.pruner.observe = lambda shown: phases.append((shown.epoch, run.clock._phase)) or look(shown)
-    record = run.run()
-    assert [row.get("surveyed", 0) for row in record.epochs] == [0, 0, 25, 0, 25]
-    assert record.prepare_examples == 50 and record.examples_seen == 303 == sum(row["kept"] for row in record.epochs)
-    assert phases.count((2, "select")) == phases.count((4, "select")) == 2
-    assert {phase for _, phase in phases} == {"select", "train"}
-    plain = bench("sadp", 0.4, **asked | {"set": {}}).run()
-    assert plain.prepare_examples == 0 and plain.examples_seen == 303
-    assert not any("surveyed" in row for row in plain.epochs)
-
-
 def test_a_run_taken_up_from_its_state_goes_on_as_if_nothing_had_been():
-    options = {"memory": 0.5, "refresh": 1, "schedule": "falling", "weight_power": 0.5, "smoothing": 0.2}
+    options = {"memory": 0.5, "schedule": "falling", "weight_power": 0.5, "smoothing": 0.2}
     whole, rows = trained(0.4, epochs=5, set=options)
     half, first = trained(0.4, 2, epochs=5, set=options)
     other = bench("sadp", 0.4, epochs=5, set=options)
     other.training.load_state_dict(half.training.state_dict())
     rest = list(other.rows())
     assert [{**row, "seconds": 0} for row in first + rest] == [{**row, "seconds": 0} for row in rows]
-    for name in ("score_sq_N", "visit_N", "surplus_N", "bound_ratio_2L"):
+    for name in ("score_sq_N", "surplus_N", "bound_ratio_2L"):
         assert torch.equal(getattr(other.pruner, name), getattr(whole.pruner, name)), name
     for name, value in other.model.state_dict().items():
         assert torch.equal(value, whole.model.state_dict()[name]), name
 
 
-@pytest.mark.parametrize("options", [{}, {"memory": 0.5, "refresh": 1}])
+@pytest.mark.parametrize("options", [{}, {"memory": 0.5}])
 def test_saved_state_gives_the_same_next_selection_and_shares_no_memory(options):
     pruner = prepared(SADP(0.3, score="readout", **options), 50, seed=9)
     observe(pruner, torch.arange(0, 50, 2), torch.rand(25, generator=stream(6, "sadp")))
@@ -350,7 +237,6 @@ def test_saved_state_gives_the_same_next_selection_and_shares_no_memory(options)
     for epoch in (1, 2):
         found, expected = other.select(epoch), pruner.select(epoch)
         assert torch.equal(found.index_K, expected.index_K) and torch.equal(found.weight_K, expected.weight_K)
-        assert str(other.to_survey(epoch)) == str(pruner.to_survey(epoch))
     before = pruner.score_sq_N[0].item()
     observe(other, torch.tensor([0]), torch.tensor([50.0]))
     assert pruner.score_sq_N[0] == before != other.score_sq_N[0]

@@ -1,0 +1,48 @@
+"""Options that no longer exist: records that contain them load under their keys, and new runs have the same keys."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from sadp_bench.core import registry
+from sadp_bench.core.errors import BadInput
+from sadp_bench.pruners.sadp import SADP
+from sadp_bench.records.spec import RETIRED, Spec
+from sadp_bench.records.store import read
+
+RESULTS = Path(__file__).parents[2] / "results"
+
+
+def committed() -> list[Path]:
+    """Returns the files of all committed records of SADP."""
+    files = sorted(RESULTS.glob("*/*-sadp-r*-s*.json"))
+    assert len(files) > 90
+    return files
+
+
+def test_records_with_retired_options_load_under_their_keys_and_print_commands_without_them() -> None:
+    for path in committed():
+        spec = read(path).spec
+        assert json.loads(path.read_text())["spec"]["method_options"].keys() >= RETIRED["sadp"].keys(), path
+        assert spec.key in path.name and not spec.method_options.keys() & RETIRED["sadp"].keys(), path
+        assert not any("warmup" in word or "refresh" in word for word in spec.words()), path
+        assert Spec.from_json(spec.to_json()).key == spec.key, path
+
+
+def test_a_retired_option_at_another_value_is_refused() -> None:
+    fields = json.loads(committed()[0].read_text())["spec"]
+    for name, value in (("warmup", 0.1), ("refresh", 2), ("refresh_share", 0.5)):
+        changed = fields | {"method_options": fields["method_options"] | {name: value}}
+        with pytest.raises(BadInput, match=f"^sadp's option {name} is {value}, and this version has no such option"):
+            Spec.from_json(changed)
+
+
+def test_a_new_run_has_the_key_of_the_committed_record_of_the_same_settings() -> None:
+    path = sorted((RESULTS / "ci").glob("*sadp*.json"))[0]
+    defaults = {name: default for name, (_, default) in registry.options(SADP).items()}
+    new = dataclasses.replace(read(path).spec, method_options=defaults)
+    assert new.key in path.name
