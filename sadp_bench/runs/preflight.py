@@ -29,7 +29,7 @@ def check_runs(specs: Sequence[Spec], resources: Resources) -> None:
 
 
 def _check_network(spec: Spec, pruner: Pruner, model: nn.Module) -> None:
-    missing = missing_parts(model, pruner.watch)
+    missing = missing_parts(model, pruner.watch(0))
     if missing:
         raise BadInput(
             f"{spec.method} watches what backbone '{spec.backbone}' does not have: {', '.join(missing)}; add it, or choose "
