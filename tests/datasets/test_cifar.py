@@ -51,11 +51,11 @@ def test_cifar_rows_are_read_as_published(
             assert int(data.train.input_N[n, c, y, x]) == row[width - 3072 + 1024 * c + 32 * y + x]
 
 
-@pytest.mark.parametrize("cut", [1, 3073, 3073 * 5000])
-def test_a_truncated_cifar_file_is_named(cut: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_truncated_cifar_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = small_cifar(tmp_path, CIFAR10, monkeypatch) / "data_batch_3.bin"
-    file.write_bytes(file.read_bytes()[:-cut])
-    assert f"{file} is broken" in refusal(CIFAR10, tmp_path, 4)
+    for cut in (1, 3073):
+        file.write_bytes(file.read_bytes()[:-cut])
+        assert f"{file} is broken" in refusal(CIFAR10, tmp_path, 4), cut
 
 
 def test_a_cifar_label_out_of_range_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
 from pathlib import Path
 
@@ -14,14 +15,13 @@ ENDLESS = "9" * 5000
 
 @pytest.mark.usefixtures("unpacks")
 @pytest.mark.usefixtures("no_network")
-@pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist", "fashion-mnist", "nmnist"])
-def test_absent_data_without_a_network_names_file_source_and_way_out(name, tmp_path):
-    answer = command(*RANDOM, "--dataset", name, "--data", tmp_path / "no such folder", "--out", tmp_path / "runs")
-    assert answer.code == 2 and "Traceback" not in answer.err
-    line = answer.err.splitlines()[-1]
-    for part in ("no such folder", "https://", "--dataset digits"):
-        assert part in line
-    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
+def test_absent_data_without_a_network_names_file_source_and_way_out(tmp_path):
+    for name in ("cifar10", "mnist", "nmnist"):
+        answer = command(*RANDOM, "--dataset", name, "--data", tmp_path / "no such folder", "--out", tmp_path / "runs")
+        assert answer.code == 2 and "Traceback" not in answer.err
+        line = answer.err.splitlines()[-1]
+        assert all(part in line for part in ("no such folder", "https://", "--dataset digits")), line
+        assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
 
 
 def sparse(file, start, size):
@@ -79,24 +79,25 @@ DATA_DAMAGES = {
 }
 BATCH, IMAGES = "cifar-10-batches-bin/data_batch_1.bin", "FashionMNIST/raw/train-images-idx3-ubyte"
 LABELS, EVENTS = "FashionMNIST/raw/train-labels-idx1-ubyte", "NMNIST/Train/3/00001.bin"
-DAMAGED_DATA = [
-    (dataset, file, damage)
-    for dataset, file in (("cifar10", BATCH), ("fashion-mnist", IMAGES), ("fashion-mnist", LABELS), ("nmnist", EVENTS))
-    for damage in DATA_DAMAGES
-] + [("nmnist", "NMNIST/Test/9", "emptied folder")]
 
 
-@pytest.mark.parametrize(("dataset", "name", "damage"), DAMAGED_DATA)
-def test_a_damaged_data_file_is_named(dataset, name, damage, place):
-    WHOLE[dataset](place / "data")
-    if damage == "emptied folder":
-        for file in (place / "data" / name).iterdir():
-            file.unlink()
-    else:
-        DATA_DAMAGES[damage](place / "data" / name)
-    answer = command(*RANDOM, "--dataset", dataset, "--data", "data")
-    refused(answer, name)
-    assert not Path("runs").exists()
+def emptied(folder):
+    for file in folder.iterdir():
+        file.unlink()
+
+
+DAMAGED = (("cifar10", BATCH), ("fashion-mnist", IMAGES), ("fashion-mnist", LABELS), ("nmnist", EVENTS))
+
+
+@pytest.mark.parametrize(("dataset", "name"), DAMAGED)
+def test_a_damaged_data_file_is_named(dataset, name, place):
+    damages = [(name, damage) for damage in DATA_DAMAGES.values()]
+    for damaged, damage in damages + ([("NMNIST/Test/9", emptied)] if dataset == "nmnist" else []):
+        shutil.rmtree(place / "data", ignore_errors=True)
+        WHOLE[dataset](place / "data")
+        damage(place / "data" / damaged)
+        refused(command(*RANDOM, "--dataset", dataset, "--data", "data"), damaged)
+        assert not Path("runs").exists()
 
 
 def test_a_wrong_magic_number_and_a_packed_file_that_is_none_are_named(place):

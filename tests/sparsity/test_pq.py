@@ -46,22 +46,22 @@ def index_in_numpy(w, p, q):
 # --- The index, the bound, the share
 
 
-@pytest.mark.parametrize(("p", "q"), ORDERS)
-def test_pq_index_equals_the_formula_in_plain_numpy(p, q):
-    w = torch.randn(200, generator=stream(0, "w")).double()
-    assert float(pq_index(w, p, q)) == pytest.approx(index_in_numpy(w.numpy(), p, q), rel=1e-9)
-    weight_GM, live_GM = w.view(4, 50), torch.rand(4, 50, generator=stream(0, "live")) < 0.6
-    expected = [index_in_numpy(w[live].numpy(), p, q) for w, live in zip(weight_GM, live_GM, strict=True)]
-    np.testing.assert_allclose(pq_index(weight_GM, p, q, live_GM), expected, rtol=1e-9)
+def test_pq_index_equals_the_formula_in_plain_numpy():
+    for p, q in ORDERS:
+        w = torch.randn(200, generator=stream(0, "w")).double()
+        assert float(pq_index(w, p, q)) == pytest.approx(index_in_numpy(w.numpy(), p, q), rel=1e-9)
+        weight_GM, live_GM = w.view(4, 50), torch.rand(4, 50, generator=stream(0, "live")) < 0.6
+        expected = [index_in_numpy(w[live].numpy(), p, q) for w, live in zip(weight_GM, live_GM, strict=True)]
+        np.testing.assert_allclose(pq_index(weight_GM, p, q, live_GM), expected, rtol=1e-9)
 
 
-@pytest.mark.parametrize(("p", "q"), ORDERS)
-def test_pq_index_is_0_of_a_constant_and_largest_of_a_single_weight(p, q):
-    assert float(pq_index(torch.tensor([3.0, -3.0, 3.0]), p, q)) == pytest.approx(0, abs=1e-12)
-    single = torch.zeros(40).index_fill_(0, torch.tensor([7]), -2.0)
-    assert float(pq_index(single, p, q)) == pytest.approx(1 - 40 ** (1 / q - 1 / p))
-    others = torch.randn(1000, 40, generator=stream(0, "w"))
-    assert (pq_index(others, p, q) < pq_index(single, p, q)).all()
+def test_pq_index_is_0_of_a_constant_and_largest_of_a_single_weight():
+    for p, q in ORDERS:
+        assert float(pq_index(torch.tensor([3.0, -3.0, 3.0]), p, q)) == pytest.approx(0, abs=1e-12)
+        single = torch.zeros(40).index_fill_(0, torch.tensor([7]), -2.0)
+        assert float(pq_index(single, p, q)) == pytest.approx(1 - 40 ** (1 / q - 1 / p))
+        others = torch.randn(1000, 40, generator=stream(0, "w"))
+        assert (pq_index(others, p, q) < pq_index(single, p, q)).all()
 
 
 def test_pq_index_of_gaussian_weights():
@@ -78,20 +78,20 @@ def test_pq_index_of_nothing_is_0():
     assert pq_index(torch.zeros(2, 3), 0.5, 1.0).tolist() == [0, 0]
 
 
-@pytest.mark.parametrize(("p", "q"), ORDERS)
-def test_keep_bound_equals_the_formula(p, q):
-    index_G, live_G = torch.tensor([0.0, 0.2, 0.9]).double(), torch.tensor([10, 200, 3])
-    expected = [
-        d * (1 + 0.01) ** (-q / (q - p)) * (1 - i) ** (p * q / (q - p))
-        for i, d in zip(index_G.tolist(), live_G.tolist(), strict=True)
-    ]
-    np.testing.assert_allclose(keep_bound(index_G, live_G, p, q, 0.01), expected)
+def test_keep_bound_equals_the_formula():
+    for p, q in ORDERS:
+        index_G, live_G = torch.tensor([0.0, 0.2, 0.9]).double(), torch.tensor([10, 200, 3])
+        expected = [
+            d * (1 + 0.01) ** (-q / (q - p)) * (1 - i) ** (p * q / (q - p))
+            for i, d in zip(index_G.tolist(), live_G.tolist(), strict=True)
+        ]
+        np.testing.assert_allclose(keep_bound(index_G, live_G, p, q, 0.01), expected)
 
 
-@pytest.mark.parametrize(("p", "q"), ORDERS)
-def test_so_many_weights_of_one_size_and_zeros_beside_them_are_bounded_by_their_number(p, q):
-    w = torch.zeros(100).index_fill_(0, torch.arange(30), 5.0)
-    assert float(keep_bound(pq_index(w, p, q), torch.tensor(100), p, q, 0.0)) == pytest.approx(30)
+def test_so_many_weights_of_one_size_and_zeros_beside_them_are_bounded_by_their_number():
+    for p, q in ORDERS:
+        w = torch.zeros(100).index_fill_(0, torch.arange(30), 5.0)
+        assert float(keep_bound(pq_index(w, p, q), torch.tensor(100), p, q, 0.0)) == pytest.approx(30)
 
 
 def test_rewiring_share_is_scaled_and_capped():
@@ -118,13 +118,13 @@ def test_ties_go_by_position_and_no_more_are_pruned_than_others_are_dead():
     assert rewire(ones_GM, ones_GM, live_GM, torch.tensor([0.9])).int().tolist() == [[0, 0, 1, 1, 1, 1]]
 
 
-@pytest.mark.parametrize("share", [0.1, 0.3, 0.7])
-def test_the_share_of_the_live_is_rounded_down_but_for_the_rounding_of_floats(share):
-    live_GM = torch.arange(300)[None] < torch.tensor([[10], [99], [100]])
-    w_GM = torch.rand(3, 300, generator=stream(0, "w"))
-    new_GM = rewire(w_GM, w_GM, live_GM, torch.full((3,), share, dtype=torch.float64))
-    hundredths = round(100 * share)
-    assert (live_GM & ~new_GM).sum(1).tolist() == [hundredths * d // 100 for d in (10, 99, 100)]
+def test_the_share_of_the_live_is_rounded_down_but_for_the_rounding_of_floats():
+    for share in [0.1, 0.3, 0.7]:
+        live_GM = torch.arange(300)[None] < torch.tensor([[10], [99], [100]])
+        w_GM = torch.rand(3, 300, generator=stream(0, "w"))
+        new_GM = rewire(w_GM, w_GM, live_GM, torch.full((3,), share, dtype=torch.float64))
+        hundredths = round(100 * share)
+        assert (live_GM & ~new_GM).sum(1).tolist() == [hundredths * d // 100 for d in (10, 99, 100)]
 
 
 @pytest.mark.parametrize("make_optimizer", [sgd, adamw])
@@ -146,17 +146,17 @@ def test_density_is_constant_through_rewiring_in_all_and_in_each_group(adaptive,
     assert changed == [True] * 5 + [False], "not after the last epoch"
 
 
-@pytest.mark.parametrize(("epochs", "asked", "expected"), [(6, 0, 1), (30, 0, 3), (6, 4, 4)])
-def test_rewiring_comes_every_tenth_of_the_run_unless_told(epochs, asked, expected):
-    facts = PQ(0.5, every=asked).prepare(TinyContext(num_epochs=epochs), Tiny(2))
-    assert facts == {"rewire_every": expected, "density": round(0.5 * TOTAL) / TOTAL}
-    _, masks_E = trained(PQ(0.5, every=asked, adaptive=False), num_epochs=epochs)
-    rewired = [
-        epoch
-        for epoch in range(1, epochs + 1)
-        if any((masks_E[epoch][name] != masks_E[epoch - 1][name]).any() for name in SHAPES)
-    ]
-    assert rewired == list(range(expected, epochs, expected))
+def test_rewiring_comes_every_tenth_of_the_run_unless_told():
+    for epochs, asked, expected in [(6, 0, 1), (30, 0, 3), (6, 4, 4)]:
+        facts = PQ(0.5, every=asked).prepare(TinyContext(num_epochs=epochs), Tiny(2))
+        assert facts == {"rewire_every": expected, "density": round(0.5 * TOTAL) / TOTAL}
+        _, masks_E = trained(PQ(0.5, every=asked, adaptive=False), num_epochs=epochs)
+        rewired = [
+            epoch
+            for epoch in range(1, epochs + 1)
+            if any((masks_E[epoch][name] != masks_E[epoch - 1][name]).any() for name in SHAPES)
+        ]
+        assert rewired == list(range(expected, epochs, expected))
 
 
 class Watching(PQ):
@@ -173,17 +173,17 @@ class Watching(PQ):
             }
 
 
-@pytest.mark.parametrize("adaptive", [True, False])
-def test_a_layer_is_rewired_by_its_own_index_or_by_the_fixed_share(adaptive):
-    pq = Watching(0.2, adaptive=adaptive, gamma=2.0, share=0.2)
-    trained(pq, num_epochs=2)
-    for weight, before, after, _ in pq.seen.values():
-        live = weight[before].double().numpy()
-        bound = len(live) * 1.001**-2 * (1 - index_in_numpy(live, 0.5, 1.0))
-        share = min(max(2 * (1 - bound / len(live)), 0), 0.9) if adaptive else 0.2
-        pruned = before & ~after
-        assert 0 < int(pruned.sum()) == min(math.floor(share * len(live) + 1e-9), int((~before).sum()))
-        assert weight[pruned].abs().max() < weight[before & after].abs().min()
+def test_a_layer_is_rewired_by_its_own_index_or_by_the_fixed_share():
+    for adaptive in [True, False]:
+        pq = Watching(0.2, adaptive=adaptive, gamma=2.0, share=0.2)
+        trained(pq, num_epochs=2)
+        for weight, before, after, _ in pq.seen.values():
+            live = weight[before].double().numpy()
+            bound = len(live) * 1.001**-2 * (1 - index_in_numpy(live, 0.5, 1.0))
+            share = min(max(2 * (1 - bound / len(live)), 0), 0.9) if adaptive else 0.2
+            pruned = before & ~after
+            assert 0 < int(pruned.sum()) == min(math.floor(share * len(live) + 1e-9), int((~before).sum()))
+            assert weight[pruned].abs().max() < weight[before & after].abs().min()
 
 
 def test_what_grows_starts_at_0_and_what_stays_keeps_its_value():
@@ -293,9 +293,8 @@ def test_layers_of_any_kind_get_their_share():
 # --- Settings
 
 
-@pytest.mark.parametrize(
-    ("name", "values"),
-    [
+def test_bad_settings_are_refused_by_name():
+    for name, values in [
         ("density", [1.0, 0.0]),
         ("share", [0.0, 1.1, math.nan]),
         ("beta", [0.0, 1.1]),
@@ -306,12 +305,10 @@ def test_layers_of_any_kind_get_their_share():
         ("eta", [-0.1, math.inf]),
         ("gamma", [0.0, math.nan]),
         ("early_time", [True]),
-    ],
-)
-def test_bad_settings_are_refused_by_name(name, values):
-    for value in values:
-        with pytest.raises(BadInput, match=rf"\b{name}\b"):
-            PQ(**{"density": 0.5} | {name: value})
+    ]:
+        for value in values:
+            with pytest.raises(BadInput, match=rf"\b{name}\b"):
+                PQ(**{"density": 0.5} | {name: value})
 
 
 def test_settings_and_their_defaults():

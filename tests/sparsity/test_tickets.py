@@ -46,17 +46,17 @@ def positions(masks):
 # --- Iterative magnitude pruning
 
 
-@pytest.mark.parametrize("rounds", [1, 2, 5, 10])
-def test_after_k_full_rounds_the_sparsity_is_1_minus_three_quarters_to_the_k(rounds):
-    found = round_densities(0.75**rounds, 0.25)
-    assert found == pytest.approx([0.75**k for k in range(1, rounds + 1)])
+def test_after_k_full_rounds_the_sparsity_is_1_minus_three_quarters_to_the_k():
+    for rounds in [1, 2, 5, 10]:
+        found = round_densities(0.75**rounds, 0.25)
+        assert found == pytest.approx([0.75**k for k in range(1, rounds + 1)])
 
 
-@pytest.mark.parametrize(("goal", "share"), [(0.3, 0.25), (0.03, 0.25), (0.9, 0.25), (0.5, 0.6), (1 - 1e-12, 0.25)])
-def test_rounds_are_as_many_as_the_logarithms_say_and_the_last_prunes_to_the_density(goal, share):
-    found = round_densities(goal, share)
-    assert len(found) == max(1, math.ceil(math.log(goal) / math.log(1 - share)))
-    assert found[-1] == goal and all(found[k] > goal for k in range(len(found) - 1))
+def test_rounds_are_as_many_as_the_logarithms_say_and_the_last_prunes_to_the_density():
+    for goal, share in [(0.3, 0.25), (0.03, 0.25), (0.9, 0.25), (0.5, 0.6), (1 - 1e-12, 0.25)]:
+        found = round_densities(goal, share)
+        assert len(found) == max(1, math.ceil(math.log(goal) / math.log(1 - share)))
+        assert found[-1] == goal and all(found[k] > goal for k in range(len(found) - 1))
 
 
 def test_each_round_prunes_a_quarter_of_the_live_weights_for_good():
@@ -75,31 +75,31 @@ def test_a_round_prunes_the_smallest_weights_of_the_whole_network():
     assert positions(imp.masks) == largest(trained, round(0.75 * TOTAL))
 
 
-@pytest.mark.parametrize(("asked", "epoch"), [(0, 1), (2, 2)])
-def test_rewinding_restores_the_early_state_bit_for_bit_buffers_too(asked, epoch):
-    context, model, facts = prepared(IMP(0.5, rewind=asked), num_epochs=4)
-    *_, early = TinyContext(num_epochs=4).train(Sparsity(), timesteps=2, epochs=epoch)
-    assert early.norm.running_var.ne(1).all() and early.norm.num_batches_tracked == 8 * epoch  # 4 batches, 2 steps
-    assert_same_weights(model.state_dict(), early.state_dict())
-    assert facts["rewind_epoch"] == epoch
-    for call in context.calls[1:]:
-        assert call["first_epoch"] == epoch
-        assert_same_weights(call["weights"], early.state_dict())
+def test_rewinding_restores_the_early_state_bit_for_bit_buffers_too():
+    for asked, epoch in [(0, 1), (2, 2)]:
+        context, model, facts = prepared(IMP(0.5, rewind=asked), num_epochs=4)
+        *_, early = TinyContext(num_epochs=4).train(Sparsity(), timesteps=2, epochs=epoch)
+        assert early.norm.running_var.ne(1).all() and early.norm.num_batches_tracked == 8 * epoch  # 4 batches, 2 steps
+        assert_same_weights(model.state_dict(), early.state_dict())
+        assert facts["rewind_epoch"] == epoch
+        for call in context.calls[1:]:
+            assert call["first_epoch"] == epoch
+            assert_same_weights(call["weights"], early.state_dict())
 
 
-@pytest.mark.parametrize(("epochs", "expected"), [(2, 1), (30, 2), (300, 20)])
-def test_the_rewind_epoch_is_a_fifteenth_of_the_run(epochs, expected):
-    assert IMP(0.5).rewind_epoch(epochs) == expected
+def test_the_rewind_epoch_is_a_fifteenth_of_the_run():
+    for epochs, expected in [(2, 1), (30, 2), (300, 20)]:
+        assert IMP(0.5).rewind_epoch(epochs) == expected
 
 
-@pytest.mark.parametrize(("asked", "epochs"), [(0, 1), (4, 4)])
-def test_a_rewind_that_leaves_nothing_to_train_is_refused_before_training(asked, epochs):
-    imp, context = IMP(0.5, rewind=asked), TinyContext(num_epochs=epochs)
-    with pytest.raises(BadInput, match="needs more than"):
-        imp.estimated_epochs(epochs)
-    with pytest.raises(BadInput, match="needs more than"):
-        imp.prepare(context, Tiny(2))
-    assert not context.trained
+def test_a_rewind_that_leaves_nothing_to_train_is_refused_before_training():
+    for asked, epochs in [(0, 1), (4, 4)]:
+        imp, context = IMP(0.5, rewind=asked), TinyContext(num_epochs=epochs)
+        with pytest.raises(BadInput, match="needs more than"):
+            imp.estimated_epochs(epochs)
+        with pytest.raises(BadInput, match="needs more than"):
+            imp.prepare(context, Tiny(2))
+        assert not context.trained
 
 
 # --- Early birds
@@ -136,23 +136,20 @@ def test_mask_distance_is_the_share_of_positions_that_differ():
     assert mask_distance(one, one) == 0
 
 
-@pytest.mark.parametrize(
-    ("shifts", "epochs", "converged"),
-    [
+def test_the_search_ends_when_the_newest_mask_is_close_to_all_others_of_the_window():
+    for shifts, epochs, converged in [
         ((0, 0, 0, 0, 0, 50), 5, True),  # settled as soon as the window is full
         ((0, 40, 40, 40, 40, 40, 0), 6, True),
         ((0, 9, 9, 9, 9, 50), 5, True),  # 0.018 is close enough
         ((0, 10, 10, 10, 10, 10, 50), 6, True),  # 0.02 is not
         ((0, 9, 18, 27, 36, 45, 54), 7, False),  # each is close to the one before it alone
         ((0, 0, 0, 0), 4, False),  # the window is never full
-    ],
-)
-def test_the_search_ends_when_the_newest_mask_is_close_to_all_others_of_the_window(shifts, epochs, converged):
-    context, eb = Scripted(shifted(*shifts)), EB(0.1)
-    facts = eb.prepare(context, Tiny(2))
-    assert (facts["search_epochs"], facts["converged"]) == (epochs, converged) and len(context.trained) == epochs
-    assert positions(eb.masks) == shifted(*shifts)[epochs - 1].tolist()
-    assert ("did not settle" in context.said[-1]) is not converged
+    ]:
+        context, eb = Scripted(shifted(*shifts)), EB(0.1)
+        facts = eb.prepare(context, Tiny(2))
+        assert (facts["search_epochs"], facts["converged"]) == (epochs, converged) and len(context.trained) == epochs
+        assert positions(eb.masks) == shifted(*shifts)[epochs - 1].tolist()
+        assert ("did not settle" in context.said[-1]) is not converged
 
 
 def test_window_and_distance_are_settings():
@@ -178,12 +175,12 @@ def kl_in_numpy(logits_TBC):
     return [rel_entr(p_TBC[-1], p_BC).sum(1).mean() for p_BC in p_TBC]
 
 
-@pytest.mark.parametrize("share", [0.1, 0.3, 0.6, 1.0])
-@pytest.mark.parametrize("seed", range(4))
-def test_early_timesteps_equal_the_rule_in_plain_numpy(share, seed):
-    logits_TBC = 3 * torch.randn(6, 20, 4, generator=stream(seed, "logits"))
-    kl_T = kl_in_numpy(logits_TBC)
-    assert early_timesteps(logits_TBC, share) == 1 + next(t for t in range(6) if kl_T[t] / max(kl_T) < share)
+def test_early_timesteps_equal_the_rule_in_plain_numpy():
+    for seed in range(4):
+        for share in [0.1, 0.3, 0.6, 1.0]:
+            logits_TBC = 3 * torch.randn(6, 20, 4, generator=stream(seed, "logits"))
+            kl_T = kl_in_numpy(logits_TBC)
+            assert early_timesteps(logits_TBC, share) == 1 + next(t for t in range(6) if kl_T[t] / max(kl_T) < share)
 
 
 def test_early_timesteps_of_constructed_logits():
@@ -197,22 +194,22 @@ def test_early_timesteps_of_constructed_logits():
     assert (early_timesteps(steps), early_timesteps(steps, 0.1)) == (1, 4)
 
 
-@pytest.mark.parametrize("steps", [1, 3, 7])
-def test_where_all_steps_tell_the_same_one_is_enough(steps):
-    logits_BC = torch.randn(10, 3, generator=stream(0, "logits"))
-    assert early_timesteps(logits_BC.expand(steps, 10, 3)) == 1
+def test_where_all_steps_tell_the_same_one_is_enough():
+    for steps in [1, 3, 7]:
+        logits_BC = torch.randn(10, 3, generator=stream(0, "logits"))
+        assert early_timesteps(logits_BC.expand(steps, 10, 3)) == 1
 
 
-@pytest.mark.parametrize("method", [IMP(0.5, True), EB(0.5, True), IMP(0.5, True, kl_share=0.05, kl_examples=9)])
-def test_the_whole_search_takes_the_early_timesteps_after_one_epoch_at_all(method):
-    context, _, facts = prepared(method, num_epochs=3, timesteps=4)
-    other = TinyContext(num_epochs=3, timesteps=4)
-    *_, trained = other.train(Sparsity(), timesteps=4, epochs=1)
-    expected = early_timesteps(other.logits(trained, method.kl_examples), method.kl_share)
-    assert facts["search_timesteps"] == expected
-    assert [call["timesteps"] for call in context.calls] == [4] + [expected] * (len(context.calls) - 1)
-    assert [epoch for number, epoch in context.trained if number == 0] == [0]
-    assert facts["search_epochs"] == len(context.trained)
+def test_the_whole_search_takes_the_early_timesteps_after_one_epoch_at_all():
+    for method in [IMP(0.5, True), EB(0.5, True), IMP(0.5, True, kl_share=0.05, kl_examples=9)]:
+        context, _, facts = prepared(method, num_epochs=3, timesteps=4)
+        other = TinyContext(num_epochs=3, timesteps=4)
+        *_, trained = other.train(Sparsity(), timesteps=4, epochs=1)
+        expected = early_timesteps(other.logits(trained, method.kl_examples), method.kl_share)
+        assert facts["search_timesteps"] == expected
+        assert [call["timesteps"] for call in context.calls] == [4] + [expected] * (len(context.calls) - 1)
+        assert [epoch for number, epoch in context.trained if number == 0] == [0]
+        assert facts["search_epochs"] == len(context.trained)
 
 
 def test_the_share_decides_how_early():
@@ -252,13 +249,13 @@ def test_an_interrupted_and_resumed_search_gives_the_same_ticket(name):
         assert_same_weights(resumed_model.state_dict(), model.state_dict())
 
 
-@pytest.mark.parametrize("name", SEARCHES)
-def test_the_estimate_is_what_a_search_makes_at_most_and_its_facts_are_plain(name):
-    context, _, facts = prepared(method := SEARCHES[name](), num_epochs=4)
-    made, most = len(context.trained), method.estimated_epochs(4)
-    assert made == facts["search_epochs"] <= most
-    assert made == most or facts["converged"]
-    assert all(type(value) in (int, float, bool) for value in facts.values())
+def test_the_estimate_is_what_a_search_makes_at_most_and_its_facts_are_plain():
+    for name in SEARCHES:
+        context, _, facts = prepared(method := SEARCHES[name](), num_epochs=4)
+        made, most = len(context.trained), method.estimated_epochs(4)
+        assert made == facts["search_epochs"] <= most
+        assert made == most or facts["converged"]
+        assert all(type(value) in (int, float, bool) for value in facts.values())
 
 
 def test_states_of_searches_come_back_from_a_file():
@@ -270,35 +267,29 @@ def test_states_of_searches_come_back_from_a_file():
         assert stored(empty.state_dict()) == stored(filled.state_dict())
 
 
-@pytest.mark.parametrize("cls", [IMP, EB])
-@pytest.mark.parametrize(
-    ("asked", "message"),
-    [
+def test_bad_settings_of_a_search_are_refused():
+    for asked, message in [
         ({"density": 1.0}, "density below 1"),
         ({"density": 0.0}, "above 0 and at most 1"),
         ({"kl_share": 0.0}, "kl_share"),
         ({"kl_share": 1.1}, "kl_share"),
         ({"kl_examples": 0}, "kl_examples"),
-    ],
-)
-def test_bad_settings_of_a_search_are_refused(cls, asked, message):
-    with pytest.raises(BadInput, match=message):
-        cls(**{"density": 0.5} | asked)
+    ]:
+        for cls in [IMP, EB]:
+            with pytest.raises(BadInput, match=message):
+                cls(**{"density": 0.5} | asked)
 
 
-@pytest.mark.parametrize(
-    ("cls", "name", "values"),
-    [
+def test_bad_settings_are_refused_by_name():
+    for cls, name, values in [
         (IMP, "prune_share", [0.0, 1.0, math.nan]),
         (IMP, "rewind", [-1]),
         (EB, "window", [1, 0]),
         (EB, "distance", [0.0, 1.1, math.nan]),
-    ],
-)
-def test_bad_settings_are_refused_by_name(cls, name, values):
-    for value in values:
-        with pytest.raises(BadInput, match=name):
-            cls(0.5, **{name: value})
+    ]:
+        for value in values:
+            with pytest.raises(BadInput, match=name):
+                cls(0.5, **{name: value})
 
 
 def test_settings_and_their_defaults():

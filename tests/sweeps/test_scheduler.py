@@ -114,15 +114,15 @@ def test_what_is_done_is_not_started(store):
     assert carried_out(plan, executor).done == {FULL.key, RANDOM.key} and executor.started == [RANDOM]
 
 
-@pytest.mark.parametrize("retries", [0, 1, 3])
-@pytest.mark.parametrize("code", [1, -signal.SIGKILL, 130])
-def test_a_run_that_always_crashes_is_tried_again_and_never_stops_the_others(store, retries, code):
-    executor = Scripted(store, random=[code])
-    standing = carried_out(plan_of(FULL, RANDOM, SADP), executor, retries)
-    assert Counter(spec.method for spec in executor.started) == {"full": 1, "random": 1 + retries, "sadp": 1}
-    assert standing.done == {FULL.key, SADP.key} and list(standing.failed) == [RANDOM.key]
-    failure = store.find_failure(RANDOM)
-    assert failure.attempts == 1 + retries and failure.last_lines == ["first", "sadp-bench: last"]
+def test_a_run_that_always_crashes_is_tried_again_and_never_stops_the_others(tmp_path):
+    for retries, code in ((0, 1), (1, -signal.SIGKILL), (3, 130)):
+        store = Store(tmp_path / str(retries))
+        executor = Scripted(store, random=[code])
+        standing = carried_out(plan_of(FULL, RANDOM, SADP), executor, retries)
+        assert Counter(spec.method for spec in executor.started) == {"full": 1, "random": 1 + retries, "sadp": 1}
+        assert standing.done == {FULL.key, SADP.key} and list(standing.failed) == [RANDOM.key], code
+        failure = store.find_failure(RANDOM)
+        assert failure.attempts == 1 + retries and failure.last_lines == ["first", "sadp-bench: last"]
 
 
 def test_a_crash_is_forgotten_once_the_run_is_done(store):
@@ -301,19 +301,16 @@ def test_a_record_of_another_process_that_is_broken_is_a_failure(store):
     assert "delete it" in standing.failed[RANDOM.key].reason and standing.done == {SADP.key}
 
 
-@pytest.mark.parametrize(
-    ("code", "lines", "expected"),
-    [
+def test_a_failure_says_why():
+    for code, lines, expected in [
         (1, ["a", "MemoryError"], "exit code 1: MemoryError"),
         (3, [], "exit code 3"),
         (2, ["sadp-bench: the loss is no number"], "the loss is no number"),
         (-9, ["a"], "killed by SIGKILL (out of memory?)"),
         (-11, ["a"], "killed by SIGSEGV"),
         (-99, [], "killed by signal 99"),
-    ],
-)
-def test_a_failure_says_why(code, lines, expected):
-    assert why(Ended(RANDOM, code, lines)) == expected
+    ]:
+        assert why(Ended(RANDOM, code, lines)) == expected
 
 
 def test_the_time_left_is_corrected_by_what_was_measured(monkeypatch):
