@@ -18,10 +18,10 @@ from sadp_bench.backbones.cpu_lif import CPULif
 from sadp_bench.backbones.plain import CNN
 from sadp_bench.backbones.resnet import PreActivationBlock, SEWBlock
 from sadp_bench.backbones.spiking import LIF, NeuronSettings
+from sadp_bench.capture.signals import Signal
 from sadp_bench.core import registry
 from sadp_bench.core.errors import BadInput
 from sadp_bench.runs.resolve import make_model
-from sadp_bench.training import loop
 from tests.small_runs import Chosen, make_trainer, resolved, small_bench
 
 # As SpikingJelly names them; ours must be these.
@@ -314,18 +314,21 @@ def test_deep_networks_learn_real_images_in_32_steps_and_no_layer_is_dead(name: 
 
     Spike rates are those of training's batches: norms' running statistics need more steps than this to settle.
     """
-    pruner = Chosen(torch.arange(256), watch=frozenset({"spike_counts"}))
+    pruner = Chosen(torch.arange(256), watch=frozenset({Signal.SPIKE_COUNTS}))
     asked = {"dataset": "cifar10", "train_examples": 256, "batch_size": 32, "epochs": 4}
     asked |= {"optimizer": "adamw", "learning_rate": 0.003, "schedule": "constant"}
     bench = small_bench(pruner, backbone=name, set={"backbone.width": 8}, augment="none", **asked)
     losses = [row["train_loss"] for row in bench.rows()]
     assert len(pruner.seen) == 32
     assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0] - 0.1, losses
-    with loop.Taps(bench.model, {"spike_counts"}) as taps:
-        bench.model(bench.data.input(torch.arange(2)))
-    neurons_S = torch.tensor(taps.neurons_S)
+    neurons: list[int] = []
+    for layer in bench.model.modules():
+        if isinstance(layer, neuron.BaseNode):
+            layer.register_forward_hook(lambda layer, inputs, spikes: neurons.append(spikes[0, 0].numel()))
+    bench.model(bench.data.input(torch.arange(2)))
+    neurons_S = torch.tensor(neurons)
     for seen in (pruner.seen[0], pruner.seen[-1]):
-        rate_S = seen.watched["spike_counts"].mean((1, 2)) / neurons_S
+        rate_S = seen.watched[Signal.SPIKE_COUNTS].mean((1, 2)) / neurons_S
         assert bool(((rate_S > 0.002) & (rate_S < 0.5)).all()), rate_S
 
 
