@@ -42,14 +42,14 @@ class SADP(Pruner):
     place of that norm which uses the spikes, smoothed probabilities, and a schedule. The bound, its calibration and the draw
     are new here; docs/sadp.md derives them, and contains the measurement behind every default.
 
-      score_i  `LayersScore`, `ReadoutScore` or `SpikesScore`. Hooks record E, A and the bound ratio in the training steps:
-               `sadp_bench.capture.recorder` holds the hooks, `sadp_bench.capture.squared_norms` the sums, and `Signal`
-               defines them. An example keeps the score of its last visit.
-      pi_i     min(1, c ((1 - smoothing) score_i / mean + smoothing)), summing to K; unseen examples have the mean
-      draw     exactly K examples, without replacement, with inclusion probabilities pi; over epochs each example's visits
-               stay close to the sum of its pi
-      weight   K / (N pi_i): the mean over the kept of weight x gradient is, over draws, an unbiased estimate of the full
-               data's mean gradient for fixed parameters, whatever the scores are. Mean weight 1 in expectation.
+    - score_i: `LayersScore`, `ReadoutScore` or `SpikesScore`. Hooks record E, A and the bound ratio in the training steps:
+      `sadp_bench.capture.recorder` holds the hooks, `sadp_bench.capture.squared_norms` the sums, and `Signal` defines them.
+      An example keeps the score of its last visit.
+    - pi_i: min(1, c ((1 - smoothing) score_i / mean + smoothing)), summing to K; unseen examples have the mean.
+    - Draw: exactly K examples, without replacement, with inclusion probabilities pi. Over epochs each example's visits stay
+      close to the sum of its pi.
+    - Weight: K / (N pi_i). The mean over the kept of weight x gradient is, over draws, an unbiased estimate of the full
+      data's mean gradient for fixed parameters, whatever the scores are. The mean weight is 1 in expectation.
 
     Args:
         prune_ratio: The share of visits to save.
