@@ -1,4 +1,4 @@
-"""Sheets as LaTeX: a table environment each, ruled by booktabs."""
+"""The report in LaTeX: a table environment for each table, ruled by booktabs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ESCAPES = {
     "|": r"\textbar{}", "[": "{[}", "]": "{]}", "*": "{*}", "±": r"$\pm$", "×": r"$\times$", "·": r"$\cdot$",
     "–": "--", "²": "$^2$", "µ": r"$\mu$",
 }  # fmt: skip
-LINE = {r"\small": 75, r"\footnotesize": 87, r"\scriptsize": 97}  # letters on the line of an article, 345 pt
+LINE = {r"\small": 75, r"\footnotesize": 87, r"\scriptsize": 97}  # letters on a line of `article`, which is 345 pt wide
 RESULTS = (
     r"Accuracy in \%, mean $\pm$ half-width of the 95\,\% $t$-interval; below it measured speed-up over full / ceiling "
     r"(what it would be if dropped examples cost nothing), for full its charged seconds. Best mean in bold, second best "
@@ -43,21 +43,22 @@ def latex(contents: Contents) -> str:
 
 
 def escaped(text: str) -> str:
-    """As LaTeX prints it; a hyphen before a number is a minus."""
+    """Returns the text with LaTeX's special characters escaped; a hyphen before a number becomes a minus."""
     words = "".join(ESCAPES.get(letter, letter) for letter in text.replace("\n", " "))
     words = re.sub(r"(?<![\w.)])-(?= ?\d)", "$-$", words)
     return re.sub(r"(?<=\d) \\%", r"\\,\\%", words)
 
 
 def _tables(sheet: Sheet) -> list[str]:
+    """Returns the table environments of a sheet. The number of runs that most cells share stands in the caption."""
     first, *further = sheet.tables
     runs = sorted({cell.runs for _, cells in first.lines for cell in cells if cell.runs})
     by_ratio = sheet.kind == "ratio" and bool(runs)
     usual = runs[0] if by_ratio and len(runs) == 1 else ""
-    told = [note.partition("; make it: `") for note in sheet.notes]
-    notes = [r"\par\smallskip\raggedright\footnotesize", *(escaped(note) + "." * bool(cut) for note, cut, _ in told)]
-    # Commands are too long for a page.
-    commands = "".join(f"% make it: {_one_line(command.rstrip('`'))}\n" for _, _, command in told if command)
+    parts = [note.partition("; make it: `") for note in sheet.notes]
+    notes = [r"\par\smallskip\raggedright\footnotesize", *(escaped(note) + "." * bool(cut) for note, cut, _ in parts)]
+    # A command is too long for a line on paper, so it becomes a comment.
+    commands = "".join(f"% make it: {_one_line(command.rstrip('`'))}\n" for _, _, command in parts if command)
     title = f"{escaped(sheet.title)}."
     if not by_ratio:
         return [commands + _table(title, first, usual, notes, apart=sheet.long)]
@@ -73,7 +74,10 @@ def _tables(sheet: Sheet) -> list[str]:
 
 
 def _table(caption: str, table: Table, usual: str, notes: list[str], *, apart: bool = False) -> str:
-    """Cells of two lines continue below where they are too many, or in a table of their own; long lines get smaller."""
+    """Returns the environments of one table.
+
+    A table that is too wide in every size continues below, or with `apart` in another environment.
+    """
     sizes = [r"\footnotesize", r"\scriptsize"] if _inline(table) else [r"\small"]
     table = _laid_out(table, usual)
     beside = _beside(table)
@@ -83,8 +87,8 @@ def _table(caption: str, table: Table, usual: str, notes: list[str], *, apart: b
     if not apart:
         return _float(caption, size, tabulars, notes)
     titles = [caption, *[f"{caption} Continued."] * (len(tabulars) - 1)]
-    told = [notes, *[[]] * (len(tabulars) - 1)]
-    return "\n".join(_float(t, size, [one], n) for t, one, n in zip(titles, tabulars, told, strict=True))
+    below = [notes, *[[]] * (len(tabulars) - 1)]
+    return "\n".join(_float(t, size, [one], n) for t, one, n in zip(titles, tabulars, below, strict=True))
 
 
 def _float(caption: str, size: str, tabulars: list[str], notes: list[str]) -> str:
@@ -94,7 +98,7 @@ def _float(caption: str, size: str, tabulars: list[str], notes: list[str]) -> st
 
 
 def _beside(table: Table) -> int:
-    """Letters of the labels, which fill both lines where the cells do."""
+    """Returns the letters that the labels take; where cells have two lines, a label fills both."""
     high = any(cell.below for _, cells in table.lines for cell in cells)
     return max(len(part) for label, _ in table.lines for part in (label.split("\n") if high else [label]))
 
@@ -104,7 +108,7 @@ def _inline(table: Table) -> bool:
 
 
 def _laid_out(table: Table, usual: str) -> Table:
-    """Without the usual number of runs; in one line where the cells can be."""
+    """Returns the table without the usual number of runs, and in one line where its cells have such a form."""
     inline, lines = _inline(table), []
     for label, cells in table.lines:
         shown = []
@@ -117,7 +121,7 @@ def _laid_out(table: Table, usual: str) -> Table:
 
 
 def _tabular(table: Table, first: int, last: int) -> str:
-    """Space between lines that are two lines high, and between methods."""
+    """Returns columns `first` to `last`, with space between lines of two lines and between methods."""
     shown = [(label, cells[first:last]) for label, cells in table.lines if any(c.above for c in cells[first:last])]
     high = any(cell.below for _, cells in shown for cell in cells)
     body: list[str] = []
@@ -131,7 +135,7 @@ def _tabular(table: Table, first: int, last: int) -> str:
 
 
 def _heads(heads: list[str]) -> list[str]:
-    """Heads of two lines stand on those of one."""
+    """Returns the head as one or two lines; the lower line is full."""
     parts = [head.rpartition("\n") for head in heads]
     above = [escaped(upper) for upper, _, _ in parts]
     return [*([_row(above)] if any(above) else []), _row(escaped(lower) for _, _, lower in parts)]

@@ -244,12 +244,12 @@ def axes_sheets(rows: Sequence[AxesRow]) -> list[Sheet]:
         own = list(group)
         notes = [*_notes(own), *(() if found else TIMED), *interval_notes(own, "accuracy")]
         costs = [*(() if found else COUNTED), *interval_notes(own, "train_memory_bytes", "accumulates")]
-        for name, columns, told in (
+        for name, columns, lines in (
             ("Data, time and weights", TIMED_COLUMNS, notes),
             ("Memory and operations", _counted_columns(own), costs),
         ):
             tables = [table(columns, own, axes_label)]
-            found.append(Sheet("axes", title, f"{name}: {title}", tables, told, long=len(own) > SHORT))
+            found.append(Sheet("axes", title, f"{name}: {title}", tables, lines, long=len(own) > SHORT))
     return found
 
 

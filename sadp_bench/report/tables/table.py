@@ -45,7 +45,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Heads and lines. A line is a label and a cell for every head but the first; `\\n` separates its lines."""
+    """Heads and lines. A line is a label and a cell for every head but the first. A label may have two lines."""
 
     heads: list[str]
     lines: list[tuple[str, list[Cell]]]
@@ -116,11 +116,11 @@ class Column:
         if found.low is not None and found.high is not None and self.interval:
             half = f"{mean} ±{number(self.scale * (found.high - found.low) / 2, self.digits)}"
             ends = f"[{self._number(found.low)}, {self._number(found.high)}]" if self.interval == "ends" else ""
-        told = self.runs == "below" or self.runs == "fewer" and found.n < n
+        counted = self.runs == "below" or self.runs == "fewer" and found.n < n
         return Cell(
             text=half if half and not ends else mean,
             runs=str(found.n) if self.runs == "beside" else "",
-            below=ends or (f"n = {found.n}" if told else ""),
+            below=ends or (f"n = {found.n}" if counted else ""),
             inline=half if ends else "",
             sort=float(found.mean),
         )

@@ -86,16 +86,16 @@ def test_keyboard_sorts_and_shows_where_it_is(browser: Tab, file: Path) -> None:
     assert column(browser, 1) == sorted(value for value in column(browser, 1) if value is not None)
 
 
-@pytest.mark.parametrize("width", [320, 375, 768, 1280])
-def test_page_never_scrolls_sideways_and_wide_tables_do_in_their_own_box(browser: Tab, file: Path, width: int) -> None:
-    browser.open(file, width=width)
-    browser.value("document.querySelectorAll('details').forEach(one => { one.open = true })")
-    assert browser.value("document.documentElement.scrollWidth") <= width
-    outside = "[...document.querySelectorAll('body *')].filter(e => !e.closest('.scroll, pre'))"
-    beyond = f"{outside}.filter(e => e.getBoundingClientRect().right > {width + 1})"
-    assert browser.value(f"{beyond}.map(e => e.outerHTML.slice(0, 80))") == []
-    box = "[...document.querySelectorAll('.scroll')].some(e => e.scrollWidth > e.clientWidth)"
-    assert browser.value(box) or width > 1000
+def test_page_never_scrolls_sideways_and_wide_tables_do_in_their_own_box(browser: Tab, file: Path) -> None:
+    for width in (320, 768, 1280):
+        browser.open(file, width=width)
+        browser.value("document.querySelectorAll('details').forEach(one => { one.open = true })")
+        assert browser.value("document.documentElement.scrollWidth") <= width
+        outside = "[...document.querySelectorAll('body *')].filter(e => !e.closest('.scroll, pre'))"
+        beyond = f"{outside}.filter(e => e.getBoundingClientRect().right > {width + 1})"
+        assert browser.value(f"{beyond}.map(e => e.outerHTML.slice(0, 80))") == []
+        box = "[...document.querySelectorAll('.scroll')].some(e => e.scrollWidth > e.clientWidth)"
+        assert browser.value(box) or width > 1000
 
 
 def test_page_reads_without_its_script(browser: Tab, file: Path) -> None:
