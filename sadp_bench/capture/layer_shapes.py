@@ -11,10 +11,26 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import fold, pad, unfold
+from torch.nn.modules.conv import _ConvNd
 
 from sadp_bench.core.errors import BadInput
 
-WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Linear)  # whose gradients can be bounded, and their norms taken exactly
+# What counts as a weight layer: its weights can be pruned, and its operations are counted.
+WEIGHT_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+BOUNDED = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Linear,
+)  # weight layers whose gradients can be bounded, and their norms taken exactly
+
+
+def unbounded_layers(model: nn.Module) -> list[tuple[str, str]]:
+    """Returns the name and the type of each weight layer, or transposed convolution, whose gradient can't be bounded."""
+    return [
+        (name, type(module).__name__)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | _ConvNd) and not isinstance(module, BOUNDED)
+    ]
 
 
 def multi_step(layer: nn.Module) -> bool:

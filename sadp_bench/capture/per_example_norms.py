@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sadp_bench.capture.layer_shapes import WEIGHTED, by_time, images, num_features, window
+from sadp_bench.capture.layer_shapes import BOUNDED, by_time, images, num_features, window
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.losses import Loss
 
@@ -32,7 +33,8 @@ def gradient_norms(
     gradient is sum over time and positions of d a^T (Goodfellow, arXiv 1510.01799, carried over to convolutions
     and to weights shared over time). The network must be in evaluation mode: batch norm would mix examples.
     forward: input -> logits, [T, B, C] or [B, C]; by default the model itself. time_first: see `layers.arranged`.
-    Raises BadInput for parameters of layers other than convolution, linear and batch norm.
+    Raises BadInput for parameters of layers other than convolution, linear and batch norm, and for those that are used
+    outside of the calls of one layer, such as tied weights.
     """
     assert not model.training, "batch norm in training mode mixes the examples' gradients"
     pairs: dict[nn.Module, list[Pair]] = {}
@@ -41,10 +43,12 @@ def gradient_norms(
         with torch.enable_grad():
             logits = (forward or model)(input)
             total = loss(logits if logits.dim() == 3 else logits[None], label_B).sum()
+            uses = _uses(total)
             torch.autograd.grad(total, [p for p in model.parameters() if p.requires_grad], allow_unused=True)
     finally:
         for handle in handles:
             handle.remove()
+    _check_uses(model, uses, pairs)
     square_B = torch.zeros(len(label_B), device=label_B.device, dtype=torch.float64)
     for module, calls in pairs.items():
         square_B += square_norms(module, calls, len(label_B), time_first)
@@ -57,13 +61,37 @@ def _measured(model: nn.Module) -> list[nn.Module]:
         own = [p for p in module.parameters(recurse=False) if p.requires_grad]
         if not own:
             continue
-        if not isinstance(module, (*WEIGHTED, _BatchNorm)) or getattr(module, "running_mean", module) is None:
+        if not isinstance(module, (*BOUNDED, _BatchNorm)) or getattr(module, "running_mean", module) is None:
             raise BadInput(
                 "exact gradient norms know convolutions of one or two dimensions, linear layers and batch norm with running "
                 f"statistics; '{name}' is a {type(module).__name__} with parameters of its own"
             )
         measured.append(module)
     return measured
+
+
+def _uses(total: Tensor) -> Counter[int]:
+    """Returns how often the graph of a loss uses each parameter, by its id."""
+    uses: Counter[int] = Counter()
+    visited: set[Any] = set()
+    nodes: list[Any] = [total.grad_fn]
+    while nodes:
+        for node, _ in nodes.pop().next_functions:
+            if hasattr(node, "variable"):
+                uses[id(node.variable)] += 1
+            elif node is not None and node not in visited:
+                visited.add(node)
+                nodes.append(node)
+    return uses
+
+
+def _check_uses(model: nn.Module, uses: Counter[int], pairs: dict[nn.Module, list[Pair]]) -> None:
+    for name, module in model.named_modules():
+        if any(uses[id(p)] > len(pairs.get(module, ())) for p in module.parameters(recurse=False)):
+            raise BadInput(
+                f"exact gradient norms need each parameter in the calls of one layer alone; those of '{name}' are used "
+                "elsewhere too (tied weights?): untie them, or take another score"
+            )
 
 
 def _keep(pairs: dict[nn.Module, list[Pair]]) -> Callable[..., None]:
@@ -123,9 +151,14 @@ def _weight_square(module: nn.Conv1d | nn.Conv2d | nn.Linear, a: Tensor, d: Tens
         groups = module.groups
     a = a.reshape(steps, batch, -1, a.shape[-1]).transpose(0, 1).flatten(1, 2)
     d = d.reshape(steps, batch, -1, d.shape[-1]).transpose(0, 1).flatten(1, 2)
-    square_B = _wide(torch.bmm(_grouped(d, groups).transpose(1, 2), _grouped(a, groups))).square().sum((1, 2))
-    square_B = square_B if groups == 1 else square_B.view(batch, groups).sum(1)
-    return square_B if module.bias is None else square_B + _wide(d).sum(1).square().sum(1)
+    if module.weight.requires_grad:
+        square_B = _wide(torch.bmm(_grouped(d, groups).transpose(1, 2), _grouped(a, groups))).square().sum((1, 2))
+        square_B = square_B if groups == 1 else square_B.view(batch, groups).sum(1)
+    else:
+        square_B = _wide(d).new_zeros(batch)
+    if module.bias is None or not module.bias.requires_grad:
+        return square_B
+    return square_B + _wide(d).sum(1).square().sum(1)
 
 
 def _grouped(x: Tensor, groups: int) -> Tensor:
@@ -140,7 +173,13 @@ def _norm_square(module: _BatchNorm, a: Tensor, d: Tensor) -> Tensor:
     deviation = (module.running_var + module.eps).sqrt().view(shape)
     normalised = (a - module.running_mean.view(shape)) / deviation
     over = (0, *range(3, a.dim()))
-    return (normalised * d).sum(over).square().sum(1) + d.sum(over).square().sum(1)
+    scale_B, shift_B = (normalised * d).sum(over).square().sum(1), d.sum(over).square().sum(1)
+    trained = [
+        square_B
+        for square_B, p in ((scale_B, module.weight), (shift_B, module.bias))
+        if p is not None and p.requires_grad
+    ]
+    return sum(trained, torch.zeros_like(scale_B))
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from spikingjelly.activation_based.neuron import BaseNode
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sadp_bench.capture.layer_shapes import by_time, multi_step, num_features
+from sadp_bench.capture.layer_shapes import BOUNDED, by_time, multi_step, num_features
 from sadp_bench.capture.per_example_norms import Pair, joined, square_norms
 from sadp_bench.capture.squared_norms import (
     every,
@@ -39,7 +39,7 @@ def spiking_layers(model: nn.Module) -> list[nn.Module]:
 def weight_layers(model: nn.Module) -> list[nn.Module]:
     """The L convolution and linear layers but the readout, in the order of the network's modules."""
     readout = getattr(model, "readout", None)
-    return [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear) and m is not readout]
+    return [m for m in model.modules() if isinstance(m, BOUNDED) and m is not readout]
 
 
 def norm_layers(model: nn.Module) -> list[nn.Module]:

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 
 from torch import nn
 
+from sadp_bench.capture.layer_shapes import unbounded_layers
 from sadp_bench.capture.recorder import OF_WEIGHTS, spiking_layers, weight_layers
+from sadp_bench.capture.signals import Signal
 
 
 def missing_parts(model: nn.Module, watch: Iterable[str]) -> list[str]:
@@ -14,13 +16,18 @@ def missing_parts(model: nn.Module, watch: Iterable[str]) -> list[str]:
 
     Args:
         model: The network.
-        watch: Names of `Observation.watched`.
+        watch: The signals.
     """
     watch, missing = frozenset(watch), []
-    if "features" in watch and not isinstance(getattr(model, "readout", None), nn.Module):
+    readout = getattr(model, "readout", None)
+    if Signal.FEATURES in watch and not isinstance(readout, nn.Module):
         missing.append("a last layer named `readout`")
+    elif Signal.FEATURES in watch and not (isinstance(readout, nn.Linear) and readout.bias is not None):
+        missing.append("a `readout` that is a linear layer with a bias")
     if watch & OF_WEIGHTS and not weight_layers(model):
         missing.append("a convolution or linear layer before its readout")
-    if "spike_counts" in watch and not spiking_layers(model):
+    if watch & OF_WEIGHTS:
+        missing += [f"a bound of its layer '{name}', a {kind}" for name, kind in unbounded_layers(model)]
+    if Signal.SPIKE_COUNTS in watch and not spiking_layers(model):
         missing.append("a spiking layer of SpikingJelly or snnTorch")
     return missing

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sadp_bench.capture.layer_shapes import WEIGHT_LAYERS
+
 ACCUMULATE_JOULES = 0.9e-12  # 32-bit floating point in 45 nm CMOS at 0.9 V (Horowitz, ISSCC 2014)
 MULTIPLY_ACCUMULATE_JOULES = 4.6e-12
-COUNTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def operations(model: nn.Module, batches: Iterable[Tensor], masks: Mapping[str, 
     as modules (attention's own products) and transposed convolutions are not counted.
     Raises ValueError for no examples, and for a mask that fits no weight.
     """
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, COUNTED)}
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, WEIGHT_LAYERS)}
     live = _live_connections(layers, masks)
     counters: dict[nn.Module, _Counter] = {}
 

@@ -7,3 +7,17 @@ class BadInput(ValueError):
     The message is one line: what came, what is allowed, what to do. The command line prints it without a traceback and
     exits with code 2. Every other exception is a defect and shows its traceback.
     """
+
+
+class Diverged(BadInput):
+    """Training whose loss or scores are no longer finite; the run is recorded as failed.
+
+    Args:
+        message: One line.
+        epoch: From 0.
+        learning_rate: The rate of the epoch's last step, where it is known.
+    """
+
+    def __init__(self, message: str, epoch: int, learning_rate: float | None = None) -> None:
+        super().__init__(message)
+        self.epoch, self.learning_rate = epoch, learning_rate

@@ -65,6 +65,11 @@ def score_N_of(scores: Sequence[float] | Tensor | None, num_examples: int) -> Te
     if scores is None:
         return None
     score_N = torch.as_tensor(scores).detach().cpu()
-    if score_N.shape != (num_examples,) or bool(score_N.isnan().any()):
+    if score_N.shape != (num_examples,):
         raise BadInput(f"scores are one number for each of the {num_examples} examples, not {list(score_N.shape)}")
+    if num_nan := int(score_N.isnan().sum()):
+        raise BadInput(
+            f"{num_nan} of the {num_examples} scores are NaN, the first that of example {int(score_N.isnan().nonzero()[0])}: "
+            "give every example a number"
+        )
     return score_N

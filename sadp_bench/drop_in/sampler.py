@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -123,9 +124,7 @@ class PrunedSampler(Sampler[list[int]]):
                 stacklevel=2,
             )
         self._share()
-        selection = self.pruner.select(epoch)
-        order_N = torch.randperm(self.num_examples, generator=stream(self.seed, "order", epoch))
-        index_K, weight_K = in_order(selection, order_N, min(1.0, self.length - epoch), at_least=distributed.size())
+        index_K, weight_K = self._drawn(self.pruner, epoch)
         weight_N = torch.full((self.num_examples,), torch.nan)
         weight_N[index_K] = weight_K
         self.weight_N = weight_N.to(self.device)
@@ -140,10 +139,20 @@ class PrunedSampler(Sampler[list[int]]):
         if self.watching is not None:
             self.watching.listen(self.pruner.watch(epoch))
 
+    def _drawn(self, pruner: Pruner, epoch: int) -> tuple[Tensor, Tensor]:
+        """Returns an epoch's examples in the order in which they are shown, and their weights. [K]."""
+        order_N = torch.randperm(self.num_examples, generator=stream(self.seed, "order", epoch))
+        portion = min(1.0, self.length - epoch)
+        return in_order(pruner.select(epoch), order_N, portion, at_least=distributed.size())
+
     def __len__(self) -> int:
-        """The coming epoch's number of batches, which may differ from epoch to epoch."""
-        if not self.batches and self.epoch + 1 < self.epochs:  # at the start, and where a state was loaded
-            self.set_epoch(self.epoch + 1)
+        """Returns the epoch's number of batches, which may differ from epoch to epoch.
+
+        Before the first epoch, and after a state was loaded, it is that of the coming epoch. It changes no state.
+        """
+        if not self.batches and self.epoch + 1 < self.epochs:
+            index_K, _ = self._drawn(copy.deepcopy(self.pruner), self.epoch + 1)
+            return math.ceil(len(index_K) / self.batch_size)
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list[int]]:

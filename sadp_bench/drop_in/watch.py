@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sadp_bench.capture.late_recorder import LATE, LateTaps
-from sadp_bench.capture.layer_shapes import WEIGHTED, multi_step
+from sadp_bench.capture.layer_shapes import BOUNDED, multi_step, unbounded_layers
 from sadp_bench.capture.recorder import spiking_layers
 from sadp_bench.capture.signals import Signal
 from sadp_bench.capture.squared_norms import wide_type
@@ -76,7 +76,7 @@ class Watch:
         self.model, self.sampler = model, sampler
         self.loss = LOSSES[loss] if isinstance(loss, str) else loss
         self.time_first = _time_first(model) if time_first is None else time_first
-        self.layers = [module for module in model.modules() if isinstance(module, WEIGHTED)]
+        self.layers = [module for module in model.modules() if isinstance(module, BOUNDED)]
         self._named = None if readout is None else _part(model, readout)
         self._source: Source | None = None
         self._told: set[str] = set()
@@ -109,6 +109,9 @@ class Watch:
             raise BadInput("the copies of a DataParallel cannot be watched: take DistributedDataParallel")
         if names & SCALED and not self.layers:
             raise BadInput(f"there is no convolution or linear layer to watch in {type(self.model).__name__}")
+        if names & SCALED and (unbounded := unbounded_layers(self.model)):
+            layers = ", ".join(f"'{name}', a {kind}" for name, kind in unbounded)
+            raise BadInput(f"the gradient of {layers}, can't be bounded: take convolutions of one or two dimensions")
         self._unhook()
         self.names, self._num_seen, self._checks = names, 0, ScaleChecks()
         if names & (SCALED | {"features"}):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sadp_bench.capture.signals import Signal
 from sadp_bench.core import distributed
-from sadp_bench.core.errors import BadInput
+from sadp_bench.core.errors import BadInput, Diverged
 from sadp_bench.pruners.base import Observation, Pruner, ScoringContext, Selection
 from sadp_bench.pruners.sampling import (
     balanced,
@@ -129,14 +129,15 @@ class SADP(Pruner):
         self.score_sq_N[seen.index_B] = mixed_B.nan_to_num(nan=torch.inf, posinf=torch.inf)
 
     def select(self, epoch: int) -> Selection:
-        """Draws an epoch's examples, and weights them. Raises BadInput where a score is not finite."""
+        """Draws an epoch's examples, and weights them. Raises Diverged where a score is not finite."""
         num_kept = self.num_kept(epoch)
         score_N = self.score_sq_N.cpu().double().sqrt()
         unseen_N = score_N.isnan()
         if num_lost := int(score_N.isinf().sum()):
-            raise BadInput(
-                f"the sadp scores of {num_lost} examples are not finite before epoch {epoch + 1}: training may have "
-                "diverged; try a lower learning rate"
+            raise Diverged(
+                f"training diverged: the sadp scores of {num_lost} examples are not finite after epoch {epoch}, although the "
+                "loss may be; try a lower learning rate",
+                max(0, epoch - 1),
             )
         mean = 1.0 if bool(unseen_N.all()) else score_N.nanmean()
         p_N = inclusion_probability(smooth(torch.where(unseen_N, mean, score_N), self.smoothing), num_kept)

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from sadp_bench.core import distributed
-from sadp_bench.core.errors import BadInput
+from sadp_bench.core.errors import BadInput, Diverged
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.text import duration
 from sadp_bench.records.file_lock import Lock
@@ -25,7 +25,6 @@ from sadp_bench.runs.resolve import Material, make_sparsity, weight_bytes
 from sadp_bench.runs.resources import Resources
 from sadp_bench.runs.trainer import RunTrainer, expected, now
 from sadp_bench.training.checkpoint import Checkpoint
-from sadp_bench.training.loop import Diverged
 
 OPTIMIZER_COPIES = {"sgd": 1, "adamw": 2}  # of the weights: what the optimizer keeps
 CHECKPOINTS = 3  # at a time: two, and a third that is being written

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from sadp_bench.capture.layer_shapes import WEIGHT_LAYERS
 from sadp_bench.core.errors import BadInput
-
-LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 MASK_COPIES = 0.25  # bytes of a mask over those of its float32 weight
 
@@ -27,7 +26,7 @@ def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
 
     Biases and norms are left out. A weight that two layers share appears once.
     """
-    weights = {id(layer.weight) for layer in model.modules() if isinstance(layer, LAYERS)}
+    weights = {id(layer.weight) for layer in model.modules() if isinstance(layer, WEIGHT_LAYERS)}
     return {name: weight for name, weight in model.named_parameters() if id(weight) in weights}
 
 

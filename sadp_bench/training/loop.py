@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sadp_bench.core import distributed
 from sadp_bench.core.clock import Clock
-from sadp_bench.core.errors import BadInput
+from sadp_bench.core.errors import Diverged
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.rng import isolated, stream
 from sadp_bench.pruners.base import Pruner, Selection
@@ -160,20 +160,6 @@ def _train_epoch(
         "learning_rate": rate,
     }
     return row, index_K
-
-
-class Diverged(BadInput):
-    """Training whose loss is no longer finite.
-
-    Args:
-        message: One line.
-        epoch: From 0.
-        learning_rate: The rate of the epoch's last step.
-    """
-
-    def __init__(self, message: str, epoch: int, learning_rate: float) -> None:
-        super().__init__(message)
-        self.epoch, self.learning_rate = epoch, learning_rate
 
 
 def _check_finite(row: Row, spec: Spec) -> None:

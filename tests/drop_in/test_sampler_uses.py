@@ -126,3 +126,21 @@ def test_batches_too_small_for_all_processes_are_refused(monkeypatch: pytest.Mon
         monkeypatch.setattr("torch.distributed.get_backend_config", lambda config=config: config)
         with pytest.raises(BadInput, match=told):
             sampler_of(Random(0.5), batch_size=batch_size).set_epoch(0)
+
+
+def test_a_score_that_is_nan_is_refused_with_its_place() -> None:
+    scores = torch.arange(10.0)
+    scores[[3, 7]] = torch.nan
+    with pytest.raises(BadInput, match="^2 of the 10 scores are NaN, the first that of example 3"):
+        PrunedSampler(Random(0.5), num_examples=10, epochs=2, batch_size=2, scores=scores)
+
+
+def test_the_length_changes_no_state() -> None:
+    measured, plain = (sampler_of(SADP(0.5, score="readout"), batch_size=3) for _ in range(2))
+    before = measured.state_dict()
+    assert len(measured) == len(measured) > 0
+    assert str(measured.state_dict()) == str(before) and measured.epoch == -1
+    for epoch in (0, 1):
+        for sampler in (measured, plain):
+            sampler.set_epoch(epoch)
+        assert list(measured) == list(plain) and len(measured) == len(plain)

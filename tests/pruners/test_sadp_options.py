@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sadp_bench.core.errors import BadInput
+from sadp_bench.core.errors import BadInput, Diverged
 from sadp_bench.core.rng import stream
 from sadp_bench.pruners.sadp import SADP, limited_error_squares
 from sadp_bench.runs import resolve
@@ -219,7 +219,7 @@ def test_a_run_taken_up_from_its_state_goes_on_as_if_nothing_had_been():
     whole, rows = trained(0.4, epochs=5, set=options)
     half, first = trained(0.4, 2, epochs=5, set=options)
     other = bench("sadp", 0.4, epochs=5, set=options)
-    other.training.load_state_dict(half.training.state_dict())
+    other.state.load_state_dict(half.state.state_dict())
     rest = list(other.rows())
     assert [{**row, "seconds": 0} for row in first + rest] == [{**row, "seconds": 0} for row in rows]
     for name in ("score_sq_N", "surplus_N", "bound_ratio_2L"):
@@ -240,3 +240,10 @@ def test_saved_state_gives_the_same_next_selection_and_shares_no_memory(options)
     before = pruner.score_sq_N[0].item()
     observe(other, torch.tensor([0]), torch.tensor([50.0]))
     assert pruner.score_sq_N[0] == before != other.score_sq_N[0]
+
+
+def test_scores_that_overflow_while_the_loss_is_finite_end_the_run_as_diverged_in_one_line():
+    pruner = prepared(SADP(0.3, score="readout", memory=0.0), 8)
+    observe(pruner, torch.tensor([2, 5]), torch.tensor([1e30, 1e30]))  # whose squares leave float32
+    with pytest.raises(Diverged, match="^training diverged: the sadp scores of 2 examples are not finite after epoch 1"):
+        pruner.select(1)

@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 
-from sadp_bench.core.errors import BadInput
+from sadp_bench.core.errors import BadInput, Diverged
 from sadp_bench.core.progress import Progress
 from sadp_bench.pruners.base import KeepAll
 from sadp_bench.records.record import Record
 from sadp_bench.records.store import FAILED, Store, read_all
 from sadp_bench.runs.run import run
 from sadp_bench.training.checkpoint import Checkpoint, write_state
-from sadp_bench.training.loop import Diverged
 from tests.small_runs import assert_same_weights, make_trainer, numbers, resolved, weights_of
 from tests.stopping import METHODS, OneSecondABatch, Seconds, Stopped, StopsAt, asked, resumed, run_it, saved, whole
 
