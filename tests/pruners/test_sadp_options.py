@@ -245,5 +245,7 @@ def test_saved_state_gives_the_same_next_selection_and_shares_no_memory(options)
 def test_scores_that_overflow_while_the_loss_is_finite_end_the_run_as_diverged_in_one_line():
     pruner = prepared(SADP(0.3, score="readout", memory=0.0), 8)
     observe(pruner, torch.tensor([2, 5]), torch.tensor([1e30, 1e30]))  # whose squares leave float32
-    with pytest.raises(Diverged, match="^training diverged: the sadp scores of 2 examples are not finite after epoch 1"):
+    with pytest.raises(
+        Diverged, match="^training diverged: the sadp scores of 2 examples are not finite after epoch 1"
+    ):
         pruner.select(1)
