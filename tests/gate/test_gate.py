@@ -57,13 +57,11 @@ def test_an_unchanged_package_passes_bit_for_bit(reference: Path, tmp_path: Path
     assert all(run in text.out for run in ("full 0", "random 0.5", "infobatch 0.5", "sadp 0.5"))
 
 
-@pytest.mark.parametrize("seeds", [range(3), range(3, 6)])
-def test_an_unchanged_package_passes_on_another_machine(seeds: range, reference: Path, tmp_path: Path) -> None:
-    here = reference if seeds == range(3) else train(tmp_path / "here", METHODS, seeds, **SMALL)
+def test_an_unchanged_package_passes_on_another_machine(reference: Path, tmp_path: Path) -> None:
     with planted.another_machine():
-        there = train(tmp_path / "there", METHODS, seeds, **SMALL)
-    assert "visits" in str(check(here, "--against", there)[1]), "it computes otherwise, or the test shows nothing"
-    answer, failed, told = check(elsewhere(here, tmp_path / "elsewhere"), "--against", there)
+        there = train(tmp_path / "there", METHODS, range(3), **SMALL)
+    assert "visits" in str(check(reference, "--against", there)[1]), "it computes otherwise, or the test shows nothing"
+    answer, failed, told = check(elsewhere(reference, tmp_path / "elsewhere"), "--against", there)
     assert (answer.code, failed) == (0, {})
     assert told["environment"]["differing"] == [f"processor Other → {_processor(there)}"]
     skipped = {c["name"] for c in told["comparisons"] if c["outcome"] == "skipped"}

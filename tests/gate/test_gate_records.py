@@ -34,16 +34,15 @@ def accuracy_of_sadp(told: Any, name: str = "accuracy") -> Any:
     return found
 
 
-@pytest.mark.parametrize(("drop", "code"), [(0.0, 0), (WIDTH - 0.001, 0), (WIDTH + 0.001, 1)])
-def test_a_mean_accuracy_may_fall_as_far_as_the_seeds_spread(drop: float, code: int, tmp_path: Path) -> None:
+def test_a_mean_accuracy_may_fall_as_far_as_the_seeds_spread(tmp_path: Path) -> None:
     before = by_hand(tmp_path / "reference", SEEDS)
-    after = by_hand(
-        tmp_path / "now", {key: [a - drop for a in values] for key, values in SEEDS.items()}, environment=OTHER
-    )
-    answer, failed, told = check(before, "--against", after)
-    assert answer.code == code
-    assert set(failed) == ({"sadp 0.5: accuracy", "full 0: accuracy"} if code else set())
-    assert accuracy_of_sadp(told)["allowed"] == pytest.approx(0.68 - WIDTH, abs=1e-5)
+    for drop, code in ((0.0, 0), (WIDTH - 0.001, 0), (WIDTH + 0.001, 1)):
+        fallen = {key: [a - drop for a in values] for key, values in SEEDS.items()}
+        after = by_hand(tmp_path / f"now {drop}", fallen, environment=OTHER)
+        answer, failed, told = check(before, "--against", after)
+        assert answer.code == code, drop
+        assert set(failed) == ({"sadp 0.5: accuracy", "full 0: accuracy"} if code else set()), drop
+        assert accuracy_of_sadp(told)["allowed"] == pytest.approx(0.68 - WIDTH, abs=1e-5)
 
 
 def test_a_seed_that_collapses_does_not_widen_the_band_until_it_passes(tmp_path: Path) -> None:
@@ -71,13 +70,13 @@ def test_a_higher_accuracy_is_told_and_no_failure(tmp_path: Path) -> None:
     assert "WARNING  sadp 0.5: accuracy: 68.00 → 80.00 %" in answer.out and "2 warnings" in answer.out
 
 
-@pytest.mark.parametrize(("words", "code"), [([], 0), (["--accuracy-margin", 3], 1), (["--accuracy-margin", 4.1], 0)])
-def test_one_seed_has_a_margin_in_place_of_a_band(words: list[Any], code: int, tmp_path: Path) -> None:
+def test_one_seed_has_a_margin_in_place_of_a_band(tmp_path: Path) -> None:
     before = by_hand(tmp_path / "reference", {SADP: [0.68]})
     after = by_hand(tmp_path / "now", {SADP: [0.64]}, environment=OTHER)
-    answer, _, told = check(before, "--against", after, *words)
-    assert answer.code == code
-    assert accuracy_of_sadp(told)["allowed"] == pytest.approx(0.68 - (words[-1] if words else 5) / 100)
+    for words, code in (([], 0), (["--accuracy-margin", 3], 1), (["--accuracy-margin", 4.1], 0)):
+        answer, _, told = check(before, "--against", after, *words)
+        assert answer.code == code, words
+        assert accuracy_of_sadp(told)["allowed"] == pytest.approx(0.68 - (words[-1] if words else 5) / 100)
 
 
 def test_no_exact_leaves_out_what_only_the_same_machine_repeats(tmp_path: Path) -> None:
@@ -174,28 +173,26 @@ def timed(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("efficiency", "warns"), [(0.95, False), (0.90, False), (0.88, True)])
-def test_a_drop_of_efficiency_is_a_warning(
-    efficiency: float, warns: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_drop_of_efficiency_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def measure(asked: Any, methods: Any, ratios: Any, *rest: Any) -> dict[str, Any]:
+    def measured(efficiency: float, asked: Any, methods: Any, ratios: Any) -> dict[str, Any]:
         calls.append((asked["epochs"], asked["dataset"], asked["set"]["backbone.width"], methods, ratios))
         noise = {"median": 1.0, "spread": 0.02, "what": ""}
         return {"rows": [{"efficiency": efficiency, "efficiency_spread": 0.01, "new": 1}], "noise_floor": noise}
 
-    monkeypatch.setattr(speed, "measure", measure)
     folder, now = timed(tmp_path / "reference"), timed(tmp_path / "now")
-    answer = command("check", folder, "--against", now, "--speed")
-    assert answer.code == 0 and calls == [(10, "digits", 32, ["sadp"], [0.5])]
-    assert ("WARNING  sadp 0.5: efficiency: 0.962 → " in answer.out) == warns
+    for efficiency, warns in ((0.95, False), (0.90, False), (0.88, True)):
+        monkeypatch.setattr(speed, "measure", lambda *given, value=efficiency: measured(value, *given[:3]))
+        answer = command("check", folder, "--against", now, "--speed")
+        assert answer.code == 0 and calls.pop() == (10, "digits", 32, ["sadp"], [0.5])
+        assert ("WARNING  sadp 0.5: efficiency: 0.962 → " in answer.out) == warns, efficiency
 
 
-DOCUMENT = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize("line", sorted(set(re.findall(r"sadp-bench (?:check|sweep) [^#\n`]+", DOCUMENT))))
-def test_a_documented_command_parses(line: str) -> None:
-    _, name, *arguments = shlex.split(line)
-    typer.main.get_command(app.app).commands[name].make_context(name, arguments)
+def test_documented_commands_parse() -> None:
+    document = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
+    lines = sorted(set(re.findall(r"sadp-bench (?:check|sweep) [^#\n`]+", document)))
+    assert lines
+    for line in lines:
+        _, name, *arguments = shlex.split(line)
+        typer.main.get_command(app.app).commands[name].make_context(name, arguments)

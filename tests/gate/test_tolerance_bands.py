@@ -26,16 +26,15 @@ def test_a_pooled_spread_is_the_root_of_the_mean_squares_about_each_samples_own_
     assert found.size == pytest.approx(math.sqrt((1 + 0 + 1 + 4 + 4) / 3))
 
 
-@pytest.mark.parametrize("sides", [1, 2])
-def test_the_mean_of_new_seeds_leaves_the_band_as_often_as_it_says(sides):
+def test_the_mean_of_new_seeds_leaves_the_band_as_often_as_it_says():
     n, m, groups, level = 3, 3, 2, 0.05
     rng = np.random.default_rng(0)
-    wide = Spread(1.0, groups * (n - 1)).of_means(n, m).reach(level, sides)
     samples = rng.normal(size=(4000, groups, n))
     size = samples.std(axis=2, ddof=1).__pow__(2).mean(axis=1) ** 0.5
     fall = samples[:, 0].mean(axis=1) - rng.normal(size=(4000, m)).mean(axis=1)
-    outside = (fall > wide * size) if sides == 1 else (abs(fall) > wide * size)
-    assert outside.mean() == pytest.approx(level, abs=0.015)
+    for sides, outward in ((1, fall), (2, abs(fall))):
+        width = Spread(1.0, groups * (n - 1)).of_means(n, m).reach(level, sides)
+        assert (outward > width * size).mean() == pytest.approx(level, abs=0.015), sides
 
 
 def test_the_freedom_of_errors_together_is_welchs():
@@ -47,22 +46,21 @@ def test_the_freedom_of_errors_together_is_welchs():
     assert error.size == pytest.approx(math.sqrt(0.45)) and error.freedom == pytest.approx(welch.df)
 
 
-SEEDS_DIFFER = {"alike": (0.0, 0.0), "in strength": (0.2, 0.0), "in strength and in examples": (0.2, 0.5)}
-
-
-@pytest.mark.parametrize(("strength", "own"), SEEDS_DIFFER.values(), ids=SEEDS_DIFFER.keys())
-def test_what_visits_say_leaves_its_band_no_more_often_than_that_says(strength, own):
-    """Seeds prefer the same examples, some more strongly than others, and some of their own."""
-    rng, num_seeds, level, left = np.random.default_rng(0), 3, 0.05, []
-    for _ in range(1000):
-        common_N, own_SN = rng.normal(size=400), rng.normal(size=(2 * num_seeds, 400))
-        strength_S = np.exp(strength * rng.normal(size=(2 * num_seeds, 1)))
-        visits = drawn(1 / (1 + np.exp(-0.7 * strength_S * common_N - own * own_SN)), 10, rng)
-        reference, now = visits[:num_seeds], visits[num_seeds:]
-        before, after, error = visit_spread(reference, now)
-        within, across, other = visit_agreement(reference, now)
-        left.append((abs(math.log(after / before)) > error.reach(level, 2), across < within - other.reach(level, 1)))
-    assert (np.mean(left, axis=0) <= level + 0.02).all()
+def test_what_visits_say_leaves_its_band_no_more_often_than_that_says():
+    """Seeds prefer the same examples, some seeds more strongly, and each prefers further examples."""
+    for strength, own in ((0.0, 0.0), (0.2, 0.0), (0.2, 0.5)):
+        rng, num_seeds, level, left = np.random.default_rng(0), 3, 0.05, []
+        for _ in range(1000):
+            common_N, own_SN = rng.normal(size=400), rng.normal(size=(2 * num_seeds, 400))
+            strength_S = np.exp(strength * rng.normal(size=(2 * num_seeds, 1)))
+            visits = drawn(1 / (1 + np.exp(-0.7 * strength_S * common_N - own * own_SN)), 10, rng)
+            reference, now = visits[:num_seeds], visits[num_seeds:]
+            before, after, error = visit_spread(reference, now)
+            within, across, other = visit_agreement(reference, now)
+            left.append(
+                (abs(math.log(after / before)) > error.reach(level, 2), across < within - other.reach(level, 1))
+            )
+        assert (np.mean(left, axis=0) <= level + 0.02).all(), (strength, own)
 
 
 def test_agreement_is_that_of_other_seeds_and_of_the_same_examples():
