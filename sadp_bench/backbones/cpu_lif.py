@@ -1,9 +1,9 @@
 """The LIF neuron's multi-step pass for CPUs: SpikingJelly's equations, several times as fast.
 
-SpikingJelly's CPU path allocates memory for every operation of every step, and on large batches most of its time goes to
-mapping those pages. This one works in place. It keeps only the spikes and the surrogate's derivative for the backward pass,
-in the input's type. In float32 and float64 it equals SpikingJelly to rounding, which tests check. Under bfloat16 autocast
-the derivative is rounded to bfloat16, as the gradients around it are.
+SpikingJelly's CPU path allocates memory for every operation of every step, and on large batches most of its time goes
+to mapping those pages. This one works in place. It keeps only the spikes and the surrogate's derivative for the
+backward pass, in the input's type. In float32 and float64 it equals SpikingJelly to rounding, which tests check.
+Under bfloat16 autocast the derivative is rounded to bfloat16, as the gradients around it are.
 """
 
 from __future__ import annotations

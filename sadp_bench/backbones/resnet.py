@@ -14,10 +14,12 @@ Block = Callable[[int, int, int, NeuronSettings, str, bool], nn.Module]
 
 
 class PreActivationBlock(nn.Module):
-    """shortcut(x) + conv(LIF(norm(conv(LIF(norm(x)))))), where a shortcut that changes shape starts after the first LIF.
+    """shortcut(x) + conv(LIF(norm(conv(LIF(norm(x)))))).
 
-    The first block of a network has no norm before its first LIF, because the stem ends with one, which is computed once for
-    a static image.
+    A shortcut that changes the shape starts after the first LIF.
+
+    The first block of a network has no norm before its first LIF, because the stem ends with one, which is computed
+    once for a static image.
 
     Source: He et al., ECCV 2016, as in SLTT's spiking ResNet-18 (Meng et al., ICCV 2023).
     """

@@ -31,8 +31,8 @@ NORMS = ("batch", "sync", "none")
 class NeuronSettings:
     """The leaky integrate-and-fire neuron of all spiking layers; part of a run's spec.
 
-    By default the input is not decayed, as in TET and SLTT; the reset is hard and outside of the graph, and the surrogate is
-    the arctangent, as in Fang et al., ICCV 2021. SpikingJelly's defaults differ.
+    By default the input is not decayed, as in TET and SLTT; the reset is hard and outside of the graph, and the
+    surrogate is the arctangent, as in Fang et al., ICCV 2021. SpikingJelly's defaults differ.
 
     Attributes:
         tau: Membrane time constant in steps, above 1: h[t] = (1 - 1/tau) v[t-1] + x[t].
@@ -63,9 +63,9 @@ class NeuronSettings:
 class LIF(neuron.LIFNode):
     """SpikingJelly's multi-step LIF neuron on [T, B, C, H, W] or [T, B, D].
 
-    It has no state between calls, unless it `carries` (see `carrying`). The equations are SpikingJelly's. But the membrane is
-    float32 also where the input is bfloat16 (SpikingJelly takes the input's type), images are computed channels last as they
-    lie in memory, and a CPU runs `CPULif`. On a GPU SpikingJelly chooses its kernel.
+    It has no state between calls, unless it `carries` (see `carrying`). The equations are SpikingJelly's. But the
+    membrane is float32 also where the input is bfloat16 (SpikingJelly takes the input's type), images are computed
+    channels last as they lie in memory, and a CPU runs `CPULif`. On a GPU SpikingJelly chooses its kernel.
 
     Args:
         settings: Of the neuron.
@@ -125,7 +125,7 @@ class LIF(neuron.LIFNode):
 
 
 def conv(inputs: int, outputs: int, size: int = 3, stride: int = 1, *, norm: str, step_mode: str = "m") -> nn.Module:
-    """Returns a padded convolution that keeps the image's side, divided by the stride. A norm after it replaces its bias."""
+    """Returns a padded convolution that keeps the image's side, divided by the stride. A norm replaces its bias."""
     made = layer.Conv2d(
         inputs, outputs, size, stride=stride, padding=size // 2, bias=norm == "none", step_mode=step_mode
     )
@@ -167,11 +167,13 @@ def halves(side: int) -> bool:
 
 @contextmanager
 def carrying(model: nn.Module) -> Iterator[Callable[[], None]]:
-    """Makes each call within the block start from the membranes that the call before it left; the first starts from rest.
+    """Makes each call within the block start from the membranes that the call before it left.
+
+    The first call starts from rest.
 
     Yields:
-        A function that detaches the membranes from the graph, to be called after each call. `LIF` needs no detaching, but
-        SpikingJelly's neurons do.
+        A function that detaches the membranes from the graph, to be called after each call. `LIF` needs no detaching,
+        but SpikingJelly's neurons do.
     """
     neurons = [module for module in model.modules() if isinstance(module, neuron.BaseNode)]
 
@@ -200,8 +202,8 @@ class Backbone(nn.Module):
 
     Args:
         timesteps: T; of event frames the first T are used.
-        stem: The first convolution and norm, on [B, C, H, W]. They are equal at every step of a static image, and so are
-            computed once.
+        stem: The first convolution and norm, on [B, C, H, W]. They are equal at every step of a static image, and so
+            are computed once.
         body: All other layers, on [T, B, C, H, W].
         features: Of the readout's input.
         num_classes: Of the readout's output.
@@ -219,8 +221,8 @@ class Backbone(nn.Module):
 
         Args:
             input: [B, C, H, W] (static) or [T, B, C, H, W] (events).
-            of_step: Called with each step and a function that computes its logits. Only the neurons' membranes remain of a
-                step when it returns, see `training.backprop.SLTT`.
+            of_step: Called with each step and a function that computes its logits. Only the neurons' membranes remain
+                of a step when it returns, see `training.backprop.SLTT`.
         """
         if of_step is not None:
             return self._step_by_step(input, of_step)

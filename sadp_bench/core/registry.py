@@ -35,7 +35,7 @@ class Entry:
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
-    """Returns "; did you mean 'el2n'?" where an allowed name is close to this one, otherwise a list of those allowed."""
+    """Returns "; did you mean 'el2n'?" where an allowed name is close to this one, otherwise all allowed names."""
     allowed = sorted(allowed)
     close = difflib.get_close_matches(name, allowed, n=1)
     return f"; did you mean '{close[0]}'?" if close else f"; allowed: {', '.join(allowed) or 'none'}"

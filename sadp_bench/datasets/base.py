@@ -36,8 +36,8 @@ class Dataset(ABC):
     """Labelled training and test examples in memory, and the settings that suit a run on them.
 
     An input is (stored value / scale - mean) / std, channel by channel. `scale` is 255 for images of bytes. It is 1 for
-    counts of events, which remain as they are with mean 0 and std 1. The docstring of a subclass starts with one line about
-    its content and size, and has a line `Source: ...`.
+    counts of events, which remain as they are with mean 0 and std 1. The docstring of a subclass starts with one line
+    about its content and size, and has a line `Source: ...`.
 
     Attributes:
         events: Whether inputs are frames of events [N, T, C, H, W] instead of static images [N, C, H, W].
@@ -83,7 +83,7 @@ class Dataset(ABC):
 
 
 def data_root(given: Path | None) -> Path:
-    """Returns the folder of all data sets: the given one, else $SADP_BENCH_DATA, else `sadp-bench/data` in the user's cache.
+    """Returns the folder of all data sets: the given one, else $SADP_BENCH_DATA, else one in the user's cache.
 
     The folder need not exist yet. Raises BadInput where it is a file or may not be read.
     """

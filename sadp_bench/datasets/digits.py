@@ -19,8 +19,8 @@ class Digits(Dataset):
     """1,797 handwritten digits, 8x8 grey: 1,437 to train, 360 to test, 10 classes; comes with scikit-learn.
 
     Source: E. Alpaydin and C. Kaynak, 1998: Optical Recognition of Handwritten Digits, https://doi.org/10.24432/C50P49
-    These are the 1,797 test digits of that collection, as scikit-learn ships them. They come without a split. Here a fifth
-    is held out, always the same random one, with each class in proportion.
+    These are the 1,797 test digits of that collection, as scikit-learn ships them. They come without a split. Here a
+    fifth is held out, always the same random one, with each class in proportion.
     Values are 0 to 16.
     """
 

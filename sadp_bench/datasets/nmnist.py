@@ -23,8 +23,8 @@ class NMNIST(Dataset):
 
     Source: G. Orchard, A. Jayawant, G. Cohen and N. Thakor, 2015, https://www.garrickorchard.com/datasets/n-mnist
     The paper is Converting Static Image Datasets to Spiking Neuromorphic Datasets Using Saccades.
-    The files are the publisher's, `NMNIST/{Train,Test}/<digit>/<id>.bin`, fetched by hand. All recordings that are there
-    are used, in the order of digit and id, so a part of the files is a smaller data set.
+    The files are the publisher's, `NMNIST/{Train,Test}/<digit>/<id>.bin`, fetched by hand. All recordings that are
+    there are used, in the order of digit and id, so a part of the files is a smaller data set.
     A recording becomes T frames of equal duration (see `frames`).
     """
 
@@ -59,8 +59,9 @@ class NMNIST(Dataset):
 def frames(content: NDArray[np.uint8], timesteps: int) -> NDArray[np.uint8]:
     """Returns the events of a recording, counted in frames [T, 2, 34, 34]: off and on events, up to 255 at a pixel.
 
-    An event has 40 bits, big-endian: x (8), y (8), polarity (1), microseconds (23). The time from the first event to the
-    last, both included, is cut into T equal parts: the event at t is in frame floor((t - first) T / (last - first + 1)).
+    An event has 40 bits, big-endian: x (8), y (8), polarity (1), microseconds (23). The time from the first event to
+    the last, both included, is cut into T equal parts: the event at t is in frame floor((t - first) T / (last - first
+    + 1)).
 
     Args:
         content: The recording's bytes.

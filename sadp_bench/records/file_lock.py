@@ -1,8 +1,8 @@
 """A lock on a run: one process at a time, on one machine or on several that share a folder.
 
 `filelock.SoftFileLease` is the lock itself. A holder that died on this machine loses it at once. A holder on another
-machine, or one that was stopped, loses it after `dead_after` seconds without a heartbeat, each contender measuring them by
-its own clock. `Lock` adds the count of starts, one line for each problem, and what a kill may leave behind.
+machine, or one that was stopped, loses it after `dead_after` seconds without a heartbeat, each contender measuring
+them by its own clock. `Lock` adds the count of starts, one line for each problem, and what a kill may leave behind.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LEASE = ".lease"  # the library's file beside the lock's, there while the lock i
 
 
 class Lock:
-    """A lock on the work that `path` stands for. Its file has a line for each start, and stays until the work is finished.
+    """A lock on the work that `path` stands for. Its file has a line for each start and stays until the work is done.
 
     Args:
         path: The lock's file.
@@ -130,7 +130,7 @@ def _check_regular(path: Path) -> None:
 
 
 def _count_start(path: Path) -> int:
-    """Adds a line to the lock's file and returns how many there are. The line is one byte, so that no part of it can fail."""
+    """Adds a line, of one byte and so never cut, to the lock's file. Returns the number of lines."""
     with path.open("ab") as file:
         file.write(b"\n")
     return path.read_bytes().count(b"\n")

@@ -11,7 +11,7 @@ time to accuracy  = charged seconds until an evaluation first shows full's final
 For runs on the three axes, each beside the plain run (full data, bptt, dense) of its seed:
 
 theoretical speed-up = ceiling * time factor * weights factor     counted, not measured: saved multiplications alone
-time factor          = 3 / (1 + 2 K / T)                          sltt-k: a step forward costs 1, backward 2; bptt and sltt: 1
+time factor          = 3 / (1 + 2 K / T)                          sltt-k: forward costs 1, backward 2; otherwise 1
 weights factor       = 1 / density                                dense hardware does not reward it
 product              = product of the measured speed-ups of the runs that change a single axis
 kept share           = speed-up / product                         1.0 = the axes multiply
@@ -72,7 +72,8 @@ def ceiling(record: Record) -> float:
 def seconds_to_accuracy(record: Record, accuracy: float) -> float | None:
     """Returns charged seconds until an evaluation first shows the accuracy: prepare, and all epochs up to that one.
 
-    Only evaluated epochs can show it, so this is late by up to `evaluate_every` epochs. None where no evaluation shows it.
+    Only evaluated epochs can show it, so this is late by up to `evaluate_every` epochs. None where no evaluation
+    shows it.
     """
     spent, last = record.seconds["prepare"], len(record.epochs) - 1
     for number, row in enumerate(record.epochs):
@@ -195,7 +196,7 @@ def ticket_number(record: Record, name: str) -> float | None:
 
 
 def time_factor(spec: Spec) -> float:
-    """Returns the time axis's factor of the theoretical speed-up. sltt goes back through every step and saves memory."""
+    """Returns the time axis's factor of the theoretical speed-up; sltt saves memory alone."""
     return 3 / (1 + 2 * spec.k / spec.timesteps) if spec.backprop == "sltt-k" else 1.0
 
 
@@ -211,7 +212,7 @@ def theoretical_speedup(record: Record) -> float | None:
 
 
 def changed_axes(spec: Spec) -> list[Spec]:
-    """Returns the runs that differ from the plain run in one of this run's axes alone: at most data, time and weights."""
+    """Returns the runs that share one axis (data, time or weights) with this run and the others with the plain run."""
     plain = spec.plain()
     singles = [
         dataclasses.replace(spec.reference() if spec.method == "full" else spec, **PLAIN_AXES),

@@ -37,15 +37,17 @@ class Record:
         test_examples: Examples of each evaluation.
         firing_rate: By spiking layer, spikes per neuron and time step over the evaluated examples, in evaluation mode.
         num_parameters: Parameters of the network.
-        peak_memory_bytes: The device's on a GPU. On a CPU the process's, an upper bound; 0 where the system has no number.
+        peak_memory_bytes: The device's on a GPU. On a CPU the process's, an upper bound; 0 where the system has no
+            number.
         data_sha256: Hash of the training and evaluation inputs and labels.
         finished: Date and time, ISO 8601.
         interruptions: How often the run was begun or resumed again before it finished.
         scores_from: Key of the run whose scores this run used and was charged for; None where it used no other run's.
         visits: How often training showed each example, as `visit_counts.pack` writes it; None in older records.
         class_visits: Mean visits by class; empty in older records.
-        train_memory_bytes: Bytes that training steps took beyond those in use before them (see `runs.peak_memory`), of a
-            copy of the network without what a method watches; None where the system has no number, and in older records.
+        train_memory_bytes: Bytes that training steps took beyond those in use before them (see `runs.peak_memory`),
+            of a copy of the network without what a method watches; None where the system has no number, and in older
+            records.
         operations: Of one inference: accumulates, multiply_accumulates, energy_joules (see `capture.synaptic_ops`).
         density: Share of the connections that exist in the end.
         ticket: Facts of the search for connections (`--sparsity`), with its seconds and visits, which are part of the
@@ -87,7 +89,7 @@ class Record:
 
     @classmethod
     def from_json(cls, data: Any) -> Record:
-        """Returns the record in a file's content. Raises BadInput where it is none of this schema, or has another key."""
+        """Returns the record in a file's content. Raises BadInput for another schema or key, or a wrong field."""
         fields = dataclasses.fields(cls)
         names = {f.name for f in fields}
         spec = _spec_of(data, {f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING})
@@ -123,7 +125,7 @@ class Failure:
 
     @classmethod
     def from_json(cls, data: Any) -> Failure:
-        """Returns the failure in a file's content. Raises BadInput where it is none of this schema, or has another key."""
+        """Returns the failure in a file's content. Raises BadInput for another schema or key, or a wrong field."""
         names = {f.name for f in dataclasses.fields(cls)}
         spec = _spec_of(data, names)
         _check(data, "failure", FAILURE_CHECKS)
@@ -231,7 +233,7 @@ def _spec_of(data: Any, wanted: set[str]) -> Spec:
 
 
 def check_leaves(value: Any, depth: int = 0) -> None:
-    """Checks that no text can steer a terminal, that a float can hold every number, and that nothing is nested too deep."""
+    """Raises BadInput for text that steers a terminal, a number that no float holds, and deep nesting."""
     if depth > MAX_DEPTH:
         raise BadInput("the record is nested too deep: made by a stranger?")
     if isinstance(value, dict | list):

@@ -35,8 +35,8 @@ LATER: dict[str, Any] = {
     "early_time": False,
     "sparsity_options": {},
 }
-# By method, options that no longer exist, with the only values that records have. Records may contain them at these values
-# alone, and every key is made with them, so that older records keep their keys and equal new runs have the same.
+# By method, options that no longer exist, with the only values that records have. Records may contain them at these
+# values alone, and every key is made with them, so that older records keep their keys and equal new runs have the same.
 RETIRED: dict[str, dict[str, Any]] = {"sadp": {"warmup": 0.0, "refresh": 0, "refresh_share": 0.1}}
 # Each table of options with the prefix that its names have in `--set` and wherever they stand beside fields.
 PREFIXES = {"method_options": "method.", "backbone_options": "backbone.", "sparsity_options": "sparsity."}

@@ -26,7 +26,8 @@ Interval = tuple[float, float]
 def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval | None:
     """Returns the mean's interval, mean ± t s / sqrt(n), with Student's quantile t at n - 1 degrees of freedom.
 
-    Assumes independent, normal values; intervals of shares may reach below 0 or above 1. None for fewer than two values.
+    Assumes independent, normal values; intervals of shares may reach below 0 or above 1. None for fewer than two
+    values.
 
     Source: Student, "The Probable Error of a Mean", Biometrika 1908.
     """
@@ -41,7 +42,7 @@ def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval | None
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Mean, sample standard deviation (spread) and 95 % t-interval of n numbers; the latter two are None where n is 1."""
+    """Mean, sample standard deviation (spread) and 95 % t-interval of n numbers; all but the mean need two."""
 
     mean: float
     spread: float | None
@@ -68,9 +69,9 @@ def paired_difference(of: Mapping[Key, float], against: Mapping[Key, float]) -> 
 def verdict(low: float | None, high: float | None, margin: float) -> str | None:
     """Returns "lossless", "worse" or "undecided" for an interval of (accuracy - accuracy of full).
 
-    "lossless": no more than the margin is lost anywhere in the interval. "worse": more is lost everywhere in it. One end
-    of the two-sided 95 % interval decides, so each is a one-sided test at 2.5 %. None where there is no interval, as of one
-    seed, or where its width is only rounding, as of seeds that agree to the last example.
+    "lossless": no more than the margin is lost anywhere in the interval. "worse": more is lost everywhere in it.
+    One end of the two-sided 95 % interval decides, so each is a one-sided test at 2.5 %. None where there is no
+    interval, as of one seed, or where its width is only rounding, as of seeds that agree to the last example.
 
     Source: non-inferiority, Piaggio et al., JAMA 2012.
     """
@@ -108,8 +109,8 @@ class RankAnalysis:
 def rank_analysis(scores: Mapping[Key, Mapping[str, float]]) -> RankAnalysis | None:
     """Returns Friedman's test and Nemenyi's critical difference at 5 %.
 
-    The higher score has the lower rank; ties have the average. Mean ranks that differ by less than the critical difference
-    do not differ significantly, and none do where Friedman's test does not reject.
+    The higher score has the lower rank; ties have the average. Mean ranks that differ by less than the critical
+    difference do not differ significantly, and none do where Friedman's test does not reject.
 
     Args:
         scores: By block, each method's score.
@@ -117,8 +118,8 @@ def rank_analysis(scores: Mapping[Key, Mapping[str, float]]) -> RankAnalysis | N
     Returns:
         The analysis of the `comparable` methods; None for fewer than 3 methods in 5 blocks.
 
-    Source: Demšar, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 2006. Friedman's statistic is
-    corrected for ties, which the paper's is not.
+    Source: Demšar, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 2006. Friedman's
+    statistic is corrected for ties, which the paper's is not.
     """
     methods, blocks = comparable(scores)
     if len(methods) < MIN_METHODS or len(blocks) < MIN_BLOCKS:

@@ -1,8 +1,8 @@
 """Records on disk: one JSON file for each run, which is there if and only if the run has finished.
 
 A file is written beside its place and renamed. Until a record is there, its folder may contain the run's checkpoint
-(`.ckpt`), the lock of the process that trains it (`.lock`), the lock of the sweep that started that process (`.claim`), and
-the run's failure (`.failed.json`).
+(`.ckpt`), the lock of the process that trains it (`.lock`), the lock of the sweep that started that process
+(`.claim`), and the run's failure (`.failed.json`).
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ def read_json(path: Path) -> Any:
 
 
 def _json_files(folder: Path, problems: list[str]) -> list[Path]:
-    """Returns all paths below the folder that may be a run's, sorted. Adds folders that can't be read to the problems."""
+    """Returns all paths below the folder that may be a run's, sorted. Unreadable folders become problems."""
 
     def refused(error: OSError) -> None:
         problems.append(printable(f"{error.filename}: unreadable: {error.strerror}"))
@@ -185,8 +185,8 @@ def _json_files(folder: Path, problems: list[str]) -> list[Path]:
 def read_all(folders: Iterable[Path]) -> Found:
     """Reads all records and failures below the folders.
 
-    Each key counts once, with the first record found; another record of the run is a problem. Records beside a note with a
-    line "seconds: why" are marked as disturbed.
+    Each key counts once, with the first record found; another record of the run is a problem. Records beside a note
+    with a line "seconds: why" are marked as disturbed.
 
     Raises:
         BadInput: Where a folder isn't there.

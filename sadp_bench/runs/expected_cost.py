@@ -1,4 +1,4 @@
-"""Expected cost of a run: the example visits that it makes, and the seconds per visit of finished runs. Without torch."""
+"""Expected cost of a run: its example visits, and the seconds per visit of finished runs. Without torch."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Masks, which mark the weights that exist, and the base class of all sparse training methods.
 
-A mask is a bool tensor of its weight's shape; a weight that exists (True) is live. Masks are never changed in place: a new
-mask replaces the old one.
+A mask is a bool tensor of its weight's shape; a weight that exists (True) is live. Masks are never changed in place:
+a new mask replaces the old one.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Sparsity:
 
     @torch.no_grad()
     def apply(self) -> None:
-        """Zeroes the masked weights, and what the optimizer keeps of each (momentum, mean square) unless that stays dense."""
+        """Zeroes the masked weights and, unless the momentum stays dense, their optimizer state."""
         for name, mask in self.masks.items():
             weight, dead = self.model.get_parameter(name), ~mask
             weight.masked_fill_(dead, 0)
@@ -144,11 +144,11 @@ class Sparsity:
         self.masks = dict(state["masks"])
 
     def checkpoint_copies(self) -> float:
-        """Returns what a checkpoint contains beside network and optimizer, in copies of the weights, for the disk check."""
+        """Returns the share of a checkpoint beside network and optimizer, in copies of the weights."""
         return MASK_COPIES if self.density < 1 else 0.0
 
     def estimated_epochs(self, num_epochs: int) -> float:
-        """Returns the epochs' worth of example visits that `prepare` makes at most, for the estimate before training."""
+        """Returns the epochs' worth of example visits that `prepare` makes at most, for estimates."""
         return 0
 
 
@@ -197,7 +197,8 @@ class SearchContext(Protocol):
         """Trains a network on the full data with the run's loop, and yields it after each epoch.
 
         `sparsity` is attached, and its `after_epoch` is called before each yield. The consumer may stop early. After an
-        interruption the state of `sparsity` is restored, and the first network yielded is that of the last finished epoch.
+        interruption the state of `sparsity` is restored, and the first network yielded is that of the last finished
+        epoch.
 
         Args:
             sparsity: The masks, and what happens to them after each epoch.
@@ -208,7 +209,7 @@ class SearchContext(Protocol):
         """
 
     def logits(self, model: nn.Module, num_examples: int) -> Tensor:
-        """Returns logits of the first n training examples, in evaluation mode, without augmentation. [T, n, C] float32."""
+        """Returns logits of the first n training examples in evaluation mode, unaugmented. [T, n, C] float32."""
 
     def say(self, text: str) -> None:
         """Shows a line to the user."""

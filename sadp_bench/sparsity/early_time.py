@@ -15,7 +15,7 @@ MIN_DIVERGENCE = 1e-12  # nats; a smaller divergence is the rounding of equal di
 
 
 def divergences(logits_TBC: Tensor) -> Tensor:
-    """Returns KL_t = KL(softmax(mean logits up to T) || softmax(mean logits up to t)), mean over examples. Float64, [T]."""
+    """Returns KL_t = KL(softmax(mean logits to T) || softmax(mean logits to t)), mean over examples. Float64, [T]."""
     steps_T11 = torch.arange(1, len(logits_TBC) + 1, device=logits_TBC.device)[:, None, None]
     log_p_TBC = (logits_TBC.double().cumsum(0) / steps_T11).log_softmax(2)
     whole_BC = log_p_TBC[-1]
@@ -27,7 +27,8 @@ def early_timesteps(logits_TBC: Tensor, share: float = 0.6) -> int:
 
     It is 1 where all steps have equal outputs (max KL = 0), which the paper leaves open.
 
-    Source: Kim et al., "Exploring Lottery Ticket Hypothesis in Spiking Neural Networks", ECCV 2022 (Early-Time tickets).
+    Source: Kim et al., "Exploring Lottery Ticket Hypothesis in Spiking Neural Networks", ECCV 2022 (Early-Time
+    tickets).
     """
     kl_T = divergences(logits_TBC)
     if kl_T.max() <= MIN_DIVERGENCE:

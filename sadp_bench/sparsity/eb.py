@@ -24,15 +24,15 @@ from sadp_bench.sparsity.early_time import Searching
 class EB(Searching):
     """Draws the largest weights' mask after each epoch of dense training until it settles, then trains from the start.
 
-    Source: You et al., "Drawing Early-Bird Tickets", ICLR 2020, for spiking networks in Kim et al., "Exploring Lottery Ticket
-    Hypothesis in Spiking Neural Networks", ECCV 2022.
+    Source: You et al., "Drawing Early-Bird Tickets", ICLR 2020, for spiking networks in Kim et al., "Exploring
+    Lottery Ticket Hypothesis in Spiking Neural Networks", ECCV 2022.
 
-    The mask is global over convolution and linear weights. It has settled when the newest of `window` masks differs from
-    each of the others in less than `distance` of its positions. Where the run's epochs do not suffice, the last mask is
-    used and the record has converged: false. The run starts from its initial weights.
+    The mask is global over convolution and linear weights. It has settled when the newest of `window` masks differs
+    from each of the others in less than `distance` of its positions. Where the run's epochs do not suffice, the last
+    mask is used and the record has converged: false. The run starts from its initial weights.
 
-    Two masks of density d differ in at most 2d of their positions. Where 2d < distance, the first full window always ends
-    the search, so lower `distance` with the density.
+    Two masks of density d differ in at most 2d of their positions. Where 2d < distance, the first full window always
+    ends the search, so lower `distance` with the density.
 
     Args:
         density: The share of the weights that exist.

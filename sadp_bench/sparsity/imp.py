@@ -25,13 +25,14 @@ from sadp_bench.sparsity.early_time import Searching, last
 class IMP(Searching):
     """Trains, prunes a quarter of the live weights by |w|, rewinds to early weights, and repeats down to the density.
 
-    Source: Kim et al., "Exploring Lottery Ticket Hypothesis in Spiking Neural Networks", ECCV 2022, after Frankle & Carbin,
-    ICLR 2019, and Frankle et al., ICML 2020 (rewinding).
+    Source: Kim et al., "Exploring Lottery Ticket Hypothesis in Spiking Neural Networks", ECCV 2022, after Frankle &
+    Carbin, ICLR 2019, and Frankle et al., ICML 2020 (rewinding).
 
-    Round 1 trains the run's dense network for E epochs and keeps its whole state, buffers included, after the rewind epoch.
-    Every further round continues from that state with its mask and the rest of the schedule. Pruning is global, over
-    convolution and linear weights. The run starts from the rewound state with the last mask and trains for all of its
-    epochs, so that its data is pruned on the same schedule as any other run's; the paper's last round is shorter.
+    Round 1 trains the run's dense network for E epochs and keeps its whole state, buffers included, after the rewind
+    epoch. Every further round continues from that state with its mask and the rest of the schedule. Pruning is
+    global, over convolution and linear weights. The run starts from the rewound state with the last mask and trains
+    for all of its epochs, so that its data is pruned on the same schedule as any other run's. The paper's last round
+    is shorter.
 
     Args:
         density: The share of the weights that exist in the end.
@@ -61,7 +62,7 @@ class IMP(Searching):
         self.rewind = rewind
 
     def prepare(self, context: SearchContext, model: nn.Module) -> dict[str, Any]:
-        """Trains and prunes in rounds, and rewinds the run's model. Returns rounds, epochs and time steps of the search."""
+        """Trains and prunes in rounds, and rewinds the run's model. Returns facts of the search."""
         rewind = self.rewind_epoch(context.num_epochs)
         timesteps = self.search_timesteps(context)
         total = sum(weight.numel() for weight in prunable(model).values())

@@ -24,15 +24,15 @@ class PQ(Sparsity):
     """Trains a sparse network from scratch and rewires it by the PQ index: prunes small weights, regrows by momentum.
 
     Source: Shen, Xu, Pan & Chen, "Improving the Sparse Structure Learning of Spiking Neural Networks from the View of
-    Compression Efficiency", ICLR 2025 (arXiv 2502.13572); index and bound: Diao et al., ICLR 2023; densities of the layers:
-    Mocanu et al., Nature Communications 2018, with kernel sizes as in Evci et al., ICML 2020.
+    Compression Efficiency", ICLR 2025 (arXiv 2502.13572); index and bound: Diao et al., ICLR 2023; densities of the
+    layers: Mocanu et al., Nature Communications 2018, with kernel sizes as in Evci et al., ICML 2020.
 
-    Training starts with random masks. Every few epochs, but not after the last epoch, the c d smallest of each group's d
-    live weights are pruned, and as many others are regrown from 0 where the gradient's momentum is largest. So each group's
-    density is constant. c is `rewiring_share`. Masked weights keep the momentum of their gradients.
+    Training starts with random masks. Every few epochs, but not after the last epoch, the c d smallest of each
+    group's d live weights are pruned, and as many others are regrown from 0 where the gradient's momentum is largest.
+    So each group's density is constant. c is `rewiring_share`. Masked weights keep the momentum of their gradients.
 
-    The paper leaves open, and we chose: p, q and `every`; c d is rounded down; no more weights are pruned than others are
-    dead; a weight that was just pruned is not regrown at once.
+    The paper leaves open, and we chose: p, q and `every`; c d is rounded down; no more weights are pruned than others
+    are dead; a weight that was just pruned is not regrown at once.
 
     Args:
         density: The share of the weights that exist.
@@ -120,8 +120,8 @@ def pq_index(weight_GM: Tensor, p: float, q: float, live_GM: Tensor | None = Non
     """Returns I = 1 - d^(1/q - 1/p) ||w||_p / ||w||_q over the last dimension's d live weights. Float64, [G].
 
     I is 0 where all weights have one size, and largest, 1 - d^(1/q - 1/p), where all but one are 0. It is computed as
-    1 - the ratio of the power means, which does not depend on the scale. Without weights, or where all are 0, it is 0; the
-    source leaves this open.
+    1 - the ratio of the power means, which does not depend on the scale. Without weights, or where all are 0, it is
+    0; the source leaves this open.
 
     Source: Diao et al., "Pruning Deep Neural Networks from a Sparsity Perspective", ICLR 2023.
     """
@@ -179,8 +179,8 @@ def momentum(optimizer: torch.optim.Optimizer, weight: Tensor) -> Tensor:
 def erdos_renyi(shapes: Mapping[str, Sequence[int]], num_live: int) -> dict[str, int]:
     """Returns the number of live weights of each layer, `num_live` in all.
 
-    They are in proportion to the sum of the shape's numbers (inputs, outputs, kernel sides), so that large layers are the
-    sparsest, and at most the layer's size. Largest remainders decide the rounding.
+    They are in proportion to the sum of the shape's numbers (inputs, outputs, kernel sides), so that large layers are
+    the sparsest, and at most the layer's size. Largest remainders decide the rounding.
 
     Source: Mocanu et al., Nature Communications 2018; with kernel sizes ("ERK") Evci et al., ICML 2020.
     """

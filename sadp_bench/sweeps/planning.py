@@ -114,7 +114,9 @@ def preparations(specs: Iterable[Spec]) -> dict[str, Preparation]:
 
 
 def sharers(specs: Iterable[Spec], scoring: Collection[str]) -> dict[str, str]:
-    """Returns a name of the runs that share scores, by key: all ratios of a method that scores, otherwise the run alone.
+    """Returns a name of the runs that share scores, by key.
+
+    All ratios of a method that scores share its scores. Every other run is alone.
 
     Args:
         specs: The runs.

@@ -30,7 +30,7 @@ Answer = tuple[int, list[str], dict[str, bytes]]
 
 
 def work(fields: dict[str, Any], options: Options, scores: bytes | None) -> Answer:
-    """Makes a run on a worker and returns the exit code, the last lines, and the files it left, by their relative names."""
+    """Makes a run on a worker. Returns the exit code, the last lines, and the files by their relative names."""
     spec = Spec.from_json(fields)
     with TemporaryDirectory(prefix="sadp-bench-") as folder:
         store = Store(Path(folder))
@@ -95,7 +95,8 @@ class RayCluster(Executor):
         specs: All runs that are to be made.
 
     Raises:
-        BadInput: Where Ray isn't installed or can't be reached, or no machine of the cluster has room for one of the runs.
+        BadInput: Where Ray isn't installed or can't be reached, or no machine of the cluster has room for one of the
+            runs.
     """
 
     shares_folder = False
@@ -129,7 +130,7 @@ class RayCluster(Executor):
         for spec in specs:
             if self._fitting(spec) == 0:
                 raise BadInput(
-                    f"no machine of the Ray cluster has {spec.threads} CPUs and {self._gpus(spec):g} GPUs, which one run "
+                    f"no machine of the Ray cluster has {spec.threads} CPUs and {self._gpus(spec):g} GPUs, which a run "
                     "needs; lower threads in the file or --gpus-per-run, or start a larger worker first"
                 )
 

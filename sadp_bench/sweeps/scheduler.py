@@ -76,7 +76,7 @@ class Standing:
     expected_seconds: float = 0.0
 
     def seconds_left(self) -> float:
-        """Returns the expected seconds of all that is left here, corrected by how the runs so far kept to the plan's."""
+        """Returns the expected seconds of all that is left here, corrected by those of the runs that ended."""
         correction = self.actual_seconds / self.expected_seconds if self.expected_seconds else 1.0
         spent = {key: time.monotonic() - running.since for key, running in self.running.items()}
         over = self.done | self.failed.keys() | self.elsewhere
@@ -129,7 +129,7 @@ def devices(specs: list[Spec], jobs: int) -> list[str]:
 
 
 def why(ended: Ended) -> str:
-    """Returns the cause of an end in one line: 'killed by SIGKILL (out of memory?)', 'exit code 1: RuntimeError: ...'."""
+    """Returns the cause of an end: 'killed by SIGKILL (out of memory?)', 'exit code 1: RuntimeError: ...'."""
     last = ended.lines[-1].strip().removeprefix("sadp-bench: ") if ended.lines else ""
     if ended.lost:
         return ended.lines[0]
@@ -151,8 +151,8 @@ def may_retry(ended: Ended, crashes: int, losses: int, retries: int) -> bool:
 class Claim:
     """A run's two locks: the process that trains it holds `.lock`, and the sweep that started that process `.claim`.
 
-    Seconds pass between a process's start and its lock. Without the claim, another sweep would start the same run in them,
-    and a job of that sweep would wait for as long as the run lasts.
+    Seconds pass between a process's start and its lock. Without the claim, another sweep would start the same run in
+    them, and a job of that sweep would wait for as long as the run lasts.
 
     Args:
         store: The sweep's records.

@@ -1,7 +1,7 @@
 """Sweep files: from TOML to one table of fields for each run.
 
-A file has a table `[common]` and one or more blocks `[[sweep]]`. Their keys are the fields of `Spec`, and `set`, the table
-of settings. A block's keys replace those of common. The runs of a block are the product of its lists.
+A file has a table `[common]` and one or more blocks `[[sweep]]`. Their keys are the fields of `Spec`, and `set`, the
+table of settings. A block's keys replace those of common. The runs of a block are the product of its lists.
 """
 
 from __future__ import annotations
@@ -110,7 +110,8 @@ def _flat(where: str, table: Any) -> dict[str, list[Any]]:
 def _settings(where: str, table: Any) -> Iterator[tuple[str, Any]]:
     """Yields the keys of a `set` table with their values.
 
-    The options of the network are one quoted key each, such as "backbone.width", or a table `backbone`; likewise `sparsity`.
+    The options of the network are one quoted key each, such as "backbone.width", or a table `backbone`; likewise
+    `sparsity`.
     """
     if not isinstance(table, dict):
         raise BadInput(f"{where}: set is a table, such as set.smoothing = 0.1, not {table!r}")

@@ -17,9 +17,7 @@ from sadp_bench.sweeps.ray_executor import RayCluster, keep
 from sadp_bench.sweeps.scheduler import Scheduler, Watcher, devices
 from tests.commands import comes, ends
 from tests.example_records import make_record, make_spec
-from tests.sweeps.test_scheduler import plan_of
-
-FULL, RANDOM, SADP = make_spec(), make_spec("random", 0.5), make_spec("sadp", 0.5)
+from tests.sweeps.helpers import FULL, RANDOM, SADP, plan_of
 
 
 @pytest.fixture

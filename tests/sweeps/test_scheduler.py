@@ -18,73 +18,18 @@ from sadp_bench.records.file_lock import Lock
 from sadp_bench.records.record import Failure
 from sadp_bench.records.store import FAILED, Store
 from sadp_bench.sweeps import scheduler
-from sadp_bench.sweeps.executors import Ended, Executor
-from sadp_bench.sweeps.planning import Plan, sharers
+from sadp_bench.sweeps.executors import Ended
+from sadp_bench.sweeps.planning import Plan
 from sadp_bench.sweeps.scheduler import Scheduler, Standing, Watcher, why
 from tests.example_records import make_record, make_spec
 from tests.records.helpers import left_by_a_killed_process
-
-FULL, RANDOM, SADP = make_spec(), make_spec("random", 0.5), make_spec("sadp", 0.5)
+from tests.sweeps.helpers import FULL, RANDOM, SADP, Scripted, plan_of
 
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
     monkeypatch.setattr(scheduler, "TICK_SECONDS", 0.0)
     monkeypatch.setattr(scheduler, "RECHECK_SECONDS", 0.0)
-
-
-def plan_of(*specs, scoring=()):
-    group = sharers(specs, {spec.key for spec in scoring})
-    return Plan(list(specs), frozenset(), {}, group, {spec.key: 1.0 for spec in specs})
-
-
-class Scripted(Executor):
-    """Runs end one tick after their start, each as its script says: "done", or an exit code, or "lost".
-
-    A script's last entry holds for all further tries. events: what was started, and what was running then.
-    """
-
-    def __init__(self, store, jobs=1, shares_folder=True, **scripts):
-        self.shares_folder = shares_folder
-        self.store, self.jobs, self.scripts = store, jobs, scripts
-        self.running, self.events, self.stopped = [], [], False
-        self.tries = Counter()
-        self.when_ended = lambda spec: None
-
-    def capacity(self):
-        return self.jobs
-
-    def start(self, spec, earlier):
-        assert len(self.running) < self.jobs
-        self.events.append((spec, list(self.running)))
-        self.running.append(spec)
-
-    def ended(self):
-        ends = [self._end(spec) for spec in self.running]
-        self.running = []
-        return ends
-
-    def _end(self, spec):
-        script = self.scripts.get(spec.method, ["done"])
-        self.tries[spec.key] += 1
-        outcome = script[min(self.tries[spec.key], len(script)) - 1]
-        self.when_ended(spec)
-        if outcome == "done":
-            self.store.write(make_record(spec))
-            return Ended(spec, 0, ["fine"])
-        if outcome == "lost":
-            return Ended(spec, 1, ["its worker was lost"], lost=True)
-        return Ended(spec, outcome, ["first", "sadp-bench: last"])
-
-    def latest(self, spec):
-        return "going on"
-
-    def stop(self):
-        self.stopped = True
-
-    @property
-    def started(self):
-        return [spec for spec, _ in self.events]
 
 
 def carried_out(plan, executor, retries=1, watcher=None):
@@ -222,8 +167,7 @@ class Other:
                 self.lock = None
 
 
-@pytest.mark.parametrize("holds", [".lock", ".claim"])
-@pytest.mark.parametrize("shares_folder", [True, False])
+@pytest.mark.parametrize(("shares_folder", "holds"), [(True, ".lock"), (False, ".claim"), (True, ".claim")])
 def test_what_another_process_trains_is_left_to_it(store, shares_folder, holds):
     other = Other(store, RANDOM, lambda: store.write(make_record(RANDOM)), holds)
     executor = Scripted(store, jobs=2, shares_folder=shares_folder)
@@ -231,8 +175,7 @@ def test_what_another_process_trains_is_left_to_it(store, shares_folder, holds):
     assert executor.started == [SADP] and standing.done == {RANDOM.key, SADP.key} and other.lock is None
 
 
-@pytest.mark.parametrize("holds", [".lock", ".claim"])
-@pytest.mark.parametrize("shares_folder", [True, False])
+@pytest.mark.parametrize(("shares_folder", "holds"), [(True, ".lock"), (False, ".claim"), (True, ".claim")])
 def test_what_another_process_leaves_unfinished_is_trained_here(store, shares_folder, holds):
     other = Other(store, RANDOM, lambda: None, holds)
     executor = Scripted(store, shares_folder=shares_folder)
