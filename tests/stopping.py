@@ -38,7 +38,7 @@ class StopsAt(Progress):
         if self.count == self.batch:
             raise Stopped
 
-    def say(self, line: str) -> None:
+    def message(self, line: str) -> None:
         self.said.append(line)
 
 
@@ -72,7 +72,7 @@ def saved(
 ) -> RunTrainer:
     """A run whose checkpoint lies in the folder."""
     progress = progress or Progress()
-    checkpoint = Checkpoint(folder / "run.ckpt", every, {"key": spec.key}, progress.say)
+    checkpoint = Checkpoint(folder / "run.ckpt", every, {"key": spec.key}, progress.message)
     return make_trainer(spec, material, progress, checkpoint=checkpoint, **how)
 
 

@@ -34,7 +34,7 @@ class Lines(Silent):
         self.visits = self.done = self.num_epochs = 0
         self.started = 0.0
 
-    def say(self, line: str) -> None:
+    def message(self, line: str) -> None:
         """Prints a line."""
         print(line, file=sys.stderr, flush=True)
 
@@ -51,7 +51,7 @@ class Lines(Silent):
         """Prints the epoch's line with the time left."""
         elapsed = time.perf_counter() - self.started
         left = elapsed * max(0, self.visits - self.done) / max(1, self.done)
-        self.say(f"{self.title}  {describe(row, self.num_epochs, num_examples)}  {duration(left)} left")
+        self.message(f"{self.title}  {describe(row, self.num_epochs, num_examples)}  {duration(left)} left")
 
 
 class Bar(Silent):
@@ -67,7 +67,7 @@ class Bar(Silent):
         self.started = 0.0
         self.done = 0
 
-    def say(self, line: str) -> None:
+    def message(self, line: str) -> None:
         """Prints a line above the bar."""
         self.console.print(Text(line))
 
@@ -96,7 +96,7 @@ class Bar(Silent):
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
-            self.say(f"{self.title}  {self.state}")
+            self.message(f"{self.title}  {self.state}")
 
 
 def describe(row: dict[str, Any], num_epochs: int, num_examples: int, rate: bool = True) -> str:

@@ -118,7 +118,7 @@ class Lines(Watcher):
         self.names = run_names(plan.runs)
         self.last_line = time.monotonic()
 
-    def say(self, line: str) -> None:
+    def message(self, line: str) -> None:
         """Prints a line."""
         print(line, file=sys.stderr, flush=True)
         self.last_line = time.monotonic()
@@ -126,16 +126,16 @@ class Lines(Watcher):
     def started(self, spec: Spec, attempt: int, standing: Standing) -> None:
         """Prints that a run started."""
         again = f" (try {attempt})" if attempt > 1 else ""
-        self.say(f"{self.names[spec.key]}: started{again}")
+        self.message(f"{self.names[spec.key]}: started{again}")
 
     def ended(self, spec: Spec, outcome: str, standing: Standing) -> None:
         """Prints how a run ended, and the counts."""
-        self.say(f"{self.names[spec.key]}: {outcome}  [{self.summary(standing)}]")
+        self.message(f"{self.names[spec.key]}: {outcome}  [{self.summary(standing)}]")
 
     def tick(self, standing: Standing) -> None:
         """Prints the counts where no line was printed for long."""
         if time.monotonic() - self.last_line >= REMINDER_SECONDS:
-            self.say(self.summary(standing))
+            self.message(self.summary(standing))
 
     def summary(self, standing: Standing) -> str:
         """Returns the counts and the time left in a line."""
@@ -150,7 +150,7 @@ class Overview(Lines):
         self.console = Console(stderr=True)
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
 
-    def say(self, line: str) -> None:
+    def message(self, line: str) -> None:
         """Prints a line above the overview."""
         self.console.print(Text(line))
 
@@ -161,7 +161,7 @@ class Overview(Lines):
     def ended(self, spec: Spec, outcome: str, standing: Standing) -> None:
         """Prints how a run failed, and renews the overview."""
         if spec.key not in standing.done:
-            self.say(f"{self.names[spec.key]}: {outcome}")
+            self.message(f"{self.names[spec.key]}: {outcome}")
         self.tick(standing)
 
     def tick(self, standing: Standing) -> None:

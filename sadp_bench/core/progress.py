@@ -8,7 +8,7 @@ from typing import Any
 class Progress:
     """Receives what happens in a run. No method may wait for the device."""
 
-    def say(self, line: str) -> None:
+    def message(self, line: str) -> None:
         """Reports a line of text."""
 
     def start(self, title: str, visits: int, num_epochs: int) -> None:

@@ -48,7 +48,7 @@ def rerun(
     seconds = duration(sum(sum(record.seconds.values()) for record in reference))
     existing = sum(store.find(spec) is not None for spec, _ in ready)
     taken = f"; {existing} are in {store.folder} already and are not repeated" if existing else ""
-    progress.say(f"{len(ready)} runs of the reference, which took {seconds}{taken}")
+    progress.message(f"{len(ready)} runs of the reference, which took {seconds}{taken}")
     failed = {}
     for spec, material in ready:
         try:
@@ -59,7 +59,7 @@ def rerun(
             traceback.print_exc()
             failed[spec.key] = f"{type(error).__name__}: {error}"
         if spec.key in failed:
-            progress.say(f"{_title(spec)}: {failed[spec.key]}")
+            progress.message(f"{_title(spec)}: {failed[spec.key]}")
     return failed
 
 

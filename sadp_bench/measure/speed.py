@@ -140,7 +140,7 @@ def _fitted(
     fitting = _fitting(specs, resources, seconds)
     if fitting == len(material.train):
         return specs, resources
-    progress.say(
+    progress.message(
         f"speed: epochs of {fitting:,} of the {len(material.train):,} examples, so that about {MIN_TO_STOP} "
         f"rounds fit into {seconds / 60:g} min; --train-examples takes another number"
     )

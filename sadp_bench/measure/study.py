@@ -175,7 +175,7 @@ class Study:
                     progress.epoch(row, len(trainer.data))
                     if row["epoch"] + 1 in self.at:
                         found.append(self._stop(row, collector))
-                progress.say(f"study: timing what the scores cost, {1 + score_cost.ROUNDS} rounds")
+                progress.message(f"study: timing what the scores cost, {1 + score_cost.ROUNDS} rounds")
                 cost = score_cost.measure(trainer, progress)
             finally:
                 progress.stop()
@@ -207,7 +207,7 @@ class Study:
     def _stop(self, row: loop.Row, collector: Collector) -> dict[str, Any]:
         epoch, n = row["epoch"], len(self.index_n)
         recalibrates = bool(norm_layers(self.model))
-        self.progress.say(f"study: exact gradient norms of {n} examples after epoch {epoch + 1}")
+        self.progress.message(f"study: exact gradient norms of {n} examples after epoch {epoch + 1}")
         lagging_n = self._exact() if recalibrates else None
         with recalibrated(self.model, self.trainer.data, self._statistics_batches(epoch)):
             norm_n = self._exact()

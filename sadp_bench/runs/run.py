@@ -110,7 +110,7 @@ def run(
             store.check_writable(max(checkpoint_bytes(run, weight_bytes(resources.untrained)) for run in missing))
         estimates = expected(missing, resources)
         parts = ", ".join(f"{run.method} {duration(s)}" for run, s in zip(missing, estimates, strict=True))
-        progress.say(f"expected to take about {duration(sum(estimates))} ({parts})")
+        progress.message(f"expected to take about {duration(sum(estimates))} ({parts})")
         for run in missing:
             with _locked(run, store, progress) as lock:
                 if again or distributed.agreed(store.find(run) is None):  # else another process has just finished it
@@ -132,9 +132,9 @@ def _tidy_and_report(
         if distributed.rank() == 0:
             tidy(run, store, keep_checkpoint=settings.again)
         if run not in missing:
-            progress.say(f"{run.method} {run.ratio:g} is done already: {store.path(run)} (--again trains it anew)")
+            progress.message(f"{run.method} {run.ratio:g} is done already: {store.path(run)} (--again trains it anew)")
     if settings.save_model and wanted[-1] not in missing and not store.path(wanted[-1], ".pt").exists():
-        progress.say("its weights were not kept; --again --save-model trains it anew and keeps them")
+        progress.message("its weights were not kept; --again --save-model trains it anew and keeps them")
 
 
 def tidy(spec: Spec, store: Store, keep_checkpoint: bool = False) -> None:
@@ -178,7 +178,7 @@ def _locked(spec: Spec, store: Store, progress: Progress) -> Iterator[Lock]:
         yield lock
         return
     if not lock.acquire():
-        progress.say(f"another process trains {spec.method} {spec.ratio:g}: waiting for it ({lock.path})")
+        progress.message(f"another process trains {spec.method} {spec.ratio:g}: waiting for it ({lock.path})")
         while not lock.acquire():
             time.sleep(1)
     finished = False
@@ -206,7 +206,7 @@ def _train_and_store(
             )
 
     identity = {"key": spec.key, "data_sha256": resources.material.sha256}
-    checkpoint = Checkpoint(store.path(spec, ".ckpt"), settings.checkpoint_seconds, identity, progress.say)
+    checkpoint = Checkpoint(store.path(spec, ".ckpt"), settings.checkpoint_seconds, identity, progress.message)
     trainer = RunTrainer(
         spec,
         resources,

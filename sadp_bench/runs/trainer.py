@@ -190,7 +190,7 @@ class RunTrainer:
             return
         self.load_state_dict(state)
         place = f"after epoch {len(self.state.rows)}" if self.prepared else "in its preparation"
-        self.progress.say(f"{self.spec.method} {self.spec.ratio:g} goes on from its checkpoint, {place}")
+        self.progress.message(f"{self.spec.method} {self.spec.ratio:g} goes on from its checkpoint, {place}")
 
     def _train(self) -> dict[str, Any]:
         """Trains and evaluates. Returns what was measured of the trained network."""

@@ -211,5 +211,5 @@ class SearchContext(Protocol):
     def logits(self, model: nn.Module, num_examples: int) -> Tensor:
         """Returns logits of the first n training examples in evaluation mode, unaugmented. [T, n, C] float32."""
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         """Shows a line to the user."""

@@ -42,7 +42,7 @@ def chosen_timesteps(context: SearchContext, share: float = 0.6, num_examples: i
         raise BadInput("early_time shortens a search of several time steps, and the run has 1: leave it out")
     model = last(context.train(Sparsity(), timesteps=context.timesteps, epochs=1))
     timesteps = early_timesteps(context.logits(model, num_examples), share)
-    context.say(f"early time: the search takes {timesteps} of {context.timesteps} time steps")
+    context.message(f"early time: the search takes {timesteps} of {context.timesteps} time steps")
     return timesteps
 
 

@@ -72,7 +72,7 @@ class EB(Searching):
                 break
         self.masks = search.drawn[-1]
         found = "settled after" if converged else "did not settle; taken after all"
-        context.say(f"eb: the mask of {density(self.masks):.2%} of the weights {found} {search.epochs} epochs")
+        context.message(f"eb: the mask of {density(self.masks):.2%} of the weights {found} {search.epochs} epochs")
         return {
             "search_epochs": search.epochs + int(self.early_time),
             "search_timesteps": timesteps,

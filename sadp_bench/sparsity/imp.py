@@ -78,7 +78,7 @@ class IMP(Searching):
             masks = magnitude_masks(prunable(last(networks)), num_live(total, goal), masks)
             rewound = first.kept if rewound is None else rewound
             context.keep(rounds=number, masks=masks, rewound=rewound)
-            context.say(f"imp: round {number} of {len(steps)}, {density(masks):.2%} of the weights are left")
+            context.message(f"imp: round {number} of {len(steps)}, {density(masks):.2%} of the weights are left")
         assert masks is not None and rewound is not None
         self.masks = masks
         model.load_state_dict(rewound)

@@ -91,7 +91,7 @@ class Standing:
 class Watcher:
     """Receives the events of a sweep, and ignores them. `cli.sweep_view` has those that show them."""
 
-    def say(self, line: str) -> None:
+    def message(self, line: str) -> None:
         """Receives a line worth reading once."""
 
     def started(self, spec: Spec, attempt: int, standing: Standing) -> None:
@@ -310,7 +310,7 @@ class Scheduler:
         try:
             self._store.write_failure(failure)
         except BadInput as error:  # The disk may be full, and the other runs may still end well.
-            self._watcher.say(str(error))
+            self._watcher.message(str(error))
 
 
 @contextmanager

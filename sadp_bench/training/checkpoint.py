@@ -61,12 +61,12 @@ class Checkpoint:
         path: The newest state's file.
         every_seconds: A state is due so many seconds after the last.
         identity: A state is only resumed if it was written with an equal identity.
-        say: Receives a line for the user.
+        report: Receives a line for the user.
     """
 
-    def __init__(self, path: Path, every_seconds: float, identity: State, say: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, every_seconds: float, identity: State, report: Callable[[str], None]) -> None:
         self.path, self.before = path, path.with_name(f"{path.name}.before")
-        self.every_seconds, self.identity, self.say = every_seconds, identity, say
+        self.every_seconds, self.identity, self._report = every_seconds, identity, report
         self._since = time.monotonic()
         self._complaint = ""
 
@@ -82,7 +82,7 @@ class Checkpoint:
                 except BadInput as error:
                     aside = path.with_name(f"{path.name}.broken")
                     path.replace(aside)
-                    self.say(f"checkpoint {path} is {error}: set aside as {aside.name}")
+                    self._report(f"checkpoint {path} is {error}: set aside as {aside.name}")
         return None
 
     def due(self) -> bool:
@@ -99,7 +99,7 @@ class Checkpoint:
             write_state(self.path, content)
         except (BadInput, OSError) as error:
             if str(error) != self._complaint:
-                self.say(f"no checkpoint: {error}; the run goes on without")
+                self._report(f"no checkpoint: {error}; the run goes on without")
             self._complaint = str(error)
 
     def discard(self) -> None:

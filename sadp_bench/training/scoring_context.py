@@ -87,9 +87,9 @@ class RunContext:
         """Returns an untrained network whose weights differ from the run's: a score must not know the run's network."""
         return self._build(stream_seed(self.spec.seed, f"scoring {seed}"), self.timesteps)
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         """Reports a line, named by the run."""
-        self._progress.say(f"{self.spec.method} {self.spec.ratio:g}, {self.spec.sparsity}: {text}")
+        self._progress.message(f"{self.spec.method} {self.spec.ratio:g}, {self.spec.sparsity}: {text}")
 
     def fit(self, pruner: Pruner, epochs: int, seed: int) -> nn.Module:
         """Returns a network trained for `epochs` epochs of the full-data run's schedule, with all connections."""

@@ -54,7 +54,7 @@ class SharedScores:
                     self.unlock()
                 return found
             if not waiting:
-                self._progress.say(f"another process computes the scores {self.path}: waiting for them")
+                self._progress.message(f"another process computes the scores {self.path}: waiting for them")
             waiting = True
             time.sleep(1)
 
@@ -64,10 +64,10 @@ class SharedScores:
         try:
             state = read_state(self.path, self._device)
         except BadInput as error:
-            self._progress.say(f"scores {self.path} are {error}: computing them anew")
+            self._progress.message(f"scores {self.path} are {error}: computing them anew")
             return None
         if state.pop("made_in", None) != self._made_in:
-            self._progress.say(f"scores {self.path} were made from other data or in another environment: not used")
+            self._progress.message(f"scores {self.path} were made from other data or in another environment: not used")
             return None
         return state
 
@@ -78,7 +78,7 @@ class SharedScores:
         try:
             write_state(self.path, {**state, "made_in": self._made_in})
         except BadInput as error:
-            self._progress.say(f"scores not kept for other ratios: {error}")
+            self._progress.message(f"scores not kept for other ratios: {error}")
 
     def unlock(self) -> None:
         """Lets the waiting processes go on."""

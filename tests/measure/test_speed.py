@@ -188,7 +188,7 @@ def test_epochs_are_of_so_many_examples_that_enough_rounds_fit_into_the_time(mon
         monkeypatch.setattr(speed, "rehearse", lambda *_, seconds=per_visit: seconds)
         said: list[str] = []
         progress = Progress()
-        monkeypatch.setattr(progress, "say", said.append)
+        monkeypatch.setattr(progress, "message", said.append)
         # A round: two epochs of full data, the A/A arm and half an epoch; 16 rounds of 600 examples, 1 ms a visit.
         found = speed.measure(asked, ["random"], [0.5], 2, None, progress, seconds=600 * 3.5 * 16 * 1e-3)
         assert found["train_examples"] == expected

@@ -138,7 +138,7 @@ class TinyContext:
         with torch.no_grad():
             return model.eval()(image_N[:num_examples])
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         self.said.append(text)
 
 

@@ -119,7 +119,7 @@ def test_a_full_disk_does_not_stop_the_others(store, monkeypatch):
 
     said = []
     watcher = Watcher()
-    watcher.say = said.append
+    watcher.message = said.append
     monkeypatch.setattr(store, "write_failure", full)
     standing = carried_out(plan_of(RANDOM, SADP), Scripted(store, random=[2]), watcher=watcher)
     assert standing.done == {SADP.key} and list(standing.failed) == [RANDOM.key] and said == ["no space left"]
