@@ -16,8 +16,8 @@ from sadp_bench.report.tables.memory import memory_rows
 from sadp_bench.report.tables.ticket_search import search_rows
 from tests.example_records import ENVIRONMENT
 from tests.report.axes_records import EARLY, EB, IMP, MIB, PQ, SLTT, over_time, run, three_axes
-from tests.report.page.reading import tree
-from tests.report.test_latex import DOCUMENT
+from tests.report.formats.page.reading import tree
+from tests.report.formats.test_latex import DOCUMENT
 from tests.report.test_plots import bars_of, lines_of, near
 
 TWO_SEEDS = 12.706205 / 2  # half-width of the 95 % interval of two numbers that differ by 1

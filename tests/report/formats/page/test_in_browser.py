@@ -11,8 +11,8 @@ import pytest
 
 from sadp_bench.report import render
 from sadp_bench.report.formats import html
-from tests.report.page.chromium import Tab, installed, tab
-from tests.report.page.example_page import BAD, hostile, whole
+from tests.report.formats.page.chromium import Tab, installed, tab
+from tests.report.formats.page.example_page import BAD, hostile, whole
 
 pytestmark = pytest.mark.skipif(
     installed() is None, reason="no Chromium on the PATH: the page is not tried in a browser"
@@ -61,7 +61,7 @@ def test_click_on_a_head_sorts_by_number_both_ways_and_what_is_missing_stays_las
     heads: list[str] = browser.value(
         "[...document.querySelectorAll('.sortable')[0].tHead.rows[0].cells].map(h => h.innerText)"
     )
-    for name in ("accuracy", "against random", "time"):
+    for name in ("accuracy", "to random", "efficiency"):
         [number] = [place for place, head in enumerate(heads) if head.startswith(name)]
         before = column(browser, number)
         there = sorted(value for value in before if value is not None)

@@ -17,8 +17,8 @@ from sadp_bench.report.naming import command
 from sadp_bench.report.rows import rows
 from sadp_bench.report.tables.findings import fastest_lossless
 from tests.example_records import make_record, make_spec
-from tests.report.page.example_page import BAD, LOST, example, hostile, whole
-from tests.report.page.reading import tree
+from tests.report.formats.page.example_page import BAD, LOST, example, hostile, whole
+from tests.report.formats.page.reading import tree
 
 
 @pytest.fixture
