@@ -76,17 +76,6 @@ class Row:
         values = [run.environment.get(name) for run in self.runs]
         return sorted({"unknown" if value is None else shown(value) for value in values})
 
-    # Until all readers use attributes: the columns by name.
-    def __getitem__(self, name: str) -> Any:
-        return self.columns()[name]
-
-    def get(self, name: str, default: Any = None) -> Any:
-        return self.columns().get(name, default)
-
-    @property
-    def row(self) -> Any:
-        return self
-
     def columns(self) -> dict[str, Any]:
         """Returns the row as one flat table: the columns of CSV and JSON. A number that was not measured is None.
 

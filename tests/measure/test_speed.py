@@ -19,6 +19,7 @@ from sadp_bench.measure import speed
 from sadp_bench.measure.speed import median_interval
 from sadp_bench.report.plots.speed import draw, efficiency_figure
 from tests.commands import Answer, command
+from tests.report.plot_records import bars_of
 from tests.small_runs import SMALL
 
 ASKED = {name: value for name, value in SMALL.items() if name not in ("method", "ratio", "epochs")}
@@ -145,10 +146,11 @@ def test_the_plot_shows_the_measured_efficiencies_and_the_noise_floor(tmp_path: 
         row |= {"efficiency": low + 0.05, "efficiency_low": low, "efficiency_high": low + 0.1}
     told["noise_floor"] |= {"low": 0.98, "high": 1.01}
     (axes,) = efficiency_figure(told).axes
-    medians = [line.get_xdata() for line in axes.lines if line.get_marker() != "None"]
+    medians = [list(line.get_xdata()) for line in axes.lines if line.get_marker() != "None"]
     assert medians == [[row["efficiency"]] for row in told["rows"]]
-    ends = [list(line.get_xdata()) for line in axes.lines if len(line.get_xdata()) == 2][1:]
-    assert ends == [[row["efficiency_low"], row["efficiency_high"]] for row in told["rows"]]
+    assert [[x for x, _ in bar] for bar in bars_of(axes)] == [
+        [row["efficiency_low"], row["efficiency_high"]] for row in told["rows"]
+    ]
     assert [text.get_text() for text in axes.get_yticklabels()] == [
         *("random 50 %", "random 25 %", "el2n 50 %", "el2n 25 %")
     ]

@@ -1,6 +1,9 @@
-"""Records whose figures can be worked out by hand."""
+"""Records whose plots can be worked out by hand, and what a plot shows."""
+
+import pytest
 
 from sadp_bench.records.visit_counts import pack
+from sadp_bench.report.plots.style import method_styles
 from tests.example_records import ENVIRONMENT, make_record, make_spec
 
 EPOCHS, N = 4, 10
@@ -29,3 +32,21 @@ def runs(*ratios, seeds=(0, 1), methods=("random", "sadp"), **changed):
                 more = {"accuracy": share["accuracy"] + seed / 50, "seconds": share["seconds"] + seed}
                 found.append(run(method, ratio, seed, visits=visits, **more, **changed))
     return found
+
+
+def styles_of(table):
+    return method_styles({row.label: row.method for row in table})
+
+
+def lines_of(axes):
+    return {line.get_label(): list(zip(*line.get_data(), strict=True)) for line in axes.lines}
+
+
+def bars_of(axes):
+    """((x, y), (x, y)) of every interval drawn."""
+    return [tuple(map(tuple, segment)) for bar in axes.containers if hasattr(bar, "has_yerr")
+            for collection in bar[2] for segment in collection.get_segments()]  # fmt: skip
+
+
+def near(points):
+    return [pytest.approx(point) for point in points]

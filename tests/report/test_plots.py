@@ -1,5 +1,6 @@
 """The figures: what is drawn is what the rows and records say."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -11,61 +12,49 @@ from hypothesis import strategies as st
 from sadp_bench.core.phases import CHARGED_PHASES, PHASES
 from sadp_bench.records.record import DISTURBED, Failure
 from sadp_bench.report import plots
-from sadp_bench.report.cells import cells, timed_together
 from sadp_bench.report.plots.epochs import curve, kept_figure, progress_figure
 from sadp_bench.report.plots.ratio import accuracy_figure, speedup_figure
-from sadp_bench.report.plots.style import FORMATS, limits, method_styles
-from sadp_bench.report.plots.time import pareto, phases_figure, time_figure
+from sadp_bench.report.plots.style import FORMATS, limits
+from sadp_bench.report.plots.time import pareto, phases_figure, time_figure, timed_together
 from sadp_bench.report.rows import rows
 from tests.example_records import ENVIRONMENT, make_spec
 from tests.paths import ROOT
-from tests.report.plot_records import run, runs
+from tests.report.plot_records import bars_of, lines_of, near, run, runs, styles_of
 
 KINDS = ["accuracy", "classes-r0.5", "kept", "phases", "progress", "speedup", "time", "visits-r0.5"]
 
 
 def table_of(records):
     """The rows, with intervals that nothing else has."""
-    table = rows(records)
-    for number, row in enumerate(table):
+    table = []
+    for number, row in enumerate(rows(records)):
+        wide = {}
         for name in ("accuracy", "seconds", "speedup"):
-            mean = row[f"{name}_mean"]
-            row |= {f"{name}_low": mean * (0.99 - number / 1000), f"{name}_high": mean * (1.01 + number / 500)}
+            estimate = getattr(row, name)
+            low, high = estimate.mean * (0.99 - number / 1000), estimate.mean * (1.01 + number / 500)
+            wide[name] = dataclasses.replace(estimate, low=low, high=high)
+        table.append(dataclasses.replace(row, **wide))
     return table
-
-
-def lines_of(axes):
-    return {line.get_label(): list(zip(*line.get_data(), strict=True)) for line in axes.lines}
-
-
-def bars_of(axes):
-    """((x, y), (x, y)) of every interval drawn."""
-    return [tuple(map(tuple, segment)) for bar in axes.containers if hasattr(bar, "has_yerr")
-            for collection in bar[2] for segment in collection.get_segments()]  # fmt: skip
-
-
-def near(points):
-    return [pytest.approx(point) for point in points]
 
 
 @pytest.mark.parametrize("ratios", [(0.5,), (0.3, 0.5)])
 def test_accuracy_and_speedup_show_the_rows_means_and_intervals(ratios):
     table = table_of(runs(*ratios))
-    styles = method_styles(table)
+    styles = styles_of(table)
     for build, name, scale in ((accuracy_figure, "accuracy", 100), (speedup_figure, "speedup", 1)):
         [axes] = build(table, styles).axes
         drawn, bars = lines_of(axes), bars_of(axes)
         for label in ("random", "sadp"):
-            own = [row for row in table if row["label"] == label]
-            assert [y for _, y in drawn[label]] == near([scale * row[f"{name}_mean"] for row in own])
+            own = [row for row in table if row.label == label]
+            assert [y for _, y in drawn[label]] == near([scale * getattr(row, name).mean for row in own])
             for row, (x, _) in zip(own, drawn[label], strict=True):
-                assert ((x, scale * row[f"{name}_low"]), (x, scale * row[f"{name}_high"])) in [
+                assert ((x, scale * getattr(row, name).low), (x, scale * getattr(row, name).high)) in [
                     tuple(near(bar)) for bar in bars
                 ]
         assert len(bars) == 2 * len(ratios)
     [axes] = accuracy_figure(table, styles).axes
     band = axes.patches[0].get_extents().transformed(axes.transData.inverted())
-    assert (band.y0, band.y1) == pytest.approx((100 * table[0]["accuracy_low"], 100 * table[0]["accuracy_high"]))
+    assert (band.y0, band.y1) == pytest.approx((100 * table[0].accuracy.low, 100 * table[0].accuracy.high))
     assert lines_of(axes)["full"][0][1] == pytest.approx(80.5)
 
 
@@ -74,7 +63,7 @@ def test_methods_of_one_ratio_are_named_below_the_axis_or_where_that_is_too_narr
     names = [name * (30 if long else 1) for name in ("ab", "cd")]
     table = rows(runs(0.5, methods=names))
     for build in (accuracy_figure, speedup_figure):
-        figure = build(table, method_styles(table))
+        figure = build(table, styles_of(table))
         ticks = [text.get_text() for text in figure.axes[0].get_xticklabels()]
         legend = [text.get_text().replace("\n", "") for text in figure.legends[0].get_texts()]
         assert ticks == (["", ""] if long else names)
@@ -82,8 +71,8 @@ def test_methods_of_one_ratio_are_named_below_the_axis_or_where_that_is_too_narr
 
 
 def test_rows_without_intervals_have_no_bars():
-    table = [{k: v for k, v in row.items() if not k.endswith(("_low", "_high"))} for row in rows(runs(0.5, seeds=(0,)))]
-    styles = method_styles(table)
+    table = rows(runs(0.5, seeds=(0,)))
+    styles = styles_of(table)
     for build in (accuracy_figure, speedup_figure, time_figure):
         figure = build(table, styles)
         assert not bars_of(figure.axes[0]) and not len(figure.axes[0].patches)
@@ -91,9 +80,11 @@ def test_rows_without_intervals_have_no_bars():
 
 def test_a_ceiling_is_drawn_where_it_is_not_the_nominal_maximum():
     table = rows(runs(0.5))
-    [row] = [row for row in table if row["label"] == "sadp"]
-    row["ceiling_mean"] = 1.7
-    [axes] = speedup_figure(table, method_styles(table)).axes
+    table = [
+        dataclasses.replace(row, ceiling=dataclasses.replace(row.ceiling, mean=1.7)) if row.label == "sadp" else row
+        for row in table
+    ]
+    [axes] = speedup_figure(table, styles_of(table)).axes
     segments = [segment for part in axes.collections for segment in part.get_segments()]
     assert [start[1] for start, end in segments if start[1] == end[1]] == [1.7]
     assert "ceiling of its visits" in lines_of(axes)
@@ -113,7 +104,7 @@ def test_time_figure_shows_seconds_in_a_readable_unit_and_the_front(seconds, siz
     records = [run("full", 0.0, 0, 0.8, 100.0 * seconds), run("random", 0.3, 0, 0.6, 80.0 * seconds),
                run("random", 0.5, 0, 0.5, 50.0 * seconds), run("sadp", 0.5, 0, 0.75, 50.0 * seconds)]  # fmt: skip
     table = rows(records)
-    [axes] = time_figure(table, method_styles(table)).axes
+    [axes] = time_figure(table, styles_of(table)).axes
     drawn = lines_of(axes)
     assert f"({name})" in axes.get_xlabel()
     assert drawn["random"] == near([(80 * seconds / size, 60), (50 * seconds / size, 50)])
@@ -123,7 +114,7 @@ def test_time_figure_shows_seconds_in_a_readable_unit_and_the_front(seconds, siz
 
 def test_ratios_beside_points_cover_no_other():
     table = table_of(runs(0.3, 0.4, 0.5, 0.6, 0.7, methods=tuple("abcdefgh")))
-    figure = time_figure(table, method_styles(table))
+    figure = time_figure(table, styles_of(table))
     boxes = [text.get_window_extent() for text in figure.axes[0].texts]
     assert boxes and not any(box.count_overlaps(boxes[:number]) for number, box in enumerate(boxes))
 
@@ -131,15 +122,15 @@ def test_ratios_beside_points_cover_no_other():
 def test_phases_are_stacked_means_over_seeds_with_full_on_top():
     records = runs(0.3, 0.5)
     table = rows(records)
-    own = cells(table, records)
+    own = table
     [axes] = phases_figure(own[::-1]).axes
     assert axes.get_yticklabels()[0].get_text() == "full"
     widths = [[bar.get_width() for bar in bars] for bars in axes.containers if not hasattr(bars, "has_yerr")]
     shown = [own[0], *own[:0:-1]]
     for phase, of in zip(PHASES, widths, strict=True):
-        assert of == near([np.mean([record.seconds[phase] for record in cell.runs]) for cell in shown])
+        assert of == near([np.mean([record.seconds[phase] for record in row.runs]) for row in shown])
     charged = [sum(of) for of in zip(*widths[: len(CHARGED_PHASES)], strict=True)]
-    assert charged == near([cell.row["seconds_mean"] for cell in shown])
+    assert charged == near([row.seconds.mean for row in shown])
     assert lines_of(axes)["full, charged"][0][0] == pytest.approx(100.5)
 
 
@@ -148,7 +139,7 @@ def test_kept_shares_are_means_over_the_seeds_that_got_so_far():
     records[-1].epochs[0]["kept"] = 9
     del records[-1].epochs[2:]
     table = rows(records)
-    figure = kept_figure(cells(table, records), method_styles(table))
+    figure = kept_figure(table, styles_of(table))
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["pruning ratio 30 %", "pruning ratio 50 %"]
     assert lines_of(figure.axes[0])["random"] == near([(epoch, 70) for epoch in (1, 2, 3, 4)])
     assert lines_of(figure.axes[1])["sadp"] == near([(1, 70), (2, 50), (3, 50), (4, 50)])
@@ -157,7 +148,7 @@ def test_kept_shares_are_means_over_the_seeds_that_got_so_far():
 def test_progress_is_accuracy_at_the_time_charged_so_far():
     records = [run("full", accuracy=0.8, seconds=80.0), *(run("sadp", 0.5, s, 0.6, 40.0 + 8 * s) for s in (0, 1))]
     table = rows(records)
-    [axes] = progress_figure(cells(table, records), method_styles(table)).axes
+    [axes] = progress_figure(table, styles_of(table)).axes
     drawn = lines_of(axes)
     # half of the seconds before the first epoch, then an eighth of them each
     assert drawn["full"] == near([(60, 40), (80, 80)])
@@ -176,7 +167,7 @@ def test_runs_of_several_environments_share_no_figure_of_time(tmp_path):
     other = ENVIRONMENT | {"jobs": 2}
     records = [*runs(0.5), *runs(0.5, methods=("el2n",), environment=other)[2:]]
     kept, left_out = timed_together(rows(records))
-    assert [row["label"] for row in kept] == ["full", "random", "sadp"]
+    assert [row.label for row in kept] == ["full", "random", "sadp"]
     assert left_out == "Left out, as timed in other environments: el2n 50 %."
     mixed = [run("random", 0.5, 0), run("random", 0.5, 1, environment=other)]
     told = []
@@ -185,14 +176,13 @@ def test_runs_of_several_environments_share_no_figure_of_time(tmp_path):
     assert len(told) == 1 and "random 50 %" in told[0]
 
 
-def test_a_cell_holds_the_runs_of_its_row():
+def test_a_row_holds_its_runs():
     options = [{"smoothing": 0.1}, {"smoothing": 0.2}]
     records = [run("sadp", 0.5, seed, method_options=one, protocol="updates") for one in options for seed in (0, 1)]
     records += [run(seed=seed) for seed in (0, 1)]
-    found = cells(rows(records), records[::-1])
-    assert [(cell.name, [r.spec.seed for r in cell.runs], cell.runs[0].spec.method_options) for cell in found] == [
-        ("full", [0, 1], {}), ("sadp (smoothing=0.1) 50 %", [0, 1], options[0]),
-        ("sadp (smoothing=0.2) 50 %", [0, 1], options[1]),
+    found = rows(records[::-1])
+    assert [(row.label, row.seeds, row.runs[0].spec.method_options) for row in found] == [
+        ("full", [0, 1], {}), ("sadp (smoothing=0.1)", [0, 1], options[0]), ("sadp (smoothing=0.2)", [0, 1], options[1]),
     ]  # fmt: skip
 
 
@@ -230,29 +220,36 @@ def test_records_of_earlier_versions_odd_names_and_failures_are_drawn(tmp_path):
     table = rows(
         records, [Failure(make_spec("grand", 0.3, **names), "killed", "2025"), Failure(make_spec(), "x", "2025")]
     )
-    styles = method_styles(table)
-    for own in ([row for row in table if row["dataset"] == group] for group in (names["dataset"], "digits")):
+    styles = styles_of(table)
+    for own in ([row for row in table if row.settings["dataset"] == group] for group in (names["dataset"], "digits")):
         for build in (accuracy_figure, speedup_figure, time_figure):
-            assert (build(own, styles) is None) == (own[0]["dataset"] == "digits")
+            assert (build(own, styles) is None) == (own[0].settings["dataset"] == "digits")
 
 
-def test_drawing_imports_no_torch(tmp_path):
+def test_plots_are_the_same_under_any_backend_and_matplotlibrc_and_import_no_torch(tmp_path):
     code = """if True:
         import sys
         from pathlib import Path
-        from tests.example_records import make_record, make_spec
         from sadp_bench.report import plots
+        from tests.report.plot_records import runs
         assert not {"torch", "matplotlib", "numpy"} & set(sys.modules)
-        from sadp_bench.records.visit_counts import pack
-        told = {"visits": pack(range(10)), "class_visits": {"a": 1.0}, "num_examples": 10}
-        record = make_record(make_spec("random", 0.5, train_examples=10), **told)
-        assert any("visits" in path.name for path in plots.draw([record], Path(sys.argv[1])))
-        assert not {"torch", "pandas"} & set(sys.modules)
+        plots.draw(runs(0.5), Path(sys.argv[1]), formats=("png", "svg"))
+        assert not {"torch", "pandas", "matplotlib.pyplot"} & set(sys.modules)
     """
-    environment = {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7"}
-    words = [sys.executable, "-c", code, str(tmp_path)]
+    settings = tmp_path / "matplotlibrc"
+    settings.write_text(
+        "font.size: 20\nsavefig.bbox: tight\naxes.grid: True\nsvg.fonttype: none\nfigure.facecolor: red\n"
+    )
+    environment = {
+        "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7", "MPLBACKEND": "TkAgg", "MATPLOTLIBRC": str(settings),
+    }  # fmt: skip
+    words = [sys.executable, "-c", code, str(tmp_path / "there")]
     done = subprocess.run(words, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
+    paths = plots.draw(runs(0.5), tmp_path / "here", formats=("png", "svg"))
+    assert len(paths) == 2 * len(KINDS)
+    for path in paths:
+        assert path.read_bytes() == (tmp_path / "there" / path.name).read_bytes(), path.name
 
 
 def test_seconds_that_say_nothing_are_in_no_mean_beside_those_that_do():
@@ -263,10 +260,10 @@ def test_seconds_that_say_nothing_are_in_no_mean_beside_those_that_do():
         if record.spec.seed == 0
     ]
     for records in (calm, calm + stormy):
-        own = cells(rows(records), records)
+        own = rows(records)
         (axes,) = phases_figure(own).axes
         ends = [patch.get_x() + patch.get_width() for patch in axes.patches]
         assert max(ends) < 110  # charged seconds, and one or two of evaluation; see `plot_records`
-        assert [len(cell.timed) for cell in own] == [2, 2, 2]
-        (panel,) = progress_figure(own, method_styles(rows(records))).axes
+        assert [len(row.timed) for row in own] == [2, 2, 2]
+        (panel,) = progress_figure(own, styles_of(rows(records))).axes
         assert max(x for line in panel.lines for x in line.get_xdata()) < 110

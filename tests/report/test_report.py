@@ -15,10 +15,11 @@ from sadp_bench.records.spec import Spec
 from sadp_bench.report import frame, plots, render
 from sadp_bench.report.naming import command
 from sadp_bench.report.plots.ratio import accuracy_figure, speedup_figure
-from sadp_bench.report.plots.style import method_styles, slug
+from sadp_bench.report.plots.style import slug
 from sadp_bench.report.rows import rows
 from tests.example_records import ENVIRONMENT, make_record, make_spec
 from tests.paths import ROOT
+from tests.report.plot_records import styles_of
 
 GOLDEN = ROOT / "tests" / "report" / "golden" / "report.md"
 
@@ -286,7 +287,7 @@ def test_accuracy_figure_holds_the_rows_points():
     table = [
         row for row in rows(example_records()) if row.settings["timesteps"] == 4 and row.method in ("full", "random")
     ]
-    [axes] = accuracy_figure(table, method_styles(table)).axes
+    [axes] = accuracy_figure(table, styles_of(table)).axes
     lines = {line.get_label(): line for line in axes.lines}
     assert list(zip(*lines["random"].get_data(), strict=True)) == [(30, pytest.approx(69.5)), (50, 66)]
     assert set(lines["full"].get_ydata()) == {71}
@@ -296,7 +297,7 @@ def test_accuracy_figure_holds_the_rows_points():
 def test_coinciding_methods_stand_apart_near_their_true_ratio():
     table = rows([make_record(make_spec()), *(make_record(make_spec(name, 0.5)) for name in "abc")])
     for build, true in ((accuracy_figure, 50), (speedup_figure, 2)):
-        [axes] = build(table, method_styles(table)).axes
+        [axes] = build(table, styles_of(table)).axes
         x = [line.get_xdata()[0] for line in axes.lines if line.get_label() in "abc"]
         assert len(set(x)) == 3 and x == pytest.approx([true] * 3, rel=0.05)
 
@@ -305,7 +306,7 @@ def test_speedup_figure_holds_the_rows_points_and_the_maximum():
     table = [
         row for row in rows(example_records()) if row.settings["timesteps"] == 4 and row.method in ("full", "random")
     ]
-    [axes] = speedup_figure(table, method_styles(table)).axes
+    [axes] = speedup_figure(table, styles_of(table)).axes
     lines = {line.get_label(): line for line in axes.lines}
     # 100/80 and 110/80 at 30 %, 100/50 at 50 %
     assert list(lines["random"].get_xdata()) == pytest.approx([1 / 0.7, 2])
@@ -335,13 +336,12 @@ def test_report_is_light_to_import():
         from tests.example_records import make_record, make_spec
         from sadp_bench.report import frame, plots, render
         from sadp_bench.report.plots.ratio import accuracy_figure
-        from sadp_bench.report.plots.style import method_styles
         from sadp_bench.report.rows import rows
         records = [make_record(make_spec()), make_record(make_spec("random", 0.5))]
         for format in ("text", "markdown", "latex", "json"):
             render(records, [], format)
         assert not {"torch", "pandas", "matplotlib", "jinja2"} & set(sys.modules)
-        accuracy_figure(rows(records), method_styles(rows(records)))
+        accuracy_figure(rows(records), {"random": {"color": "red"}})
         assert "torch" not in sys.modules
     """
     environment = {"PYTHONPATH": str(ROOT)}

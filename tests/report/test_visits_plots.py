@@ -10,17 +10,13 @@ from hypothesis import strategies as st
 from sadp_bench.core.errors import BadInput
 from sadp_bench.datasets.digits import Digits
 from sadp_bench.report import plots
-from sadp_bench.report.cells import by_ratio, cells, visits_of
 from sadp_bench.report.plots import pictures, visits
-from sadp_bench.report.plots.style import method_styles
+from sadp_bench.report.plots.epochs import by_ratio
+from sadp_bench.report.plots.visits import visits_of
 from sadp_bench.report.rows import rows
 from sadp_bench.runs.resolve import load
 from tests.example_records import make_record, make_spec
-from tests.report.plot_records import N, run, runs
-
-
-def near(numbers):
-    return [pytest.approx(number) for number in numbers]
+from tests.report.plot_records import N, near, run, runs, styles_of
 
 
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=60))
@@ -41,8 +37,8 @@ def test_histogram_of_long_runs_has_few_bins_and_loses_no_example(epochs, data):
 def test_visits_pool_the_seeds_and_classes_are_against_the_average():
     records = runs(0.5)
     table = rows(records)
-    [own] = by_ratio(cells(table, records)).values()
-    figure = visits.visits_figure(own, visits_of(records, pytest.fail), method_styles(table))
+    [own] = by_ratio(table).values()
+    figure = visits.visits_figure(own, visits_of(records, pytest.fail), styles_of(table))
     heights = [[bar.get_height() for bar in axes.patches] for axes in figure.axes]
     assert heights == [near([0, 0, 100, 0, 0]), near([0, 50, 20, 10, 20])]
     assert [axes.texts[-1].get_text() for axes in figure.axes] == [
@@ -57,8 +53,8 @@ def test_pictures_show_the_extremes_of_the_mean_over_seeds():
     table = rows(records)
     pixel_N = np.arange(N, dtype=np.uint8)[:, None, None] * np.ones((1, 2, 2), dtype=np.uint8)
     images = pictures.Images(pixel_N, [number % 2 for number in range(N)], ("even", "odd"))
-    [own] = by_ratio(cells(table, records)).values()
-    figure = pictures.pictures_figure(own, visits_of(records, pytest.fail), images, method_styles(table))
+    [own] = by_ratio(table).values()
+    figure = pictures.pictures_figure(own, visits_of(records, pytest.fail), images, styles_of(table))
     [axes] = figure.axes
     # random chose all alike, so it has no row; of sadp's visits 4, 4, 3, 2, 2, 1, 1, 1, 1, 1 ties go to the first
     assert [int(image.get_array()[0, 0]) for image in axes.images] == [0, 1, 2, 3, 4, 5] + [5, 6, 7, 8, 9, 3]
@@ -75,7 +71,7 @@ def test_visits_that_cannot_be_read_are_told_and_left_out():
 
 def test_images_at_hand_are_those_whose_visits_the_record_counts(tmp_path):
     spec = make_spec("random", 0.5, train_examples=50)
-    material = load(Digits(tmp_path, 1), spec, 50)
+    material = load(Digits(tmp_path, 1), spec.dataset, spec.evaluate_on, 50)
     images = pictures.at_hand(tmp_path)(make_record(spec, data_sha256=material.sha256))
     assert images.pixel_N.shape == (50, 8, 8) and images.pixel_N.max() == 255
     assert images.label_N == material.train.label_N.tolist() and images.class_names[3] == "3"
@@ -93,9 +89,7 @@ def test_images_that_are_not_at_hand_are_left_out_with_the_reason(dataset, why, 
         pictures.at_hand(tmp_path)(records[0])
     told = []
     assert (
-        plots._open_images(
-            cells(rows(records), records), visits_of(records, pytest.fail), pictures.at_hand(tmp_path), told.append
-        )
+        plots._open_images(rows(records), visits_of(records, pytest.fail), pictures.at_hand(tmp_path), told.append)
         is None
     )
     assert len(told) == 1 and why in told[0]

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sadp_bench.core.errors import BadInput
+from sadp_bench.core.text import percent
 from sadp_bench.records.record import Failure, Record
-from sadp_bench.report.cells import Cell, Visits, by_ratio, cells, timed_together, visits_of
-from sadp_bench.report.plots.epochs import kept_figure, progress_figure
+from sadp_bench.report.plots.epochs import by_ratio, kept_figure, progress_figure
 from sadp_bench.report.plots.memory import memory_figure
 from sadp_bench.report.plots.pictures import Images, pictures_figure
 from sadp_bench.report.plots.ratio import accuracy_figure, speedup_figure
 from sadp_bench.report.plots.style import FORMATS, Styles, as_data_uri, method_styles, save_all, slug
-from sadp_bench.report.plots.time import phases_figure, time_figure
-from sadp_bench.report.plots.visits import classes_figure, visits_figure
-from sadp_bench.report.tables import percent, rows
+from sadp_bench.report.plots.time import phases_figure, time_figure, timed_together
+from sadp_bench.report.plots.visits import Visits, classes_figure, visits_figure, visits_of
+from sadp_bench.report.rows import RatioRow, rows
 from sadp_bench.report.tables.memory import memory_rows
 
 if TYPE_CHECKING:
@@ -119,29 +119,28 @@ def plots_of(
     """
     records = list(records)
     table = rows(records, failures)
-    styles = method_styles(table)
+    styles = method_styles({row.label: row.method for row in table})
     visits = visits_of(records, warn)
-    for _, group in itertools.groupby(table, key=lambda row: row["group"]):
-        yield from _group_plots(cells(group, records), styles, visits, images, warn)
-    for title, settings in itertools.groupby(memory_rows(records), key=lambda row: row["group"]):
+    for _, group in itertools.groupby(table, key=lambda row: row.group):
+        yield from _group_plots([row for row in group if row.n], styles, visits, images, warn)
+    for title, settings in itertools.groupby(memory_rows(records), key=lambda row: row.group):
         yield Plot(title, "memory", memory_figure(list(settings)))
 
 
 def _group_plots(
-    group: Sequence[Cell], styles: Styles, visits: Visits, images: OpenImages | None, warn: Warn
+    group: Sequence[RatioRow], styles: Styles, visits: Visits, images: OpenImages | None, warn: Warn
 ) -> Iterator[Plot]:
     ratios = by_ratio(group)
     if not ratios:
         return
-    title = group[0].row["group"]
-    table = [cell.row for cell in group]
-    kept, left_out = timed_together(table)
-    if left_out and all(row["method"] == "full" for row in kept):
+    title = group[0].group
+    kept, left_out = timed_together(group)
+    if left_out and all(row.is_full for row in kept):
         warn(f"no plots of time of {title}. {left_out}")
     figures = {
-        "accuracy": accuracy_figure(table, styles),
-        "speedup": speedup_figure(table, styles),
-        "time": time_figure(table, styles),
+        "accuracy": accuracy_figure(group, styles),
+        "speedup": speedup_figure(group, styles),
+        "time": time_figure(group, styles),
         "phases": phases_figure(group),
         "progress": progress_figure(group, styles),
         "kept": kept_figure(group, styles),
@@ -155,9 +154,9 @@ def _group_plots(
         yield from (Plot(title, kind, figure, ratio) for kind, figure in at_ratio.items() if figure is not None)
 
 
-def _open_images(group: Sequence[Cell], visits: Visits, images: OpenImages, warn: Warn) -> Images | None:
+def _open_images(group: Sequence[RatioRow], visits: Visits, images: OpenImages, warn: Warn) -> Images | None:
     """Returns the images of a group whose pruned runs have visits, all of them of the same data."""
-    runs = [run for cell in group if not cell.is_full for run in cell.runs if run.spec.key in visits]
+    runs = [run for row in group if not row.is_full for run in row.runs if run.spec.key in visits]
     if not runs:
         return None
     try:
@@ -165,5 +164,5 @@ def _open_images(group: Sequence[Cell], visits: Visits, images: OpenImages, warn
             raise BadInput("the runs saw different data")
         return images(runs[0])
     except BadInput as error:
-        warn(f"no pictures of {group[0].row['group']}: {error}")
+        warn(f"no pictures of {group[0].group}: {error}")
         return None

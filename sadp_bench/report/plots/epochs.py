@@ -1,17 +1,18 @@
-"""How runs go on: the share that each epoch keeps, and accuracy against the time charged so far."""
+"""The share of examples that each epoch keeps, and accuracy against the time charged so far."""
 
 from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
+from sadp_bench.core.text import percent
 from sadp_bench.records.record import Record, is_number
-from sadp_bench.report.cells import Cell, by_ratio, timed_together
-from sadp_bench.report.plots.style import FULL, Style, Styles, key, panels, seeds_told, styled
-from sadp_bench.report.plots.time import unit
-from sadp_bench.report.tables import percent
+from sadp_bench.report.plots import style
+from sadp_bench.report.plots.style import FULL, Style, Styles, drawing
+from sadp_bench.report.plots.time import timed_together, unit
+from sadp_bench.report.rows import RatioRow
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -20,71 +21,83 @@ if TYPE_CHECKING:
 
 Curve = list[tuple[float, float]]
 MAX_COLUMNS = 3
-MAX_MARKERS = 12  # of a line
+MAX_MARKERS = 12  # markers of a line
 
 
-@styled
-def kept_figure(own: Sequence[Cell], styles: Styles) -> Figure | None:
-    """The share of the examples that each epoch keeps, in % (mean over the seeds that got that far): a line a method, a
-    panel a ratio. None where nothing was pruned.
+@drawing()
+def kept_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
+    """Draws the share of the examples that each epoch keeps, in %: a line for each method, a panel for each ratio.
 
-    Markers stand at other epochs for each method, so that lines which coincide show all of them.
+    It is the mean over the seeds that reached the epoch. Markers stand at different epochs for each method, so that lines
+    which coincide show all of them. None where nothing was pruned.
     """
-    ratios = by_ratio(own)
+    ratios = by_ratio(rows)
     if not ratios:
         return None
-    figure, every = _panels(own, ratios, "kept examples (%)", "epoch")
+    figure, panels = _panels(rows[0].group, ratios, "epoch", "kept examples (%)")
     handles: list[Artist] = []
-    for axes, members in zip(every, ratios.values(), strict=True):
-        for number, cell in enumerate(members):
-            line = kept_shares(cell.runs)
+    for axes, members in zip(panels, ratios.values(), strict=True):
+        for number, row in enumerate(members):
+            line = kept_shares(row.runs)
             step = max(1, len(members), -(-len(line) // MAX_MARKERS))
             marks = list(range(number % min(step, len(line)), len(line), step))
-            look = {**styles[cell.row["label"]], "markevery": marks, "markersize": 5, "label": cell.row["label"]}
-            x, y = zip(*line, strict=True)
-            handles.append(axes.plot(x, [100 * share for share in y], **look)[0])
+            handles.append(_draw_line(axes, line, row, styles, markevery=marks, markersize=5))
         axes.set_ylim(0, 104)
-    key(figure, handles, seeds_told([cell.row for cell in own if not cell.is_full]), below=True)
+    seeds = style.seeds_note(row.n for row in rows if not row.is_full)
+    style.legend(figure, handles, seeds, below=True)
     return figure
 
 
+def by_ratio(rows: Iterable[RatioRow]) -> dict[float, list[RatioRow]]:
+    """Returns the pruned rows of each ratio, rising."""
+    found: dict[float, list[RatioRow]] = {}
+    for row in rows:
+        if not row.is_full:
+            found.setdefault(row.ratio, []).append(row)
+    return dict(sorted(found.items()))
+
+
 def kept_shares(runs: Sequence[Record]) -> Curve:
-    """(epoch from 1, mean share of the examples kept)."""
-    lines = [[row["kept"] / run.num_examples for row in run.epochs] for run in runs]
-    every = itertools.zip_longest(*lines)
-    return [(epoch, statistics.fmean(share for share in of if share is not None)) for epoch, of in enumerate(every, 1)]
+    """Returns (epoch from 1, mean share of the examples kept)."""
+    shares = itertools.zip_longest(*([row["kept"] / run.num_examples for row in run.epochs] for run in runs))
+    return [(epoch, statistics.fmean(share for share in of if share is not None)) for epoch, of in enumerate(shares, 1)]
 
 
-@styled
-def progress_figure(own: Sequence[Cell], styles: Styles) -> Figure | None:
-    """Accuracy in % against the time charged so far: means over seeds by epoch, thin lines the seeds, a panel a ratio, full
-    in each. None where nothing was pruned or no epoch but the last was evaluated.
+@drawing()
+def progress_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
+    """Draws accuracy in % against the time charged so far: a line for each method, a panel for each ratio, full in each.
+
+    Lines are means over seeds by epoch; thin lines are the seeds. None where nothing was pruned or no epoch but the last
+    was evaluated.
     """
-    kept, left_out = timed_together([cell.row for cell in own])
-    shown = [cell for cell in own if cell.row in kept]
-    ratios = by_ratio(shown)
-    curves = {id(cell): [curve(run) for run in cell.timed] for cell in shown}
-    if not ratios or not any(len(one) > 1 for several in curves.values() for one in several):
+    kept, left_out = timed_together(rows)
+    rows = [row for row in rows if row in kept]
+    ratios = by_ratio(rows)
+    curves = {row.name: [line for line in map(curve, row.timed) if line] for row in rows}
+    lines = list(itertools.chain(*curves.values()))
+    if not ratios or all(len(line) == 1 for line in lines):
         return None
-    size, name = unit(max(one[-1][0] for several in curves.values() for one in several if one))
-    figure, every = _panels(own, ratios, f"{own[0].row['evaluate_on']} accuracy (%)", f"charged time ({name})")
-    full = [cell for cell in shown if cell.is_full]
+    size, name = unit(max(line[-1][0] for line in lines))
+    y = f"{rows[0].settings['evaluate_on']} accuracy (%)"
+    figure, panels = _panels(rows[0].group, ratios, f"charged time ({name})", y)
     handles: list[Artist] = []
-    for axes, members in zip(every, ratios.values(), strict=True):
-        for cell in [*full, *members]:
-            look = {**FULL, "marker": "*", "markersize": 6} if cell.is_full else styles[cell.row["label"]]
-            handles += _draw_curves(
-                axes, curves[id(cell)], size, {"markersize": 3.5, **look, "label": cell.row["label"]}
-            )
-    told = "Thin lines: each seed." if any(len(cell.timed) > 1 for cell in shown) else ""
-    every[0].set_xlim(left=0)
-    seeds = seeds_told([cell.row for cell in shown], count="n_seconds")
-    key(figure, handles, seeds, told, left_out, below=True)
+    for axes, members in zip(panels, ratios.values(), strict=True):
+        for row in [*(row for row in rows if row.is_full), *members]:
+            seeds = [[(seconds / size, share) for seconds, share in line] for line in curves[row.name]]
+            if len(seeds) > 1:
+                for line in seeds:
+                    _draw_line(axes, line, row, styles, linewidth=0.5, alpha=0.45, marker="", label="_seed")
+            if seeds:
+                handles.append(_draw_line(axes, mean_curve(seeds), row, styles))
+    panels[0].set_xlim(left=0)
+    thin = "Thin lines: each seed." if any(len(row.timed) > 1 for row in rows) else ""
+    means = style.seeds_note(row.seconds.n for row in rows)
+    style.legend(figure, handles, means, thin, left_out, below=True)
     return figure
 
 
 def curve(run: Record) -> Curve:
-    """(charged seconds so far, accuracy) after each evaluated epoch; none where an epoch does not tell its seconds."""
+    """Returns (charged seconds so far, accuracy) after each evaluated epoch; [] where an epoch lacks its seconds."""
     total, points = run.seconds["prepare"], []
     for row in run.epochs:
         if not is_number(row.get("seconds")):
@@ -96,35 +109,25 @@ def curve(run: Record) -> Curve:
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:
-    """Both means at each evaluated epoch, as far as all curves go."""
-    return [
-        (statistics.fmean(x for x, _ in at), statistics.fmean(y for _, y in at)) for at in zip(*curves, strict=False)
-    ]
+    """Returns the means of both coordinates at each evaluated epoch, as far as all curves go."""
+    points = zip(*curves, strict=False)
+    return [(statistics.fmean(x for x, _ in at), statistics.fmean(y for _, y in at)) for at in points]
 
 
-def _draw_curves(axes: Axes, curves: Sequence[Curve], size: float, look: Style) -> list[Artist]:
-    def draw(line: Curve, **changed: Any) -> Artist:
-        x, y = zip(*line, strict=True)
-        return axes.plot([at / size for at in x], [100 * share for share in y], **{**look, **changed})[0]
-
-    there = [one for one in curves if one]
-    if not there:
-        return []
-    if len(there) > 1:
-        for one in there:
-            draw(one, linewidth=0.5, alpha=0.45, marker="", label="_seed")
-    return [draw(mean_curve(there))]
+def _draw_line(axes: Axes, line: Curve, row: RatioRow, styles: Styles, **changed: object) -> Artist:
+    look: Style = {**FULL, "marker": "*", "markersize": 6} if row.is_full else styles[row.label]
+    x, shares = zip(*line, strict=True)
+    look = {"markersize": 3.5, **look, "label": row.label, **changed}
+    return axes.plot(x, [100 * share for share in shares], **look)[0]
 
 
-def _panels(
-    own: Sequence[Cell], ratios: Sequence[float] | dict[float, Any], y: str, x: str
-) -> tuple[Figure, list[Axes]]:
-    """A panel a ratio, alike in their axes."""
+def _panels(title: str, ratios: Iterable[float], x: str, y: str) -> tuple[Figure, list[Axes]]:
+    """Returns a figure with a panel for each ratio, alike in their axes."""
+    ratios = list(ratios)
     columns = min(MAX_COLUMNS, len(ratios))
     height = 4.2 if columns == 1 else 3.2 if len(ratios) <= columns else 2.5
-    figure, every = panels(own[0].row["group"], len(ratios), columns, height, sharex=True, sharey=True)
-    for number, (axes, ratio) in enumerate(zip(every, ratios, strict=True)):
+    figure, panels = style.panels(title, len(ratios), columns, height, sharex=True, sharey=True)
+    for axes, ratio in zip(panels, ratios, strict=True):
         axes.set_title(f"pruning ratio {percent(ratio)}")
-        axes.set_xlabel(x if number + columns >= len(ratios) else "")
-        axes.set_ylabel(y if number % columns == 0 else "")
-    return figure, every
+    style.outer_labels(panels, columns, x, y)
+    return figure, panels

@@ -1,55 +1,38 @@
-"""Training memory against the number of time steps, as a figure."""
+"""Training memory against the number of time steps."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sadp_bench.report.plots.style import (
-    FULL,
-    draw_intervals,
-    interval,
-    key,
-    method_styles,
-    one_axes,
-    seeds_told,
-    styled,
-)
-from sadp_bench.report.tables import Row
+from sadp_bench.report.plots import style
+from sadp_bench.report.plots.style import FULL, draw_points, drawing, interval
+from sadp_bench.report.tables.memory import MemoryRow
 from sadp_bench.report.tables.table import MIB
 
 if TYPE_CHECKING:
-    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
-NAME = "train_memory_bytes"
 
-
-@styled
-def memory_figure(own: Sequence[Row]) -> Figure:
-    """MiB (mean and 95 % interval) against T, a line each backprop; own: memory rows of one setting."""
-    figure, axes = one_axes(own[0]["group"])
-    names = list(dict.fromkeys(row["time"] for row in own))
-    styles = method_styles([{"label": name, "method": name} for name in names]) | {"bptt": {**FULL, "marker": "*"}}
-    handles: list[Artist] = []
+@drawing()
+def memory_figure(rows: Sequence[MemoryRow]) -> Figure:
+    """Draws MiB (mean and 95 % interval) against T, a line for each backprop, given the memory rows of a setting."""
+    figure, [axes] = style.panels(rows[0].group)
+    names = dict.fromkeys(row.time for row in rows)
+    styles = style.method_styles({name: name for name in names}) | {"bptt": {**FULL, "marker": "*", "markersize": 8}}
+    handles = []
     for name in names:
-        rows = [row for row in own if row["time"] == name]
-        at = [(row["timesteps"], MIB * row[f"{NAME}_mean"]) for row in rows]
-        draw_intervals(axes, at, [interval(row, NAME, MIB) for row in rows], ecolor=styles[name]["color"])
-        x, y = zip(*at, strict=True)
-        handles += axes.plot(x, y, **{"label": name, "markersize": 8 if name == "bptt" else 6, **styles[name]})
-    steps = sorted({row["timesteps"] for row in own})
+        line = [row for row in rows if row.time == name]
+        at = [(row.timesteps, MIB * row.train_memory_bytes.mean) for row in line]
+        bars = [interval(row.train_memory_bytes, MIB) for row in line]
+        handles.append(draw_points(axes, at, name, styles[name], y_bars=bars))
+    steps = sorted({row.timesteps for row in rows})
     room = 0.06 * (steps[-1] - steps[0])
-    axes.set(xlim=(steps[0] - room, steps[-1] + room), ylim=(0, 1.08 * _top(own)))
+    above = [(0.0, ends[1]) for row in rows if (ends := interval(row.train_memory_bytes, MIB))]
+    top = style.limits([0.0, *(MIB * row.train_memory_bytes.mean for row in rows)], above, 1e-6)[1]
+    axes.set(xlim=(steps[0] - room, steps[-1] + room), ylim=(0, top))
     axes.set_xticks(steps)
     axes.set_xlabel("time steps T")
     axes.set_ylabel("training memory (MiB)")
-    key(figure, handles, seeds_told(own, NAME))
+    style.legend(figure, handles, style.seeds_note([row.n for row in rows], *(row.train_memory_bytes for row in rows)))
     return figure
-
-
-def _top(own: Sequence[Row]) -> float:
-    """Of the axis: the means, and their intervals as far as those don't squeeze them."""
-    most = max(MIB * row[f"{NAME}_mean"] for row in own)
-    ends = [ends[1] for row in own if (ends := interval(row, NAME, MIB))]
-    return max(min(max([most, *ends]), 1.5 * most), 1e-6)

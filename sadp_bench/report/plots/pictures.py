@@ -9,23 +9,28 @@ from typing import TYPE_CHECKING, Any
 
 from sadp_bench.core.errors import BadInput
 from sadp_bench.records.record import Record
-from sadp_bench.report.cells import Cell, Visits
-from sadp_bench.report.plots.style import WIDTH, Styles, below_all, means_told, one_axes, styled, wrapped
-from sadp_bench.report.plots.visits import at_ratio, shares
+from sadp_bench.report.plots import style
+from sadp_bench.report.plots.style import WIDTH, Styles, drawing
+from sadp_bench.report.plots.visits import Visits, ratio_title, shares
+from sadp_bench.report.rows import RatioRow
 
 if TYPE_CHECKING:
     import numpy as np
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-EACH = 6  # pictures of the most chosen, and of the least
+EACH = 6  # pictures of the most chosen, and as many of the least chosen
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Images:
     """The training images of a run, in the order of its visits.
 
-    pixel_N: uint8, [N, H, W] or [N, H, W, 3]. label_N: [N]. class_names: by label.
+    Args:
+        pixel_N: uint8, [N, H, W] or [N, H, W, 3].
+        label_N: [N].
+        class_names: by label.
     """
 
     pixel_N: NDArray[np.uint8]
@@ -34,68 +39,73 @@ class Images:
 
 
 def extremes(share_N: NDArray[np.float64]) -> tuple[list[int], list[int]]:
-    """The places of the most and of the least chosen; where several are chosen alike, the first."""
+    """Returns the places of the most and of the least chosen; the first where several are chosen alike."""
     import numpy as np
 
-    least = np.argsort(share_N, kind="stable")[:EACH]
-    most = np.argsort(-share_N, kind="stable")[:EACH]
-    return most.tolist(), least.tolist()
+    most, least = (np.argsort(sign * share_N, kind="stable")[:EACH].tolist() for sign in (-1, 1))
+    return most, least
 
 
-@styled
-def pictures_figure(own: Sequence[Cell], visits: Visits, images: Images, styles: Styles) -> Figure | None:
-    """The most and the least chosen training images of each method, its mean over seeds, with their classes and in how
-    many % of the epochs they were trained on. own: cells of one ratio. None where no method chooses.
+@drawing()
+def pictures_figure(rows: Sequence[RatioRow], visits: Visits, images: Images, styles: Styles) -> Figure | None:
+    """Draws the most and the least chosen training images of each method, by the mean over seeds.
+
+    Below an image stand its class and in how many % of the epochs it was trained on.
+
+    Args:
+        rows: of one ratio.
+        visits: by a run's key.
+        images: that the runs trained on.
+        styles: by label.
+
+    Returns:
+        The figure; None where no method chooses.
     """
     import numpy as np
 
-    told = [(cell, np.mean(several, axis=0)) for cell in own if not cell.is_full and (several := shares(cell, visits))]
-    alike = [cell.row["label"] for cell, share_N in told if share_N.min() == share_N.max()]
-    told = [(cell, share_N) for cell, share_N in told if share_N.min() < share_N.max()]
-    if not told:
+    means = [(row, np.mean(seeds, axis=0)) for row in rows if not row.is_full and (seeds := shares(row, visits))]
+    chosen = [(row, share_N) for row, share_N in means if share_N.min() < share_N.max()]
+    alike = [row.label for row, share_N in means if share_N.min() == share_N.max()]
+    if not chosen:
         return None
-    figure, axes = one_axes(at_ratio(told[0][0]), 0.6 + WIDTH * 1.5 / (2 * EACH + 3.2) * len(told))
+    height = 0.6 + WIDTH * 1.5 / (2 * EACH + 3.2) * len(chosen)
+    figure, [axes] = style.panels(ratio_title(rows[0]), height=height)
     axes.axis("off")
-    axes.set(xlim=(-2.3, 2 * EACH + 0.5), ylim=(1.5 * len(told), -0.35), aspect="equal")
+    axes.set(xlim=(-2.3, 2 * EACH + 0.5), ylim=(1.5 * len(chosen), -0.35), aspect="equal")
     for x, text in ((0.0, "trained on most often"), (EACH + 0.5, "trained on least often")):
         axes.text(x, -0.1, text, fontsize=8, va="bottom")
-    for number, (cell, share_N) in enumerate(told):
-        color = styles[cell.row["label"]]["color"]
-        axes.text(
-            -0.15,
-            1.5 * number + 0.5,
-            wrapped(cell.row["label"], 16),
-            ha="right",
-            va="center",
-            color=color,
-            weight="bold",
-        )
-        most, least = extremes(share_N)
-        for column, place in enumerate([*most, *least]):
-            x = column + 0.5 * (column >= EACH)
-            _draw_picture(axes, (x, 1.5 * number), images, place, 100 * float(share_N[place]))
-    seeds = means_told(len(shares(cell, visits)) for cell, _ in told)
-    below_all(
-        figure,
-        f"In %: the epochs that trained on the image. {seeds}; of images chosen alike the first.",
-        f"All images equally often: {', '.join(alike)}." if alike else "",
-    )
+    for number, (row, share_N) in enumerate(chosen):
+        y, color = 1.5 * number, styles[row.label]["color"]
+        name = style.fold(row.label, 16)
+        axes.text(-0.15, y + 0.5, name, ha="right", va="center", color=color, weight="bold")
+        for half, places in enumerate(extremes(share_N)):
+            for column, place in enumerate(places):
+                x = column + half * (EACH + 0.5)
+                _draw_picture(axes, x, y, images, place, f"{100 * float(share_N[place]):.0f} %")
+    count = style.means_note(len(shares(row, visits)) for row, _ in chosen)
+    even = f"All images equally often: {', '.join(alike)}." if alike else ""
+    style.note(figure, f"In %: the epochs that trained on the image. {count}; of images chosen alike the first.", even)
     return figure
 
 
-def _draw_picture(axes: Any, at: tuple[float, float], images: Images, place: int, percent: float) -> None:
-    x, y = at
+def _draw_picture(axes: Axes, x: float, y: float, images: Images, place: int, share: str) -> None:
     extent = (x + 0.03, x + 0.97, y + 0.97, y + 0.03)
     axes.imshow(images.pixel_N[place], cmap="gray", vmin=0, vmax=255, extent=extent, interpolation="nearest")
     name = str(images.class_names[images.label_N[place]])
-    axes.text(
-        x + 0.5, y + 1.0, f"{name}\n{percent:.0f} %", ha="center", va="top", fontsize=max(4, min(6, 54 / len(name)))
-    )
+    size = max(4, min(6, 54 / len(name)))
+    axes.text(x + 0.5, y + 1.0, f"{name}\n{share}", ha="center", va="top", fontsize=size)
 
 
 def at_hand(data: Path | None) -> Callable[[Record], Images]:
-    """Opens the training images of a record's run, where its data set is registered, is at hand in that folder (nothing
-    is downloaded) and is the very data that the run saw; BadInput says why not. Imports torch."""
+    """Returns a function that opens the training images of a record's run; it imports torch and downloads nothing.
+
+    Args:
+        data: folder of the data sets.
+
+    Raises:
+        BadInput: by the function, where the data set is not registered, is not in the folder, holds no images, or is not
+            the data that the run saw.
+    """
     opened: dict[Any, Any] = {}
 
     def images(record: Record) -> Images:
@@ -104,7 +114,7 @@ def at_hand(data: Path | None) -> Callable[[Record], Images]:
         from sadp_bench.runs import resolve
 
         spec = record.spec
-        if spec.dataset not in registry.table("dataset"):  # what a record names is not imported
+        if spec.dataset not in registry.table("dataset"):  # A name from a record is never imported.
             raise BadInput(f"{spec.dataset} is no registered data set")
         kind, root = registry.resolve("dataset", spec.dataset), data_root(data)
         if kind.events:

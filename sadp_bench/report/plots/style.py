@@ -1,50 +1,53 @@
-"""What all plots share: one look, a color a method, intervals, notes, and the three formats a figure is saved in."""
+"""The style of all plots: colors and markers of methods, panels, interval bars, legends, notes, and the saved formats."""
 
 from __future__ import annotations
 
 import base64
-import functools
 import hashlib
 import io
 import math
 import re
 import textwrap
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
+from sadp_bench.records.statistics import Estimate
 from sadp_bench.records.store import atomic
-from sadp_bench.report.tables import Row
+from sadp_bench.report.rows import RatioRow
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-P = ParamSpec("P")
-T = TypeVar("T")
-Style = dict[str, Any]
-Styles = dict[str, Style]
+Style = dict[str, Any]  # arguments of a matplotlib artist
+Styles = dict[str, Style]  # by a method's label
 Interval = tuple[float, float]
 
 # Okabe and Ito's palette without its yellow, too pale on white; brown and gray stand in. Black is full's.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")
 FIXED_COLORS = {"fewer-epochs": "#8A5A00", "random": "#7F7F7F", "sadp": "#D55E00"}
-FULL: Style = {"color": "#000000", "linewidth": 1.2}
-QUIET = "#555555"  # of what explains
-NOTE: Style = {"fontsize": 7, "color": QUIET}
-LINE = 135  # characters of a note in a line
-ROW = 115  # and of a legend's, whose letters are larger
-PALE = "#DDDDDD"
 MARKERS = "osD^vPX<>ph"
 LINES = ("-", "--", ":", "-.")
+FULL: Style = {"color": "#000000", "linewidth": 1.2}
+QUIET = "#555555"  # of explanations
+PALE = "#DDDDDD"
+NOTE: Style = {"fontsize": 7, "color": QUIET}
+TILTED: Style = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}  # labels too wide to stand side by side
 FORMATS = ("pdf", "png", "svg")
 WIDTH = 7.2  # inches: a page's
-TURNED: Style = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}  # of labels that are too wide side by side
-LABEL_WIDTH = 26  # characters of a method's label in a line
+MAX_NOTE = 135  # characters of a note in a line
+MAX_LEGEND = 115  # characters of a legend in a line, in larger letters than a note's
+MAX_LABEL = 26  # characters of a method's label in a line
+# In the order in which a tick of a logarithmic axis is worth having.
+TICKS = (1, 2, 5, 10, 0.5, 0.2, 0.1, 20, 50, 100, 3, 1.5, 7, 0.7, 1.2, 0.8, 0.9, 1.1, 1.3, 1.7, 2.5, 4, 0.3, 1.05, 1.15,
+         30, 200, 500, 1000)  # fmt: skip
 RC: dict[Any, Any] = {
-    "text.parse_math": False,  # names may hold a $
+    "text.parse_math": False,  # A name may contain a $.
     "font.size": 8,
     "axes.titlesize": 9,
     "axes.titlelocation": "left",
@@ -63,86 +66,144 @@ RC: dict[Any, Any] = {
 }
 
 
-def styled(build: Callable[P, T]) -> Callable[P, T]:
-    """For a function that builds a figure: it does so in the one look."""
-
-    @functools.wraps(build)
-    def wrapped(*args: P.args, **named: P.kwargs) -> T:
-        with _applied():
-            return build(*args, **named)
-
-    return wrapped
-
-
 @contextmanager
-def _applied() -> Iterator[None]:
-    import matplotlib
+def drawing() -> Iterator[None]:
+    """Applies the style within a block, or as a decorator within a function; a user's matplotlibrc has no effect there."""
+    import matplotlib.style
 
-    # A script that the font lacks shows as boxes, which needs no warning.
-    with matplotlib.rc_context(RC), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")
+    with matplotlib.style.context(RC, after_reset=True), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # A script that the font lacks shows as boxes.
         yield
 
 
-def method_styles(table: Sequence[Row]) -> Styles:
-    """By label, the same in all figures of a report: a color a method, a marker and a line style a variant of it."""
-    labels = {row["label"]: row["method"] for row in table if row["method"] != "full"}
-    others = [method for method in dict.fromkeys(labels.values()) if method not in FIXED_COLORS]
+def method_styles(methods: Mapping[str, str]) -> Styles:
+    """Returns the style of each label, given its method: the method's color, a marker, and a line style by variant.
+
+    A report calls this once, so that a method looks the same in all of its plots.
+    """
+    others = [method for method in dict.fromkeys(methods.values()) if method not in (*FIXED_COLORS, "full")]
     colors = {method: COLORS[number % len(COLORS)] for number, method in enumerate(others)} | FIXED_COLORS
-    rounds = {method: number // len(COLORS) for number, method in enumerate(others)}
-    own: Styles = {}
-    for number, (label, method) in enumerate(labels.items()):
-        variant = list(labels.values())[:number].count(method) + rounds.get(method, 0)
-        line = LINES[variant % len(LINES)]
-        own[label] = {"color": colors[method], "marker": MARKERS[number % len(MARKERS)], "linestyle": line}
-    return own
+    variants = {method: number // len(COLORS) for number, method in enumerate(others)}
+    styles: Styles = {}
+    for label, method in methods.items():
+        if method == "full":
+            continue
+        variant = variants.get(method, 0)
+        variants[method] = variant + 1
+        marker = MARKERS[len(styles) % len(MARKERS)]
+        styles[label] = {"color": colors[method], "marker": marker, "linestyle": LINES[variant % len(LINES)]}
+    return styles
 
 
-def finished(own: Iterable[Row]) -> list[Row]:
-    """The rows that have a run."""
-    return [row for row in own if row["n"]]
-
-
-def by_label(own: Iterable[Row]) -> dict[str, list[Row]]:
-    """The pruned rows of each label."""
-    lines: dict[str, list[Row]] = {}
-    for row in own:
-        if row["method"] != "full":
-            lines.setdefault(row["label"], []).append(row)
+def by_label(rows: Iterable[RatioRow]) -> dict[str, list[RatioRow]]:
+    """Returns the pruned rows of each label."""
+    lines: dict[str, list[RatioRow]] = {}
+    for row in rows:
+        if not row.is_full:
+            lines.setdefault(row.label, []).append(row)
     return lines
 
 
+def panels(
+    title: str,
+    number: int = 1,
+    columns: int = 1,
+    height: float = 4.2,
+    grid: str = "y",
+    width: float = WIDTH,
+    **shared: Any,
+) -> tuple[Figure, list[Axes]]:
+    """Returns a new figure with its axes in reading order. The last row may have empty places.
+
+    Args:
+        title: stands above the figure.
+        number: of axes.
+        columns: axes in a row.
+        height: inches of a row.
+        grid: the axis with grid lines: x, y, both, or "" for none.
+        width: inches of the figure.
+        **shared: for `Figure.subplots`.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    lines = -(-number // columns)
+    figure = Figure(figsize=(width, height * lines), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle("\n".join(textwrap.fill(line, 100) for line in title.splitlines()), fontsize=9, x=0.01, ha="left")
+    places = list(figure.subplots(lines, columns, squeeze=False, **shared).flat)
+    for axes in places[number:]:
+        axes.remove()
+    for place, axes in enumerate(places[:number]):
+        if grid:
+            axes.grid(axis=grid)
+        if place + columns >= number:  # Nothing stands below these axes.
+            axes.tick_params(labelbottom=True)
+    return figure, places[:number]
+
+
+def outer_labels(axes: Sequence[Axes], columns: int, x: str, y: str) -> None:
+    """Labels the axes of panels at the left and at the bottom only."""
+    for place, panel in enumerate(axes):
+        panel.set_xlabel(x if place + columns >= len(axes) else "")
+        panel.set_ylabel(y if place % columns == 0 else "")
+
+
+def interval(estimate: Estimate, scale: float = 1.0) -> Interval | None:
+    """Returns the ends of the 95 % interval; None without an interval."""
+    low, high = estimate.low, estimate.high
+    return None if low is None or high is None else (scale * low, scale * high)
+
+
+def draw_points(
+    axes: Axes,
+    at: Sequence[tuple[float, float]],
+    label: str,
+    style: Style,
+    x_bars: Sequence[Interval | None] = (),
+    y_bars: Sequence[Interval | None] = (),
+    **bar_style: Any,
+) -> Artist:
+    """Draws points, each with a bar from end to end of its intervals, and returns the legend's handle.
+
+    Args:
+        axes: of the points.
+        at: (x, y) of each point.
+        label: in the legend.
+        style: for `Axes.plot`.
+        x_bars: the intervals of x; () or None where a point has none.
+        y_bars: the intervals of y.
+        **bar_style: for `Axes.errorbar`.
+    """
+    for axis, bars in enumerate((x_bars, y_bars)):
+        known = [(point, ends) for point, ends in zip(at, bars, strict=bool(bars)) if ends is not None]
+        if known:
+            x, y = zip(*(point for point, _ in known), strict=True)
+            below = [max(0.0, point[axis] - low) for point, (low, _) in known]
+            above = [max(0.0, high - point[axis]) for point, (_, high) in known]
+            error: Style = {"yerr" if axis else "xerr": (below, above)}
+            axes.errorbar(x, y, fmt="none", **error, **{"elinewidth": 1, "ecolor": style["color"], **bar_style})
+    x, y = zip(*at, strict=True)
+    return axes.plot(x, y, **{"markersize": 6, **style, "label": label})[0]
+
+
 def halo() -> list[Any]:
-    """For text that may lie on a line."""
+    """Returns path effects for text that may lie on a line."""
     from matplotlib.patheffects import withStroke
 
     return [withStroke(linewidth=1.5, foreground="white")]
 
 
-def interval(row: Row, name: str, scale: float = 1.0) -> Interval | None:
-    """The 95 % interval of a row's number, or None where it has none."""
-    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
-    return None if low is None or high is None else (scale * low, scale * high)
-
-
-def draw_intervals(
-    axes: Axes, points: Sequence[tuple[float, float]], across: Sequence[Interval | None], **look: Any
-) -> None:
-    """A bar from end to end beside each (x, y) that has an interval; look: of `errorbar`, with direction "x" or "y"."""
-    direction = look.pop("direction", "y")
-    there = [(point, ends) for point, ends in zip(points, across, strict=True) if ends is not None]
-    if not there:
-        return
-    middles = [point[direction == "y"] for point, _ in there]
-    lower = [max(0.0, middle - low) for middle, (_, (low, _)) in zip(middles, there, strict=True)]
-    upper = [max(0.0, high - middle) for middle, (_, (_, high)) in zip(middles, there, strict=True)]
-    x, y = zip(*(point for point, _ in there), strict=True)
-    axes.errorbar(x, y, **{f"{direction}err": (lower, upper), "fmt": "none", "elinewidth": 1, **look})
-
-
 def limits(values: Sequence[float], intervals: Iterable[Interval | None], least: float) -> Interval:
-    """Of an axis: all values are within, and their intervals as far as they don't squeeze the values: beyond the values
-    there is at most half of their span (or of `least`); a longer bar runs off the axis."""
+    """Returns the limits of an axis that holds all values, and their intervals as far as they don't squeeze the values.
+
+    Beyond the values lies at most half of their span (or of `least`); a longer bar runs off the axis.
+
+    Args:
+        values: on the axis.
+        intervals: of the values.
+        least: that the axis spans.
+    """
     low, high = min(values), max(values)
     span = max(high - low, least)
     ends = [end for ends in intervals if ends is not None for end in ends]
@@ -153,85 +214,14 @@ def limits(values: Sequence[float], intervals: Iterable[Interval | None], least:
 
 
 def log_limits(values: Sequence[float], intervals: Iterable[Interval | None], least: float) -> Interval:
-    """The same of a logarithmic axis; least: a factor. The end of an interval may be 0 or less."""
+    """Returns the same for a logarithmic axis, where `least` is a factor. An interval's end may be 0 or less."""
     ends = [(math.log(low) if low > 0 else -math.inf, math.log(high)) for low, high in filter(None, intervals)]
     low, high = limits([math.log(value) for value in values], ends, math.log(least))
     return math.exp(low), math.exp(high)
 
 
-def one_axes(title: str, height: float = 4.2, grid: str = "y") -> tuple[Figure, Axes]:
-    figure, [axes] = panels(title, 1, 1, height, grid)
-    return figure, axes
-
-
-def panels(
-    title: str, number: int, columns: int, height: float, grid: str = "y", **shared: Any
-) -> tuple[Figure, list[Axes]]:
-    """So many axes of a height in inches, in reading order; those that would fill the last row are not there."""
-    from matplotlib.figure import Figure
-
-    lines = -(-number // columns)
-    figure = Figure(figsize=(WIDTH, height * lines), layout="constrained")
-    figure.suptitle(textwrap.fill(title, 100), fontsize=9, x=0.01, ha="left")
-    every = list(figure.subplots(lines, columns, squeeze=False, **shared).flat)
-    for axes in every[number:]:
-        axes.remove()
-    for place, axes in enumerate(every[:number]):
-        axes.grid(axis=grid)
-        if place + columns >= number:  # nothing below it
-            axes.tick_params(labelbottom=True)
-    return figure, every[:number]
-
-
-def key(figure: Figure, handles: Iterable[Any], *told: str, below: bool = False) -> None:
-    """The legend outside of the axes, at the right or below them, and, below all, what a reader must be told."""
-    named = {str(handle.get_label()): handle for handle in handles}
-    shown = [wrapped(label) for label in named]
-    text = _filled(*told)
-    if not below:
-        figure.legend(named.values(), shown, loc="outside right upper", fontsize=8)
-        below_all(figure, text)
-        return
-    # Only one thing can stand below the axes without covering another, so the text is the legend's title.
-    columns = len(shown) if sum(9 + len(label) for label in shown) < ROW else _columns(shown)
-    legend = figure.legend(named.values(), shown, loc="outside lower left", ncols=columns, fontsize=8, title=text)
-    legend.set_alignment("left")
-    legend.get_title().set(**NOTE)
-
-
-def _columns(shown: Sequence[str]) -> int:
-    return max(1, ROW // (9 + max(len(line) for label in shown for line in label.splitlines())))
-
-
-def wrapped(label: str, width: int = LABEL_WIDTH) -> str:
-    """In lines; a label that begins with _ would have no place in a legend."""
-    return textwrap.fill(f" {label}" if label.startswith("_") else label, width, drop_whitespace=False)
-
-
-def below_all(figure: Figure, *told: str) -> None:
-    """What a reader must be told, of a figure without a legend below it."""
-    figure.supxlabel(_filled(*told), **NOTE, x=0.01, ha="left")
-
-
-def _filled(*told: str) -> str:
-    return textwrap.fill(" ".join(filter(None, told)).replace(" %", "\u00a0%"), LINE)
-
-
-def seeds_told(own: Sequence[Row], *names: str, count: str = "n") -> str:
-    """'Means of 3 to 5 seeds; bars: 95 % intervals.' names: of the numbers whose intervals are drawn."""
-    bars = any(interval(row, name) for row in own for name in names)
-    return means_told([row[count] for row in own]) + ("; bars: 95 % intervals." if bars else ".")
-
-
-def means_told(seeds: Iterable[int]) -> str:
-    counts = sorted(set(seeds))
-    if counts == [1]:
-        return "One seed"
-    return f"Means of {counts[0]} seeds" if len(counts) == 1 else f"Means of {counts[0]} to {counts[-1]} seeds"
-
-
-def spaced(values: Sequence[float], limits: tuple[float, float]) -> list[float]:
-    """Those within the limits that stand far enough from the earlier ones on a logarithmic axis to be read."""
+def spaced(values: Iterable[float], limits: Interval) -> list[float]:
+    """Returns the values within the limits that stand far enough from earlier ones on a logarithmic axis to be read."""
     room = math.log(limits[1] / limits[0]) / 12
     kept: list[float] = []
     for value in values:
@@ -240,8 +230,64 @@ def spaced(values: Sequence[float], limits: tuple[float, float]) -> list[float]:
     return kept
 
 
+def log_ticks(axis: Axis, limits: Interval) -> None:
+    """Sets ticks with plain numbers on a logarithmic axis."""
+    from matplotlib.ticker import NullLocator
+
+    powers = [10.0**power for power in range(-12, 13)]
+    wide = limits[1] > 30 * limits[0]
+    ticks = spaced(powers if wide else [*TICKS, *(tick * power for power in powers for tick in (1, 2, 5))], limits)
+    axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.set_minor_locator(NullLocator())
+
+
+def legend(figure: Figure, handles: Iterable[Any], *notes: str, below: bool = False) -> None:
+    """Adds the legend outside of the axes, at their right or below them, and the notes below all."""
+    named = {str(handle.get_label()): handle for handle in handles}
+    labels = [fold(label) for label in named]
+    if not below:
+        figure.legend(named.values(), labels, loc="outside right upper", fontsize=8)
+        note(figure, *notes)
+        return
+    # Only one artist can stand below the axes without covering another, so the notes are the legend's title.
+    widest = max((9 + len(line) for label in labels for line in label.splitlines()), default=1)
+    columns = len(labels) if sum(9 + len(label) for label in labels) < MAX_LEGEND else max(1, MAX_LEGEND // widest)
+    box = figure.legend(
+        named.values(), labels, loc="outside lower left", ncols=columns, fontsize=8, title=_fold_notes(notes)
+    )
+    box.set_alignment("left")
+    box.get_title().set(**NOTE)
+
+
+def fold(label: str, width: int = MAX_LABEL) -> str:
+    """Returns a label in lines. A label that begins with _ gets a space, as matplotlib would leave it out of legends."""
+    return textwrap.fill(f" {label}" if label.startswith("_") else label, width, drop_whitespace=False)
+
+
+def note(figure: Figure, *notes: str) -> None:
+    """Adds the notes below a figure that has no legend there."""
+    figure.supxlabel(_fold_notes(notes), **NOTE, x=0.01, ha="left")
+
+
+def _fold_notes(notes: Iterable[str]) -> str:
+    return textwrap.fill(" ".join(filter(None, notes)).replace(" %", "\u00a0%"), MAX_NOTE)
+
+
+def seeds_note(seeds: Iterable[int], *estimates: Estimate) -> str:
+    """Returns 'Means of 3 to 5 seeds; bars: 95 % intervals.', given the numbers of seeds and what has bars."""
+    return means_note(seeds) + ("; bars: 95 % intervals." if any(map(interval, estimates)) else ".")
+
+
+def means_note(seeds: Iterable[int]) -> str:
+    """Returns 'Means of 3 to 5 seeds', given the numbers of seeds."""
+    counts = sorted(set(seeds))
+    if counts == [1]:
+        return "One seed"
+    return f"Means of {counts[0]} seeds" if len(counts) == 1 else f"Means of {counts[0]} to {counts[-1]} seeds"
+
+
 def slug(title: str) -> str:
-    """A file name for people, of any script, and short enough for every file system."""
+    """Returns a readable file name, of any script, and short enough for every file system."""
     name = re.sub(r"[^\w.]+", "-", title.replace(",", "")).strip("-.")
     return name if len(name.encode()) <= 150 else f"{name[:40]}-{hashlib.sha256(title.encode()).hexdigest()[:12]}"
 
@@ -269,7 +315,7 @@ def as_bytes(figure: Figure, format: str) -> bytes:
     """
     content = io.BytesIO()
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(format)
-    with _applied():
+    with drawing():
         if figure.get_layout_engine() is not None:
             figure.draw_without_rendering()
             figure.set_layout_engine("none")

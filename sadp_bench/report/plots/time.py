@@ -6,44 +6,24 @@ import itertools
 import math
 import statistics
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sadp_bench.core.phases import CHARGED_PHASES
-from sadp_bench.report.cells import Cell, timed_together
-from sadp_bench.report.plots.style import (
-    FULL,
-    QUIET,
-    Style,
-    Styles,
-    by_label,
-    draw_intervals,
-    finished,
-    halo,
-    interval,
-    key,
-    limits,
-    means_told,
-    one_axes,
-    seeds_told,
-    styled,
-    wrapped,
-)
-from sadp_bench.report.tables import Row, percent
+from sadp_bench.core.text import percent
+from sadp_bench.records.metrics import TIMED_TOGETHER
+from sadp_bench.report.plots import style
+from sadp_bench.report.plots.ratio import MIN_ACCURACIES
+from sadp_bench.report.plots.style import FULL, QUIET, Style, Styles, draw_points, drawing, interval
+from sadp_bench.report.rows import RatioRow
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.transforms import Bbox
 
-UNITS = (
-    (2 * 86_400.0, 86_400.0, "days"),
-    (2 * 3600.0, 3600.0, "hours"),
-    (600.0, 60.0, "minutes"),
-    (0.0, 1.0, "seconds"),
-)
-MIN_ACCURACIES = 2.0  # points that an axis spans
-MIN_TIMES = 0.1  # of the longest: that the axis spans
+# Seconds from which a unit is used, seconds in it, and its name.
+UNITS = ((172_800.0, 86_400.0, "days"), (7200.0, 3600.0, "hours"), (600.0, 60.0, "minutes"), (0.0, 1.0, "seconds"))
+MIN_TIMES = 0.1  # share of the longest time that the axis spans
 STAR: Style = {"color": FULL["color"], "marker": "*", "linestyle": "", "markersize": 13, "zorder": 4}
 FRONT: Style = {"color": "#999999", "marker": "o", "markersize": 14, "markerfacecolor": "none", "linestyle": "--"}
 FRONT |= {"linewidth": 0.9, "drawstyle": "steps-post", "zorder": 1.2}
@@ -53,26 +33,21 @@ PHASES: dict[str, Style] = {
     "train": {"color": "#0072B2"},
     "evaluate": {"facecolor": "white", "edgecolor": "#AAAAAA", "hatch": "/////", "linewidth": 0.5},
 }
-RING = 10.0  # pixels around a point that the front's ring takes
+RING = 10.0  # pixels around a point that the front's ring covers
 SPOT = 5.0  # pixels between the places that stand for a line
-# Where a text may stand beside its point: offsets in points, then how it is aligned.
-SIDES: tuple[tuple[int, int, str, str], ...] = (
-    (8, 4, "left", "bottom"),
-    (8, -4, "left", "top"),
-    (-8, 4, "right", "bottom"),
-    (-8, -4, "right", "top"),
-    (0, 8, "center", "bottom"),
-    (0, -8, "center", "top"),
-)
+SIDES = ((8, 4), (8, -4), (-8, 4), (-8, -4), (0, 8), (0, -8))  # offsets in points of a text from its point
 
 
 def unit(seconds: float) -> tuple[float, str]:
-    """In which such a duration is read: seconds in it, and its name."""
+    """Returns the unit in which a duration is read: the seconds in it, and its name."""
     return next((size, name) for least, size, name in UNITS if seconds >= least)
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
-    """The places of the (seconds, accuracy) that no other beats: none is as fast and as good, and better in one. By time."""
+    """Returns the places of the (seconds, accuracy) that no point beats, by time.
+
+    A point beats another if it is as fast and as good, and better in one of them.
+    """
     front: list[int] = []
     for place in sorted(range(len(points)), key=lambda place: (points[place][0], -points[place][1])):
         if not front or points[place][1] > points[front[-1]][1] or points[place] == points[front[-1]]:
@@ -80,64 +55,105 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
     return front
 
 
-@styled
-def time_figure(own: Sequence[Row], styles: Styles) -> Figure | None:
-    """Accuracy in % against charged time: a point a (method, ratio), means with 95 % intervals both ways, full as a star,
-    and the Pareto front. None where nothing was pruned. The ratio stands beside a point where it fits.
+def timed_together(rows: Sequence[RatioRow]) -> tuple[list[RatioRow], str]:
+    """Returns the rows whose seconds may be compared, and a sentence that names those left out.
+
+    Left out are rows that were disturbed, and those of other machines or versions or with runs of several. The
+    environment is that of full, or, where no pruned row shares it, that of most pruned rows.
     """
-    own, left_out = timed_together(finished(own))
-    lines = by_label(own)
+    calm = {row.label for row in rows if not row.disturbed}
+    disturbed = dict.fromkeys(row_name(row) if row.label in calm else row.label for row in rows if row.disturbed)
+    void = f"Left out, as their seconds were disturbed: {', '.join(disturbed)}." if disturbed else ""
+    rows = [row for row in rows if not row.disturbed]
+    places = [[row.environment(name) for name in TIMED_TOGETHER] for row in rows]
+    whole = [all(len(values) == 1 for values in place) for place in places]
+    pruned = [place for place, row, alike in zip(places, rows, whole, strict=True) if alike and not row.is_full]
+    full = [place for place, row in zip(places, rows, strict=True) if row.is_full]
+    wanted = next((place for place in full if place in pruned), max(pruned, key=pruned.count, default=None))
+    kept = [row for row, place in zip(rows, places, strict=True) if place == wanted]
+    others = [row_name(row) for row, place in zip(rows, places, strict=True) if place != wanted]
+    also = f"Left out, as timed in other environments: {', '.join(others)}." if others else ""
+    return kept, " ".join(filter(None, [void, also]))
+
+
+def row_name(row: RatioRow) -> str:
+    """Returns 'sadp 50 %', and 'full'."""
+    return row.label if row.is_full else row.name
+
+
+@drawing()
+def time_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
+    """Draws accuracy in % against charged time: a point for each method and ratio, full as a star, and the Pareto front.
+
+    Points are means with 95 % intervals both ways. The ratio stands beside a point where it fits. None where nothing was
+    pruned.
+    """
+    rows, left_out = timed_together([row for row in rows if row.n])
+    lines = style.by_label(rows)
     if not lines:
         return None
-    size, name = unit(max(row["seconds_mean"] for row in own))
-    figure, axes = one_axes(own[0]["group"])
-    axes.grid(axis="x")
-    handles: list[Artist] = []
-    for label, points in {**{row["label"]: [row] for row in own if row["method"] == "full"}, **lines}.items():
-        handles.append(_draw_line(axes, points, size, STAR if label not in lines else styles[label], label))
-    at = [_place(row, size) for row in own]
-    front = [at[place] for place in pareto(at)]
-    handles.append(axes.plot(*zip(*front, strict=True), **FRONT, label="Pareto front")[0])
-    x_ends, y_ends = ([interval(row, *of) for row in own] for of in (("seconds", 1 / size), ("accuracy", 100.0)))
-    least, most = limits([x for x, _ in at], x_ends, MIN_TIMES * max(x for x, _ in at))
-    axes.set_xlim(max(0, least), most)  # an interval may reach below 0, a time can't
-    axes.set_ylim(limits([y for _, y in at], y_ends, MIN_ACCURACIES))
+    size, name = unit(max(row.seconds.mean for row in rows))
+    figure, [axes] = style.panels(rows[0].group, grid="both")
+    bars = {id(row): (interval(row.seconds, 1 / size), interval(row.accuracy, 100)) for row in rows}
+    handles = []
+    for label, points in ({row.label: [row] for row in rows if row.is_full} | lines).items():
+        x_bars, y_bars = zip(*(bars[id(row)] for row in points), strict=True)
+        look = {"linewidth": 0.7, **styles.get(label, STAR)}
+        at = [_place(row, size) for row in points]
+        handles.append(draw_points(axes, at, label, look, x_bars, y_bars, alpha=0.6, capsize=2))
+    at = [_place(row, size) for row in rows]
+    handles += axes.plot(*zip(*(at[place] for place in pareto(at)), strict=True), **FRONT, label="Pareto front")
+    (x, y), (x_bars, y_bars) = zip(*at, strict=True), zip(*bars.values(), strict=True)
+    low, high = style.limits(x, x_bars, MIN_TIMES * max(x))
+    axes.set_xlim(max(0, low), high)  # An interval may reach below 0; a time can't.
+    axes.set_ylim(style.limits(y, y_bars, MIN_ACCURACIES))
     axes.set_xlabel(f"charged time: prepare + select + train ({name})")
-    axes.set_ylabel(f"{own[0]['evaluate_on']} accuracy (%)")
-    ratios = sorted({100 * row["ratio"] for points in lines.values() for row in points})
-    told = f"All at a pruning ratio of {ratios[0]:g} %." if len(ratios) == 1 else "Beside a point: its pruning ratio."
-    fewer = any(row["n_seconds"] < row["n"] for row in own)
-    timed = f"Seconds: {means_told(row['n_seconds'] for row in own).lower()}." if fewer else ""
-    key(figure, handles, seeds_told(own, "accuracy", "seconds"), timed, told, left_out)
+    axes.set_ylabel(f"{rows[0].settings['evaluate_on']} accuracy (%)")
+    ratios = sorted({row.ratio for points in lines.values() for row in points})
+    beside = (
+        f"All at a pruning ratio of {percent(ratios[0])}." if len(ratios) == 1 else "Beside a point: its pruning ratio."
+    )
+    fewer = any(row.seconds.n < row.n for row in rows)
+    timed = f"Seconds: {style.means_note(row.seconds.n for row in rows).lower()}." if fewer else ""
+    seeds = style.seeds_note(
+        [row.n for row in rows], *(estimate for row in rows for estimate in (row.accuracy, row.seconds))
+    )
+    style.legend(figure, handles, seeds, timed, beside, left_out)
     if len(ratios) > 1:
-        _label_points(figure, axes, own, size, styles)
+        _label_ratios(figure, axes, rows, size, styles)
     return figure
 
 
-def _place(row: Row, size: float) -> tuple[float, float]:
-    return row["seconds_mean"] / size, 100 * row["accuracy_mean"]
+def _place(row: RatioRow, size: float) -> tuple[float, float]:
+    return row.seconds.mean / size, 100 * row.accuracy.mean
 
 
-def _draw_line(axes: Axes, points: Sequence[Row], size: float, look: Style, label: str) -> Artist:
-    at = [_place(row, size) for row in points]
-    for direction, name, scale in (("x", "seconds", 1 / size), ("y", "accuracy", 100.0)):
-        ends = [interval(row, name, scale) for row in points]
-        draw_intervals(axes, at, ends, direction=direction, ecolor=look["color"], alpha=0.6, capsize=2)
-    return axes.plot(*zip(*at, strict=True), **{"markersize": 6, "linewidth": 0.7, **look, "label": label})[0]
+def _label_ratios(figure: Figure, axes: Axes, rows: Sequence[RatioRow], size: float, styles: Styles) -> None:
+    """Writes each ratio beside its point, on the first side where it covers no point, bar, line or other ratio."""
+    from matplotlib.transforms import Bbox
 
-
-def _label_points(figure: Figure, axes: Axes, own: Sequence[Row], size: float, styles: Styles) -> None:
-    """Each ratio beside its point, on the first side where it covers neither a point, a bar, a line nor another ratio."""
-    figure.draw_without_rendering()  # so that places on the page are known
-    taken = [box for row in own for box in _taken(axes, row, size)]
-    taken += [box for points in by_label(own).values() for box in _taken_between(axes, points, size)]
-    for row in own:
-        if row["method"] == "full":
+    segments = [(_place(row, size), _place(row, size), RING) for row in rows]
+    for row in rows:
+        x, y = _place(row, size)
+        segments += [((end, y), (x, y), 1.0) for end in interval(row.seconds, 1 / size) or ()]
+        segments += [((x, end), (x, y), 1.0) for end in interval(row.accuracy, 100) or ()]
+    for points in style.by_label(rows).values():
+        segments += [(*ends, 1.0) for ends in itertools.pairwise(_place(row, size) for row in points)]
+    figure.draw_without_rendering()  # Places on the page are known only now.
+    taken = []
+    for *ends, pad in segments:
+        start, end = axes.transData.transform(ends)
+        count = 1 + int(math.dist(start, end) / SPOT)
+        spots = (start + (end - start) * number / count for number in range(count))
+        taken += [Bbox((spot, spot)).padded(pad) for spot in spots]
+    for row in rows:
+        if row.is_full:
             continue
-        for x, y, ha, va in SIDES:
+        for x, y in SIDES:
             text = axes.annotate(
-                percent(row["ratio"]), _place(row, size), (x, y), textcoords="offset points", ha=ha, va=va,
-                fontsize=7, color=styles[row["label"]]["color"], path_effects=halo(),
+                percent(row.ratio), _place(row, size), (x, y), textcoords="offset points",
+                ha=("center", "left", "right")[(x > 0) - (x < 0)], va="bottom" if y > 0 else "top",
+                fontsize=7, color=styles[row.label]["color"], path_effects=style.halo(),
             )  # fmt: skip
             box = text.get_window_extent()
             if axes.bbox.containsx(box.x0) and axes.bbox.containsx(box.x1) and not box.count_overlaps(taken):
@@ -146,95 +162,58 @@ def _label_points(figure: Figure, axes: Axes, own: Sequence[Row], size: float, s
             text.remove()
 
 
-def _taken(axes: Axes, row: Row, size: float) -> list[Bbox]:
-    """What a point and its bars cover, on the page."""
-    from matplotlib.transforms import Bbox
+@drawing()
+def phases_figure(rows: Sequence[RatioRow]) -> Figure | None:
+    """Draws mean seconds by phase: a bar for each method and ratio, full on top with its charged time as a line.
 
-    x, y = _place(row, size)
-    x_ends, y_ends = interval(row, "seconds", 1 / size) or (x, x), interval(row, "accuracy", 100) or (y, y)
-    corners = [((x, y), (x, y), RING), ((x_ends[0], y), (x_ends[1], y), 1), ((x, y_ends[0]), (x, y_ends[1]), 1)]
-    return [Bbox(axes.transData.transform(ends)).padded(pad) for *ends, pad in corners]
-
-
-def _taken_between(axes: Axes, points: Sequence[Row], size: float) -> list[Bbox]:
-    """What the line through the points covers, on the page: a chain of spots."""
-    from matplotlib.transforms import Bbox
-
-    at = [axes.transData.transform(_place(row, size)) for row in points]
-    boxes = []
-    for start, end in itertools.pairwise(at):
-        count = 1 + int(math.dist(start, end) / SPOT)
-        boxes += [Bbox((spot, spot)).padded(1) for spot in (start + (end - start) * n / count for n in range(count))]
-    return boxes
-
-
-@styled
-def phases_figure(own: Sequence[Cell]) -> Figure | None:
-    """Seconds by phase, means over seeds: a bar a (method, ratio), full on top and its charged time as a line; evaluation,
-    which is not charged, hatched. None where nothing was pruned. The whisker is the charged time's 95 % interval.
+    Evaluation, which is not charged, is hatched. The whisker is the charged time's 95 % interval. None where nothing was
+    pruned.
     """
-    kept, left_out = timed_together([cell.row for cell in own])
-    shown = sorted((cell for cell in own if cell.row in kept), key=lambda cell: not cell.is_full)
-    if all(cell.is_full for cell in shown):
+    kept, left_out = timed_together(rows)
+    rows = sorted((row for row in rows if row in kept), key=lambda row: not row.is_full)
+    if all(row.is_full for row in rows):
         return None
-    size, name = unit(max(cell.row["seconds_mean"] for cell in shown))
-    names = [wrapped(cell.name, 34) for cell in shown]
-    places = _bar_places(shown, names)
-    figure, axes = one_axes(shown[0].row["group"], 1.3 + 0.21 * (places[-1] + 1), "x")
-    handles, ends = _stack(axes, shown, places, size)
-    for cell in shown:
-        if cell.is_full:
-            charged = cell.row["seconds_mean"] / size
-            handles.append(axes.axvline(charged, **FULL, linestyle=":", label=f"{cell.name}, charged"))
-    right = _finish_bars(axes, shown, places, ends, size)
+    rows = rows
+    size, name = unit(max(row.seconds.mean for row in rows))
+    names = [style.fold(row_name(row), 34) for row in rows]
+    places = _bar_places(rows, names)
+    figure, [axes] = style.panels(rows[0].group, height=1.3 + 0.21 * (places[-1] + 1), grid="x")
+    handles: list[Artist] = []
+    ends = [0.0] * len(rows)
+    for phase, look in PHASES.items():
+        label = phase if phase in CHARGED_PHASES else f"{phase} (not charged)"
+        widths = [statistics.fmean(run.seconds[phase] for run in row.timed) / size for row in rows]
+        handles.append(axes.barh(places, widths, 0.74, ends, **look, label=label))  # type: ignore[arg-type]
+        ends = [end + width for end, width in zip(ends, widths, strict=True)]
+    charged = [row.seconds.mean / size for row in rows]
+    for row, seconds in zip(rows, charged, strict=True):
+        if row.is_full:
+            handles.append(axes.axvline(seconds, **FULL, linestyle=":", label=f"{row.label}, charged"))
+    bars = [interval(row.seconds, 1 / size) for row in rows]
+    draw_points(
+        axes, list(zip(charged, places, strict=True)), "_", {"color": "black", "linestyle": ""}, bars, capsize=2
+    )
+    right = [max(end, bar[1] if bar else 0.0) for end, bar in zip(ends, bars, strict=True)]
+    for row, place, end in zip(rows, places, right, strict=True):
+        if row.speedup.n and not row.is_full:
+            axes.annotate(f"{row.speedup.mean:.2f}×", (end, place), (3, 0), textcoords="offset points",
+                          va="center", fontsize=7, color=QUIET, path_effects=style.halo())  # fmt: skip
     axes.set_yticks(places, names)
     axes.set(ylim=(places[-1] + 0.6, -0.6), xlim=(0, min(1.1 * max(right), 1.5 * max(ends))))
     axes.set_xlabel(f"mean time ({name})")
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    beside = "Beside a bar: the mean speed-up over full." if any(cell.row["speedup_mean"] for cell in shown) else ""
-    key(
-        figure,
-        handles,
-        seeds_told([cell.row for cell in shown], "seconds", count="n_seconds"),
-        beside,
-        left_out,
-        below=True,
-    )
+    beside = "Beside a bar: the mean speed-up over full." if any(row.speedup.mean for row in rows) else ""
+    seeds = style.seeds_note([row.seconds.n for row in rows], *(row.seconds for row in rows))
+    style.legend(figure, handles, seeds, beside, left_out, below=True)
     return figure
 
 
-def _bar_places(shown: Sequence[Cell], names: Sequence[str]) -> list[float]:
-    """From the top: a long name takes more room, and so does the next method, where one has several bars."""
-    grouped = any(before.row["label"] == after.row["label"] for before, after in itertools.pairwise(shown))
+def _bar_places(rows: Sequence[RatioRow], names: Sequence[str]) -> list[float]:
+    """Returns the bars' places from the top: a long name takes more room, and so does a new method with several bars."""
+    grouped = any(before.label == after.label for before, after in itertools.pairwise(rows))
     places = [0.0]
-    for (before, after), name in zip(itertools.pairwise(shown), names[1:], strict=True):
-        apart = 0.5 if grouped and before.row["label"] != after.row["label"] else 0.0
+    for (before, after), name in zip(itertools.pairwise(rows), names[1:], strict=True):
+        apart = 0.5 if grouped and before.label != after.label else 0.0
         places.append(places[-1] + 1 + apart + 0.6 * name.count("\n"))
     return places
-
-
-def _stack(axes: Axes, shown: Sequence[Cell], places: Sequence[float], size: float) -> tuple[list[Any], list[float]]:
-    """(a handle for each phase, where each bar ends)."""
-    handles, ends = [], [0.0] * len(shown)
-    for phase, look in PHASES.items():
-        told = phase if phase in CHARGED_PHASES else f"{phase} (not charged)"
-        widths = [statistics.fmean(run.seconds[phase] for run in cell.timed) / size for cell in shown]
-        handles.append(axes.barh(places, widths, 0.74, ends, **look, label=told))
-        ends = [end + width for end, width in zip(ends, widths, strict=True)]
-    return handles, ends
-
-
-def _finish_bars(
-    axes: Axes, shown: Sequence[Cell], places: Sequence[float], ends: Sequence[float], size: float
-) -> list[float]:
-    """The interval of the charged time, and the speed-up beside the bar. Returns where each ends."""
-    points = [(cell.row["seconds_mean"] / size, place) for place, cell in zip(places, shown, strict=True)]
-    across = [interval(cell.row, "seconds", 1 / size) for cell in shown]
-    draw_intervals(axes, points, across, direction="x", ecolor="black", capsize=2)
-    right = [max(end, high[1] if high else 0.0) for end, high in zip(ends, across, strict=True)]
-    for cell, place, end in zip(shown, places, right, strict=True):
-        if cell.row["speedup_mean"] is not None and not cell.is_full:
-            axes.annotate(f"{cell.row['speedup_mean']:.2f}×", (end, place), (3, 0), textcoords="offset points",
-                          va="center", fontsize=7, color=QUIET, path_effects=halo())  # fmt: skip
-    return right
