@@ -69,7 +69,7 @@ def test_search_rows_equal_hand_worked_numbers():
     # 60 s of 160 s, 60 s of 100 s without early time, with 2 of 4 steps
     expected = {"search_seconds_mean": 63.0, "search_share_mean": 60 / 160, "early_time_ratio_mean": 0.6,
                 "search_timesteps_mean": 2.0, "search_epochs_mean": 20.0, "rounds_mean": 5.0, "n_early_time": 2}  # fmt: skip
-    assert {name: early[name] for name in expected} == pytest.approx(expected)
+    assert {name: early.columns()[name] for name in expected} == pytest.approx(expected)
     assert early.search_seconds.high == pytest.approx(63 + 6 * TWO_SEEDS)
     assert (eb.n_converged, eb.n_told, eb.rounds.n, early.n_told) == (1, 2, 0, 0)
     shown = render(three_axes(), [], "markdown")

@@ -218,5 +218,5 @@ def test_a_speedup_has_its_interval_and_the_number_of_the_runs_that_were_timed()
     elsewhere = make_record(make_spec("sadp", 0.3, 2), 0.6, environment=calm[0].environment | {"threads": 64})
     row = row_of(rows([*calm, *runs, elsewhere]), "sadp", 0.3)
     assert (row.n, row.speedup.n) == (3, 2)
-    told = f"{row['speedup_mean']:.2f} (2)<br>[{row['speedup_low']:.2f}, {row['speedup_high']:.2f}]"
-    assert told in render([*calm, *runs, elsewhere], format="markdown")
+    shown = f"{row.speedup.mean:.2f} (2)<br>[{row.speedup.low:.2f}, {row.speedup.high:.2f}]"
+    assert shown in render([*calm, *runs, elsewhere], format="markdown")
