@@ -22,7 +22,7 @@ from sadp_bench.pruners.sampling import kept_in_epoch
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Selection:
-    """One epoch's examples, on the CPU.
+    """One epoch's examples, on any device: the training loop moves them to the CPU once per epoch.
 
     Attributes:
         index_K: Int64, distinct, in [0, N), in any order: the training loop shuffles them by a stream of its own.
