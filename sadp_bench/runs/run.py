@@ -17,6 +17,7 @@ from sadp_bench.core.progress import Progress
 from sadp_bench.core.text import duration
 from sadp_bench.records.file_lock import Lock
 from sadp_bench.records.metrics import Comparison, compare
+from sadp_bench.records.naming import run_name
 from sadp_bench.records.record import Failure
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import Store, atomic, remove_parts
@@ -132,7 +133,7 @@ def _tidy_and_report(
         if distributed.rank() == 0:
             tidy(run, store, keep_checkpoint=settings.again)
         if run not in missing:
-            progress.message(f"{run.method} {run.ratio:g} is done already: {store.path(run)} (--again trains it anew)")
+            progress.message(f"{run_name(run)} is done already: {store.path(run)} (--again trains it anew)")
     if settings.save_model and wanted[-1] not in missing and not store.path(wanted[-1], ".pt").exists():
         progress.message("its weights were not kept; --again --save-model trains it anew and keeps them")
 
@@ -178,7 +179,7 @@ def _locked(spec: Spec, store: Store, progress: Progress) -> Iterator[Lock]:
         yield lock
         return
     if not lock.acquire():
-        progress.message(f"another process trains {spec.method} {spec.ratio:g}: waiting for it ({lock.path})")
+        progress.message(f"another process trains {run_name(spec)}: waiting for it ({lock.path})")
         while not lock.acquire():
             time.sleep(1)
     finished = False
@@ -201,7 +202,7 @@ def _train_and_store(
     def check_lock() -> None:
         if not lock.is_mine():
             raise BadInput(
-                f"another process has taken {spec.method} {spec.ratio:g} over, as this one gave no sign of life; it is left "
+                f"another process has taken {run_name(spec)} over, as this one gave no sign of life; it is left "
                 "to that one"
             )
 

@@ -20,6 +20,7 @@ from sadp_bench.core.progress import Progress
 from sadp_bench.pruners.base import Pruner
 from sadp_bench.records import visit_counts
 from sadp_bench.records.metrics import BUDGET_TOLERANCE, realised_ratio
+from sadp_bench.records.naming import run_name
 from sadp_bench.records.record import Record
 from sadp_bench.records.spec import Spec
 from sadp_bench.runs import environment
@@ -190,14 +191,14 @@ class RunTrainer:
             return
         self.load_state_dict(state)
         place = f"after epoch {len(self.state.rows)}" if self.prepared else "in its preparation"
-        self.progress.message(f"{self.spec.method} {self.spec.ratio:g} goes on from its checkpoint, {place}")
+        self.progress.message(f"{run_name(self.spec)} goes on from its checkpoint, {place}")
 
     def _train(self) -> dict[str, Any]:
         """Trains and evaluates. Returns what was measured of the trained network."""
         spec, progress = self.spec, self.progress
         length = math.ceil(loop.run_length(self.pruner, spec, len(self.data)))
         left = training_visits(spec) - sum(row["kept"] for row in self.state.rows)
-        progress.start(f"{spec.method} {spec.ratio:g}", round(left), length)
+        progress.start(run_name(spec), round(left), length)
         try:
             for row in self.rows():
                 if row["epoch"] + 1 == length or (row["epoch"] + 1) % spec.evaluate_every == 0:

@@ -19,6 +19,7 @@ from sadp_bench.core.losses import LOSSES
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.rng import stream_seed
 from sadp_bench.pruners.base import KeepAll, Pruner, Survey
+from sadp_bench.records.naming import run_name
 from sadp_bench.records.spec import Spec
 from sadp_bench.sparsity.base import Sparsity
 from sadp_bench.training.backprop import at_precision
@@ -89,7 +90,7 @@ class RunContext:
 
     def message(self, text: str) -> None:
         """Reports a line, named by the run."""
-        self._progress.message(f"{self.spec.method} {self.spec.ratio:g}, {self.spec.sparsity}: {text}")
+        self._progress.message(f"{run_name(self.spec)}, {self.spec.sparsity}: {text}")
 
     def fit(self, pruner: Pruner, epochs: int, seed: int) -> nn.Module:
         """Returns a network trained for `epochs` epochs of the full-data run's schedule, with all connections."""
