@@ -19,6 +19,7 @@ class EL2N(Scored):
     """
 
     def score(self, context: ScoringContext) -> Tensor:
+        """Returns each example's error norm, averaged over the scoring networks."""
         runs = []
         for run in range(self.score_runs):
             model = context.fit(KeepAll(), self.epochs_of(context.num_epochs), run)
@@ -28,5 +29,5 @@ class EL2N(Scored):
 
 
 def error_norm(logits_NC: Tensor, label_N: Tensor) -> Tensor:
-    """||softmax(logits) - one-hot label||_2. [N]."""
+    """Returns ||softmax(logits) - one-hot label||_2. [N]."""
     return (logits_NC.softmax(1) - one_hot(label_N, logits_NC.shape[1])).norm(dim=1)

@@ -1,4 +1,4 @@
-"""Forgetting events."""
+"""Forgetting: the number of times that training unlearns an example."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from sadp_bench.pruner import KeepAll, Observation, ScoringContext
 
 
 class Forgetting(Scored):
-    """Keeps the examples that a full training run forgets most often, those never learned first. Weight 1.
+    """Keeps the examples that a full training run forgets most often; never learned ones come first. Weight 1.
 
     Source: Toneva et al., "An Empirical Study of Example Forgetting", ICLR 2019.
 
-    An event: an example right at one presentation (as trained: augmented, before the update) and wrong at the next.
-    Never learned counts as the most forgotten (some public code scores it 0, and so drops it as the easiest).
-
-    score_epochs: 0 means the whole run. score_runs: networks whose events are added up.
+    An event is an example that is right at one presentation (as trained: augmented, before the update) and wrong at the
+    next. Never learned counts as the most forgotten (some public code scores it 0, and so drops it as the easiest).
+    `score_epochs` 0 means the whole run. The events of all `score_runs` networks are summed.
     """
 
     def epochs_of(self, num_epochs: int) -> int:
+        """Returns the epochs of a scoring network: by default the whole run."""
         return self.score_epochs or num_epochs
 
     def score(self, context: ScoringContext) -> Tensor:
+        """Returns the number of forgetting events of each example; infinity where it was never right."""
         events_N = torch.zeros(context.num_examples)
         learned_N = torch.zeros(context.num_examples, dtype=torch.bool)
         for run in range(self.score_runs):
@@ -38,12 +39,14 @@ class ForgettingCounter(KeepAll):
     """Counts each example's correct -> wrong transitions, and whether it was ever right."""
 
     def prepare(self, context: ScoringContext) -> None:
+        """Sets all counts to zero."""
         super().prepare(context)
         self.events_N = torch.zeros(context.num_examples, device=context.device)
         self.right_N = torch.zeros(context.num_examples, dtype=torch.bool, device=context.device)
         self.learned_N = torch.zeros(context.num_examples, dtype=torch.bool, device=context.device)
 
     def observe(self, seen: Observation) -> None:
+        """Counts the examples that were right at their last visit and are wrong now."""
         right_B = seen.logits_TBC.mean(0).argmax(1) == seen.label_B
         self.events_N[seen.index_B] += (self.right_N[seen.index_B] & ~right_B).float()
         self.right_N[seen.index_B] = right_B

@@ -19,6 +19,7 @@ class GraNd(Scored):
     """
 
     def score(self, context: ScoringContext) -> Tensor:
+        """Returns each example's gradient norm, averaged over the scoring networks."""
         runs = []
         for run in range(self.score_runs):
             model = context.fit(KeepAll(), self.epochs_of(context.num_epochs), run)

@@ -1,4 +1,4 @@
-"""InfoBatch: unbiased dynamic pruning of the well-learned."""
+"""InfoBatch: unbiased dynamic pruning of well-learned examples."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 from sadp_bench.pruner import BadInput, Observation, Pruner, ScoringContext, Selection
 
-MAX_DROPPED = 0.9  # of those below the threshold, at most: weights stay at or below 10
+MAX_DROPPED = 0.9  # share of the examples below the threshold: weights stay at or below 10
 
 
 class InfoBatch(Pruner):
@@ -17,12 +17,16 @@ class InfoBatch(Pruner):
     Source: Qin et al., "InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning", ICLR 2024.
 
     The last (1 - delta) of the epochs use all data, weight 1. The batch's loss is the mean over the actual batch, as in
-    the published code, so the mean weight exceeds 1 (a hidden raise of the learning rate; the record shows it).
+    the published code, so the mean weight exceeds 1 (a hidden raise of the learning rate; the record contains it).
 
     Budgeted (default): A = floor((1 - delta) E + 0.5) epochs on all data; each of the other E - A drops
     d = ratio N E / (E - A) examples, rounded so that the run's total is exact. With b examples below the mean, p = d / b;
     where p would exceed 0.9 the threshold rises until b = d / 0.9. In the first epoch all count as below the mean.
-    native=true: p = ratio as published, exempt from the budget (p = 0.5 realises only about 0.3).
+
+    Args:
+        prune_ratio: The share of visits to save.
+        delta: The share of the epochs that drop examples, above 0 and at most 1.
+        native: Whether p is the ratio as published, exempt from the budget (p = 0.5 realises only about 0.3).
     """
 
     fixed_size = False
@@ -37,24 +41,28 @@ class InfoBatch(Pruner):
         self.score_N = torch.empty(0)
 
     def check(self, num_epochs: int) -> None:
+        """Raises BadInput where the ratio exceeds what the pruned epochs can save."""
         largest = MAX_DROPPED * self._num_pruned_epochs(num_epochs) / num_epochs
         if not self.native and self.prune_ratio > largest:
-            named = math.floor(1000 * largest) / 1000  # never more than can be had
+            named = math.floor(1000 * largest) / 1000  # rounded down: a value that the method can realise
             raise BadInput(
                 f"infobatch with delta={self.delta:g} saves at most {named:g} of the visits in {num_epochs} epochs, "
                 f"not {self.prune_ratio:g}: lower --ratio, or raise delta"
             )
 
     def prepare(self, context: ScoringContext) -> None:
+        """Sets all losses to zero and counts the epochs that drop examples."""
         super().prepare(context)
         self.check(context.num_epochs)
         self.score_N = torch.zeros(context.num_examples, device=context.device)
         self.pruned_epochs = self._num_pruned_epochs(context.num_epochs)
 
     def observe(self, seen: Observation) -> None:
+        """Keeps each example's last loss."""
         self.score_N[seen.index_B] = seen.loss_B.to(self.score_N.dtype)
 
     def select(self, epoch: int) -> Selection:
+        """Drops a random share of the examples below the mean loss and weights the rest of them."""
         weight_N = torch.ones(self.num_examples)
         if epoch < self.pruned_epochs:
             score_N, generator = self.score_N.cpu(), self.generator(epoch)
@@ -74,7 +82,7 @@ class InfoBatch(Pruner):
         return num_epochs - int((1 - self.delta) * num_epochs + 0.5)
 
     def _num_dropped(self, epoch: int, num_below: int) -> int:
-        """d, carrying the rounding error from epoch to epoch; natively the published share of those below the mean."""
+        """Returns d with the rounding error carried over; natively the published share of the examples below the mean."""
         if self.native:
             return int(self.prune_ratio * num_below)
         per_epoch = self.prune_ratio * self.num_examples * self.num_epochs / self.pruned_epochs
@@ -82,7 +90,7 @@ class InfoBatch(Pruner):
 
 
 def _lowest(score_N: torch.Tensor, num_dropped: int, generator: torch.Generator) -> torch.Tensor:
-    """The mask of the lowest d / 0.9 scores, ties at random: a raised threshold."""
+    """Returns the mask of the lowest d / 0.9 scores, ties at random: a raised threshold."""
     shuffled = torch.randperm(len(score_N), generator=generator)
     num_below = min(len(score_N), -int(-num_dropped / MAX_DROPPED // 1))
     lowest = shuffled[score_N[shuffled].argsort(stable=True)[:num_below]]

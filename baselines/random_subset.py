@@ -12,8 +12,12 @@ class Random(Pruner):
 
     Source: Okanovic et al., "Repeated Random Sampling for Minimizing the Time-to-Accuracy of Learning", ICLR 2024 (RS2).
 
-    fresh: shuffle once and take consecutive slices of K; where a slice crosses the end, its rest comes from a new
-    shuffle, skipping those already taken this epoch. fresh=false keeps the first slice for the whole run.
+    Fresh selections are consecutive slices of K of a shuffle. Where a slice crosses the end, its rest comes from a new
+    shuffle, without the examples already taken in this epoch.
+
+    Args:
+        prune_ratio: The share of visits to save.
+        fresh: Whether every epoch has a new selection; otherwise the first slice stays for the whole run.
     """
 
     def __init__(self, prune_ratio: float, *, fresh: bool = True) -> None:
@@ -23,10 +27,12 @@ class Random(Pruner):
         self.queue = torch.empty(0, dtype=torch.int64)
 
     def prepare(self, context: ScoringContext) -> None:
+        """Shuffles the examples."""
         super().prepare(context)
         self.queue = self._shuffled()
 
     def select(self, epoch: int) -> Selection:
+        """Returns the next slice of the shuffle, or the first slice where the selection is fixed."""
         num_kept = self.num_kept(epoch)
         if not self.fresh:
             return unweighted(self.queue[:num_kept])

@@ -1,4 +1,4 @@
-"""What the methods that score once, before training, have in common."""
+"""The base class of methods that score once, before training."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from sadp_bench.sampling import ranked
 class Scored(Pruner):
     """Keeps the K examples of the highest score for the whole run, ties broken by the seed. Weight 1.
 
-    offset: the share of N, from the top, that is dropped as too hard (label noise) before the K are taken.
-    score_epochs: how many epochs a scoring network is trained, of the run's own schedule; 0 means a tenth of the run,
-    at least 1 (the papers of EL2N and GraNd: 20 of 200).
-    score_runs: scoring networks, each with its own initial weights and order (the papers: 10; here 1, as each is charged).
+    Args:
+        prune_ratio: The share of visits to save.
+        offset: The share of N, from the top, that is dropped as too hard (label noise) before the K are taken.
+        score_epochs: The number of epochs that a scoring network trains, of the run's schedule; 0 means a tenth of the
+            run, at least 1 (the papers of EL2N and GraNd: 20 of 200).
+        score_runs: The number of scoring networks, each with its initial weights and order (the papers: 10; here 1,
+            because each is charged).
     """
 
     def __init__(self, prune_ratio: float, *, offset: float = 0.0, score_epochs: int = 0, score_runs: int = 1) -> None:
@@ -34,24 +37,29 @@ class Scored(Pruner):
 
     @abstractmethod
     def score(self, context: ScoringContext) -> Tensor:
-        """[N], on the CPU; the higher, the more worth keeping."""
+        """Returns the scores, [N], on the CPU; the method keeps the highest."""
 
     def epochs_of(self, num_epochs: int) -> int:
+        """Returns the epochs of a scoring network in a run of `num_epochs`."""
         return self.score_epochs or max(1, num_epochs // 10)
 
     def check(self, num_epochs: int) -> None:
+        """Raises BadInput where scoring would train longer than the run."""
         if self.score_epochs > num_epochs:
             raise BadInput(f"score_epochs is at most the run's {num_epochs} epochs, not {self.score_epochs}")
 
     def prepare(self, context: ScoringContext) -> None:
+        """Scores the examples, charged, and ranks them."""
         super().prepare(context)
         self.score_N = context.scores(lambda: self.score(context))
         self.ranked_N = ranked(self.score_N, self.generator())
 
     def select(self, epoch: int) -> Selection:
+        """Returns the K highest scores below the offset."""
         num_kept = self.num_kept(epoch)
         first = min(round(self.offset * self.num_examples), self.num_examples - num_kept)
         return unweighted(self.ranked_N[first : first + num_kept])
 
     def scoring_epochs(self, num_epochs: int) -> float:
+        """Returns the epochs of all scoring networks together."""
         return self.score_runs * self.epochs_of(num_epochs)

@@ -1,4 +1,4 @@
-"""What a pruner may use to prepare in a loop of someone's own."""
+"""The scoring context of a pruner in a user's training loop."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from sadp_bench.pruners.base import Pruner, Survey
 
 
 class LoopContext:
-    """What a pruner may use to prepare in a loop of someone's own: the data's size and labels, and scores that were given.
+    """The data's size and labels, and given scores. It implements `pruner.ScoringContext`; nothing trains here.
 
-    See `pruner.ScoringContext`; here nothing trains.
+    Args:
+        label_N: The labels, or None.
+        num_examples: N.
+        num_epochs: The epochs of full data.
     """
 
     def __init__(self, label_N: Tensor | None, num_examples: int, num_epochs: int) -> None:
@@ -27,24 +30,30 @@ class LoopContext:
 
     @property
     def label_N(self) -> Tensor:
+        """Returns the labels. Raises BadInput where there are none."""
         if self._label_N is None:
             raise BadInput("this pruner asks for the labels: give labels= in place of num_examples=")
         return self._label_N
 
     @property
     def num_classes(self) -> int:
+        """Returns the highest label plus one."""
         return int(self.label_N.max()) + 1
 
     def scores(self, score: Callable[[], Tensor]) -> Tensor:
+        """Returns the given scores, or those of `score`."""
         return score() if self.given is None else self.given
 
     def fresh_model(self, seed: int) -> nn.Module:
+        """Raises BadInput: scores must be given."""
         raise BadInput(NEEDS_SCORES)
 
     def fit(self, pruner: Pruner, epochs: int, seed: int) -> nn.Module:
+        """Raises BadInput: scores must be given."""
         raise BadInput(NEEDS_SCORES)
 
     def survey(self, model: nn.Module, watch: frozenset[str] = frozenset()) -> Survey:
+        """Raises BadInput: scores must be given."""
         raise BadInput(NEEDS_SCORES)
 
 
@@ -52,6 +61,7 @@ NEEDS_SCORES = "this method scores the examples before it trains: give scores=, 
 
 
 def label_N_of(labels: Sequence[int] | Tensor | None, num_examples: int | None) -> Tensor | None:
+    """Returns the labels as a tensor, or None. Raises BadInput where labels and number of examples do not fit."""
     if labels is None:
         if num_examples is None or num_examples < 1:
             raise BadInput(f"give labels= or num_examples= (at least 1), not {num_examples}")
@@ -62,6 +72,7 @@ def label_N_of(labels: Sequence[int] | Tensor | None, num_examples: int | None) 
 
 
 def score_N_of(scores: Sequence[float] | Tensor | None, num_examples: int) -> Tensor | None:
+    """Returns the scores as a tensor, or None. Raises BadInput where they are not N numbers."""
     if scores is None:
         return None
     score_N = torch.as_tensor(scores).detach().cpu()

@@ -65,8 +65,14 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
-    """The part whose output is the logits ("same"), or their steps, of which the loss saw the "mean", the "sum" or the
-    "last". sure: no other of these would do; so they may at first, while a readout that begins at zero gives zeros."""
+    """The part whose output is the logits ("same"), or whose steps have the logits as "mean", "sum" or "last".
+
+    Attributes:
+        outputs: The outputs of the part.
+        place: The tensor's place, where the part gives several.
+        relation: "same", "mean", "sum" or "last".
+        sure: Whether no other relation fits. Several fit while a readout that starts at zero gives zeros.
+    """
 
     outputs: Outputs
     place: int
@@ -90,8 +96,10 @@ class Source:
 
 
 def find_source(candidates: Sequence[Outputs], logits_TBC: Tensor, before: Source | None = None) -> Source | None:
-    """The first candidate whose output the logits are, or their steps; if a source was sure before, as it was then. None
-    where there is none."""
+    """Returns the first candidate that gives the logits or their steps, or None.
+
+    A source that was sure before keeps its relation and place.
+    """
     for outputs in candidates:
         for place in sorted(outputs.calls):
             try:

@@ -1,4 +1,4 @@
-"""A pruner in anyone's training loop: a batch sampler, loss weights, and what the pruner must see."""
+"""A pruner in any training loop: a batch sampler, loss weights, and the observation of batches."""
 
 from __future__ import annotations
 
@@ -26,19 +26,24 @@ NOT_ALWAYS = {Signal.BOUND_RATIO, Signal.FEATURES}  # in an epoch's first batch 
 
 
 class Watching(Protocol):
-    """What `watching.watch` gives, as the sampler uses it."""
+    """The part of `watch.watch`'s result that the sampler uses."""
 
     loss: Loss
 
-    def listen(self, names: frozenset[Signal]) -> None: ...
+    def listen(self, names: frozenset[Signal]) -> None:
+        """Attaches the hooks of these signals."""
 
-    def expect(self, batch: int) -> None: ...
+    def expect(self, batch: int) -> None:
+        """Takes the size of the batch whose backward pass is next."""
 
-    def seen(self, logits_TBC: Tensor, label_B: Tensor, weight_B: Tensor) -> dict[str, Tensor] | None: ...
+    def seen(self, logits_TBC: Tensor, label_B: Tensor, weight_B: Tensor) -> dict[str, Tensor] | None:
+        """Returns the signals of the last batch, or None where its gradients are not finite."""
 
 
 class PrunedSampler(Sampler[list[int]]):
     """A batch sampler for `torch.utils.data.DataLoader` whose epochs are what a pruner selects.
+
+    Example::
 
         sampler = PrunedSampler(pruner, labels=train_set.targets, epochs=100, batch_size=128)
         loader = DataLoader(with_index(train_set), batch_sampler=sampler, num_workers=4)
@@ -50,17 +55,24 @@ class PrunedSampler(Sampler[list[int]]):
                 (sampler.weight(index) * loss_B).mean().backward()
                 sampler.observe(index, logits, label, loss_B)
 
-    An epoch's K examples come in ceil(K / batch_size) batches whose sizes differ by one at most, so nothing is dropped and
-    no short last batch weighs its examples more. With the same seed the selections, their order and weights are those
-    of `sadp-bench run`. Under torch.distributed every process has the same selection and its own slice of each batch, with
-    equal numbers of batches; batch_size is that of all together, and what the pruner keeps of each example comes to all
-    once an epoch, exact to the bit.
+    An epoch's K examples come in ceil(K / batch_size) batches whose sizes differ by at most one, so nothing is dropped and
+    no short last batch gives its examples more weight. With the same seed the selections, their order and weights are those
+    of `sadp-bench run`. Under torch.distributed every process has the same selection and its slice of each batch, with
+    equal numbers of batches. All processes exchange what the pruner keeps of each example once an epoch, exact to the bit.
+    A pruner that watches more than logits and losses, such as SADP, also needs `watch`, or `observe(..., watched=...)`.
 
-    num_examples or labels: N, or the training set's labels [N], for pruners that ask for them. epochs: of training on all
-    data; a pruner may shorten the run, see `epochs`. A pruner that watches more than logits and losses, such as SADP, also
-    needs `watch`, or `observe(..., watched=...)`. device: that of the network; weights are given there, and scores kept.
-    scores: [N], for methods that score before they train; the higher, the more worth keeping.
-    Raises BadInput where the pruner can't realise its ratio in so many epochs, or needs scores and has none.
+    Args:
+        pruner: The method.
+        num_examples: N; or give `labels`.
+        labels: The training set's labels, [N], for pruners that use them.
+        epochs: The epochs of training on all data; a pruner may shorten the run, see the property `epochs`.
+        batch_size: Examples of a batch, of all processes together.
+        seed: The seed of selections and order.
+        device: The network's device; weights and scores are there.
+        scores: [N], for methods that score before they train; they keep the highest.
+
+    Raises:
+        BadInput: The pruner can't realise its ratio in these epochs, or needs scores and has none.
     """
 
     def __init__(
@@ -104,7 +116,7 @@ class PrunedSampler(Sampler[list[int]]):
 
     @property
     def epochs(self) -> int:
-        """How many epochs to train; the last may be partial."""
+        """The number of epochs to train; the last may be partial."""
         return math.ceil(self.length)
 
     def set_epoch(self, epoch: int) -> None:
@@ -171,10 +183,12 @@ class PrunedSampler(Sampler[list[int]]):
         return self._used or self._given == len(self.batches)
 
     def weight(self, index_B: Tensor | Sequence[int]) -> Tensor:
-        """The loss weights of a batch's examples, float32, [B], on the sampler's device. Raises BadInput for one not drawn
-        (on a CPU; a GPU gives it NaN, as looking would mean to wait).
+        """Returns the loss weights of a batch's examples, float32, [B], on the sampler's device.
 
-        Multiply each example's loss with its weight and take the plain mean over the batch; never divide by the weights' sum.
+        Multiply each example's loss by its weight and take the plain mean over the batch; never divide by the weights' sum.
+
+        Raises:
+            BadInput: An example was not drawn. A GPU returns NaN for it instead, because a check would wait for the device.
         """
         self._used = self._weighed = True
         if self.watching is not None:
@@ -196,11 +210,17 @@ class PrunedSampler(Sampler[list[int]]):
         loss_B: Tensor | None = None,
         watched: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Shows the pruner one batch, once, after its backward pass.
+        """Passes a batch to the pruner, once, after its backward pass.
 
-        logits: [B, C], or [T, B, C] of every time step. loss_B: each example's own loss, before weighting; by default that
-        of `watch`, or the cross-entropy of the logits' mean over time. watched: what the pruner's `watch` names, see
-        `Observation`; by default what `watch` found. A batch whose gradients are not finite is not shown.
+        A batch with gradients that are not finite is left out.
+
+        Args:
+            index_B: The examples' indices.
+            logits: [B, C], or [T, B, C] of every time step.
+            label_B: The labels.
+            loss_B: Each example's loss before weighting; by default that of `watch`, or the cross-entropy of the logits'
+                mean over time.
+            watched: The signals that the pruner's `watch` names, see `Observation`; by default what `watch` recorded.
         """
         index_B = torch.as_tensor(index_B, device=self.device)
         logits_TBC = logits.detach() if logits.dim() == 3 else logits.detach().unsqueeze(0)
@@ -242,15 +262,18 @@ class PrunedSampler(Sampler[list[int]]):
             )
 
     def _share(self) -> None:
-        """What each process saw comes to all."""
+        """Exchanges what each process observed."""
         if self.visited:
             distributed.gather(self.pruner.per_example().values(), self.visited)
         self.visited = []
 
     def state_dict(self) -> dict[str, Any]:
-        """At the end of an epoch: all that the coming ones depend on.
+        """Returns, at the end of an epoch, all that the coming epochs depend on.
 
-        Of several processes all must call it, as what each saw is brought together. Raises BadInput within an epoch.
+        All processes must call it, because it exchanges what they observed.
+
+        Raises:
+            BadInput: The epoch is not over.
         """
         own = sum(len(distributed.part(whole_B)) for whole_B in self.batches)
         if self.epoch >= 0 and (self._given < len(self.batches) or 0 < self._observed < own):
@@ -262,9 +285,10 @@ class PrunedSampler(Sampler[list[int]]):
         return {**self._made_of(), "epoch": self.epoch, "pruner": self.pruner.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The next epoch is the one after that at whose end the state was taken.
+        """Continues after the epoch at whose end the state was taken.
 
-        Raises BadInput for a state of other data, another seed, method, ratio or number of epochs.
+        Raises:
+            BadInput: The state is of other data, or of another seed, method, ratio or number of epochs.
         """
         for name, value in self._made_of().items():
             if state[name] != value:
@@ -283,8 +307,10 @@ class PrunedSampler(Sampler[list[int]]):
         }
 
     def _placed(self, name: str, value: Any) -> Any:
-        """A tensor where the pruner has its own, whatever map_location it was read with; one that batches made is where they
-        are observed."""
+        """Returns a tensor on the device of the pruner's tensor, whatever map_location it was loaded with.
+
+        A tensor that batches made goes to the sampler's device.
+        """
         own = vars(self.pruner).get(name)
         if not (isinstance(value, Tensor) and isinstance(own, Tensor)):
             return value
@@ -314,5 +340,5 @@ class WithIndex(Dataset[Any]):
 
 
 def with_index(dataset: Any) -> WithIndex:
-    """The same examples, (image, label, index) each; nothing is copied. dataset: with a length, by index."""
+    """Returns the same examples as (image, label, index), without a copy. The dataset has a length and integer indices."""
     return WithIndex(dataset)

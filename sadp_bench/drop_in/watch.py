@@ -211,8 +211,11 @@ class Watch:
         return self._num_seen <= CHECKED
 
     def _finite(self, seen: dict[str, Tensor], gradient_TBC: Tensor) -> bool:
-        """Of several processes, whether all are. On a GPU that means to wait, so there float16 alone is looked at, be it of a
-        single layer: what overflows under a GradScaler, who waits himself."""
+        """Returns whether the gradients are finite, on all processes.
+
+        On a GPU the check waits for the device. It therefore looks there only at float16, even of a single layer: these
+        gradients overflow under a GradScaler, which waits anyway.
+        """
         half = gradient_TBC.dtype == torch.float16 or (self._taps is not None and self._taps.half)
         if gradient_TBC.device.type != "cpu" and not half:
             return True

@@ -24,7 +24,9 @@ def in_order(selection: Selection, order_N: Tensor, share: float = 1.0, at_least
 
 
 def batches(index_K: Tensor, weight_K: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Cut into ceil(K / batch_size) batches whose sizes differ by one at most: nothing is dropped, and no short
-    last batch weighs its examples more."""
+    """Returns ceil(K / batch_size) batches whose sizes differ by at most one.
+
+    Nothing is dropped, and no short last batch gives its examples more weight.
+    """
     num_batches = -(-len(index_K) // batch_size)
     return zip(index_K.tensor_split(num_batches), weight_K.tensor_split(num_batches), strict=True)

@@ -15,7 +15,7 @@ CERTAIN = 1 - 1e-9  # what is drawn for sure: cumulative sums of 10^8 terms are 
 
 
 def kept_in_epoch(num_examples: int, prune_ratio: float, epoch: int) -> int:
-    """K of one epoch, such that any run's total is (1 - ratio) N epochs to within half an example.
+    """Returns K of one epoch, such that any run's total is (1 - ratio) N epochs to within half an example.
 
     The rounding error is carried from epoch to epoch, so K may differ by one between epochs.
     """
@@ -24,13 +24,12 @@ def kept_in_epoch(num_examples: int, prune_ratio: float, epoch: int) -> int:
 
 
 def scheduled(num_examples: int, share_E: Sequence[float]) -> int:
-    """K of the last of the epochs with these kept shares, such that their total is that of the shares to within half an
-    example."""
+    """Returns K of the last of the epochs with these kept shares; their total is exact to within half an example."""
     return _half_up(num_examples * math.fsum(share_E)) - _half_up(num_examples * math.fsum(share_E[:-1]))
 
 
 def kept_share(schedule: str, prune_ratio: float, done: float) -> float:
-    """The share of the examples to keep where a share `done` in [0, 1] of the run is done; 1 - ratio on average.
+    """Returns the share of the examples to keep after a share `done` in [0, 1] of the run; 1 - ratio on average.
 
     "constant"; "falling" from 1 - ratio + d to 1 - ratio - d with d = min(ratio, 1 - ratio) / 2, linearly, so that at least
     half of the mean is kept and not more than everything; "rising" the reverse.
@@ -44,10 +43,12 @@ def _half_up(value: float) -> int:
 
 
 def smooth(score_N: Tensor, smoothing: float) -> Tensor:
-    """(1 - smoothing) * score / mean + smoothing: the share `smoothing` of uniform sampling mixed in. Float64, mean 1.
+    """Returns (1 - smoothing) * score / mean + smoothing: a share `smoothing` of uniform sampling. Float64, mean 1.
 
-    Scores that are all zero say nothing: they become all ones. Raises ValueError where a score is negative,
-    infinite or not a number.
+    Scores that are all zero become all ones.
+
+    Raises:
+        ValueError: A score is negative, infinite or not a number.
     """
     score_N = score_N.double()
     mean = score_N.mean()
@@ -90,8 +91,9 @@ def inclusion_probability(score_N: Tensor, num_kept: int) -> Tensor:
 
 
 def weights(p_N: Tensor, num_kept: int, power: float = 1.0) -> Tensor:
-    """The weights of examples that were drawn with inclusion probabilities p: (K / (N p))^power, [N], scaled such that the
-    mean weight of the kept is 1 in expectation.
+    """Returns the weights (K / (N p))^power, [N], of examples drawn with inclusion probabilities p.
+
+    They are scaled such that the mean weight of the kept is 1 in expectation.
 
     Power 1: with them the mean over the kept of weight x value is an unbiased estimate of the mean over all (Horvitz &
     Thompson, JASA 1952), and the scale is 1. Power 0: no weights.
@@ -101,7 +103,7 @@ def weights(p_N: Tensor, num_kept: int, power: float = 1.0) -> Tensor:
 
 
 def systematic_sample(p_N: Tensor, generator: torch.Generator) -> Tensor:
-    """Exactly K = sum p distinct examples, i with inclusion probability exactly p_i. Int64, [K], in rising order.
+    """Draws exactly K = sum p distinct examples, i with inclusion probability exactly p_i. Int64, [K], in rising order.
 
     Systematic sampling over a random permutation: the probabilities are laid end to end along [0, K), and one
     uniform offset u picks the examples that lie at u, u + 1, ... (Madow, Ann. Math. Stat. 1949). Certain examples
@@ -126,15 +128,16 @@ def systematic_sample(p_N: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def balanced(p_N: Tensor, surplus_N: Tensor, num_kept: int) -> Tensor:
-    """The probabilities of drawing now, given what was drawn in earlier epochs, such that every example's number of visits
-    stays within one of the sum of its inclusion probabilities. Float64, [N], summing to K.
+    """Returns the probabilities of drawing now, given earlier draws. Float64, [N], summing to K.
 
-    surplus_N: earlier visits less the sum of earlier inclusion probabilities, in (-1, 1): above 0 the example is a visit
-    ahead (with probability f, the fraction of that sum), else behind. With f' = f + p: before the next whole number (f' < 1)
-    those ahead wait, and those behind are drawn with p / (1 - f); past it those behind are certain, and those ahead are drawn
-    with (f' - 1) / f. Either way the two together are drawn with p: taken over earlier draws, an epoch's inclusion
-    probabilities are p, for scores that do not depend on those draws. The sum is K but for chance, of the order of sqrt(N):
-    what is neither certain nor impossible is scaled, so that it is K, which moves an inclusion probability by about 1 / N.
+    Every example's number of visits stays within one of the sum of its inclusion probabilities.
+    surplus_N is the number of earlier visits less the sum of earlier inclusion probabilities, in (-1, 1). Above 0 the
+    example is a visit ahead (with probability f, the fraction of that sum), else behind. With f' = f + p, before the next
+    whole number (f' < 1) those ahead wait, and those behind are drawn with p / (1 - f). Past it those behind are certain,
+    and those ahead are drawn with (f' - 1) / f. Either way the two together are drawn with p: taken over earlier draws, an
+    epoch's inclusion probabilities are p, for scores that do not depend on those draws. The sum is K but for chance, of the
+    order of sqrt(N): the values that are neither certain nor impossible are scaled to make it K, which moves an inclusion
+    probability by about 1 / N.
 
     With constant p it is a systematic sample along each example's own epochs; uniform p is `random`'s scheme (RS2: none is
     shown twice before all are once).
@@ -155,6 +158,6 @@ def balanced(p_N: Tensor, surplus_N: Tensor, num_kept: int) -> Tensor:
 
 
 def ranked(score_N: Tensor, generator: torch.Generator) -> Tensor:
-    """All indices by falling score, ties in random order. Int64, [N]."""
+    """Returns all indices by falling score, ties in random order. Int64, [N]."""
     shuffled_N = torch.randperm(len(score_N), generator=generator)
     return shuffled_N[score_N[shuffled_N].argsort(descending=True, stable=True)]
