@@ -19,7 +19,7 @@ from sadp_bench.measure import speed
 from sadp_bench.measure.speed import median_interval
 from sadp_bench.report.plots.speed import draw, efficiency_figure
 from tests.commands import Answer, command
-from tests.report.plot_records import bars_of
+from tests.report.plots.helpers import bars_of
 from tests.small_runs import SMALL
 
 ASKED = {name: value for name, value in SMALL.items() if name not in ("method", "ratio", "epochs")}

@@ -19,7 +19,7 @@ from sadp_bench.report.plots.style import slug
 from sadp_bench.report.rows import rows
 from tests.example_records import ENVIRONMENT, make_record, make_spec
 from tests.paths import ROOT
-from tests.report.plot_records import styles_of
+from tests.report.plots.helpers import styles_of
 
 GOLDEN = ROOT / "tests" / "report" / "golden" / "report.md"
 

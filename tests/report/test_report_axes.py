@@ -18,7 +18,7 @@ from tests.example_records import ENVIRONMENT
 from tests.report.axes_records import EARLY, EB, IMP, MIB, PQ, SLTT, over_time, run, three_axes
 from tests.report.formats.page.reading import tree
 from tests.report.formats.test_latex import DOCUMENT
-from tests.report.plot_records import bars_of, lines_of, near
+from tests.report.plots.helpers import bars_of, lines_of, near
 
 TWO_SEEDS = 12.706205 / 2  # half-width of the 95 % interval of two numbers that differ by 1
 

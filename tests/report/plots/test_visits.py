@@ -16,7 +16,7 @@ from sadp_bench.report.plots.visits import visits_of
 from sadp_bench.report.rows import rows
 from sadp_bench.runs.resolve import load
 from tests.example_records import make_record, make_spec
-from tests.report.plot_records import N, near, run, runs, styles_of
+from tests.report.plots.helpers import N, near, run, runs, styles_of
 
 
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=60))
@@ -62,11 +62,11 @@ def test_pictures_show_the_extremes_of_the_mean_over_seeds():
     assert "All images equally often: random." in figure.get_supxlabel().replace("\n", " ")
 
 
-def test_visits_that_cannot_be_read_are_told_and_left_out():
+def test_visits_that_cannot_be_read_are_left_out_with_the_reason():
     records = [run("random", 0.5, 0, visits=[2] * N), run("random", 0.5, 1, visits=[2] * (N - 1))]
-    told = []
-    assert list(visits_of(records, told.append)) == [records[0].spec.key]
-    assert len(told) == 1 and "random 50 %, seed 1" in told[0] and "damaged" in told[0]
+    warnings = []
+    assert list(visits_of(records, warnings.append)) == [records[0].spec.key]
+    assert len(warnings) == 1 and "random 50 %, seed 1" in warnings[0] and "damaged" in warnings[0]
 
 
 def test_images_at_hand_are_those_whose_visits_the_record_counts(tmp_path):
@@ -78,18 +78,24 @@ def test_images_at_hand_are_those_whose_visits_the_record_counts(tmp_path):
     assert np.array_equal(images.pixel_N, (material.train.input_N[:, 0].numpy() * (255 / 16)).round())
 
 
-@pytest.mark.parametrize(
-    ("dataset", "why"),
-    [("digits", "not the data that the runs saw"), ("cifar10", "is not in"), ("nmnist", "no images"),
-     ("os:path", "no registered")],
-)  # fmt: skip
-def test_images_that_are_not_at_hand_are_left_out_with_the_reason(dataset, why, tmp_path):
-    records = [run("sadp", 0.5, visits=[4, 3, 2, 2, 2, 2, 2, 1, 1, 1], dataset=dataset)]
-    with pytest.raises(BadInput, match=why):
-        pictures.at_hand(tmp_path)(records[0])
-    told = []
-    assert (
-        plots._open_images(rows(records), visits_of(records, pytest.fail), pictures.at_hand(tmp_path), told.append)
-        is None
-    )
-    assert len(told) == 1 and why in told[0]
+NOT_AT_HAND = {
+    "digits": "not the data that the runs saw",
+    "cifar10": "is not in",
+    "nmnist": "no images",
+    "os:path": "no registered",
+}
+
+
+def test_images_that_are_not_at_hand_are_left_out_with_the_reason(tmp_path):
+    for dataset, why in NOT_AT_HAND.items():
+        records = [run("sadp", 0.5, visits=[4, 3, 2, 2, 2, 2, 2, 1, 1, 1], dataset=dataset)]
+        with pytest.raises(BadInput, match=why):
+            pictures.at_hand(tmp_path)(records[0])
+        warnings = []
+        assert (
+            plots._open_images(
+                rows(records), visits_of(records, pytest.fail), pictures.at_hand(tmp_path), warnings.append
+            )
+            is None
+        )
+        assert len(warnings) == 1 and why in warnings[0]

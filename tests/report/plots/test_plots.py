@@ -19,7 +19,7 @@ from sadp_bench.report.plots.time import pareto, phases_figure, time_figure, tim
 from sadp_bench.report.rows import rows
 from tests.example_records import ENVIRONMENT, make_spec
 from tests.paths import ROOT
-from tests.report.plot_records import bars_of, lines_of, near, run, runs, styles_of
+from tests.report.plots.helpers import bars_of, lines_of, near, run, runs, styles_of
 
 KINDS = ["accuracy", "classes-r0.5", "kept", "phases", "progress", "speedup", "time", "visits-r0.5"]
 
@@ -37,37 +37,37 @@ def table_of(records):
     return table
 
 
-@pytest.mark.parametrize("ratios", [(0.5,), (0.3, 0.5)])
-def test_accuracy_and_speedup_show_the_rows_means_and_intervals(ratios):
-    table = table_of(runs(*ratios))
-    styles = styles_of(table)
-    for build, name, scale in ((accuracy_figure, "accuracy", 100), (speedup_figure, "speedup", 1)):
-        [axes] = build(table, styles).axes
-        drawn, bars = lines_of(axes), bars_of(axes)
-        for label in ("random", "sadp"):
-            own = [row for row in table if row.label == label]
-            assert [y for _, y in drawn[label]] == near([scale * getattr(row, name).mean for row in own])
-            for row, (x, _) in zip(own, drawn[label], strict=True):
-                assert ((x, scale * getattr(row, name).low), (x, scale * getattr(row, name).high)) in [
-                    tuple(near(bar)) for bar in bars
-                ]
-        assert len(bars) == 2 * len(ratios)
-    [axes] = accuracy_figure(table, styles).axes
-    band = axes.patches[0].get_extents().transformed(axes.transData.inverted())
-    assert (band.y0, band.y1) == pytest.approx((100 * table[0].accuracy.low, 100 * table[0].accuracy.high))
-    assert lines_of(axes)["full"][0][1] == pytest.approx(80.5)
+def test_accuracy_and_speedup_show_the_rows_means_and_intervals():
+    for ratios in ((0.5,), (0.3, 0.5)):
+        table = table_of(runs(*ratios))
+        styles = styles_of(table)
+        for build, name, scale in ((accuracy_figure, "accuracy", 100), (speedup_figure, "speedup", 1)):
+            [axes] = build(table, styles).axes
+            drawn, bars = lines_of(axes), bars_of(axes)
+            for label in ("random", "sadp"):
+                own = [row for row in table if row.label == label]
+                assert [y for _, y in drawn[label]] == near([scale * getattr(row, name).mean for row in own])
+                for row, (x, _) in zip(own, drawn[label], strict=True):
+                    assert ((x, scale * getattr(row, name).low), (x, scale * getattr(row, name).high)) in [
+                        tuple(near(bar)) for bar in bars
+                    ]
+            assert len(bars) == 2 * len(ratios)
+        [axes] = accuracy_figure(table, styles).axes
+        band = axes.patches[0].get_extents().transformed(axes.transData.inverted())
+        assert (band.y0, band.y1) == pytest.approx((100 * table[0].accuracy.low, 100 * table[0].accuracy.high))
+        assert lines_of(axes)["full"][0][1] == pytest.approx(80.5)
 
 
-@pytest.mark.parametrize("long", [False, True])
-def test_methods_of_one_ratio_are_named_below_the_axis_or_where_that_is_too_narrow_in_the_legend(long):
-    names = [name * (30 if long else 1) for name in ("ab", "cd")]
-    table = rows(runs(0.5, methods=names))
-    for build in (accuracy_figure, speedup_figure):
-        figure = build(table, styles_of(table))
-        ticks = [text.get_text() for text in figure.axes[0].get_xticklabels()]
-        legend = [text.get_text().replace("\n", "") for text in figure.legends[0].get_texts()]
-        assert ticks == (["", ""] if long else names)
-        assert set(names) & set(legend) == (set(names) if long else set())
+def test_methods_of_one_ratio_are_named_below_the_axis_or_where_that_is_too_narrow_in_the_legend():
+    for long in (False, True):
+        names = [name * (30 if long else 1) for name in ("ab", "cd")]
+        table = rows(runs(0.5, methods=names))
+        for build in (accuracy_figure, speedup_figure):
+            figure = build(table, styles_of(table))
+            ticks = [text.get_text() for text in figure.axes[0].get_xticklabels()]
+            legend = [text.get_text().replace("\n", "") for text in figure.legends[0].get_texts()]
+            assert ticks == (["", ""] if long else names)
+            assert set(names) & set(legend) == (set(names) if long else set())
 
 
 def test_rows_without_intervals_have_no_bars():
@@ -99,17 +99,17 @@ def test_the_pareto_front_is_what_nothing_dominates(points):
     assert [points[place] for place in front] == sorted(points[place] for place in front)
 
 
-@pytest.mark.parametrize(("seconds", "size", "name"), [(1, 1, "seconds"), (10, 60, "minutes"), (100, 3600, "hours")])
-def test_time_figure_shows_seconds_in_a_readable_unit_and_the_front(seconds, size, name):
-    records = [run("full", 0.0, 0, 0.8, 100.0 * seconds), run("random", 0.3, 0, 0.6, 80.0 * seconds),
-               run("random", 0.5, 0, 0.5, 50.0 * seconds), run("sadp", 0.5, 0, 0.75, 50.0 * seconds)]  # fmt: skip
-    table = rows(records)
-    [axes] = time_figure(table, styles_of(table)).axes
-    drawn = lines_of(axes)
-    assert f"({name})" in axes.get_xlabel()
-    assert drawn["random"] == near([(80 * seconds / size, 60), (50 * seconds / size, 50)])
-    assert drawn["full"] == near([(100 * seconds / size, 80)])
-    assert drawn["Pareto front"] == near([(50 * seconds / size, 75), (100 * seconds / size, 80)])
+def test_time_figure_shows_seconds_in_a_readable_unit_and_the_front():
+    for seconds, size, name in ((1, 1, "seconds"), (10, 60, "minutes"), (100, 3600, "hours")):
+        records = [run("full", 0.0, 0, 0.8, 100.0 * seconds), run("random", 0.3, 0, 0.6, 80.0 * seconds),
+                   run("random", 0.5, 0, 0.5, 50.0 * seconds), run("sadp", 0.5, 0, 0.75, 50.0 * seconds)]  # fmt: skip
+        table = rows(records)
+        [axes] = time_figure(table, styles_of(table)).axes
+        drawn = lines_of(axes)
+        assert f"({name})" in axes.get_xlabel()
+        assert drawn["random"] == near([(80 * seconds / size, 60), (50 * seconds / size, 50)])
+        assert drawn["full"] == near([(100 * seconds / size, 80)])
+        assert drawn["Pareto front"] == near([(50 * seconds / size, 75), (100 * seconds / size, 80)])
 
 
 def test_ratios_beside_points_cover_no_other():
@@ -156,7 +156,7 @@ def test_progress_is_accuracy_at_the_time_charged_so_far():
     assert [line.get_linewidth() for line in axes.lines].count(0.5) == 2
 
 
-def test_a_run_that_does_not_tell_its_epochs_seconds_has_no_curve():
+def test_a_run_without_the_seconds_of_its_epochs_has_no_curve():
     record = run()
     del record.epochs[2]["seconds"]
     assert curve(record) == []
@@ -170,10 +170,10 @@ def test_runs_of_several_environments_share_no_figure_of_time(tmp_path):
     assert [row.label for row in kept] == ["full", "random", "sadp"]
     assert left_out == "Left out, as timed in other environments: el2n 50 %."
     mixed = [run("random", 0.5, 0), run("random", 0.5, 1, environment=other)]
-    told = []
-    drawn = plots.draw(mixed, tmp_path, warn=told.append, formats=("png",))
+    warnings = []
+    drawn = plots.draw(mixed, tmp_path, warn=warnings.append, formats=("png",))
     assert {path.stem.rpartition("-")[2] for path in drawn} == {"accuracy", "kept"}
-    assert len(told) == 1 and "random 50 %" in told[0]
+    assert len(warnings) == 1 and "random 50 %" in warnings[0]
 
 
 def test_a_row_holds_its_runs():
@@ -213,10 +213,13 @@ def test_every_figure_is_written_in_three_formats_and_the_same_records_give_the_
 def test_records_of_earlier_versions_odd_names_and_failures_are_drawn(tmp_path):
     names = dict(dataset="größe 日本 ☃ $x$ $\\frac{", backbone="_b:$")
     records = [run(**names), run("_own:M$^", 0.5, **names), run("random", 0.25, **names)]
-    told = []
-    paths = plots.draw(records, tmp_path, warn=told.append, formats=("svg",))
+    warnings = []
+    paths = plots.draw(records, tmp_path, warn=warnings.append, formats=("svg",))
     assert {path.suffix for path in paths} == {".svg"}
-    assert {path.stem.rpartition("-")[2] for path in paths} == set(KINDS) - {"classes-r0.5", "visits-r0.5"} and not told
+    assert {path.stem.rpartition("-")[2] for path in paths} == set(KINDS) - {
+        "classes-r0.5",
+        "visits-r0.5",
+    } and not warnings
     table = rows(
         records, [Failure(make_spec("grand", 0.3, **names), "killed", "2025"), Failure(make_spec(), "x", "2025")]
     )
@@ -231,7 +234,7 @@ def test_plots_are_the_same_under_any_backend_and_matplotlibrc_and_import_no_tor
         import sys
         from pathlib import Path
         from sadp_bench.report import plots
-        from tests.report.plot_records import runs
+        from tests.report.plots.helpers import runs
         assert not {"torch", "matplotlib", "numpy"} & set(sys.modules)
         plots.draw(runs(0.5), Path(sys.argv[1]), formats=("png", "svg"))
         assert not {"torch", "pandas", "matplotlib.pyplot"} & set(sys.modules)
@@ -252,7 +255,7 @@ def test_plots_are_the_same_under_any_backend_and_matplotlibrc_and_import_no_tor
         assert path.read_bytes() == (tmp_path / "there" / path.name).read_bytes(), path.name
 
 
-def test_seconds_that_say_nothing_are_in_no_mean_beside_those_that_do():
+def test_disturbed_seconds_are_in_no_mean_beside_others():
     calm = runs(0.5)
     stormy = [
         run(record.spec.method, record.spec.ratio, 2, seconds=9000.0, environment=ENVIRONMENT | {DISTURBED: "a storm"})
@@ -263,7 +266,15 @@ def test_seconds_that_say_nothing_are_in_no_mean_beside_those_that_do():
         own = rows(records)
         (axes,) = phases_figure(own).axes
         ends = [patch.get_x() + patch.get_width() for patch in axes.patches]
-        assert max(ends) < 110  # charged seconds, and one or two of evaluation; see `plot_records`
+        assert max(ends) < 110  # charged seconds, and one or two of evaluation; see `helpers`
         assert [len(row.timed) for row in own] == [2, 2, 2]
         (panel,) = progress_figure(own, styles_of(rows(records))).axes
         assert max(x for line in panel.lines for x in line.get_xdata()) < 110
+
+
+def test_plots_of_time_that_are_left_out_are_named_only_where_something_was_pruned(tmp_path):
+    storm = ENVIRONMENT | {DISTURBED: "a storm"}
+    warnings = []
+    for records in ([run(environment=storm)], [run(environment=storm), run("random", 0.5, environment=storm)]):
+        list(plots.plots_of(records, warn=warnings.append))
+    assert len(warnings) == 1 and warnings[0].startswith("no plots of time of digits")
