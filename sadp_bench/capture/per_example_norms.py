@@ -32,7 +32,7 @@ def gradient_norms(
     One batched backward pass of the summed loss: hooks hold each layer's input a and error d, and the example's
     gradient is sum over time and positions of d a^T (Goodfellow, arXiv 1510.01799, carried over to convolutions
     and to weights shared over time). The network must be in evaluation mode: batch norm would mix examples.
-    forward: input -> logits, [T, B, C] or [B, C]; by default the model itself. time_first: see `layers.arranged`.
+    forward: input -> logits, [T, B, C] or [B, C]; by default the model itself. time_first: see `layer_shapes.arranged`.
     Raises BadInput for parameters of layers other than convolution, linear and batch norm, and for those that are used
     outside of the calls of one layer, such as tied weights.
     """

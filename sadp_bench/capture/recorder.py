@@ -1,4 +1,7 @@
-"""What a network shows while it trains, for those who ask; a network that nobody watches has no hooks."""
+"""Hooks that record signals from a network while it trains.
+
+T time steps, B examples; S spiking layers, L weight layers.
+"""
 
 from __future__ import annotations
 
@@ -6,137 +9,180 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from spikingjelly.activation_based.neuron import BaseNode
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from sadp_bench.capture.layer_shapes import BOUNDED, by_time, multi_step, num_features
-from sadp_bench.capture.per_example_norms import Pair, joined, square_norms
+from sadp_bench.capture.bound_ratio import MAX_EXACT, bound_ratio, num_exact
+from sadp_bench.capture.layer_shapes import arranged, by_time, channels_last, multi_step, num_features
+from sadp_bench.capture.layers import spiking_layers, trains, weight_layers
+from sadp_bench.capture.per_example_norms import Pair, joined
+from sadp_bench.capture.signals import Signal
 from sadp_bench.capture.squared_norms import (
+    are_spikes,
     every,
     fires_ones,
     input_squares,
     mark_spikes,
     middle,
-    norm_input_squares,
     squares,
     squares_of_input,
     wide_type,
 )
 from sadp_bench.core import distributed
+from sadp_bench.core.errors import BadInput
 
-OF_WEIGHTS = {"input_squares", "error_squares", "middle_input_squares", "middle_error_squares", "bound_ratio"}
-TAPPED = frozenset({"features", "spike_counts", "norm_input_squares", "norm_error_squares"} | OF_WEIGHTS)
-MAX_EXACT = 32  # examples whose exact gradient norms `bound_ratio` takes
-SHARE_EXACT = 4  # and at most one in so many of the batch, so that the first of several processes has them all
-
-
-def spiking_layers(model: nn.Module) -> list[nn.Module]:
-    """The S spiking layers, SpikingJelly's and snnTorch's, in the order of the network's modules."""
-    return [module for module in model.modules() if isinstance(module, BaseNode) or _is_snntorchs(module)]
+SQUARES = frozenset(
+    {Signal.INPUT_SQUARES, Signal.ERROR_SQUARES, Signal.MIDDLE_INPUT_SQUARES, Signal.MIDDLE_ERROR_SQUARES}
+)
+OF_WEIGHTS = SQUARES | {Signal.BOUND_RATIO}
+RECORDED = OF_WEIGHTS | {Signal.FEATURES, Signal.SPIKE_COUNTS}
 
 
-def weight_layers(model: nn.Module) -> list[nn.Module]:
-    """The L convolution and linear layers but the readout, in the order of the network's modules."""
-    readout = getattr(model, "readout", None)
-    return [m for m in model.modules() if isinstance(m, BOUNDED) and m is not readout]
+class Recorder:
+    """Records signals of one forward pass and the backward pass after it. Hooks exist within the context only.
 
+    A layer may be called once for all time steps, or once for each step. There are two ways to delimit a batch:
 
-def norm_layers(model: nn.Module) -> list[nn.Module]:
-    """The M batch norms, in the order of the network's modules."""
-    return [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    - The suite's networks take [T, B, C, H, W] or [B, C, H, W]: the batch begins with the forward pass, its size is the
+      input's, and the newest pass counts.
+    - Other loops (`of_any_loop`) may step through time outside of the network, T calls a batch. Calls accumulate until
+      `seen`, which receives the batch's size. A call counts in training mode with gradients on, and of a layer only if a
+      gradient came back: evaluation passes are not recorded. The examples' dimension is found as `layer_shapes.arranged`
+      describes. Where a layer's shape shows time (SpikingJelly's multi-step layers) its middle step is read alone; elsewhere
+      all steps are read, and the middle is taken in the end: the same numbers, at T times the cost.
 
+    Args:
+        model: The network.
+        signals: What to record; what hooks don't record (the logits' errors) is ignored.
+        layers: The L layers; by default all weight layers but `model.readout`.
+        of_any_loop: Whether calls accumulate until `seen`. Features are then not recorded.
+        time_first: Where the shape of a layer's input leaves it open, whether time comes first. See `layer_shapes.arranged`.
 
-class Taps:
-    """Keeps what the newest forward pass, and the backward pass after it, showed. The hooks are there within the context,
-    and gone after. T steps, B examples; S spiking, L weight and M norm layers.
-
-    "features" (T, B, D): the input of `model.readout`. "spike_counts" (S, T, B).
-    "input_squares" (L, B), A_l: the squares of a layer's inputs, each as often as a patch takes it (for spikes a count), and
-    one for every output position where there is a bias; summed over time. "error_squares" (L, B), E_l: the squares of the
-    gradient of the example's own loss at the layer's output. By Cauchy-Schwarz the squared norm of the example's gradient of
-    the layer's parameters is at most E_l A_l; where batch norm trains, its mixing of the examples is in E_l.
-    "middle_input_squares", "middle_error_squares" (L, B): the same of the middle time step alone (of a layer without time:
-    of all there is), so that what it costs to read them does not grow with T.
-    "norm_input_squares", "norm_error_squares" (M, B): the same of norm layers; A is the largest channel's.
-    "bound_ratio" (2, L): in the first batch of the context only, the sums over its first examples (at most 32) of the exact
-    squared norm (of all time steps), and of the middle step's E_l A_l. Of several processes the first one's, for all.
-
-    A layer may be called once for all time steps, or once a step. See `LateTaps` for networks that are called so themselves.
+    Attributes:
+        neurons_S: Number of neurons of each spiking layer that was called.
+        half: Whether an error came in float16, which a loss scale may overflow.
     """
 
-    def __init__(self, model: nn.Module, names: Iterable[str], layers: Sequence[nn.Module] | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        signals: Iterable[str],
+        layers: Sequence[nn.Module] | None = None,
+        *,
+        of_any_loop: bool = False,
+        time_first: bool | None = True,
+    ) -> None:
         self.model = model
-        self.names = frozenset(names) & TAPPED
+        self.signals = frozenset(signals) & (RECORDED - {Signal.FEATURES} if of_any_loop else RECORDED)
         self.layers = weight_layers(model) if layers is None else list(layers)
-        self.time_first: bool | None = True
+        self.of_any_loop = of_any_loop
+        self.time_first = time_first
         self.neurons_S: list[int] = []
+        self.half = False
+        self._measures = Signal.BOUND_RATIO in self.signals  # in the coming batch
+        self._expected: int | None = None
+        self._batch = self._of_all_ranks = 0
         self._features: list[Tensor] = []
         self._count_STB: dict[int, dict[int, Tensor]] = {}  # by layer and call: [t, B]
-        self._squares: dict[str, dict[nn.Module, dict[int, Tensor]]] = {}  # by name, layer, call: [t, B]
+        self._squares: dict[str, dict[nn.Module, dict[int, Tensor]]] = {}  # by signal, layer, call: [t, B]
         self._pairs: dict[nn.Module, dict[int, Pair]] | None = None
+        self._held: dict[nn.Module, dict[int, tuple[Tensor, Tensor, int | None]]] = {}
+        self._timed: set[nn.Module] = set()  # layers whose input is [T, B, ...] by its shape
         self._num_calls: dict[nn.Module, int] = {}
-        self._batch = 0
-        self._of_all_ranks = 0
-        self._passes = 0
+        self._twice = False
         self._handles: list[Any] = []
 
-    def __enter__(self) -> Taps:
+    def __enter__(self) -> Recorder:
         hooked = self._handles.append
-        if self.names:
+        if self.signals and not self.of_any_loop:
             hooked(self.model.register_forward_pre_hook(self._begin))
-        if "features" in self.names:
+        if Signal.FEATURES in self.signals:
             readout: Any = self.model.readout
             hooked(readout.register_forward_pre_hook(lambda module, inputs: self._features.append(inputs[0].detach())))
-        self._hook_layers()
-        return self
-
-    def _hook_layers(self) -> None:
-        hooked = self._handles.append
-        if "spike_counts" in self.names:
+        if Signal.SPIKE_COUNTS in self.signals:
             layers = spiking_layers(self.model)
             self.neurons_S = [0] * len(layers)
             for place, layer in enumerate(layers):
                 hooked(layer.register_forward_hook(self._spike_counter(place)))
-        if self.names & OF_WEIGHTS:
+        if self.signals & OF_WEIGHTS:
             for layer in filter(fires_ones, spiking_layers(self.model)):
                 hooked(layer.register_forward_hook(mark_spikes))
             for layer in self.layers:
-                hooked(layer.register_forward_hook(self._see_weights))
-        if self.names & {"norm_input_squares", "norm_error_squares"}:
-            for layer in norm_layers(self.model):
-                hooked(layer.register_forward_hook(self._see_norm))
+                hooked(layer.register_forward_hook(self._see_later if self.of_any_loop else self._see_now))
+        return self
 
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
 
-    def seen(self, scale_B: Tensor | None = None) -> dict[str, Tensor]:
-        """Float32 (float64 where the network is), detached, of the newest forward pass and the backward pass after it.
+    def expect(self, batch: int) -> None:
+        """Receives the coming batch's size before its backward pass: the bound ratio then keeps a few examples only."""
+        self._expected = batch
 
-        scale_B: what the example's loss was multiplied with before the backward pass; the errors are divided by it.
+    def measure_again(self) -> None:
+        """Measures the bound ratio in the coming batch too."""
+        self._measures = True
+
+    def forget(self) -> None:
+        """Drops all that was recorded since the last `seen`."""
+        self._clear()
+        self._held.clear()
+        self._pairs, self._expected, self._twice = None, None, False
+
+    def seen(self, scale_B: Tensor | None = None, batch: int | None = None) -> dict[str, Tensor]:
+        """Returns the batch's signals: float32 (float64 where the network is), detached.
+
+        Args:
+            scale_B: The factor of each example's loss before the backward pass; errors are divided by it.
+            batch: The batch's size, if the recorder is `of_any_loop`.
+
+        Raises:
+            BadInput: Calls do not fit a batch of this size, or the backward pass came twice.
         """
-        seen = {}
+        if not self.of_any_loop:
+            return self._signals(scale_B)
+        try:
+            return self._accumulated(scale_B, batch or 0)
+        finally:
+            self.forget()
+
+    def _signals(self, scale_B: Tensor | None) -> dict[str, Tensor]:
+        seen: dict[str, Tensor] = {}
         if self._features:
             features = joined(_with_time(self._features))
-            seen["features"] = features.to(wide_type(features))
-        if "spike_counts" in self.names:
-            seen["spike_counts"] = self._spike_counts()
+            seen[Signal.FEATURES] = features.to(wide_type(features))
+        if Signal.SPIKE_COUNTS in self.signals and (self._count_STB or not self.of_any_loop):
+            seen[Signal.SPIKE_COUNTS] = self._spike_counts()
         for name in self._squares:
             seen[name] = self._of_layers(name)
             if "error" in name and scale_B is not None:
                 seen[name] /= scale_B.square()
         if self._pairs is not None:
-            seen["bound_ratio"] = self._bound_ratio(self._pairs, scale_B)
+            number = num_exact(self._batch, self._of_all_ranks)
+            seen[Signal.BOUND_RATIO] = bound_ratio(self.layers, self._pairs, number, scale_B)
         return seen
 
-    def _spike_counts(self) -> Tensor:
-        """[S, T, B]; 0 of layers that were not called."""
-        rows = {place: in_order(calls) for place, calls in self._count_STB.items()}
-        device = next(self.model.parameters()).device
-        nothing_TB = torch.zeros_like(next(iter(rows.values()), torch.zeros(1, self._batch, device=device)))
-        return torch.stack([rows.get(place, nothing_TB) for place in range(len(self.neurons_S))])
+    def _accumulated(self, scale_B: Tensor | None, batch: int) -> dict[str, Tensor]:
+        if self._twice:
+            raise BadInput("the batch's backward pass came twice: add its losses up, and call backward once")
+        self._batch = batch
+        for name, of_layers in self._squares.items():
+            steps = middle if name.startswith("middle_") else every
+            for layer, calls in of_layers.items():
+                for call, square in calls.items():
+                    square_TBn = self._in_time(layer, square, 0)
+                    calls[call] = steps(square_TBn.reshape(*square_TBn.shape[:2], -1).sum(2))
+        trained = any(map(trains, self.layers))
+        if not trained:
+            self._squares.clear()
+        elif self._measures and self._expected in (None, batch):
+            self._pairs, self._measures = self._first_examples(), False
+        seen = self._signals(scale_B)
+        if not trained:  # Only the readout trains: logistic regression, or a network that is frozen up to there.
+            zero_LB = torch.zeros(len(self.layers), batch)
+            zero_LB = zero_LB if scale_B is None else zero_LB.to(scale_B)
+            seen |= dict.fromkeys(self.signals & SQUARES, zero_LB)
+        return seen
 
     def _clear(self) -> None:
         for kept in (self._features, self._count_STB, self._squares, self._num_calls):
@@ -145,18 +191,18 @@ class Taps:
     def _begin(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._clear()
         self._batch = inputs[0].shape[-4]
-        self._pairs = {} if "bound_ratio" in self.names and self._passes == 0 and torch.is_grad_enabled() else None
-        self._passes += 1
+        self._pairs = {} if self._measures and torch.is_grad_enabled() else None
+        self._measures = False
         if self._pairs is not None:
             self._of_all_ranks = int(distributed.total(torch.tensor(self._batch)))
 
-    def _listening(self) -> bool:
-        """Whether a forward pass counts."""
-        return True
+    def _counts(self) -> bool:
+        """Returns whether a forward pass counts."""
+        return not self.of_any_loop or (self.model.training and torch.is_grad_enabled())
 
     def _spike_counter(self, place: int) -> Any:
         def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
-            if self._listening():
+            if self._counts():
                 spikes = output if isinstance(output, Tensor) else output[0]
                 spikes = spikes.detach() if multi_step(layer) else spikes.detach()[None]
                 count_TB = spikes.reshape(*spikes.shape[:2], -1).sum(2, dtype=torch.float32)
@@ -165,52 +211,105 @@ class Taps:
 
         return count
 
-    def _see_weights(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def _spike_counts(self) -> Tensor:
+        """Returns [S, T, B]; 0 for layers that were not called."""
+        rows = {place: in_order(calls) for place, calls in self._count_STB.items()}
+        device = next(self.model.parameters()).device
+        nothing_TB = torch.zeros_like(next(iter(rows.values()), torch.zeros(1, self._batch, device=device)))
+        return torch.stack([rows.get(place, nothing_TB) for place in range(len(self.neurons_S))])
+
+    def _see_now(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Records a call of a network whose batch is known."""
         input, held, call = inputs[0], inputs[0].detach(), self._next_call(layer)
-        for name, steps in (("input_squares", every), ("middle_input_squares", middle)):
-            if name in self.names:
-                self._note(name, layer, call, input_squares(layer, input, output, self._batch, steps))
+        for signal, steps in ((Signal.INPUT_SQUARES, every), (Signal.MIDDLE_INPUT_SQUARES, middle)):
+            if signal in self.signals:
+                self._note(signal, layer, call, input_squares(layer, input, output, self._batch, steps))
 
         def see_error(error: Tensor) -> None:
-            for name, steps in (("error_squares", every), ("middle_error_squares", middle)):
-                if name in self.names:
-                    self._note(name, layer, call, squares(steps(by_time(layer, error, self._batch))))
+            for signal, steps in ((Signal.ERROR_SQUARES, every), (Signal.MIDDLE_ERROR_SQUARES, middle)):
+                if signal in self.signals:
+                    self._note(signal, layer, call, squares(steps(by_time(layer, error, self._batch))))
             if self._pairs is not None:
-                first = [by_time(layer, x, self._batch)[:, : self._num_exact()].clone() for x in (held, error)]
+                number = num_exact(self._batch, self._of_all_ranks)
+                first = [by_time(layer, x, self._batch)[:, :number].clone() for x in (held, error)]
                 self._pairs.setdefault(layer, {})[call] = first[0], first[1]
 
         if output.requires_grad:
             output.register_hook(see_error)
 
-    def _see_norm(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        call = self._next_call(layer)
-        if "norm_input_squares" in self.names:
-            self._note("norm_input_squares", layer, call, norm_input_squares(layer, inputs[0], self._batch))
+    def _see_later(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Records a call of a network whose batch is not known yet, once its gradient comes back."""
+        if not (self._counts() and output.requires_grad and trains(layer)):
+            return
+        input, binary, call = inputs[0].detach(), are_spikes(inputs[0]), self._next_call(layer)
+        output.register_hook(lambda error: self._see_pair(layer, call, input, error.detach(), binary))
 
-        def see_error(error: Tensor) -> None:
-            self._note("norm_error_squares", layer, call, squares(by_time(layer, error, self._batch)))
+    def _see_pair(self, layer: nn.Module, call: int, input: Tensor, error: Tensor, binary: bool) -> None:
+        lead = input.dim() - num_features(layer, input)
+        if lead > 1 and (multi_step(layer) or not isinstance(layer, nn.Linear)):
+            self._timed.add(layer)
+        self.half |= error.dtype == torch.float16
+        with torch.autocast(error.device.type, enabled=False):  # where the loop goes backward within one
+            for prefix, steps in (("", every), ("middle_", middle if layer in self._timed else every)):
+                if f"{prefix}input_squares" in self.signals:
+                    square = squares_of_input(layer, steps(input), error, lead, binary, channels_last(input))
+                    self._note(f"{prefix}input_squares", layer, call, square)
+                if f"{prefix}error_squares" in self.signals:
+                    square = squares(steps(error), lead, last=channels_last(error))
+                    self._note(f"{prefix}error_squares", layer, call, square)
+        if self._measures:
+            self._held.setdefault(layer, {})[call] = self._some(layer, input, error)
 
-        if "norm_error_squares" in self.names and output.requires_grad:
-            output.register_hook(see_error)
+    def _some(self, layer: nn.Module, input: Tensor, error: Tensor) -> tuple[Tensor, Tensor, int | None]:
+        """Returns [T, b, ...] of the first b examples, and b; or all of an unknown batch as it is, and None."""
+        if self._expected is not None:
+            try:
+                time_first = layer in self._timed or self.time_first
+                first = [by_time(layer, x, self._expected, time_first)[:, :MAX_EXACT] for x in (input, error)]
+                return first[0].clone(), first[1].clone(), first[0].shape[1]
+            except BadInput:
+                pass
+        return input, error, None
+
+    def _first_examples(self) -> dict[nn.Module, dict[int, Pair]]:
+        self._of_all_ranks = int(distributed.total(torch.tensor(self._batch)))
+        number, pairs = num_exact(self._batch, self._of_all_ranks), dict[nn.Module, dict[int, Pair]]()
+        for layer, calls in self._held.items():
+            found: dict[int, Pair] = {}
+            for call, (input, error, known) in sorted(calls.items()):
+                features = num_features(layer, input)
+                a, d = (x if known else self._in_time(layer, x, features) for x in (input, error))
+                # A layer may be shared by places of different sizes: the first gives its bound ratio.
+                if not found or a.shape[2:] == next(iter(found.values()))[0].shape[2:]:
+                    found[call] = a[:, :number], d[:, :number]
+            pairs[layer] = found
+        return pairs
+
+    def _in_time(self, layer: nn.Module, x: Tensor, features: int) -> Tensor:
+        try:
+            return arranged(x, features, self._batch, layer in self._timed or self.time_first)
+        except BadInput as error:
+            name = next(name for name, module in self.model.named_modules() if module is layer)
+            raise BadInput(f"the layer '{name}': {error}") from None
 
     def _next_call(self, layer: nn.Module) -> int:
         self._num_calls[layer] = self._num_calls.get(layer, 0) + 1
         return self._num_calls[layer]
 
     def _note(self, name: str, layer: nn.Module, call: int, square_TB: Tensor) -> None:
-        """Of the steps of one call; calls come in order forward, and in the reverse backward."""
+        """Keeps the squares of one call. Calls come in order forward, and in the reverse order backward."""
+        self._twice |= call in self._squares.get(name, {}).get(layer, {})
         self._squares.setdefault(name, {}).setdefault(layer, {})[call] = square_TB
 
     def _of_layers(self, name: str) -> Tensor:
-        """One row a layer, 0 where it was not called."""
+        """Returns a row for each layer, 0 where it was not called. [L, B]."""
         steps = middle if name.startswith("middle_") else every
         row = {layer: steps(in_order(calls)).sum(0) for layer, calls in self._paired(name).items()}
         nothing = torch.zeros_like(next(iter(row.values())))
-        layers = norm_layers(self.model) if name.startswith("norm_") else self.layers
-        return torch.stack([row.get(layer, nothing) for layer in layers])
+        return torch.stack([row.get(layer, nothing) for layer in self.layers])
 
     def _paired(self, name: str) -> dict[nn.Module, dict[int, Tensor]]:
-        """Of inputs whose errors are noted too, those of calls to which an error came: not every step need give gradients."""
+        """Returns, of inputs whose errors are recorded too, the calls to which an error came: not every step need."""
         noted, errors = self._squares[name], self._squares.get(name.replace("input", "error"))
         if errors is None:
             return noted
@@ -220,38 +319,12 @@ class Taps:
         }
         return {layer: calls for layer, calls in paired.items() if calls}
 
-    def _num_exact(self) -> int:
-        return max(1, min(MAX_EXACT, self._of_all_ranks // SHARE_EXACT, self._batch))
-
-    def _bound_ratio(self, pairs: dict[nn.Module, dict[int, Pair]], scale_B: Tensor | None) -> Tensor:
-        number = self._num_exact()
-        sums = []
-        for layer in self.layers:
-            if layer not in pairs:  # frozen, or not used
-                sums.append(torch.zeros(2, device=next(layer.parameters()).device))
-                continue
-            calls = [pair for _, pair in sorted(pairs[layer].items())]
-            exact_b = square_norms(layer, calls, number)
-            a, d = (middle(joined([middle(by_time(layer, pair[side], number)) for pair in calls])) for side in (0, 1))
-            of_tokens = squares_of_input(layer, a, d, a.dim() - num_features(layer, a), binary=False)
-            bound_b = of_tokens.reshape(1, number, -1).sum((0, 2)) * squares(d).sum(0)
-            both = torch.stack([exact_b.to(bound_b.dtype), bound_b])
-            sums.append((both if scale_B is None else both / scale_B[:number].square()).sum(1))
-        return distributed.from_first(torch.stack(sums, 1))
-
 
 def in_order(calls: dict[int, Tensor]) -> Tensor:
-    """The time steps of all of a layer's calls."""
+    """Returns the time steps of all of a layer's calls."""
     return joined([calls[call] for call in sorted(calls)])
 
 
 def _with_time(features: list[Tensor]) -> list[Tensor]:
-    """[T, B, D] of one call for all steps, or of a call a step."""
+    """Returns [T, B, D] of one call for all steps, or of one call for each step."""
     return features if features[0].dim() == 3 else [x.unsqueeze(0) for x in features]
-
-
-def _is_snntorchs(module: nn.Module) -> bool:
-    """By name, as snnTorch need not be installed."""
-    return any(
-        kind.__name__ == "SpikingNeuron" and kind.__module__.startswith("snntorch") for kind in type(module).__mro__
-    )

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from torch import nn
 
 from sadp_bench.capture.layer_shapes import unbounded_layers
-from sadp_bench.capture.recorder import OF_WEIGHTS, spiking_layers, weight_layers
+from sadp_bench.capture.layers import spiking_layers, weight_layers
+from sadp_bench.capture.recorder import OF_WEIGHTS
 from sadp_bench.capture.signals import Signal
 
 

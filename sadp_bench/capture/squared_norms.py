@@ -86,22 +86,5 @@ def squares_of_input(layer: nn.Module, x: Tensor, output: Tensor, lead: int, bin
     return square + positions * tokens
 
 
-def norm_input_squares(layer: nn.Module, input: Tensor, batch: int) -> Tensor:
-    """Of batch norm: the normalised input's squares and a one (the shift's) for every position and step, of the channel
-    where that is most. [1, B].
-
-    With the batch's own statistics in training mode, with the running ones in evaluation mode.
-    """
-    x = input.detach().to(wide_type(input))
-    norm: Any = layer
-    over = [d for d in range(x.dim()) if d != x.dim() - 3]
-    mean_C, var_C = (
-        (x.mean(over), x.var(over, correction=0)) if norm.training else (norm.running_mean, norm.running_var)
-    )
-    x = (x - mean_C[:, None, None]).square_() / (var_C + norm.eps)[:, None, None]
-    square_BC = (x + 1).sum((-1, -2)).reshape(-1, batch, x.shape[-3]).sum(0)
-    return square_BC.amax(1)[None]
-
-
 def wide_type(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)

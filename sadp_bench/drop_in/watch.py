@@ -10,9 +10,9 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from sadp_bench.capture.late_recorder import LATE, LateTaps
 from sadp_bench.capture.layer_shapes import BOUNDED, multi_step, unbounded_layers
-from sadp_bench.capture.recorder import spiking_layers
+from sadp_bench.capture.layers import spiking_layers
+from sadp_bench.capture.recorder import RECORDED, Recorder
 from sadp_bench.capture.signals import Signal
 from sadp_bench.capture.squared_norms import wide_type
 from sadp_bench.core import distributed
@@ -22,8 +22,9 @@ from sadp_bench.drop_in.logit_source import NOTHING, Outputs, Source, find_sourc
 from sadp_bench.drop_in.loss_scale import ScaleChecks, gradient_scales
 from sadp_bench.drop_in.sampler import PrunedSampler
 
-OF_READOUT = frozenset({"features", "logit_errors"})
-SCALED = frozenset({"error_squares", "middle_error_squares", "bound_ratio"})
+OF_READOUT = frozenset({Signal.FEATURES, Signal.LOGIT_ERRORS})
+OF_LAYERS = RECORDED - OF_READOUT
+SCALED = frozenset({Signal.ERROR_SQUARES, Signal.MIDDLE_ERROR_SQUARES, Signal.BOUND_RATIO})
 CHECKED = 8  # batches at the start of each epoch that are looked at for mistakes: on a GPU each look waits for it
 MAX_SKIPPED = 20  # batches in a row without finite gradients, of which the last is told
 
@@ -82,7 +83,7 @@ class Watch:
         self._told: set[str] = set()
         self._skipped = 0
         self._outputs: list[Outputs] = []
-        self._taps: LateTaps | None = None
+        self._recorder: Recorder | None = None
         self.listen(sampler.pruner.watch(max(0, sampler.epoch)))
         sampler.watching = self
 
@@ -99,7 +100,7 @@ class Watch:
 
     def listen(self, names: frozenset[Signal]) -> None:
         """Hooks what shows these, and nothing else; called at the start of each epoch."""
-        if unknown := sorted(names - LATE - OF_READOUT):
+        if unknown := sorted(names - OF_LAYERS - OF_READOUT):
             raise BadInput(
                 f"{type(self.sampler.pruner).__name__} asks for {', '.join(unknown)}, which watch does not show"
             )
@@ -116,16 +117,16 @@ class Watch:
         self.names, self._num_seen, self._checks = names, 0, ScaleChecks()
         if names & (SCALED | {"features"}):
             self._outputs = [Outputs(self.model, module) for module in self._candidates()]
-        if names & LATE:
-            self._taps = LateTaps(self.model, names, self._bounded(), self.time_first)
-            self._taps.__enter__()
+        if names & OF_LAYERS:
+            self._recorder = Recorder(self.model, names, self._bounded(), of_any_loop=True, time_first=self.time_first)
+            self._recorder.__enter__()
 
     def _unhook(self) -> None:
         for outputs in self._outputs:
             outputs.handle.remove()
-        if self._taps is not None:
-            self._taps.__exit__()
-        self._outputs, self._taps = [], None
+        if self._recorder is not None:
+            self._recorder.__exit__()
+        self._outputs, self._recorder = [], None
 
     def _candidates(self) -> list[nn.Module]:
         """Those whose output may be the logits, the likeliest first."""
@@ -143,8 +144,8 @@ class Watch:
 
     def expect(self, batch: int) -> None:
         """The size of the batch whose backward pass is next."""
-        if self._taps is not None:
-            self._taps.expected = batch
+        if self._recorder is not None:
+            self._recorder.expect(batch)
 
     def seen(self, logits_TBC: Tensor, label_B: Tensor, weight_B: Tensor) -> dict[str, Tensor] | None:
         """What the pruner asked for, of the batch since the last; None where its gradients are not finite."""
@@ -154,8 +155,8 @@ class Watch:
         finally:
             for outputs in self._outputs:
                 outputs.calls.clear()
-            if self._taps is not None:
-                self._taps.forget()
+            if self._recorder is not None:
+                self._recorder.forget()
 
     def _seen(self, logits_TBC: Tensor, label_B: Tensor, weight_B: Tensor) -> dict[str, Tensor] | None:
         seen: dict[str, Tensor] = {}
@@ -169,10 +170,10 @@ class Watch:
                 seen["features"] = shown.input_TBD.to(wide_type(shown.input_TBD))
         if "logit_errors" in self.names:
             seen["logit_errors"] = error_TBC
-        if self._taps is not None:
-            self._taps.layers = self._bounded()
-            seen |= self._taps.seen(scale_B, len(label_B))
-            if missing := sorted((self.names & LATE) - {"bound_ratio"} - set(seen)):
+        if self._recorder is not None:
+            self._recorder.layers = self._bounded()
+            seen |= self._recorder.seen(scale_B, len(label_B))
+            if missing := sorted((self.names & OF_LAYERS) - {"bound_ratio"} - set(seen)):
                 raise BadInput(f"no {' and no '.join(missing)} were seen of this batch: {NOTHING}")
         if gradient_TBC is None or scale_B is None:
             return seen
@@ -216,7 +217,7 @@ class Watch:
         On a GPU the check waits for the device. It therefore looks there only at float16, even of a single layer: these
         gradients overflow under a GradScaler, which waits anyway.
         """
-        half = gradient_TBC.dtype == torch.float16 or (self._taps is not None and self._taps.half)
+        half = gradient_TBC.dtype == torch.float16 or (self._recorder is not None and self._recorder.half)
         if gradient_TBC.device.type != "cpu" and not half:
             return True
         lost = (~torch.stack([value.sum().isfinite() for value in seen.values()])).any()
@@ -224,8 +225,8 @@ class Watch:
             self._skipped = 0
             return True
         self._skipped += 1
-        if self._taps is not None and "bound_ratio" in seen:
-            self._taps.measures = True
+        if self._recorder is not None and "bound_ratio" in seen:
+            self._recorder.measure_again()
         if self._skipped == MAX_SKIPPED:
             self._tell(f"the gradients of {MAX_SKIPPED} batches in a row are not finite: has training diverged?")
         return False

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from sadp_bench.capture.layers import norm_layers
 from sadp_bench.capture.per_example_norms import gradient_norms
-from sadp_bench.capture.recorder import norm_layers
 from sadp_bench.capture.signals import Signal
 from sadp_bench.core.evaluation_mode import evaluation_mode
 from sadp_bench.core.losses import LOSSES

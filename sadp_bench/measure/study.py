@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sadp_bench import __version__
-from sadp_bench.capture.recorder import norm_layers, weight_layers
+from sadp_bench.capture.layers import norm_layers, weight_layers
 from sadp_bench.capture.signals import Signal
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.progress import Progress

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from sadp_bench.capture.recorder import Taps, spiking_layers
+from sadp_bench.capture.layers import spiking_layers
+from sadp_bench.capture.recorder import Recorder
 from sadp_bench.core import distributed
 from sadp_bench.core.evaluation_mode import evaluation_mode
 from sadp_bench.training.backprop import at_precision
@@ -44,7 +45,7 @@ def firing_rates(model: nn.Module, data: Loader, precision: str) -> list[float]:
 
     A layer that is never called has the rate 0. A network without spiking layers has no rates.
     """
-    with Taps(model, {"spike_counts"}) as recorder:
+    with Recorder(model, {"spike_counts"}) as recorder:
         total_S = torch.zeros(len(spiking_layers(model)), device=data.device)
         if not len(total_S):
             return []

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from sadp_bench.capture.recorder import Taps
+from sadp_bench.capture.recorder import Recorder
 from sadp_bench.capture.signals import Signal
 from sadp_bench.core import distributed
 from sadp_bench.core.losses import LOSSES, logit_errors
@@ -37,13 +37,13 @@ class TrainingStep:
         self.model, self.data, self.optimizer = model, data, optimizer
         self.loss = LOSSES[spec.loss]
         self.backprop = make_backprop(spec.backprop, spec.k, model, spec.precision, data.device)
-        self._recorder: Taps | None = None
+        self._recorder: Recorder | None = None
         self._watch: frozenset[Signal] = frozenset()
 
     @contextmanager
     def recording(self, watch: frozenset[Signal]) -> Iterator[None]:
         """Records the signals in `watch` of every step within the context."""
-        with Taps(self.model, watch) as recorder:
+        with Recorder(self.model, watch) as recorder:
             self._recorder, self._watch = recorder, watch
             try:
                 yield

@@ -35,7 +35,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 from sadp_bench import SADP, PrunedSampler, watch, with_index
-from sadp_bench.capture.late_recorder import LateTaps
+from sadp_bench.capture.recorder import Recorder
 from sadp_bench.drop_in.logit_source import Outputs
 from sadp_bench.runs.environment import keep_freed_memory
 
@@ -70,7 +70,7 @@ class Inside:
         self.seconds, self.depth = 0.0, 0
         for kind, names in (
             (PrunedSampler, ("set_epoch", "weight", "observe")),
-            (LateTaps, ("_see_weights", "_see_pair")),
+            (Recorder, ("_see_later", "_see_pair")),
             (Outputs, ("_see", "_keep")),
         ):
             for name in names:

@@ -7,7 +7,8 @@ import torch
 from spikingjelly.activation_based.neuron import LIFNode
 from torch import Tensor, nn
 
-from sadp_bench.capture.recorder import TAPPED, Taps, norm_layers, weight_layers
+from sadp_bench.capture.layers import norm_layers, weight_layers
+from sadp_bench.capture.recorder import RECORDED, Recorder
 from sadp_bench.core.losses import mean_loss
 from sadp_bench.training.backprop import at_precision
 from sadp_bench.training.evaluation import predictions
@@ -34,7 +35,7 @@ def test_features_and_spike_counts_equal_what_plain_hooks_see(backbone: str) -> 
     bench = small_bench(backbone=backbone, timesteps=3)
     input = bench.data.input(torch.arange(7))
     features, spikes = watched_by_hand(bench.model, input)
-    with Taps(bench.model, BOTH) as taps:
+    with Recorder(bench.model, BOTH) as taps:
         bench.model(bench.data.input(torch.arange(20, 29)))  # the newest pass counts
         bench.model(input)
         seen = taps.seen()
@@ -54,7 +55,7 @@ def test_features_and_spike_counts_equal_what_plain_hooks_see(backbone: str) -> 
 
 def test_the_loss_logits_are_the_readout_of_the_features() -> None:
     bench = small_bench()
-    with Taps(bench.model, {"features"}) as taps:
+    with Recorder(bench.model, {"features"}) as taps:
         logits = bench.model(bench.data.input(torch.arange(5)))
         features = taps.seen()["features"]
     torch.testing.assert_close(features @ bench.model.readout.weight.T + bench.model.readout.bias, logits)
@@ -62,10 +63,10 @@ def test_the_loss_logits_are_the_readout_of_the_features() -> None:
 
 def test_hooks_are_gone_after_the_context_and_after_an_error() -> None:
     model = small_bench().model
-    with Taps(model, BOTH):
+    with Recorder(model, BOTH):
         assert hooks_of(model) == 5  # the whole network's, the readout's and three layers'
     assert hooks_of(model) == 0
-    with pytest.raises(KeyError), Taps(model, BOTH):
+    with pytest.raises(KeyError), Recorder(model, BOTH):
         raise KeyError
     assert hooks_of(model) == 0
 
@@ -77,7 +78,7 @@ def test_a_network_that_nobody_watches_has_no_hooks() -> None:
     pruner.when_seen = lambda seen: counts.append((hooks_of(bench.model), len(seen.watched)))
     list(bench.rows())
     assert counts == [(0, 0)] * 6
-    with Taps(bench.model, ()) as taps:
+    with Recorder(bench.model, ()) as taps:
         bench.model(bench.data.input(torch.arange(5)))
         assert hooks_of(bench.model) == 0 and taps.seen() == {}
 
@@ -104,11 +105,11 @@ def test_everything_that_can_be_watched_has_its_shape_and_is_float32_and_leaves_
     layers, norms = len(weight_layers(model)), len(norm_layers(model))
     assert (layers, norms) == (3, 3)
     for precision in ("fp32", "bf16"):
-        with Taps(model, TAPPED) as taps:
+        with Recorder(model, RECORDED) as taps:
             logits = at_precision(model, precision, bench.device)(bench.data.input(torch.arange(9)))
             mean_loss(logits, bench.data.label_N[:9]).sum().backward()
             seen = taps.seen()
-        assert seen.keys() == TAPPED
+        assert seen.keys() == RECORDED
         for name, value in seen.items():
             wanted = {"bound_ratio": (2, layers), "features": (3, 9, 64), "spike_counts": (3, 3, 9)}
             assert value.shape == wanted.get(name, (norms if "norm" in name else layers, 9))
@@ -122,7 +123,7 @@ def test_squares_under_bfloat16_are_those_of_its_own_numbers_to_its_precision() 
     handles = [
         m.register_forward_hook(lambda m, inputs, out: held.append(inputs[0])) for m in weight_layers(bench.model)
     ]
-    with Taps(bench.model, {"input_squares"}) as taps:
+    with Recorder(bench.model, {"input_squares"}) as taps:
         at_precision(bench.model, "bf16", bench.device)(bench.data.input(torch.arange(9)))
         found = taps.seen()["input_squares"]
     for handle in handles:
@@ -145,10 +146,10 @@ def test_bound_ratio_is_measured_in_the_first_batch_of_a_context_and_of_each_epo
 
 def test_a_pass_without_gradients_shows_inputs_but_no_errors() -> None:
     bench = small_bench()
-    with Taps(bench.model, TAPPED - BOTH) as taps:
+    with Recorder(bench.model, RECORDED - BOTH) as taps:
         sizes = [len(index_B) for index_B, _, _ in predictions(bench.model, bench.data, "fp32")]
         seen = taps.seen()
-    assert sizes == [130] and seen.keys() == {"input_squares", "middle_input_squares", "norm_input_squares"}
+    assert sizes == [130] and seen.keys() == {"input_squares", "middle_input_squares"}
 
 
 def test_only_the_newest_pass_and_its_backward_pass_are_kept() -> None:
@@ -159,12 +160,12 @@ def test_only_the_newest_pass_and_its_backward_pass_are_kept() -> None:
         logits = bench.model(bench.data.input(torch.arange(first, last)))
         mean_loss(logits, bench.data.label_N[first:last]).sum().backward()
 
-    names = TAPPED - {"bound_ratio", "spike_counts"}
-    with Taps(bench.model, names) as taps:
+    names = RECORDED - {"bound_ratio", "spike_counts"}
+    with Recorder(bench.model, names) as taps:
         step(0, 20)
         step(50, 57)
         found = taps.seen()
-    with Taps(bench.model, names) as taps:
+    with Recorder(bench.model, names) as taps:
         step(50, 57)
         expected = taps.seen()
     assert found.keys() == names
@@ -173,7 +174,7 @@ def test_only_the_newest_pass_and_its_backward_pass_are_kept() -> None:
 
 
 def test_watching_changes_no_number_of_a_run() -> None:
-    runs = [small_bench(Chosen(torch.arange(130), watch=watch)) for watch in (frozenset[str](), TAPPED)]
+    runs = [small_bench(Chosen(torch.arange(130), watch=watch)) for watch in (frozenset[str](), RECORDED)]
     for bench in runs:
         list(bench.rows())
     for one, other in zip(*(bench.model.state_dict().values() for bench in runs), strict=True):

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sadp_bench.capture.layers import weight_layers
 from sadp_bench.capture.per_example_norms import gradient_norms
-from sadp_bench.capture.recorder import weight_layers
 from sadp_bench.capture.requirements import missing_parts
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.losses import mean_loss

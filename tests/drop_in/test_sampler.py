@@ -13,7 +13,7 @@ from baselines.el2n import EL2N
 from baselines.fewer_epochs import FewerEpochs
 from baselines.infobatch import InfoBatch
 from baselines.random_subset import Random
-from sadp_bench.capture.recorder import Taps
+from sadp_bench.capture.recorder import Recorder
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.losses import logit_errors, mean_loss
 from sadp_bench.core.rng import stream
@@ -87,7 +87,7 @@ def train_by_hand(bench: Any, sampler: PrunedSampler, loader: Any, epoch: int) -
     num_shown, num_kept = 0, sum(map(len, sampler.batches))
     portion = min(1.0, sampler.length - epoch)
     bench.model.train()
-    with Taps(bench.model, sampler.pruner.watch(0)) as taps:
+    with Recorder(bench.model, sampler.pruner.watch(0)) as taps:
         for label_B, index_B in loader:
             share = (epoch + portion * num_shown / num_kept) / sampler.length
             set_learning_rate(optimizer, learning_rate(spec, share))

@@ -10,7 +10,7 @@ import torch
 from spikingjelly.activation_based import layer as sj
 from torch import Tensor, nn
 
-from sadp_bench.capture.recorder import Taps
+from sadp_bench.capture.recorder import Recorder
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.losses import logit_errors, mean_loss
 from sadp_bench.core.rng import stream
@@ -42,7 +42,7 @@ def test_a_backbone_shows_what_the_suites_own_taps_see(backbone: str, form: str)
     label_B, weight_B = torch.tensor([0, 3, 4]), uneven(3).double()
     names = ALL | {"spike_counts"}
     found = watched(model, lambda: model(input), label_B, names)
-    with Taps(model, names) as taps:
+    with Recorder(model, names) as taps:
         logits_TBC = model(input)
         (mean_loss(logits_TBC, label_B) * weight_B).mean().backward()
         expected = taps.seen(weight_B / 3) | {"logit_errors": logit_errors(mean_loss, logits_TBC, label_B)}
@@ -129,12 +129,12 @@ def test_every_layout_of_time_shows_the_same(layout: str, how: dict[str, Any], s
 
 
 def test_the_middle_alone_is_read_where_the_shape_says_which_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sadp_bench.capture import late_recorder
+    from sadp_bench.capture import recorder
 
     read: list[int] = []
-    squares = late_recorder.squares
+    squares = recorder.squares
     monkeypatch.setattr(
-        late_recorder, "squares", lambda x, lead, **how: read.append(x.shape[:lead].numel()) or squares(x, lead, **how)
+        recorder, "squares", lambda x, lead, **how: read.append(x.shape[:lead].numel()) or squares(x, lead, **how)
     )
     for layout, rows in (("multi-step", B), ("folded", T * B)):
         read.clear()

@@ -147,8 +147,8 @@ def test_what_cannot_be_watched_is_refused(mistake: Any, told: str) -> None:
 
 
 def test_what_only_the_suites_own_loop_shows_is_refused() -> None:
-    with pytest.raises(BadInput, match="Chosen asks for norm_error_squares, which watch does not show"):
-        watch(small_net(), sampler_for(frozenset({"norm_error_squares"}), uneven(N)))
+    with pytest.raises(BadInput, match="Chosen asks for gradient_norms, which watch does not show"):
+        watch(small_net(), sampler_for(frozenset({"gradient_norms"}), uneven(N)))
 
 
 CLASS_WEIGHT = torch.tensor([1.0, 3.0, 0.2]).double()

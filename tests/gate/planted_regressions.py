@@ -30,8 +30,8 @@ class Half(Pruner):
 
 
 def weights_not_undone_in_scores() -> AbstractContextManager[Any]:
-    seen = recorder.Taps.seen
-    return patch.object(recorder.Taps, "seen", lambda self, scale_B=None: seen(self, None))
+    seen = recorder.Recorder.seen
+    return patch.object(recorder.Recorder, "seen", lambda self, scale_B=None: seen(self, None))
 
 
 def scores_of_the_next_example() -> AbstractContextManager[Any]:

@@ -13,7 +13,7 @@ from spikingjelly.activation_based import neuron
 from torch import Tensor, nn
 
 from sadp_bench.backbones.spiking import LIF, SURROGATES, Backbone, NeuronSettings
-from sadp_bench.capture.recorder import Taps
+from sadp_bench.capture.recorder import Recorder
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.losses import LOSSES, logit_errors, step_loss, step_mse_loss
 from sadp_bench.core.rng import stream
@@ -298,7 +298,7 @@ def test_taps_see_the_errors_of_the_steps_that_gave_gradients(backprop: str) -> 
     model, (input, label_B, weight_B) = network(4, norm="none"), images()
     chosen = frozenset({1, 3}) if backprop == "sltt-k" else frozenset(range(4))
     names = {"input_squares", "error_squares", "features", "spike_counts"}
-    with Taps(model, names) as taps:
+    with Recorder(model, names) as taps:
         logits_TBC, _ = Chosen(model, chosen)(step_loss, input, label_B, weight_B, BATCH, stream(0, "steps"))
         seen = taps.seen(weight_B / BATCH)
     assert seen["features"].shape[:2] == (4, BATCH) and seen["spike_counts"].shape[1:] == (4, BATCH)

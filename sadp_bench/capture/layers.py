@@ -1,0 +1,37 @@
+"""Which layers of a network are recorded."""
+
+from __future__ import annotations
+
+from spikingjelly.activation_based.neuron import BaseNode
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from sadp_bench.capture.layer_shapes import BOUNDED
+
+
+def spiking_layers(model: nn.Module) -> list[nn.Module]:
+    """Returns the S spiking layers, SpikingJelly's and snnTorch's, in the order of the network's modules."""
+    return [module for module in model.modules() if isinstance(module, BaseNode) or _is_snntorchs(module)]
+
+
+def weight_layers(model: nn.Module) -> list[nn.Module]:
+    """Returns the L convolution and linear layers but the readout, in the order of the network's modules."""
+    readout = getattr(model, "readout", None)
+    return [m for m in model.modules() if isinstance(m, BOUNDED) and m is not readout]
+
+
+def norm_layers(model: nn.Module) -> list[nn.Module]:
+    """Returns the batch norms, in the order of the network's modules."""
+    return [module for module in model.modules() if isinstance(module, _BatchNorm)]
+
+
+def trains(layer: nn.Module) -> bool:
+    """Returns whether any of a layer's own parameters gets gradients."""
+    return any(parameter.requires_grad for parameter in layer.parameters())
+
+
+def _is_snntorchs(module: nn.Module) -> bool:
+    """Compares names, as snnTorch need not be installed."""
+    return any(
+        kind.__name__ == "SpikingNeuron" and kind.__module__.startswith("snntorch") for kind in type(module).__mro__
+    )
