@@ -28,8 +28,8 @@ MAX_MARKERS = 12  # markers of a line
 def kept_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
     """Draws the share of the examples that each epoch keeps, in %: a line for each method, a panel for each ratio.
 
-    It is the mean over the seeds that reached the epoch. Markers stand at different epochs for each method, so that lines
-    which coincide show all of them. None where nothing was pruned.
+    It is the mean over the seeds that reached the epoch. Markers stand at different epochs for each method, so that
+    lines which coincide show all of them. None where nothing was pruned.
     """
     ratios = by_ratio(rows)
     if not ratios:
@@ -65,10 +65,10 @@ def kept_shares(runs: Sequence[Record]) -> Curve:
 
 @drawing()
 def progress_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
-    """Draws accuracy in % against the time charged so far: a line for each method, a panel for each ratio, full in each.
+    """Draws accuracy in % against the time charged so far: a line for each method, a panel for each ratio.
 
-    Lines are means over seeds by epoch; thin lines are the seeds. None where nothing was pruned or no epoch but the last
-    was evaluated.
+    Every panel shows full. Lines are means over seeds by epoch; thin lines are the seeds. None where nothing was
+    pruned or no epoch but the last was evaluated.
     """
     kept, left_out = timed_together(rows)
     rows = [row for row in rows if row in kept]
@@ -115,10 +115,10 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
 
 
 def _draw_line(axes: Axes, line: Curve, row: RatioRow, styles: Styles, **changed: object) -> Artist:
-    look: Style = {**FULL, "marker": "*", "markersize": 6} if row.is_full else styles[row.label]
+    line_style: Style = {**FULL, "marker": "*", "markersize": 6} if row.is_full else styles[row.label]
     x, shares = zip(*line, strict=True)
-    look = {"markersize": 3.5, **look, "label": row.label, **changed}
-    return axes.plot(x, [100 * share for share in shares], **look)[0]
+    line_style = {"markersize": 3.5, **line_style, "label": row.label, **changed}
+    return axes.plot(x, [100 * share for share in shares], **line_style)[0]
 
 
 def _panels(title: str, ratios: Iterable[float], x: str, y: str) -> tuple[Figure, list[Axes]]:

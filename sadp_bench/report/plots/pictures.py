@@ -103,8 +103,8 @@ def at_hand(data: Path | None) -> Callable[[Record], Images]:
         data: folder of the data sets.
 
     Raises:
-        BadInput: by the function, where the data set is not registered, is not in the folder, holds no images, or is not
-            the data that the run saw.
+        BadInput: by the function, where the data set is not registered, is not in the folder, holds no images, or is
+            not the data that the run saw.
     """
     opened: dict[Any, Any] = {}
 

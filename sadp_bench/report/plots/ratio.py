@@ -66,10 +66,10 @@ def accuracy_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
 def speedup_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
     """Draws measured speed-up over full (mean and 95 % interval) against 1/(1-ratio), beside the theoretical maximum.
 
-    The maximum is the diagonal under equal epochs, and 1 under equal updates. Both axes are logarithmic, so equal shares
-    of the maximum lie equally far below it. Methods stand slightly beside their ratio; the maximum spreads as a bar over
-    each such cluster, so that each point is read against it. A method's ceiling, where its visits give it another, is a
-    short bar of its color. None where nothing was both pruned and timed.
+    The maximum is the diagonal under equal epochs, and 1 under equal updates. Both axes are logarithmic, so equal
+    shares of the maximum lie equally far below it. Methods stand slightly beside their ratio; the maximum spreads as
+    a bar over each such cluster, so that each point is read against it. A method's ceiling, where its visits give it
+    another, is a short bar of its color. None where nothing was both pruned and timed.
     """
     lines = style.by_label(row for row in rows if row.n and row.speedup.n)
     rows = [row for points in lines.values() for row in points]
@@ -85,8 +85,8 @@ def speedup_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
     handles, methods = _draw_maximum(axes, maximum, step ** (len(lines) / 2)), []
     for label, points in lines.items():
         at = [(places[label] / (1 - row.ratio), row.speedup.mean) for row in points]
-        look = {**styles[label], "linestyle": "", "markersize": 5}
-        methods.append(draw_points(axes, at, label, look, y_bars=[interval(row.speedup) for row in points]))
+        line_style = {**styles[label], "linestyle": "", "markersize": 5}
+        methods.append(draw_points(axes, at, label, line_style, y_bars=[interval(row.speedup) for row in points]))
         handles += _draw_ceilings(axes, points, places[label], step**0.45, styles[label])
     heights = [mean for row in rows for mean in (row.speedup.mean, row.ceiling.mean)] + list(maximum.values())
     axes.set_ylim(style.log_limits(heights, [interval(row.speedup) for row in rows], MIN_SPEEDUPS))
@@ -108,7 +108,7 @@ def speedup_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
 
 
 def _name_ticks(axes: Axes, places: dict[str, float], ratio: float) -> bool:
-    """Sets the methods' names as ticks and lets the axis span the cluster; False where the names are too long for that."""
+    """Sets the methods' names as ticks and lets the axis span the cluster; False where names are too long."""
     at = list(places.values())
     log = axes.get_xscale() == "log"
     room = (at[1] / at[0] if log else at[1] - at[0]) if len(at) > 1 else (1.02 if log else 1.0)
@@ -141,12 +141,16 @@ def _draw_maximum(axes: Axes, maximum: dict[float, float], width: float) -> list
     return [even, axes.plot(nominal, [maximum[x] for x in nominal], **line)[0]]
 
 
-def _draw_ceilings(axes: Axes, points: Sequence[RatioRow], place: float, width: float, look: Style) -> list[Artist]:
+def _draw_ceilings(
+    axes: Axes, points: Sequence[RatioRow], place: float, width: float, line_style: Style
+) -> list[Artist]:
     """Draws the ceilings that differ from the nominal maximum, and returns a handle if there are any."""
     points = [row for row in points if abs(row.ceiling.mean / row.nominal_maximum - 1) > MIN_DIFFERENCE]
     if not points:
         return []
     x = [place / (1 - row.ratio) for row in points]
     y = [row.ceiling.mean for row in points]
-    axes.hlines(y, [at / width for at in x], [at * width for at in x], color=look["color"], linewidth=2, zorder=1.6)
+    axes.hlines(
+        y, [at / width for at in x], [at * width for at in x], color=line_style["color"], linewidth=2, zorder=1.6
+    )
     return [axes.plot([], [], color=QUIET, linewidth=2, label="ceiling of its visits")[0]]

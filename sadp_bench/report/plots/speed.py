@@ -34,8 +34,8 @@ def efficiency_figure(result: Mapping[str, Any]) -> Figure:
     axes.axvline(1, color="black", linewidth=1)
     for place, row in enumerate(rows):
         bar = None if row["efficiency_low"] is None else (row["efficiency_low"], row["efficiency_high"])
-        at, look = [(row["efficiency"], place)], {**styles[row["method"]], "linestyle": ""}
-        draw_points(axes, at, row["method"], look, x_bars=[bar], elinewidth=1.2, capsize=0)
+        at, line_style = [(row["efficiency"], place)], {**styles[row["method"]], "linestyle": ""}
+        draw_points(axes, at, row["method"], line_style, x_bars=[bar], elinewidth=1.2, capsize=0)
     axes.set_yticks(range(len(rows)), [f"{row['method']} {percent(row['ratio'])}" for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel("training efficiency: speed-up / ceiling (1: the theoretical maximum)")

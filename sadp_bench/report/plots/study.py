@@ -105,7 +105,7 @@ def variance_figure(study: dict[str, Any]) -> Figure:
 
 
 def scaled(score_n: Sequence[float | None], norm_n: Sequence[float]) -> list[float]:
-    """Returns scores whose mean is the norms'; NaN where a score is None, or 0, which has no place on a logarithmic axis."""
+    """Returns scores whose mean is the norms'; NaN where a score is None, or 0, which has no logarithm."""
     known = [score for score in score_n if score is not None]
     norms = [norm for norm in norm_n if not math.isnan(norm)]
     if not norms or not sum(known):

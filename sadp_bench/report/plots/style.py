@@ -1,4 +1,4 @@
-"""The style of all plots: colors and markers of methods, panels, interval bars, legends, notes, and the saved formats."""
+"""The style of all plots: colors and markers of methods, panels, interval bars, legends, notes, saved formats."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ RC: dict[Any, Any] = {
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Applies the style within a block, or as a decorator within a function; a user's matplotlibrc has no effect there."""
+    """Applies the style in a block or, as a decorator, in a function; a user's matplotlibrc has no effect there."""
     import matplotlib.style
 
     with matplotlib.style.context(RC, after_reset=True), warnings.catch_warnings():
@@ -260,7 +260,7 @@ def legend(figure: Figure, handles: Iterable[Any], *notes: str, below: bool = Fa
 
 
 def fold(label: str, width: int = MAX_LABEL) -> str:
-    """Returns a label in lines. A label that begins with _ gets a space, as matplotlib would leave it out of legends."""
+    """Returns a label in lines. A label that begins with _ gets a space, or legends would leave it out."""
     return textwrap.fill(f" {label}" if label.startswith("_") else label, width, drop_whitespace=False)
 
 

@@ -83,10 +83,10 @@ def row_name(row: RatioRow) -> str:
 
 @drawing()
 def time_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
-    """Draws accuracy in % against charged time: a point for each method and ratio, full as a star, and the Pareto front.
+    """Draws accuracy in % against charged time: a point for each method and ratio, full as a star, the Pareto front.
 
-    Points are means with 95 % intervals both ways. The ratio stands beside a point where it fits. None where nothing was
-    pruned.
+    Points are means with 95 % intervals both ways. The ratio stands beside a point where it fits. None where nothing
+    was pruned.
     """
     rows, left_out = timed_together([row for row in rows if row.n])
     lines = style.by_label(rows)
@@ -98,9 +98,9 @@ def time_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
     handles = []
     for label, points in ({row.label: [row] for row in rows if row.is_full} | lines).items():
         x_bars, y_bars = zip(*(bars[id(row)] for row in points), strict=True)
-        look = {"linewidth": 0.7, **styles.get(label, STAR)}
+        line_style = {"linewidth": 0.7, **styles.get(label, STAR)}
         at = [_place(row, size) for row in points]
-        handles.append(draw_points(axes, at, label, look, x_bars, y_bars, alpha=0.6, capsize=2))
+        handles.append(draw_points(axes, at, label, line_style, x_bars, y_bars, alpha=0.6, capsize=2))
     at = [_place(row, size) for row in rows]
     handles += axes.plot(*zip(*(at[place] for place in pareto(at)), strict=True), **FRONT, label="Pareto front")
     (x, y), (x_bars, y_bars) = zip(*at, strict=True), zip(*bars.values(), strict=True)
@@ -166,8 +166,8 @@ def _label_ratios(figure: Figure, axes: Axes, rows: Sequence[RatioRow], size: fl
 def phases_figure(rows: Sequence[RatioRow]) -> Figure | None:
     """Draws mean seconds by phase: a bar for each method and ratio, full on top with its charged time as a line.
 
-    Evaluation, which is not charged, is hatched. The whisker is the charged time's 95 % interval. None where nothing was
-    pruned.
+    Evaluation, which is not charged, is hatched. The whisker is the charged time's 95 % interval. None where nothing
+    was pruned.
     """
     kept, left_out = timed_together(rows)
     rows = sorted((row for row in rows if row in kept), key=lambda row: not row.is_full)
@@ -180,10 +180,10 @@ def phases_figure(rows: Sequence[RatioRow]) -> Figure | None:
     figure, [axes] = style.panels(rows[0].group, height=1.3 + 0.21 * (places[-1] + 1), grid="x")
     handles: list[Artist] = []
     ends = [0.0] * len(rows)
-    for phase, look in PHASES.items():
+    for phase, line_style in PHASES.items():
         label = phase if phase in CHARGED_PHASES else f"{phase} (not charged)"
         widths = [statistics.fmean(run.seconds[phase] for run in row.timed) / size for row in rows]
-        handles.append(axes.barh(places, widths, 0.74, ends, **look, label=label))  # type: ignore[arg-type]
+        handles.append(axes.barh(places, widths, 0.74, ends, **line_style, label=label))  # type: ignore[arg-type]
         ends = [end + width for end, width in zip(ends, widths, strict=True)]
     charged = [row.seconds.mean / size for row in rows]
     for row, seconds in zip(rows, charged, strict=True):
@@ -210,7 +210,7 @@ def phases_figure(rows: Sequence[RatioRow]) -> Figure | None:
 
 
 def _bar_places(rows: Sequence[RatioRow], names: Sequence[str]) -> list[float]:
-    """Returns the bars' places from the top: a long name takes more room, and so does a new method with several bars."""
+    """Returns the bars' places from the top: a long name takes more room, as does a new method with several bars."""
     grouped = any(before.label == after.label for before, after in itertools.pairwise(rows))
     places = [0.0]
     for (before, after), name in zip(itertools.pairwise(rows), names[1:], strict=True):

@@ -54,12 +54,12 @@ def visits_of(records: Iterable[Record], warn: Callable[[str], None]) -> Visits:
 
 
 def shares(row: RatioRow, visits: Visits) -> list[NDArray[np.float64]]:
-    """Returns each example's share of the epochs in which it was trained on, for each seed whose visits are recorded."""
+    """Returns each example's share of the epochs in which it was trained on, for each seed with visits."""
     return [visits[run.spec.key] / run.spec.epochs for run in row.runs if run.spec.key in visits]
 
 
 def histogram(pooled: NDArray[np.float64], epochs: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Returns (share of the examples in each bin, edges). A bin holds a number of visits, or as many numbers as each bin."""
+    """Returns (share of the examples in each bin, edges). All bins hold equally many numbers of visits."""
     import numpy as np
 
     width = -(-(epochs + 1) // MAX_BINS)
@@ -70,7 +70,7 @@ def histogram(pooled: NDArray[np.float64], epochs: int) -> tuple[NDArray[np.floa
 
 @drawing()
 def visits_figure(rows: Sequence[RatioRow], visits: Visits, styles: Styles) -> Figure | None:
-    """Draws how often each example was trained on, in % of the epochs: a histogram for each method, over all seeds' examples.
+    """Draws how often each example was trained on, in % of the epochs: a histogram for each method over all seeds.
 
     Args:
         rows: of one ratio.
@@ -123,7 +123,7 @@ def ratio_title(row: RatioRow) -> str:
 
 
 def class_deviations(row: RatioRow) -> dict[str, float]:
-    """Returns by class how much more often its examples were trained on than the average example, in %, mean over seeds."""
+    """Returns by class how much more often its examples were trained on than the average example, in %."""
     runs = [run for run in row.runs if run.class_visits]
     found: dict[str, list[float]] = {}
     for run in runs:
