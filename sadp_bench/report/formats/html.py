@@ -152,8 +152,9 @@ def _code(text: str) -> list[tuple[bool, str]]:
 
 def _two(label: str) -> tuple[str, str]:
     """Returns the main part of a label and what stands smaller beside it: a second line, or options in brackets."""
-    if "\n" in label:
-        return tuple(label.split("\n", 1))  # type: ignore[return-value]
+    main, line_end, below = label.partition("\n")
+    if line_end:
+        return main.removesuffix(" ·"), below
     method, bracket, options = label.partition(" (")
     return method, bracket.strip() + options
 
