@@ -14,17 +14,21 @@ if TYPE_CHECKING:
 
 
 def frame(rows: Iterable[Row]) -> pandas.DataFrame:
-    """Returns a line for each row under the union of their columns; missing values are None, lists stay lists."""
+    """Returns a line for each row under the union of their columns; missing numbers are NaN, lists stay lists."""
     import pandas
 
-    table = [row.columns() for row in rows]
-    names = dict.fromkeys(name for columns in table for name in columns)
-    return pandas.DataFrame({name: pandas.Series([c.get(name) for c in table], dtype=object) for name in names})
+    return pandas.DataFrame([row.columns() for row in rows])
 
 
 def csv(contents: Contents) -> str:
     """Returns the rows by ratio. A field is empty where there is no number; lists are joined by `; `."""
-    return str(frame(contents.rows).map(_joined).to_csv(index=False, lineterminator="\n"))
+    import pandas
+
+    tables = [{name: _joined(value) for name, value in row.columns().items()} for row in contents.rows]
+    names = dict.fromkeys(name for table in tables for name in table)
+    # As objects, because pandas would write a whole number beside a missing one as a decimal.
+    columns = {name: pandas.Series([table.get(name) for table in tables], dtype=object) for name in names}
+    return str(pandas.DataFrame(columns).to_csv(index=False, lineterminator="\n"))
 
 
 def _joined(value: Any) -> Any:
