@@ -73,3 +73,8 @@ def over_time(seeds: tuple[int, ...] = (0, 1)) -> list[Record]:
         for steps in (2, 4, 8)
         for memory, axis in ((25.0 * steps, {}), (30.0, SLTT), (28.0, {"backprop": "sltt-k", "k": 1}))
     ]
+
+
+def everything() -> list[Record]:
+    """Returns records of all axes and of several numbers of steps."""
+    return three_axes() + [record for record in over_time() if record.spec.timesteps != 4]

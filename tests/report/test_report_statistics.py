@@ -9,7 +9,7 @@ from sadp_bench.report.rows import rows, shared_means
 from sadp_bench.report.tables.method_ranks import scores
 from tests.commands import command
 from tests.example_records import make_record, make_spec
-from tests.report.test_report import example_records, row_of
+from tests.report.helpers import example_records, row_of
 
 
 def test_intervals_of_two_seeds_equal_hand_worked_numbers():

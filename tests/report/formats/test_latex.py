@@ -2,15 +2,15 @@
 
 import re
 import shutil
-import subprocess
 
 import pytest
 
 from sadp_bench.report import render
 from sadp_bench.report.formats.latex import escaped
 from tests.example_records import make_record, make_spec
+from tests.report.axes_records import everything
+from tests.report.helpers import pdflatex
 
-DOCUMENT = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{report}\end{document}"
 EVIL = r"a_b & 50% $x$ #1 {y} \input{z} ~ ^ <|> [q] *"
 
 
@@ -91,10 +91,7 @@ def test_pdflatex_sets_the_tables_within_the_page(tmp_path):
     records += example_records((0.3,), 2, dataset=EVIL) + [make_record(make_spec("größe", 0.3))]
     variants = [make_spec("sadp", 0.5, seed, method_options={"smoothing": s}) for s in (0.2, 1.0) for seed in range(3)]
     records += [make_record(spec, 0.6 + 0.01 * spec.seed) for spec in variants]
-    (tmp_path / "report.tex").write_text(render(records, [], "latex"), encoding="utf-8")
-    (tmp_path / "document.tex").write_text(DOCUMENT)
-    words = ["pdflatex", "-no-shell-escape", "-interaction=nonstopmode", "-halt-on-error", "document.tex"]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, errors="replace")
-    assert done.returncode == 0, done.stdout[-2000:]
-    assert "Ranks by accuracy" in (tmp_path / "report.tex").read_text(encoding="utf-8")
-    assert not re.findall(r"Overfull.*|.*too large for page.*", done.stdout)
+    text = render(records, [], "latex")
+    assert "Ranks by accuracy" in text
+    for report in (text, render(everything(), [], "latex")):
+        assert not re.findall(r"Overfull.*|.*too large for page.*", pdflatex(tmp_path, report))

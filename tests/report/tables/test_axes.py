@@ -12,7 +12,7 @@ from sadp_bench.report.rows import rows
 from sadp_bench.report.tables.axes import axes_rows
 from tests.example_records import ENVIRONMENT, make_record, make_spec
 from tests.report.axes_records import EARLY, EB, IMP, MIB, PQ, SLTT, SLTT_2, run, three_axes
-from tests.report.test_report import spec_of as spec_of_words
+from tests.report.helpers import spec_of as spec_of_words
 
 
 def table_of(records):
@@ -133,7 +133,7 @@ def test_missing_single_axes_are_told_with_the_commands_that_make_them():
     row = row_of(table_of(records), "sadp 50 % · sltt-k K=2 · dense")
     assert row.speedup.mean == pytest.approx(2.5) and not row.product.n
     assert row.missing_singles == (command(run("sadp", 0.5).spec),)
-    assert f"one axis alone; make it: `{row['missing_singles'][0]}`" in render(records)
+    assert f"one axis alone; make it: `{row.missing_singles[0]}`" in render(records)
 
 
 def test_runs_of_another_environment_or_data_are_never_compared():

@@ -1,9 +1,6 @@
 """Memory, searches and every rendering of records on the three axes."""
 
 import json
-import re
-import shutil
-import subprocess
 import typing
 
 import pytest
@@ -15,16 +12,11 @@ from sadp_bench.report.tables.axes import axes_rows
 from sadp_bench.report.tables.memory import memory_rows
 from sadp_bench.report.tables.ticket_search import search_rows
 from tests.example_records import ENVIRONMENT
-from tests.report.axes_records import EARLY, EB, IMP, MIB, PQ, SLTT, over_time, run, three_axes
+from tests.report.axes_records import EARLY, EB, IMP, MIB, PQ, SLTT, everything, over_time, run, three_axes
 from tests.report.formats.page.reading import tree
-from tests.report.formats.test_latex import DOCUMENT
 from tests.report.plots.helpers import bars_of, lines_of, near
 
 TWO_SEEDS = 12.706205 / 2  # half-width of the 95 % interval of two numbers that differ by 1
-
-
-def everything():
-    return three_axes() + [record for record in over_time() if record.spec.timesteps != 4]
 
 
 def test_memory_is_a_row_for_each_backprop_and_number_of_steps():
@@ -97,15 +89,12 @@ def test_json_is_an_object_of_all_tables_where_there_are_further_ones():
     assert not json.loads(render([run(), run("sadp", 0.5)], [], "json"))["axes"]
 
 
-@pytest.mark.parametrize("format", ["text", "markdown", "latex", "csv", "json"])
-def test_order_of_the_records_changes_nothing(format):
-    assert render(everything(), [], format) == render(everything()[::-1], [], format)
-
-
-@pytest.mark.parametrize("width", [60, 100])
-def test_tables_fit_the_terminal(width):
-    lines = [line for line in render(everything(), width=width).splitlines() if "make it" not in line]
-    assert max(map(len, lines)) <= width
+def test_order_of_the_records_changes_nothing_and_tables_fit_the_terminal():
+    for format in ("text", "markdown", "latex", "csv", "json"):
+        assert render(everything(), [], format) == render(everything()[::-1], [], format)
+    for width in (60, 100):
+        lines = [line for line in render(everything(), width=width).splitlines() if "make it" not in line]
+        assert max(map(len, lines)) <= width
 
 
 def test_text_says_which_speedup_was_measured_and_which_was_not():
@@ -163,13 +152,3 @@ def test_what_a_ticket_holds_may_be_anything():
     for format in ("text", "markdown", "latex", "csv", "json", "html"):
         assert render(records, [], format)
     assert len(tree(render(records, [], "html")).all("script")) == 1
-
-
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed (texlive-latex-recommended)")
-def test_pdflatex_sets_the_tables_within_the_page(tmp_path):
-    (tmp_path / "report.tex").write_text(render(everything(), [], "latex"), encoding="utf-8")
-    (tmp_path / "document.tex").write_text(DOCUMENT)
-    words = ["pdflatex", "-no-shell-escape", "-interaction=nonstopmode", "-halt-on-error", "document.tex"]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, errors="replace")
-    assert done.returncode == 0, done.stdout[-2000:]
-    assert not re.findall(r"Overfull.*|.*too large for page.*", done.stdout)
