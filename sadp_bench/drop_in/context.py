@@ -10,29 +10,46 @@ from torch import Tensor, nn
 from sadp_bench.core.errors import BadInput
 from sadp_bench.pruners.base import Pruner, Survey
 
+NEEDS_SCORES = (
+    "this method scores the examples before training, and the sampler has no scores: pass scores=, a number for each "
+    "example (see score_with)"
+)
+
 
 class LoopContext:
-    """The data's size and labels, and given scores. It implements `pruner.ScoringContext`; nothing trains here.
+    """Holds the data's size and labels, and given scores. Implements `pruner.ScoringContext`; nothing trains here.
 
     Args:
         label_N: The labels, or None.
         num_examples: N.
-        num_epochs: The epochs of full data.
+        num_epochs: Number of epochs of training on all data.
+        seed: The seed of the pruner's draws.
+        device: The network's device.
+        score_N: The given scores, or None.
     """
 
-    def __init__(self, label_N: Tensor | None, num_examples: int, num_epochs: int) -> None:
+    def __init__(
+        self,
+        label_N: Tensor | None,
+        num_examples: int,
+        num_epochs: int,
+        *,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+        score_N: Tensor | None = None,
+    ) -> None:
         self.num_examples = num_examples
         self.num_epochs = num_epochs
-        self.seed = 0
-        self.device = torch.device("cpu")
-        self.given: Tensor | None = None
+        self.seed = seed
+        self.device = torch.device(device)
         self._label_N = label_N
+        self._score_N = score_N
 
     @property
     def label_N(self) -> Tensor:
         """Returns the labels. Raises BadInput where there are none."""
         if self._label_N is None:
-            raise BadInput("this pruner asks for the labels: give labels= in place of num_examples=")
+            raise BadInput("this pruner needs labels, and the sampler has none: pass labels= in place of num_examples=")
         return self._label_N
 
     @property
@@ -42,32 +59,29 @@ class LoopContext:
 
     def scores(self, score: Callable[[], Tensor]) -> Tensor:
         """Returns the given scores, or those of `score`."""
-        return score() if self.given is None else self.given
+        return score() if self._score_N is None else self._score_N
 
     def fresh_model(self, seed: int) -> nn.Module:
-        """Raises BadInput: scores must be given."""
+        """Raises BadInput: the method needs scores."""
         raise BadInput(NEEDS_SCORES)
 
     def fit(self, pruner: Pruner, epochs: int, seed: int) -> nn.Module:
-        """Raises BadInput: scores must be given."""
+        """Raises BadInput: the method needs scores."""
         raise BadInput(NEEDS_SCORES)
 
     def survey(self, model: nn.Module, watch: frozenset[str] = frozenset()) -> Survey:
-        """Raises BadInput: scores must be given."""
+        """Raises BadInput: the method needs scores."""
         raise BadInput(NEEDS_SCORES)
-
-
-NEEDS_SCORES = "this method scores the examples before it trains: give scores=, one number an example (see score_with)"
 
 
 def label_N_of(labels: Sequence[int] | Tensor | None, num_examples: int | None) -> Tensor | None:
     """Returns the labels as a tensor, or None. Raises BadInput where labels and number of examples do not fit."""
     if labels is None:
         if num_examples is None or num_examples < 1:
-            raise BadInput(f"give labels= or num_examples= (at least 1), not {num_examples}")
+            raise BadInput(f"num_examples is {num_examples} without labels: pass labels= or num_examples= (at least 1)")
         return None
     if num_examples not in (None, len(labels)):
-        raise BadInput(f"num_examples={num_examples} does not fit the {len(labels)} labels")
+        raise BadInput(f"num_examples={num_examples} does not fit the {len(labels)} labels: pass labels= alone")
     return torch.as_tensor(labels, dtype=torch.int64).cpu()
 
 

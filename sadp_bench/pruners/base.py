@@ -200,6 +200,22 @@ def _is_plain(value: Any) -> bool:
     return kind in (type(None), bool, int, float, str, Tensor)  # Derived types, such as NumPy's float64, are refused.
 
 
+def signals_of(pruner: Pruner, epoch: int) -> frozenset[Signal]:
+    """Returns the signals that a pruner's `watch` names for an epoch.
+
+    Raises:
+        BadInput: `watch` is an attribute instead of a method.
+    """
+    watch: Any = pruner.watch
+    if not callable(watch):
+        raise BadInput(
+            f"{type(pruner).__name__}.watch is a {type(watch).__name__}, and must be a method: write "
+            "'def watch(self, epoch): return frozenset({...})' with the same signals"
+        )
+    signals: frozenset[Signal] = watch(epoch)
+    return signals
+
+
 def unweighted(index_K: Tensor) -> Selection:
     """Returns a selection of weight 1 for every example."""
     return Selection(index_K, torch.ones(len(index_K)))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sadp_bench.capture.requirements import missing_parts
 from sadp_bench.core.errors import BadInput
-from sadp_bench.pruners.base import Pruner, Survey
+from sadp_bench.pruners.base import Pruner, Survey, signals_of
 from sadp_bench.records.spec import Spec
 from sadp_bench.runs.resolve import make_pruner
 from sadp_bench.runs.resources import Resources
@@ -29,7 +29,7 @@ def check_runs(specs: Sequence[Spec], resources: Resources) -> None:
 
 
 def _check_network(spec: Spec, pruner: Pruner, model: nn.Module) -> None:
-    missing = missing_parts(model, pruner.watch(0))
+    missing = missing_parts(model, signals_of(pruner, 0))
     if missing:
         raise BadInput(
             f"{spec.method} watches what backbone '{spec.backbone}' does not have: {', '.join(missing)}; add it, or choose "

@@ -19,7 +19,7 @@ from sadp_bench.core.clock import Clock
 from sadp_bench.core.errors import Diverged
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.rng import isolated, stream
-from sadp_bench.pruners.base import Pruner, Selection
+from sadp_bench.pruners.base import Pruner, Selection, signals_of
 from sadp_bench.pruners.batching import batches, in_order
 from sadp_bench.pruners.sampling import kept_in_epoch
 from sadp_bench.records.spec import Spec
@@ -111,7 +111,7 @@ def train(
         with clock("select"):
             selection = state.pruner.select(epoch)
         dropout = isolated(seed, f"dropout {epoch} {distributed.rank()}", data.device)
-        with clock("train"), dropout, step.recording(state.pruner.watch(epoch)):
+        with clock("train"), dropout, step.recording(signals_of(state.pruner, epoch)):
             row, index_K = _train_epoch(state, step, selection, spec, progress, seed, epoch, length)
             state.sparsity.after_epoch(epoch, math.ceil(length))
         row["seconds"] = sum(clock.seconds.values()) - before

@@ -36,7 +36,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from sadp_bench import SADP, PrunedSampler, watch, with_index
 from sadp_bench.capture.recorder import Recorder
-from sadp_bench.drop_in.logit_source import Outputs
+from sadp_bench.drop_in.logit_source import OutputRecorder
 from sadp_bench.runs.environment import keep_freed_memory
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "own_loop_spikingjelly.py"
@@ -71,7 +71,7 @@ class Inside:
         for kind, names in (
             (PrunedSampler, ("set_epoch", "weight", "observe")),
             (Recorder, ("_see_later", "_see_pair")),
-            (Outputs, ("_see", "_keep")),
+            (OutputRecorder, ("_record_output", "_record_gradient")),
         ):
             for name in names:
                 setattr(kind, name, self.counted(getattr(kind, name)))

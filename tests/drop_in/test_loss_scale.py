@@ -54,7 +54,7 @@ def test_scales_are_float32_at_least() -> None:
 
 
 def looked(made: Tensor, checks: ScaleChecks | None = None, weight_B: Tensor = WEIGHT) -> str | None:
-    return (checks or ScaleChecks()).look(made, ERROR, weight_B)
+    return (checks or ScaleChecks()).check(made, ERROR, weight_B)
 
 
 def test_each_mistake_is_told_and_a_right_loop_is_not() -> None:
@@ -78,11 +78,11 @@ def test_logits_of_16_bits_that_are_averaged_before_the_loss_are_no_mistake(solv
     [made] = torch.autograd.grad((weight_B * loss_B).mean(), logits_TBC)
     error_TBC = logit_errors(mean_loss, logits_TBC.detach().float(), label_B)
     torch.testing.assert_close(gradient_scales(made, error_TBC, weight_B), weight_B / 200, rtol=0.05, atol=0)
-    assert ScaleChecks().look(made, error_TBC, weight_B) is None
+    assert ScaleChecks().check(made, error_TBC, weight_B) is None
 
 
 def test_errors_that_rounding_makes_tell_no_mistake() -> None:
-    assert ScaleChecks().look(1e-5 * gradient(WEIGHT.double().square()), 1e-5 * ERROR, WEIGHT) is None
+    assert ScaleChecks().check(1e-5 * gradient(WEIGHT.double().square()), 1e-5 * ERROR, WEIGHT) is None
 
 
 def test_division_by_the_weights_sum_is_told_after_some_batches_of_uneven_weight() -> None:

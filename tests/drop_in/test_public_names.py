@@ -14,6 +14,7 @@ PUBLIC = {
     "Pruner",
     "SADP",
     "Selection",
+    "Signal",
     "score_with",
     "watch",
     "with_index",

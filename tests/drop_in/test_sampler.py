@@ -18,8 +18,10 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.losses import logit_errors, mean_loss
 from sadp_bench.core.rng import stream
 from sadp_bench.drop_in.sampler import PrunedSampler, with_index
+from sadp_bench.drop_in.watch import watch
 from sadp_bench.pruners.base import Pruner, Selection
 from sadp_bench.pruners.sadp import SADP
+from sadp_bench.runs.preflight import check_runs
 from sadp_bench.training.backprop import at_precision
 from sadp_bench.training.data import draw_augmentation
 from sadp_bench.training.optimizer import learning_rate, set_learning_rate
@@ -174,9 +176,9 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     "no epochs": (lambda: sampler_of(Random(0.5), epochs=0), "epochs is at least 1"),
     "batch size 0": (lambda: sampler_of(Random(0.5), batch_size=0), "batch_size is at least 1"),
     "a ratio that can't be had": (lambda: sampler_of(InfoBatch(0.9)), "infobatch with delta"),
-    "no scores": (lambda: sampler_of(EL2N(0.5)), "give scores="),
+    "no scores": (lambda: sampler_of(EL2N(0.5)), "pass scores="),
     "scores of another length": (lambda: sampler_of(EL2N(0.5), scores=[1.0]), "one number for each of the 130"),
-    "scores that are none": (lambda: sampler_of(EL2N(0.5), scores=[float("nan")] * N), "one number for each"),
+    "scores that are none": (lambda: sampler_of(EL2N(0.5), scores=[float("nan")] * N), "130 of the 130 scores are NaN"),
     "an epoch left out": (lambda: with_epoch(Random(0.5)).set_epoch(2), "does not follow epoch 0"),
     "an epoch too many": (lambda: [with_epoch(Random(0.5), epochs=1).set_epoch(e) for e in (0, 1)], "0 to 0"),
     "no set_epoch": (lambda: [list(s) for s in [with_epoch(Random(0.5))] * 2], "call sampler.set_epoch"),
@@ -187,7 +189,7 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     "logits of others": (lambda: with_epoch(Random(0.5)).observe(INDEX, LOGITS[:2], LABEL), "of the 3 examples, not"),
     "nothing watched": (
         lambda: with_epoch(SADP(0.5)).observe(INDEX, LOGITS, LABEL),
-        "SADP needs to see logit_errors, .*: call watch",
+        "SADP needs logit_errors, .*: call watch",
     ),
 }
 
@@ -252,6 +254,29 @@ def test_a_state_needs_no_observation_of_a_pruner_that_looks_at_nothing() -> Non
     sampler = with_epoch(Random(0.5))
     list(sampler)
     assert sampler.state_dict()["epoch"] == 0
+
+
+class FormerWatch(Random):
+    """A pruner whose `watch` is an attribute."""
+
+    watch = frozenset({"logit_errors"})  # type: ignore[assignment]
+
+
+def test_a_watch_that_is_no_method_is_refused_by_sampler_loop_and_preflight(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, sampler = small_bench(FormerWatch(0.5)), sampler_of(FormerWatch(0.5))
+    monkeypatch.setattr("sadp_bench.runs.preflight.make_pruner", lambda spec: FormerWatch(0.5))
+    sampler.set_epoch(0)
+    uses: list[Any] = [
+        lambda: next(bench.rows()),
+        lambda: check_runs([bench.spec], bench.resources),
+        lambda: sampler.observe(INDEX, LOGITS, LABEL),
+        lambda: watch(bench.model, sampler),
+    ]
+    for use in uses:
+        with pytest.raises(
+            BadInput, match=r"^FormerWatch.watch is a frozenset, and must be a method: write 'def watch"
+        ):
+            use()
 
 
 def test_nothing_else_of_torch_is_touched() -> None:

@@ -66,7 +66,7 @@ def test_the_length_after_a_state_is_loaded_is_the_coming_epochs() -> None:
         first.set_epoch(epoch)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        second.load_state_dict({**first._made_of(), "epoch": 1, "pruner": first.pruner.state_dict()})
+        second.load_state_dict({**first._identity(), "epoch": 1, "pruner": first.pruner.state_dict()})
         assert len(second) == len(first) < 22  # falling: the half of 130 in threes is 22
         second.set_epoch(2)
     whole = sampler_of(Random(0.5))

@@ -253,14 +253,12 @@ def test_a_loop_with_watch_trains_as_the_suite_does() -> None:
             look = draw_augmentation(spec.augment, len(data), data.padding, stream(spec.seed, "augmentation", epoch))
             shown = 0
             for label_B, index_B in loader:
-                set_learning_rate(
-                    hand.training.optimizer, learning_rate(spec, (epoch + shown / rows[epoch]["kept"]) / 5)
-                )
+                set_learning_rate(hand.state.optimizer, learning_rate(spec, (epoch + shown / rows[epoch]["kept"]) / 5))
                 logits_TBC = model(data.input(index_B, look))
-                hand.training.optimizer.zero_grad()
+                hand.state.optimizer.zero_grad()
                 (sampler.weight(index_B) * own_loss(logits_TBC, label_B)).mean().backward()
                 sampler.observe(index_B, logits_TBC, label_B)
-                hand.training.optimizer.step()
+                hand.state.optimizer.step()
                 shown += len(index_B)
             assert shown == rows[epoch]["kept"]
     assert isinstance(bench.pruner, SADP) and isinstance(sampler.pruner, SADP)

@@ -90,13 +90,13 @@ def logits_of_others(loop: Loop) -> None:
 
 
 MISTAKES: list[tuple[Callable[[Loop], Any], str]] = [
-    (observed_twice, "nothing was seen of this batch: observe each batch once, after its backward pass"),
-    (one_left_out, "are not what '5', '3', the model itself put out"),
-    (one_left_out_later, "are not what '5' put out"),
-    (before_its_backward_pass, "nothing was seen of this batch"),
+    (observed_twice, "nothing was recorded of this batch: observe each batch once, after its backward pass"),
+    (one_left_out, "are not the output of '5', '3', the model itself"),
+    (one_left_out_later, "are not the output of '5'"),
+    (before_its_backward_pass, "nothing was recorded of this batch"),
     (in_evaluation_mode, "in training mode"),
     (twice_backward, "backward pass came twice"),
-    (other_logits, r"the observed logits, \[12, 3\], are not what '5', '3', the model itself put out"),
+    (other_logits, r"the observed logits, \[12, 3\], are not the output of '5', '3', the model itself"),
     (rows_that_do_not_divide, r"the observed logits, \[5, 3\]"),
     (logits_of_others, r"logits are \[B, C\] or \[T, B, C\] of the 12 examples, not \[5, 3\]"),
 ]
@@ -129,11 +129,14 @@ def test_an_example_that_was_not_drawn_is_refused() -> None:
 
 BAD: dict[str, tuple[Callable[[nn.Module, PrunedSampler], Any], str]] = {
     "loss": (lambda net, s: watch(net, s, loss="mse"), "loss is one of mean, step.* or a function, not 'mse'"),
-    "readout": (lambda net, s: watch(net, s, "fc"), "'fc' is no part of the Sequential; its linear layers: 3, 5"),
-    "module": (lambda net, s: watch(net, s, nn.Linear(1, 1)), "the Linear given as readout is no part"),
+    "readout": (lambda net, s: watch(net, s, "fc"), "'fc' is not a layer of the Sequential; its linear layers: 3, 5"),
+    "module": (lambda net, s: watch(net, s, nn.Linear(1, 1)), "the Linear given as readout is not a layer"),
     "twice": (lambda net, s: [watch(net, s), watch(net, s)], "watching a network already"),
-    "compiled": (lambda net, s: watch(torch.compile(net), s), "torch.compile shows nothing from within"),
-    "compiled within": (lambda net, s: [net[3].compile(), watch(net, s)], "torch.compile shows nothing from within"),
+    "compiled": (lambda net, s: watch(torch.compile(net), s), "hooks do not run within a"),
+    "compiled within": (
+        lambda net, s: [net[3].compile(), watch(net, s)],
+        "hooks do not run within a",
+    ),
     "copied": (lambda net, s: watch(nn.DataParallel(net), s), "take DistributedDataParallel"),
     "no layers": (lambda net, s: watch(nn.Sequential(nn.Tanh()), s), "no convolution or linear layer"),
 }
@@ -147,7 +150,7 @@ def test_what_cannot_be_watched_is_refused(mistake: Any, told: str) -> None:
 
 
 def test_what_only_the_suites_own_loop_shows_is_refused() -> None:
-    with pytest.raises(BadInput, match="Chosen asks for gradient_norms, which watch does not show"):
+    with pytest.raises(BadInput, match="Chosen needs gradient_norms, which watch does not record"):
         watch(small_net(), sampler_for(frozenset({"gradient_norms"}), uneven(N)))
 
 

@@ -179,7 +179,7 @@ def test_an_overflow_within_the_network_is_left_out_too() -> None:
         output.register_hook(lambda error: error * torch.inf)
 
     handle = loop.net[0].register_forward_hook(overflow)  # type: ignore[union-attr]
-    loop.watch.listen(ALL)  # hooks that are younger see what the older made of the gradient
+    loop.watch.record(ALL)  # hooks that are younger see what the older made of the gradient
     loop.step()
     assert loop.seen == []
     handle.remove()
