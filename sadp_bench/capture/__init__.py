@@ -1,1 +1,1 @@
-"""What a network shows while it computes: activations, errors, squared norms, synaptic operations."""
+"""Hooks and formulas for activations, errors, squared norms and synaptic operations of a network."""

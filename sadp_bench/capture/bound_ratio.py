@@ -1,4 +1,4 @@
-"""By how much a layer's bound is too large: exact squared gradient norms against E_l A_l, summed over a few examples."""
+"""Ratio of exact squared gradient norms to their bounds E_l A_l, from sums over a few examples of a batch."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from sadp_bench.capture.per_example_norms import Pair, joined, square_norms
 from sadp_bench.capture.squared_norms import middle, squares, squares_of_input
 from sadp_bench.core import distributed
 
-MAX_EXACT = 32  # examples whose exact gradient norms are taken
-SHARE_EXACT = 4  # at most one example in so many of the batch, so that the first of several processes has them all
+# Examples of a batch whose exact gradient norms are computed, at most.
+MAX_EXACT = 32
+# Batch examples for each measured example, at least: so the first of several processes holds all measured examples.
+SHARE_EXACT = 4
 
 
 def num_exact(batch: int, batch_of_all: int) -> int:
-    """Returns how many of a batch's first examples are measured.
+    """Returns the number of measured examples, which are the first of the batch.
 
     Args:
         batch: This process's number of examples.
-        batch_of_all: That of all processes together.
+        batch_of_all: The number of examples of all processes together.
     """
     return max(1, min(MAX_EXACT, batch_of_all // SHARE_EXACT, batch))
 
@@ -32,12 +34,12 @@ def bound_ratio(
     number: int,
     scale_B: Tensor | None,
 ) -> Tensor:
-    """Returns each layer's sums of exact squared norms, and of the middle step's E_l A_l; the first process's, for all.
+    """Returns each layer's sums of exact squared norms and of the middle step's E_l A_l, those of the first process.
 
     Args:
-        layers: The L layers. One without pairs, frozen or not used, has zeros.
+        layers: The L layers. A layer without pairs, because it is frozen or unused, has zeros.
         pairs: By layer and call, the first examples' inputs and errors.
-        number: How many of the first examples are measured.
+        number: The number of measured examples.
         scale_B: The factors of the examples' losses, which are divided out.
 
     Returns:

@@ -1,6 +1,7 @@
-"""How the inputs and outputs of convolution, linear and norm layers lie, and what a convolution's patches take of its input.
+"""Shapes of the inputs and outputs of convolution, linear and norm layers, and patches of convolutions.
 
-T time steps, B examples, tokens: of an example, each treated by itself by a linear layer.
+Shape letters: T time steps, B examples, C channels, H rows, W columns, L positions. A linear layer treats each token of an
+example separately.
 """
 
 from __future__ import annotations
@@ -15,17 +16,14 @@ from torch.nn.modules.conv import _ConvNd
 
 from sadp_bench.core.errors import BadInput
 
-# What counts as a weight layer: its weights can be pruned, and its operations are counted.
+# Layer types whose weights can be pruned, and whose operations are counted.
 WEIGHT_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-BOUNDED = (
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Linear,
-)  # weight layers whose gradients can be bounded, and their norms taken exactly
+# Weight layers with a bound of the gradient, and with an exact norm of it.
+BOUNDED = (nn.Conv1d, nn.Conv2d, nn.Linear)
 
 
 def unbounded_layers(model: nn.Module) -> list[tuple[str, str]]:
-    """Returns the name and the type of each weight layer, or transposed convolution, whose gradient can't be bounded."""
+    """Returns the name and the type of each linear layer or convolution, also transposed, that has no gradient bound."""
     return [
         (name, type(module).__name__)
         for name, module in model.named_modules()
@@ -34,19 +32,29 @@ def unbounded_layers(model: nn.Module) -> list[tuple[str, str]]:
 
 
 def multi_step(layer: nn.Module) -> bool:
-    """Whether it takes all time steps at once, time first, as SpikingJelly's layers in step mode "m" do."""
+    """Returns whether the layer takes all time steps at once, time first: SpikingJelly's step mode "m"."""
     return getattr(layer, "step_mode", None) == "m"
 
 
 def num_features(layer: nn.Module, x: Tensor) -> int:
-    """How many of the last dimensions of a layer's input or output are those of one example (or token) at one step."""
+    """Returns how many last dimensions of a layer's input or output belong to an example (or token) at a time step."""
     if isinstance(layer, nn.BatchNorm1d):
         return x.dim() - (2 if multi_step(layer) else 1)
     return 1 if isinstance(layer, nn.Linear) else 2 if isinstance(layer, nn.Conv1d) else 3
 
 
 def by_time(layer: nn.Module, x: Tensor, batch: int, time_first: bool | None = True) -> Tensor:
-    """A layer's input or output -> [T, B, tokens..., features...]; T = 1 where there is no time. See `arranged`."""
+    """Returns a layer's input or output as [T, B, tokens..., features...]; T = 1 where there is no time.
+
+    Args:
+        layer: The layer.
+        x: Its input or output.
+        batch: The number of examples, B.
+        time_first: Whether the leading dimension is time. See `arranged`.
+
+    Raises:
+        BadInput: The shape does not fit the batch.
+    """
     try:
         return arranged(x, num_features(layer, x), batch, time_first)
     except BadInput as error:
@@ -54,11 +62,17 @@ def by_time(layer: nn.Module, x: Tensor, batch: int, time_first: bool | None = T
 
 
 def arranged(x: Tensor, features: int, batch: int, time_first: bool | None = True) -> Tensor:
-    """[T, B, ...], [T * B, ...], [B, ...], [B, tokens, ...] or [tokens, B, ...] -> [T, B, tokens..., features...].
+    """Returns a tensor as [T, B, tokens..., features...].
 
-    features: how many of the last dimensions are no time, batch or tokens. time_first: whether what lies before the batch,
-    or is folded into it, is time; if False there is none, and tokens are folded behind the batch ([B * tokens, ...]); None:
-    not known, and refused where it matters. Raises BadInput where the numbers do not divide among the examples.
+    Args:
+        x: [T, B, ...], [T * B, ...], [B, ...], [B, tokens, ...], [B * tokens, ...] or [tokens, B, ...].
+        features: The number of last dimensions that are neither time nor batch nor tokens.
+        batch: The number of examples, B.
+        time_first: Whether the dimension before the batch, or folded into it, is time. False: there is no time, and
+            tokens may be folded behind the batch ([B * tokens, ...]). None: unknown.
+
+    Raises:
+        BadInput: The rows do not divide among the examples, or `time_first` is None where the result depends on it.
     """
     lead = x.shape[: x.dim() - features]
     first, second = lead[0] if lead else 0, lead[1] if len(lead) > 1 else 0
@@ -67,8 +81,8 @@ def arranged(x: Tensor, features: int, batch: int, time_first: bool | None = Tru
         raise BadInput(f"its rows, {list(lead)}, do not divide among the {batch} examples that were observed")
     if time_first is None and folds and (second == batch or first != batch):
         raise BadInput(
-            f"its rows, {list(lead)} for {batch} examples, may be time steps or tokens: say time_first=True where they lie "
-            "as [T, B, ...] or [T * B, ...], time_first=False where as [B, tokens, ...]"
+            f"its rows, {list(lead)} for {batch} examples, may be time steps or tokens: set time_first=True for [T, B, ...] "
+            "and [T * B, ...], or time_first=False for [B, tokens, ...]"
         )
     if second == batch and (time_first or (time_first is None and not folds)):
         return x
@@ -80,7 +94,15 @@ def arranged(x: Tensor, features: int, batch: int, time_first: bool | None = Tru
 
 
 class Window(NamedTuple):
-    """A convolution's geometry, of a one-dimensional one that of an image of one row. pads: left, right, top, bottom."""
+    """Geometry of a convolution; a one-dimensional convolution has images of one row.
+
+    Attributes:
+        size: Rows and columns of the kernel.
+        dilation: Steps between the kernel's rows and columns.
+        stride: Steps between patches.
+        pads: Left, right, top, bottom.
+        mode: PyTorch's `padding_mode`.
+    """
 
     size: tuple[int, ...]
     dilation: tuple[int, ...]
@@ -89,15 +111,15 @@ class Window(NamedTuple):
     mode: str
 
     def unfold(self, image: Tensor) -> Tensor:
-        """[n, C, H, W] -> the patches, [n, C * size, positions]."""
+        """Returns the patches, [n, C * size, positions], of images [n, C, H, W]."""
         left, right, top, bottom = self.pads
         if self.mode == "zeros" and (left, top) == (right, bottom):
             return unfold(image, self.size, self.dilation, (top, left), self.stride)
         return unfold(self._pad(image), self.size, self.dilation, 0, self.stride)
 
     def times_taken(self, height: int, width: int) -> Tensor:
-        """How many patches take each pixel, a copy of it in the padding included. [H, W]."""
-        # Each pixel of the padded image is one of the image, or, as -1, a zero.
+        """Returns how many patches contain each pixel, or a copy of it in the padding. Float64, [H, W]."""
+        # Each pixel of the padded image holds the index of its source in the image, or -1 for a zero.
         source = self._pad(torch.arange(height * width, dtype=torch.float64).view(1, 1, height, width), -1)
         patches = torch.ones_like(unfold(source, self.size, self.dilation, 0, self.stride))
         times = fold(patches, source.shape[-2:], self.size, self.dilation, 0, self.stride).flatten()
@@ -111,6 +133,7 @@ class Window(NamedTuple):
 
 
 def window(layer: nn.Conv1d | nn.Conv2d) -> Window:
+    """Returns the geometry of a convolution."""
     row = (1,) * (2 - len(layer.kernel_size))
     pads = (*layer._reversed_padding_repeated_twice, *(0, 0) * len(row))
     mode = str(layer.padding_mode)
@@ -118,18 +141,26 @@ def window(layer: nn.Conv1d | nn.Conv2d) -> Window:
 
 
 def images(layer: nn.Module, x: Tensor) -> Tensor:
-    """[..., C, L] of a one-dimensional convolution -> [..., C, 1, L]; others as they are."""
+    """Returns the input [..., C, L] of a one-dimensional convolution as [..., C, 1, L]; any other input unchanged."""
     return x.unsqueeze(-2) if isinstance(layer, nn.Conv1d) else x
 
 
 def channels_last(x: Tensor) -> bool:
-    """Whether images [..., C, H, W] lie so in memory."""
+    """Returns whether images [..., C, H, W] have their channels last in memory."""
     return x.dim() > 2 and x.stride(-3) == 1
 
 
 def patches_per_pixel(layer: nn.Module, image: Tensor, last: bool) -> Tensor | None:
-    """How many patches of a convolution take each number of its input [..., C, H, W]; None: one each. Flat, channels last or
-    first."""
+    """Returns how many patches of a convolution contain each number of its input; None where each is in one patch.
+
+    Args:
+        layer: The layer; None is returned unless it is a convolution.
+        image: Its input, [..., C, H, W].
+        last: Whether the result has channels last.
+
+    Returns:
+        Flat, [H * W * C] or [C * H * W].
+    """
     if not isinstance(layer, nn.Conv1d | nn.Conv2d):
         return None
     shape = window(layer)
@@ -138,7 +169,7 @@ def patches_per_pixel(layer: nn.Module, image: Tensor, last: bool) -> Tensor | N
     return _patches_per_pixel(shape, *image.shape[-3:], last, image.dtype, image.device)
 
 
-@lru_cache(maxsize=128)  # a network's; sounds or sentences of every length would add up
+@lru_cache(maxsize=128)  # Entries. A network needs fewer; the limit bounds memory for inputs of ever new lengths.
 def _patches_per_pixel(
     shape: Window, channels: int, height: int, width: int, last: bool, dtype: torch.dtype, device: Any
 ) -> Tensor:

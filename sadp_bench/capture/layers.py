@@ -1,4 +1,4 @@
-"""Which layers of a network are recorded."""
+"""Selections of a network's layers that hooks record."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def norm_layers(model: nn.Module) -> list[nn.Module]:
 
 
 def trains(layer: nn.Module) -> bool:
-    """Returns whether any of a layer's own parameters gets gradients."""
+    """Returns whether any parameter of a layer gets gradients."""
     return any(parameter.requires_grad for parameter in layer.parameters())
 
 
 def _is_snntorchs(module: nn.Module) -> bool:
-    """Compares names, as snnTorch need not be installed."""
+    """Returns whether a module is a neuron of snnTorch. Compares names, because snnTorch may not be installed."""
     return any(
         kind.__name__ == "SpikingNeuron" and kind.__module__.startswith("snntorch") for kind in type(module).__mro__
     )

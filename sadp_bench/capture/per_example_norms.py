@@ -1,4 +1,4 @@
-"""Exact per-example gradient norms over all parameters, without a backward pass an example."""
+"""Exact per-example gradient norms over all parameters, from a single batched backward pass."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from sadp_bench.capture.layer_shapes import BOUNDED, by_time, images, num_features, window
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.losses import Loss
+from sadp_bench.core.precision import widened
 
-CHUNK_NUMBERS = {"cpu": 2**20, "cuda": 2**26}  # patches and gradients held at a time: what a cache, or a GPU, likes
+# Numbers of patches and gradients in memory at a time, by device type; fastest in trials: a cache's size on a CPU.
+CHUNK_NUMBERS = {"cpu": 2**20, "cuda": 2**26}
 
-Pair = tuple[Tensor, Tensor]  # a layer's input and the loss's gradient at its output, time first where there is time
+# A layer's input, and the loss's gradient at its output; time comes first where there is time.
+Pair = tuple[Tensor, Tensor]
 
 
 def gradient_norms(
@@ -27,14 +30,26 @@ def gradient_norms(
     forward: Callable[[Tensor], Tensor] | None = None,
     time_first: bool | None = True,
 ) -> Tensor:
-    """||d loss_i / d theta|| for each example i of a batch, over all parameters theta. [B].
+    """Returns ||d loss_i / d theta|| for each example i of a batch, over all parameters theta.
 
-    One batched backward pass of the summed loss: hooks hold each layer's input a and error d, and the example's
-    gradient is sum over time and positions of d a^T (Goodfellow, arXiv 1510.01799, carried over to convolutions
-    and to weights shared over time). The network must be in evaluation mode: batch norm would mix examples.
-    forward: input -> logits, [T, B, C] or [B, C]; by default the model itself. time_first: see `layer_shapes.arranged`.
-    Raises BadInput for parameters of layers other than convolution, linear and batch norm, and for those that are used
-    outside of the calls of one layer, such as tied weights.
+    Makes one batched backward pass of the summed loss. Hooks hold each layer's input a and error d. An example's gradient
+    is the sum of d a^T over time and positions (Goodfellow, arXiv 1510.01799; here also for convolutions and for weights
+    shared over time). The network must be in evaluation mode, because batch norm in training mode mixes the examples.
+
+    Args:
+        model: The network, in evaluation mode.
+        loss: Returns the loss of each example.
+        input: The batch's inputs.
+        label_B: The labels.
+        forward: Returns the logits, [T, B, C] or [B, C], of an input; the model by default.
+        time_first: Whether time comes first in the layers' inputs. See `layer_shapes.arranged`.
+
+    Returns:
+        Float64, [B].
+
+    Raises:
+        BadInput: A parameter that trains belongs to a layer other than convolution, linear and batch norm, or is used
+            outside of the calls of a single layer, as tied weights are.
     """
     assert not model.training, "batch norm in training mode mixes the examples' gradients"
     pairs: dict[nn.Module, list[Pair]] = {}
@@ -58,13 +73,12 @@ def gradient_norms(
 def _measured(model: nn.Module) -> list[nn.Module]:
     measured: list[nn.Module] = []
     for name, module in model.named_modules():
-        own = [p for p in module.parameters(recurse=False) if p.requires_grad]
-        if not own:
+        if not any(p.requires_grad for p in module.parameters(recurse=False)):
             continue
         if not isinstance(module, (*BOUNDED, _BatchNorm)) or getattr(module, "running_mean", module) is None:
             raise BadInput(
-                "exact gradient norms know convolutions of one or two dimensions, linear layers and batch norm with running "
-                f"statistics; '{name}' is a {type(module).__name__} with parameters of its own"
+                "exact gradient norms support convolutions of one or two dimensions, linear layers and batch norm with "
+                f"running statistics; '{name}' is a {type(module).__name__}: freeze its parameters, or take another score"
             )
         measured.append(module)
     return measured
@@ -89,7 +103,7 @@ def _check_uses(model: nn.Module, uses: Counter[int], pairs: dict[nn.Module, lis
     for name, module in model.named_modules():
         if any(uses[id(p)] > len(pairs.get(module, ())) for p in module.parameters(recurse=False)):
             raise BadInput(
-                f"exact gradient norms need each parameter in the calls of one layer alone; those of '{name}' are used "
+                f"exact gradient norms need each parameter in the calls of a single layer; those of '{name}' are used "
                 "elsewhere too (tied weights?): untie them, or take another score"
             )
 
@@ -103,12 +117,21 @@ def _keep(pairs: dict[nn.Module, list[Pair]]) -> Callable[..., None]:
 
 
 def square_norms(module: nn.Module, calls: list[Pair], batch: int, time_first: bool | None = True) -> Tensor:
-    """Squared norm of each example's gradient of one layer's parameters; several calls add up before the square. [B].
+    """Returns the squared norm of each example's gradient with respect to a layer's parameters.
 
-    Products are taken in the type that the layer computed in, and summed in float32 at least.
+    Gradients of several calls add up before the square. Products have the layer's data type; sums are at least float32.
+
+    Args:
+        module: A convolution, linear or batch norm layer.
+        calls: Input and output gradient of each call.
+        batch: The number of examples, B.
+        time_first: Whether time comes first. See `layer_shapes.arranged`.
+
+    Returns:
+        [B].
     """
     a, d = (joined([_steps(module, pair[side], batch, time_first) for pair in calls]) for side in (0, 1))
-    d = d.float() if d.dtype == torch.float16 else d  # whose squares leave its range
+    d = d.float() if d.dtype == torch.float16 else d  # Squares can exceed the range of float16.
     a = a.to(d.dtype)
     of_chunk: Any = _norm_square if isinstance(module, _BatchNorm) else _weight_square
     most = CHUNK_NUMBERS.get(a.device.type, CHUNK_NUMBERS["cpu"])
@@ -118,7 +141,7 @@ def square_norms(module: nn.Module, calls: list[Pair], batch: int, time_first: b
 
 
 def _steps(module: nn.Module, x: Tensor, batch: int, time_first: bool | None) -> Tensor:
-    """[T, B, ...]; of a convolution without tokens, as their gradients add up like those of steps."""
+    """Returns [T, B, ...]. Tokens of a convolution become time steps, because their gradients add up in the same way."""
     features = num_features(module, x)
     x = by_time(module, x, batch, time_first)
     tokens = x.dim() - 2 - features
@@ -128,12 +151,12 @@ def _steps(module: nn.Module, x: Tensor, batch: int, time_first: bool | None) ->
 
 
 def joined(calls: list[Tensor]) -> Tensor:
-    """Of one call there is nothing to copy."""
+    """Returns the time steps of all calls; those of a single call without a copy."""
     return calls[0] if len(calls) == 1 else torch.cat(calls)
 
 
 def _numbers(module: nn.Module, a: Tensor, d: Tensor) -> int:
-    """Of an example: its gradient's, or its input's, as patches in a convolution."""
+    """Returns how many numbers an example needs: its gradient's or its input's, which are patches in a convolution."""
     inputs = a[:, 0].numel()
     if isinstance(module, nn.Conv1d | nn.Conv2d):
         inputs = len(d) * d.shape[3:].numel() * module.weight[0].numel() * module.groups
@@ -141,7 +164,7 @@ def _numbers(module: nn.Module, a: Tensor, d: Tensor) -> int:
 
 
 def _weight_square(module: nn.Conv1d | nn.Conv2d | nn.Linear, a: Tensor, d: Tensor) -> Tensor:
-    """a: [T, B, ...], d: [T, B, ...]; the gradient is one batched product over time and positions, group by group."""
+    """Returns the squares, [B], from a and d, [T, B, ...]; one batched product over time and positions for each group."""
     steps, batch = d.shape[:2]
     groups = 1
     if isinstance(module, nn.Conv1d | nn.Conv2d):
@@ -152,23 +175,24 @@ def _weight_square(module: nn.Conv1d | nn.Conv2d | nn.Linear, a: Tensor, d: Tens
     a = a.reshape(steps, batch, -1, a.shape[-1]).transpose(0, 1).flatten(1, 2)
     d = d.reshape(steps, batch, -1, d.shape[-1]).transpose(0, 1).flatten(1, 2)
     if module.weight.requires_grad:
-        square_B = _wide(torch.bmm(_grouped(d, groups).transpose(1, 2), _grouped(a, groups))).square().sum((1, 2))
+        square_B = widened(torch.bmm(_grouped(d, groups).transpose(1, 2), _grouped(a, groups))).square().sum((1, 2))
         square_B = square_B if groups == 1 else square_B.view(batch, groups).sum(1)
     else:
-        square_B = _wide(d).new_zeros(batch)
+        square_B = widened(d).new_zeros(batch)
     if module.bias is None or not module.bias.requires_grad:
         return square_B
-    return square_B + _wide(d).sum(1).square().sum(1)
+    return square_B + widened(d).sum(1).square().sum(1)
 
 
 def _grouped(x: Tensor, groups: int) -> Tensor:
-    """[B, n, channels] -> [B * groups, n, channels of a group]."""
+    """Returns [B, n, channels] as [B * groups, n, channels of a group]."""
     return x if groups == 1 else x.unflatten(2, (groups, -1)).movedim(2, 1).flatten(0, 1)
 
 
 def _norm_square(module: _BatchNorm, a: Tensor, d: Tensor) -> Tensor:
+    """Returns the squares, [B], of a batch norm in evaluation mode from a and d, [T, B, ...]."""
     assert module.running_mean is not None and module.running_var is not None
-    a, d = _wide(a), _wide(d)
+    a, d = widened(a), widened(d)
     shape = (-1, *[1] * (a.dim() - 3))
     deviation = (module.running_var + module.eps).sqrt().view(shape)
     normalised = (a - module.running_mean.view(shape)) / deviation
@@ -180,7 +204,3 @@ def _norm_square(module: _BatchNorm, a: Tensor, d: Tensor) -> Tensor:
         if p is not None and p.requires_grad
     ]
     return sum(trained, torch.zeros_like(scale_B))
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))

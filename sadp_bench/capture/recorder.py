@@ -1,6 +1,6 @@
 """Hooks that record signals from a network while it trains.
 
-T time steps, B examples; S spiking layers, L weight layers.
+Shape letters: T time steps, B examples, S spiking layers, L weight layers.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sadp_bench.capture.bound_ratio import MAX_EXACT, bound_ratio, num_exact
+from sadp_bench.capture.calls import Calls, in_order, layer_sums, with_time
 from sadp_bench.capture.layer_shapes import arranged, by_time, channels_last, multi_step, num_features
 from sadp_bench.capture.layers import spiking_layers, trains, weight_layers
 from sadp_bench.capture.per_example_norms import Pair, joined
@@ -25,14 +26,12 @@ from sadp_bench.capture.squared_norms import (
     middle,
     squares,
     squares_of_input,
-    wide_type,
 )
 from sadp_bench.core import distributed
 from sadp_bench.core.errors import BadInput
+from sadp_bench.core.precision import widened
 
-SQUARES = frozenset(
-    {Signal.INPUT_SQUARES, Signal.ERROR_SQUARES, Signal.MIDDLE_INPUT_SQUARES, Signal.MIDDLE_ERROR_SQUARES}
-)
+SQUARES = frozenset(signal for signal in Signal if signal.endswith("_squares"))
 OF_WEIGHTS = SQUARES | {Signal.BOUND_RATIO}
 RECORDED = OF_WEIGHTS | {Signal.FEATURES, Signal.SPIKE_COUNTS}
 
@@ -42,20 +41,20 @@ class Recorder:
 
     A layer may be called once for all time steps, or once for each step. There are two ways to delimit a batch:
 
-    - The suite's networks take [T, B, C, H, W] or [B, C, H, W]: the batch begins with the forward pass, its size is the
-      input's, and the newest pass counts.
-    - Other loops (`of_any_loop`) may step through time outside of the network, T calls a batch. Calls accumulate until
-      `seen`, which receives the batch's size. A call counts in training mode with gradients on, and of a layer only if a
-      gradient came back: evaluation passes are not recorded. The examples' dimension is found as `layer_shapes.arranged`
-      describes. Where a layer's shape shows time (SpikingJelly's multi-step layers) its middle step is read alone; elsewhere
-      all steps are read, and the middle is taken in the end: the same numbers, at T times the cost.
+    - The suite's networks take [T, B, C, H, W] or [B, C, H, W]. The batch begins with the forward pass, the input has its
+      size, and the newest pass counts.
+    - Other loops (`of_any_loop`) may step through time outside of the network, with T calls a batch. Calls accumulate until
+      `seen`, which receives the batch's size. A call counts in training mode with gradients on; a layer's call counts only
+      if a gradient comes back. So evaluation passes are not recorded. `layer_shapes.arranged` finds the examples'
+      dimension. If a layer's shape shows time (SpikingJelly's multi-step layers), only its middle step is read. Otherwise
+      all steps are read, and the middle is taken at the end: the same numbers, at T times the cost.
 
     Args:
         model: The network.
-        signals: What to record; what hooks don't record (the logits' errors) is ignored.
+        signals: The signals to record. Signals that hooks don't record, such as the logits' errors, are ignored.
         layers: The L layers; by default all weight layers but `model.readout`.
         of_any_loop: Whether calls accumulate until `seen`. Features are then not recorded.
-        time_first: Where the shape of a layer's input leaves it open, whether time comes first. See `layer_shapes.arranged`.
+        time_first: Whether time comes first in inputs whose shape leaves it open. See `layer_shapes.arranged`.
 
     Attributes:
         neurons_S: Number of neurons of each spiking layer that was called.
@@ -78,15 +77,15 @@ class Recorder:
         self.time_first = time_first
         self.neurons_S: list[int] = []
         self.half = False
-        self._measures = Signal.BOUND_RATIO in self.signals  # in the coming batch
+        self._measures = Signal.BOUND_RATIO in self.signals  # True if the coming batch is measured
         self._expected: int | None = None
         self._batch = self._of_all_ranks = 0
         self._features: list[Tensor] = []
         self._count_STB: dict[int, dict[int, Tensor]] = {}  # by layer and call: [t, B]
-        self._squares: dict[str, dict[nn.Module, dict[int, Tensor]]] = {}  # by signal, layer, call: [t, B]
+        self._squares: dict[str, Calls] = {}  # by signal, layer and call: [t, B]
         self._pairs: dict[nn.Module, dict[int, Pair]] | None = None
         self._held: dict[nn.Module, dict[int, tuple[Tensor, Tensor, int | None]]] = {}
-        self._timed: set[nn.Module] = set()  # layers whose input is [T, B, ...] by its shape
+        self._timed: set[nn.Module] = set()  # layers whose input has the shape [T, B, ...]
         self._num_calls: dict[nn.Module, int] = {}
         self._twice = False
         self._handles: list[Any] = []
@@ -107,7 +106,7 @@ class Recorder:
             for layer in filter(fires_ones, spiking_layers(self.model)):
                 hooked(layer.register_forward_hook(mark_spikes))
             for layer in self.layers:
-                hooked(layer.register_forward_hook(self._see_later if self.of_any_loop else self._see_now))
+                hooked(layer.register_forward_hook(self._record_later if self.of_any_loop else self._record_now))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -116,7 +115,7 @@ class Recorder:
         self._handles.clear()
 
     def expect(self, batch: int) -> None:
-        """Receives the coming batch's size before its backward pass: the bound ratio then keeps a few examples only."""
+        """Receives the coming batch's size before its backward pass; the bound ratio then holds only a few examples."""
         self._expected = batch
 
     def measure_again(self) -> None:
@@ -124,7 +123,7 @@ class Recorder:
         self._measures = True
 
     def forget(self) -> None:
-        """Drops all that was recorded since the last `seen`."""
+        """Drops all records since the last `seen`."""
         self._clear()
         self._held.clear()
         self._pairs, self._expected, self._twice = None, None, False
@@ -149,12 +148,11 @@ class Recorder:
     def _signals(self, scale_B: Tensor | None) -> dict[str, Tensor]:
         seen: dict[str, Tensor] = {}
         if self._features:
-            features = joined(_with_time(self._features))
-            seen[Signal.FEATURES] = features.to(wide_type(features))
+            seen[Signal.FEATURES] = widened(joined(with_time(self._features)))
         if Signal.SPIKE_COUNTS in self.signals and (self._count_STB or not self.of_any_loop):
             seen[Signal.SPIKE_COUNTS] = self._spike_counts()
         for name in self._squares:
-            seen[name] = self._of_layers(name)
+            seen[name] = layer_sums(name, self._squares, self.layers)
             if "error" in name and scale_B is not None:
                 seen[name] /= scale_B.square()
         if self._pairs is not None:
@@ -178,7 +176,7 @@ class Recorder:
         elif self._measures and self._expected in (None, batch):
             self._pairs, self._measures = self._first_examples(), False
         seen = self._signals(scale_B)
-        if not trained:  # Only the readout trains: logistic regression, or a network that is frozen up to there.
+        if not trained:  # Only the readout trains, as in logistic regression or behind frozen layers.
             zero_LB = torch.zeros(len(self.layers), batch)
             zero_LB = zero_LB if scale_B is None else zero_LB.to(scale_B)
             seen |= dict.fromkeys(self.signals & SQUARES, zero_LB)
@@ -212,20 +210,20 @@ class Recorder:
         return count
 
     def _spike_counts(self) -> Tensor:
-        """Returns [S, T, B]; 0 for layers that were not called."""
+        """Returns the spike counts, [S, T, B]; 0 for layers that were not called."""
         rows = {place: in_order(calls) for place, calls in self._count_STB.items()}
         device = next(self.model.parameters()).device
         nothing_TB = torch.zeros_like(next(iter(rows.values()), torch.zeros(1, self._batch, device=device)))
         return torch.stack([rows.get(place, nothing_TB) for place in range(len(self.neurons_S))])
 
-    def _see_now(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        """Records a call of a network whose batch is known."""
+    def _record_now(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Records a call of a network whose batch size is known."""
         input, held, call = inputs[0], inputs[0].detach(), self._next_call(layer)
         for signal, steps in ((Signal.INPUT_SQUARES, every), (Signal.MIDDLE_INPUT_SQUARES, middle)):
             if signal in self.signals:
                 self._note(signal, layer, call, input_squares(layer, input, output, self._batch, steps))
 
-        def see_error(error: Tensor) -> None:
+        def record_error(error: Tensor) -> None:
             for signal, steps in ((Signal.ERROR_SQUARES, every), (Signal.MIDDLE_ERROR_SQUARES, middle)):
                 if signal in self.signals:
                     self._note(signal, layer, call, squares(steps(by_time(layer, error, self._batch))))
@@ -235,21 +233,21 @@ class Recorder:
                 self._pairs.setdefault(layer, {})[call] = first[0], first[1]
 
         if output.requires_grad:
-            output.register_hook(see_error)
+            output.register_hook(record_error)
 
-    def _see_later(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        """Records a call of a network whose batch is not known yet, once its gradient comes back."""
+    def _record_later(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Records a call of a network whose batch size is still unknown, when its gradient comes back."""
         if not (self._counts() and output.requires_grad and trains(layer)):
             return
         input, binary, call = inputs[0].detach(), are_spikes(inputs[0]), self._next_call(layer)
-        output.register_hook(lambda error: self._see_pair(layer, call, input, error.detach(), binary))
+        output.register_hook(lambda error: self._record_pair(layer, call, input, error.detach(), binary))
 
-    def _see_pair(self, layer: nn.Module, call: int, input: Tensor, error: Tensor, binary: bool) -> None:
+    def _record_pair(self, layer: nn.Module, call: int, input: Tensor, error: Tensor, binary: bool) -> None:
         lead = input.dim() - num_features(layer, input)
         if lead > 1 and (multi_step(layer) or not isinstance(layer, nn.Linear)):
             self._timed.add(layer)
         self.half |= error.dtype == torch.float16
-        with torch.autocast(error.device.type, enabled=False):  # where the loop goes backward within one
+        with torch.autocast(error.device.type, enabled=False):  # The loop may go backward in autocast.
             for prefix, steps in (("", every), ("middle_", middle if layer in self._timed else every)):
                 if f"{prefix}input_squares" in self.signals:
                     square = squares_of_input(layer, steps(input), error, lead, binary, channels_last(input))
@@ -261,7 +259,7 @@ class Recorder:
             self._held.setdefault(layer, {})[call] = self._some(layer, input, error)
 
     def _some(self, layer: nn.Module, input: Tensor, error: Tensor) -> tuple[Tensor, Tensor, int | None]:
-        """Returns [T, b, ...] of the first b examples, and b; or all of an unknown batch as it is, and None."""
+        """Returns input and error, [T, b, ...], and b; of a batch of unknown size all examples, unchanged, and None."""
         if self._expected is not None:
             try:
                 time_first = layer in self._timed or self.time_first
@@ -279,7 +277,7 @@ class Recorder:
             for call, (input, error, known) in sorted(calls.items()):
                 features = num_features(layer, input)
                 a, d = (x if known else self._in_time(layer, x, features) for x in (input, error))
-                # A layer may be shared by places of different sizes: the first gives its bound ratio.
+                # Calls of a shared layer may differ in size: the bound ratio is that of the first size.
                 if not found or a.shape[2:] == next(iter(found.values()))[0].shape[2:]:
                     found[call] = a[:, :number], d[:, :number]
             pairs[layer] = found
@@ -297,34 +295,6 @@ class Recorder:
         return self._num_calls[layer]
 
     def _note(self, name: str, layer: nn.Module, call: int, square_TB: Tensor) -> None:
-        """Keeps the squares of one call. Calls come in order forward, and in the reverse order backward."""
+        """Keeps the squares of a call. Calls come in order forward, and in the reverse order backward."""
         self._twice |= call in self._squares.get(name, {}).get(layer, {})
         self._squares.setdefault(name, {}).setdefault(layer, {})[call] = square_TB
-
-    def _of_layers(self, name: str) -> Tensor:
-        """Returns a row for each layer, 0 where it was not called. [L, B]."""
-        steps = middle if name.startswith("middle_") else every
-        row = {layer: steps(in_order(calls)).sum(0) for layer, calls in self._paired(name).items()}
-        nothing = torch.zeros_like(next(iter(row.values())))
-        return torch.stack([row.get(layer, nothing) for layer in self.layers])
-
-    def _paired(self, name: str) -> dict[nn.Module, dict[int, Tensor]]:
-        """Returns, of inputs whose errors are recorded too, the calls to which an error came: not every step need."""
-        noted, errors = self._squares[name], self._squares.get(name.replace("input", "error"))
-        if errors is None:
-            return noted
-        paired = {
-            layer: {call: square for call, square in calls.items() if call in errors.get(layer, {})}
-            for layer, calls in noted.items()
-        }
-        return {layer: calls for layer, calls in paired.items() if calls}
-
-
-def in_order(calls: dict[int, Tensor]) -> Tensor:
-    """Returns the time steps of all of a layer's calls."""
-    return joined([calls[call] for call in sorted(calls)])
-
-
-def _with_time(features: list[Tensor]) -> list[Tensor]:
-    """Returns [T, B, D] of one call for all steps, or of one call for each step."""
-    return features if features[0].dim() == 3 else [x.unsqueeze(0) for x in features]

@@ -1,4 +1,4 @@
-"""What a network must have for a pruner to watch it."""
+"""Check that a network has the parts whose signals a pruner watches."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sadp_bench.capture.signals import Signal
 
 
 def missing_parts(model: nn.Module, watch: Iterable[str]) -> list[str]:
-    """Returns what the network lacks of all that is watched, in words; nothing where it can be watched.
+    """Returns the parts, in words, that the network lacks for the watched signals; empty where it lacks nothing.
 
     Args:
         model: The network.
-        watch: The signals.
+        watch: The watched signals.
     """
     watch, missing = frozenset(watch), []
     readout = getattr(model, "readout", None)

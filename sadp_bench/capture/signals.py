@@ -1,4 +1,4 @@
-"""What a pruner can watch in a training step.
+"""Signals of a training step that a pruner can watch.
 
 Shape letters: T time steps, B batch, C classes, D readout features, S spiking layers, L weight layers but the readout.
 """

@@ -1,6 +1,6 @@
-"""The squares that a layer's gradient is bounded by: of its inputs, A, and of the errors at its output, E.
+"""Squared norms of a layer's inputs (A) and output gradients (E); their product bounds the layer's squared gradient norm.
 
-T time steps, B examples.
+Shape letters: T time steps, B examples.
 """
 
 from __future__ import annotations
@@ -13,49 +13,59 @@ from spikingjelly.activation_based.neuron import IFNode, LIFNode, ParametricLIFN
 from torch import Tensor, nn
 
 from sadp_bench.capture.layer_shapes import by_time, images, num_features, patches_per_pixel
+from sadp_bench.core.precision import wide_dtype
 
-SPIKES = "_sadp_bench_spikes"  # on a spiking layer's output: which version of it is 0 or 1, whoever takes it as it is
+# Attribute of a spiking layer's output: the tensor's version whose values are all 0 or 1.
+SPIKES = "_sadp_bench_spikes"
 
 
 def every(x: Tensor) -> Tensor:
-    """All of T time steps."""
+    """Returns all T time steps of [T, ...]."""
     return x
 
 
 def middle(x: Tensor) -> Tensor:
-    """The middle one of T time steps, of two the later: [1, ...] of [T, ...]."""
+    """Returns the middle time step of [T, ...], the later of two: [1, ...]."""
     return x[len(x) // 2 :][:1]
 
 
 def mark_spikes(layer: nn.Module, inputs: tuple[Tensor, ...], spikes: Tensor) -> None:
-    """A forward hook of layers that fire ones. What is later changed in place has another version."""
-    if not spikes.is_inference():  # which have no versions
+    """Marks a layer's output as spikes; a forward hook. A later change in place gives the tensor another version."""
+    if not spikes.is_inference():  # Inference tensors have no version.
         setattr(spikes, SPIKES, spikes._version)
 
 
 def are_spikes(x: Tensor) -> bool:
+    """Returns whether a tensor is a spiking layer's output, unchanged since `mark_spikes`."""
     version = getattr(x, SPIKES, None)
     return version is not None and version == x._version
 
 
 def fires_ones(layer: nn.Module) -> bool:
-    """Whether its output is 0 or 1, and not graded."""
+    """Returns whether a layer's output is always 0 or 1, and never graded."""
     surrogate: Any = getattr(layer, "surrogate_function", None)
     return isinstance(layer, IFNode | LIFNode | ParametricLIFNode) and getattr(surrogate, "spiking", False)
 
 
 def squares(x: Tensor, lead: int = 2, times: Tensor | None = None, binary: bool = False, last: bool = True) -> Tensor:
-    """The sum of the squares of each step and example, of a layer's input or output, [T, B, ...]. [T, B].
+    """Returns the sum of squares of a layer's input or output, for each time step and example.
 
-    lead: how many of the first dimensions are not summed over. times: how often each number counts, flat. binary: all are 0
-    or 1, and so their own squares. last: images are read channels last, not first; without a copy where they lie so.
+    Args:
+        x: [T, B, ...].
+        lead: The number of leading dimensions that are not summed over.
+        times: How often each number counts, flat; once by default.
+        binary: Whether all numbers are 0 or 1, and so equal their squares.
+        last: Whether images are read channels last; no copy is made if they lie so in memory.
+
+    Returns:
+        The first `lead` dimensions, [T, B] by default; at least float32.
     """
-    shape, wide = x.shape[:lead], wide_type(x)
+    shape, wide = x.shape[:lead], wide_dtype(x)
     x = (x.movedim(lead, -1) if last and x.dim() == lead + 3 else x).reshape(shape.numel(), -1)
-    if binary and times is not None and x.dtype != torch.float16:  # whose range such a sum leaves
+    if binary and times is not None and x.dtype != torch.float16:  # The sum can exceed the range of float16.
         square = x @ times
     elif x.dtype == torch.bfloat16 and x.device.type == "cpu":
-        # Its norms would first make a float32 copy; its products accumulate in float32 as they are, many times as fast.
+        # vector_norm copies bfloat16 to float32 first. bmm accumulates in float32 without a copy, many times as fast.
         square = torch.bmm(x[:, None], (x if times is None else x * times)[:, :, None])
     elif times is None:
         square = torch.linalg.vector_norm(x, dim=1, dtype=wide).square()
@@ -67,16 +77,35 @@ def squares(x: Tensor, lead: int = 2, times: Tensor | None = None, binary: bool 
 def input_squares(
     layer: nn.Module, input: Tensor, output: Tensor, batch: int, steps: Callable[[Tensor], Tensor] = every
 ) -> Tensor:
-    """A_l by step: the squares of a layer's inputs, each as often as a patch takes it, and the bias's ones. [T, B].
+    """Returns A_l by time step: the sum of squares of a layer's inputs, plus one for each output position with a bias.
 
-    steps: which of the time steps, of [T, ...].
+    Each input counts once for each patch of the convolution that contains it.
+
+    Args:
+        layer: The layer.
+        input: Its input.
+        output: Its output; only the shape is used.
+        batch: The number of examples, B.
+        steps: Selects time steps of [T, ...].
+
+    Returns:
+        [T, B].
     """
     x = steps(by_time(layer, input.detach(), batch))
     return squares_of_input(layer, x, output, 2, are_spikes(input))
 
 
 def squares_of_input(layer: nn.Module, x: Tensor, output: Tensor, lead: int, binary: bool, last: bool = True) -> Tensor:
-    """The same for each index of the first `lead` dimensions of x, a layer's input or a part of it. output: for its shape."""
+    """Returns A_l, as `input_squares` does, for each index of the first `lead` dimensions of x.
+
+    Args:
+        layer: The layer.
+        x: Its input, or a part of it.
+        output: Its output, or a tensor of the same last dimensions.
+        lead: The number of leading dimensions that are not summed over.
+        binary: Whether all inputs are 0 or 1.
+        last: Whether images are read channels last.
+    """
     image = images(layer, x)
     square = squares(image, lead, patches_per_pixel(layer, image, last), binary, last)
     if getattr(layer, "bias", None) is None:
@@ -84,7 +113,3 @@ def squares_of_input(layer: nn.Module, x: Tensor, output: Tensor, lead: int, bin
     positions = output.shape[output.dim() - num_features(layer, output) + 1 :].numel()
     tokens = x.shape[lead : x.dim() - num_features(layer, x)].numel()
     return square + positions * tokens
-
-
-def wide_type(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)

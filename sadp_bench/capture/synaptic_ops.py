@@ -1,9 +1,9 @@
-"""Synaptic operations of one inference, counted, and an estimate of the energy they take."""
+"""Counts of the synaptic operations of an inference, and an estimate of their energy."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +11,22 @@ import torch
 from torch import Tensor, nn
 
 from sadp_bench.capture.layer_shapes import WEIGHT_LAYERS
+from sadp_bench.core.evaluation_mode import evaluation_mode
 
-ACCUMULATE_JOULES = 0.9e-12  # 32-bit floating point in 45 nm CMOS at 0.9 V (Horowitz, ISSCC 2014)
+# Joules an operation: 32-bit floating point in 45 nm CMOS at 0.9 V (Horowitz, ISSCC 2014).
+ACCUMULATE_JOULES = 0.9e-12
 MULTIPLY_ACCUMULATE_JOULES = 4.6e-12
 
 
 @dataclass(frozen=True, slots=True)
 class LayerOperations:
-    """Of one layer, by its name in the network: means per example, over all time steps. One of the two numbers is 0."""
+    """Mean operations of a layer per example, over all time steps. At least one of the two numbers is 0.
+
+    Attributes:
+        name: The layer's name in the network.
+        accumulates: Additions of a weight.
+        multiply_accumulates: Products with a weight, each with its addition.
+    """
 
     name: str
     accumulates: float
@@ -27,7 +35,13 @@ class LayerOperations:
 
 @dataclass(frozen=True, slots=True)
 class Operations:
-    """Means per example, over all time steps and layers; `layers` in the order of the network's modules."""
+    """Mean operations of a network per example, over all time steps and layers.
+
+    Attributes:
+        accumulates: Additions of a weight.
+        multiply_accumulates: Products with a weight, each with its addition.
+        layers: The layers' operations, in the order of the network's modules.
+    """
 
     accumulates: float
     multiply_accumulates: float
@@ -35,49 +49,56 @@ class Operations:
 
     @property
     def energy_joules(self) -> float:
-        """Of one inference: 4.6 pJ a multiply-accumulate and 0.9 pJ an accumulate (Horowitz, ISSCC 2014: 45 nm CMOS).
+        """Energy of an inference: 4.6 pJ a multiply-accumulate and 0.9 pJ an accumulate (Horowitz, ISSCC 2014: 45 nm CMOS).
 
-        An estimate, as spiking networks' papers make it. It leaves out what often costs more: memory access; and biases,
-        neurons, norms, pools and shortcuts' additions.
+        Papers on spiking networks make the same estimate. It omits memory access, which often costs more. It also omits
+        biases, neurons, norms, pools and the additions of shortcuts.
         """
         return MULTIPLY_ACCUMULATE_JOULES * self.multiply_accumulates + ACCUMULATE_JOULES * self.accumulates
 
 
 def operations(model: nn.Module, batches: Iterable[Tensor], masks: Mapping[str, Tensor] = {}) -> Operations:
-    """What the convolution and linear layers of `model`, [T, B, C] logits of an input, do for an example of `batches`.
+    """Counts the operations of a network's convolution and linear layers, per example, in evaluation mode.
 
     A layer whose inputs are spikes, or sums of spikes (whole numbers), does one accumulate for each unit of input and live
-    connection that it enters: a connection into the padding, or past the last stride, is none. Any other layer does one
-    multiply-accumulate for each live connection at each output position and step, the padding's too, as is customary.
-    Both as often as the network computes the layer: a stem that is computed once for a static image counts once.
+    connection that it enters. Connections into the padding, or past the last stride, do not count. Any other layer does one
+    multiply-accumulate for each live connection at each output position and time step; by custom, those of the padding
+    count. A call counts each time: a stem that is computed once for a static image counts once.
 
-    What its inputs are is told by the values in all batches, but of the layer that a pass calls first: it is fed with
-    data, and its operations are multiply-accumulates, be the data binary, counts of events, or images. So event frames
-    count in full too, though hardware for events could skip their zeros.
+    The values in all batches decide a layer's kind. The layer that a pass calls first is an exception: it reads data, and
+    its operations are multiply-accumulates for binary data, counts of events and images alike. So event frames count in
+    full, although hardware for events could skip their zeros. Transposed convolutions, and products that are not calls of
+    a module (as in attention), are not counted.
 
-    masks: by weight, as the network's `state_dict` names it, [like the weight]; a connection is live where its mask is not
-    0, or where there is none. The network is in evaluation mode meanwhile, and as it was after. Layers that are not called
-    as modules (attention's own products) and transposed convolutions are not counted.
-    Raises ValueError for no examples, and for a mask that fits no weight.
+    Args:
+        model: The network; returns logits, [T, B, C]. Its mode is restored afterwards.
+        batches: Inputs.
+        masks: By the weight's name in `state_dict`, a tensor of the weight's shape. A connection is live where its mask is
+            not 0, or where its weight has no mask.
+
+    Raises:
+        ValueError: There are no examples, or a mask fits no weight.
     """
     layers = {name: module for name, module in model.named_modules() if isinstance(module, WEIGHT_LAYERS)}
     live = _live_connections(layers, masks)
     counters: dict[nn.Module, _Counter] = {}
 
-    def see(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if layer not in counters:
             counters[layer] = _Counter(layer, live[layer], fed_data=not counters)
-        counters[layer].see(inputs[0], output)
+        counters[layer].count(inputs[0], output)
 
     examples = 0
-    with _evaluating(model), torch.no_grad(), ExitStack() as hooks:
+    with evaluation_mode(model), torch.no_grad(), ExitStack() as hooks:
         for layer in layers.values():
-            hooks.callback(layer.register_forward_hook(see).remove)
+            hooks.callback(layer.register_forward_hook(count).remove)
         for input in batches:
             logits_TBC = model(input)
             examples += logits_TBC.shape[1]
     if examples == 0:
-        raise ValueError("operations are a mean over examples: there is none in the batches")
+        raise ValueError(
+            "the batches hold no examples, and operations are a mean over examples: pass at least one example"
+        )
     rows = []
     for name, layer in layers.items():
         accumulates, multiplies = counters[layer].totals() if layer in counters else (0.0, 0.0)
@@ -86,7 +107,7 @@ def operations(model: nn.Module, batches: Iterable[Tensor], masks: Mapping[str, 
 
 
 class _Counter:
-    """Counts the calls of one layer. Which kind its operations are is known after the last of them."""
+    """Counts the calls of a layer. The kind of its operations is known after the last call."""
 
     def __init__(self, layer: nn.Module, live: Tensor, fed_data: bool) -> None:
         self.layer = layer
@@ -94,11 +115,14 @@ class _Counter:
         self.num_live = int(live.count_nonzero())
         self.by_spikes = not fed_data
         self.accumulates = self.multiply_accumulates = 0.0
-        self._fan_out: dict[torch.Size, Tensor] = {}  # by the shape of one input
+        self._fan_out: dict[torch.Size, Tensor] = {}  # by an input's shape
 
-    def see(self, input: Tensor, output: Tensor) -> None:
+    def count(self, input: Tensor, output: Tensor) -> None:
+        """Adds a call's operations of both kinds."""
         self.multiply_accumulates += self.num_live * (output.numel() // len(self.live))
-        x = input.reshape(-1, *input.shape[input.dim() - self.live.dim() + 1 :])  # steps, batch and tokens in one
+        x = input.reshape(
+            -1, *input.shape[input.dim() - self.live.dim() + 1 :]
+        )  # Steps, batch and tokens share a dimension.
         self.by_spikes = self.by_spikes and bool(((x >= 0) & (x.frac() == 0)).all())
         if self.by_spikes:
             if x.shape[1:] not in self._fan_out:
@@ -106,47 +130,49 @@ class _Counter:
             self.accumulates += float((x.sum(0, dtype=torch.float64) * self._fan_out[x.shape[1:]]).sum())
 
     def totals(self) -> tuple[float, float]:
+        """Returns the accumulates and the multiply-accumulates of all calls."""
         return (self.accumulates, 0.0) if self.by_spikes else (0.0, self.multiply_accumulates)
 
 
 def fan_out(layer: nn.Module, live: Tensor, shape: torch.Size) -> Tensor:
-    """How many live connections each number of one input of a layer enters. Float64, of that shape.
+    """Returns how many live connections each number of a layer's input enters.
 
-    The gradient of the layer's summed output, where its live weights are 1: with its own strides, padding and groups.
+    The result is the gradient of the summed output of the layer with its live weights set to 1; strides, padding and
+    groups are the layer's.
+
+    Args:
+        layer: The layer.
+        live: 1 for each live connection and 0 for the others, in the weight's shape.
+        shape: The shape of an input.
+
+    Returns:
+        Float64, of that shape.
     """
     ones: Any = live.double()
-    own: Any = layer
+    convolution: Any = layer
     with torch.enable_grad():
         x = torch.zeros((1, *shape), dtype=torch.float64, device=live.device, requires_grad=True)
         linear = isinstance(layer, nn.Linear)
-        output = nn.functional.linear(x, ones) if linear else own._conv_forward(x, ones, None)
+        output = nn.functional.linear(x, ones) if linear else convolution._conv_forward(x, ones, None)
         return torch.autograd.grad(output.sum(), x)[0][0]
 
 
 def _live_connections(layers: Mapping[str, Any], masks: Mapping[str, Tensor]) -> dict[nn.Module, Tensor]:
-    """By layer: 1 for each weight that exists and 0 for the others."""
+    """Returns, by layer, 1 for each live weight and 0 for the others."""
     weights: dict[str, Any] = {f"{name}.weight" if name else "weight": layer.weight for name, layer in layers.items()}
-    of_weight: dict[int, Tensor] = {}  # layers may share one
+    of_weight: dict[int, Tensor] = {}  # by the weight's id, because layers may share a weight
     for name, mask in masks.items():
         if name not in weights:
             raise ValueError(
-                f"a mask is for {name}, which is no convolution's or linear layer's weight of this network"
+                f"a mask is for {name}, which is no convolution's or linear layer's weight of this network: "
+                f"name one of {', '.join(weights)}"
             )
         if mask.shape != weights[name].shape:
-            raise ValueError(f"{name} is {list(weights[name].shape)}, and its mask {list(mask.shape)}")
+            raise ValueError(
+                f"{name} is {list(weights[name].shape)}, and its mask {list(mask.shape)}: pass a mask of the same shape"
+            )
         of_weight[id(weights[name])] = (mask != 0).to(weights[name])
     return {
         layer: of_weight[id(weight)] if id(weight) in of_weight else torch.ones_like(weight)
         for layer, weight in zip(layers.values(), weights.values(), strict=True)
     }
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    trained = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in trained:
-            module.training = True

@@ -22,10 +22,10 @@ from sadp_bench.pruners.sampling import kept_in_epoch
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Selection:
-    """One epoch's examples, on any device: the training loop moves them to the CPU once per epoch.
+    """The examples of an epoch, on any device: the training loop moves them to the CPU once per epoch.
 
     Attributes:
-        index_K: Int64, distinct, in [0, N), in any order: the training loop shuffles them by a stream of its own.
+        index_K: Int64, distinct, in [0, N), in any order: the training loop shuffles them by a separate stream.
         weight_K: Float32 > 0; multiplies the example's loss before the batch mean. The loop never renormalises.
     """
 
@@ -35,7 +35,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Observation:
-    """What one training batch showed, after its backward pass. Tensors are detached, and valid during the call only.
+    """A training batch's results after its backward pass. Tensors are detached, and valid during the call only.
 
     Attributes:
         epoch: The batch's epoch, from 0.
@@ -43,7 +43,7 @@ class Observation:
         label_B: Their labels.
         logits_TBC: Float32 or float64.
         loss_B: Each example's loss before weighting.
-        watched: By signal, what the pruner's `watch` named; float32 or float64. See `Signal` for the shapes.
+        watched: The values of the signals in the pruner's `watch`, float32 or float64. See `Signal` for shapes.
     """
 
     epoch: int
@@ -55,7 +55,7 @@ class Observation:
 
 
 class ScoringContext(Protocol):
-    """What a pruner may use before training; everything done here is charged to `prepare`."""
+    """Access to data and training before the run; the `prepare` clock is charged for all calls."""
 
     num_examples: int
     num_epochs: int
@@ -80,18 +80,18 @@ class ScoringContext(Protocol):
         """Passes over the training set once: evaluation mode, no augmentation, in index order."""
 
     def scores(self, score: Callable[[], Tensor]) -> Tensor:
-        """Returns what `score` returns, [N]; runs that differ in the ratio alone compute it once, and each is charged."""
+        """Returns the scores of `score`, [N]. Runs that differ in the ratio alone compute them once; each is charged."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Survey:
-    """What a pass over the training set showed, on the CPU, in index order.
+    """Results of a pass over the training set, on the CPU, in index order.
 
     Attributes:
         logits_NC: Float32, averaged over time.
         label_N: The labels.
         loss_N: Float32.
-        gradient_norm_N: The exact norm of each example's gradient over all parameters, if the call watched "gradient_norms".
+        gradient_norm_N: The exact norm of each example's gradient; None unless "gradient_norms" was watched.
     """
 
     logits_NC: Tensor
@@ -103,15 +103,15 @@ class Survey:
 class Pruner(ABC):
     """A data-pruning method. Only `select` is required.
 
-    Settings are keyword arguments of `__init__`; data comes to `prepare`. The ratio is a budget: the share of example
-    visits saved over the whole run, realised to within 0.5 points, or `check` raises BadInput.
+    Settings are keyword arguments of `__init__`; `prepare` receives the data. The ratio is a budget: the share of example
+    visits saved over the whole run. A run realises it to within 0.5 points, or `check` raises BadInput.
 
     Attributes:
         fixed_size: Whether every epoch of an unshortened run keeps the same share; the protocol `updates` requires it.
-        exempt: Whether the method states that it realises another ratio than the given one.
+        exempt: Whether the method, as its documentation states, may realise another ratio than the given ratio.
 
     Args:
-        prune_ratio: At least 0 and below 1.
+        prune_ratio: The share of visits to save, at least 0 and below 1.
     """
 
     fixed_size: bool = True
@@ -126,25 +126,25 @@ class Pruner(ABC):
         self.seed = 0
 
     def check(self, num_epochs: int) -> None:  # noqa: B027 (optional)
-        """Raises BadInput where the run can't realise the ratio. Called before anything trains, the reference included."""
+        """Raises BadInput where the run can't realise the ratio. Called before any training, including the reference's."""
 
     def prepare(self, context: ScoringContext) -> None:
-        """Receives the data once, before training. A method that scores first overrides it, and calls this one too."""
+        """Receives the data once, before training. An override, as in methods that score first, calls this method too."""
         self.num_examples, self.num_epochs, self.seed = context.num_examples, context.num_epochs, context.seed
 
     @abstractmethod
     def select(self, epoch: int) -> Selection:
-        """Returns the examples of an epoch, from 0."""
+        """Returns the examples of an epoch; epochs count from 0."""
 
     def watch(self, epoch: int) -> frozenset[Signal]:
-        """Returns the signals that `observe` needs in an epoch, from 0. Called after `select`; none cost nothing."""
+        """Returns the signals that `observe` needs in an epoch. Called after `select`; an empty set costs no time."""
         return frozenset()
 
     def observe(self, seen: Observation) -> None:  # noqa: B027 (optional)
         """Receives each batch once, after its backward pass. Must not wait for the device (`.item()`, `.cpu()`).
 
-        In a run on several processes each process sees its part of the batch. All processes receive what is kept of an
-        example in tensors of length N named `*_N` before the next `select`, and nothing else that is kept of a batch.
+        In a run on several processes, each process receives its part of the batch. Before the next `select`, processes
+        exchange the tensors of length N named `*_N`, and no other state.
         """
 
     def run_epochs(self, epochs: int) -> float:
@@ -152,7 +152,7 @@ class Pruner(ABC):
         return epochs
 
     def scoring_epochs(self, num_epochs: int) -> float:
-        """Returns the epochs' worth of visits that `prepare` will make, for the estimate before training."""
+        """Returns the visits that `prepare` will make, in epochs, for the estimate before training."""
         return 0
 
     def num_kept(self, epoch: int) -> int:
@@ -160,11 +160,11 @@ class Pruner(ABC):
         return kept_in_epoch(self.num_examples, self.prune_ratio, epoch)
 
     def generator(self, epoch: int = 0) -> torch.Generator:
-        """Returns the pruner's own stream of random numbers for an epoch."""
+        """Returns the pruner's stream of random numbers for an epoch."""
         return stream(self.seed, "pruner", epoch)
 
     def per_example(self) -> dict[str, Tensor]:
-        """Returns what is kept of each example: the tensors of length N named `*_N`."""
+        """Returns the per-example state: the tensors of length N named `*_N`."""
         return {
             name: value
             for name, value in vars(self).items()
@@ -172,11 +172,11 @@ class Pruner(ABC):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns every attribute, so that a simple pruner needs to do nothing for an exact resume.
+        """Returns every attribute, so that a simple pruner resumes exactly without an override.
 
         Raises:
-            BadInput: An attribute is neither a tensor nor a plain value nor made of these. A checkpoint holds nothing else,
-                so the pruner overrides this method and the next, or its runs can't be resumed.
+            BadInput: An attribute is not made of tensors and plain values alone, which is all that a checkpoint holds.
+                The pruner must override this method and `load_state_dict`.
         """
         for name, value in vars(self).items():
             if not _is_plain(value):
@@ -187,11 +187,12 @@ class Pruner(ABC):
         return copy.deepcopy(vars(self))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes over what `state_dict` returned."""
+        """Restores the state that `state_dict` returned."""
         vars(self).update(copy.deepcopy(dict(state)))
 
 
 def _is_plain(value: Any) -> bool:
+    """Returns whether a checkpoint can hold a value."""
     kind = type(value)
     if kind in (list, tuple):
         return all(map(_is_plain, value))

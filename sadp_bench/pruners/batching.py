@@ -1,4 +1,4 @@
-"""How an epoch's batches are cut from a selection."""
+"""Order and batches of an epoch's selection."""
 
 from __future__ import annotations
 
@@ -11,9 +11,18 @@ from sadp_bench.pruners.base import Selection
 
 
 def in_order(selection: Selection, order_N: Tensor, share: float = 1.0, at_least: int = 1) -> tuple[Tensor, Tensor]:
-    """The kept examples and weights in the epoch's own order, which knows no pruner; of a partial epoch the first share.
+    """Returns the kept examples and their weights in the epoch's order.
 
-    Runs that share the order's seed so see the examples that they have in common in the same order.
+    The order does not depend on the pruner, so runs with the same seed show their common examples in the same order.
+
+    Args:
+        selection: The kept examples and their weights.
+        order_N: The epoch's order of all N examples.
+        share: The share of the kept examples to return, from the first; below 1 in a partial epoch.
+        at_least: The smallest number of examples to return.
+
+    Returns:
+        Indices, and weights in float32.
     """
     weight_N = torch.zeros(len(order_N))
     weight_N[selection.index_K.cpu()] = selection.weight_K.cpu()

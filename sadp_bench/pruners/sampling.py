@@ -1,6 +1,6 @@
-"""Which examples to draw, and with what probability. Pure functions; N examples, K kept.
+"""Numbers of examples to keep, probabilities to draw them, and the draw. All functions are pure; N examples, K kept.
 
-All are vectorised, O(N) or O(N log N), and hold at N = 10^8.
+All functions are vectorised, O(N) or O(N log N), and accurate at N = 10^8.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-CERTAIN = 1 - 1e-9  # what is drawn for sure: cumulative sums of 10^8 terms are not exact beyond
+# Probability from which an example is certain: cumulative sums of 10^8 terms are less exact than the rest to 1.
+CERTAIN = 1 - 1e-9
 
 
 def kept_in_epoch(num_examples: int, prune_ratio: float, epoch: int) -> int:
-    """Returns K of one epoch, such that any run's total is (1 - ratio) N epochs to within half an example.
+    """Returns K of an epoch, such that any run's total is (1 - ratio) N epochs to within half an example.
 
     The rounding error is carried from epoch to epoch, so K may differ by one between epochs.
     """
@@ -29,10 +30,14 @@ def scheduled(num_examples: int, share_E: Sequence[float]) -> int:
 
 
 def kept_share(schedule: str, prune_ratio: float, done: float) -> float:
-    """Returns the share of the examples to keep after a share `done` in [0, 1] of the run; 1 - ratio on average.
+    """Returns the share of the examples to keep at a point of the run; 1 - ratio on average.
 
-    "constant"; "falling" from 1 - ratio + d to 1 - ratio - d with d = min(ratio, 1 - ratio) / 2, linearly, so that at least
-    half of the mean is kept and not more than everything; "rising" the reverse.
+    With d = min(ratio, 1 - ratio) / 2, the share is at least half of its mean and at most 1.
+
+    Args:
+        schedule: "constant"; "falling", linearly from 1 - ratio + d to 1 - ratio - d; or "rising", the reverse.
+        prune_ratio: The share of visits to save.
+        done: The finished share of the run, in [0, 1].
     """
     direction = {"constant": 0.0, "falling": 1.0, "rising": -1.0}[schedule]
     return 1 - prune_ratio + direction * min(prune_ratio, 1 - prune_ratio) / 2 * (1 - 2 * done)
@@ -60,11 +65,11 @@ def smooth(score_N: Tensor, smoothing: float) -> Tensor:
 
 
 def inclusion_probability(score_N: Tensor, num_kept: int) -> Tensor:
-    """The probabilities pi that minimise sum_i score_i^2 / pi_i subject to sum pi = K and pi <= 1.
+    """Returns the probabilities pi that minimise sum_i score_i^2 / pi_i subject to sum pi = K and pi <= 1.
 
-    pi_i = min(1, c score_i), c by water-filling: with the scores in falling order, the first m are capped where
-    m is the smallest number for which the next one stays below 1 with c = (K - m) / (the rest's sum). Float64, [N].
-    Where fewer than K scores are positive, those are certain and the others share what is left alike.
+    pi_i = min(1, c score_i), with c by water-filling. With the scores in falling order, the first m are capped; m is the
+    smallest number for which the next score stays below 1 with c = (K - m) / (the rest's sum). Float64, [N].
+    Where fewer than K scores are positive, those are certain and the other examples have equal probabilities.
 
     Source: the optimum of the variance in Zhao & Zhang, ICML 2015 (importance sampling), with the cap of
     sampling without replacement (Poisson / pi-ps designs: Saerndal et al. 1992, section 3.6).
@@ -93,10 +98,10 @@ def inclusion_probability(score_N: Tensor, num_kept: int) -> Tensor:
 def weights(p_N: Tensor, num_kept: int, power: float = 1.0) -> Tensor:
     """Returns the weights (K / (N p))^power, [N], of examples drawn with inclusion probabilities p.
 
-    They are scaled such that the mean weight of the kept is 1 in expectation.
+    Weights are scaled such that the mean weight of the kept examples is 1 in expectation.
 
-    Power 1: with them the mean over the kept of weight x value is an unbiased estimate of the mean over all (Horvitz &
-    Thompson, JASA 1952), and the scale is 1. Power 0: no weights.
+    With power 1 the mean of weight x value over the kept examples is an unbiased estimate of the mean over all (Horvitz &
+    Thompson, JASA 1952), and the scale is 1. With power 0 all weights are equal.
     """
     weight_N = (num_kept / (len(p_N) * p_N)) ** power
     return weight_N * (num_kept / (p_N * weight_N).sum()) if power != 1 else weight_N
@@ -105,9 +110,9 @@ def weights(p_N: Tensor, num_kept: int, power: float = 1.0) -> Tensor:
 def systematic_sample(p_N: Tensor, generator: torch.Generator) -> Tensor:
     """Draws exactly K = sum p distinct examples, i with inclusion probability exactly p_i. Int64, [K], in rising order.
 
-    Systematic sampling over a random permutation: the probabilities are laid end to end along [0, K), and one
-    uniform offset u picks the examples that lie at u, u + 1, ... (Madow, Ann. Math. Stat. 1949). Certain examples
-    are set aside first. Where two or more are drawn, the permutation makes every pair's joint inclusion positive.
+    This is systematic sampling over a random permutation. The probabilities lie end to end along [0, K), and a uniform
+    offset u picks the examples at u, u + 1, ... (Madow, Ann. Math. Stat. 1949). Certain examples are set aside first.
+    Where two or more are drawn, the permutation makes every pair's joint inclusion probability positive.
     """
     certain_N = p_N >= CERTAIN
     num_kept = int(p_N.sum().round())
@@ -128,19 +133,24 @@ def systematic_sample(p_N: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def balanced(p_N: Tensor, surplus_N: Tensor, num_kept: int) -> Tensor:
-    """Returns the probabilities of drawing now, given earlier draws. Float64, [N], summing to K.
+    """Returns the probabilities of drawing now, given earlier draws. Float64, [N], with sum K.
 
-    Every example's number of visits stays within one of the sum of its inclusion probabilities.
-    surplus_N is the number of earlier visits less the sum of earlier inclusion probabilities, in (-1, 1). Above 0 the
-    example is a visit ahead (with probability f, the fraction of that sum), else behind. With f' = f + p, before the next
-    whole number (f' < 1) those ahead wait, and those behind are drawn with p / (1 - f). Past it those behind are certain,
-    and those ahead are drawn with (f' - 1) / f. Either way the two together are drawn with p: taken over earlier draws, an
-    epoch's inclusion probabilities are p, for scores that do not depend on those draws. The sum is K but for chance, of the
-    order of sqrt(N): the values that are neither certain nor impossible are scaled to make it K, which moves an inclusion
-    probability by about 1 / N.
+    Every example's number of visits stays within 1 of the sum of its inclusion probabilities.
 
-    With constant p it is a systematic sample along each example's own epochs; uniform p is `random`'s scheme (RS2: none is
-    shown twice before all are once).
+    An example with a surplus above 0 is ahead, else behind. Let f be the fraction of its sum of earlier probabilities; it
+    is ahead with probability f. Let f' = f + p. If f' < 1, examples ahead wait, and examples behind are drawn with
+    p / (1 - f). Otherwise examples behind are certain, and examples ahead are drawn with (f' - 1) / f. In both cases the
+    inclusion probability, taken over earlier draws, is p; this holds for scores that do not depend on those draws.
+    By chance, the sum differs from K by the order of sqrt(N). The values that are neither certain nor impossible are
+    scaled to make it K, which moves an inclusion probability by about 1 / N.
+
+    Constant p gives a systematic sample along each example's epochs. Uniform p gives the scheme of `random` (RS2): no
+    example is shown twice before all are shown once.
+
+    Args:
+        p_N: This epoch's inclusion probabilities.
+        surplus_N: The number of earlier visits less the sum of earlier inclusion probabilities, in (-1, 1).
+        num_kept: K.
     """
     p_N = p_N.double()
     ahead_N = surplus_N > 0

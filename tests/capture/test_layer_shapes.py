@@ -48,7 +48,7 @@ def test_rows_come_to_their_step_example_and_token(
 
 @pytest.mark.parametrize("lead", [(2 * B,), (B, B), (2 * B, B), (2 * B, 3)])
 def test_what_may_be_time_or_tokens_is_asked_for(lead: tuple[int, ...]) -> None:
-    with pytest.raises(BadInput, match=r"may be time steps or tokens: say time_first=True .* time_first=False"):
+    with pytest.raises(BadInput, match=r"may be time steps or tokens: set time_first=True .* time_first=False"):
         arranged(marked(*lead), 1, B, None)
 
 

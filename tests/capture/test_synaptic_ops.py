@@ -270,7 +270,7 @@ def test_the_network_is_left_as_it_was_also_after_an_error() -> None:
 
 def test_what_has_no_mean_and_masks_that_fit_nothing_are_refused() -> None:
     model, image = by_hand()
-    with pytest.raises(ValueError, match="there is none"):
+    with pytest.raises(ValueError, match="the batches hold no examples"):
         operations(model, [])
     with pytest.raises(ValueError, match="second, which is no convolution's or linear layer's weight"):
         operations(model, [image], {"second": torch.ones(2, 1, 3, 3)})

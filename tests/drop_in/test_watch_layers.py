@@ -190,7 +190,7 @@ def test_tokens_of_a_batch_first_sequence_are_not_taken_for_time(tokens: int, fo
     model, input = Tokens(folded), drawn(B, tokens, 4)
     if folded or tokens == B:
         with pytest.raises(
-            BadInput, match="the layer '(first|second)': .* may be time steps or tokens: say time_first=True"
+            BadInput, match="the layer '(first|second)': .* may be time steps or tokens: set time_first=True"
         ):
             watched(model, lambda: model(input), LABELS)
     how = {"time_first": False} if folded or tokens == B else {}

@@ -127,7 +127,7 @@ BAD = {
     "--examples 9": "--examples is from 10",
     "--examples all": "--examples",
     "--method sadp": "No such option: --method",
-    f"--backbone {__name__}:Unknown": "exact gradient norms know",
+    f"--backbone {__name__}:Unknown": "exact gradient norms support",
     "--epochs 0": "--epochs is at least 1",
     "--set backbone.widht=8": "did you mean 'width'",
     "--out file": "can't write file/",
