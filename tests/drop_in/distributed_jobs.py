@@ -1,9 +1,9 @@
 """Does jobs one after the other, each the real command line, as the one process or the rank of torchrun that it is.
 
-    python ranks_recorder.py FOLDER '{"name": ["run", ...], ...}'
+    python distributed_jobs.py FOLDER '{"name": ["run", ...], ...}'
 
 Of each run its folder keeps the selections and, after every epoch, the weights. A start of PyTorch takes seconds, hence
-several jobs. The job GATHER calls `ranks.gather` instead and prints what came of it.
+several jobs. The job GATHER calls `distributed.gather` instead and prints what came of it.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -19,12 +18,12 @@ def gradient(scale_B: Tensor) -> Tensor:
     return ERROR * scale_B[:, None]
 
 
-@pytest.mark.parametrize("factor", [1.0, 1 / 384, 65536.0, -2.0])
-def test_a_scale_is_what_the_error_was_multiplied_with(factor: float) -> None:
-    scale_B = factor * WEIGHT.double()
-    torch.testing.assert_close(gradient_scales(gradient(scale_B), ERROR, WEIGHT), scale_B, rtol=1e-12, atol=0)
-    own_B = torch.arange(1.0, 7).double()  # whatever the weights say
-    torch.testing.assert_close(gradient_scales(gradient(own_B), ERROR, WEIGHT), own_B, rtol=1e-12, atol=0)
+def test_a_scale_is_the_errors_factor_whatever_the_weights_are() -> None:
+    for scale_B in (
+        *(factor * WEIGHT.double() for factor in (1.0, 1 / 384, 65536.0, -2.0)),
+        torch.arange(1.0, 7).double(),
+    ):
+        torch.testing.assert_close(gradient_scales(gradient(scale_B), ERROR, WEIGHT), scale_B, rtol=1e-12, atol=0)
 
 
 def test_without_an_error_the_others_ratio_to_their_weights_counts() -> None:
@@ -35,12 +34,9 @@ def test_without_an_error_the_others_ratio_to_their_weights_counts() -> None:
     torch.testing.assert_close(found_B, 3 * WEIGHT.double(), rtol=1e-9, atol=0)
 
 
-def test_where_nothing_is_wrong_with_any_example_scales_are_finite() -> None:
+def test_scales_are_finite_without_errors_and_not_with_an_infinite_gradient() -> None:
     zero = torch.zeros(3, 6, 5)
     assert torch.equal(gradient_scales(zero, zero, WEIGHT), WEIGHT)
-
-
-def test_what_is_not_finite_stays_so() -> None:
     made = gradient(WEIGHT.double())
     made[1, 2, 3] = torch.inf
     assert not gradient_scales(made, ERROR, WEIGHT).isfinite().all()
@@ -57,7 +53,7 @@ def looked(made: Tensor, checks: ScaleChecks | None = None, weight_B: Tensor = W
     return (checks or ScaleChecks()).check(made, ERROR, weight_B)
 
 
-def test_each_mistake_is_told_and_a_right_loop_is_not() -> None:
+def test_each_mistake_is_found_and_a_right_loop_has_none() -> None:
     right = gradient(WEIGHT.double() / 6)
     assert looked(right) is None and looked(right.bfloat16()) is None
     for made in (gradient(torch.ones(6).double()), gradient(torch.ones(6).double()).bfloat16()):
@@ -68,29 +64,29 @@ def test_each_mistake_is_told_and_a_right_loop_is_not() -> None:
     assert looked(gradient(torch.ones(6).double()), weight_B=torch.ones(6)) is None
 
 
-@pytest.mark.parametrize("solved", [0.0, 4.0, 12.0])
-def test_logits_of_16_bits_that_are_averaged_before_the_loss_are_no_mistake(solved: float) -> None:
+def test_logits_of_16_bits_that_are_averaged_before_the_loss_are_no_mistake() -> None:
     label_B, weight_B = torch.arange(200) % 5, torch.rand(200, generator=stream(3, "scales")) + 0.2
-    logits_TBC = 6 * torch.randn(4, 200, 5, generator=stream(2, "scales")) + solved * torch.eye(5)[label_B]
-    logits_TBC = logits_TBC.bfloat16().requires_grad_()
-    loss_B = cross_entropy(logits_TBC.mean(0), label_B, reduction="none")
-    assert loss_B.dtype == torch.bfloat16
-    [made] = torch.autograd.grad((weight_B * loss_B).mean(), logits_TBC)
-    error_TBC = logit_errors(mean_loss, logits_TBC.detach().float(), label_B)
-    torch.testing.assert_close(gradient_scales(made, error_TBC, weight_B), weight_B / 200, rtol=0.05, atol=0)
-    assert ScaleChecks().check(made, error_TBC, weight_B) is None
+    for solved in (0.0, 4.0, 12.0):
+        logits_TBC = 6 * torch.randn(4, 200, 5, generator=stream(2, "scales")) + solved * torch.eye(5)[label_B]
+        logits_TBC = logits_TBC.bfloat16().requires_grad_()
+        loss_B = cross_entropy(logits_TBC.mean(0), label_B, reduction="none")
+        assert loss_B.dtype == torch.bfloat16
+        [made] = torch.autograd.grad((weight_B * loss_B).mean(), logits_TBC)
+        error_TBC = logit_errors(mean_loss, logits_TBC.detach().float(), label_B)
+        torch.testing.assert_close(gradient_scales(made, error_TBC, weight_B), weight_B / 200, rtol=0.05, atol=0)
+        assert ScaleChecks().check(made, error_TBC, weight_B) is None, solved
 
 
-def test_errors_that_rounding_makes_tell_no_mistake() -> None:
+def test_errors_as_small_as_rounding_show_no_mistake() -> None:
     assert ScaleChecks().check(1e-5 * gradient(WEIGHT.double().square()), 1e-5 * ERROR, WEIGHT) is None
 
 
-def test_division_by_the_weights_sum_is_told_after_some_batches_of_uneven_weight() -> None:
+def test_division_by_the_weights_sum_is_found_after_some_batches_of_uneven_weight() -> None:
     generator = stream(1, "scales")
     weights = [torch.rand(6, generator=generator) + 0.2 for _ in range(6)]
     wrong, right, scaler = ScaleChecks(), ScaleChecks(), ScaleChecks()
-    told = [looked(gradient(w.double() / w.sum()), wrong, w) for w in weights]
-    assert told[:3] == [None] * 3 and DIVIDED in told
+    found = [looked(gradient(w.double() / w.sum()), wrong, w) for w in weights]
+    assert found[:3] == [None] * 3 and DIVIDED in found
     assert [looked(gradient(w.double() / 6), right, w) for w in weights] == [None] * 6
     growing = [2.0**10 if at < 3 else 2.0**11 for at in range(6)]  # a GradScaler doubles
     assert [looked(gradient(g * w.double() / 6), scaler, w) for g, w in zip(growing, weights, strict=True)] == [

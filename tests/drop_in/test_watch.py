@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from baselines.random_subset import Random
 from sadp_bench.core.errors import BadInput
-from sadp_bench.core.rng import stream
 from sadp_bench.drop_in.sampler import PrunedSampler, with_index
 from sadp_bench.drop_in.watch import watch
-from sadp_bench.pruners.sadp import SADP
-from sadp_bench.training.data import draw_augmentation
-from sadp_bench.training.optimizer import learning_rate, set_learning_rate
+from sadp_bench.pruners.sadp import SADP, ReadoutScore
 from tests.drop_in.helpers import (
     ALL,
     INPUT,
@@ -27,22 +24,25 @@ from tests.drop_in.helpers import (
     Head,
     Loop,
     N,
+    assert_bounded,
     assert_close,
-    own_loss,
+    example_loss,
+    layer_squares,
     plain,
     sampler_for,
     small_net,
+    train_by_hand,
     uneven,
     watched,
 )
 from tests.small_runs import hooks_of, small_bench
 
 
-@pytest.fixture(autouse=True)
-def seeded() -> Iterator[None]:
-    with torch.random.fork_rng([]):
-        torch.manual_seed(0)
-        yield
+def step(model: nn.Module, sampler: PrunedSampler, input: Tensor = INPUT) -> None:
+    """Observes a batch of all examples."""
+    index_B, logits = torch.arange(N), model(input)
+    (sampler.weight(index_B) * example_loss(logits, LABELS)).mean().backward()
+    sampler.observe(index_B, logits, LABELS)
 
 
 # What counts
@@ -60,12 +60,11 @@ def test_evaluation_passes_do_not_get_in() -> None:
         loop.logits(torch.arange(5))  # to log something
 
     look_aside()
-    index_B = torch.arange(N)
-    logits = loop.logits(index_B)
+    logits = loop.logits()
     look_aside()
-    (loop.sampler.weight(index_B) * own_loss(logits, LABELS)).mean().backward()
+    (loop.sampler.weight(torch.arange(N)) * example_loss(logits, LABELS)).mean().backward()
     look_aside()
-    loop.sampler.observe(index_B, logits, LABELS)
+    loop.observe(logits)
     assert_close(loop.seen[0], plain())
 
 
@@ -83,7 +82,7 @@ def test_activation_checkpoints_count_once() -> None:
 
     for reentrant in (False, True):
         loop = Loop()
-        body = loop.net[:5]  # type: ignore[index]
+        body = loop.net[:5]
         loop.logits = lambda index, b=body, r=reentrant, loop=loop: loop.net[5](  # type: ignore[method-assign]
             checkpoint(b, INPUT[index].requires_grad_(), use_reentrant=r)
         )
@@ -93,39 +92,33 @@ def test_activation_checkpoints_count_once() -> None:
 
 def test_frozen_layers_have_no_gradient_to_bound() -> None:
     loop = Loop(SQUARES)
-    loop.net[0].requires_grad_(False)  # type: ignore[union-attr]
+    loop.net[0].requires_grad_(False)
     loop.step()
     expected = plain()["error_squares"]
     assert torch.equal(loop.seen[0]["error_squares"][0], torch.zeros(N).double())
     torch.testing.assert_close(loop.seen[0]["error_squares"][1], expected[1], rtol=1e-9, atol=0)
 
 
-@pytest.mark.parametrize("net", [lambda: small_net()[5:], small_net], ids=["logistic regression", "a linear probe"])
-def test_a_readout_that_trains_alone_is_all_there_is_to_score(net: Callable[[], Any]) -> None:
-    model = net()
-    head = model[-1]
-    model.requires_grad_(False)
-    head.requires_grad_()
-    input = INPUT if len(model) > 1 else INPUT.flatten(1)[:, :6]
-    pruner, index_B = SADP(0.0, memory=0.0), torch.arange(N)
-    sampler = PrunedSampler(pruner, num_examples=N, epochs=2, batch_size=N)
-    pruner.score_sq_N = pruner.score_sq_N.double()
-    exact = [
-        sum(
-            g.square().sum() for g in torch.autograd.grad(own_loss(model(x[None]), y[None]).sum(), [*head.parameters()])
-        )
-        for x, y in zip(input, LABELS, strict=True)
-    ]
-    with watch(model, sampler):
-        for epoch in range(
-            2
-        ):  # in the first batch the readout is not known yet, in the second epoch it alone has hooks
-            sampler.set_epoch(epoch)
-            logits = model(input)
-            (sampler.weight(index_B) * own_loss(logits, LABELS)).mean().backward()
-            sampler.observe(index_B, logits, LABELS)
-            torch.testing.assert_close(pruner.score_sq_N, torch.stack(exact), rtol=1e-9, atol=0)  # type: ignore[arg-type]
-            pruner.score_sq_N.fill_(torch.nan)
+def test_a_readout_that_trains_alone_is_all_there_is_to_score() -> None:
+    probe = small_net()
+    for model, input in (
+        (small_net()[5:], INPUT.flatten(1)[:, :6]),
+        (probe, INPUT),
+    ):  # Logistic regression, linear probe.
+        head = model[-1]
+        model.requires_grad_(False)
+        head.requires_grad_()
+        pruner = SADP(0.0, memory=0.0)
+        sampler = PrunedSampler(pruner, num_examples=N, epochs=2, batch_size=N)
+        pruner.score_sq_N = pruner.score_sq_N.double()
+        exact_N = layer_squares(model, head, lambda i, m=model, x=input: m(x[i : i + 1]), LABELS)  # type: ignore[misc]
+        with watch(model, sampler):
+            # The first batch finds the readout. In the second epoch it alone has hooks.
+            for epoch in range(2):
+                sampler.set_epoch(epoch)
+                step(model, sampler, input)
+                torch.testing.assert_close(pruner.score_sq_N, exact_N, rtol=1e-9, atol=0)
+                pruner.score_sq_N.fill_(torch.nan)
 
 
 def test_nothing_asked_is_nothing_hooked_and_hooks_go() -> None:
@@ -158,7 +151,7 @@ def test_bound_ratio_is_hooked_in_the_epochs_that_ask_for_it() -> None:
             sampler.set_epoch(epoch)
             for image, label, index in loader:
                 logits = net(image)
-                (sampler.weight(index) * own_loss(logits, label)).mean().backward()
+                (sampler.weight(index) * example_loss(logits, label)).mean().backward()
                 sampler.observe(index, logits, label)
     due = [True, False]
     assert asked == due * 5 + [False, False]  # of every epoch among the first four, then of every fourth
@@ -176,19 +169,15 @@ GIVEN: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("outside", [False, True])
-@pytest.mark.parametrize("given", GIVEN)
-def test_the_readout_is_found_by_its_output_and_its_part_is_exact(given: str, outside: bool) -> None:
-    from sadp_bench.pruners.sadp import ReadoutScore
-
-    net = Head((lambda out: (out, {"more": out * 2})) if outside else GIVEN[given])
-    run = (lambda x: GIVEN[given](net(x)[0])) if outside else net
-    found = watched(net, lambda: run(INPUT), LABELS, time_first=True)
-    exact = []
-    for i in range(N):
-        total = own_loss(run(INPUT[i : i + 1]), LABELS[i : i + 1]).sum()
-        exact.append(sum(g.square().sum() for g in torch.autograd.grad(total, list(net.head.parameters()))))
-    torch.testing.assert_close(ReadoutScore().squared(found, torch.ones(1)), torch.stack(exact), rtol=1e-9, atol=0)  # type: ignore[arg-type]
-    assert found["features"].shape == (3, N, 6) and len(found["error_squares"]) == 1
+def test_the_readout_is_found_by_its_output_and_its_part_is_exact(outside: bool) -> None:
+    for relation, given in GIVEN.items():
+        net = Head((lambda out: (out, {"more": out * 2})) if outside else given)
+        run = (lambda x, net=net, given=given: given(net(x)[0])) if outside else net
+        found = watched(net, lambda run=run: run(INPUT), LABELS, time_first=True)
+        exact_B = layer_squares(net, net.head, lambda i, run=run: run(INPUT[i : i + 1]), LABELS)
+        score_B = ReadoutScore().squared(found, torch.ones(1))  # type: ignore[arg-type]
+        torch.testing.assert_close(score_B, exact_B, rtol=1e-9, atol=0, msg=lambda m, name=relation: f"{name}: {m}")
+        assert found["features"].shape == (3, N, 6) and len(found["error_squares"]) == 1
 
 
 @pytest.mark.parametrize("how", ["fires", "no bias"])
@@ -196,21 +185,11 @@ def test_without_a_linear_readout_every_layer_is_bounded(how: str) -> None:
     net = Head(lambda out: out.sigmoid() if how == "fires" else out, bias=how == "fires")
     found = watched(net, lambda: net(INPUT), LABELS, time_first=True)
     assert found.keys() == ALL - {"features"} and found["error_squares"].shape == (2, N)
-    exact = []
-    for i in range(N):
-        total = own_loss(net(INPUT[i : i + 1]), LABELS[i : i + 1]).sum()
-        exact.append([sum(g.square().sum() for g in torch.autograd.grad(total, list(part.parameters()), retain_graph=True))
-                      for part in (net.body, net.head)])  # fmt: skip
-    exact_LB = torch.tensor(exact).T
-    assert (exact_LB <= found["input_squares"] * found["error_squares"] * (1 + 1e-9)).all()
-    torch.testing.assert_close(found["bound_ratio"][0], exact_LB[:, :3].sum(1), rtol=1e-9, atol=0)
-    sadp = SADP(0.0, score="readout")
-    sampler = PrunedSampler(sadp, num_examples=N, epochs=2, batch_size=N)
+    assert_bounded(net, [net.body, net.head], lambda i: net(INPUT[i : i + 1]), LABELS, found)
+    sampler = PrunedSampler(SADP(0.0, score="readout"), num_examples=N, epochs=2, batch_size=N)
     with watch(net, sampler, time_first=True), pytest.raises(BadInput, match="take score=layers"):
         sampler.set_epoch(0)
-        logits = net(INPUT)
-        own_loss(logits, LABELS).mean().backward()
-        sampler.observe(torch.arange(N), logits, LABELS)
+        step(net, sampler)
 
 
 def test_a_readout_that_begins_at_zero_is_understood_when_it_moves() -> None:
@@ -229,9 +208,8 @@ def test_a_readout_that_begins_at_zero_is_understood_when_it_moves() -> None:
 
 
 def test_a_readout_may_be_named_or_given() -> None:
-    for readout in ("5", small_net()[5]):
-        net = small_net()
-        loop = Loop(net=net, readout=readout if isinstance(readout, str) else net[5])
+    net = small_net()
+    for loop in (Loop(readout="5"), Loop(net=net, readout=net[5])):
         loop.step()
         assert_close(loop.seen[0], plain())
 
@@ -244,27 +222,15 @@ def test_a_loop_with_watch_trains_as_the_suite_does() -> None:
     bench = small_bench(method="sadp", ratio=0.5, **asked)
     rows = list(bench.rows())
     hand = small_bench(method="full", **asked)
-    spec, data, model = hand.spec, hand.data, hand.model
-    sampler = PrunedSampler(SADP(0.5), labels=data.label_N, epochs=5, batch_size=50, seed=spec.seed)
-    loader: Any = DataLoader(with_index(TensorDataset(data.label_N)), batch_sampler=sampler)
-    with watch(model.train(), sampler):
+    sampler = PrunedSampler(SADP(0.5), labels=hand.data.label_N, epochs=5, batch_size=50, seed=hand.spec.seed)
+    with watch(hand.model, sampler):
         for epoch in range(sampler.epochs):
             sampler.set_epoch(epoch)
-            look = draw_augmentation(spec.augment, len(data), data.padding, stream(spec.seed, "augmentation", epoch))
-            shown = 0
-            for label_B, index_B in loader:
-                set_learning_rate(hand.state.optimizer, learning_rate(spec, (epoch + shown / rows[epoch]["kept"]) / 5))
-                logits_TBC = model(data.input(index_B, look))
-                hand.state.optimizer.zero_grad()
-                (sampler.weight(index_B) * own_loss(logits_TBC, label_B)).mean().backward()
-                sampler.observe(index_B, logits_TBC, label_B)
-                hand.state.optimizer.step()
-                shown += len(index_B)
-            assert shown == rows[epoch]["kept"]
+            assert train_by_hand(hand, sampler, epoch) == rows[epoch]["kept"]
     assert isinstance(bench.pruner, SADP) and isinstance(sampler.pruner, SADP)
     torch.testing.assert_close(sampler.pruner.score_sq_N, bench.pruner.score_sq_N, rtol=1e-6, atol=0)
     torch.testing.assert_close(sampler.pruner.bound_ratio_2L, bench.pruner.bound_ratio_2L, rtol=1e-6, atol=0)
-    for ours, theirs in zip(model.parameters(), bench.model.parameters(), strict=True):
+    for ours, theirs in zip(hand.model.parameters(), bench.model.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
 
 

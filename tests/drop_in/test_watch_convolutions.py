@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,22 +11,10 @@ from torch.nn.functional import conv1d, conv2d, pad
 
 from sadp_bench.capture.per_example_norms import gradient_norms, square_norms
 from sadp_bench.core.losses import mean_loss
-from sadp_bench.core.rng import stream
-from tests.drop_in.helpers import layer_squares, watched
+from tests.drop_in.helpers import drawn, layer_squares, watched
 
 LABELS = torch.tensor([0, 2, 1, 2, 0])
 B = len(LABELS)
-
-
-@pytest.fixture(autouse=True)
-def seeded() -> Iterator[None]:
-    with torch.random.fork_rng([]):
-        torch.manual_seed(0)
-        yield
-
-
-def drawn(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=stream(0, "watch"), dtype=torch.float64)
 
 
 CONVOLUTIONS: dict[str, Any] = {

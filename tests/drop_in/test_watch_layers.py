@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,23 +13,11 @@ from torch import Tensor, nn
 from sadp_bench.capture.recorder import Recorder
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.losses import logit_errors, mean_loss
-from sadp_bench.core.rng import stream
-from tests.drop_in.helpers import ALL, MIDDLE, SQUARES, assert_close, layer_squares, uneven, watched
+from tests.drop_in.helpers import ALL, MIDDLE, SQUARES, assert_bounded, assert_close, drawn, uneven, watched
 from tests.helpers import network
 
 LABELS = torch.tensor([0, 2, 1, 2, 0])
 B, T = len(LABELS), 4
-
-
-@pytest.fixture(autouse=True)
-def seeded() -> Iterator[None]:
-    with torch.random.fork_rng([]):
-        torch.manual_seed(0)
-        yield
-
-
-def drawn(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=stream(0, "watch"), dtype=torch.float64)
 
 
 @pytest.mark.parametrize("form", ["static", "channels last", "events"])
@@ -119,13 +107,8 @@ def test_every_layout_of_time_shows_the_same(layout: str, how: dict[str, Any], s
     expected = watched(whole, lambda: whole.logits(input), LABELS)
     found = watched(other, lambda: other.logits(input), LABELS, **how)
     assert_close(found, expected)
-    of_layer = [
-        layer_squares(whole, part, lambda i: whole.logits(input[:, i : i + 1]), LABELS)
-        for part in (whole.conv, whole.hidden)
-    ]
-    exact_LB = torch.stack(of_layer)
-    torch.testing.assert_close(expected["bound_ratio"][0], exact_LB[:, :1].sum(1), rtol=1e-9, atol=0)
-    assert (exact_LB <= expected["input_squares"] * expected["error_squares"] * (1 + 1e-9)).all()
+    layers = [whole.conv, whole.hidden]
+    assert_bounded(whole, layers, lambda i: whole.logits(input[:, i : i + 1]), LABELS, expected)
 
 
 def test_the_middle_alone_is_read_where_the_shape_says_which_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,8 +183,7 @@ def test_tokens_of_a_batch_first_sequence_are_not_taken_for_time(tokens: int, fo
     torch.testing.assert_close(found["input_squares"], inputs_LB, rtol=1e-10, atol=0)
     torch.testing.assert_close(found["error_squares"], errors_LB, rtol=1e-9, atol=0)
     assert torch.equal(found["middle_error_squares"], found["error_squares"])  # there is no time
-    exact_LB = torch.stack([layer_squares(model, part, lambda i: model(input[i : i + 1]), LABELS) for part in layers])
-    torch.testing.assert_close(found["bound_ratio"][0], exact_LB[:, 0], rtol=1e-9, atol=0)
+    assert_bounded(model, layers, lambda i: model(input[i : i + 1]), LABELS, found)
 
 
 def test_a_sequence_before_the_batch_counts_as_tokens_if_there_is_no_time() -> None:
@@ -226,9 +208,6 @@ def test_tokens_within_time_are_summed_over_and_the_middle_step_read(tokens: int
     inputs_LB, errors_LB = squares_by_hand(model, lambda i: model(input[:, i : i + 1]), layers)
     torch.testing.assert_close(found["input_squares"], inputs_LB, rtol=1e-10, atol=0)
     torch.testing.assert_close(found["error_squares"], errors_LB, rtol=1e-9, atol=0)
-    exact_LB = torch.stack(
-        [layer_squares(model, part, lambda i: model(input[:, i : i + 1]), LABELS) for part in layers]
-    )
-    torch.testing.assert_close(found["bound_ratio"][0], exact_LB[:, 0], rtol=1e-9, atol=0)
+    assert_bounded(model, layers, lambda i: model(input[:, i : i + 1]), LABELS, found)
     expected_B = input[T // 2].square().sum((1, 2)) + tokens
     torch.testing.assert_close(found["middle_input_squares"][0], expected_B, rtol=1e-10, atol=0)

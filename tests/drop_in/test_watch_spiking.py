@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
 import torch
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import Tensor, nn
 
+from sadp_bench.core.losses import step_loss
 from sadp_bench.core.rng import stream
 from sadp_bench.drop_in.watch import watch
-from tests.drop_in.helpers import ALL, assert_close, layer_squares, own_loss, sampler_for, uneven, watched
+from tests.drop_in.helpers import ALL, assert_bounded, assert_close, example_loss, sampler_for, uneven, watched
 from tests.small_runs import Chosen, hooks_of
 
 T, B = 4, 5
 LABELS = torch.arange(B) % 3
 INPUT = torch.randn(B, 1, 6, 6, generator=stream(0, "spiking"), dtype=torch.float64)
-
-
-@pytest.fixture(autouse=True)
-def seeded() -> Iterator[None]:
-    with torch.random.fork_rng([]):
-        torch.manual_seed(0)
-        yield
 
 
 def spikingjelly(mode: str, spiking_readout: bool = False) -> nn.Sequential:
@@ -66,12 +57,7 @@ def test_spikingjelly_shows_the_same_all_at_once_and_step_by_step_and_it_is_righ
     net, seen = nets["m"], found["m"]
     parts: list[nn.Module] = [net[at] for at in ([0, 2, 6] if spiking_readout else [0, 2])]
     assert ("features" in seen) is not spiking_readout and len(seen["error_squares"]) == len(parts)
-    exact_LB = torch.stack(
-        [layer_squares(net, part, lambda i: logits_of(net, "m", INPUT[i : i + 1]), LABELS) for part in parts]
-    )
-    assert (exact_LB > 0).any(1).all()
-    assert (exact_LB <= seen["input_squares"] * seen["error_squares"] * (1 + 1e-9)).all()
-    torch.testing.assert_close(seen["bound_ratio"][0], exact_LB[:, 0], rtol=1e-8, atol=1e-30)
+    assert_bounded(net, parts, lambda i: logits_of(net, "m", INPUT[i : i + 1]), LABELS, seen, ratio_rtol=1e-8)
     # Spikes' squares are their number: what fires in the first layer enters the second, in up to nine patches each.
     fired_B = seen["spike_counts"][0].sum(0).double()
     assert ((fired_B <= seen["input_squares"][1]) & (seen["input_squares"][1] <= 9 * fired_B)).all() and (
@@ -136,12 +122,8 @@ def test_snntorch_shows_every_layers_squares_and_its_spikes(what: str) -> None:
         return membranes if what == "membranes" else spikes if what == "spikes" else spikes.sum(0)
 
     found = watched(net, lambda: logits(input), LABELS, ALL | {"spike_counts"})
-    exact_LB = torch.stack(
-        [layer_squares(net, part, lambda i: logits(input[i : i + 1]), LABELS) for part in (net.fc1, net.fc2)]
-    )
-    assert (exact_LB > 0).any(1).all() and "features" not in found  # the membrane is no linear layer's output
-    assert (exact_LB <= found["input_squares"] * found["error_squares"] * (1 + 1e-5)).all()
-    torch.testing.assert_close(found["bound_ratio"][0], exact_LB[:, 0], rtol=1e-4, atol=0)
+    assert_bounded(net, [net.fc1, net.fc2], lambda i: logits(input[i : i + 1]), LABELS, found, 1e-5, 1e-4)
+    assert "features" not in found  # The membrane is no linear layer's output.
     torch.testing.assert_close(found["input_squares"][1], found["spike_counts"][0].sum(0) + T, rtol=1e-6, atol=0)
     torch.testing.assert_close(found["spike_counts"][1].sum(0), net(input)[0].sum((0, 2)))
 
@@ -153,7 +135,7 @@ def test_steps_called_from_outside_accumulate_until_they_are_observed_and_no_eva
     with watch(net, sampler):
         for _ in range(2):
             logits = logits_of(net, "s", INPUT)
-            (sampler.weight(index_B) * own_loss(logits, LABELS)).mean().backward()
+            (sampler.weight(index_B) * example_loss(logits, LABELS)).mean().backward()
             sampler.observe(index_B, logits, LABELS)
             net.eval()
             logits_of(net, "s", INPUT[:2])
@@ -168,26 +150,19 @@ def test_steps_called_from_outside_accumulate_until_they_are_observed_and_no_eva
 
 
 def test_online_training_a_backward_pass_a_step_shows_the_steps_of_the_whole_batch() -> None:
-    """Gradients that do not flow through time: every step is driven backward by itself."""
+    """Gradients do not flow through time: every step has its own backward pass."""
     torch.manual_seed(3)
     net = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.Tanh(), nn.Linear(8, 3)).double()
     sampler, index_B = sampler_for(ALL, uneven(B)), torch.arange(B)
-    steps: Any = [(k + 1) * INPUT for k in range(T)]
+    steps = [(k + 1) * INPUT for k in range(T)]
     with watch(net, sampler, loss="step", time_first=False):
         made = []
         for x in steps:
             logits = net(x)
-            (sampler.weight(index_B) * own_loss(logits, LABELS)).mean().div(T).backward()
+            (sampler.weight(index_B) * example_loss(logits, LABELS)).mean().div(T).backward()
             made.append(logits.detach())
         sampler.observe(index_B, torch.stack(made), LABELS)
     assert isinstance(sampler.pruner, Chosen)
-    found = dict(sampler.pruner.seen[0].watched)
-    from sadp_bench.core.losses import step_loss
-
-    at_once = sampler_for(ALL, uneven(B))
-    with watch(net, at_once, loss="step", time_first=False):
-        logits = torch.stack([net(x) for x in steps])
-        (at_once.weight(index_B) * step_loss(logits, LABELS)).mean().backward()
-        at_once.observe(index_B, logits, LABELS)
-    assert isinstance(at_once.pruner, Chosen)
-    assert_close(found, dict(at_once.pruner.seen[0].watched))
+    whole = {"loss": "step", "time_first": False}
+    expected = watched(net, lambda: torch.stack([net(x) for x in steps]), LABELS, ALL, step_loss, **whole)
+    assert_close(dict(sampler.pruner.seen[0].watched), expected)
