@@ -17,7 +17,7 @@ def run(ratio, **asked):
 
     class Steps(Updates):
         def advance(self, visits):
-            steps.append((made.training.optimizer.param_groups[0]["lr"], visits))
+            steps.append((made.state.optimizer.param_groups[0]["lr"], visits))
 
     made = bench("fewer-epochs", ratio, Steps(), **asked)
     made.pruner.prepare(made.context)

@@ -37,7 +37,7 @@ VALUES = {
     f"--seed {HUGE}": "--seed is at most",
     "--train-examples 0": "--train-examples is at least 1",
     "--train-examples 1": "less than one batch",
-    f"--train-examples {HUGE}": "has 1437 to train on",
+    f"--train-examples {HUGE}": "at most 9,223,372,036,854,775,807",
     "--evaluate-every 0": "--evaluate-every is at least 1",
     "--learning-rate -1": "--learning-rate",
     "--learning-rate nan": "--learning-rate is a number of at least 0",

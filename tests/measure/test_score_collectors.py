@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sadp_bench.capture.recorder import norm_layers
+from sadp_bench.capture.layers import norm_layers
 from sadp_bench.core.progress import Progress
 from sadp_bench.measure import score_cost
 from sadp_bench.measure.score_collectors import COLLECTED, Collector, exact_norms, observations, recalibrated
