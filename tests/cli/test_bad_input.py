@@ -12,7 +12,7 @@ from sadp_bench.records.record import Failure
 from sadp_bench.records.store import Store
 from tests.commands import RANDOM, TINY, command, complaint, refused, tiny_run
 from tests.example_records import make_record, make_spec
-from tests.records.test_store import DAMAGES
+from tests.records.damages import DAMAGES
 
 ENDLESS, LONG, HUGE = "9" * 5000, "x" * 300, "9" * 30
 

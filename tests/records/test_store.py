@@ -16,6 +16,7 @@ from sadp_bench.report import render
 from tests.commands import command, tiny_run
 from tests.disks import fill, foreign_folder, small_disk, unprivileged
 from tests.example_records import make_record, make_spec
+from tests.records.damages import DAMAGES
 
 
 def test_record_comes_back_equal_from_a_path_with_spaces_and_unicode(tmp_path):
@@ -135,53 +136,6 @@ def test_files_respect_the_umask(tmp_path):
     finally:
         os.umask(before)
     assert path.stat().st_mode & 0o777 == 0o640
-
-
-def nested(depth: int) -> list:
-    return [nested(depth - 1)] if depth else []
-
-
-def edited(**changed):
-    """Puts other values in a record's file; None takes the field away."""
-    return lambda data: json.dumps({name: value for name, value in {**data, **changed}.items() if value is not None})
-
-
-def in_table(table, **changed):
-    return lambda data: json.dumps(data | {table: data[table] | changed})
-
-
-DAMAGES = {
-    "empty": (lambda data: "", "not JSON"),
-    "truncated": (lambda data: json.dumps(data)[:200], "not JSON"),
-    "nested too deep": (lambda data: "[" * 100_000, "not JSON"),
-    "list": (lambda data: "[1, 2]", "not a record"),
-    "string": (lambda data: '"schema"', "not a record"),
-    "null": (lambda data: "null", "not a record"),
-    "no schema": (edited(schema=None), "not a record"),
-    "newer schema": (edited(schema=99), "schema 99; this version reads schema 1"),
-    "schema that steers": (edited(schema="\x1b[2J"), "control characters"),
-    "environment that steers": (in_table("environment", processor="a\nb"), "control characters"),
-    "edited ratio": (in_table("spec", ratio=0.4), "does not fit its spec"),
-    "edited key": (edited(key="0" * 12), "does not fit its spec"),
-    "no accuracy": (edited(test_accuracy=None), "lacks test_accuracy"),
-    "spec is a list": (edited(spec=[[]]), "wrong type"),
-    "spec is null": (lambda data: json.dumps(data | {"spec": None}), "wrong type"),
-    "unknown field": (in_table("spec", epoch=1), "mean.*epochs"),
-    "accuracy in percent": (edited(test_accuracy=71.2), r"must be a share in \[0, 1\]"),
-    "accuracy true": (edited(test_accuracy=True), r"must be a share in \[0, 1\]"),
-    "accuracy NaN": (edited(test_accuracy=float("nan")), "not finite"),
-    "accuracy huge": (edited(test_accuracy=10**400), "not finite"),
-    "epochs huge": (in_table("spec", epochs=10**300), "--epochs is at most"),
-    "seconds huge": (in_table("seconds", train=1e308), "seconds .* must be a duration"),
-    "no time of evaluation": (edited(seconds={"prepare": 0, "select": 0, "train": 1}), "evaluate"),
-    "no time": (in_table("seconds", train=0), "above 0 for train"),
-    "deeply nested": (in_table("environment", x=nested(300)), "nested too deep"),
-    "no epochs": (edited(epochs=[]), "epochs .* must be a list of rows"),
-    "no visits": (edited(examples_seen=0), "must be a count of at least 1"),
-    "visits a number": (edited(visits=3), "visits is 3, and must be a text or null"),
-    "visits by class a list": (edited(class_visits=[1]), "class_visits .* must be a table of amounts"),
-    "visits by class a text": (edited(class_visits={"cat": "many"}), "class_visits .* must be a table of amounts"),
-}
 
 
 def test_damaged_files_are_named_and_the_others_are_read(tmp_path):
