@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 from baselines.random_subset import Random
@@ -55,9 +56,9 @@ def test_evaluation_passes_do_not_get_in() -> None:
         with torch.no_grad():
             loop.logits(torch.arange(5))
         loop.net.eval()
-        loop.logits(torch.arange(5)).sum().backward()  # an adversarial example's gradient, say
+        loop.logits(torch.arange(5)).sum().backward()  # For example an adversarial example's gradient.
         loop.net.train()
-        loop.logits(torch.arange(5))  # to log something
+        loop.logits(torch.arange(5))  # For a log.
 
     look_aside()
     logits = loop.logits()
@@ -68,23 +69,19 @@ def test_evaluation_passes_do_not_get_in() -> None:
     assert_close(loop.seen[0], plain())
 
 
-def test_a_copy_made_meanwhile_does_not_get_in() -> None:
+def test_a_copy_made_meanwhile_does_not_get_in_and_activation_checkpoints_count_once() -> None:
     loop = Loop()
     averaged = torch.optim.swa_utils.AveragedModel(loop.net)
     averaged(INPUT[:5]).sum().backward()
     loop.step()
     averaged.update_parameters(loop.net)
     assert_close(loop.seen[0], plain())
-
-
-def test_activation_checkpoints_count_once() -> None:
-    from torch.utils.checkpoint import checkpoint
-
     for reentrant in (False, True):
         loop = Loop()
-        body = loop.net[:5]
-        loop.logits = lambda index, b=body, r=reentrant, loop=loop: loop.net[5](  # type: ignore[method-assign]
-            checkpoint(b, INPUT[index].requires_grad_(), use_reentrant=r)
+        loop.logits = (
+            lambda index, net=loop.net, r=reentrant: net[5](  # type: ignore[method-assign]
+                checkpoint(net[:5], INPUT[index].requires_grad_(), use_reentrant=r)
+            )
         )
         loop.step()
         assert_close(loop.seen[0], plain())
@@ -100,11 +97,8 @@ def test_frozen_layers_have_no_gradient_to_bound() -> None:
 
 
 def test_a_readout_that_trains_alone_is_all_there_is_to_score() -> None:
-    probe = small_net()
-    for model, input in (
-        (small_net()[5:], INPUT.flatten(1)[:, :6]),
-        (probe, INPUT),
-    ):  # Logistic regression, linear probe.
+    # Logistic regression, and a linear probe.
+    for model, input in ((small_net()[5:], INPUT.flatten(1)[:, :6]), (small_net(), INPUT)):
         head = model[-1]
         model.requires_grad_(False)
         head.requires_grad_()
