@@ -65,7 +65,7 @@ def check(
         _new_records(records, against, out, data, allow_imports, quiet) as (folder, failed),
     ):
         nows, failed = compare.read_now(folder, records, failed)
-        result = compare.compare(records, nows, failed, margin=margin, exact=not no_exact)
+        result = compare.compare_runs(records, nows, failed, margin=margin, exact=not no_exact)
         if speed:
             timed = _timed(records, data, allow_imports, quiet)
             result = dataclasses.replace(result, findings=[*result.findings, *timed])
@@ -73,9 +73,9 @@ def check(
         report.write_junit(junit, result, time.perf_counter() - start)
     kept = against or out
     if as_json:
-        print(json.dumps(report.as_json(result, reference, kept), allow_nan=False))
+        print(json.dumps(report.check_json(result, reference, kept), allow_nan=False))
     else:
-        report.show(result, reference, kept)
+        report.print_check(result, reference, kept)
     if not result.passed:
         raise typer.Exit(1)
 
@@ -124,4 +124,4 @@ def _timed(records: list[Record], data: Path | None, allow_imports: bool, quiet:
 
     environment.keep_freed_memory()
     check_trusted(records, allow_imports)
-    return timing.findings(records, data, run_view.reporter(quiet))
+    return timing.timing_findings(records, data, run_view.reporter(quiet))

@@ -106,4 +106,4 @@ def doctor(data: Data = None, as_json: AsJson = False) -> None:
     from sadp_bench.cli import doctor
 
     found = doctor.examine(data)
-    print(json.dumps(found) if as_json else doctor.text(found))
+    print(json.dumps(found) if as_json else doctor.doctor_text(found))

@@ -40,15 +40,15 @@ def speed(
     environment.keep_freed_memory()
     names = [name.strip() for name in methods.split(",")]
     progress = run_view.reporter(quiet)
-    result = speed.measure(request, names, _numbers(ratios), rounds, data, progress, half_width, 60 * minutes)
+    result = speed.measure_speed(request, names, _numbers(ratios), rounds, data, progress, half_width, 60 * minutes)
     if as_json:
         print(json.dumps(result))
     else:
-        run_view.show(run_view.speed_table(result))
+        run_view.print_result(run_view.speed_table(result))
     if plots is not None:
-        from sadp_bench.report.plots.speed import draw
+        from sadp_bench.report.plots.speed import draw_speed
 
-        _print_drawn(draw(result, plots))
+        _print_drawn(draw_speed(result, plots))
 
 
 def _numbers(text: str) -> list[float]:
@@ -79,17 +79,17 @@ def study(
     if from_ is not None:
         if at or any(value not in (None, {}) for value in request.values()):
             raise BadInput("--from shows a study as it was kept; leave the options of training out")
-        found, path = study_file.read(from_), from_
+        found, path = study_file.read_study(from_), from_
     else:
         found, path = _new_study(request, at, examples, data, out, quiet)
     if as_json:
         print(json.dumps(found))
     else:
-        study_view.show(found, path)
+        study_view.print_study(found, path)
     if plots is not None:
-        from sadp_bench.report.plots.study import draw
+        from sadp_bench.report.plots.study import draw_study
 
-        _print_drawn(draw(found, plots))
+        _print_drawn(draw_study(found, plots))
 
 
 def _new_study(

@@ -23,10 +23,10 @@ def reporter(quiet: bool) -> Silent:
     """Returns a bar on a terminal, plain lines elsewhere, and nothing visible when `quiet`."""
     if quiet:
         return Silent()
-    return Bar() if sys.stderr.isatty() else Lines()
+    return Bar() if sys.stderr.isatty() else RunLines()
 
 
-class Lines(Silent):
+class RunLines(Silent):
     """Prints a plain line after each epoch."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Lines(Silent):
         """Prints the epoch's line with the time left."""
         elapsed = time.perf_counter() - self.started
         left = elapsed * max(0, self.visits - self.done) / max(1, self.done)
-        self.message(f"{self.title}  {describe(row, self.num_epochs, num_examples)}  {duration(left)} left")
+        self.message(f"{self.title}  {epoch_text(row, self.num_epochs, num_examples)}  {duration(left)} left")
 
 
 class Bar(Silent):
@@ -89,7 +89,7 @@ class Bar(Silent):
 
     def epoch(self, row: dict[str, Any], num_examples: int) -> None:
         """Shows the epoch's numbers beside the bar."""
-        self.state = describe(row, self.num_epochs, num_examples, rate=False)
+        self.state = epoch_text(row, self.num_epochs, num_examples, rate=False)
 
     def stop(self) -> None:
         """Removes the bar and prints the last state."""
@@ -99,7 +99,7 @@ class Bar(Silent):
             self.message(f"{self.title}  {self.state}")
 
 
-def describe(row: dict[str, Any], num_epochs: int, num_examples: int, rate: bool = True) -> str:
+def epoch_text(row: dict[str, Any], num_epochs: int, num_examples: int, rate: bool = True) -> str:
     """Returns a row's line: 'epoch 3/20  kept 70.0 %  loss 0.812  accuracy 71.20 %  853 images/s'."""
     parts = [
         f"epoch {row['epoch'] + 1}/{num_epochs}",
@@ -168,7 +168,7 @@ def _facts(found: Comparison) -> Table:
     return table
 
 
-def as_json(outcome: Outcome) -> dict[str, Any]:
+def run_json(outcome: Outcome) -> dict[str, Any]:
     """Returns the object that `run --json` prints: unrounded, null where there is no reference."""
     found = outcome.comparison
     return {
@@ -215,6 +215,6 @@ def speed_table(result: dict[str, Any]) -> Group:
     return Group(table, Text(floor), Text(note, "dim"))
 
 
-def show(renderable: Any) -> None:
+def print_result(renderable: Any) -> None:
     """Prints on stdout."""
     Console().print(renderable)

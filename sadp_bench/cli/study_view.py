@@ -18,11 +18,11 @@ MIDDLE = KEEP[len(KEEP) // 2]
 NAME, NARROW, WIDE, GAP = 11, 5, 6, 2  # characters, the widths of columns and of the gap between groups
 COLUMNS = 104  # columns, the width of the whole table
 # A column: its head, its width, and the path to its number in a score's table: source, measure, share kept.
-Column = tuple[str, int, tuple[str, ...]]
-ColumnGroups = list[tuple[str, list[Column]]]  # Each group has a heading.
+StudyColumn = tuple[str, int, tuple[str, ...]]
+ColumnGroups = list[tuple[str, list[StudyColumn]]]  # Each group has a heading.
 
 
-def _kept(source: str, over: str) -> list[Column]:
+def _kept(source: str, over: str) -> list[StudyColumn]:
     return [(keep, NARROW, (source, over, keep)) for keep in KEEP]
 
 
@@ -67,7 +67,7 @@ def study_table(study: dict[str, Any], path: Path | None = None) -> Group:
     return Group(*parts, *([Text(f"\nstudy  {path}", "dim", overflow="fold")] if path is not None else []))
 
 
-def show(study: dict[str, Any], path: Path | None = None) -> None:
+def print_study(study: dict[str, Any], path: Path | None = None) -> None:
     """Prints a study as wide as the terminal, elsewhere as wide as its table."""
     console = Console()
     (console if console.is_terminal else Console(width=COLUMNS)).print(study_table(study, path))

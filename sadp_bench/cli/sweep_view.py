@@ -98,10 +98,10 @@ def watcher(quiet: bool, plan: Plan) -> Watcher:
     """Returns an overview on a terminal, plain lines elsewhere, and nothing visible when `quiet`."""
     if quiet:
         return Watcher()
-    return Overview(plan) if sys.stderr.isatty() else Lines(plan)
+    return Overview(plan) if sys.stderr.isatty() else SweepLines(plan)
 
 
-def counts(standing: Standing) -> str:
+def run_counts(standing: Standing) -> str:
     """Returns the counts in a line: '3 done, 2 running, 0 failed, 7 to do'."""
     begun = len(standing.done) + len(standing.failed) + len(standing.running)
     elsewhere = f", {len(standing.elsewhere)} of these at another process" if standing.elsewhere else ""
@@ -111,7 +111,7 @@ def counts(standing: Standing) -> str:
     )
 
 
-class Lines(Watcher):
+class SweepLines(Watcher):
     """Prints a plain line at each run's start and end, and a reminder where no run ends for long."""
 
     def __init__(self, plan: Plan) -> None:
@@ -139,10 +139,10 @@ class Lines(Watcher):
 
     def summary(self, standing: Standing) -> str:
         """Returns the counts and the time left in a line."""
-        return f"{counts(standing)}, about {duration(standing.seconds_left())} left"
+        return f"{run_counts(standing)}, about {duration(standing.seconds_left())} left"
 
 
-class Overview(Lines):
+class Overview(SweepLines):
     """Shows counts, a bar with the time left and a row for each running run, in place; failures stay above."""
 
     def __init__(self, plan: Plan) -> None:
@@ -187,7 +187,7 @@ class Overview(Lines):
         return Group(Text(self.summary(standing), "bold"), line, table)
 
 
-def show(result: Any) -> None:
+def print_sweep(result: Any) -> None:
     """Prints a table, or a dict as one JSON object, on stdout."""
     if isinstance(result, dict):
         print(json.dumps(result))

@@ -47,7 +47,7 @@ def run(
     environment.keep_freed_memory()
     request |= {"method": method, "ratio": ratio, "protocol": protocol}
     request |= {"evaluate_on": evaluate_on, "evaluate_every": evaluate_every}
-    with distributed.joined(request["device"]):
+    with distributed.process_group(request["device"]):
         with distributed.first_goes_ahead():
             spec, material = resolve.resolve(request, data)
         outcome = run.run(
@@ -64,9 +64,9 @@ def run(
     if outcome is None:  # Only the first of several processes prints.
         return
     if as_json:
-        print(json.dumps(run_view.as_json(outcome)))
+        print(json.dumps(run_view.run_json(outcome)))
     else:
-        run_view.show(run_view.panel(outcome))
+        run_view.print_result(run_view.panel(outcome))
 
 
 def sweep(
@@ -108,7 +108,7 @@ def sweep(
     if dry_run:
         states = planning.states(plan, store)
         shown = sweep_view.plan_json if as_json else sweep_view.plan_table
-        sweep_view.show(shown(plan, states, jobs))
+        sweep_view.print_sweep(shown(plan, states, jobs))
         return
     if plan.to_do:
         store.check_writable(plan.needed_bytes)
@@ -116,6 +116,6 @@ def sweep(
         started = scheduler.make_executor(plan, store, options)
         watcher = sweep_view.watcher(quiet, plan)
         standing = scheduler.Scheduler(plan, store, started, watcher, options.retries).run()
-    sweep_view.show((sweep_view.closing_json if as_json else sweep_view.closing)(standing, store))
+    sweep_view.print_sweep((sweep_view.closing_json if as_json else sweep_view.closing)(standing, store))
     if standing.failed:
         raise typer.Exit(1)

@@ -32,7 +32,7 @@ def on_this_machine() -> int:
 
 
 @contextmanager
-def joined(device: str | None = None) -> Iterator[None]:
+def process_group(device: str | None = None) -> Iterator[None]:
     """Makes the processes that torchrun started the ranks of one run, within the context.
 
     Args:

@@ -85,7 +85,7 @@ def _missing(folder: Path, missing: Sequence[Record], total: int, found: Found) 
     return f"{folder} lacks {len(missing)} of the reference's {total} runs: {names}{more}{damaged}"
 
 
-def compare(
+def compare_runs(
     reference: Iterable[Record],
     nows: Mapping[str, Record],
     failed: Mapping[str, str] | None = None,
@@ -110,8 +110,8 @@ def compare(
         findings.append(exact_checks.data(runs))
         if findings[-1].outcome == PASSED:
             same_data.append(runs)
-            findings += exact_checks.findings(runs, exact)
-    findings += tolerance_bands.findings(same_data, margin)
+            findings += exact_checks.exact_findings(runs, exact)
+    findings += tolerance_bands.band_findings(same_data, margin)
     differing = sorted({phrase for runs in groups for pair in runs.pairs for phrase in pair.differing})
     return Result(findings, len(reference), differing)
 
@@ -131,7 +131,7 @@ def _unfinished(reference: Sequence[Record], failed: Mapping[str, str]) -> list[
     ]
 
 
-def counts(result: Result) -> str:
+def outcome_counts(result: Result) -> str:
     """Returns the numbers of outcomes: '34 passed, 2 failed, 3 skipped, 1 warning'."""
     failed, skipped, warned = (len(result.of(outcome)) for outcome in (FAILED, SKIPPED, WARNING))
     parts = [f"{len(result.of(PASSED))} passed", f"{failed} failed", f"{skipped} skipped"]

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sadp_bench.gate.findings import ANYWHERE, FAILED, HERE, PASSED, SKIPPED, Finding, Group, Pair
+from sadp_bench.gate.findings import ANYWHERE, FAILED, HERE, PASSED, SKIPPED, Finding, Group, RecordPair
 from sadp_bench.records.metrics import BUDGET_TOLERANCE, realised_ratio
 from sadp_bench.records.record import Record
 from sadp_bench.records.visit_counts import unpack
@@ -87,7 +87,7 @@ def data(group: Group) -> Finding:
     return _compared(group, DATA, group.pairs, set(DATA.values(group.references[0])), ANYWHERE)
 
 
-def findings(group: Group, exact: bool) -> list[Finding]:
+def exact_findings(group: Group, exact: bool) -> list[Finding]:
     """Returns all exact comparisons but the data's.
 
     Args:
@@ -119,7 +119,7 @@ def _agreed(group: Group, quantity: Quantity, names: set[str]) -> set[str]:
     return set() if quantity.whole and agreed != names else agreed
 
 
-def _here(group: Group, quantity: Quantity, pairs: list[Pair], names: set[str], exact: bool) -> Finding:
+def _here(group: Group, quantity: Quantity, pairs: list[RecordPair], names: set[str], exact: bool) -> Finding:
     if pairs:
         return _compared(group, quantity, pairs, names, HERE)
     why = "; ".join(sorted({phrase for pair in group.pairs for phrase in pair.differing}))
@@ -127,7 +127,7 @@ def _here(group: Group, quantity: Quantity, pairs: list[Pair], names: set[str], 
     return Finding(group.label, quantity.name, HERE, SKIPPED, text)
 
 
-def _compared(group: Group, quantity: Quantity, pairs: list[Pair], names: set[str], kind: str) -> Finding:
+def _compared(group: Group, quantity: Quantity, pairs: list[RecordPair], names: set[str], kind: str) -> Finding:
     """Compares values of all pairs; the text shows the first pair that differs and counts the others."""
     tolerance = quantity.tolerance if kind == ANYWHERE else 0.0
     wrong = []

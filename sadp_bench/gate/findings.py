@@ -50,7 +50,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Pair:
+class RecordPair:
     """A run of the reference and the same run made now.
 
     Args:
@@ -74,7 +74,7 @@ class Group:
     """The pairs that differ in the seed alone, by rising seed."""
 
     label: str
-    pairs: list[Pair]
+    pairs: list[RecordPair]
 
     @property
     def spec(self) -> Spec:
@@ -97,7 +97,7 @@ class Group:
         return self.spec.any_method().key
 
 
-def differing(reference: Record, now: Record) -> tuple[str, ...]:
+def differing_environments(reference: Record, now: Record) -> tuple[str, ...]:
     """Returns why two records of one spec need not be equal bit for bit, one phrase per reason."""
     phrases = [
         f"{name} {reference.environment.get(name)} → {now.environment.get(name)}"
@@ -117,10 +117,10 @@ def group(references: Iterable[Record], nows: Mapping[str, Record]) -> list[Grou
         nows: The new records by key.
     """
     references = list(references)
-    members: dict[str, list[Pair]] = {}
+    members: dict[str, list[RecordPair]] = {}
     for record in sorted(references, key=lambda record: (record.spec.method != "full", record.spec.seed)):
         if (now := nows.get(record.spec.key)) is not None:
-            pair = Pair(record, now, differing(record, now))
+            pair = RecordPair(record, now, differing_environments(record, now))
             members.setdefault(record.spec.any_seed().key, []).append(pair)
     names = labels(references)
     return [Group(names[key], pairs) for key, pairs in members.items()]

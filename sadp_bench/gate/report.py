@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sadp_bench.core.text import percent, printable
-from sadp_bench.gate.compare import Result, counts
+from sadp_bench.gate.compare import Result, outcome_counts
 from sadp_bench.gate.findings import ANYWHERE, BAND, FAILED, HERE, MINUS_FULL, SKIPPED, WARNING, Finding
 from sadp_bench.records.store import atomic
 
@@ -23,7 +23,7 @@ STYLES = {FAILED: "red", WARNING: "yellow"}
 KINDS = {ANYWHERE: "exact anywhere", HERE: "exact here", BAND: "bands"}
 
 
-def show(result: Result, folder: Path, kept: Path | None) -> None:
+def print_check(result: Result, folder: Path, kept: Path | None) -> None:
     """Prints a result on stdout.
 
     Args:
@@ -85,10 +85,10 @@ def _closing(result: Result, folder: Path, kept: Path | None) -> list[str]:
         new = kept or "DIR"
         again = "" if kept else "check again with --out DIR; then "
         lines.append(f"Intended? Then renew the reference: {again}cp {new}/*.json {folder}/ (docs/ci.md).")
-    return [*lines, f"{'passed' if result.passed else 'FAILED'}: {counts(result)}"]
+    return [*lines, f"{'passed' if result.passed else 'FAILED'}: {outcome_counts(result)}"]
 
 
-def as_json(result: Result, folder: Path, kept: Path | None) -> dict[str, Any]:
+def check_json(result: Result, folder: Path, kept: Path | None) -> dict[str, Any]:
     """Returns the object that `check --json` prints, unrounded."""
     return {
         "reference": str(folder),

@@ -18,7 +18,7 @@ ROUNDS = 5
 ALLOWED_DROP = 0.05  # of efficiency; the noise floor's spread is added
 
 
-def findings(reference: Sequence[Record], data: Path | None, progress: Progress) -> list[Finding]:
+def timing_findings(reference: Sequence[Record], data: Path | None, progress: Progress) -> list[Finding]:
     """Compares each method's training efficiency, measured now by interleaved epochs, with the records'."""
     names = labels(reference)
     recorded: dict[str, list[float]] = {}
@@ -39,7 +39,7 @@ def _finding(label: str, spec: Spec, recorded: Sequence[float], data: Path | Non
         return Finding(label, name, SPEED, SKIPPED, text)
     request = request_of(spec) | {"epochs": max(spec.epochs, ROUNDS + 1)}
     try:
-        measured = speed.measure(request, [spec.method], [spec.ratio], ROUNDS, data, progress)
+        measured = speed.measure_speed(request, [spec.method], [spec.ratio], ROUNDS, data, progress)
     except Exception as error:  # A method may raise anything; the other comparisons must still be reported.
         return Finding(label, name, SPEED, SKIPPED, f"not measured: {error}")
     before, after = statistics.median(recorded), measured["rows"][0]["efficiency"]

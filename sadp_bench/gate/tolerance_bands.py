@@ -80,7 +80,7 @@ class Sample:
         return Spread(max(of_all.size, of_this.size), freedom).of_means(len(self.reference), len(self.now))
 
 
-def findings(groups: Sequence[Group], margin: float | None) -> list[Finding]:
+def band_findings(groups: Sequence[Group], margin: float | None) -> list[Finding]:
     """Returns all comparisons in bands.
 
     Args:

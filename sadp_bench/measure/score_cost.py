@@ -68,7 +68,7 @@ class TrainingTurns:
             self.step(index_B, weight_B, self.draws, augmentation=self.augmentation, observe=pruner.observe)
 
 
-def measure(trainer: RunTrainer, progress: Progress, rounds: int = ROUNDS) -> dict[str, object]:
+def measure_cost(trainer: RunTrainer, progress: Progress, rounds: int = ROUNDS) -> dict[str, object]:
     """Returns what each score adds to a training step: median over the rounds, and half the interquartile range.
 
     A round consists of turns of several steps: plain training, plain training again (the noise), and every score. The

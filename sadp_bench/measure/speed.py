@@ -19,7 +19,7 @@ from sadp_bench.records.spec import Spec
 from sadp_bench.runs.resolve import Material, resolve
 from sadp_bench.runs.resources import Resources
 from sadp_bench.runs.trainer import RunTrainer, threads
-from sadp_bench.training.loop import Row, run_length
+from sadp_bench.training.loop import EpochRow, run_length
 from sadp_bench.training.rehearsal import rehearse
 
 BLOCK = 2  # arms between two epochs of full data: A B B A
@@ -46,7 +46,7 @@ class Arm:
                 f"{trainer.spec.method} shortens the run, and `speed` times epochs: leave it out of --methods, and use "
                 "`sadp-trainer run`"
             )
-        self.epochs: Iterator[Row] = trainer.rows()
+        self.epochs: Iterator[EpochRow] = trainer.rows()
 
     def step(self) -> tuple[float, int]:
         """Trains an epoch and returns its seconds and the number of kept examples."""
@@ -74,7 +74,7 @@ class Timed:
         return [full / seconds * kept / num_examples for full, seconds, kept in rounds]
 
 
-def measure(
+def measure_speed(
     request: Mapping[str, Any],
     methods: Sequence[str],
     ratios: Sequence[float],

@@ -176,7 +176,7 @@ class Study:
                     if row["epoch"] + 1 in self.at:
                         found.append(self._stop(row, collector))
                 progress.message(f"study: timing what the scores cost, {1 + score_cost.ROUNDS} rounds")
-                cost = score_cost.measure(trainer, progress)
+                cost = score_cost.measure_cost(trainer, progress)
             finally:
                 progress.stop()
         return finite(self._head() | {"stops": found, "cost": cost})
@@ -204,7 +204,7 @@ class Study:
             "rows": self.trainer.state.rows,
         }
 
-    def _stop(self, row: loop.Row, collector: Collector) -> dict[str, Any]:
+    def _stop(self, row: loop.EpochRow, collector: Collector) -> dict[str, Any]:
         epoch, n = row["epoch"], len(self.index_n)
         recalibrates = bool(norm_layers(self.model))
         self.progress.message(f"study: exact gradient norms of {n} examples after epoch {epoch + 1}")

@@ -93,7 +93,7 @@ def write(folder: Path, study: dict[str, Any]) -> Path:
     return path
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_study(path: Path) -> dict[str, Any]:
     """Returns a study.
 
     Raises:

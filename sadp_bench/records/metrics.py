@@ -88,7 +88,7 @@ def seconds_to_accuracy(record: Record, accuracy: float) -> float | None:
     return None
 
 
-def differing(run: Record, reference: Record) -> list[str]:
+def timing_mismatch(run: Record, reference: Record) -> list[str]:
     """Returns the reasons why two records' seconds can't be compared, a phrase each."""
     other_data = run.data_sha256 != reference.data_sha256
     return [
@@ -139,7 +139,7 @@ class Comparison:
 
 def compare(record: Record, reference: Record | None) -> Comparison:
     """Returns a run beside its reference, or alone where there is none."""
-    mismatch = tuple(differing(record, reference)) if reference else ()
+    mismatch = tuple(timing_mismatch(record, reference)) if reference else ()
     same_data = reference is not None and reference.data_sha256 == record.data_sha256
     speedup = training_speedup = to_accuracy = share_to_accuracy = None
     if reference and not mismatch:
@@ -263,7 +263,7 @@ def against_plain(records: Iterable[Record]) -> list[AxesComparison]:
 
 def _against_plain(record: Record, by_key: Mapping[str, Record]) -> AxesComparison:
     plain = by_key.get(record.spec.plain().key)
-    mismatch = tuple(differing(record, plain)) if plain else ()
+    mismatch = tuple(timing_mismatch(record, plain)) if plain else ()
     speedup = without_search = product = None
     axes = changed_axes(record.spec)
     wanted = axes if len(axes) > 1 else []
@@ -279,7 +279,7 @@ def _against_plain(record: Record, by_key: Mapping[str, Record]) -> AxesComparis
 
 def _product(singles: Sequence[Record], plain: Record) -> float | None:
     """Returns the product of the speed-ups; None where the seconds of a run can't be compared."""
-    if any(differing(single, plain) for single in singles):
+    if any(timing_mismatch(single, plain) for single in singles):
         return None
     return math.prod(charged_seconds(plain) / charged_seconds(single) for single in singles)
 

@@ -45,7 +45,7 @@ def describe(device: torch.device, threads: int, jobs: int = 1) -> dict[str, Any
     }
 
 
-def joined(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+def joined_environments(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     """Returns the environment of a run in two parts. A value that differs contains both, and equals no other run's."""
 
     def both(name: str, value: Any) -> Any:

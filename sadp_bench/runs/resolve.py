@@ -196,12 +196,12 @@ def _opened(request: RunRequest, data: Path | None, opened: dict[Any, Any]) -> M
         opened[whole] = kind(*whole[1:])
     part = (*whole, fields["evaluate_on"], wanted)
     if part not in opened:
-        opened[part] = load(opened[whole], fields["dataset"], fields["evaluate_on"], wanted)
+        opened[part] = load_material(opened[whole], fields["dataset"], fields["evaluate_on"], wanted)
     found: Material = opened[part]
     return found
 
 
-def load(dataset: Dataset, name: str, evaluate_on: str, train_examples: int | None) -> Material:
+def load_material(dataset: Dataset, name: str, evaluate_on: str, train_examples: int | None) -> Material:
     """Returns the training examples and those to evaluate on.
 
     The training examples are the first of a fixed, class-balanced order that no seed changes. The others are the test

@@ -47,7 +47,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class RunOptions:
     """How runs are carried out.
 
     Args:
@@ -95,7 +95,7 @@ def run(
     Returns:
         The outcome; None on all ranks but the first, which alone writes.
     """
-    settings = Settings(again, save_model, checkpoint_seconds)
+    settings = RunOptions(again, save_model, checkpoint_seconds)
     if jobs < 1:
         raise BadInput(f"--concurrent-jobs is at least 1, not {jobs}")
     full = spec.reference()
@@ -124,7 +124,7 @@ def run(
 
 
 def _tidy_and_report(
-    wanted: list[Spec], missing: list[Spec], store: Store, progress: Progress, settings: Settings
+    wanted: list[Spec], missing: list[Spec], store: Store, progress: Progress, settings: RunOptions
 ) -> None:
     """Clears away what killed processes left, and reports what is done already."""
     if distributed.rank() == 0:
@@ -192,7 +192,7 @@ def _locked(spec: Spec, store: Store, progress: Progress) -> Iterator[Lock]:
 
 
 def _train_and_store(
-    spec: Spec, resources: Resources, store: Store, progress: Progress, lock: Lock, settings: Settings
+    spec: Spec, resources: Resources, store: Store, progress: Progress, lock: Lock, settings: RunOptions
 ) -> None:
     """Trains one run and writes its record, or its failure. The first of several ranks writes alone."""
     replaced = None

@@ -149,7 +149,7 @@ class RunTrainer:
             self.ticket = self.context.search(self.state.sparsity, self.model)
         self.prepared = True
 
-    def rows(self) -> Iterator[loop.Row]:
+    def rows(self) -> Iterator[loop.EpochRow]:
         """Trains epoch by epoch and yields each one's row; see `training.loop.train`."""
         return loop.train(self.state, self.data, self.spec, self.clock, self.progress, self.spec.seed)
 
@@ -168,7 +168,7 @@ class RunTrainer:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes over what `state_dict` returned."""
-        self.environment.update(environment.joined(state["environment"], self.environment))
+        self.environment.update(environment.joined_environments(state["environment"], self.environment))
         if "context" in state:
             self.context.load_state_dict(state["context"])
             return

@@ -21,7 +21,7 @@ from sadp_bench.runs import environment, resolve, run, trainer
 from sadp_bench.runs.expected_cost import expected_visits, seconds_per_visit, shape
 from sadp_bench.runs.resolve import Material
 from sadp_bench.runs.resources import Resources
-from sadp_bench.sweeps.sweep_file import RequestedRun, read
+from sadp_bench.sweeps.sweep_file import RequestedRun, read_sweep
 
 STARTUP_SECONDS = 5.0  # seconds until a process trains: a guess, for estimates only
 RECORD_BYTES = 20_000  # bytes on disk, of one record
@@ -207,7 +207,7 @@ def make_plan(
     """
     cores = environment.available_threads()
     resolver = Resolver(data, max(1, cores // jobs))
-    runs = with_references([resolver.spec(request) for request in read(path, allow_imports=allow_imports)])
+    runs = with_references([resolver.spec(request) for request in read_sweep(path, allow_imports=allow_imports)])
     preparation = preparations(runs)
     group = sharers(runs, {key for key, epochs in preparation.items() if epochs.scoring})
     runs = shard_of(runs, group, shard)

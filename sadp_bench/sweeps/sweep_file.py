@@ -36,7 +36,7 @@ class RequestedRun(NamedTuple):
     fields: dict[str, Any]
 
 
-def read(path: Path, *, allow_imports: bool = False) -> list[RequestedRun]:
+def read_sweep(path: Path, *, allow_imports: bool = False) -> list[RequestedRun]:
     """Returns all runs of a sweep file, in its order.
 
     Args:

@@ -28,7 +28,7 @@ from sadp_bench.training.data import Loader, draw_augmentation
 from sadp_bench.training.optimizer import learning_rate, set_learning_rate
 from sadp_bench.training.step import TrainingStep
 
-Row = dict[str, Any]
+EpochRow = dict[str, Any]
 
 
 @dataclass(slots=True, eq=False)
@@ -50,7 +50,7 @@ class TrainingState:
     pruner: Pruner
     optimizer: torch.optim.Optimizer
     sparsity: Sparsity = field(default_factory=Sparsity)
-    rows: list[Row] = field(default_factory=list)
+    rows: list[EpochRow] = field(default_factory=list)
     visits_N: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int32))
 
     def state_dict(self) -> dict[str, Any]:
@@ -68,7 +68,7 @@ class TrainingState:
             self.optimizer.load_state_dict(state["optimizer"])
         self.sparsity.load_state_dict(state["sparsity"])
 
-    def finish_epoch(self, row: Row, index_K: Tensor, num_examples: int) -> None:
+    def finish_epoch(self, row: EpochRow, index_K: Tensor, num_examples: int) -> None:
         """Adds an epoch's row, and counts its examples, each of which it has shown once."""
         self.rows.append(row)
         if not len(self.visits_N):
@@ -84,7 +84,7 @@ def train(
     progress: Progress,
     seed: int,
     until: int | None = None,
-) -> Iterator[Row]:
+) -> Iterator[EpochRow]:
     """Trains epoch by epoch, from the first that has no row, and yields each epoch's row.
 
     Args:
@@ -129,7 +129,7 @@ def _train_epoch(
     seed: int,
     epoch: int,
     length: float,
-) -> tuple[Row, Tensor]:
+) -> tuple[EpochRow, Tensor]:
     """Trains on one epoch's selection. Returns the epoch's row, and the examples in the order shown, [K].
 
     The epoch's order and augmentation come from streams that do not depend on the pruner; the selected examples are
@@ -162,7 +162,7 @@ def _train_epoch(
     return row, index_K
 
 
-def _check_finite(row: Row, spec: Spec) -> None:
+def _check_finite(row: EpochRow, spec: Spec) -> None:
     if not math.isfinite(row["train_loss"]):
         raise Diverged(
             f"training diverged: {spec.method}'s mean loss is {row['train_loss']} in epoch {row['epoch'] + 1} at a "

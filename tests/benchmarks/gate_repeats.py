@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from sadp_bench.cli import run_view
-from sadp_bench.gate.compare import Result, compare, read_reference
+from sadp_bench.gate.compare import Result, compare_runs, read_reference
 from sadp_bench.gate.findings import FAILED
 from sadp_bench.gate.rerun import rerun
 from sadp_bench.records.record import Record
@@ -54,7 +54,7 @@ def redrawn(pool: Sequence[Sequence[Record]], seeds: Sequence[int], times: int) 
             [with_seed(record, seed) for seed, place in zip(seeds, side, strict=True) for record in pool[place]]
             for side in (one, other)
         ]
-        yield compare(sides[0], {record.spec.key: record for record in sides[1]}, exact=False)
+        yield compare_runs(sides[0], {record.spec.key: record for record in sides[1]}, exact=False)
 
 
 def tell(what: str, results: Iterable[Result]) -> None:
@@ -80,7 +80,7 @@ def main() -> None:
     results, pool = [], []
     for time in range(1, asked.times + 1):
         made = trained(reference, {seed: seed + time * (own[-1] + 1) for seed in own}, Store(asked.out))
-        results.append(compare(reference, {record.spec.key: record for record in made}, exact=False))
+        results.append(compare_runs(reference, {record.spec.key: record for record in made}, exact=False))
         pool += [[record for record in made if record.spec.seed == seed] for seed in own]
         print(f"{time}: {'passed' if results[-1].passed else 'FAILED'}", flush=True)
     tell("other seeds against the reference", results)

@@ -169,7 +169,9 @@ def test_saved_weights_load_safely_and_give_the_recorded_accuracy(tmp_path: Path
     assert tiny_run("random", 0.25, tmp_path, "--save-model", "--no-reference").code == 0
     path, _ = the_record(tmp_path, "random")
     record = store.read(path)
-    material = resolve.load(Digits(Path(), record.spec.timesteps), "digits", "test", record.spec.train_examples)
+    material = resolve.load_material(
+        Digits(Path(), record.spec.timesteps), "digits", "test", record.spec.train_examples
+    )
     model = resolve.make_model(record.spec, material, seed=99)
     model.load_state_dict(torch.load(path.with_suffix(".pt"), weights_only=True))
     held = resolve.make_loader(record.spec, material, material.held)

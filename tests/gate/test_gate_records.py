@@ -183,7 +183,7 @@ def test_a_drop_of_efficiency_is_a_warning(tmp_path: Path, monkeypatch: pytest.M
 
     folder, now = timed(tmp_path / "reference"), timed(tmp_path / "now")
     for efficiency, warns in ((0.95, False), (0.90, False), (0.88, True)):
-        monkeypatch.setattr(speed, "measure", lambda *given, value=efficiency: measured(value, *given[:3]))
+        monkeypatch.setattr(speed, "measure_speed", lambda *given, value=efficiency: measured(value, *given[:3]))
         answer = command("check", folder, "--against", now, "--speed")
         assert answer.code == 0 and calls.pop() == (10, "digits", 32, ["sadp"], [0.5])
         assert ("WARNING  sadp 0.5: efficiency: 0.962 → " in answer.out) == warns, efficiency

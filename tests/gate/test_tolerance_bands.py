@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from sadp_bench.gate import tolerance_bands
-from sadp_bench.gate.compare import compare
+from sadp_bench.gate.compare import compare_runs
 from sadp_bench.gate.spread import Spread, pooled, together
 from sadp_bench.gate.tolerance_bands import visit_agreement, visit_spread
 from tests.example_records import make_record, make_spec
@@ -115,7 +115,7 @@ def test_all_bands_together_fail_an_unchanged_package_no_more_often_than_they_sa
     rng, failed = np.random.default_rng(0), []
     for _ in range(200):
         reference, now = unchanged(rng)
-        result = compare(reference, {record.spec.key: record for record in now}, exact=False)
+        result = compare_runs(reference, {record.spec.key: record for record in now}, exact=False)
         failed.append(not result.passed)
     assert len([found for found in result.findings if found.kind == "band"]) == 3 + 2 + 3 + 2
     assert 0.04 < np.mean(failed) <= 0.2 + 0.05

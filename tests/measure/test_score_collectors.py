@@ -96,7 +96,7 @@ def test_the_cost_leaves_the_run_as_it_is_and_names_every_score() -> None:
     bench = small_bench(epochs=1)
     list(bench.rows())
     before = everything(bench.model)
-    cost: Any = score_cost.measure(bench, Progress(), rounds=2)
+    cost: Any = score_cost.measure_cost(bench, Progress(), rounds=2)
     assert everything(bench.model) == before
     assert list(cost["scores"]) == [*COLLECTED, "exact"] and set(cost["calibration"]) == {
         "first_batch",

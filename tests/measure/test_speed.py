@@ -17,7 +17,7 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.progress import Progress
 from sadp_bench.measure import speed
 from sadp_bench.measure.speed import median_interval
-from sadp_bench.report.plots.speed import draw, efficiency_figure
+from sadp_bench.report.plots.speed import draw_speed, efficiency_figure
 from tests.commands import Answer, command
 from tests.report.plots.helpers import bars_of
 from tests.small_runs import SMALL
@@ -27,7 +27,7 @@ ASKED["set"] = {"backbone.width": 4}
 
 
 def measure(methods: list[str], ratios: list[float], rounds: int, **limits: float) -> dict[str, Any]:
-    return speed.measure(ASKED, methods, ratios, rounds, None, Progress(), **limits)
+    return speed.measure_speed(ASKED, methods, ratios, rounds, None, Progress(), **limits)
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def test_the_plot_shows_the_measured_efficiencies_and_the_noise_floor(tmp_path: 
     assert [text.get_text() for text in axes.get_yticklabels()] == [
         *("random 50 %", "random 25 %", "el2n 50 %", "el2n 25 %")
     ]
-    drawn = draw(told, tmp_path)
+    drawn = draw_speed(told, tmp_path)
     assert {path.suffix for path in drawn} == {".pdf", ".png", ".svg"} and all(path.stat().st_size for path in drawn)
 
 
@@ -192,6 +192,6 @@ def test_epochs_are_of_so_many_examples_that_enough_rounds_fit_into_the_time(mon
         progress = Progress()
         monkeypatch.setattr(progress, "message", said.append)
         # A round: two epochs of full data, the A/A arm and half an epoch; 16 rounds of 600 examples, 1 ms a visit.
-        found = speed.measure(asked, ["random"], [0.5], 2, None, progress, seconds=600 * 3.5 * 16 * 1e-3)
+        found = speed.measure_speed(asked, ["random"], [0.5], 2, None, progress, seconds=600 * 3.5 * 16 * 1e-3)
         assert found["train_examples"] == expected
         assert len(said) == (expected < 1437)

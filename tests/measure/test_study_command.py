@@ -59,12 +59,16 @@ def test_the_table_says_what_the_file_holds(kept: tuple[Answer, Path, Path]) -> 
 def test_json_is_one_object_and_comes_back_from_its_file(kept: tuple[Answer, Path, Path], tmp_path: Path) -> None:
     answer = command(*STUDY[:-1], "--json", "--out", tmp_path)
     (path,) = tmp_path.iterdir()
-    assert answer.code == 0 and json.loads(answer.out) == json.loads(path.read_text()) == study_file.read(path)
+    assert answer.code == 0 and json.loads(answer.out) == json.loads(path.read_text()) == study_file.read_study(path)
     assert answer.out.count("\n") == 1 and "exact gradient norms" in answer.err and "timing" in answer.err
-    assert path.name == kept[1].name == f"digits-cnn-s0-{study_file.read(path)['key']}.study.json"
+    assert path.name == kept[1].name == f"digits-cnn-s0-{study_file.read_study(path)['key']}.study.json"
     assert command("study", "--from", path, "--json").out == answer.out
-    same = {name: value for name, value in study_file.read(kept[1]).items() if name not in ("finished", "cost", "rows")}
-    assert same.items() <= study_file.read(path).items()
+    same = {
+        name: value
+        for name, value in study_file.read_study(kept[1]).items()
+        if name not in ("finished", "cost", "rows")
+    }
+    assert same.items() <= study_file.read_study(path).items()
 
 
 def test_a_kept_study_is_shown_and_drawn_again_the_same(kept: tuple[Answer, Path, Path], tmp_path: Path) -> None:
@@ -78,7 +82,7 @@ def test_a_kept_study_is_shown_and_drawn_again_the_same(kept: tuple[Answer, Path
 
 
 def test_the_figures_show_what_the_file_holds(kept: tuple[Answer, Path, Path]) -> None:
-    found = study_file.read(kept[1])
+    found = study_file.read_study(kept[1])
     norms = found["stops"][-1]["examples"]["exact"]["frozen"]
     panels = [axes for axes in scores_figure(found).axes if axes.get_visible()]
     assert [axes.get_title(loc="left") for axes in panels] == [study_file.LABELS[name] for name in COLLECTED]
@@ -103,7 +107,7 @@ def test_ctrl_c_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(score_cost, "measure", interrupted)
+    monkeypatch.setattr(score_cost, "measure_cost", interrupted)
     assert command(*STUDY, "--out", tmp_path / "out").code == 130 and not list((tmp_path / "out").iterdir())
 
 
@@ -163,7 +167,7 @@ def test_committed_studies_of_schema_2_are_read_under_the_names_of_schema_3() ->
     paths = sorted((ROOT / "results" / "studies").glob("*.json"))
     assert paths and {json.loads(path.read_text())["schema"] for path in paths} == {2}
     for path in paths:
-        raw, found = json.loads(path.read_text()), study_file.read(path)
+        raw, found = json.loads(path.read_text()), study_file.read_study(path)
         assert found["schema"] == study_file.SCHEMA and found["key"] == raw["key"]
         for stop, before in zip(found["stops"], raw["stops"], strict=True):
             assert stop["bound_ratio"] == before["tightness"] and "tightness" not in stop
@@ -196,4 +200,4 @@ def test_a_damaged_study_is_refused_and_never_a_traceback(kept: tuple[Answer, Pa
         path = tmp_path / f"{name}.study.json"
         path.write_text(json.dumps(content))
         with pytest.raises(BadInput, match=name):
-            study_file.read(path)
+            study_file.read_study(path)

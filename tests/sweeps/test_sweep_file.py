@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sadp_bench.core.errors import BadInput
 from sadp_bench.records.store import Store
 from sadp_bench.sweeps import planning
-from sadp_bench.sweeps.sweep_file import read
+from sadp_bench.sweeps.sweep_file import read_sweep
 from tests.commands import command, refused
 from tests.paths import ROOT
 from tests.sweeps.helpers import GOOD, TINY, planned, written
@@ -38,7 +38,7 @@ def test_a_block_is_the_product_of_its_lists(tmp_path):
         for ratio in (0.3, 0.5, 0.7)
         for x in (1, 2)
     ]
-    assert chosen(read(written(tmp_path, text))) == expected
+    assert chosen(read_sweep(written(tmp_path, text))) == expected
 
 
 @given(
@@ -46,7 +46,7 @@ def test_a_block_is_the_product_of_its_lists(tmp_path):
 )
 def test_there_are_as_many_runs_as_the_lists_lengths_multiply_to(tmp_path_factory, lists):
     text = "\n".join(["[[sweep]]", 'method = "sadp"', "ratio = 0.3", *(f"{k} = {v}" for k, v in lists.items())])
-    runs = read(written(tmp_path_factory.mktemp("sweep"), text))
+    runs = read_sweep(written(tmp_path_factory.mktemp("sweep"), text))
     assert len(runs) == len(list(itertools.product(*lists.values())))
 
 
@@ -66,7 +66,7 @@ def test_a_block_replaces_commons_keys_and_adds_to_its_settings(tmp_path):
     set.backbone.width = 8
     """
     plain = {"fresh": False, "backbone.width": 4}
-    assert chosen(read(written(tmp_path, text))) == [
+    assert chosen(read_sweep(written(tmp_path, text))) == [
         {"method": "random", "ratio": 0.3, "epochs": 3, "set": plain},
         {"method": "random", "ratio": 0.5, "epochs": 3, "set": plain},
         {
@@ -79,7 +79,7 @@ def test_a_block_replaces_commons_keys_and_adds_to_its_settings(tmp_path):
 
 
 def test_hyphens_are_underscores(tmp_path):
-    [run] = read(written(tmp_path, '[[sweep]]\nmethod = "sadp"\nratio = 0.3\nbatch-size = 7'))
+    [run] = read_sweep(written(tmp_path, '[[sweep]]\nmethod = "sadp"\nratio = 0.3\nbatch-size = 7'))
     assert run.fields["batch_size"] == 7
 
 
@@ -192,7 +192,9 @@ def test_the_experiments_hold_every_method_at_every_ratio(name, kinds, seeds, re
 
 def test_the_example_of_the_documents_is_a_sweep_file(tmp_path):
     text = (ROOT / "docs" / "sweeps.md").read_text().partition("```toml\n")[2].partition("```")[0]
-    told = [(one.fields["method"], one.fields["ratio"], one.fields["seed"]) for one in read(written(tmp_path, text))]
+    told = [
+        (one.fields["method"], one.fields["ratio"], one.fields["seed"]) for one in read_sweep(written(tmp_path, text))
+    ]
     assert len(told) == 2 * 2 * 3 + 2 * 2 * 3 and set(told) == set(
         itertools.product(("random", "infobatch", "sadp"), (0.3, 0.5), (0, 1, 2))
     )

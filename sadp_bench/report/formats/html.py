@@ -21,7 +21,7 @@ from sadp_bench.records.record import Record
 from sadp_bench.report.contents import Contents
 from sadp_bench.report.formats.run_details import commands, run_details
 from sadp_bench.report.tables.by_ratio import whole_table
-from sadp_bench.report.tables.findings import findings
+from sadp_bench.report.tables.findings import best_methods
 from sadp_bench.report.tables.table import Sheet
 
 KINDS = {
@@ -69,7 +69,7 @@ def page(contents: Contents, images: Callable[[Record], Any] | None = None) -> s
         contents=contents,
         methods=count(len({spec.method for spec in specs} - {"full"}), "method"),
         facts=_facts(contents, len(left_out)),
-        findings=findings(contents.groups),
+        findings=best_methods(contents.groups),
         kinds=KINDS,
         sheets=_by_kind(contents.sheets),
         groups=[(rows[0].group, whole_table(rows)) for rows in contents.groups],

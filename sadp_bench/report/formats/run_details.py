@@ -18,7 +18,7 @@ Facts = list[tuple[str, Any]]  # names and values
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class RunDetails:
     """One run of the page.
 
     Attributes:
@@ -40,10 +40,10 @@ class Run:
     command: str
 
 
-def run_details(rows: Iterable[RatioRow], records: Iterable[Record]) -> dict[str, list[Run]]:
+def run_details(rows: Iterable[RatioRow], records: Iterable[Record]) -> dict[str, list[RunDetails]]:
     """Returns the runs of each group in the order of its rows. A run of several groups is in the first alone."""
     pairs = {pair.spec.key: pair for pair in paired(records)}
-    found: dict[str, dict[str, Run]] = {}
+    found: dict[str, dict[str, RunDetails]] = {}
     for row in rows:
         own: Sequence[Record | Failure] = sorted((*row.runs, *row.failed), key=lambda run: run.spec.seed)
         for run in own:
@@ -61,7 +61,7 @@ def commands(specs: Iterable[Spec]) -> list[str]:
     return [command(spec) for spec in order]
 
 
-def _finished(label: str, pair: Comparison) -> Run:
+def _finished(label: str, pair: Comparison) -> RunDetails:
     run = pair.record
     speedup = NOTHING if pair.speedup is None else f"{number(pair.speedup)}×"
     columns = [f"{number(100 * run.test_accuracy)} %", number(pair.seconds, 1, " s"), speedup]
@@ -75,7 +75,7 @@ def _finished(label: str, pair: Comparison) -> Run:
     return _run(label, run.spec, columns, False, parts)
 
 
-def _failed(label: str, failure: Failure) -> Run:
+def _failed(label: str, failure: Failure) -> RunDetails:
     rate, epoch = failure.learning_rate, failure.epoch
     facts = [
         ("reason", failure.reason),
@@ -90,9 +90,9 @@ def _failed(label: str, failure: Failure) -> Run:
 
 def _run(
     label: str, spec: Spec, columns: list[str], failed: bool, parts: list[tuple[str, Facts]], last_lines: str = ""
-) -> Run:
+) -> RunDetails:
     columns = [percent(spec.ratio), f"seed {spec.seed}", *columns]
-    return Run(spec.key, label, columns, failed, [part for part in parts if part[1]], last_lines, command(spec))
+    return RunDetails(spec.key, label, columns, failed, [part for part in parts if part[1]], last_lines, command(spec))
 
 
 def _result(pair: Comparison) -> Facts:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sadp_bench.report.plots import style
-from sadp_bench.report.plots.style import FULL, draw_points, drawing, interval
+from sadp_bench.report.plots.style import FULL, draw_points, drawing, interval_ends
 from sadp_bench.report.tables.memory import MemoryRow
 from sadp_bench.report.tables.table import MIB
 
@@ -24,11 +24,11 @@ def memory_figure(rows: Sequence[MemoryRow]) -> Figure:
     for name in names:
         line = [row for row in rows if row.time == name]
         at = [(row.timesteps, MIB * row.train_memory_bytes.mean) for row in line]
-        bars = [interval(row.train_memory_bytes, MIB) for row in line]
+        bars = [interval_ends(row.train_memory_bytes, MIB) for row in line]
         handles.append(draw_points(axes, at, name, styles[name], y_bars=bars))
     steps = sorted({row.timesteps for row in rows})
     room = 0.06 * (steps[-1] - steps[0])
-    above = [(0.0, ends[1]) for row in rows if (ends := interval(row.train_memory_bytes, MIB))]
+    above = [(0.0, ends[1]) for row in rows if (ends := interval_ends(row.train_memory_bytes, MIB))]
     top = style.limits([0.0, *(MIB * row.train_memory_bytes.mean for row in rows)], above, 1e-6)[1]
     axes.set(xlim=(steps[0] - room, steps[-1] + room), ylim=(0, top))
     axes.set_xticks(steps)

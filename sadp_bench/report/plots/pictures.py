@@ -123,7 +123,7 @@ def at_hand(data: Path | None) -> Callable[[Record], Images]:
             raise BadInput(f"{spec.dataset} is not in {root}; name its folder with --data")
         if spec.dataset not in opened:
             opened[spec.dataset] = kind(root, spec.timesteps)
-        material = resolve.load(opened[spec.dataset], spec.dataset, spec.evaluate_on, spec.train_examples)
+        material = resolve.load_material(opened[spec.dataset], spec.dataset, spec.evaluate_on, spec.train_examples)
         if material.sha256 != record.data_sha256:
             raise BadInput(f"{spec.dataset} in {root} is not the data that the runs saw")
         pixel_N = material.train.input_N.movedim(1, -1).double().mul(255 / kind.scale).round().byte().numpy()

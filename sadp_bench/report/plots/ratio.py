@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sadp_bench.core.text import percent
 from sadp_bench.report.plots import style
-from sadp_bench.report.plots.style import FULL, QUIET, Style, Styles, draw_points, drawing, interval
+from sadp_bench.report.plots.style import FULL, QUIET, Style, Styles, draw_points, drawing, interval_ends
 from sadp_bench.report.rows import RatioRow
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def accuracy_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
     gap = min([after - before for before, after in itertools.pairwise(ratios)], default=10)
     step = min(0.5 * gap / len(lines), MAX_DODGE)
     places = {label: step * (number - (len(lines) - 1) / 2) for number, label in enumerate(lines)}
-    bars = {id(row): interval(row.accuracy, 100) for row in rows}
+    bars = {id(row): interval_ends(row.accuracy, 100) for row in rows}
     methods = []
     for label, points in lines.items():
         at = [(100 * row.ratio + places[label], 100 * row.accuracy.mean) for row in points]
@@ -86,10 +86,10 @@ def speedup_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
     for label, points in lines.items():
         at = [(places[label] / (1 - row.ratio), row.speedup.mean) for row in points]
         line_style = {**styles[label], "linestyle": "", "markersize": 5}
-        methods.append(draw_points(axes, at, label, line_style, y_bars=[interval(row.speedup) for row in points]))
+        methods.append(draw_points(axes, at, label, line_style, y_bars=[interval_ends(row.speedup) for row in points]))
         handles += _draw_ceilings(axes, points, places[label], step**0.45, styles[label])
     heights = [mean for row in rows for mean in (row.speedup.mean, row.ceiling.mean)] + list(maximum.values())
-    axes.set_ylim(style.log_limits(heights, [interval(row.speedup) for row in rows], MIN_SPEEDUPS))
+    axes.set_ylim(style.log_limits(heights, [interval_ends(row.speedup) for row in rows], MIN_SPEEDUPS))
     style.log_ticks(axes.yaxis, axes.get_ylim())
     axes.set_ylabel("measured speed-up over full (×)")
     if len(nominal) == 2 and len({row.ratio for row in rows}) == 1:
@@ -123,7 +123,7 @@ def _name_ticks(axes: Axes, places: dict[str, float], ratio: float) -> bool:
 
 
 def _draw_full(axes: Axes, row: RatioRow) -> Artist:
-    ends = interval(row.accuracy, 100)
+    ends = interval_ends(row.accuracy, 100)
     if ends is not None:
         axes.axhspan(*ends, color=FULL["color"], alpha=0.1, linewidth=0)
     return axes.axhline(100 * row.accuracy.mean, **FULL, label=row.label)

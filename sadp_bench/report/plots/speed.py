@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def draw(result: Mapping[str, Any], folder: Path) -> list[Path]:
+def draw_speed(result: Mapping[str, Any], folder: Path) -> list[Path]:
     """Draws and saves the plot in each format, and returns the files."""
     name = style.slug(f"{result['dataset']} {result['backbone']} {result['device']} efficiency")
     return style.save_all(efficiency_figure(result), folder, name)

@@ -38,7 +38,7 @@ LABEL_ROOM = 0.062  # share of the axis between two labels
 MIN_STEP = 0.05  # share of the epochs between two ticks
 
 
-def draw(study: dict[str, Any], folder: Path) -> list[Path]:
+def draw_study(study: dict[str, Any], folder: Path) -> list[Path]:
     """Draws and saves both plots as PNG (200 dpi) and SVG, and returns the files."""
     spec = study["spec"]
     dataset, backbone = (spec[name].rpartition(":")[2] for name in ("dataset", "backbone"))

@@ -149,7 +149,7 @@ def outer_labels(axes: Sequence[Axes], columns: int, x: str, y: str) -> None:
         panel.set_ylabel(y if place % columns == 0 else "")
 
 
-def interval(estimate: Estimate, scale: float = 1.0) -> Interval | None:
+def interval_ends(estimate: Estimate, scale: float = 1.0) -> Interval | None:
     """Returns the ends of the 95 % interval; None without an interval."""
     low, high = estimate.low, estimate.high
     return None if low is None or high is None else (scale * low, scale * high)
@@ -275,7 +275,7 @@ def _fold_notes(notes: Iterable[str]) -> str:
 
 def seeds_note(seeds: Iterable[int], *estimates: Estimate) -> str:
     """Returns 'Means of 3 to 5 seeds; bars: 95 % intervals.', given the numbers of seeds and what has bars."""
-    return means_note(seeds) + ("; bars: 95 % intervals." if any(map(interval, estimates)) else ".")
+    return means_note(seeds) + ("; bars: 95 % intervals." if any(map(interval_ends, estimates)) else ".")
 
 
 def means_note(seeds: Iterable[int]) -> str:

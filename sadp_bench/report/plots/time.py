@@ -13,7 +13,7 @@ from sadp_bench.core.text import percent
 from sadp_bench.records.metrics import TIMED_TOGETHER
 from sadp_bench.report.plots import style
 from sadp_bench.report.plots.ratio import MIN_ACCURACIES
-from sadp_bench.report.plots.style import FULL, QUIET, Style, Styles, draw_points, drawing, interval
+from sadp_bench.report.plots.style import FULL, QUIET, Style, Styles, draw_points, drawing, interval_ends
 from sadp_bench.report.rows import RatioRow
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def time_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
         return None
     size, name = unit(max(row.seconds.mean for row in rows))
     figure, [axes] = style.panels(rows[0].group, grid="both")
-    bars = {id(row): (interval(row.seconds, 1 / size), interval(row.accuracy, 100)) for row in rows}
+    bars = {id(row): (interval_ends(row.seconds, 1 / size), interval_ends(row.accuracy, 100)) for row in rows}
     handles = []
     for label, points in ({row.label: [row] for row in rows if row.is_full} | lines).items():
         x_bars, y_bars = zip(*(bars[id(row)] for row in points), strict=True)
@@ -135,8 +135,8 @@ def _label_ratios(figure: Figure, axes: Axes, rows: Sequence[RatioRow], size: fl
     segments = [(_place(row, size), _place(row, size), RING) for row in rows]
     for row in rows:
         x, y = _place(row, size)
-        segments += [((end, y), (x, y), 1.0) for end in interval(row.seconds, 1 / size) or ()]
-        segments += [((x, end), (x, y), 1.0) for end in interval(row.accuracy, 100) or ()]
+        segments += [((end, y), (x, y), 1.0) for end in interval_ends(row.seconds, 1 / size) or ()]
+        segments += [((x, end), (x, y), 1.0) for end in interval_ends(row.accuracy, 100) or ()]
     for points in style.by_label(rows).values():
         segments += [(*ends, 1.0) for ends in itertools.pairwise(_place(row, size) for row in points)]
     figure.draw_without_rendering()  # Places on the page are known only now.
@@ -189,7 +189,7 @@ def phases_figure(rows: Sequence[RatioRow]) -> Figure | None:
     for row, seconds in zip(rows, charged, strict=True):
         if row.is_full:
             handles.append(axes.axvline(seconds, **FULL, linestyle=":", label=f"{row.label}, charged"))
-    bars = [interval(row.seconds, 1 / size) for row in rows]
+    bars = [interval_ends(row.seconds, 1 / size) for row in rows]
     draw_points(
         axes, list(zip(charged, places, strict=True)), "_", {"color": "black", "linestyle": ""}, bars, capsize=2
     )

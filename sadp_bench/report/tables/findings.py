@@ -14,7 +14,7 @@ VERDICTS = ("lossless", "worse", "undecided")
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class BestMethod:
     """What was found in one group: its title, the fastest lossless method in a sentence, the best at each ratio."""
 
     group: str
@@ -22,9 +22,9 @@ class Finding:
     table: Table
 
 
-def findings(groups: Iterable[Sequence[RatioRow]]) -> list[Finding]:
+def best_methods(groups: Iterable[Sequence[RatioRow]]) -> list[BestMethod]:
     """Returns a finding of each group that has pruned runs or a reference."""
-    return [Finding(rows[0].group, fastest_lossless(rows), _best(rows)) for rows in groups]
+    return [BestMethod(rows[0].group, fastest_lossless(rows), _best(rows)) for rows in groups]
 
 
 def fastest_lossless(rows: Sequence[RatioRow]) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sadp_bench.core.text import NOTHING
-from sadp_bench.records.metrics import charged_seconds, differing, search_seconds, searched, ticket_number
+from sadp_bench.records.metrics import charged_seconds, search_seconds, searched, ticket_number, timing_mismatch
 from sadp_bench.records.record import Record
 from sadp_bench.records.statistics import Estimate
 from sadp_bench.report.rows import Row, over_seeds
@@ -94,7 +94,7 @@ def early_time_ratio(run: Record, by_key: Mapping[str, Record]) -> float | None:
     if not run.spec.early_time:
         return None
     other = by_key.get(dataclasses.replace(run.spec, early_time=False).key)
-    if other is None or differing(run, other):
+    if other is None or timing_mismatch(run, other):
         return None
     with_it, without = search_seconds(run), search_seconds(other)
     return with_it / without if with_it is not None and without else None

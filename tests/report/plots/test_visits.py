@@ -14,7 +14,7 @@ from sadp_bench.report.plots import pictures, visits
 from sadp_bench.report.plots.epochs import by_ratio
 from sadp_bench.report.plots.visits import visits_of
 from sadp_bench.report.rows import rows
-from sadp_bench.runs.resolve import load
+from sadp_bench.runs.resolve import load_material
 from tests.example_records import make_record, make_spec
 from tests.report.plots.helpers import N, near, run, runs, styles_of
 
@@ -71,7 +71,7 @@ def test_visits_that_cannot_be_read_are_left_out_with_the_reason():
 
 def test_images_at_hand_are_those_whose_visits_the_record_counts(tmp_path):
     spec = make_spec("random", 0.5, train_examples=50)
-    material = load(Digits(tmp_path, 1), spec.dataset, spec.evaluate_on, 50)
+    material = load_material(Digits(tmp_path, 1), spec.dataset, spec.evaluate_on, 50)
     images = pictures.at_hand(tmp_path)(make_record(spec, data_sha256=material.sha256))
     assert images.pixel_N.shape == (50, 8, 8) and images.pixel_N.max() == 255
     assert images.label_N == material.train.label_N.tolist() and images.class_names[3] == "3"
