@@ -1,4 +1,4 @@
-"""The methods SADP is compared with: one method, one file, each readable on its own. Name -> class."""
+"""Data-pruning methods that SADP is compared with, a file each. `PRUNERS` maps a method's name to its class."""
 
 PRUNERS = {
     "fewer-epochs": "baselines.fewer_epochs:FewerEpochs",

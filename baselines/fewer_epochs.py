@@ -1,4 +1,4 @@
-"""The honest baseline of equal cost: all data, for a shorter time."""
+"""Fewer epochs: the baseline of equal cost, which trains on all data for a shorter time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sadp_bench.pruner import Pruner, Selection, unweighted
 
 
 class FewerEpochs(Pruner):
-    """All data for (1 - ratio) of the epochs, the last one partial, the whole schedule squeezed in. Weight 1.
+    """Trains on all data for (1 - ratio) of the epochs, the last partial, with the whole schedule. Weight 1.
 
     Source: the control of equal cost that any data pruning has to beat.
     """
@@ -20,5 +20,5 @@ class FewerEpochs(Pruner):
         return unweighted(torch.arange(self.num_examples))
 
     def run_epochs(self, epochs: int) -> float:
-        """To a whole example: 10 epochs at ratio 0.7 are 3, not 3.0000000000000004 with a fourth of one example."""
+        """Returns (1 - ratio) of the epochs, rounded to a whole example: 10 at ratio 0.7 give 3, not 3.0000000000000004."""
         return round((1 - self.prune_ratio) * epochs * self.num_examples) / self.num_examples

@@ -10,13 +10,14 @@ from sadp_bench.pruner import KeepAll, Observation, ScoringContext
 
 
 class Forgetting(Scored):
-    """Keeps the examples that a full training run forgets most often; never learned ones come first. Weight 1.
+    """Keeps the examples that a full training run forgets most often, those never learned first. Weight 1.
 
     Source: Toneva et al., "An Empirical Study of Example Forgetting", ICLR 2019.
 
-    An event is an example that is right at one presentation (as trained: augmented, before the update) and wrong at the
-    next. Never learned counts as the most forgotten (some public code scores it 0, and so drops it as the easiest).
-    `score_epochs` 0 means the whole run. The events of all `score_runs` networks are summed.
+    A forgetting event is a right answer at a presentation and a wrong answer at the next. Presentations are those of
+    training: augmented, before the update. Examples that are never learned count as the most forgotten; some public
+    code scores them 0, and so drops them as the easiest. `score_epochs` 0 means the whole run. The score sums the
+    events of all `score_runs` networks.
     """
 
     def epochs_of(self, num_epochs: int) -> int:

@@ -1,4 +1,4 @@
-"""GraNd: the gradient's norm, early in training."""
+"""GraNd: each example's gradient norm, early in training."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class GraNd(Scored):
 
     Source: Paul, Ganguli & Dziugaite, "Deep Learning on a Data Diet", NeurIPS 2021.
 
-    The norm is exact: of the example's own loss, with batch norm's running statistics, over every parameter. The
-    paper's scores at initialisation do not reproduce (Kirsch, arXiv 2303.14753); here networks are trained first.
+    The norm is exact: of the example's loss, with batch norm's running statistics, over every parameter. The paper's
+    scores at initialisation do not reproduce (Kirsch, arXiv 2303.14753), so the networks train first.
     """
 
     def score(self, context: ScoringContext) -> Tensor:

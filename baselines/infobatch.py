@@ -8,20 +8,21 @@ import torch
 
 from sadp_bench.pruner import BadInput, Observation, Pruner, ScoringContext, Selection
 
-MAX_DROPPED = 0.9  # share of the examples below the threshold: weights stay at or below 10
+# Share of the examples below the threshold that an epoch drops, at most: weights stay at or below 10.
+MAX_DROPPED = 0.9
 
 
 class InfoBatch(Pruner):
-    """Drops, each epoch, a random share p of the examples whose last loss is below the mean; weights the rest 1/(1-p).
+    """Drops each epoch a random share p of the examples with a loss below the mean; weights the rest 1/(1-p).
 
     Source: Qin et al., "InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning", ICLR 2024.
 
     The last (1 - delta) of the epochs use all data, weight 1. The batch's loss is the mean over the actual batch, as in
     the published code, so the mean weight exceeds 1 (a hidden raise of the learning rate; the record contains it).
 
-    Budgeted (default): A = floor((1 - delta) E + 0.5) epochs on all data; each of the other E - A drops
-    d = ratio N E / (E - A) examples, rounded so that the run's total is exact. With b examples below the mean, p = d / b;
-    where p would exceed 0.9 the threshold rises until b = d / 0.9. In the first epoch all count as below the mean.
+    By default the ratio is a budget. A = floor((1 - delta) E + 0.5) epochs use all data. Each of the other E - A drops
+    d = ratio N E / (E - A) examples, rounded so that the run's total is exact. With b examples below the mean, p = d / b.
+    If p would exceed 0.9, the threshold rises until b = d / 0.9. In the first epoch all examples count as below the mean.
 
     Args:
         prune_ratio: The share of visits to save.
@@ -44,7 +45,7 @@ class InfoBatch(Pruner):
         """Raises BadInput where the ratio exceeds what the pruned epochs can save."""
         largest = MAX_DROPPED * self._num_pruned_epochs(num_epochs) / num_epochs
         if not self.native and self.prune_ratio > largest:
-            named = math.floor(1000 * largest) / 1000  # rounded down: a value that the method can realise
+            named = math.floor(1000 * largest) / 1000  # Rounded down, so that the method can realise it.
             raise BadInput(
                 f"infobatch with delta={self.delta:g} saves at most {named:g} of the visits in {num_epochs} epochs, "
                 f"not {self.prune_ratio:g}: lower --ratio, or raise delta"
@@ -82,7 +83,7 @@ class InfoBatch(Pruner):
         return num_epochs - int((1 - self.delta) * num_epochs + 0.5)
 
     def _num_dropped(self, epoch: int, num_below: int) -> int:
-        """Returns d with the rounding error carried over; natively the published share of the examples below the mean."""
+        """Returns d with the rounding error carried over, or natively the published share of the examples below the mean."""
         if self.native:
             return int(self.prune_ratio * num_below)
         per_epoch = self.prune_ratio * self.num_examples * self.num_epochs / self.pruned_epochs

@@ -8,12 +8,12 @@ from sadp_bench.pruner import Pruner, ScoringContext, Selection, unweighted
 
 
 class Random(Pruner):
-    """A random subset, drawn anew every epoch without replacement across epochs (fresh) or kept (fixed). Weight 1.
+    """Keeps a random subset: fresh every epoch, without replacement across epochs, or fixed. Weight 1.
 
     Source: Okanovic et al., "Repeated Random Sampling for Minimizing the Time-to-Accuracy of Learning", ICLR 2024 (RS2).
 
-    Fresh selections are consecutive slices of K of a shuffle. Where a slice crosses the end, its rest comes from a new
-    shuffle, without the examples already taken in this epoch.
+    Fresh selections are consecutive slices of K of a shuffle. A slice that crosses the end takes its rest from a new
+    shuffle, without the examples that this epoch already has.
 
     Args:
         prune_ratio: The share of visits to save.
@@ -41,7 +41,7 @@ class Random(Pruner):
         if missing:
             shuffled = self._shuffled()
             more = shuffled[~torch.isin(shuffled, taken)][:missing]
-            # What was skipped stays in the new shuffle, so that every shuffle shows every example once.
+            # Skipped examples stay in the new shuffle, so that every shuffle shows every example once.
             taken, self.queue = torch.cat([taken, more]), shuffled[~torch.isin(shuffled, more)]
         return unweighted(taken)
 

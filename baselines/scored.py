@@ -19,8 +19,8 @@ class Scored(Pruner):
         offset: The share of N, from the top, that is dropped as too hard (label noise) before the K are taken.
         score_epochs: The number of epochs that a scoring network trains, of the run's schedule; 0 means a tenth of the
             run, at least 1 (the papers of EL2N and GraNd: 20 of 200).
-        score_runs: The number of scoring networks, each with its initial weights and order (the papers: 10; here 1,
-            because each is charged).
+        score_runs: The number of scoring networks, each with its initial weights and order. The papers use 10; the
+            default is 1, because the run is charged for each.
     """
 
     def __init__(self, prune_ratio: float, *, offset: float = 0.0, score_epochs: int = 0, score_runs: int = 1) -> None:
@@ -49,7 +49,7 @@ class Scored(Pruner):
             raise BadInput(f"score_epochs is at most the run's {num_epochs} epochs, not {self.score_epochs}")
 
     def prepare(self, context: ScoringContext) -> None:
-        """Scores the examples, charged, and ranks them."""
+        """Scores the examples on the `prepare` clock, and ranks them."""
         super().prepare(context)
         self.score_N = context.scores(lambda: self.score(context))
         self.ranked_N = ranked(self.score_N, self.generator())

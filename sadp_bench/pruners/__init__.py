@@ -1,4 +1,4 @@
-"""SADP and the reference: name -> class. The methods SADP is compared with are in `baselines`."""
+"""SADP and the reference. `PRUNERS` maps a method's name to its class; `baselines` holds the methods for comparison."""
 
 PRUNERS = {
     "full": "sadp_bench.pruners.full:Full",

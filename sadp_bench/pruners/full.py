@@ -7,7 +7,7 @@ from sadp_bench.pruners.base import KeepAll
 
 
 class Full(KeepAll):
-    """Every example in every epoch, weight 1: the reference that every speed-up is measured against.
+    """Keeps every example in every epoch, weight 1: the reference that every speed-up is measured against.
 
     Source: ordinary training.
     """

@@ -64,10 +64,9 @@ def test_offset_drops_the_hardest_first():
         bench("el2n", 0.3, set={"offset": 0.4})
 
 
-@pytest.mark.parametrize(("epochs", "asked", "expected"), [(4, 0, 1), (20, 0, 2), (200, 0, 20), (20, 7, 7)])
-def test_scoring_takes_a_tenth_of_the_run_unless_told(epochs, asked, expected):
-    run = bench("el2n", 0.5, epochs=epochs, set={"score_epochs": asked})
-    assert run.pruner.scoring_epochs(epochs) == expected
+def test_scoring_takes_a_tenth_of_the_run_by_default():
+    for epochs, score_epochs, expected in ((4, 0, 1), (20, 0, 2), (200, 0, 20), (20, 7, 7)):
+        assert EL2N(0.5, score_epochs=score_epochs).scoring_epochs(epochs) == expected
 
 
 def test_scoring_visits_are_counted_apart():

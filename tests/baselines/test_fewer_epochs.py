@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import pytest
 
@@ -30,21 +31,18 @@ def test_last_epoch_is_partial_and_the_visits_are_the_budget():
     assert all(row["mean_weight"] == 1 for row in rows)
 
 
-@pytest.mark.parametrize(
-    ("ratio", "epochs", "expected"), [(0.7, 10, [101] * 3), (0.5, 4, [101] * 2), (0.333, 3, [101] * 2)]
-)
-def test_no_epoch_is_added_by_rounding(ratio, epochs, expected):
+def test_no_epoch_is_added_by_rounding():
     assert (1 - 0.7) * 10 > 3  # in floating point
-    _, rows, _ = run(ratio, epochs=epochs)
-    assert [row["kept"] for row in rows] == expected
+    for ratio, epochs, expected in ((0.7, 10, [101] * 3), (0.5, 4, [101] * 2), (0.333, 3, [101] * 2)):
+        _, rows, _ = run(ratio, epochs=epochs)
+        assert [row["kept"] for row in rows] == expected
 
 
-@pytest.mark.parametrize("num_examples", [7, 101, 1437, 1_281_167])
-@pytest.mark.parametrize("ratio", [0.1, 1 / 3, 0.5, 0.7, 0.9])
-def test_length_is_the_budget_to_half_an_example(num_examples, ratio):
-    for epochs in (1, 3, 10, 200):
+def test_length_is_the_budget_to_half_an_example():
+    grid = product([7, 101, 1437, 1_281_167], [0.1, 1 / 3, 0.5, 0.7, 0.9], [1, 3, 10, 200])
+    for num_examples, ratio, epochs in grid:
         length = prepared(FewerEpochs(ratio), num_examples).run_epochs(epochs)
-        assert abs(length - (1 - ratio) * epochs) * num_examples <= 0.5 + 1e-6
+        assert abs(length - (1 - ratio) * epochs) * num_examples <= 0.5 + 1e-6, (num_examples, ratio, epochs)
         last = (length - math.floor(length)) * num_examples
         assert abs(last - round(last)) < 1e-6 * num_examples**0.5
 

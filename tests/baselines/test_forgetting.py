@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
 from baselines.forgetting import Forgetting, ForgettingCounter
@@ -105,6 +104,5 @@ def test_scores_equal_a_count_over_the_recorded_training_run():
         assert score == (text.count("10") if "1" in text else float("inf"))
 
 
-@pytest.mark.parametrize(("score_epochs", "expected"), [(0, 5), (2, 2)])
-def test_scoring_takes_the_whole_run_unless_told(score_epochs, expected):
-    assert Forgetting(0.3, score_epochs=score_epochs).scoring_epochs(5) == expected
+def test_scoring_takes_the_whole_run_by_default():
+    assert [Forgetting(0.3, score_epochs=epochs).scoring_epochs(5) for epochs in (0, 2)] == [5, 2]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
 from torch import nn
@@ -26,13 +28,11 @@ def one_backward_pass_per_example(model, loss, input, label_B):
     return torch.stack(norms)
 
 
-@pytest.mark.parametrize("events", [False, True], ids=["static", "events"])
-@pytest.mark.parametrize("norm", ["batch", "none"])
 @pytest.mark.parametrize("backbone", ["cnn", "vgg11", "resnet18", "sew-resnet18"])
-def test_gradient_norms_equal_one_backward_pass_per_example(backbone, norm, events):
-    model, input = network(backbone, norm, events)
+def test_gradient_norms_equal_one_backward_pass_per_example(backbone):
     label_B = torch.tensor([0, 3, 4])
-    for loss in (mean_loss, step_loss):
+    for norm, events, loss in product(["batch", "none"], [False, True], [mean_loss, step_loss]):
+        model, input = network(backbone, norm, events)
         expected_B = one_backward_pass_per_example(model, loss, input, label_B)
         assert expected_B.min() > 1e-3
         first = next(p for p in model.parameters())
@@ -48,17 +48,17 @@ def test_gradient_norms_do_not_depend_on_how_they_are_cut_into_chunks(monkeypatc
     torch.testing.assert_close(gradient_norms(model, mean_loss, input, label_B), whole_B, rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("layer", [nn.Conv2d(3, 5, 3, padding=1), nn.Linear(6, 4)])
-@pytest.mark.parametrize("computed", [torch.bfloat16, torch.float16])
-def test_square_norms_of_a_layer_that_computes_in_16_bits_are_those_of_the_same_numbers_in_64(layer, computed):
+def test_square_norms_of_a_layer_that_computes_in_16_bits_are_those_of_the_same_numbers_in_64():
     """As under autocast: the input may still have 32 bits; the squares must not leave the range of float16."""
     a = torch.randint(0, 2, (2, 4, 3, 5, 6), generator=stream(0, "16 bits")).float()
-    out = layer(a.flatten(0, 1)).unflatten(0, (2, 4))
-    d = (300 * torch.randn(out.shape, generator=stream(1, "16 bits"))).to(computed)
-    exact_B = module.square_norms(layer, [(a.double(), d.double())], 4)
-    measured_B = module.square_norms(layer, [(a, d)], 4)
-    assert measured_B.dtype == torch.float32
-    torch.testing.assert_close(measured_B.double(), exact_B, rtol=5e-3, atol=0)
+    layers = (nn.Conv2d(3, 5, 3, padding=1), nn.Linear(6, 4))
+    for layer, computed in product(layers, (torch.bfloat16, torch.float16)):
+        out = layer(a.flatten(0, 1)).unflatten(0, (2, 4))
+        d = (300 * torch.randn(out.shape, generator=stream(1, "16 bits"))).to(computed)
+        exact_B = module.square_norms(layer, [(a.double(), d.double())], 4)
+        measured_B = module.square_norms(layer, [(a, d)], 4)
+        assert measured_B.dtype == torch.float32
+        torch.testing.assert_close(measured_B.double(), exact_B, rtol=5e-3, atol=0)
 
 
 def test_gradient_norms_leave_gradients_hooks_and_statistics_as_they_were():

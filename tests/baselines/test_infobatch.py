@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -67,49 +69,41 @@ def test_first_epoch_counts_all_as_below_the_mean():
     torch.testing.assert_close(selection.weight_K, torch.full((12,), 20 / 12))
 
 
-@pytest.mark.parametrize(
-    ("num_epochs", "delta", "annealed"), [(8, 0.875, 1), (20, 0.875, 3), (10, 0.875, 1), (3, 0.875, 0), (10, 0.5, 5)]
-)
-def test_last_epochs_use_all_data_with_weight_1(num_epochs, delta, annealed):
-    pruner = with_losses(LOSSES, 0.2, num_epochs=num_epochs, delta=delta)
-    kept = [pruner.select(epoch) for epoch in range(num_epochs)]
-    whole = [len(selection.index_K) == 10 for selection in kept]
-    assert whole == [False] * (num_epochs - annealed) + [True] * annealed
-    for selection in kept[num_epochs - annealed :]:
-        assert torch.equal(selection.weight_K, torch.ones(10))
+def test_last_epochs_use_all_data_with_weight_1():
+    cases = [(8, 0.875, 1), (20, 0.875, 3), (10, 0.875, 1), (3, 0.875, 0), (10, 0.5, 5)]
+    for num_epochs, delta, annealed in cases:
+        pruner = with_losses(LOSSES, 0.2, num_epochs=num_epochs, delta=delta)
+        kept = [pruner.select(epoch) for epoch in range(num_epochs)]
+        whole = [len(selection.index_K) == 10 for selection in kept]
+        assert whole == [False] * (num_epochs - annealed) + [True] * annealed, (num_epochs, delta)
+        for selection in kept[num_epochs - annealed :]:
+            assert torch.equal(selection.weight_K, torch.ones(10))
 
 
 @pytest.mark.parametrize("num_examples", [31, 100, 311])
-@pytest.mark.parametrize("num_epochs", [5, 8, 13, 20])
-@pytest.mark.parametrize("ratio", [0.1, 0.3, 1 / 3, 0.55, 0.7])
-def test_total_budget_is_exact(num_examples, num_epochs, ratio):
-    generator = stream(num_examples, "losses", num_epochs)
-    pruner = prepared(InfoBatch(ratio), num_examples, num_epochs)
-    kept = 0
-    for epoch in range(num_epochs):
-        selection = pruner.select(epoch)
-        index_K = selection.index_K
-        assert len(index_K.unique()) == len(index_K)
-        assert selection.weight_K.min() >= 1 and selection.weight_K.max() <= 1 / (0.1 - 1 / num_examples)
-        kept += len(index_K)
-        pruner.observe(seen(index_K, loss_B=torch.rand(len(index_K), generator=generator) ** 4))
-    assert abs(kept - (1 - ratio) * num_examples * num_epochs) <= 0.5 + 1e-6
+def test_total_budget_is_exact(num_examples):
+    for num_epochs, ratio in product([5, 8, 13, 20], [0.1, 0.3, 1 / 3, 0.55, 0.7]):
+        generator = stream(num_examples, "losses", num_epochs)
+        pruner = prepared(InfoBatch(ratio), num_examples, num_epochs)
+        kept = 0
+        for epoch in range(num_epochs):
+            selection = pruner.select(epoch)
+            index_K = selection.index_K
+            assert len(index_K.unique()) == len(index_K)
+            assert selection.weight_K.min() >= 1 and selection.weight_K.max() <= 1 / (0.1 - 1 / num_examples)
+            kept += len(index_K)
+            pruner.observe(seen(index_K, loss_B=torch.rand(len(index_K), generator=generator) ** 4))
+        assert abs(kept - (1 - ratio) * num_examples * num_epochs) <= 0.5 + 1e-6, (num_epochs, ratio)
 
 
-def test_threshold_rises_where_more_than_nine_tenths_would_be_dropped():
+def test_threshold_rises_only_where_more_than_nine_tenths_would_be_dropped():
     # 30 of 100 are below the mean, but d = 36 must go: the lowest 36 / 0.9 = 40 count as below.
     loss_N = torch.cat([torch.linspace(0, 0.1, 30), torch.linspace(1.0, 1.1, 70)])
-    pruner = with_losses(loss_N, 0.36, delta=1.0)
-    selection = pruner.select(1)
-    kept = set(selection.index_K.tolist())
-    assert len(kept) == 64
-    assert set(range(40, 100)) <= kept
+    selection = with_losses(loss_N, 0.36, delta=1.0).select(1)
     weights = dict(zip(selection.index_K.tolist(), selection.weight_K.tolist(), strict=True))
-    assert all(weights[i] == pytest.approx(10 if i < 40 else 1) for i in kept)
-
-
-def test_threshold_stays_where_it_need_not_rise():
-    loss_N = torch.cat([torch.linspace(0, 0.1, 30), torch.linspace(1.0, 1.1, 70)])
+    assert len(weights) == 64
+    assert set(range(40, 100)) <= weights.keys()
+    assert all(weight == pytest.approx(10 if i < 40 else 1) for i, weight in weights.items())
     selection = with_losses(loss_N, 0.27, delta=1.0).select(1)
     assert set(range(30, 100)) <= set(selection.index_K.tolist())
 
@@ -141,25 +135,28 @@ def test_mean_weight_exceeds_1_as_published():
 
 
 def test_refusal_names_the_largest_ratio_and_that_one_is_accepted():
-    with pytest.raises(BadInput, match=r"at most 0\.787 of the visits in 8 epochs, not 0\.8") as refusal:
-        prepared(InfoBatch(0.8), 100, 8)  # 0.9 x 7 / 8 = 0.7875
-    largest = float(str(refusal.value).split("at most ")[1].split()[0])
+    largest = largest_ratio_named(0.8, 8)
+    assert largest == 0.787  # 0.9 x 7 / 8 = 0.7875
     pruner = prepared(InfoBatch(largest), 100, 8)
     assert sum(100 - len(pruner.select(epoch).index_K) for epoch in range(8)) == round(largest * 800)
     prepared(InfoBatch(0.95, native=True), 100, 8)  # exempt
 
 
-@pytest.mark.parametrize("num_epochs", range(1, 40))
-def test_the_largest_ratio_that_a_refusal_names_is_never_itself_refused(num_epochs):
-    with pytest.raises(BadInput) as refusal:
-        prepared(InfoBatch(0.99), 100, num_epochs)
-    prepared(InfoBatch(float(str(refusal.value).split("at most ")[1].split()[0])), 100, num_epochs)
+def largest_ratio_named(ratio, num_epochs):
+    with pytest.raises(BadInput, match=rf"in {num_epochs} epochs, not {ratio:g}") as refusal:
+        prepared(InfoBatch(ratio), 100, num_epochs)
+    return float(str(refusal.value).split("at most ")[1].split()[0])
 
 
-@pytest.mark.parametrize("delta", [0.0, -1.0, 1.1, float("nan")])
-def test_delta_out_of_range_is_refused(delta):
-    with pytest.raises(BadInput, match="delta is above 0 and at most 1"):
-        InfoBatch(0.3, delta=delta)
+def test_the_largest_ratio_that_a_refusal_names_is_never_itself_refused():
+    for num_epochs in range(1, 40):
+        prepared(InfoBatch(largest_ratio_named(0.99, num_epochs)), 100, num_epochs)
+
+
+def test_delta_out_of_range_is_refused():
+    for delta in (0.0, -1.0, 1.1, float("nan")):
+        with pytest.raises(BadInput, match=f"delta is above 0 and at most 1, not {delta:g}"):
+            InfoBatch(0.3, delta=delta)
 
 
 def test_scores_are_the_training_losses_of_the_last_visit():

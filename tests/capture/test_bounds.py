@@ -1,6 +1,8 @@
-"""The squares and the bound that SADP's scores are made of, against loops and one backward pass an example."""
+"""Squared norms and their bound, SADP's scores, against loops and one backward pass an example."""
 
 from __future__ import annotations
+
+from itertools import product
 
 import pytest
 import torch
@@ -59,7 +61,7 @@ def leaky(x_T):
 
 
 def shown(model, loss, input, label_B, names, weight_B=None):
-    """What taps see of the pass of a weighted batch."""
+    """Returns the recorder's signals of the pass of a weighted batch."""
     weight_B = torch.ones(len(label_B)).double() if weight_B is None else weight_B
     with Recorder(model, names) as seen:
         logits_TBC = model(input)
@@ -93,9 +95,8 @@ def watched_by_hand(model, loss, input, label_B):
         total = loss(model(example(input, i)), label_B[i : i + 1]).sum()
         for handle in handles:
             handle.remove()
-        errors = torch.autograd.grad(total, [out for own in calls.values() for _, out in own])
-        errors = iter(errors)
-        found.append([[(a.detach(), next(errors)) for a, _ in own] for own in calls.values()])
+        errors = iter(torch.autograd.grad(total, [out for pairs in calls.values() for _, out in pairs]))
+        found.append([[(a.detach(), next(errors)) for a, _ in pairs] for pairs in calls.values()])
     return found
 
 
@@ -132,19 +133,15 @@ def check_squares(model, loss, input, label_B):
 
 
 BACKBONES = pytest.mark.parametrize("backbone", ["cnn", "vgg11", "resnet18", "sew-resnet18"])
-NORMS = pytest.mark.parametrize("norm", ["batch", "none"])
-EVENTS = pytest.mark.parametrize("events", [False, True], ids=["static", "events"])
 LABELS = torch.tensor([0, 3, 4])
 
 
-@EVENTS
-@NORMS
 @BACKBONES
-def test_bound_holds_for_every_layer_and_example_and_for_their_sum(backbone, norm, events):
-    model, input = network(backbone, norm, events)
-    layers = weight_layers(model)
+def test_bound_holds_for_every_layer_and_example_and_for_their_sum(backbone):
     weight_B = torch.tensor([0.5, 2.0, 0.1]).double() / 3
-    for loss in LOSSES.values():
+    for norm, events, loss in product(["batch", "none"], [False, True], LOSSES.values()):
+        model, input = network(backbone, norm, events)
+        layers = weight_layers(model)
         seen = shown(model, loss, input, LABELS, OF_LAYERS, weight_B)
         exact_LB = exact_squares(model, loss, input, LABELS, layers)
         assert exact_LB.max() > 1e-6 and len(layers) >= 3
@@ -158,11 +155,11 @@ def test_bound_holds_for_every_layer_and_example_and_for_their_sum(backbone, nor
         assert (exact_B > 1e-3 * score_B).all(), "a bound far off would hold as well"
 
 
-@EVENTS
 @BACKBONES
-def test_squares_of_backbones_equal_patches_and_errors_by_hand(backbone, events):
-    model, input = network(backbone, "none", events, side=5)
-    check_squares(model, mean_loss, input, LABELS)
+def test_squares_of_backbones_equal_patches_and_errors_by_hand(backbone):
+    for events in (False, True):
+        model, input = network(backbone, "none", events, side=5)
+        check_squares(model, mean_loss, input, LABELS)
 
 
 KINDS = {
@@ -178,13 +175,11 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("stepwise", [False, True], ids=["at once", "stepwise"])
-@pytest.mark.parametrize("bias", [False, True], ids=["", "bias"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_bound_and_squares_hold_for_every_kind_of_convolution(kind, bias, stepwise):
-    model = Net((7, 9), stepwise=stepwise, hidden_bias=bias, bias=bias, **KINDS[kind])
+def test_bound_and_squares_hold_for_every_kind_of_convolution(kind):
     input = torch.randn(3, 3, 2, 7, 9, generator=stream(0, "bounds"), dtype=torch.float64)
-    for loss in LOSSES.values():
+    for bias, stepwise, loss in product([False, True], [False, True], LOSSES.values()):
+        model = Net((7, 9), stepwise=stepwise, hidden_bias=bias, bias=bias, **KINDS[kind])
         seen = check_squares(model, loss, input, LABELS % 3)
         exact_LB = exact_squares(model, loss, input, LABELS % 3, weight_layers(model))
         assert (0 < exact_LB).all() and (exact_LB <= seen["input_squares"] * seen["error_squares"]).all()
@@ -202,28 +197,26 @@ def test_what_is_seen_is_the_same_called_once_or_once_a_step():
 
 
 @pytest.mark.parametrize(("steps", "of"), [(1, 0), (2, 1), (3, 1), (4, 2)])
-@pytest.mark.parametrize("stepwise", [False, True])
-def test_the_middle_step_is_the_one_that_a_hook_sees_there(steps, of, stepwise):
-    model = Net((5, 4), stepwise=stepwise, hidden_bias=True, kernel_size=3, padding=1)
+def test_the_middle_step_is_the_one_that_a_hook_sees_there(steps, of):
     input = torch.randn(steps, 3, 2, 5, 4, generator=stream(5, "bounds"), dtype=torch.float64)
-    seen = shown(model, mean_loss, input, LABELS % 3, OF_MIDDLE)
-    for i, layers in enumerate(watched_by_hand(model, mean_loss, input, LABELS % 3)):
-        for place, (layer, calls) in enumerate(zip(weight_layers(model), layers, strict=True)):
-            features = 1 if isinstance(layer, nn.Linear) else 3
-            a, error = (torch.cat(x).reshape(steps, *x[0].shape[-features:])[of] for x in zip(*calls, strict=True))
-            found = [seen[f"middle_{side}_squares"][place, i].item() for side in ("input", "error")]
-            assert found == pytest.approx([patch_squares(layer, a), float(error.square().sum())], rel=1e-9)
+    for model in (Net((5, 4), stepwise=stepwise, kernel_size=3, padding=1) for stepwise in (False, True)):
+        seen = shown(model, mean_loss, input, LABELS % 3, OF_MIDDLE)
+        for i, layers in enumerate(watched_by_hand(model, mean_loss, input, LABELS % 3)):
+            for place, (layer, calls) in enumerate(zip(weight_layers(model), layers, strict=True)):
+                features = 1 if isinstance(layer, nn.Linear) else 3
+                a, error = (torch.cat(x).reshape(steps, *x[0].shape[-features:])[of] for x in zip(*calls, strict=True))
+                found = [seen[f"middle_{side}_squares"][place, i].item() for side in ("input", "error")]
+                assert found == pytest.approx([patch_squares(layer, a), float(error.square().sum())], rel=1e-9)
 
 
-@pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("size", [1, 3])
-def test_bound_is_the_exact_norm_for_one_step_and_one_position(size, bias):
-    model = Net((1, 1), hidden_bias=bias, bias=bias, kernel_size=size, padding=size // 2)
+def test_bound_is_the_exact_norm_for_one_step_and_one_position():
     input = torch.randn(1, 3, 2, 1, 1, generator=stream(2, "bounds"), dtype=torch.float64)
-    seen = shown(model, mean_loss, input, LABELS % 3, OF_LAYERS | {"bound_ratio"})
-    exact_LB = exact_squares(model, mean_loss, input, LABELS % 3, weight_layers(model))
-    torch.testing.assert_close(seen["input_squares"] * seen["error_squares"], exact_LB, rtol=1e-10, atol=0)
-    torch.testing.assert_close(seen["bound_ratio"][0], seen["bound_ratio"][1], rtol=1e-10, atol=0)
+    for size, bias in product([1, 3], [False, True]):
+        model = Net((1, 1), hidden_bias=bias, bias=bias, kernel_size=size, padding=size // 2)
+        seen = shown(model, mean_loss, input, LABELS % 3, OF_LAYERS | {"bound_ratio"})
+        exact_LB = exact_squares(model, mean_loss, input, LABELS % 3, weight_layers(model))
+        torch.testing.assert_close(seen["input_squares"] * seen["error_squares"], exact_LB, rtol=1e-10, atol=0)
+        torch.testing.assert_close(seen["bound_ratio"][0], seen["bound_ratio"][1], rtol=1e-10, atol=0)
 
 
 def test_binary_inputs_are_counted_and_others_squared():
@@ -235,19 +228,19 @@ def test_binary_inputs_are_counted_and_others_squared():
         assert input_squares(conv, x, out, 4).sum(0).tolist() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize(("batch", "number"), [(3, 1), (4, 1), (13, 3), (28, 7), (41, 8)])
-def test_bound_ratio_sums_the_exact_and_the_bounding_squares_of_the_first_examples(batch, number, monkeypatch):
+def test_bound_ratio_sums_the_exact_and_the_bounding_squares_of_the_first_examples(monkeypatch):
     monkeypatch.setattr(bound_ratio, "MAX_EXACT", 8)
-    model = Net((4, 3), kernel_size=3, padding=1)
-    generator = stream(4, "bounds")
-    input = torch.randn(3, batch, 2, 4, 3, generator=generator, dtype=torch.float64)
-    label_B = torch.randint(0, 3, (batch,), generator=generator)
-    weight_B = torch.rand(batch, generator=generator, dtype=torch.float64) + 0.1
-    seen = shown(model, mean_loss, input, label_B, OF_MIDDLE | {"bound_ratio"}, weight_B)
-    first = input[:, :number], label_B[:number]
-    exact_L = exact_squares(model, mean_loss, *first, weight_layers(model)).sum(1)
-    bound_L = (seen["middle_input_squares"] * seen["middle_error_squares"])[:, :number].sum(1)
-    torch.testing.assert_close(seen["bound_ratio"], torch.stack([exact_L, bound_L]), rtol=1e-9, atol=0)
+    for batch, number in ((3, 1), (4, 1), (13, 3), (28, 7), (41, 8)):
+        model = Net((4, 3), kernel_size=3, padding=1)
+        generator = stream(4, "bounds")
+        input = torch.randn(3, batch, 2, 4, 3, generator=generator, dtype=torch.float64)
+        label_B = torch.randint(0, 3, (batch,), generator=generator)
+        weight_B = torch.rand(batch, generator=generator, dtype=torch.float64) + 0.1
+        seen = shown(model, mean_loss, input, label_B, OF_MIDDLE | {"bound_ratio"}, weight_B)
+        first = input[:, :number], label_B[:number]
+        exact_L = exact_squares(model, mean_loss, *first, weight_layers(model)).sum(1)
+        bound_L = (seen["middle_input_squares"] * seen["middle_error_squares"])[:, :number].sum(1)
+        torch.testing.assert_close(seen["bound_ratio"], torch.stack([exact_L, bound_L]), rtol=1e-9, atol=0)
 
 
 @BACKBONES

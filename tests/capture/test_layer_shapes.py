@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import product
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -18,7 +21,7 @@ def marked(*lead: int) -> Tensor:
     return torch.arange(torch.Size(lead).numel()).view(lead)[..., None].expand(*lead, D)
 
 
-LYING = {
+ROWS: dict[str, tuple[tuple[int, ...], bool | None, list]] = {
     "static": ((B,), None, [[[0], [1], [2], [3]]]),
     "time first": ((2, B), None, [[[0], [1], [2], [3]], [[4], [5], [6], [7]]]),
     "time first, folded": ((2 * B,), True, [[[0], [1], [2], [3]], [[4], [5], [6], [7]]]),
@@ -37,41 +40,37 @@ LYING = {
 }
 
 
-@pytest.mark.parametrize(("lead", "time_first", "expected"), LYING.values(), ids=LYING.keys())
-def test_rows_come_to_their_step_example_and_token(
-    lead: tuple[int, ...], time_first: bool | None, expected: list
-) -> None:
-    out = arranged(marked(*lead), 1, B, time_first)
-    assert out.shape[1] == B and out.shape[-1] == D
-    assert out[..., 0].reshape(len(out), B, -1).tolist() == expected
+def test_rows_come_to_their_step_example_and_token() -> None:
+    for name, (lead, time_first, expected) in ROWS.items():
+        out = arranged(marked(*lead), 1, B, time_first)
+        assert out.shape[1] == B and out.shape[-1] == D, name
+        assert out[..., 0].reshape(len(out), B, -1).tolist() == expected, name
 
 
-@pytest.mark.parametrize("lead", [(2 * B,), (B, B), (2 * B, B), (2 * B, 3)])
-def test_what_may_be_time_or_tokens_is_asked_for(lead: tuple[int, ...]) -> None:
-    with pytest.raises(BadInput, match=r"may be time steps or tokens: set time_first=True .* time_first=False"):
-        arranged(marked(*lead), 1, B, None)
+def test_rows_of_time_or_tokens_are_refused_with_the_option_that_decides() -> None:
+    for lead in ((2 * B,), (B, B), (2 * B, B), (2 * B, 3)):
+        with pytest.raises(BadInput, match=r"may be time steps or tokens: set time_first=True .* time_first=False"):
+            arranged(marked(*lead), 1, B, None)
 
 
-@pytest.mark.parametrize("lead", [(), (B + 1,), (2,), (3, 5), (5, 3, B)])
-@pytest.mark.parametrize("time_first", [True, False, None])
-def test_rows_that_do_not_divide_are_refused(lead: tuple[int, ...], time_first: bool | None) -> None:
-    with pytest.raises(BadInput, match="do not divide among the 4 examples"):
-        arranged(marked(*lead), 1, B, time_first)
+def test_rows_that_do_not_divide_are_refused() -> None:
+    for lead, time_first in product([(), (B + 1,), (2,), (3, 5), (5, 3, B)], [True, False, None]):
+        with pytest.raises(BadInput, match="do not divide among the 4 examples"):
+            arranged(marked(*lead), 1, B, time_first)
 
 
 @pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
-@pytest.mark.parametrize("padding", [(2, 1), "same"])
-@pytest.mark.parametrize(("size", "dilation"), [((3, 2), (1, 2)), ((2, 4), (1, 1)), ((1, 1), (1, 1))])
-def test_pixels_are_counted_as_often_as_patches_take_them(
-    mode: str, padding: object, size: tuple, dilation: tuple
-) -> None:
-    conv = nn.Conv2d(1, 1, size, dilation=dilation, padding=padding, padding_mode=mode, bias=False)  # type: ignore[arg-type]
-    nn.init.ones_(conv.weight)
-    image = torch.zeros(1, 1, 5, 6, requires_grad=True)
-    [counted] = torch.autograd.grad(conv(image).sum(), image)  # each output adds up its patch
-    assert torch.equal(window(conv).times_taken(5, 6).float(), counted[0, 0])
-    patches = window(conv).unfold(torch.randn(2, 1, 5, 6))
-    assert patches.shape == (2, size[0] * size[1], conv(torch.zeros(2, 1, 5, 6))[0].numel())
+def test_pixels_are_counted_as_often_as_patches_take_them(mode: str) -> None:
+    geometries = [((3, 2), (1, 2)), ((2, 4), (1, 1)), ((1, 1), (1, 1))]
+    paddings: list[Any] = [(2, 1), "same"]
+    for padding, (size, dilation) in product(paddings, geometries):
+        conv = nn.Conv2d(1, 1, size, dilation=dilation, padding=padding, padding_mode=mode, bias=False)
+        nn.init.ones_(conv.weight)
+        image = torch.zeros(1, 1, 5, 6, requires_grad=True)
+        [counted] = torch.autograd.grad(conv(image).sum(), image)  # each output adds up its patch
+        assert torch.equal(window(conv).times_taken(5, 6).float(), counted[0, 0]), (padding, size)
+        patches = window(conv).unfold(torch.randn(2, 1, 5, 6))
+        assert patches.shape == (2, size[0] * size[1], conv(torch.zeros(2, 1, 5, 6))[0].numel())
 
 
 def test_channels_last_is_told_by_how_images_lie() -> None:
@@ -80,20 +79,18 @@ def test_channels_last_is_told_by_how_images_lie() -> None:
     assert channels_last(image.movedim(1, -1).contiguous().movedim(-1, 1)[None])
 
 
-@pytest.mark.parametrize("last", [True, False])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_spikes_of_16_bits_are_counted_beyond_their_range(dtype: torch.dtype, last: bool) -> None:
+def test_spikes_of_16_bits_are_counted_beyond_their_range() -> None:
     conv = nn.Conv2d(64, 2, 3, padding=1, bias=False)
-    spikes = torch.ones(1, 2, 64, 16, 16, dtype=dtype)
-    times = patches_per_pixel(conv, spikes, last)
-    expected = torch.full((1, 2), 64 * (3 * 16 - 2) ** 2).float()  # above what float16 holds
-    torch.testing.assert_close(squares(spikes, 2, times, True, last), expected, rtol=2**-8, atol=0)
-    image = (
-        torch.arange(1.0, 5).to(dtype).view(1, 1, 2, 2, 1).expand(1, 3, 2, 2, 5)
-    )  # what is last tells channels from pixels
-    times = patches_per_pixel(nn.Conv2d(2, 2, (1, 3)), image, last)
-    of_row = torch.tensor([1.0, 2, 3, 2, 1]).sum()  # patches of three take each pixel of a row
-    torch.testing.assert_close(squares(image, 2, times, last=last), (30 * of_row).expand(1, 3), rtol=2**-8, atol=0)
+    for dtype, last in product([torch.float16, torch.bfloat16, torch.float32], [True, False]):
+        spikes = torch.ones(1, 2, 64, 16, 16, dtype=dtype)
+        times = patches_per_pixel(conv, spikes, last)
+        expected = torch.full((1, 2), 64 * (3 * 16 - 2) ** 2).float()  # beyond the range of float16
+        torch.testing.assert_close(squares(spikes, 2, times, True, last), expected, rtol=2**-8, atol=0)
+        # Channels and pixels differ, so that a wrong order shows.
+        image = torch.arange(1.0, 5).to(dtype).view(1, 1, 2, 2, 1).expand(1, 3, 2, 2, 5)
+        times = patches_per_pixel(nn.Conv2d(2, 2, (1, 3)), image, last)
+        of_row = torch.tensor([1.0, 2, 3, 2, 1]).sum()  # patches of three take each pixel of a row
+        torch.testing.assert_close(squares(image, 2, times, last=last), (30 * of_row).expand(1, 3), rtol=2**-8, atol=0)
 
 
 def test_inputs_of_every_length_do_not_add_up() -> None:

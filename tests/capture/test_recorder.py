@@ -1,4 +1,4 @@
-"""What taps see against plain hooks, and that they go."""
+"""The recorder's signals against plain hooks; its hooks are removed."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def test_features_and_spike_counts_equal_what_plain_hooks_see(backbone: str) -> 
     bench = small_bench(backbone=backbone, timesteps=3)
     input = bench.data.input(torch.arange(7))
     features, spikes = watched_by_hand(bench.model, input)
-    with Recorder(bench.model, BOTH) as taps:
+    with Recorder(bench.model, BOTH) as recorder:
         bench.model(bench.data.input(torch.arange(20, 29)))  # the newest pass counts
         bench.model(input)
-        seen = taps.seen()
+        seen = recorder.seen()
     assert seen.keys() == BOTH and all(value.dtype == torch.float32 for value in seen.values())
     assert not seen["features"].requires_grad and not seen["spike_counts"].requires_grad
     assert torch.equal(seen["features"], features)
@@ -49,15 +49,15 @@ def test_features_and_spike_counts_equal_what_plain_hooks_see(backbone: str) -> 
             for example in range(7):
                 fired = int((of_layer[step, example] == 1).sum())
                 assert seen["spike_counts"][layer, step, example] == fired
-                assert of_layer[step, example].numel() == taps.neurons_S[layer]
+                assert of_layer[step, example].numel() == recorder.neurons_S[layer]
     assert seen["spike_counts"].sum() > 0
 
 
 def test_the_loss_logits_are_the_readout_of_the_features() -> None:
     bench = small_bench()
-    with Recorder(bench.model, {"features"}) as taps:
+    with Recorder(bench.model, {"features"}) as recorder:
         logits = bench.model(bench.data.input(torch.arange(5)))
-        features = taps.seen()["features"]
+        features = recorder.seen()["features"]
     torch.testing.assert_close(features @ bench.model.readout.weight.T + bench.model.readout.bias, logits)
 
 
@@ -78,9 +78,9 @@ def test_a_network_that_nobody_watches_has_no_hooks() -> None:
     pruner.when_seen = lambda seen: counts.append((hooks_of(bench.model), len(seen.watched)))
     list(bench.rows())
     assert counts == [(0, 0)] * 6
-    with Recorder(bench.model, ()) as taps:
+    with Recorder(bench.model, ()) as recorder:
         bench.model(bench.data.input(torch.arange(5)))
-        assert hooks_of(bench.model) == 0 and taps.seen() == {}
+        assert hooks_of(bench.model) == 0 and recorder.seen() == {}
 
 
 def test_only_what_was_asked_for_is_watched() -> None:
@@ -105,10 +105,10 @@ def test_everything_that_can_be_watched_has_its_shape_and_is_float32_and_leaves_
     layers, norms = len(weight_layers(model)), len(norm_layers(model))
     assert (layers, norms) == (3, 3)
     for precision in ("fp32", "bf16"):
-        with Recorder(model, RECORDED) as taps:
+        with Recorder(model, RECORDED) as recorder:
             logits = at_precision(model, precision, bench.device)(bench.data.input(torch.arange(9)))
             mean_loss(logits, bench.data.label_N[:9]).sum().backward()
-            seen = taps.seen()
+            seen = recorder.seen()
         assert seen.keys() == RECORDED
         for name, value in seen.items():
             wanted = {"bound_ratio": (2, layers), "features": (3, 9, 64), "spike_counts": (3, 3, 9)}
@@ -123,9 +123,9 @@ def test_squares_under_bfloat16_are_those_of_its_own_numbers_to_its_precision() 
     handles = [
         m.register_forward_hook(lambda m, inputs, out: held.append(inputs[0])) for m in weight_layers(bench.model)
     ]
-    with Recorder(bench.model, {"input_squares"}) as taps:
+    with Recorder(bench.model, {"input_squares"}) as recorder:
         at_precision(bench.model, "bf16", bench.device)(bench.data.input(torch.arange(9)))
-        found = taps.seen()["input_squares"]
+        found = recorder.seen()["input_squares"]
     for handle in handles:
         handle.remove()
     for layer, x, square_B in zip(weight_layers(bench.model), held, found, strict=True):
@@ -146,9 +146,9 @@ def test_bound_ratio_is_measured_in_the_first_batch_of_a_context_and_of_each_epo
 
 def test_a_pass_without_gradients_shows_inputs_but_no_errors() -> None:
     bench = small_bench()
-    with Recorder(bench.model, RECORDED - BOTH) as taps:
+    with Recorder(bench.model, RECORDED - BOTH) as recorder:
         sizes = [len(index_B) for index_B, _, _ in predictions(bench.model, bench.data, "fp32")]
-        seen = taps.seen()
+        seen = recorder.seen()
     assert sizes == [130] and seen.keys() == {"input_squares", "middle_input_squares"}
 
 
@@ -161,13 +161,13 @@ def test_only_the_newest_pass_and_its_backward_pass_are_kept() -> None:
         mean_loss(logits, bench.data.label_N[first:last]).sum().backward()
 
     names = RECORDED - {"bound_ratio", "spike_counts"}
-    with Recorder(bench.model, names) as taps:
+    with Recorder(bench.model, names) as recorder:
         step(0, 20)
         step(50, 57)
-        found = taps.seen()
-    with Recorder(bench.model, names) as taps:
+        found = recorder.seen()
+    with Recorder(bench.model, names) as recorder:
         step(50, 57)
-        expected = taps.seen()
+        expected = recorder.seen()
     assert found.keys() == names
     for name in names:
         assert torch.equal(found[name], expected[name])

@@ -39,15 +39,13 @@ NETWORKS: dict[str, tuple[nn.Module, nn.Module | None, list[str]]] = {
 }
 
 
-@pytest.mark.parametrize(("stem", "readout", "missing"), NETWORKS.values(), ids=NETWORKS.keys())
-def test_what_sadp_needs_and_lacks_is_named(stem: nn.Module, readout: nn.Module | None, missing: list[str]) -> None:
-    network = Network(stem, readout)
-    assert missing_parts(network, SADP(0.3).watch(0)) == missing
-    assert missing_parts(network, frozenset()) == []
-    if readout is LINEAR:  # one-dimensional convolutions count, as they do for `watch`
-        assert [type(m) for m in weight_layers(network)] == [
-            type(m) for m in stem.modules() if isinstance(m, nn.Conv1d | nn.Conv2d)
-        ]
+def test_parts_that_sadp_lacks_are_named() -> None:
+    for name, (stem, readout, missing) in NETWORKS.items():
+        network = Network(stem, readout)
+        assert missing_parts(network, SADP(0.3).watch(0)) == missing, name
+        assert missing_parts(network, frozenset()) == [], name
+        if readout is LINEAR:  # one-dimensional convolutions count, as they do for `watch`
+            assert weight_layers(network) == [m for m in stem.modules() if isinstance(m, nn.Conv1d | nn.Conv2d)], name
 
 
 class Tied(nn.Module):
@@ -80,10 +78,10 @@ def batch() -> tuple[Tensor, Tensor]:
     return torch.randn(4, 5, generator=generator, dtype=torch.float64), torch.tensor([0, 1, 2, 3])
 
 
-@pytest.mark.parametrize(("tied", "again"), [(True, False), (False, True)], ids=["tied weights", "used twice"])
-def test_exact_norms_of_parameters_with_two_uses_are_refused_by_name(tied: bool, again: bool) -> None:
-    with pytest.raises(BadInput, match="those of 'first' are used elsewhere too"):
-        gradient_norms(Tied(tied, again).double().eval(), mean_loss, *batch())
+def test_exact_norms_of_parameters_with_two_uses_are_refused_by_name() -> None:
+    for network in (Tied(tied=True, again=False), Tied(tied=False, again=True)):
+        with pytest.raises(BadInput, match="those of 'first' are used elsewhere too"):
+            gradient_norms(network.double().eval(), mean_loss, *batch())
 
 
 def test_exact_norms_count_only_parameters_that_train() -> None:

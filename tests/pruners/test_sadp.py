@@ -257,12 +257,12 @@ def test_an_example_keeps_its_last_score():
     assert pruner.score_sq_N.sqrt().tolist() == [1, 1, 7, 1, 1, 0]
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_scores_that_are_not_finite_are_refused(bad):
-    pruner = with_scores(torch.ones(10), 0.5)
-    observe(pruner, torch.tensor([3]), torch.tensor([bad]))
-    with pytest.raises(ValueError, match="finite"):
-        pruner.select(1)
+def test_scores_that_are_not_finite_are_refused():
+    for bad in (float("nan"), float("inf")):
+        pruner = with_scores(torch.ones(10), 0.5)
+        observe(pruner, torch.tensor([3]), torch.tensor([bad]))
+        with pytest.raises(ValueError, match="finite"):
+            pruner.select(1)
 
 
 def test_smoothing_1_is_uniform_sampling():

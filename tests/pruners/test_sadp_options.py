@@ -31,41 +31,41 @@ def trained(ratio=0.3, until=None, **asked):
     return run, [next(rows) for _ in range(until)] if until else list(rows)
 
 
-@pytest.mark.parametrize(
-    ("option", "allowed", "bad"),
-    [
-        ("score", "one of layers, readout, spikes", ["loss", "", "Layers"]),
-        ("draw", "one of balanced, independent", ["", "rs2"]),
-        ("schedule", "one of constant, falling, rising", ["linear", ""]),
-        ("smoothing", "above 0 and at most 1", [0.0, -0.1, 1.5, math.nan, math.inf]),
-        ("gain_limit", "0 (no limit) or at least 1", [-1.0, 0.5, math.nan]),
-        ("memory", "at least 0 and below 1", [-0.1, 1.0, math.nan, math.inf]),
-        ("weight_power", "at least 0 and at most 1", [-0.5, 1.01, math.nan]),
-    ],
-)
-def test_a_bad_value_is_refused_in_one_line_with_what_is_allowed(option, allowed, bad):
-    for value in bad:
+BAD_VALUES = {
+    "score": ("one of layers, readout, spikes", ["loss", "", "Layers"]),
+    "draw": ("one of balanced, independent", ["", "rs2"]),
+    "schedule": ("one of constant, falling, rising", ["linear", ""]),
+    "smoothing": ("above 0 and at most 1", [0.0, -0.1, 1.5, math.nan, math.inf]),
+    "gain_limit": ("0 (no limit) or at least 1", [-1.0, 0.5, math.nan]),
+    "memory": ("at least 0 and below 1", [-0.1, 1.0, math.nan, math.inf]),
+    "weight_power": ("at least 0 and at most 1", [-0.5, 1.01, math.nan]),
+}
+
+
+def test_a_bad_value_is_refused_in_one_line_with_the_allowed_values():
+    for option, (allowed, bad) in BAD_VALUES.items():
+        for value in bad:
+            with pytest.raises(BadInput) as refused:
+                SADP(0.3, **{option: value})
+            shown = f"{value:g}" if isinstance(value, float) else value
+            assert str(refused.value) == f"sadp's {option} is {allowed}, not {shown}"
+
+
+BAD_SETTINGS = [
+    ("memory", "nan", "is a number, not 'nan'"),
+    ("smoothing", "much", "is a number, not 'much'"),
+    ("calibrate", "maybe", "is true or false, not 'maybe'"),
+    ("warmup", "0", "has no setting 'warmup'"),
+    ("smothing", "0.1", "has no setting 'smothing'; did you mean 'smoothing'?"),
+    ("score", "norm", "sadp's score is one of layers, readout, spikes, not norm"),
+]
+
+
+def test_a_bad_setting_of_a_run_is_refused_before_it_starts():
+    for option, text, message in BAD_SETTINGS:
         with pytest.raises(BadInput) as refused:
-            SADP(0.3, **{option: value})
-        shown = f"{value:g}" if isinstance(value, float) else value
-        assert str(refused.value) == f"sadp's {option} is {allowed}, not {shown}"
-
-
-@pytest.mark.parametrize(
-    ("option", "text", "says"),
-    [
-        ("memory", "nan", "is a number, not 'nan'"),
-        ("smoothing", "much", "is a number, not 'much'"),
-        ("calibrate", "maybe", "is true or false, not 'maybe'"),
-        ("warmup", "0", "has no setting 'warmup'"),
-        ("smothing", "0.1", "has no setting 'smothing'; did you mean 'smoothing'?"),
-        ("score", "norm", "sadp's score is one of layers, readout, spikes, not norm"),
-    ],
-)
-def test_a_bad_setting_of_a_run_is_refused_before_it_starts(option, text, says):
-    with pytest.raises(BadInput) as refused:
-        resolved(method="sadp", ratio=0.3, set={option: text})
-    assert says in str(refused.value) and "\n" not in str(refused.value)
+            resolved(method="sadp", ratio=0.3, set={option: text})
+        assert message in str(refused.value) and "\n" not in str(refused.value)
 
 
 def test_settings_of_a_run_come_as_text_and_reach_the_method():
@@ -168,22 +168,14 @@ def test_a_falling_run_keeps_most_at_first_and_a_rising_one_at_last():
     assert kept == {"falling": [138, 112, 88, 62], "rising": [63, 87, 113, 137], "constant": [100] * 4}
 
 
-@pytest.mark.parametrize(
-    ("options", "fits"),
-    [
-        ({"schedule": "constant"}, True),
-        ({}, False),
-        ({"schedule": "rising"}, False),
-    ],
-)
-def test_protocol_updates_needs_the_same_share_every_epoch(options, fits):
-    asked = {"method": "sadp", "ratio": 0.3, "protocol": "updates", "epochs": 4, "set": options}
-    assert SADP(0.3, **options).fixed_size == fits
-    if fits:
-        resolved(**asked)
-    else:
+def test_protocol_updates_needs_the_same_share_every_epoch():
+    asked = {"method": "sadp", "ratio": 0.3, "protocol": "updates", "epochs": 4}
+    assert SADP(0.3, schedule="constant").fixed_size
+    resolved(**asked, set={"schedule": "constant"})
+    for options in ({}, {"schedule": "rising"}):
+        assert not SADP(0.3, **options).fixed_size
         with pytest.raises(BadInput, match="--protocol updates needs"):
-            resolved(**asked)
+            resolved(**asked, set=options)
 
 
 def test_weight_power_0_gives_no_weights_and_others_mean_1_in_expectation():

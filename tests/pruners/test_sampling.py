@@ -222,10 +222,10 @@ def test_smooth_equals_its_formula_and_has_mean_1():
     assert smooth(torch.zeros(3), 0.1).tolist() == [1, 1, 1]
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -1.0])
-def test_smooth_refuses_scores_that_are_no_weights(bad):
-    with pytest.raises(ValueError, match="finite"):
-        smooth(torch.tensor([1.0, bad]), 0.1)
+def test_smooth_refuses_scores_that_are_no_weights():
+    for bad in (float("nan"), float("inf"), -1.0):
+        with pytest.raises(ValueError, match="finite"):
+            smooth(torch.tensor([1.0, bad]), 0.1)
 
 
 @quick
@@ -249,25 +249,19 @@ def _draws(p_N, num_draws):
 
 
 @pytest.mark.parametrize("num_kept", [1, 4, 11])
-def test_inclusion_frequencies_match_the_probabilities(num_kept):
-    score_N = torch.rand(17, generator=stream(3, "scores")) ** 3 + 0.02
-    p_N = inclusion_probability(score_N, num_kept)
-    num_draws = 6000
-    frequency_N = _draws(p_N, num_draws).double().mean(0)
+def test_inclusion_frequencies_match_the_probabilities_and_pass_a_chi_square_test(num_kept):
+    p_N = inclusion_probability(torch.rand(17, generator=stream(3, "scores")) ** 3 + 0.02, num_kept)
+    taken_RN = _draws(p_N, 6000).double()
+    frequency_N = taken_RN.mean(0)
     open_N = p_N < 1
     assert (frequency_N[~open_N] == 1).all()
     p_M = p_N[open_N]
-    z_M = (frequency_N[open_N] - p_M) / (p_M * (1 - p_M) / num_draws).sqrt()
+    z_M = (frequency_N[open_N] - p_M) / (p_M * (1 - p_M) / 6000).sqrt()
     assert z_M.abs().max() < 4.5
     assert z_M.square().mean() < 2.5  # 1 in expectation
-
-
-@pytest.mark.parametrize("num_kept", [1, 4, 11])
-def test_inclusions_pass_a_chi_square_test_against_the_probabilities(num_kept):
-    """Hotelling's: what is drawn together is not independent, and all but one of the open ones say all."""
-    p_N = inclusion_probability(torch.rand(17, generator=stream(3, "scores")) ** 3 + 0.02, num_kept)
-    open_M = (p_N < 1).nonzero().squeeze(1)[:-1]
-    taken_RM = _draws(p_N, 6000)[:, open_M].double()
+    # Hotelling's test: draws of an epoch depend on each other, and all open examples but the last determine it.
+    open_M = open_N.nonzero().squeeze(1)[:-1]
+    taken_RM = taken_RN[:, open_M]
     off_M, freedom = taken_RM.mean(0) - p_N[open_M], len(open_M)
     wrong_M = off_M + 0.05 * torch.eye(freedom, dtype=torch.float64)[0]
     right, wrong = (6000 * x_M @ torch.linalg.solve(taken_RM.T.cov(), x_M) for x_M in (off_M, wrong_M))
@@ -332,15 +326,14 @@ def test_independent_draws_of_the_same_probabilities_spread_the_visits_more():
     assert spread[0] < 0.3 < 1 < spread[1]  # at most f (1 - f), and 6 p (1 - p)
 
 
-@pytest.mark.parametrize(("num_examples", "num_kept"), [(60, 30), (60, 20), (60, 15), (60, 40), (61, 30)])
-def test_balanced_draws_of_equal_probabilities_show_none_twice_before_all_once(num_examples, num_kept):
-    generator = stream(9, "sampling")
-    p_EN = torch.full((12, num_examples), num_kept / num_examples, dtype=torch.float64)
-    drawn_EN, _ = drawn_in_turn(p_EN, generator)
-    assert (drawn_EN.sum(1) == num_kept).all()
-    for visits_N in drawn_EN.cumsum(0):
-        assert visits_N.max() - visits_N.min() <= 1
-    assert not torch.equal(drawn_EN[0], drawn_EN[num_examples // num_kept])  # which, is drawn anew
+def test_balanced_draws_of_equal_probabilities_show_none_twice_before_all_once():
+    for num_examples, num_kept in ((60, 30), (60, 20), (60, 15), (60, 40), (61, 30)):
+        p_EN = torch.full((12, num_examples), num_kept / num_examples, dtype=torch.float64)
+        drawn_EN, _ = drawn_in_turn(p_EN, stream(9, "sampling"))
+        assert (drawn_EN.sum(1) == num_kept).all(), (num_examples, num_kept)
+        for visits_N in drawn_EN.cumsum(0):
+            assert visits_N.max() - visits_N.min() <= 1, (num_examples, num_kept)
+        assert not torch.equal(drawn_EN[0], drawn_EN[num_examples // num_kept])  # each round is drawn anew
 
 
 @quick
