@@ -53,17 +53,17 @@ def tiny_run(method: str, ratio: float, out: Path, *words: Any) -> Answer:
     return command("run", "--method", method, "--ratio", ratio, "--out", out, *TINY, *words)
 
 
-def complaint(answer: Answer, *says: str) -> str:
+def complaint(answer: Answer, *expected: str) -> str:
     """What is wrong with an answer that should refuse in one line, with these words and nothing on stdout; '': nothing."""
     one_line = answer.err.count("\n") == 1 and answer.err.startswith("sadp-bench: ")
-    if answer.code == 2 and answer.out == "" and one_line and all(part in answer.err for part in says):
+    if answer.code == 2 and answer.out == "" and one_line and all(part in answer.err for part in expected):
         return ""
-    return f"{answer} is no refusal in one line that says {says}"
+    return f"{answer} is no refusal in one line that contains {expected}"
 
 
-def refused(answer: Answer, *says: str) -> None:
+def refused(answer: Answer, *expected: str) -> None:
     """Asserts that an answer refuses in one line."""
-    assert not complaint(answer, *says)
+    assert not complaint(answer, *expected)
 
 
 def the_record(folder: Path, method: str) -> tuple[Path, Any]:
@@ -86,7 +86,7 @@ def started(words: list[Any], **how: Any) -> Iterator[subprocess.Popen[str]]:
 
 
 def comes(condition: Callable[[], Any], seconds: float = 60.0) -> bool:
-    """Whether it comes true; gives up after a time that says that it never will."""
+    """Whether it comes true; gives up after so many seconds."""
     limit = time.monotonic() + seconds
     while not condition() and time.monotonic() < limit:
         time.sleep(0.05)

@@ -29,9 +29,9 @@ class Updates(Progress):
         self.count += 1
 
 
-def bench(method: str, ratio: float, progress: Progress | None = None, **asked: Any) -> RunTrainer:
+def bench(method: str, ratio: float, progress: Progress | None = None, **requested: Any) -> RunTrainer:
     """A run of `method` on a hundred digits, ready to prepare and train."""
-    return make_trainer(*resolved(**SIZES | {"method": method, "ratio": ratio} | asked), progress)
+    return make_trainer(*resolved(**SIZES | {"method": method, "ratio": ratio} | requested), progress)
 
 
 @dataclass

@@ -31,21 +31,21 @@ SMALL: dict[str, Any] = {
 }
 
 
-def resolved(**asked: Any) -> tuple[Spec, Material]:
-    asked = {**SMALL, **asked}
+def resolved(**requested: Any) -> tuple[Spec, Material]:
+    requested = {**SMALL, **requested}
     # A 1x1 convolution of stride 2 on 4 channels corrupts memory in oneDNN on processors without AVX-512.
-    width = 8 if "resnet" in asked.get("backbone", "cnn") else 4
-    asked["set"] = {"backbone.width": width, **asked.get("set", {})}
-    return resolve(asked)
+    width = 8 if "resnet" in requested.get("backbone", "cnn") else 4
+    requested["set"] = {"backbone.width": width, **requested.get("set", {})}
+    return resolve(requested)
 
 
 def make_trainer(spec: Spec, material: Material, progress: Progress | None = None, **how: Any) -> RunTrainer:
     return RunTrainer(spec, Resources(spec, material), progress or Progress(), **how)
 
 
-def small_bench(pruner: Pruner | None = None, **asked: Any) -> RunTrainer:
+def small_bench(pruner: Pruner | None = None, **requested: Any) -> RunTrainer:
     """A prepared run; `pruner` takes the place of the method's own."""
-    bench = make_trainer(*resolved(**asked))
+    bench = make_trainer(*resolved(**requested))
     if pruner is not None:
         bench.state.pruner = pruner
     bench.pruner.prepare(bench.context)

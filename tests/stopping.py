@@ -63,7 +63,7 @@ class OneSecondABatch(StopsAt):
         super().advance(visits)
 
 
-def asked(method: str, **more: Any) -> tuple[Any, Any]:
+def requested(method: str, **more: Any) -> tuple[Any, Any]:
     return resolved(**SIZES | {"method": method, "ratio": METHODS[method], "set": OPTIONS.get(method, {})} | more)
 
 
@@ -91,6 +91,6 @@ def resumed(spec: Any, material: Any, stop: int, folder: Path) -> tuple[Record, 
 
 
 def run_it(method: str, out: Path, progress: Progress | None = None, **how: Any) -> Any:
-    spec, material = asked(method)
+    spec, material = requested(method)
     how = {"reference": False, "checkpoint_seconds": 0.0} | how
     return run(spec, material, Store(out), progress or Progress(), **how)

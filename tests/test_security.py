@@ -87,10 +87,10 @@ class Site(http.server.BaseHTTPRequestHandler):
     """Serves `pages`; a page that is text is where it redirects to."""
 
     pages: dict[str, bytes | str]
-    asked: list[str]
+    requested: list[str]
 
     def do_GET(self) -> None:
-        self.asked.append(self.path)
+        self.requested.append(self.path)
         page = self.pages[self.path]
         self.send_response(302 if isinstance(page, str) else 200)
         if isinstance(page, str):
@@ -104,9 +104,9 @@ class Site(http.server.BaseHTTPRequestHandler):
 
 @contextmanager
 def site(pages: dict[str, bytes | str], certificate: Path | None = None) -> Iterator[tuple[str, list[str]]]:
-    """(its address, what it was asked for), over https where there is a certificate."""
-    asked: list[str] = []
-    handler = type("OwnSite", (Site,), {"pages": pages, "asked": asked})
+    """(its address, the requested paths), over https where there is a certificate."""
+    requested: list[str] = []
+    handler = type("OwnSite", (Site,), {"pages": pages, "requested": requested})
     with http.server.ThreadingHTTPServer(("localhost", 0), handler) as server:
         if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -114,7 +114,7 @@ def site(pages: dict[str, bytes | str], certificate: Path | None = None) -> Iter
             server.socket = context.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=functools.partial(server.serve_forever, 0.02), daemon=True).start()
         try:
-            yield f"http{'s' if certificate else ''}://localhost:{server.server_address[1]}", asked
+            yield f"http{'s' if certificate else ''}://localhost:{server.server_address[1]}", requested
         finally:
             server.shutdown()
 
@@ -145,16 +145,16 @@ def test_a_checked_download_over_https_arrives(trusted: Path, tmp_path: Path) ->
 
 
 def test_plain_http_is_refused_unasked(tmp_path: Path) -> None:
-    with site({"/file": b"content"}) as (address, asked):
+    with site({"/file": b"content"}) as (address, requested):
         assert "not https" in refusal(download, f"{address}/file", md5(b"content"), tmp_path / "file")
-        assert asked == []
+        assert requested == []
     assert not list(tmp_path.iterdir())
 
 
 def test_a_redirect_to_plain_http_is_refused_though_its_checksum_fits(trusted: Path, tmp_path: Path) -> None:
-    with site({"/file": b"content"}) as (plain, _), site({"/file": f"{plain}/file"}, trusted) as (address, asked):
+    with site({"/file": b"content"}) as (plain, _), site({"/file": f"{plain}/file"}, trusted) as (address, requested):
         assert "away from https" in refusal(download, f"{address}/file", md5(b"content"), tmp_path / "file")
-        assert asked == ["/file"]
+        assert requested == ["/file"]
     assert not list(tmp_path.iterdir())
 
 
@@ -162,9 +162,9 @@ def test_an_untrusted_certificate_is_refused(
     certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "localhost")
-    with site({"/file": b"content"}, certificate) as (address, asked):
+    with site({"/file": b"content"}, certificate) as (address, requested):
         assert "CERTIFICATE_VERIFY_FAILED" in refusal(download, f"{address}/file", md5(b"content"), tmp_path / "file")
-        assert asked == []
+        assert requested == []
     assert not list(tmp_path.iterdir())
 
 

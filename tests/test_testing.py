@@ -125,7 +125,7 @@ def broken(pruner):
 
 
 def test_a_broken_contract_is_caught():
-    for pruner, says in (
+    for pruner, expected in (
         (Twice, "twice"),
         (ZeroWeight, "above 0"),
         (WrongType, "int64"),
@@ -136,7 +136,7 @@ def test_a_broken_contract_is_caught():
         (Forgetful, "saved and loaded"),
         (MixesDevices, "would fail on a GPU: `__setitem__` meets tensors of `context.device` and of the CPU"),
     ):
-        assert says in broken(pruner), pruner
+        assert expected in broken(pruner), pruner
 
 
 def test_methods_of_other_packages_keep_the_contract():

@@ -39,7 +39,7 @@ def main() -> None:
     network = nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(64 * 4 * 4, 10))
     model = DistributedDataParallel(network)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    # The batch size is that of all processes together. No DistributedSampler: the sampler knows its rank.
+    # The batch size is that of all processes together. No DistributedSampler: the sampler reads its rank.
     sampler = PrunedSampler(SADP(prune_ratio=0.5), labels=train_label, epochs=options.epochs, batch_size=64)
     data = with_index(TensorDataset(train_image, train_label))
     loader: DataLoader[Any] = DataLoader(data, batch_sampler=sampler, num_workers=1, persistent_workers=True)

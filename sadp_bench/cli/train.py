@@ -101,9 +101,15 @@ def sweep(
 
     data = data.absolute() if data else None
     store, options = Store(out), Options(jobs, retries, data, checkpoint_seconds, executor, address, gpus_per_run)
-    say = (lambda line: None) if quiet else (lambda line: print(line, file=sys.stderr, flush=True))
+    message = (lambda line: None) if quiet else (lambda line: print(line, file=sys.stderr, flush=True))
     plan = planning.make_plan(
-        file, store, jobs=jobs, shard=planning.parse_shard(shard), data=data, allow_imports=allow_imports, say=say
+        file,
+        store,
+        jobs=jobs,
+        shard=planning.parse_shard(shard),
+        data=data,
+        allow_imports=allow_imports,
+        message=message,
     )
     if dry_run:
         states = planning.states(plan, store)

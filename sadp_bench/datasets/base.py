@@ -167,7 +167,7 @@ def _opened(url: str) -> Any:
     # A thread, because a name lookup has no timeout, and each of several addresses would get the whole one.
     answers: Queue[Any] = Queue()
 
-    def ask() -> None:
+    def look_up() -> None:
         try:
             answers.put(urlopen(url, timeout=PATIENCE_SECONDS))
         except Exception as error:
@@ -175,7 +175,7 @@ def _opened(url: str) -> Any:
 
     if not url.startswith("https://"):
         raise OSError("not https")
-    Thread(target=ask, daemon=True).start()
+    Thread(target=look_up, daemon=True).start()
     try:
         answer = answers.get(timeout=PATIENCE_SECONDS)
     except Empty:

@@ -172,7 +172,7 @@ def _change(name: str, before: Any, after: Any) -> str:
 
 
 def _distinct(before: Any, after: Any) -> tuple[str, str]:
-    """Returns both values with six digits, or with all digits where six are not enough to tell them apart."""
+    """Returns both values with six digits, or with all digits where six digits are equal."""
     short = tuple(
         "nothing" if v is None else f"{v:.6g}" if isinstance(v, float) else str(_short(v)) for v in (before, after)
     )

@@ -92,7 +92,7 @@ def measure_speed(
     make the intervals approximate. Neither the scoring before training nor evaluation is timed.
 
     Args:
-        request: What was asked for, as `resolve.resolve` takes it. Without "train_examples", so many are trained on that
+        request: The settings, as `resolve.resolve` takes them. Without "train_examples", so many are trained on that
             enough rounds fit into the time.
         methods: Names of methods.
         ratios: Pruning ratios.

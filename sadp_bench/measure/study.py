@@ -118,7 +118,7 @@ class Study:
                 over several augmented views. The exact norm of age a is that of a epochs earlier.
 
     Args:
-        request: What was asked for, as `resolve.resolve` takes it; the method is full data.
+        request: The settings, as `resolve.resolve` takes them; the method is full data.
         at: Epochs to stop after, as `stops` reads them.
         examples: Number of training examples to study.
         data: Folder of the data sets.

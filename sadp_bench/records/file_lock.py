@@ -51,7 +51,7 @@ class Lock:
 
         Returns:
             Whether it is held now. False where another process holds it: that its heartbeat has stopped shows only when
-            the same object asks again later.
+            the same object tries again later.
 
         Raises:
             BadInput: Where the folder or the lock's files cannot be written.

@@ -83,7 +83,7 @@ class Contents:
 
     @cached_property
     def why_no_ranks(self) -> str | None:
-        """Why there are no ranks of methods; None where there are, or where fewer than two methods ask for them."""
+        """The reason why methods have no ranks; None if they have, or with fewer than two methods."""
         return None if any(sheet.kind == "ranks" for sheet in self.sheets) else why_no_ranks(self.rows)
 
     @cached_property

@@ -59,7 +59,7 @@ def time_name(settings: Settings) -> str:
 def weights_name(settings: Settings, rivals: Iterable[Settings] = ()) -> str:
     """Returns 'dense' or 'imp 10 % early-time (rewind=1)'.
 
-    The share is that of the connections that the run asked for. The options in brackets are those that differ among
+    The share is that of the connections that the run requested. The options in brackets are those that differ among
     the rivals of the same kind.
     """
     if settings["sparsity"] == "dense":

@@ -1,1 +1,1 @@
-"""One run from what was asked for to its record."""
+"""One run, from the request to the record."""

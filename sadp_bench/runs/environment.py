@@ -132,7 +132,7 @@ def _version(package: str) -> str | None:
 def _commit() -> tuple[str | None, bool | None]:
     """Returns the commit of the checkout that the package runs from, and whether it was changed; None if installed.
 
-    Git is asked once, as the code that a process runs is that of its start.
+    Git runs once per process, because a process runs the code of its start.
     """
     root = Path(sadp_bench.__file__).resolve().parent.parent
     if not (root / ".git").exists():

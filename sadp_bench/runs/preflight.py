@@ -38,7 +38,7 @@ def _check_network(spec: Spec, pruner: Pruner, model: nn.Module) -> None:
 
 
 class WouldTrain(Exception):
-    """A pruner asks for more than plain facts."""
+    """A pruner needs more than plain facts."""
 
 
 class DryContext:

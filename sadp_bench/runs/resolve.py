@@ -1,4 +1,4 @@
-"""From what was asked for to a run's spec, and from the spec to its data, pruner, connections and network."""
+"""Turns a request into a run's spec, and a spec into its data, pruner, connections and network."""
 
 from __future__ import annotations
 
@@ -55,30 +55,30 @@ class Material:
 
 @dataclass(frozen=True)
 class RunRequest:
-    """A run as it was asked for, with every default filled in and checked, before its data are read.
+    """A request for a run, with every default filled in and checked, before its data are read.
 
     Only the data decide how many examples there are to train on, so a request is no `Spec` yet.
 
     Args:
         fields: All fields of `Spec` but `train_examples`.
-        train_examples: The number asked for; None: all that there are.
+        train_examples: The requested number; None means all.
     """
 
     fields: Mapping[str, Any]
     train_examples: int | None
 
     @classmethod
-    def of(cls, asked: Mapping[str, Any]) -> RunRequest:
+    def of(cls, requested: Mapping[str, Any]) -> RunRequest:
         """Returns the request; what is absent or None takes its default.
 
         Args:
-            asked: Fields of `Spec`, and "set": the `--set` table, text or values. Defaults of epochs, batch size, time
+            requested: Fields of `Spec`, and "set": the `--set` table, text or values. Defaults of epochs, batch size, time
                 steps, learning rate and augmentation are the data set's.
 
         Raises:
             BadInput: A value is not allowed, or the method or the connections refuse their settings.
         """
-        given = {name: value for name, value in asked.items() if value is not None and name != "set"}
+        given = {name: value for name, value in requested.items() if value is not None and name != "set"}
         dataset: type[Dataset] = _class("dataset", given.setdefault("dataset", "digits"))
         method: type[Pruner] = _class("method", given["method"])
         backbone = _class("backbone", given.setdefault("backbone", "cnn"))
@@ -93,7 +93,7 @@ class RunRequest:
         owners = {"": ("method", given["method"], registry.options(method))}
         owners["backbone."] = ("backbone", given["backbone"], registry.options(backbone) | _neuron_options())
         owners["sparsity."] = ("sparsity", given["sparsity"], registry.options(sparsity))
-        given |= _tables(owners, asked.get("set"))
+        given |= _tables(owners, requested.get("set"))
         device = environment.choose_device(given.get("device", "auto"))
         given["device"] = str(device)
         if given.get("precision", "auto") == "auto":
@@ -115,19 +115,19 @@ class RunRequest:
 
 
 def resolve(
-    asked: Mapping[str, Any], data: Path | None = None, opened: dict[Any, Any] | None = None
+    requested: Mapping[str, Any], data: Path | None = None, opened: dict[Any, Any] | None = None
 ) -> tuple[Spec, Material]:
-    """Returns the spec of what was asked for, and its data.
+    """Returns the spec of a request, and its data.
 
     Args:
-        asked: See `RunRequest.of`.
+        requested: See `RunRequest.of`.
         data: The folder of the data sets.
         opened: Keeps the data for further calls.
 
     Raises:
         BadInput: The run can't be made; before anything is trained.
     """
-    request = RunRequest.of(asked)
+    request = RunRequest.of(requested)
     material = _opened(request, data, {} if opened is None else opened)
     spec = request.spec(len(material.train))
     _check_fits(spec, make_pruner(spec))

@@ -189,7 +189,7 @@ def make_plan(
     shard: tuple[int, int] = (1, 1),
     data: Path | None = None,
     allow_imports: bool = False,
-    say: Callable[[str], None] = lambda line: None,
+    message: Callable[[str], None] = lambda line: None,
 ) -> Plan:
     """Reads a sweep file, resolves its runs and estimates their cost. Writes nothing.
 
@@ -200,7 +200,7 @@ def make_plan(
         shard: (i, n), the part of the runs to plan.
         data: The folder of the data sets.
         allow_imports: Whether the file may name `package.module:Class`.
-        say: Shows one line to the user.
+        message: Shows one line to the user.
 
     Raises:
         BadInput: For all that can be known to fail before training.
@@ -218,9 +218,9 @@ def make_plan(
         return plan
     most = max(spec.threads for spec in plan.to_do)
     if jobs * most > cores:
-        say(f"{jobs} x {most} threads on {cores} cores will slow one another down: take fewer jobs, or threads")
+        message(f"{jobs} x {most} threads on {cores} cores will slow one another down: take fewer jobs, or threads")
     known = seconds_per_visit(record for _, record in there.records)
-    seconds = _expected(plan, known, preparation, resolver, store, say)
+    seconds = _expected(plan, known, preparation, resolver, store, message)
     needed_bytes = len(seconds) * RECORD_BYTES + jobs * resolver.checkpoint_bytes
     return dataclasses.replace(plan, seconds=seconds, needed_bytes=needed_bytes)
 
@@ -231,7 +231,7 @@ def _expected(
     preparation: Mapping[str, Preparation],
     resolver: Resolver,
     store: Store,
-    say: Callable[[str], None],
+    message: Callable[[str], None],
 ) -> dict[str, float]:
     """Returns the expected seconds of each run that is not done, by key.
 
@@ -246,7 +246,7 @@ def _expected(
 
     unknown = {shape(spec): spec for spec in reversed(plan.to_do) if shape(spec) not in known}
     if unknown:
-        say(f"estimating the time of {len(plan.to_do)} runs from a few steps of {len(unknown)} of them")
+        message(f"estimating the time of {len(plan.to_do)} runs from a few steps of {len(unknown)} of them")
     rehearsed = {
         of: trainer.expected([spec], Resources(spec, resolver.material(spec)))[0] / visits(spec, True)
         for of, spec in unknown.items()

@@ -82,7 +82,7 @@ def _checked(kind: Any, content: bytes, spec: Spec) -> Any:
         raise BadInput("the worker's file is not JSON: cut short or damaged") from None
     found = kind.from_json(data)
     if found.spec.key != spec.key:
-        raise BadInput(f"the worker's file is of run {found.spec.key}, and {spec.key} was asked for")
+        raise BadInput(f"the worker's file is of run {found.spec.key}, not of {spec.key}")
     return found
 
 

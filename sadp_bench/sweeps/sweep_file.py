@@ -64,7 +64,7 @@ def read_sweep(path: Path, *, allow_imports: bool = False) -> list[RequestedRun]
                 )
     total = sum(math.prod(map(len, flat.values())) for flat in merged.values())
     if total > MAX_RUNS:
-        raise BadInput(f"{path} asks for {total:,} runs, and at most {MAX_RUNS:,} make one sweep; cut it into several")
+        raise BadInput(f"{path} describes {total:,} runs; one sweep has at most {MAX_RUNS:,}: split the file")
     return [RequestedRun(where, fields) for where, flat in merged.items() for fields in _product(flat)]
 
 

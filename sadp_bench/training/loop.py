@@ -175,7 +175,7 @@ def _check_finite(row: EpochRow, spec: Spec) -> None:
 def run_length(pruner: Pruner, spec: Spec, num_examples: int) -> float:
     """Returns the number of epochs of a run; the last one may be partial.
 
-    Protocol `epochs`: the number asked for, or fewer where the pruner shortens the run. Protocol `updates`: as many as
+    Protocol `epochs`: the requested number, or fewer where the pruner shortens the run. Protocol `updates`: as many as
     full-data training's number of updates takes.
     """
     if spec.protocol == "epochs":

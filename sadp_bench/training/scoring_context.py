@@ -85,7 +85,7 @@ class RunContext:
         self._unsaved: BadInput | None = None
 
     def fresh_model(self, seed: int) -> nn.Module:
-        """Returns an untrained network whose weights differ from the run's: a score must not know the run's network."""
+        """Returns an untrained network whose weights differ from the run's: a score does not depend on the run's network."""
         return self._build(stream_seed(self.spec.seed, f"scoring {seed}"), self.timesteps)
 
     def message(self, text: str) -> None:

@@ -315,9 +315,9 @@ def test_deep_networks_learn_real_images_in_32_steps_and_no_layer_is_dead(name: 
     Spike rates are those of training's batches: norms' running statistics need more steps than this to settle.
     """
     pruner = Chosen(torch.arange(256), watch=frozenset({Signal.SPIKE_COUNTS}))
-    asked = {"dataset": "cifar10", "train_examples": 256, "batch_size": 32, "epochs": 4}
-    asked |= {"optimizer": "adamw", "learning_rate": 0.003, "schedule": "constant"}
-    bench = small_bench(pruner, backbone=name, set={"backbone.width": 8}, augment="none", **asked)
+    requested = {"dataset": "cifar10", "train_examples": 256, "batch_size": 32, "epochs": 4}
+    requested |= {"optimizer": "adamw", "learning_rate": 0.003, "schedule": "constant"}
+    bench = small_bench(pruner, backbone=name, set={"backbone.width": 8}, augment="none", **requested)
     losses = [row["train_loss"] for row in bench.rows()]
     assert len(pruner.seen) == 32
     assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0] - 0.1, losses

@@ -12,7 +12,7 @@ from sadp_bench.training.optimizer import learning_rate
 from tests.helpers import Updates, bench, prepared
 
 
-def run(ratio, **asked):
+def run(ratio, **requested):
     """The rows, and the learning rate and size of every batch."""
     steps = []
 
@@ -20,7 +20,7 @@ def run(ratio, **asked):
         def advance(self, visits):
             steps.append((made.state.optimizer.param_groups[0]["lr"], visits))
 
-    made = bench("fewer-epochs", ratio, Steps(), **asked)
+    made = bench("fewer-epochs", ratio, Steps(), **requested)
     made.pruner.prepare(made.context)
     return made, list(made.rows()), steps
 

@@ -28,8 +28,8 @@ def opened():
 
 @pytest.mark.parametrize("method", sorted(table("method")))
 def test_learns_well_above_chance(method, real_data, opened):
-    asked = {**SETTING, "method": method, "ratio": 0.0 if method == "full" else 0.3}
-    spec, material = resolve.resolve(asked, real_data, opened)
+    requested = {**SETTING, "method": method, "ratio": 0.0 if method == "full" else 0.3}
+    spec, material = resolve.resolve(requested, real_data, opened)
     record = make_trainer(spec, material).run()
     assert record.test_accuracy > 0.2
     assert record.epochs[-1]["train_loss"] < record.epochs[0]["train_loss"]

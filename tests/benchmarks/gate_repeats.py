@@ -4,11 +4,11 @@
     python tests/benchmarks/gate_repeats.py results/ci --times 20 --out runs/repeats --redraw 1000
 
 On one machine the check repeats its runs to the last bit and passes always. The bands are for another one, and allow what new
-seeds would be off by. So each time makes the reference's runs with seeds of its own, says they were the reference's, and
+seeds would be off by. So each time makes the reference's runs with seeds of its own, labels them as the reference's, and
 compares all but what is exact on the same machine only: harder than any other machine, which shares the seeds.
 
 All times are held against one reference. `--redraw N` then draws the seeds of both sides anew, N times, from all that were
-made, and so tells the rate over references as well. `--out` keeps the runs; the same command goes on from there. The data
+made, and so measures the rate over references as well. `--out` keeps the runs; the same command goes on from there. The data
 lie in $SADP_BENCH_DATA. A script, not a test: it asserts nothing.
 """
 
@@ -35,7 +35,7 @@ def with_seed(record: Record, seed: int) -> Record:
 
 
 def trained(reference: Sequence[Record], seeds: Mapping[int, int], store: Store) -> list[Record]:
-    """The reference's runs with other seeds, by its own; the records say the reference's."""
+    """The reference's runs with other seeds, by its own; the records contain the reference's."""
     wanted = [with_seed(record, seeds[record.spec.seed]) for record in reference]
     failed = rerun(wanted, store, None, run_view.reporter(quiet=True))
     if failed:
@@ -57,7 +57,7 @@ def redrawn(pool: Sequence[Sequence[Record]], seeds: Sequence[int], times: int) 
         yield compare_runs(sides[0], {record.spec.key: record for record in sides[1]}, exact=False)
 
 
-def tell(what: str, results: Iterable[Result]) -> None:
+def print_rates(what: str, results: Iterable[Result]) -> None:
     results = list(results)
     print(f"{what}: {sum(result.passed for result in results)} of {len(results)} passed")
     failures = Counter(f"{finding.run}: {finding.name}" for result in results for finding in result.of(FAILED))
@@ -71,21 +71,21 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=20)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--redraw", type=int, default=0)
-    asked = parser.parse_args()
-    if asked.redraw and asked.times < 2:
+    arguments = parser.parse_args()
+    if arguments.redraw and arguments.times < 2:
         parser.error("--redraw takes the seeds of two --times at least: one for either side")
     environment.keep_freed_memory()
-    reference = read_reference(asked.reference)
+    reference = read_reference(arguments.reference)
     own = sorted({record.spec.seed for record in reference})
     results, pool = [], []
-    for time in range(1, asked.times + 1):
-        made = trained(reference, {seed: seed + time * (own[-1] + 1) for seed in own}, Store(asked.out))
+    for time in range(1, arguments.times + 1):
+        made = trained(reference, {seed: seed + time * (own[-1] + 1) for seed in own}, Store(arguments.out))
         results.append(compare_runs(reference, {record.spec.key: record for record in made}, exact=False))
         pool += [[record for record in made if record.spec.seed == seed] for seed in own]
         print(f"{time}: {'passed' if results[-1].passed else 'FAILED'}", flush=True)
-    tell("other seeds against the reference", results)
-    if asked.redraw:
-        tell("both sides drawn from the other seeds", redrawn(pool, own, asked.redraw))
+    print_rates("other seeds against the reference", results)
+    if arguments.redraw:
+        print_rates("both sides drawn from the other seeds", redrawn(pool, own, arguments.redraw))
 
 
 if __name__ == "__main__":

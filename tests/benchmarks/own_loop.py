@@ -93,7 +93,7 @@ class Inside:
 
 
 class Arm:
-    """A loop that goes on by a step, or by an epoch, when it is asked to."""
+    """A loop that goes on by a step, or by an epoch, on call."""
 
     def __init__(self, options: argparse.Namespace, ratio: float | None, epochs: int) -> None:
         self.functions, self.epochs = example(), epochs
@@ -156,7 +156,7 @@ def since(start: Seconds) -> Seconds:
     return end[0] - start[0], end[1] - start[1]
 
 
-def told(values: list[float], digits: int) -> str:
+def quartiles_text(values: list[float], digits: int) -> str:
     """The median, quartiles and number of values."""
     if len(values) < 2:
         return f"{values} ({len(values)})"
@@ -186,11 +186,11 @@ def time_steps(options: argparse.Namespace) -> None:
         within[measured].append(100 * inside.taken() / first[1])
         costs[measured].append((100 * (second[0] / first[0] - 1), 100 * (second[1] / first[1] - 1)))
     for at, clock in enumerate(("clock", "process")):
-        print(f"plain steps against themselves, % ({clock}): {told([n[at] for n in noise], 1)}", flush=True)
+        print(f"plain steps against themselves, % ({clock}): {quartiles_text([n[at] for n in noise], 1)}", flush=True)
     for measured, name in ((False, "a step"), (True, "two steps, of which one measures the bound_ratio")):
         for at, clock in enumerate(("clock", "process")):
-            print(f"cost of {name}, % ({clock}): {told([c[at] for c in costs[measured]], 1)}", flush=True)
-        print(f"cost of {name}, % (inside): {told(within[measured], 2)}", flush=True)
+            print(f"cost of {name}, % ({clock}): {quartiles_text([c[at] for c in costs[measured]], 1)}", flush=True)
+        print(f"cost of {name}, % (inside): {quartiles_text(within[measured], 2)}", flush=True)
 
 
 def time_epochs(options: argparse.Namespace) -> None:
@@ -204,8 +204,8 @@ def time_epochs(options: argparse.Namespace) -> None:
         found.append((ratio([before, after], [first, second], 0), ratio([before, after], [first, second], 1)))
         noise.append((ratio([before], [after], 0), ratio([before], [after], 1)))
     for at, clock in enumerate(("clock", "process")):
-        print(f"full epochs against themselves ({clock}): {told([n[at] for n in noise], 3)}")
-        print(f"training efficiency at ratio 0.5 ({clock}): {told([f[at] for f in found], 3)}", flush=True)
+        print(f"full epochs against themselves ({clock}): {quartiles_text([n[at] for n in noise], 3)}")
+        print(f"training efficiency at ratio 0.5 ({clock}): {quartiles_text([f[at] for f in found], 3)}", flush=True)
 
 
 def ratio(some: list[Epoch], others: list[Epoch], clock: int) -> float:

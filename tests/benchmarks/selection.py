@@ -31,15 +31,15 @@ def main() -> None:
     parser.add_argument("--examples", type=int, nargs="+", default=[50_000, 1_281_167])
     parser.add_argument("--ratio", type=float, default=0.5)
     parser.add_argument("--repeats", type=int, default=5)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
-    for num_examples in asked.examples:
+    for num_examples in arguments.examples:
         score_N = torch.randn(num_examples, generator=generator).exp()
         surplus_N, seconds = torch.zeros(num_examples), []
-        for _ in range(asked.repeats):
+        for _ in range(arguments.repeats):
             begun = time.perf_counter()
-            kept = select(score_N, surplus_N, round((1 - asked.ratio) * num_examples), generator)
+            kept = select(score_N, surplus_N, round((1 - arguments.ratio) * num_examples), generator)
             seconds.append(time.perf_counter() - begun)
         low, middle, high = min(seconds), statistics.median(seconds), max(seconds)
         print(

@@ -7,7 +7,7 @@ Both arms train on CIFAR-shaped random images with SGD, interleaved epoch by epo
 untimed. The plain arm is what SpikingJelly's tutorials show: its layers and `LIFNode` with their defaults in
 step mode "m", float32, contiguous, the image repeated T times before the first convolution, `reset_net` after each batch.
 Its images are ready-made float tensors. Ours runs `sadp-bench run --method full` as it is: uint8 images, crop and mirror,
-precision auto, and the C library told to keep freed memory; the plain arm has the C library's default again, or ours
+precision auto, and the C library set to keep freed memory; the plain arm has the C library's default again, or ours
 too with --allocator-for-both. A script, not a test: it asserts nothing.
 """
 
@@ -107,11 +107,11 @@ def main() -> None:
     global NUM_EXAMPLES
     NUM_EXAMPLES = options.examples
     resolve.registry.resolve = _with_shapes(resolve.registry.resolve)
-    asked = {
+    requested = {
         "method": "full", "ratio": 0.0, "dataset": "cifar-shaped", "backbone": options.backbone,
         "batch_size": options.batch_size, "device": options.device, "epochs": options.rounds + 1,
     }  # fmt: skip
-    spec, material = resolve.resolve(asked)
+    spec, material = resolve.resolve(requested)
     torch.set_num_threads(spec.threads)
     bench = RunTrainer(spec, Resources(spec, material), Progress())
     bench.pruner.prepare(bench.context)

@@ -73,7 +73,7 @@ def test_pixels_are_counted_as_often_as_patches_take_them(mode: str) -> None:
         assert patches.shape == (2, size[0] * size[1], conv(torch.zeros(2, 1, 5, 6))[0].numel())
 
 
-def test_channels_last_is_told_by_how_images_lie() -> None:
+def test_channels_last_is_reported_by_how_images_lie() -> None:
     image = torch.zeros(2, 3, 4, 5)
     assert not channels_last(image) and channels_last(image.contiguous(memory_format=torch.channels_last))
     assert channels_last(image.movedim(1, -1).contiguous().movedim(-1, 1)[None])

@@ -83,7 +83,7 @@ def test_a_network_that_nobody_watches_has_no_hooks() -> None:
         assert hooks_of(bench.model) == 0 and recorder.seen() == {}
 
 
-def test_only_what_was_asked_for_is_watched() -> None:
+def test_only_what_was_requested_for_is_watched() -> None:
     pruner = Chosen(torch.arange(130), watch=frozenset({"features"}))
     bench = small_bench(pruner)
     counts = []

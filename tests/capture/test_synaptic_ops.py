@@ -15,7 +15,7 @@ from tests.small_runs import hooks_of, small_bench
 
 
 class Given(nn.Module):
-    """A stem on data, spikes that are given whatever it says, and a layer that they enter."""
+    """A stem on data, spikes that are given whatever its output, and a layer that they enter."""
 
     def __init__(self, spikes: Tensor, second: nn.Module, *, loops: bool = False) -> None:
         super().__init__()

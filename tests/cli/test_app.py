@@ -84,9 +84,9 @@ def test_progress_is_plain_lines_where_stderr_is_no_terminal(first: Answer) -> N
 
 
 def test_json_is_one_object_of_the_promised_keys_unrounded(first: Answer, folder: Path) -> None:
-    told = tiny_run("random", 0.5, folder, "--json")
-    assert told.code == 0 and told.out.count("\n") == 1
-    found = json.loads(told.out)
+    answer = tiny_run("random", 0.5, folder, "--json")
+    assert answer.code == 0 and answer.out.count("\n") == 1
+    found = json.loads(answer.out)
     path, run = the_record(folder, "random")
     full = the_record(folder, "full")[1]
     assert list(found) == PROMISED
@@ -107,30 +107,30 @@ def test_json_is_one_object_of_the_promised_keys_unrounded(first: Answer, folder
 
 def test_second_method_shares_the_reference(first: Answer, folder: Path) -> None:
     before = the_record(folder, "full")[0].read_bytes()
-    told = tiny_run("infobatch", 0.25, folder)
+    answer = tiny_run("infobatch", 0.25, folder)
     full_path = the_record(folder, "full")[0]
-    assert told.code == 0
-    assert told.err.splitlines()[0] == f"full 0 is done already: {full_path} (--again trains it anew)"
-    assert "full 0  epoch" not in told.err and "infobatch 0.25  epoch 2/2" in told.err
+    assert answer.code == 0
+    assert answer.err.splitlines()[0] == f"full 0 is done already: {full_path} (--again trains it anew)"
+    assert "full 0  epoch" not in answer.err and "infobatch 0.25  epoch 2/2" in answer.err
     assert full_path.read_bytes() == before
 
 
-def test_finished_run_is_not_trained_again_and_says_so(first: Answer, folder: Path) -> None:
+def test_finished_run_is_not_trained_again_and_states_so(first: Answer, folder: Path) -> None:
     path = the_record(folder, "sadp")[0]
     before = path.read_bytes()
-    told = tiny_run("sadp", 0.3, folder)
-    assert told.code == 0 and path.read_bytes() == before
-    assert f"sadp 0.3 is done already: {path} (--again trains it anew)" in told.err.splitlines()
-    assert "epoch" not in told.err
-    assert told.out == first.out
+    answer = tiny_run("sadp", 0.3, folder)
+    assert answer.code == 0 and path.read_bytes() == before
+    assert f"sadp 0.3 is done already: {path} (--again trains it anew)" in answer.err.splitlines()
+    assert "epoch" not in answer.err
+    assert answer.out == first.out
 
 
 def test_again_trains_anew_to_the_same_numbers(tmp_path: Path) -> None:
     tiny_run("full", 0, tmp_path)
     path, before = the_record(tmp_path, "full")
-    told = tiny_run("full", 0, tmp_path, "--again")
+    answer = tiny_run("full", 0, tmp_path, "--again")
     after = the_record(tmp_path, "full")[1]
-    assert told.code == 0 and "full 0  epoch 2/2" in told.err
+    assert answer.code == 0 and "full 0  epoch 2/2" in answer.err
     assert after["seconds"] != before["seconds"]
     for record in (before, after):
         for row in record["epochs"]:
@@ -150,9 +150,9 @@ def test_again_replaces_a_broken_record(tmp_path: Path) -> None:
 
 
 def test_without_a_reference_what_needs_one_is_null(tmp_path: Path) -> None:
-    told = tiny_run("random", 0.5, tmp_path, "--no-reference", "--json", "--quiet")
-    assert told.err == "", "it is quiet"
-    found = json.loads(told.out)
+    answer = tiny_run("random", 0.5, tmp_path, "--no-reference", "--json", "--quiet")
+    assert answer.err == "", "it is quiet"
+    found = json.loads(answer.out)
     assert [name for name in PROMISED if found[name] is None] == ["reference_accuracy", "speedup", "efficiency"]
     assert len(list(tmp_path.iterdir())) == 1
     panel = tiny_run("random", 0.5, tmp_path, "--no-reference").out
@@ -179,16 +179,16 @@ def test_saved_weights_load_safely_and_give_the_recorded_accuracy(tmp_path: Path
 
 
 def test_settings_reach_method_and_backbone(tmp_path: Path) -> None:
-    told = tiny_run("sadp", 0.3, tmp_path, "--set", "smoothing=0.2", "--set", "backbone.tau=3", "--no-reference")
-    assert told.code == 0
+    answer = tiny_run("sadp", 0.3, tmp_path, "--set", "smoothing=0.2", "--set", "backbone.tau=3", "--no-reference")
+    assert answer.code == 0
     spec = the_record(tmp_path, "sadp")[1]["spec"]
     assert spec["method_options"]["smoothing"] == 0.2 and spec["method_options"]["score"] == "layers"
     assert spec["backbone_options"]["width"] == 4 and spec["backbone_options"]["tau"] == 3
 
 
 def test_validation_accuracy_is_named_so(tmp_path: Path) -> None:
-    told = tiny_run("full", 0, tmp_path, "--evaluate-on", "validation")
-    assert "held-out accuracy" in told.out and "test accuracy" not in told.out
+    answer = tiny_run("full", 0, tmp_path, "--evaluate-on", "validation")
+    assert "held-out accuracy" in answer.out and "test accuracy" not in answer.out
     assert the_record(tmp_path, "full")[1]["test_examples"] == 144  # a tenth of 1,437
 
 
@@ -202,9 +202,9 @@ def test_equal_updates_have_a_nominal_maximum_of_one(tmp_path: Path) -> None:
 
 def test_event_data_trains(tmp_path: Path, real_data: Path) -> None:
     words = ["--dataset", "nmnist", "--data", real_data, "--train-examples", 800, "--epochs", 4]
-    told = tiny_run("sadp", 0.5, tmp_path, *words, "--set", "backbone.width=8", "--json")
-    assert told.code == 0
-    found = json.loads(told.out)
+    answer = tiny_run("sadp", 0.5, tmp_path, *words, "--set", "backbone.width=8", "--json")
+    assert answer.code == 0
+    found = json.loads(answer.out)
     assert found["realised_ratio"] == 0.5 and found["speedup"] > 0
     assert found["reference_accuracy"] > 0.3  # of 10 digits
     assert all(0 < rate < 1 for rate in the_record(tmp_path, "full")[1]["firing_rate"])
@@ -221,7 +221,7 @@ def test_list_gives_each_name_its_line_and_source() -> None:
             assert source.strip() == entry["source"]
 
 
-def test_doctor_tells_versions_device_data_and_whose_baselines(tmp_path: Path) -> None:
+def test_doctor_reports_versions_device_data_and_whose_baselines(tmp_path: Path) -> None:
     (tmp_path / "cifar-10-batches-bin").mkdir()
     found = json.loads(command("doctor", "--data", tmp_path, "--json").out)
     assert found["torch"] == torch.__version__.partition("+")[0] or found["torch"] == torch.__version__
@@ -239,11 +239,11 @@ def test_doctor_finds_the_real_data(real_data: Path) -> None:
     assert found["cifar10"] == str(real_data / "cifar-10-batches-bin")
 
 
-def test_nothing_asked_is_help() -> None:
+def test_nothing_requested_is_help() -> None:
     for words in ([], ["--help"]):
-        told = command(*words)
-        assert told.code == 0 and told.err == ""
-        assert all(name in told.out for name in ("run", "report", "speed", "list", "doctor"))
+        answer = command(*words)
+        assert answer.code == 0 and answer.err == ""
+        assert all(name in answer.out for name in ("run", "report", "speed", "list", "doctor"))
 
 
 def test_help_report_and_list_never_import_torch(tmp_path: Path) -> None:
@@ -293,13 +293,13 @@ def test_terminal_gets_a_bar_with_the_time_left(tmp_path: Path) -> None:
     assert shown.rstrip().splitlines()[-1].startswith("full 0  epoch 15/15")
 
 
-def test_an_interrupted_run_says_so_in_the_end(tmp_path: Path) -> None:
+def test_an_interrupted_run_states_so_in_the_end(tmp_path: Path) -> None:
     assert tiny_run("random", 0.25, tmp_path, "--no-reference").code == 0
     path, _ = the_record(tmp_path, "random")
     record = store.read(path)
     store.Store(tmp_path).write(dataclasses.replace(record, interruptions=2))
-    told = tiny_run("random", 0.25, tmp_path, "--no-reference").out
-    assert "Interrupted 2 times; the seconds are those of all parts together." in told
+    result = tiny_run("random", 0.25, tmp_path, "--no-reference").out
+    assert "Interrupted 2 times; the seconds are those of all parts together." in result
     assert json.loads(command("report", tmp_path, "--format", "json").out)["rows"][0]["interruptions"] == 2
 
 
@@ -314,9 +314,9 @@ def test_interrupt_leaves_no_record_and_no_half_written_file(tmp_path: Path) -> 
             if "epoch 2/" in line:
                 break
         process.send_signal(signal.SIGINT)
-        told, complaint = process.communicate(timeout=30)
+        result, complaint = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert told == "" and "Traceback" not in complaint
+    assert result == "" and "Traceback" not in complaint
     assert complaint.rstrip().endswith("sadp-bench: interrupted; the same command continues from the last checkpoint")
     assert {path.suffix for path in out.iterdir()} == {".lock"}  # it counts the starts
 
@@ -353,17 +353,19 @@ def test_strangers_method_runs_from_its_folder_and_is_reported(tmp_path: Path) -
 
 
 def test_broken_reference_stops_its_run_before_training(tmp_path: Path) -> None:
-    asked = {"method": "random", "ratio": 0.5, "epochs": 2, "train_examples": 256, "threads": 1}
-    spec, _ = resolve.resolve({**asked, "set": {"backbone.width": 4}})
+    requested = {"method": "random", "ratio": 0.5, "epochs": 2, "train_examples": 256, "threads": 1}
+    spec, _ = resolve.resolve({**requested, "set": {"backbone.width": 4}})
     path = store.Store(tmp_path).path(spec.reference())
     path.write_text("{")
     for more in ([], ["--no-reference"]):
-        told = tiny_run("random", 0.5, tmp_path, *more)
-        assert told.code == 2 and told.err.count("\n") == 1 and str(path) in told.err, more
+        answer = tiny_run("random", 0.5, tmp_path, *more)
+        assert answer.code == 2 and answer.err.count("\n") == 1 and str(path) in answer.err, more
         assert list(tmp_path.iterdir()) == [path] and path.read_text() == "{", more
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder here that refuses even root")
 def test_unwritable_out_is_refused_before_training() -> None:
-    told = tiny_run("random", 0.5, Path("/proc/none"))
-    assert told.code == 2 and told.err.startswith("sadp-bench: can't write /proc/none") and told.err.count("\n") == 1
+    answer = tiny_run("random", 0.5, Path("/proc/none"))
+    assert (
+        answer.code == 2 and answer.err.startswith("sadp-bench: can't write /proc/none") and answer.err.count("\n") == 1
+    )

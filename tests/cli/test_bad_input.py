@@ -1,4 +1,4 @@
-"""Bad input: one line that says what came and what is allowed, exit code 2, no traceback, nothing written."""
+"""Bad input: one line with what came and what is allowed, exit code 2, no traceback, nothing written."""
 
 from __future__ import annotations
 
@@ -258,13 +258,13 @@ SWEEP = {
 }
 FAST = ["speed", "--rounds", "2", *TINY[2:], "--quiet"]
 CALLS = {
-    "values": [([*RANDOM, *shlex.split(words)], says) for words, says in VALUES.items()],
-    "names": [([*RANDOM, *shlex.split(words)], says) for words, says in NAMES.items()],
-    "settings": [([*RANDOM, *shlex.split(words)], says) for words, says in SETTINGS.items()],
-    "places": [([*RANDOM, *shlex.split(words)], says) for words, says in PLACES.items()],
-    "speed": [([*FAST, *shlex.split(words)], says) for words, says in SPEED.items()],
-    "sweep": [(["sweep", *shlex.split(words), "--out", "runs"], says) for words, says in SWEEP.items()],
-    "others": [(shlex.split(words), says) for words, says in OTHERS.items()],
+    "values": [([*RANDOM, *shlex.split(words)], expected) for words, expected in VALUES.items()],
+    "names": [([*RANDOM, *shlex.split(words)], expected) for words, expected in NAMES.items()],
+    "settings": [([*RANDOM, *shlex.split(words)], expected) for words, expected in SETTINGS.items()],
+    "places": [([*RANDOM, *shlex.split(words)], expected) for words, expected in PLACES.items()],
+    "speed": [([*FAST, *shlex.split(words)], expected) for words, expected in SPEED.items()],
+    "sweep": [(["sweep", *shlex.split(words), "--out", "runs"], expected) for words, expected in SWEEP.items()],
+    "others": [(shlex.split(words), expected) for words, expected in OTHERS.items()],
 }
 
 
@@ -276,18 +276,18 @@ def files(folder):
 def test_bad_input_is_one_line_and_code_2(group, place):
     Path("good.toml").write_text(swept("epochs = 2"))
     before, wrong = files(place), {}
-    for words, says in CALLS[group]:
-        problem = complaint(command(*words), says) or ("it writes files" if files(place) != before else "")
+    for words, expected in CALLS[group]:
+        problem = complaint(command(*words), expected) or ("it writes files" if files(place) != before else "")
         wrong |= {" ".join(words)[-200:]: problem} if problem else {}
     assert not wrong
 
 
 def test_a_bad_sweep_file_is_one_line_that_names_it(place):
     wrong = {}
-    for text, says in FILES.items():
+    for text, expected in FILES.items():
         Path("bad.toml").write_text(text)
         before = files(place)
-        problem = complaint(command("sweep", "bad.toml", "--out", "runs"), says, "bad.toml")
+        problem = complaint(command("sweep", "bad.toml", "--out", "runs"), expected, "bad.toml")
         problem = problem or ("it writes files" if files(place) != before else "")
         wrong |= {text[:200]: problem} if problem else {}
     assert not wrong
@@ -313,7 +313,7 @@ def test_odd_names_of_folders_work(place):
     assert answer.code == 0 and len(list((place / "-a\n'ß [b]").glob("*.json"))) == 1
 
 
-def test_a_run_that_diverges_says_so_leaves_no_record_and_is_shown_by_the_report(place):
+def test_a_run_that_diverges_states_so_leaves_no_record_and_is_shown_by_the_report(place):
     refused(command(*RANDOM, "--learning-rate", "1e30", "--no-reference"), "try a lower one")
     [path] = Path("runs").glob("*.json")
     assert path.name.endswith(".failed.json")
@@ -348,7 +348,7 @@ def test_an_edited_record_no_longer_fits_its_key(tmp_path):
     assert answer.code == 2 and "does not fit its spec" in answer.err
 
 
-def test_a_run_whose_record_is_broken_says_so_and_keeps_it(tmp_path):
+def test_a_run_whose_record_is_broken_states_so_and_keeps_it(tmp_path):
     assert tiny_run("full", 0, tmp_path).code == 0
     (path,) = tmp_path.glob("*.json")
     path.write_text("{")
@@ -356,5 +356,5 @@ def test_a_run_whose_record_is_broken_says_so_and_keeps_it(tmp_path):
     assert Path(path).read_text() == "{"
 
 
-def test_report_without_records_says_how_to_make_some(tmp_path):
+def test_report_without_records_states_how_to_make_some(tmp_path):
     refused(command("report", tmp_path), "sadp-bench run")

@@ -22,15 +22,15 @@ def test_a_dry_run_shows_runs_states_and_time_and_writes_nothing(tmp_path, monke
     path = written(tmp_path, TINY + GOOD + "seed = [0, 1]")
     store.write(make_record(runs[0], train=256.0, examples_seen=512))  # and 1,000 s of evaluation: 2.45 s a visit
     before = sorted(tmp_path.rglob("*"))
-    told = command("sweep", path, "--out", store.folder, "--dry-run", "--quiet")
-    assert told.code == 0 and told.err == ""
-    rows = [line.split() for line in told.out.splitlines()]
+    answer = command("sweep", path, "--out", store.folder, "--dry-run", "--quiet")
+    assert answer.code == 0 and answer.err == ""
+    rows = [line.split() for line in answer.out.splitlines()]
     assert rows[:3] == [
         ["run", "state", "expected"],
         ["full", "0", "seed=0", "done"],
         [*"full 0 seed=1 to do 21 min 01 s".split()],
     ]
-    assert told.out.splitlines()[-1] == "4 runs: 1 done, 3 to do, about 42 min 07 s with 1 job"
+    assert answer.out.splitlines()[-1] == "4 runs: 1 done, 3 to do, about 42 min 07 s with 1 job"
     found = json.loads(command("sweep", path, "--out", store.folder, "--dry-run", "--json").out)
     assert [run["state"] for run in found["runs"]] == ["done", "to do", "to do", "to do"]
     assert found["runs"][0]["spec"] == runs[0].to_json() and found["runs"][0]["seconds"] is None
@@ -38,12 +38,14 @@ def test_a_dry_run_shows_runs_states_and_time_and_writes_nothing(tmp_path, monke
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_sweep_with_nothing_to_do_says_so(tmp_path):
+def test_a_sweep_with_nothing_to_do_states_so(tmp_path):
     path, store = written(tmp_path, TINY + GOOD), Store(tmp_path / "runs")
     for spec in planned(tmp_path, TINY + GOOD).runs:
         store.write(make_record(spec))
-    told = command("sweep", path, "--out", store.folder)
-    assert told.code == 0 and told.err == "" and told.out.startswith("2 runs: 2 done, 0 failed; sadp-bench report")
+    answer = command("sweep", path, "--out", store.folder)
+    assert (
+        answer.code == 0 and answer.err == "" and answer.out.startswith("2 runs: 2 done, 0 failed; sadp-bench report")
+    )
     assert "2 runs: all done" in command("sweep", path, "--out", store.folder, "--dry-run").out
     found = json.loads(command("sweep", path, "--out", store.folder, "--json", "--executor", "ray").out)
     assert found["done"] == 2 and len(found["records"]) == 2 and found["failed"] == []

@@ -25,7 +25,7 @@ RUN = ["run", "--ratio", 0.4, "--train-examples", 203, "--batch-size", 29, "--ep
 RUN += ["--threads", 1, "--device", "cpu", "--augment", "crop", "--set", "backbone.width=4", "--no-reference"]
 RUN += ["--checkpoint-seconds", 0, "--method"]
 FLOAT64 = ["--precision", "fp64", "--set", "backbone.norm=none"]
-# The first batches of 31 are of a size at which half of it, rounded up, says less than the whole of how many examples SADP
+# The first batches of 31 are of a size at which half of it, rounded up, differs from the number of examples that SADP
 # measures its bound on.
 EXACT: dict[str, list[Any]] = {
     "sadp": [*RUN, "sadp", *FLOAT64],
@@ -64,17 +64,17 @@ def started(folder: Path, processes: int, jobs: Mapping[str, list[Any]]) -> subp
 
 
 def done(folder: Path, processes: int, jobs: Mapping[str, list[Any]]) -> tuple[dict[str, Run], str]:
-    """Each run by its job's name, and what was told."""
+    """Each run by its job's name, and the output."""
     process = started(folder, processes, jobs)
-    told, complaints = process.communicate()
+    result, complaints = process.communicate()
     assert process.returncode == 0, complaints
     runs = {}
     for name in [name for name in jobs if name != GATHER]:
         [(_, record)] = read_all([folder / name / "runs"]).records
         kept = [torch.load(folder / name / f"{rank}.pt", weights_only=True) for rank in range(processes)]
         runs[name] = record, kept
-    assert told.count("╭") == len(runs)  # the first process speaks for all
-    return runs, told
+    assert result.count("╭") == len(runs)  # the first process speaks for all
+    return runs, result
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What the tests of the data sets share: a network that answers as told, and their files."""
+"""What the tests of the data sets share: a network with given answers, and their files."""
 
 from __future__ import annotations
 

@@ -121,9 +121,9 @@ def assert_refused(mistakes: list[tuple[Callable[..., Any], str]], made: Callabl
         assert "\n" not in str(error.value), error.value
 
 
-def sampler_of(pruner: Pruner, **asked: Any) -> PrunedSampler:
+def sampler_of(pruner: Pruner, **requested: Any) -> PrunedSampler:
     """Returns a sampler of 130 examples for four epochs."""
-    return PrunedSampler(pruner, **{"num_examples": 130, "epochs": 4, "batch_size": 50, **asked})
+    return PrunedSampler(pruner, **{"num_examples": 130, "epochs": 4, "batch_size": 50, **requested})
 
 
 def observe_all(sampler: PrunedSampler, generator: torch.Generator | None = None) -> None:

@@ -116,8 +116,8 @@ def test_len_before_the_first_epoch_is_that_of_the_first() -> None:
     assert len(sampler) == 2 and len(list(sampler)) == 2
 
 
-def with_epoch(pruner: Pruner, **asked: Any) -> PrunedSampler:
-    sampler = sampler_of(pruner, **asked)
+def with_epoch(pruner: Pruner, **requested: Any) -> PrunedSampler:
+    sampler = sampler_of(pruner, **requested)
     sampler.set_epoch(0)
     return sampler
 

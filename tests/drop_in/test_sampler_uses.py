@@ -20,8 +20,8 @@ from tests.drop_in.helpers import assert_refused, no_warning, observe_all, sampl
 N = 130
 
 
-def small_batches(pruner: Pruner, **asked: Any) -> PrunedSampler:
-    return sampler_of(pruner, **{"batch_size": 10, **asked})
+def small_batches(pruner: Pruner, **requested: Any) -> PrunedSampler:
+    return sampler_of(pruner, **{"batch_size": 10, **requested})
 
 
 def train(sampler: PrunedSampler, epochs: range) -> None:

@@ -115,7 +115,7 @@ def test_a_readout_that_trains_alone_is_all_there_is_to_score() -> None:
                 pruner.score_sq_N.fill_(torch.nan)
 
 
-def test_nothing_asked_is_nothing_hooked_and_hooks_go() -> None:
+def test_nothing_requested_is_nothing_hooked_and_hooks_go() -> None:
     net = small_net()
     assert hooks_of(net) == 0
     with watch(net, sampler_for(frozenset(), uneven(N))):
@@ -136,9 +136,9 @@ def test_nothing_asked_is_nothing_hooked_and_hooks_go() -> None:
 def test_bound_ratio_is_hooked_in_the_epochs_that_ask_for_it() -> None:
     pruner = SADP(0.0)
     sampler = PrunedSampler(pruner, num_examples=N, epochs=6, batch_size=6)
-    net, asked = small_net(), []
+    net, requested = small_net(), []
     observe = pruner.observe
-    pruner.observe = lambda seen: (asked.append("bound_ratio" in seen.watched), observe(seen))[1]  # type: ignore[method-assign]
+    pruner.observe = lambda seen: (requested.append("bound_ratio" in seen.watched), observe(seen))[1]  # type: ignore[method-assign]
     loader: Any = DataLoader(with_index(TensorDataset(INPUT, LABELS)), batch_sampler=sampler)
     with watch(net, sampler):
         for epoch in range(6):
@@ -148,7 +148,7 @@ def test_bound_ratio_is_hooked_in_the_epochs_that_ask_for_it() -> None:
                 (sampler.weight(index) * example_loss(logits, label)).mean().backward()
                 sampler.observe(index, logits, label)
     due = [True, False]
-    assert asked == due * 5 + [False, False]  # of every epoch among the first four, then of every fourth
+    assert requested == due * 5 + [False, False]  # of every epoch among the first four, then of every fourth
 
 
 # The readout
@@ -212,10 +212,10 @@ def test_a_readout_may_be_named_or_given() -> None:
 
 
 def test_a_loop_with_watch_trains_as_the_suite_does() -> None:
-    asked: dict[str, Any] = {"epochs": 5, "augment": "crop", "precision": "fp64", "set": {"backbone.norm": "none"}}
-    bench = small_bench(method="sadp", ratio=0.5, **asked)
+    requested: dict[str, Any] = {"epochs": 5, "augment": "crop", "precision": "fp64", "set": {"backbone.norm": "none"}}
+    bench = small_bench(method="sadp", ratio=0.5, **requested)
     rows = list(bench.rows())
-    hand = small_bench(method="full", **asked)
+    hand = small_bench(method="full", **requested)
     sampler = PrunedSampler(SADP(0.5), labels=hand.data.label_N, epochs=5, batch_size=50, seed=hand.spec.seed)
     with watch(hand.model, sampler):
         for epoch in range(sampler.epochs):

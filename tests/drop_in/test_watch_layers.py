@@ -107,7 +107,7 @@ def test_every_layout_of_time_shows_the_same(steps: int) -> None:
         assert_close(watched(other, lambda net=other: net.logits(input), LABELS, time_first=how), expected)
 
 
-def test_the_middle_alone_is_read_where_the_shape_says_which_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_middle_alone_is_read_where_the_shape_states_which_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     from sadp_bench.capture import recorder
 
     read: list[int] = []

@@ -20,10 +20,10 @@ from tests.small_runs import resolved
 METHODS = {"full": 0.0, "random": 0.5, "infobatch": 0.5, "sadp": 0.5}
 
 
-def train(out: Path, methods: Iterable[str], seeds: Iterable[int], **asked: Any) -> Path:
+def train(out: Path, methods: Iterable[str], seeds: Iterable[int], **requested: Any) -> Path:
     for seed in seeds:
         for method in methods:
-            spec, material = resolved(method=method, ratio=METHODS.get(method, 0.5), seed=seed, **asked)
+            spec, material = resolved(method=method, ratio=METHODS.get(method, 0.5), seed=seed, **requested)
             Store(out).write(RunTrainer(spec, Resources(spec, material), Progress()).run())
     return out
 
@@ -40,11 +40,11 @@ def elsewhere(folder: Path, out: Path) -> Path:
 
 
 def check(*words: Any) -> tuple[Answer, dict[str, str], Any]:
-    """The answer, by "run: name" the lines of what failed, and all that `--json` tells."""
+    """The answer, the failures by "run: name", and the object that `--json` prints."""
     answer = command("check", *words, "--json")
-    told = json.loads(answer.out)
-    failed = {f"{c['run']}: {c['name']}": c["text"] for c in told["comparisons"] if c["outcome"] == "failed"}
-    return answer, failed, told
+    output = json.loads(answer.out)
+    failed = {f"{c['run']}: {c['name']}": c["text"] for c in output["comparisons"] if c["outcome"] == "failed"}
+    return answer, failed, output
 
 
 def by_hand(folder: Path, accuracies: dict[tuple[str, float], list[float]], **changed: Any) -> Path:

@@ -1,4 +1,4 @@
-"""`sadp-bench check`: an unchanged package passes, and planted regressions are told, on the same machine and on another."""
+"""`sadp-bench check`: an unchanged package passes, and planted regressions fail, on the same machine and on another."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ def long_reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_an_unchanged_package_passes_bit_for_bit(reference: Path, tmp_path: Path) -> None:
-    answer, failed, told = check(reference, "--run", "--out", tmp_path / "new", "--quiet")
-    assert (answer.code, failed, told["passed"], answer.err) == (0, {}, True, "")
-    assert told["environment"] == {"same": True, "differing": []}
-    assert {c["outcome"] for c in told["comparisons"]} == {"passed"}
-    exact = {c["name"] for c in told["comparisons"] if c["run"] == "sadp 0.5" and c["kind"] == "here"}
+    answer, failed, result = check(reference, "--run", "--out", tmp_path / "new", "--quiet")
+    assert (answer.code, failed, result["passed"], answer.err) == (0, {}, True, "")
+    assert result["environment"] == {"same": True, "differing": []}
+    assert {c["outcome"] for c in result["comparisons"]} == {"passed"}
+    exact = {c["name"] for c in result["comparisons"] if c["run"] == "sadp 0.5" and c["kind"] == "here"}
     assert exact == {"mean weight", "visits", "train loss", "test accuracy"}
-    anywhere = {c["name"] for c in told["comparisons"] if c["run"] == "infobatch 0.5" and c["kind"] == "anywhere"}
+    anywhere = {c["name"] for c in result["comparisons"] if c["run"] == "infobatch 0.5" and c["kind"] == "anywhere"}
     assert anywhere == {"data", "budget", "parameters", "counts", "learning rate", "mean weight"}
     text = command("check", reference, "--against", tmp_path / "new")
     assert text.code == 0
-    assert text.out.splitlines()[-1] == f"passed: {len(told['comparisons'])} passed, 0 failed, 0 skipped"
+    assert text.out.splitlines()[-1] == f"passed: {len(result['comparisons'])} passed, 0 failed, 0 skipped"
     assert all(run in text.out for run in ("full 0", "random 0.5", "infobatch 0.5", "sadp 0.5"))
 
 
@@ -61,10 +61,10 @@ def test_an_unchanged_package_passes_on_another_machine(reference: Path, tmp_pat
     with planted.another_machine():
         there = train(tmp_path / "there", METHODS, range(3), **SMALL)
     assert "visits" in str(check(reference, "--against", there)[1]), "it computes otherwise, or the test shows nothing"
-    answer, failed, told = check(elsewhere(reference, tmp_path / "elsewhere"), "--against", there)
+    answer, failed, result = check(elsewhere(reference, tmp_path / "elsewhere"), "--against", there)
     assert (answer.code, failed) == (0, {})
-    assert told["environment"]["differing"] == [f"processor Other → {_processor(there)}"]
-    skipped = {c["name"] for c in told["comparisons"] if c["outcome"] == "skipped"}
+    assert result["environment"]["differing"] == [f"processor Other → {_processor(there)}"]
+    skipped = {c["name"] for c in result["comparisons"] if c["outcome"] == "skipped"}
     assert {"visits", "train loss", "test accuracy"} <= skipped
 
 
@@ -72,7 +72,7 @@ def _processor(folder: Path) -> str:
     return str(read_all([folder]).records[0][1].environment["processor"])
 
 
-# The comparisons that must tell: on the same machine, and on another one. Of none on another machine nothing is promised.
+# The comparisons that must fail: on the same machine, and on another one. Without any the other machine is not tested.
 PLANTS: dict[str, tuple[Plant, str, set[str], set[str]]] = {
     "scores off": (planted.weights_not_undone_in_scores, "sadp", {"visits", "train loss", "mean weight"}, set()),
     "weights dropped": (
@@ -111,22 +111,22 @@ def test_a_planted_regression_fails(name: str, reference: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("plant", "tells"),
+    ("plant", "finding"),
     [
         (planted.weights_not_undone_in_scores, "spread of the visits"),
         (planted.scores_of_the_next_example, "agreement of the visits"),
     ],
 )
 def test_wrong_scores_show_in_the_visits_on_another_machine(
-    plant: Plant, tells: str, long_reference: Path, tmp_path: Path
+    plant: Plant, finding: str, long_reference: Path, tmp_path: Path
 ) -> None:
     with plant():
         train(tmp_path, ["sadp"], range(3), **LONG)
     answer, failed, _ = check(long_reference, "--against", tmp_path)
-    assert answer.code == 1 and f"sadp 0.5: {tells}" in failed
+    assert answer.code == 1 and f"sadp 0.5: {finding}" in failed
 
 
-def test_failures_are_told_in_one_line_each_with_the_way_to_renew(reference: Path, tmp_path: Path) -> None:
+def test_failures_are_reported_in_one_line_each_with_the_way_to_renew(reference: Path, tmp_path: Path) -> None:
     whole, new = only(reference, "sadp", tmp_path / "reference"), tmp_path / "new"
     with planted.one_example_fewer():
         answer = command("check", whole, "--out", new, "--quiet", "--junit", tmp_path / "deep" / "gate.xml")

@@ -29,8 +29,8 @@ WIDTH = 5.0413 * 0.01 * (2 / 5) ** 0.5
 OTHER = {**ENVIRONMENT, "torch": "2.7.0"}
 
 
-def accuracy_of_sadp(told: Any, name: str = "accuracy") -> Any:
-    [found] = [c for c in told["comparisons"] if (c["run"], c["name"], c["kind"]) == ("sadp 0.5", name, "band")]
+def accuracy_of_sadp(result: Any, name: str = "accuracy") -> Any:
+    [found] = [c for c in result["comparisons"] if (c["run"], c["name"], c["kind"]) == ("sadp 0.5", name, "band")]
     return found
 
 
@@ -39,10 +39,10 @@ def test_a_mean_accuracy_may_fall_as_far_as_the_seeds_spread(tmp_path: Path) -> 
     for drop, code in ((0.0, 0), (WIDTH - 0.001, 0), (WIDTH + 0.001, 1)):
         fallen = {key: [a - drop for a in values] for key, values in SEEDS.items()}
         after = by_hand(tmp_path / f"now {drop}", fallen, environment=OTHER)
-        answer, failed, told = check(before, "--against", after)
+        answer, failed, result = check(before, "--against", after)
         assert answer.code == code, drop
         assert set(failed) == ({"sadp 0.5: accuracy", "full 0: accuracy"} if code else set()), drop
-        assert accuracy_of_sadp(told)["allowed"] == pytest.approx(0.68 - WIDTH, abs=1e-5)
+        assert accuracy_of_sadp(result)["allowed"] == pytest.approx(0.68 - WIDTH, abs=1e-5)
 
 
 def test_a_seed_that_collapses_does_not_widen_the_band_until_it_passes(tmp_path: Path) -> None:
@@ -56,13 +56,13 @@ def test_a_method_is_also_held_against_full_data_of_the_same_seed(tmp_path: Path
     full = {FULL: [0.6, 0.7, 0.8, 0.7], ("random", 0.5): [0.5, 0.6, 0.7, 0.6]}
     before = by_hand(tmp_path / "reference", full | {SADP: [0.58, 0.69, 0.78, 0.69]})
     after = by_hand(tmp_path / "now", full | {SADP: [0.50, 0.61, 0.70, 0.61]}, environment=OTHER)
-    answer, failed, told = check(before, "--against", after)
+    answer, failed, result = check(before, "--against", after)
     assert answer.code == 1 and list(failed) == ["sadp 0.5: accuracy minus full data's"]
-    found = accuracy_of_sadp(told, "accuracy minus full data's")
+    found = accuracy_of_sadp(result, "accuracy minus full data's")
     assert (found["reference"], found["now"]) == (pytest.approx(-0.015), pytest.approx(-0.095))
 
 
-def test_a_higher_accuracy_is_told_and_no_failure(tmp_path: Path) -> None:
+def test_a_higher_accuracy_is_reported_and_no_failure(tmp_path: Path) -> None:
     before = by_hand(tmp_path / "reference", BEFORE)
     after = by_hand(tmp_path / "now", BEFORE | {SADP: [0.8, 0.8, 0.8]}, environment=OTHER)
     answer = command("check", before, "--against", after)
@@ -74,9 +74,9 @@ def test_one_seed_has_a_margin_in_place_of_a_band(tmp_path: Path) -> None:
     before = by_hand(tmp_path / "reference", {SADP: [0.68]})
     after = by_hand(tmp_path / "now", {SADP: [0.64]}, environment=OTHER)
     for words, code in (([], 0), (["--accuracy-margin", 3], 1), (["--accuracy-margin", 4.1], 0)):
-        answer, _, told = check(before, "--against", after, *words)
+        answer, _, result = check(before, "--against", after, *words)
         assert answer.code == code, words
-        assert accuracy_of_sadp(told)["allowed"] == pytest.approx(0.68 - (words[-1] if words else 5) / 100)
+        assert accuracy_of_sadp(result)["allowed"] == pytest.approx(0.68 - (words[-1] if words else 5) / 100)
 
 
 def test_no_exact_leaves_out_what_only_the_same_machine_repeats(tmp_path: Path) -> None:
@@ -92,15 +92,15 @@ def test_a_gpu_is_never_held_to_the_last_bit(tmp_path: Path) -> None:
     on_gpu = {**ENVIRONMENT, "device": "cuda"}
     before = by_hand(tmp_path / "reference", BEFORE, environment=on_gpu)
     after = by_hand(tmp_path / "now", BEFORE | {SADP: [0.68, 0.67, 0.69]}, environment=on_gpu)
-    answer, _, told = check(before, "--against", after)
-    assert answer.code == 0 and told["environment"]["differing"] == ["a GPU adds in no fixed order"]
+    answer, _, result = check(before, "--against", after)
+    assert answer.code == 0 and result["environment"]["differing"] == ["a GPU adds in no fixed order"]
 
 
-def test_other_data_are_told_and_nothing_else_is_compared(tmp_path: Path) -> None:
+def test_other_data_are_reported_and_nothing_else_is_compared(tmp_path: Path) -> None:
     before = by_hand(tmp_path / "reference", BEFORE)
     after = by_hand(tmp_path / "now", BEFORE, data_sha256="1" * 64)
-    answer, failed, told = check(before, "--against", after)
-    assert answer.code == 1 and len(told["comparisons"]) == len(failed) == 2
+    answer, failed, result = check(before, "--against", after)
+    assert answer.code == 1 and len(result["comparisons"]) == len(failed) == 2
     assert "data_sha256: 000000000000 → 111111111111, in 3 of 3 seeds" in failed["sadp 0.5: data"]
 
 
@@ -145,7 +145,7 @@ def test_bad_input_is_refused_in_one_line(tmp_path: Path) -> None:
     imports, unknown = tmp_path / "imports", tmp_path / "unknown"
     Store(imports).write(make_record(make_spec("os:abort", 0.5)))
     Store(unknown).write(make_record(make_spec(backbone="no-such-net")))
-    for words, says in (
+    for words, expected in (
         ([tmp_path / "none"], "no folder"),
         ([tmp_path / "empty"], "holds no records; make them"),
         ([torn], "the reference is damaged"),
@@ -161,7 +161,7 @@ def test_bad_input_is_refused_in_one_line(tmp_path: Path) -> None:
         ([unknown], "the reference's full 0, seed 0 can't be made here: unknown backbone 'no-such-net'"),
     ):
         answer = command("check", *words)
-        assert (answer.code, answer.out) == (2, "") and says in answer.err, words
+        assert (answer.code, answer.out) == (2, "") and expected in answer.err, words
         assert len(answer.err.splitlines()) == 1, words
 
 
@@ -176,8 +176,8 @@ def timed(folder: Path) -> Path:
 def test_a_drop_of_efficiency_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def measured(efficiency: float, asked: Any, methods: Any, ratios: Any) -> dict[str, Any]:
-        calls.append((asked["epochs"], asked["dataset"], asked["set"]["backbone.width"], methods, ratios))
+    def measured(efficiency: float, requested: Any, methods: Any, ratios: Any) -> dict[str, Any]:
+        calls.append((requested["epochs"], requested["dataset"], requested["set"]["backbone.width"], methods, ratios))
         noise = {"median": 1.0, "spread": 0.02, "what": ""}
         return {"rows": [{"efficiency": efficiency, "efficiency_spread": 0.01, "new": 1}], "noise_floor": noise}
 

@@ -1,4 +1,4 @@
-"""The bands of the gate: as wide as theory says, and kept by what has not changed."""
+"""The bands of the gate: as wide as theory predicts, and kept by unchanged code."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_pooled_spread_is_the_root_of_the_mean_squares_about_each_samples_own_
     assert found.size == pytest.approx(math.sqrt((1 + 0 + 1 + 4 + 4) / 3))
 
 
-def test_the_mean_of_new_seeds_leaves_the_band_as_often_as_it_says():
+def test_the_mean_of_new_seeds_leaves_the_band_as_often_as_it_states():
     n, m, groups, level = 3, 3, 2, 0.05
     rng = np.random.default_rng(0)
     samples = rng.normal(size=(4000, groups, n))
@@ -46,7 +46,7 @@ def test_the_freedom_of_errors_together_is_welchs():
     assert error.size == pytest.approx(math.sqrt(0.45)) and error.freedom == pytest.approx(welch.df)
 
 
-def test_what_visits_say_leaves_its_band_no_more_often_than_that_says():
+def test_what_visits_state_leaves_its_band_no_more_often_than_that_states():
     """Seeds prefer the same examples, some seeds more strongly, and each prefers further examples."""
     for strength, own in ((0.0, 0.0), (0.2, 0.0), (0.2, 0.5)):
         rng, num_seeds, level, left = np.random.default_rng(0), 3, 0.05, []
@@ -85,7 +85,7 @@ def test_the_same_visits_agree_without_a_difference():
 
 
 def unchanged(rng, num_epochs=4):
-    """Both sides of a check, of which nothing tells one from the other. Runs of one seed fare alike in part; a run's weights
+    """Both sides of a check, which do not differ. Runs of one seed fare alike in part; a run's weights
     move as one."""
     sides = []
     for _ in range(2):
@@ -110,7 +110,7 @@ def unchanged(rng, num_epochs=4):
     return sides
 
 
-def test_all_bands_together_fail_an_unchanged_package_no_more_often_than_they_say(monkeypatch):
+def test_all_bands_together_fail_an_unchanged_package_no_more_often_than_they_state(monkeypatch):
     monkeypatch.setattr(tolerance_bands, "LEVEL", 0.2)
     rng, failed = np.random.default_rng(0), []
     for _ in range(200):

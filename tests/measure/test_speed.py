@@ -45,14 +45,14 @@ def turns(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
 
 
 def test_it_gives_a_row_for_every_method_and_ratio_and_the_noise_floor() -> None:
-    told = measure(["random", "el2n"], [0.5, 0.25], 2)
-    assert [(row["method"], row["ratio"]) for row in told["rows"]] == [
+    result = measure(["random", "el2n"], [0.5, 0.25], 2)
+    assert [(row["method"], row["ratio"]) for row in result["rows"]] == [
         ("random", 0.5),
         ("random", 0.25),
         ("el2n", 0.5),
         ("el2n", 0.25),
     ]
-    for row in told["rows"]:
+    for row in result["rows"]:
         assert set(row) == {
             *("method", "ratio", "speedup", "nominal_maximum", "ceiling", "rounds"),
             *("efficiency", "efficiency_spread", "efficiency_low", "efficiency_high"),
@@ -63,8 +63,8 @@ def test_it_gives_a_row_for_every_method_and_ratio_and_the_noise_floor() -> None
         assert row["speedup"] == pytest.approx(row["efficiency"] * row["ceiling"])
         assert row["rounds"] == 2 and row["speedup"] > 0 and row["efficiency_spread"] >= 0
         assert row["efficiency_low"] is row["efficiency_high"] is None, "two rounds enclose nothing with 95 %"
-    assert set(told["noise_floor"]) == {"median", "spread", "low", "high", "what"}
-    rest = {name: value for name, value in told.items() if name not in ("rows", "noise_floor")}
+    assert set(result["noise_floor"]) == {"median", "spread", "low", "high", "what"}
+    rest = {name: value for name, value in result.items() if name not in ("rows", "noise_floor")}
     assert rest == {
         **{"rounds": 2, "dataset": "digits", "backbone": "cnn", "train_examples": 130, "batch_size": 50},
         **{"threads": 1, "device": "cpu"},
@@ -88,12 +88,12 @@ def test_two_arms_stand_between_two_epochs_of_full_data_in_an_order_that_turns_a
 
 
 def test_each_arm_is_paired_with_the_full_data_around_it_and_the_first_round_does_not_count(turns: list[Any]) -> None:
-    told = measure(["random"], [0.5], 2)
+    result = measure(["random"], [0.5], 2)
     # Turns 1 to 4 are the warm-up; then A 5, B 6, A/A 7, A 8; and A 9, A/A 10, B 11, A 12.
     ratios = [6.5 / 6, 10.5 / 11]
-    (row,) = told["rows"]
+    (row,) = result["rows"]
     assert row["efficiency"] == pytest.approx(sum(ratios) / 2 * 65 / 130)
-    assert told["noise_floor"]["median"] == pytest.approx((6.5 / 7 + 10.5 / 10) / 2)
+    assert result["noise_floor"]["median"] == pytest.approx((6.5 / 7 + 10.5 / 10) / 2)
 
 
 def test_it_stops_when_every_interval_is_narrow_enough(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +105,7 @@ def test_it_stops_when_every_interval_is_narrow_enough(monkeypatch: pytest.Monke
 
 
 def test_it_stops_when_the_time_is_up(turns: list[Any]) -> None:
-    assert measure(["random"], [0.5], 9, seconds=1e-9)["rounds"] == 2, "two rounds at least, as few as can be asked for"
+    assert measure(["random"], [0.5], 9, seconds=1e-9)["rounds"] == 2, "two rounds at least, the fewest allowed"
 
 
 def test_the_interval_encloses_the_median_with_95_percent_and_one_step_narrower_would_not() -> None:
@@ -130,31 +130,31 @@ def test_the_interval_holds_the_median_and_lies_within_the_values(values: list[f
 
 
 def test_limits_out_of_range_are_refused() -> None:
-    for limits, says in (
+    for limits, expected in (
         ({"rounds": 1}, "--rounds is at least 2, not 1"),
         ({"rounds": 2, "half_width": -0.1}, "--half-width is at least 0, not -0.1"),
         ({"rounds": 2, "half_width": math.nan}, "--half-width is at least 0, not nan"),
         ({"rounds": 2, "seconds": 0.0}, "--minutes is above 0, not 0"),
     ):
-        with pytest.raises(BadInput, match=says):
+        with pytest.raises(BadInput, match=expected):
             measure(["random"], [0.5], **limits)
 
 
 def test_the_plot_shows_the_measured_efficiencies_and_the_noise_floor(tmp_path: Path) -> None:
-    told = measure(["random", "el2n"], [0.5, 0.25], 2)
-    for row, low in zip(told["rows"], (0.9, 0.8, 0.95, 0.7), strict=True):
+    result = measure(["random", "el2n"], [0.5, 0.25], 2)
+    for row, low in zip(result["rows"], (0.9, 0.8, 0.95, 0.7), strict=True):
         row |= {"efficiency": low + 0.05, "efficiency_low": low, "efficiency_high": low + 0.1}
-    told["noise_floor"] |= {"low": 0.98, "high": 1.01}
-    (axes,) = efficiency_figure(told).axes
+    result["noise_floor"] |= {"low": 0.98, "high": 1.01}
+    (axes,) = efficiency_figure(result).axes
     medians = [list(line.get_xdata()) for line in axes.lines if line.get_marker() != "None"]
-    assert medians == [[row["efficiency"]] for row in told["rows"]]
+    assert medians == [[row["efficiency"]] for row in result["rows"]]
     assert [[x for x, _ in bar] for bar in bars_of(axes)] == [
-        [row["efficiency_low"], row["efficiency_high"]] for row in told["rows"]
+        [row["efficiency_low"], row["efficiency_high"]] for row in result["rows"]
     ]
     assert [text.get_text() for text in axes.get_yticklabels()] == [
         *("random 50 %", "random 25 %", "el2n 50 %", "el2n 25 %")
     ]
-    drawn = draw_speed(told, tmp_path)
+    drawn = draw_speed(result, tmp_path)
     assert {path.suffix for path in drawn} == {".pdf", ".png", ".svg"} and all(path.stat().st_size for path in drawn)
 
 
@@ -163,9 +163,11 @@ def speed_command(*words: Any) -> Answer:
 
 
 def test_speed_measures_in_the_promised_form(tmp_path: Path) -> None:
-    told = speed_command("--methods", "random,infobatch", "--ratios", "0.25,0.5", "--set", "backbone.width=4", "--json")
-    assert told.code == 0 and told.out.count("\n") == 1
-    found = json.loads(told.out)
+    answer = speed_command(
+        "--methods", "random,infobatch", "--ratios", "0.25,0.5", "--set", "backbone.width=4", "--json"
+    )
+    assert answer.code == 0 and answer.out.count("\n") == 1
+    found = json.loads(answer.out)
     assert [(row["method"], row["ratio"]) for row in found["rows"]] == [
         (method, ratio) for method in ("random", "infobatch") for ratio in (0.25, 0.5)
     ]
@@ -175,23 +177,23 @@ def test_speed_measures_in_the_promised_form(tmp_path: Path) -> None:
 
 
 def test_speed_takes_a_methods_settings_and_prints_a_table() -> None:
-    told = speed_command(
+    answer = speed_command(
         "--methods", "sadp", "--ratios", "0.5", "--set", "schedule=constant", "--set", "backbone.width=4"
     )
-    assert told.code == 0, told.err
-    assert re.search(r"sadp +0\.5 +\d+\.\d{3} x +2\.000 x +\d+\.\d{3} *\n", told.out)
-    assert "noise floor: full data against itself" in told.out
+    assert answer.code == 0, answer.err
+    assert re.search(r"sadp +0\.5 +\d+\.\d{3} x +2\.000 x +\d+\.\d{3} *\n", answer.out)
+    assert "noise floor: full data against itself" in answer.out
 
 
 def test_epochs_are_of_so_many_examples_that_enough_rounds_fit_into_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed.Arm, "step", lambda arm: (1.0, next(arm.epochs)["kept"]))
-    asked = {**ASKED, "train_examples": None, "batch_size": 32}
+    requested = {**ASKED, "train_examples": None, "batch_size": 32}
     for per_visit, expected in ((1e-9, 1437), (1e-3, 600), (1.0, 320)):
         monkeypatch.setattr(speed, "rehearse", lambda *_, seconds=per_visit: seconds)
         said: list[str] = []
         progress = Progress()
         monkeypatch.setattr(progress, "message", said.append)
         # A round: two epochs of full data, the A/A arm and half an epoch; 16 rounds of 600 examples, 1 ms a visit.
-        found = speed.measure_speed(asked, ["random"], [0.5], 2, None, progress, seconds=600 * 3.5 * 16 * 1e-3)
+        found = speed.measure_speed(requested, ["random"], [0.5], 2, None, progress, seconds=600 * 3.5 * 16 * 1e-3)
         assert found["train_examples"] == expected
         assert len(said) == (expected < 1437)

@@ -27,9 +27,9 @@ ASKED: dict[str, Any] = {name: value for name, value in SMALL.items() if name no
 ASKED["set"] = {"backbone.width": 4}
 
 
-def small_study(at: str = "1,2", examples: int = 60, **asked: Any) -> Study:
-    asked["set"] = {**ASKED["set"], **asked.get("set", {})}
-    return Study({**ASKED, **asked}, at, examples, None, Progress())
+def small_study(at: str = "1,2", examples: int = 60, **requested: Any) -> Study:
+    requested["set"] = {**ASKED["set"], **requested.get("set", {})}
+    return Study({**ASKED, **requested}, at, examples, None, Progress())
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ NOTHING = dict.fromkeys(("0.7", "0.5", "0.3"))
 
 def test_what_is_no_number_is_none() -> None:
     norm_n, zero_n = torch.arange(1.0, 11).double(), torch.zeros(10).double()
-    constant = compared(norm_n, zero_n)  # says nothing, so it draws uniformly
+    constant = compared(norm_n, zero_n)  # has no information, so it draws uniformly
     assert constant["spearman"] is None and constant["pearson"] is None and constant["over_uniform"]["0.5"] == 1
     for bad in (math.nan, math.inf):
         cell = compared(norm_n, torch.full((10,), bad).double())
@@ -235,9 +235,9 @@ def test_the_last_batch_in_training_mode_is_filled_with_others() -> None:
 
 
 def test_other_settings() -> None:
-    for asked in ({"set": {"backbone.norm": "none"}, "precision": "fp64"}, {"precision": "bf16", "loss": "step"}):
-        found = small_study("1", 20, epochs=1, optimizer="adamw", **asked).measure()
+    for requested in ({"set": {"backbone.norm": "none"}, "precision": "fp64"}, {"precision": "bf16", "loss": "step"}):
+        found = small_study("1", 20, epochs=1, optimizer="adamw", **requested).measure()
         (stop,) = found["stops"]
-        assert (stop["lag"] is None) == ("set" in asked)
+        assert (stop["lag"] is None) == ("set" in requested)
         cells = [cell for sources in stop["scores"].values() for cell in sources.values()]
         assert all(cell["over_uniform"]["0.5"] is not None for cell in cells)

@@ -35,7 +35,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Answer, Path, Path]:
     return answer, path, folder / "plots"
 
 
-def test_the_table_says_what_the_file_holds(kept: tuple[Answer, Path, Path]) -> None:
+def test_the_table_states_what_the_file_holds(kept: tuple[Answer, Path, Path]) -> None:
     answer, path, _ = kept
     assert answer.code == 0 and "digits · cnn · 60 of 130 examples" in answer.out and str(path.name) in answer.out
     assert all(f"\n{label} " in answer.out for label in study_file.LABELS.values())
@@ -150,7 +150,7 @@ def test_bad_input_is_one_line_before_training(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     Path("file").write_text("text")
     monkeypatch.setattr(Study, "measure", lambda self: pytest.fail("it trains"))
-    wrong = {words: complaint(command(*STUDY, *shlex.split(words)), says) for words, says in BAD.items()}
+    wrong = {words: complaint(command(*STUDY, *shlex.split(words)), expected) for words, expected in BAD.items()}
     assert not any(wrong.values()), wrong
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
@@ -158,9 +158,9 @@ def test_bad_input_is_one_line_before_training(tmp_path: Path, monkeypatch: pyte
 def test_a_file_that_is_no_study_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "bad.study.json"
     refused(command("study", "--from", path), "unreadable")
-    for text, says in BAD_FILES.items():
+    for text, expected in BAD_FILES.items():
         path.write_text(text)
-        refused(command("study", "--from", path), says)
+        refused(command("study", "--from", path), expected)
 
 
 def test_committed_studies_of_schema_2_are_read_under_the_names_of_schema_3() -> None:

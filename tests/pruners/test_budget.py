@@ -15,10 +15,10 @@ FIXED = [name for name in METHODS if registry.resolve("method", name).fixed_size
 ODD = {"train_examples": 311, "batch_size": 17, "timesteps": 1, "set": {"backbone.width": 2}}
 
 
-def trained(method, ratio, **asked):
+def trained(method, ratio, **requested):
     """Returns the rows, the selections and the number of updates of a run."""
     updates, selections = Updates(), []
-    run = bench(method, ratio, updates, **(ODD | asked))
+    run = bench(method, ratio, updates, **(ODD | requested))
     run.pruner.prepare(run.context)
     updates.count = 0
     select = run.pruner.select
@@ -59,9 +59,9 @@ def test_budget_holds_for_few_examples_in_odd_batches(method):
 def test_protocol_updates_makes_as_many_updates_as_full_training(method):
     options = {"score_epochs": 1} if method in ("el2n", "grand", "forgetting") else {}
     options |= {"schedule": "constant"} if method == "sadp" else {}
-    asked = {"epochs": 4, "protocol": "updates", "set": {"backbone.width": 2} | options}
+    requested = {"epochs": 4, "protocol": "updates", "set": {"backbone.width": 2} | options}
     for ratio in (0.3, 0.5, 0.7, 1 - 221.4 / 311):
-        rows, selections, updates = trained(method, ratio, **asked)
+        rows, selections, updates = trained(method, ratio, **requested)
         assert updates == 4 * math.ceil(311 / 17), ratio
         for row, selection in zip(rows[:-1], selections[:-1], strict=True):
             assert row["kept"] == len(selection.index_K)

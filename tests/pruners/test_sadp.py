@@ -12,7 +12,7 @@ from sadp_bench.core.rng import stream
 from sadp_bench.pruners.sadp import BOUND_RATIO_MEMORY, SADP, readout_gradient_norm
 from tests.helpers import bench, in_standard_errors, prepared, seen, weighted_sums
 
-# Draws that know nothing of each other: epochs of one run are a sample.
+# Independent draws: epochs of one run are a sample.
 CONSTANT = {"schedule": "constant", "smoothing": 0.1, "memory": 0.0, "draw": "independent"}
 
 
@@ -56,8 +56,8 @@ def test_score_for_the_mean_loss_is_the_error_times_the_mean_features():
 
 @pytest.mark.parametrize("loss", ["mean", "step"])
 def test_scores_of_a_training_run_are_the_readouts_gradient_norms_at_the_last_visit(loss):
-    asked = {"timesteps": 4, "set": {"backbone.threshold": 0.5, "score": "readout"}}
-    run = bench("sadp", 0.0, epochs=1, batch_size=101, loss=loss, precision="fp64", **asked)
+    requested = {"timesteps": 4, "set": {"backbone.threshold": 0.5, "score": "readout"}}
+    run = bench("sadp", 0.0, epochs=1, batch_size=101, loss=loss, precision="fp64", **requested)
     run.pruner.prepare(run.context)
     model = run.resources.model(run.spec.seed).train()
     logits_TBC = model(run.data.input(torch.arange(101)))
@@ -132,7 +132,7 @@ def test_spikes_score_equals_its_formula():
     label_B = torch.randint(0, 3, (6,), generator=generator)
     logits_TBC = torch.randn(4, 6, 3, generator=generator, dtype=torch.float64)
     input_LB = torch.randint(0, 90, (5, 6), generator=generator).double()
-    input_LB[2] = 0  # a silent layer says nothing
+    input_LB[2] = 0  # a silent layer contributes nothing
     error_B = (logits_TBC.mean(0).softmax(1) - torch.eye(3)[label_B]).norm(dim=1)
     relative_LB = torch.cat([input_LB[:2], input_LB[3:]])
     relative_LB = relative_LB / relative_LB.mean(1, keepdim=True)

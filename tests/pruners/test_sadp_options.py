@@ -24,8 +24,8 @@ def observe(pruner, index_B, score_B, epoch=0):
     pruner.observe(seen(index_B, epoch=epoch, **shown))
 
 
-def trained(ratio=0.3, until=None, **asked):
-    run = bench("sadp", ratio, **asked)
+def trained(ratio=0.3, until=None, **requested):
+    run = bench("sadp", ratio, **requested)
     run.pruner.prepare(run.context)
     rows = run.rows()
     return run, [next(rows) for _ in range(until)] if until else list(rows)
@@ -169,13 +169,13 @@ def test_a_falling_run_keeps_most_at_first_and_a_rising_one_at_last():
 
 
 def test_protocol_updates_needs_the_same_share_every_epoch():
-    asked = {"method": "sadp", "ratio": 0.3, "protocol": "updates", "epochs": 4}
+    requested = {"method": "sadp", "ratio": 0.3, "protocol": "updates", "epochs": 4}
     assert SADP(0.3, schedule="constant").fixed_size
-    resolved(**asked, set={"schedule": "constant"})
+    resolved(**requested, set={"schedule": "constant"})
     for options in ({}, {"schedule": "rising"}):
         assert not SADP(0.3, **options).fixed_size
         with pytest.raises(BadInput, match="--protocol updates needs"):
-            resolved(**asked, set=options)
+            resolved(**requested, set=options)
 
 
 def test_weight_power_0_gives_no_weights_and_others_mean_1_in_expectation():
@@ -199,7 +199,7 @@ def test_without_a_score_every_example_is_shown_once_before_any_is_twice():
         assert sorted(shown_K.tolist()) == list(range(40))
 
 
-def test_an_independent_draw_does_not_know_what_was_drawn_before():
+def test_an_independent_draw_does_not_have_what_was_drawn_before():
     fresh, later = (prepared(SADP(0.5, draw="independent", schedule="constant"), 40, 8) for _ in range(2))
     for epoch in range(3):
         later.select(epoch)

@@ -115,7 +115,7 @@ def test_time_to_accuracy_of_a_run_that_never_gets_there_is_none():
     assert pair.seconds_to_accuracy is pair.share_to_accuracy is None
 
 
-def test_time_to_accuracy_asks_for_a_reference_that_was_timed_alike():
+def test_time_to_accuracy_requests_for_a_reference_that_was_timed_alike():
     full, spec = timed(make_spec(), [0.5, 0.7], [10, 10]), make_spec("random", 0.5)
     assert metrics.compare(timed(spec, [0.7, 0.7], [5, 5]), None).seconds_to_accuracy is None
     for changed in ({"environment": ENVIRONMENT | {"threads": 2}}, {"data_sha256": "1" * 64}):

@@ -91,7 +91,7 @@ def test_difference_the_other_way_round_is_its_mirror_image(one, other):
 
 
 def test_verdict_at_the_margins():
-    for low, high, says in [
+    for low, high, expected in [
         (-0.004, 0.001, "lossless"),
         (0.01, 0.02, "lossless"),
         (-0.005, 0.001, "undecided"),  # at the margin itself nothing is shown
@@ -101,7 +101,7 @@ def test_verdict_at_the_margins():
         (None, None, None),
         (0.01, 0.01, None),  # seeds that agree to the last example
     ]:
-        assert verdict(low, high, 0.005) == says, (low, high)
+        assert verdict(low, high, 0.005) == expected, (low, high)
 
 
 @given(numbers, numbers, st.floats(1e-6, 1), st.floats(1e-6, 1))
@@ -168,7 +168,7 @@ scores = st.lists(st.tuples(*[st.integers(0, 9)] * 4), min_size=statistics.MIN_B
 
 
 @given(scores, st.randoms(use_true_random=False))
-def test_ranks_know_neither_the_order_of_blocks_nor_their_level(table, random):
+def test_ranks_have_neither_the_order_of_blocks_nor_their_level(table, random):
     found = rank_analysis(blocks(*table, names="abcd"))
     assert sum(found.mean_ranks.values()) == pytest.approx(1 + 2 + 3 + 4)
     assert {name for group in found.groups for name in group} == set("abcd")

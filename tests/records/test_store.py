@@ -33,7 +33,7 @@ def test_run_that_has_not_finished_is_not_found(tmp_path):
     assert Store(tmp_path).find(make_spec()) is None
 
 
-def test_broken_record_is_an_error_that_says_what_to_do(tmp_path):
+def test_broken_record_is_an_error_that_states_what_to_do(tmp_path):
     store = Store(tmp_path)
     store.path(make_spec()).write_text("{")
     with pytest.raises(BadInput, match="cut short or damaged; delete it, or train it anew with --again"):
@@ -259,6 +259,6 @@ def test_no_name_leads_out_of_the_folder(tmp_path):
     assert Store(tmp_path).path(spec).parent == tmp_path
 
 
-def test_key_knows_neither_the_order_of_options_nor_0_from_0_point_0():
+def test_key_has_neither_the_order_of_options_nor_0_from_0_point_0():
     assert make_spec(method_options={"a": 1, "b": 2}).key == make_spec(method_options={"b": 2, "a": 1}).key
     assert make_spec(ratio=0, learning_rate=1, weight_decay=0).key == make_spec(learning_rate=1.0, weight_decay=0.0).key

@@ -35,14 +35,14 @@ def run(
         steps = 2 if spec.early_time else spec.timesteps
         ticket = {"search_epochs": 20, "search_timesteps": steps, "seconds": search, "visits": 20_000}
         ticket |= {"rounds": 5} if spec.sparsity == "imp" else {"converged": seed == 0}
-    told: dict[str, Any] = {
+    result: dict[str, Any] = {
         "train_memory_bytes": None if memory is None else round(memory * MIB),
         "operations": {"accumulates": 2e6 * spec.density, "multiply_accumulates": 1e6, "energy_joules": 6.4e-6},
         "density": spec.density,
         "ticket": ticket,
         "firing_rate": [0.1, 0.3],
     }
-    return make_record(spec, accuracy, seconds, prepare=search or 0.0, **told | (record or {}))
+    return make_record(spec, accuracy, seconds, prepare=search or 0.0, **result | (record or {}))
 
 
 def three_axes(seeds: tuple[int, ...] = (0, 1)) -> list[Record]:

@@ -73,7 +73,7 @@ def test_command_names_method_options_too():
     assert spec_of(shlex.split(command(spec))[2:]) == spec
 
 
-def test_other_environment_gives_no_speedup_and_says_why():
+def test_other_environment_gives_no_speedup_and_states_why():
     row = row_of(rows(example_records()), "el2n", 0.5)
     assert row.speedup.n == 0
     assert row.accuracy_difference.mean == pytest.approx(-0.1)
@@ -135,7 +135,7 @@ def failure(method, ratio, seed, reason=DIVERGED, **changed):
     return Failure(make_spec(method, ratio, seed, **changed), reason, "2025-01-01T00:00:00+00:00")
 
 
-def test_failed_seed_is_in_no_mean_and_told_beside_it():
+def test_failed_seed_is_in_no_mean_and_reported_beside_it():
     full = [make_record(make_spec(seed=seed), 0.7, 100) for seed in range(3)]
     runs = [make_record(make_spec("sadp", 0.3, seed), accuracy, 80) for seed, accuracy in ((0, 0.6), (2, 0.64))]
     lost = [failure("sadp", 0.3, 1)]
@@ -159,8 +159,10 @@ def test_cell_of_failures_alone_holds_no_number():
     assert "| grand |  | 2 failed |" in render(records, [], "markdown", failures=lost)
     text = render(records, failures=lost, width=120)
     assert all(f"grand 30 %, seed {seed}: killed by signal 9" in text for seed in range(2))
-    [told] = [row for row in json.loads(render(records, [], "json", failures=lost))["rows"] if row["method"] == "grand"]
-    assert told["accuracy_mean"] is None and told["failures"][1] == "seed 1: killed by signal 9"
+    [result] = [
+        row for row in json.loads(render(records, [], "json", failures=lost))["rows"] if row["method"] == "grand"
+    ]
+    assert result["accuracy_mean"] is None and result["failures"][1] == "seed 1: killed by signal 9"
     [line] = [
         line
         for line in csv.DictReader(io.StringIO(render(records, [], "csv", failures=lost)))
@@ -178,7 +180,7 @@ def test_failure_stands_in_the_table_of_its_own_settings():
     assert text.count("1 failed") == 1
 
 
-def test_failures_alone_are_one_line_that_tells_them():
+def test_failures_alone_are_one_line_that_reports_them():
     with pytest.raises(BadInput, match=r"every run failed \(1\): sadp 30 %, seed 1: training diverged") as caught:
         render([], failures=[failure("sadp", 0.3, 1)])
     assert "\n" not in str(caught.value) and "make some" not in str(caught.value)
@@ -231,7 +233,7 @@ def test_best_accuracy_is_bold_on_a_terminal():
     assert "\x1b[1m72.00 ±12.71 (2)" in render(example_records(), width=100, styled=True)
 
 
-def test_nothing_to_report_says_what_to_do():
+def test_nothing_to_report_states_what_to_do():
     with pytest.raises(BadInput, match="no records here that can be read .left out: 1.; make some: `sadp-bench run"):
         render([], ["a.json: not JSON"])
     with pytest.raises(BadInput, match="--format is one of"):

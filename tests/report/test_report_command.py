@@ -41,23 +41,23 @@ def test_report_speaks_text_markdown_csv_and_json(folder: Path) -> None:
 
 
 def test_report_writes_to_a_file_and_draws(folder: Path, tmp_path: Path) -> None:
-    told = command(
+    answer = command(
         "report", folder, "--format", "markdown", "--to", tmp_path / "new" / "r.md", "--plots", tmp_path / "p"
     )
-    assert told.code == 0 and told.out == ""
+    assert answer.code == 0 and answer.out == ""
     assert (tmp_path / "new" / "r.md").read_text() == command("report", folder, "--format", "markdown").out
     drawn = sorted((tmp_path / "p").iterdir())
     assert {path.suffix for path in drawn} == {".pdf", ".png", ".svg"}
     assert {path.stem.rpartition("-")[2] for path in drawn} >= {"accuracy", "speedup"}
-    assert told.err.splitlines() == [f"drew {path}" for path in drawn]
+    assert answer.err.splitlines() == [f"drew {path}" for path in drawn]
 
 
 def test_report_takes_many_folders_and_a_record_once(tmp_path: Path) -> None:
     for name, ratio in (("a", 0.3), ("b", 0.5), ("again", 0.5)):
         for spec in (make_spec(), make_spec("sadp", ratio)):
             store.Store(tmp_path / name).write(make_record(spec))
-    told = command("report", tmp_path / "a", tmp_path / "b", tmp_path / "again", "--format", "json")
-    assert [(row["method"], row["ratio"], row["n"]) for row in json.loads(told.out)["rows"]] == [
+    answer = command("report", tmp_path / "a", tmp_path / "b", tmp_path / "again", "--format", "json")
+    assert [(row["method"], row["ratio"], row["n"]) for row in json.loads(answer.out)["rows"]] == [
         ("full", 0, 1),
         ("sadp", 0.3, 1),
         ("sadp", 0.5, 1),
@@ -73,17 +73,17 @@ def test_report_names_and_skips_what_it_cannot_read(tmp_path: Path) -> None:
     (tmp_path / "newer.json").write_text(good.replace('"schema": 1', '"schema": 99'))
     (tmp_path / "other.json").write_text("[1, 2]")
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe")
-    told = command("report", tmp_path)
-    assert told.code == 0 and "sadp" in told.out
-    lines = told.err.splitlines()
+    answer = command("report", tmp_path)
+    assert answer.code == 0 and "sadp" in answer.out
+    lines = answer.err.splitlines()
     assert len(lines) == 5
     for name in ("cut", "edited", "newer", "other", "bytes"):
         assert sum(line.startswith(f"sadp-bench: skipped {tmp_path / name}.json: ") for line in lines) == 1
-    assert "5 of the files" in told.out
+    assert "5 of the files" in answer.out
 
 
 @pytest.mark.parametrize("format", ["text", "markdown", "latex", "html", "json"])
-def test_a_note_beside_the_records_is_told_with_them(format: str, tmp_path: Path) -> None:
+def test_a_note_beside_the_records_is_reported_with_them(format: str, tmp_path: Path) -> None:
     folder = tmp_path / "busy"
     store.Store(folder).write(make_record(make_spec()))
     (folder / "note.txt").write_text("Made while others trained.\n\nSo times say nothing.\n")
@@ -93,13 +93,13 @@ def test_a_note_beside_the_records_is_told_with_them(format: str, tmp_path: Path
 
 
 def disturbed(folder: Path) -> None:
-    """Two records, and word that their seconds say nothing."""
+    """Two records, and a note that excludes their seconds."""
     for spec in (make_spec(), make_spec("sadp", 0.3)):
         store.Store(folder).write(make_record(spec))
     (folder / "note.txt").write_text("Made in a storm.\nseconds: others trained beside.\n")
 
 
-def test_a_note_that_seconds_say_nothing_takes_all_that_is_made_of_them_out(tmp_path: Path) -> None:
+def test_a_note_that_seconds_state_nothing_takes_all_that_is_made_of_them_out(tmp_path: Path) -> None:
     disturbed(tmp_path)
     rows = json.loads(command("report", tmp_path, "--format", "json").out)["rows"]
     for row in rows:
@@ -107,20 +107,20 @@ def test_a_note_that_seconds_say_nothing_takes_all_that_is_made_of_them_out(tmp_
         timed = ("seconds", "speedup", "efficiency", "training_speedup", "training_efficiency", "seconds_to_accuracy")
         assert {row[f"{name}_mean"] for name in timed} == {None}
     for format in ("text", "markdown", "latex", "html"):
-        told = command("report", tmp_path, "--format", format)
-        assert told.code == 0 and told.out.count("others trained beside") >= 1
-        assert "Made in a storm." in told.out
+        answer = command("report", tmp_path, "--format", format)
+        assert answer.code == 0 and answer.out.count("others trained beside") >= 1
+        assert "Made in a storm." in answer.out
 
 
-def test_seconds_that_say_nothing_are_in_no_figure(tmp_path: Path) -> None:
+def test_seconds_that_state_nothing_are_in_no_figure(tmp_path: Path) -> None:
     disturbed(tmp_path / "runs")
-    told = command("report", tmp_path / "runs", "--plots", tmp_path / "plots")
-    assert told.code == 0 and "no plots of time" in told.err and "disturbed" in told.err
+    answer = command("report", tmp_path / "runs", "--plots", tmp_path / "plots")
+    assert answer.code == 0 and "no plots of time" in answer.err and "disturbed" in answer.err
     kinds = {path.stem.rpartition("-")[2] for path in (tmp_path / "plots").iterdir()}
     assert "accuracy" in kinds and not kinds & {"speedup", "time", "phases", "progress"}
 
 
-def test_a_reference_whose_seconds_say_nothing_gives_no_speedup_to_runs_beside_it(tmp_path: Path) -> None:
+def test_a_reference_whose_seconds_state_nothing_gives_no_speedup_to_runs_beside_it(tmp_path: Path) -> None:
     disturbed(tmp_path / "storm")
     store.Store(tmp_path).write(make_record(make_spec("random", 0.3)))
     rows = json.loads(command("report", tmp_path, "--format", "json").out)["rows"]
@@ -128,12 +128,12 @@ def test_a_reference_whose_seconds_say_nothing_gives_no_speedup_to_runs_beside_i
     assert row["speedup_mean"] is None and row["seconds_mean"] is not None and not row["disturbed"]
 
 
-def test_a_run_that_was_made_again_is_told_and_the_first_record_counts(tmp_path: Path) -> None:
+def test_a_run_that_was_made_again_is_reported_and_the_first_record_counts(tmp_path: Path) -> None:
     for name, accuracy in (("last", 0.6), ("this", 0.7)):
         store.Store(tmp_path / name).write(
             make_record(make_spec(), accuracy, finished=f"2026-01-0{int(10 * accuracy)}")
         )
-    told = command("report", tmp_path, "--format", "json")
-    assert json.loads(told.out)["rows"][0]["accuracy_mean"] == 0.6
-    (line,) = told.err.splitlines()
+    answer = command("report", tmp_path, "--format", "json")
+    assert json.loads(answer.out)["rows"][0]["accuracy_mean"] == 0.6
+    (line,) = answer.err.splitlines()
     assert str(tmp_path / "this") in line and f"the same run as {tmp_path / 'last'}" in line

@@ -32,9 +32,9 @@ def test_verdict_depends_on_the_margin():
     found = {margin: row_of(rows(full + runs, margin=margin), "sadp", 0.3) for margin in (0.005, 0.0099, 0.02)}
     assert [row.verdict for row in found.values()] == ["worse", "undecided", "lossless"]
     assert [row.margin for row in found.values()] == list(found)
-    for points, says in ((0.5, "worse"), (2, "lossless")):
+    for points, expected in ((0.5, "worse"), (2, "lossless")):
         text = render(full + runs, margin_points=points)
-        assert f"margin {points:g} points" in text and f" {says} " in text
+        assert f"margin {points:g} points" in text and f" {expected} " in text
 
 
 def test_differences_to_random_are_paired_by_seed_data_and_ratio():
@@ -47,7 +47,7 @@ def test_differences_to_random_are_paired_by_seed_data_and_ratio():
     assert row.random_difference.mean == pytest.approx(((0.6 - 0.51) + (0.6 - 0.52)) / 2)
 
 
-def test_random_of_several_settings_is_no_single_rival_and_the_report_says_so():
+def test_random_of_several_settings_is_no_single_rival_and_the_report_states_so():
     randoms = [
         make_record(make_spec("random", 0.3, s, method_options={"fresh": f})) for s in (0, 1) for f in (True, False)
     ]
@@ -135,7 +135,7 @@ def test_blocks_over_different_data_are_not_ranked():
     assert "that hold them all; here: 3 methods, 4 such blocks." in render([*records, mixed], width=300)
 
 
-def test_missing_ranks_tell_what_they_take_where_there_are_methods_to_rank():
+def test_missing_ranks_report_what_they_take_where_there_are_methods_to_rank():
     assert "here: 3 methods, 4 such blocks." in render(ranked_records(datasets="wxyz"), width=300)
     assert "here: 2 methods, 5 such blocks." in render(ranked_records("ab"), width=300)
     assert "ranks" not in render([make_record(make_spec()), make_record(make_spec("a", 0.5))])
@@ -180,7 +180,7 @@ def test_check_without_a_file_or_with_plots_is_bad_input(tmp_path):
         assert answer.code == 2 and "--check reads the file of --to" in answer.err and answer.err.count("\n") == 1
 
 
-def test_equal_differences_that_rounding_tells_apart_decide_nothing():
+def test_equal_differences_that_rounding_reports_apart_decide_nothing():
     # 0.57 - 0.56 and 0.60 - 0.59 differ in their last bits
     full = [make_record(make_spec(seed=seed), accuracy) for seed, accuracy in enumerate((0.56, 0.59))]
     runs = [make_record(make_spec("sadp", 0.3, seed), accuracy) for seed, accuracy in enumerate((0.57, 0.60))]

@@ -1,4 +1,4 @@
-"""What a record says about where it was made, and what it must not say."""
+"""The environment that a record contains, and what it must not contain."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ KEYS = set(
 
 
 def test_it_names_versions_machine_and_share_of_it() -> None:
-    told = describe(CPU, threads=3, jobs=2)
-    assert set(told) == KEYS and set(TIMED_TOGETHER) <= KEYS
-    assert (told["threads"], told["jobs"], told["device"], told["kernel"]) == (3, 2, "cpu", "sadp-bench-cpu")
-    assert told["torch"].split("+")[0] == torch.__version__.split("+")[0]
-    assert told["python"] == platform.python_version()
-    assert told["processor"] and isinstance(told["bf16"], bool)
-    assert json.loads(json.dumps(told)) == told
+    result = describe(CPU, threads=3, jobs=2)
+    assert set(result) == KEYS and set(TIMED_TOGETHER) <= KEYS
+    assert (result["threads"], result["jobs"], result["device"], result["kernel"]) == (3, 2, "cpu", "sadp-bench-cpu")
+    assert result["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert result["python"] == platform.python_version()
+    assert result["processor"] and isinstance(result["bf16"], bool)
+    assert json.loads(json.dumps(result)) == result
 
 
 def test_it_names_no_host_no_user_and_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,14 +72,14 @@ def git(root: Path, *arguments: str) -> str:
     return subprocess.run(["git", *settings, *arguments], cwd=root, check=True, capture_output=True, text=True).stdout
 
 
-def test_the_commit_is_that_of_the_packages_checkout_and_dirty_tells_changes(
+def test_the_commit_is_that_of_the_packages_checkout_and_dirty_reports_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = tmp_path / "sadp_bench" / "__init__.py"
     package.parent.mkdir()
     package.write_text("")
     monkeypatch.setattr(environment.sadp_bench, "__file__", str(package))
-    commit = environment._commit.__wrapped__  # a process asks git once
+    commit = environment._commit.__wrapped__  # a process runs git once
     assert commit() == (None, None)  # installed
     git(tmp_path, "init", "-q")
     git(tmp_path, "add", ".")

@@ -1,4 +1,4 @@
-"""The peak that a context is told to have, where what it took is known."""
+"""The measured peak of a context whose use of memory is set by the test."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MIB = 2**20
 WITHIN = 25 * MIB  # of the 200 that are taken: the allocator may leave room for one more tensor between them
 
 
-def can_tell() -> bool:
+def is_measurable() -> bool:
     tracker = PeakMemory(CPU)
     with tracker.tracked():
         pass
@@ -26,7 +26,8 @@ def can_tell() -> bool:
 
 
 needs_linux = pytest.mark.skipif(
-    not can_tell(), reason="the peak of a process is told by Linux only, with glibc's malloc and a writable clear_refs"
+    not is_measurable(),
+    reason="only Linux measures the peak of a process, with glibc's malloc and a writable clear_refs",
 )
 
 TAKES_200 = """
@@ -70,7 +71,7 @@ print(json.dumps(found))
 
 @needs_linux
 @pytest.mark.parametrize("freed", ["keeps", "gives back"])
-def test_200_mebibytes_are_told_as_such_whatever_was_taken_and_freed_before(freed: str) -> None:
+def test_200_mebibytes_are_reported_as_such_whatever_was_taken_and_freed_before(freed: str) -> None:
     done = subprocess.run([sys.executable, "-c", TAKES_200, freed], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -92,37 +93,37 @@ def test_the_largest_of_several_contexts_counts_also_where_one_ends_in_an_error(
     assert tracker.extra_bytes > 180 * MIB
 
 
-def test_what_the_system_does_not_tell_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def told() -> int | None:
+def test_what_the_system_does_not_report_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def peak_of() -> int | None:
         tracker = PeakMemory(CPU)
         with tracker.tracked():
             torch.ones(MIB)
         return tracker.extra_bytes
 
     monkeypatch.setattr(peak_memory, "_malloc_trim", lambda: None)  # another C library or allocator
-    assert told() is None
+    assert peak_of() is None
     monkeypatch.setattr(peak_memory, "_malloc_trim", lambda: lambda pad: 0)
     monkeypatch.setattr(peak_memory, "CLEAR_REFS", tmp_path / "absent" / "clear_refs")
-    assert told() is None
+    assert peak_of() is None
     monkeypatch.setattr(peak_memory, "CLEAR_REFS", tmp_path)  # not to be written
-    assert told() is None
+    assert peak_of() is None
     tracker = PeakMemory(torch.device("meta"))
     with tracker.tracked():
         pass
     assert tracker.extra_bytes is None
 
 
-def test_a_gpu_is_asked_for_what_its_tensors_take(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_is_requested_for_what_its_tensors_take(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
 
     def answer(name: str, *values: int) -> None:
         left = list(values)
 
-        def asked(device: torch.device) -> int | None:
+        def requested(device: torch.device) -> int | None:
             calls.append(name)
             return left.pop(0) if left else None
 
-        monkeypatch.setattr(torch.cuda, name, asked)
+        monkeypatch.setattr(torch.cuda, name, requested)
 
     answer("reset_peak_memory_stats")
     answer("memory_allocated", 100, 300)

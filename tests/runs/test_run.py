@@ -25,7 +25,7 @@ from tests.stopping import StopsAt
 BACKBONE = "tests.runs.networks"
 
 
-def asked(network: str, **more: Any) -> tuple[Any, Any]:
+def requested(network: str, **more: Any) -> tuple[Any, Any]:
     """A run on a network of `networks`, which has no width."""
     settings = {"method": "random", "ratio": 0.4, "train_examples": 130, "batch_size": 50, "epochs": 2, "timesteps": 2}
     settings |= {"precision": "fp32", "device": "cpu", "threads": 1, "backbone": f"{BACKBONE}:{network}"}
@@ -35,7 +35,7 @@ def asked(network: str, **more: Any) -> tuple[Any, Any]:
 def test_a_run_and_its_reference_share_one_network_one_copy_of_the_data_and_one_look_at_git(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec, material = asked("WithoutNeurons")
+    spec, material = requested("WithoutNeurons")
     loaders, calls = [], []
     make, git = Loader.__init__, environment._git
     monkeypatch.setattr(Loader, "__init__", lambda self, *given: loaders.append(1) or make(self, *given))
@@ -64,14 +64,14 @@ def test_the_shared_network_is_never_trained() -> None:
     ("network", "rates"), [("WithoutNeurons", []), ("NoNeuronCalled", [0.0]), ("NeuronNotCalled", [None, 0.0])]
 )
 def test_what_does_not_spike_has_no_rate_or_the_rate_0(network: str, rates: list[float | None]) -> None:
-    record = make_trainer(*asked(network)).run()
+    record = make_trainer(*requested(network)).run()
     assert len(record.firing_rate) == len(rates)
     for found, expected in zip(record.firing_rate, rates, strict=True):
         assert 0 < found < 1 if expected is None else found == expected
 
 
 def test_what_a_method_watches_and_the_network_lacks_is_refused_before_anything_trains(tmp_path: Path) -> None:
-    spec, material = asked("WithoutNeurons", method="sadp")
+    spec, material = requested("WithoutNeurons", method="sadp")
     with pytest.raises(
         BadInput, match="sadp watches what backbone .* does not have: a last layer named `readout`; add"
     ):

@@ -45,7 +45,7 @@ PAIRS = [
 PAIRS += [("bptt", "imp", "el2n")]
 
 
-def asked(time: str, weights: str, data: str, **more: Any) -> tuple[Any, Any]:
+def requested(time: str, weights: str, data: str, **more: Any) -> tuple[Any, Any]:
     return resolved(**SIZES | {"loss": "step"} | TIME[time] | WEIGHTS[weights] | (DATA | DATA_THAT_SCORES)[data] | more)
 
 
@@ -53,7 +53,7 @@ def asked(time: str, weights: str, data: str, **more: Any) -> tuple[Any, Any]:
 def test_every_pair_of_axes_resumes_after_a_stop_to_the_same_record(
     time: str, weights: str, data: str, tmp_path: Path
 ) -> None:
-    spec, material = asked(time, weights, data)
+    spec, material = requested(time, weights, data)
     record, trained, num_batches = whole(spec, material)
     stop = num_batches - 2 if data == "random" else num_batches // 2  # in training; often in a search
     again, bench = resumed(spec, material, stop, tmp_path)
@@ -69,8 +69,8 @@ def test_every_pair_of_axes_resumes_after_a_stop_to_the_same_record(
 
 
 @pytest.mark.parametrize("weights", ["imp", "eb", "eb-early"])
-def test_a_search_is_charged_and_told_apart(weights: str) -> None:
-    spec, material = asked("bptt", weights, "random")
+def test_a_search_is_charged_and_reported_apart(weights: str) -> None:
+    spec, material = requested("bptt", weights, "random")
     record = make_trainer(spec, material).run()
     assert 0 < record.ticket["seconds"] <= record.seconds["prepare"]
     early = 101 + 50 if weights == "eb-early" else 0
@@ -80,7 +80,7 @@ def test_a_search_is_charged_and_told_apart(weights: str) -> None:
 
 
 def test_a_ticket_of_early_bird_starts_from_the_runs_own_weights() -> None:
-    spec, material = asked("bptt", "eb", "full")
+    spec, material = requested("bptt", "eb", "full")
     bench, fresh = make_trainer(spec, material), make_trainer(spec, material)
     bench.prepare()
     assert_same_weights(weights_of(bench.model), weights_of(fresh.model))
@@ -94,8 +94,8 @@ def test_dense_runs_have_no_hook_and_no_ticket() -> None:
 
 
 def test_sparse_connections_do_fewer_operations() -> None:
-    dense = make_trainer(*asked("bptt", "dense", "full")).run()
-    sparse = make_trainer(*asked("bptt", "pq", "full")).run()
+    dense = make_trainer(*requested("bptt", "dense", "full")).run()
+    sparse = make_trainer(*requested("bptt", "pq", "full")).run()
     assert dense.operations["accumulates"] > 2 * sparse.operations["accumulates"] > 0
     assert dense.operations["energy_joules"] > 0 and sparse.density < dense.density == 1
 
@@ -104,14 +104,14 @@ def test_a_search_takes_event_frames_of_fewer_steps() -> None:
     """A network of T' steps takes the first T' frames."""
     from sadp_bench.runs.resolve import make_model
 
-    spec, material = asked("bptt", "dense", "full", timesteps=4)
+    spec, material = requested("bptt", "dense", "full", timesteps=4)
     model = make_model(spec, material, 0, timesteps=2).eval()
     frames = torch.rand(4, 3, 1, 8, 8)
     assert torch.equal(model(frames), model(frames[:2])) and len(model(frames)) == 2
 
 
-def test_the_gate_asks_for_the_very_run() -> None:
-    spec, _ = asked("sltt-k", "pq-fixed", "sadp")
+def test_the_gate_requests_for_the_very_run() -> None:
+    spec, _ = requested("sltt-k", "pq-fixed", "sadp")
     assert resolve.resolve(of_record(spec))[0] == spec
 
 
@@ -139,7 +139,7 @@ def test_a_run_stopped_in_its_search_records_the_search_seconds_of_an_undisturbe
     weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though scoring, were it made again, would take much longer now."""
-    spec, material = asked("bptt", weights, "el2n")
+    spec, material = requested("bptt", weights, "el2n")
     seconds = Seconds(monkeypatch)
     undisturbed = make_trainer(spec, material, counted := OneSecondABatch(seconds)).run()
     before_search = 6  # batches of the scoring epoch

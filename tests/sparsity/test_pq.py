@@ -146,11 +146,11 @@ def test_density_is_constant_through_rewiring_in_all_and_in_each_group(adaptive,
     assert changed == [True] * 5 + [False], "not after the last epoch"
 
 
-def test_rewiring_comes_every_tenth_of_the_run_unless_told():
-    for epochs, asked, expected in [(6, 0, 1), (30, 0, 3), (6, 4, 4)]:
-        facts = PQ(0.5, every=asked).prepare(TinyContext(num_epochs=epochs), Tiny(2))
+def test_rewiring_comes_every_tenth_of_the_run_unless_reported():
+    for epochs, requested, expected in [(6, 0, 1), (30, 0, 3), (6, 4, 4)]:
+        facts = PQ(0.5, every=requested).prepare(TinyContext(num_epochs=epochs), Tiny(2))
         assert facts == {"rewire_every": expected, "density": round(0.5 * TOTAL) / TOTAL}
-        _, masks_E = trained(PQ(0.5, every=asked, adaptive=False), num_epochs=epochs)
+        _, masks_E = trained(PQ(0.5, every=requested, adaptive=False), num_epochs=epochs)
         rewired = [
             epoch
             for epoch in range(1, epochs + 1)

@@ -52,7 +52,7 @@ def test_after_k_full_rounds_the_sparsity_is_1_minus_three_quarters_to_the_k():
         assert found == pytest.approx([0.75**k for k in range(1, rounds + 1)])
 
 
-def test_rounds_are_as_many_as_the_logarithms_say_and_the_last_prunes_to_the_density():
+def test_rounds_are_as_many_as_the_logarithms_state_and_the_last_prunes_to_the_density():
     for goal, share in [(0.3, 0.25), (0.03, 0.25), (0.9, 0.25), (0.5, 0.6), (1 - 1e-12, 0.25)]:
         found = round_densities(goal, share)
         assert len(found) == max(1, math.ceil(math.log(goal) / math.log(1 - share)))
@@ -76,8 +76,8 @@ def test_a_round_prunes_the_smallest_weights_of_the_whole_network():
 
 
 def test_rewinding_restores_the_early_state_bit_for_bit_buffers_too():
-    for asked, epoch in [(0, 1), (2, 2)]:
-        context, model, facts = prepared(IMP(0.5, rewind=asked), num_epochs=4)
+    for requested, epoch in [(0, 1), (2, 2)]:
+        context, model, facts = prepared(IMP(0.5, rewind=requested), num_epochs=4)
         *_, early = TinyContext(num_epochs=4).train(Sparsity(), timesteps=2, epochs=epoch)
         assert early.norm.running_var.ne(1).all() and early.norm.num_batches_tracked == 8 * epoch  # 4 batches, 2 steps
         assert_same_weights(model.state_dict(), early.state_dict())
@@ -93,8 +93,8 @@ def test_the_rewind_epoch_is_a_fifteenth_of_the_run():
 
 
 def test_a_rewind_that_leaves_nothing_to_train_is_refused_before_training():
-    for asked, epochs in [(0, 1), (4, 4)]:
-        imp, context = IMP(0.5, rewind=asked), TinyContext(num_epochs=epochs)
+    for requested, epochs in [(0, 1), (4, 4)]:
+        imp, context = IMP(0.5, rewind=requested), TinyContext(num_epochs=epochs)
         with pytest.raises(BadInput, match="needs more than"):
             imp.estimated_epochs(epochs)
         with pytest.raises(BadInput, match="needs more than"):
@@ -194,7 +194,7 @@ def test_early_timesteps_of_constructed_logits():
     assert (early_timesteps(steps), early_timesteps(steps, 0.1)) == (1, 4)
 
 
-def test_where_all_steps_tell_the_same_one_is_enough():
+def test_where_all_steps_report_the_same_one_is_enough():
     for steps in [1, 3, 7]:
         logits_BC = torch.randn(10, 3, generator=stream(0, "logits"))
         assert early_timesteps(logits_BC.expand(steps, 10, 3)) == 1
@@ -268,7 +268,7 @@ def test_states_of_searches_come_back_from_a_file():
 
 
 def test_bad_settings_of_a_search_are_refused():
-    for asked, message in [
+    for requested, message in [
         ({"density": 1.0}, "density below 1"),
         ({"density": 0.0}, "above 0 and at most 1"),
         ({"kl_share": 0.0}, "kl_share"),
@@ -277,7 +277,7 @@ def test_bad_settings_of_a_search_are_refused():
     ]:
         for cls in [IMP, EB]:
             with pytest.raises(BadInput, match=message):
-                cls(**{"density": 0.5} | asked)
+                cls(**{"density": 0.5} | requested)
 
 
 def test_bad_settings_are_refused_by_name():

@@ -40,7 +40,7 @@ def plan_of(*specs, scoring=()):
 
 
 class Scripted(Executor):
-    """Runs end one tick after their start, each as its script says: "done", or an exit code, or "lost".
+    """Runs end one tick after their start, each as scripted: "done", or an exit code, or "lost".
 
     A script's last entry holds for all further tries. events: what was started, and what was running then.
     """

@@ -45,7 +45,7 @@ def test_a_line_without_end_is_cut(monkeypatch):
     assert list(child.lines) == ["xxxxx", "xxxxx"], "read in pieces, so that no line fills the memory"
 
 
-def test_a_killed_process_has_said_what_it_had_to_say(monkeypatch):
+def test_a_killed_process_has_said_what_it_had_to_state(monkeypatch):
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     child = python("import os; print('here'); os.kill(os.getpid(), 9)")
     assert child.wait() == -9 and list(child.lines) == ["here"]
@@ -136,7 +136,7 @@ def test_what_a_worker_sends_is_kept_under_the_names_of_its_run(store):
 
 
 def test_a_record_of_another_run_or_no_record_at_all_is_refused(store):
-    with pytest.raises(BadInput, match="asked for"):
+    with pytest.raises(BadInput, match="not of"):
         keep(store, SADP, sent(store, SADP, of=RANDOM))
     for content in (b"", b"{", b"[]", b"\xff", b"[" * 100_000):
         with pytest.raises(BadInput):

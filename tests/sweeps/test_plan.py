@@ -34,8 +34,8 @@ def test_references_come_first_and_once(tmp_path):
     set.backbone.width = 8
     """
     plan = planned(tmp_path, TINY + blocks)
-    told = [(spec.method, spec.ratio, spec.seed, spec.backbone_options["width"]) for spec in plan.runs]
-    assert told == [
+    result = [(spec.method, spec.ratio, spec.seed, spec.backbone_options["width"]) for spec in plan.runs]
+    assert result == [
         *(("full", 0, seed, width) for seed, width in ((0, 4), (1, 4), (0, 8))),
         *((method, ratio, seed, 4) for method in ("random", "sadp") for ratio in (0.25, 0.5) for seed in (0, 1)),
         ("random", 0.5, 0, 8),

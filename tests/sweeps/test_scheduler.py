@@ -84,7 +84,7 @@ def test_bad_input_is_not_tried_again(store):
     assert store.find_failure(RANDOM).reason == "last"
 
 
-def test_a_lost_worker_says_less_against_a_run_than_a_crash(store):
+def test_a_lost_worker_states_less_against_a_run_than_a_crash(store):
     executor = Scripted(store, random=["lost"] * 4 + ["done"], sadp=["lost"])
     standing = carried_out(plan_of(RANDOM, SADP), executor)
     assert standing.done == {RANDOM.key}
@@ -244,7 +244,7 @@ def test_a_record_of_another_process_that_is_broken_is_a_failure(store):
     assert "delete it" in standing.failed[RANDOM.key].reason and standing.done == {SADP.key}
 
 
-def test_a_failure_says_why():
+def test_a_failure_states_why():
     for code, lines, expected in [
         (1, ["a", "MemoryError"], "exit code 1: MemoryError"),
         (3, [], "exit code 3"),

@@ -143,16 +143,16 @@ def test_a_crashing_run_is_recorded_with_its_last_lines(faults, folder):
     assert faults.out.splitlines()[-1] == "4 runs: 3 done, 1 failed; sadp-bench report runs"
 
 
-def test_runs_know_how_many_shared_the_machine(faults, folder):
+def test_runs_have_how_many_shared_the_machine(faults, folder):
     assert {record.environment["jobs"] for record in records(folder).values()} == {2}
 
 
-def test_the_next_sweep_knows_what_failed(faults, folder):
+def test_the_next_sweep_has_what_failed(faults, folder):
     with contextlib.chdir(folder):
         found = json.loads(command("sweep", "a.toml", "--out", "runs", "--allow-imports", "--dry-run", "--json").out)
-    told = {run["spec"]["method"]: run["state"] for run in found["runs"]}
-    crashing = told.pop("faulty:Crashing")
-    assert crashing == "failed before" and set(told.values()) == {"done"}
+    result = {run["spec"]["method"]: run["state"] for run in found["runs"]}
+    crashing = result.pop("faulty:Crashing")
+    assert crashing == "failed before" and set(result.values()) == {"done"}
 
 
 def test_scores_are_made_once_and_charged_to_each(folder):
@@ -172,13 +172,13 @@ def test_two_sweeps_in_one_folder_train_each_run_once(tmp_path):
     words = [SCRIPT, "sweep", "a.toml", "--out", "runs", "--allow-imports"]
     how = {"cwd": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with started(words, **how) as one, started(words, **how) as other:
-        told = [process.communicate()[0] for process in (one, other)]
-    assert [one.returncode, other.returncode] == [0, 0], told
+        result = [process.communicate()[0] for process in (one, other)]
+    assert [one.returncode, other.returncode] == [0, 0], result
     assert starts(tmp_path) == {f"Plain {ratio}": 1 for ratio in (0.25, 0.75)}
     found = records(tmp_path)
     assert len(found) == 3 and all(record.interruptions == 0 for record in found.values())
-    assert all("3 runs: 3 done, 0 failed" in text for text in told)
-    assert sum(text.count(": done  [") for text in told) == 3, "a job waited for a run of the other sweep"
+    assert all("3 runs: 3 done, 0 failed" in text for text in result)
+    assert sum(text.count(": done  [") for text in result) == 3, "a job waited for a run of the other sweep"
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
@@ -223,13 +223,13 @@ def test_ray_schedules_a_lost_workers_run_again_and_brings_the_records_back(tmp_
     assert starts(tmp_path) == {"LosesItsWorkerOnce 0.5": 2, f"lost {lost_pid(tmp_path)}": 1}
     assert ends(lost_pid(tmp_path)), "the run of the lost worker goes on beside its second try"
     assert "its worker was lost: WorkerCrashedError: it is tried again" in err
-    told = json.loads(out)
-    assert (told["runs"], told["done"], told["failed"]) == (4, 4, [])
+    output = json.loads(out)
+    assert (output["runs"], output["done"], output["failed"]) == (4, 4, [])
     found = records(tmp_path)
     assert set(found) == {"full 0", "faulty:LosesItsWorkerOnce 0.5", "el2n 0.3", "el2n 0.5"}
     assert found["el2n 0.5"].scores_from == found["el2n 0.3"].spec.key
     names = sorted(path.name for path in (tmp_path / "runs").iterdir())
-    assert names == sorted(["scores", *(Path(path).name for path in told["records"])]), "a lock or a failure was left"
+    assert names == sorted(["scores", *(Path(path).name for path in output["records"])]), "a lock or a failure was left"
 
 
 def lost_pid(folder: Path) -> int:
@@ -240,12 +240,12 @@ def lost_pid(folder: Path) -> int:
 def test_without_ray_the_way_to_get_it_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", os.environ.get("RAY_USAGE_STATS_ENABLED", "0"))
-    told = sweep(prepared(tmp_path), '[[sweep]]\nmethod = "random"\n', "--executor", "ray", "--quiet")
-    assert told.code == 2 and "pip install 'sadp-bench[ray]'" in told.err and "Traceback" not in told.err
+    answer = sweep(prepared(tmp_path), '[[sweep]]\nmethod = "random"\n', "--executor", "ray", "--quiet")
+    assert answer.code == 2 and "pip install 'sadp-bench[ray]'" in answer.err and "Traceback" not in answer.err
 
 
 @needs_ray
 def test_a_cluster_that_is_not_there_is_named(tmp_path):
     words = ["--executor", "ray", "--address", "127.0.0.1:1", "--quiet"]
-    told = sweep(prepared(tmp_path), '[[sweep]]\nmethod = "random"\n', *words)
-    assert told.code == 2 and "no Ray cluster at 127.0.0.1:1" in told.err and "Traceback" not in told.err
+    answer = sweep(prepared(tmp_path), '[[sweep]]\nmethod = "random"\n', *words)
+    assert answer.code == 2 and "no Ray cluster at 127.0.0.1:1" in answer.err and "Traceback" not in answer.err

@@ -1,4 +1,4 @@
-"""A sweep file becomes the runs that it says, and what cannot work is refused before anything trains."""
+"""A sweep file becomes the runs that it describes, and what cannot work is refused before anything trains."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tests.paths import ROOT
 from tests.sweeps.helpers import GOOD, TINY, planned, written
 
 
-def chosen(asked):
-    """What a run asks for, without where."""
-    return [{**one.fields, "set": dict(one.fields["set"])} for one in asked]
+def chosen(requested):
+    """Returns the settings of the runs, without their place in the file."""
+    return [{**one.fields, "set": dict(one.fields["set"])} for one in requested]
 
 
 def test_a_block_is_the_product_of_its_lists(tmp_path):
@@ -128,9 +128,9 @@ BAD_FILES = {
 
 def test_a_bad_file_is_one_line_that_names_it_before_anything_trains(tmp_path):
     path = tmp_path / "a.toml"
-    for name, (content, says) in BAD_FILES.items():
+    for name, (content, expected) in BAD_FILES.items():
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        refused(command("sweep", path, "--out", tmp_path / "runs", "--quiet"), says)
+        refused(command("sweep", path, "--out", tmp_path / "runs", "--quiet"), expected)
         assert [child.name for child in tmp_path.iterdir()] == ["a.toml"], name
 
 
@@ -147,8 +147,8 @@ BAD_OPTIONS = {
 
 
 def test_bad_options_are_refused_before_anything_trains(tmp_path):
-    for name, (words, says) in BAD_OPTIONS.items():
-        refused(command("sweep", written(tmp_path, GOOD), "--out", tmp_path / "runs", "--quiet", *words), says)
+    for name, (words, expected) in BAD_OPTIONS.items():
+        refused(command("sweep", written(tmp_path, GOOD), "--out", tmp_path / "runs", "--quiet", *words), expected)
         assert not list(tmp_path.rglob("*.json")), name
 
 
@@ -185,17 +185,17 @@ def test_the_experiments_hold_every_method_at_every_ratio(name, kinds, seeds, re
     monkeypatch.setattr("sadp_bench.runs.trainer.expected", lambda specs, material: [1.0])
     plan = planning.make_plan(ROOT / "experiments" / f"{name}.toml", Store(ROOT / "nowhere"))
     networks = len({spec.backbone for spec in plan.runs})
-    told = [(spec.method, spec.ratio) for spec in plan.runs]
+    result = [(spec.method, spec.ratio) for spec in plan.runs]
     wanted = {(method, ratio) for method in table("method") for ratio in kinds if method != "full"} | {("full", 0)}
-    assert set(told) == wanted and all(told.count(one) == seeds * networks for one in wanted)
+    assert set(result) == wanted and all(result.count(one) == seeds * networks for one in wanted)
 
 
 def test_the_example_of_the_documents_is_a_sweep_file(tmp_path):
     text = (ROOT / "docs" / "sweeps.md").read_text().partition("```toml\n")[2].partition("```")[0]
-    told = [
+    result = [
         (one.fields["method"], one.fields["ratio"], one.fields["seed"]) for one in read_sweep(written(tmp_path, text))
     ]
-    assert len(told) == 2 * 2 * 3 + 2 * 2 * 3 and set(told) == set(
+    assert len(result) == 2 * 2 * 3 + 2 * 2 * 3 and set(result) == set(
         itertools.product(("random", "infobatch", "sadp"), (0.3, 0.5), (0, 1, 2))
     )
 

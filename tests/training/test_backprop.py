@@ -340,10 +340,10 @@ BAD = [
 
 
 def test_bad_backprop_is_one_clear_line() -> None:
-    for asked, message in BAD:
+    for requested, message in BAD:
         with pytest.raises(BadInput, match=message):
-            resolved(**asked)
-            pytest.fail(f"{asked} is not refused")
+            resolved(**requested)
+            pytest.fail(f"{requested} is not refused")
 
 
 def test_a_network_of_another_kind_is_refused() -> None:

@@ -18,13 +18,13 @@ from sadp_bench.runs.run import run
 from sadp_bench.training.checkpoint import FORMAT, read_state, write_state
 from tests.disks import fill, foreign_folder, small_disk, unprivileged
 from tests.small_runs import numbers, resolved
-from tests.stopping import SIZES, Stopped, StopsAt, asked, run_it, saved, whole
+from tests.stopping import SIZES, Stopped, StopsAt, requested, run_it, saved, whole
 
 
 def test_what_was_written_with_other_data_is_set_aside(tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         run_it("random", tmp_path, StopsAt(9))
-    spec, material = asked("random")
+    spec, material = requested("random")
     material.train.input_N[0, 0, 0, 0] += 1
     outcome = run(spec, material, Store(tmp_path), progress := StopsAt(), reference=False)
     assert any("of other data or settings: set aside as" in line for line in progress.said)
@@ -116,7 +116,7 @@ def test_a_disk_that_fills_up_ends_no_training_and_costs_no_checkpoint(
 
 
 def test_a_folder_that_may_not_be_written_any_more_ends_no_training(tmp_path: Path) -> None:
-    spec, material = asked("random")
+    spec, material = requested("random")
     record, _, _ = whole(spec, material)
     write_state(tmp_path / "first", {})  # the first imports what the unprivileged may not read
     with foreign_folder() as folder:
@@ -137,7 +137,7 @@ class Keeps(Pruner):
         return unweighted(torch.arange(self.num_kept(epoch)))
 
 
-def test_a_pruner_that_cannot_be_saved_says_so_and_begins_anew(tmp_path: Path) -> None:
+def test_a_pruner_that_cannot_be_saved_states_so_and_begins_anew(tmp_path: Path) -> None:
     spec, material = resolved(**SIZES | {"method": f"{__name__}:Keeps", "ratio": 0.4})
     with pytest.raises(Stopped):
         run(spec, material, Store(tmp_path), one := StopsAt(12), reference=False, checkpoint_seconds=0.0)

@@ -167,7 +167,7 @@ def test_images_lie_channels_last_and_events_come_time_first() -> None:
     assert events.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
 
 
-def test_a_digest_tells_other_labels_and_other_pixels() -> None:
+def test_a_digest_reports_other_labels_and_other_pixels() -> None:
     input_N, label_N = bytes_of(4, 1, 8, 8), torch.arange(4)
     changed = input_N.clone()
     changed[0, 0, 0, 0] += 1

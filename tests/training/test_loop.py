@@ -98,9 +98,9 @@ def test_another_seed_gives_another_run() -> None:
     assert rows[0][0]["train_loss"] != rows[1][0]["train_loss"]
 
 
-def seen_images(pruner: Chosen, **asked: Any) -> tuple[dict[str, Tensor], list[list[tuple[int, Tensor]]]]:
+def seen_images(pruner: Chosen, **requested: Any) -> tuple[dict[str, Tensor], list[list[tuple[int, Tensor]]]]:
     """The initial weights, and each epoch's (index, image) pairs in the order in which the network saw them."""
-    bench = small_bench(pruner, augment="crop-flip", **asked)
+    bench = small_bench(pruner, augment="crop-flip", **requested)
     initial = weights_of(bench.model)
     inputs: list[Tensor] = []
     bench.model.register_forward_pre_hook(lambda module, given: inputs.append(given[0].clone()))
@@ -136,8 +136,8 @@ def test_the_order_of_a_selection_does_not_matter() -> None:
 def test_weights_multiply_the_loss_before_the_batch_mean_and_nothing_is_renormalised() -> None:
     index_K = torch.arange(0, 60, 2)
     weight_K = torch.linspace(0.2, 3.7, 30)
-    asked = {"precision": "fp64", "epochs": 1, "schedule": "constant", "weight_decay": 0.0}
-    bench = small_bench(Chosen(index_K, weight_K), **asked)
+    requested = {"precision": "fp64", "epochs": 1, "schedule": "constant", "weight_decay": 0.0}
+    bench = small_bench(Chosen(index_K, weight_K), **requested)
     model = bench.resources.model(bench.spec.seed)
     before = [p.detach().clone() for p in model.parameters()]
     input = (bench.material.train.input_N[index_K].double() / SCALE - MEAN) / STD
@@ -203,9 +203,9 @@ def test_the_global_random_state_does_not_change_a_run() -> None:
     assert rows[0] == rows[1]
 
 
-def rates_seen(**asked: Any) -> list[float]:
-    pruner = Chosen(torch.arange(asked.pop("kept", 130)))
-    bench = small_bench(pruner, **asked)
+def rates_seen(**requested: Any) -> list[float]:
+    pruner = Chosen(torch.arange(requested.pop("kept", 130)))
+    bench = small_bench(pruner, **requested)
     rates: list[float] = []
     optimizer_rate = optimizer.learning_rate
 
@@ -249,9 +249,9 @@ def test_divergence_is_refused_with_the_epoch_and_the_learning_rate() -> None:
         list(bench.rows())
 
 
-def trained(**asked: Any) -> RunTrainer:
+def trained(**requested: Any) -> RunTrainer:
     """Enough steps for batch norm's running statistics to settle."""
-    bench = small_bench(**{"train_examples": 300, "batch_size": 16, "epochs": 4, "precision": "fp64", **asked})
+    bench = small_bench(**{"train_examples": 300, "batch_size": 16, "epochs": 4, "precision": "fp64", **requested})
     list(bench.rows())
     return bench
 
@@ -300,7 +300,7 @@ def test_a_rehearsal_leaves_weights_optimiser_and_random_state_untouched() -> No
 
 
 @pytest.mark.parametrize("ratio, kept", [(0.3, [130] * 7), (0.75, [130, 130, 65]), (0.7, [130] * 3)])
-def test_a_shortened_run_has_the_epochs_it_asked_for_and_no_rest(ratio: float, kept: list[int]) -> None:
+def test_a_shortened_run_has_the_epochs_it_requested_for_and_no_rest(ratio: float, kept: list[int]) -> None:
     """(1 - 0.7) * 10 is 3.0000000000000004: no fourth epoch of one example."""
     bench = small_bench(method="fewer-epochs", ratio=ratio, epochs=10, batch_size=30)
     assert [row["kept"] for row in bench.rows()] == kept
@@ -317,10 +317,10 @@ def test_a_shortened_run_has_the_epochs_it_asked_for_and_no_rest(ratio: float, k
 def test_the_protocol_of_equal_updates_makes_as_many_as_full_data_training(
     num_examples: int, batch_size: int, ratio: float, epochs: int, num_epochs: int
 ) -> None:
-    asked = {"train_examples": num_examples, "batch_size": batch_size, "epochs": epochs}
+    requested = {"train_examples": num_examples, "batch_size": batch_size, "epochs": epochs}
     updates = []
     for protocol in ({"method": "full", "ratio": 0.0}, {"method": "random", "ratio": ratio, "protocol": "updates"}):
-        bench = small_bench(**asked, **protocol)
+        bench = small_bench(**requested, **protocol)
         steps: list[int] = []
         bench.pruner.observe = lambda seen, steps=steps: steps.append(1)  # type: ignore[method-assign]
         rows = list(bench.rows())
@@ -329,6 +329,6 @@ def test_the_protocol_of_equal_updates_makes_as_many_as_full_data_training(
     assert len(rows) == num_epochs == math.ceil(loop.run_length(bench.pruner, bench.spec, num_examples))
 
 
-def test_the_protocol_of_equal_epochs_makes_as_many_as_asked() -> None:
+def test_the_protocol_of_equal_epochs_makes_as_many_as_requested() -> None:
     bench = small_bench(method="random", ratio=0.5, epochs=3)
     assert [row["kept"] for row in bench.rows()] == [65, 65, 65]

@@ -18,12 +18,12 @@ from sadp_bench.records.store import FAILED, Store, read_all
 from sadp_bench.runs.run import run
 from sadp_bench.training.checkpoint import Checkpoint, write_state
 from tests.small_runs import assert_same_weights, make_trainer, numbers, resolved, weights_of
-from tests.stopping import METHODS, OneSecondABatch, Seconds, Stopped, StopsAt, asked, resumed, run_it, saved, whole
+from tests.stopping import METHODS, OneSecondABatch, Seconds, Stopped, StopsAt, requested, resumed, run_it, saved, whole
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_stopped_anywhere_ends_in_the_same_record_and_weights(method: str, tmp_path: Path) -> None:
-    spec, material = asked(method)
+    spec, material = requested(method)
     record, weights, num_batches = whole(spec, material)
     for stop in range(2, num_batches + 1, 5):  # in every epoch, of scoring too
         again, bench = resumed(spec, material, stop, tmp_path / str(stop))
@@ -33,7 +33,7 @@ def test_a_run_stopped_anywhere_ends_in_the_same_record_and_weights(method: str,
 
 
 def test_a_run_stopped_again_and_again_loses_one_epoch_at_most(tmp_path: Path) -> None:
-    spec, material = asked("el2n")
+    spec, material = requested("el2n")
     record, weights, num_batches = whole(spec, material)
     stops, batches = 0, 0
     while True:
@@ -53,8 +53,8 @@ def test_a_run_stopped_again_and_again_loses_one_epoch_at_most(tmp_path: Path) -
 @pytest.mark.parametrize(
     "asks", [{"optimizer": "adamw"}, {"precision": "bf16"}, {"protocol": "updates"}, {"loss": "step"}]
 )
-def test_every_kind_of_training_is_taken_up_exactly(asks: dict[str, Any], tmp_path: Path) -> None:
-    spec, material = asked("random", **asks)
+def test_every_kind_of_training_is_taken_up_exactly(changed: dict[str, Any], tmp_path: Path) -> None:
+    spec, material = requested("random", **changed)
     record, weights, num_batches = whole(spec, material)
     with pytest.raises(Stopped):
         saved(spec, material, tmp_path, StopsAt(num_batches - 1)).run()
@@ -67,7 +67,7 @@ def test_every_kind_of_training_is_taken_up_exactly(asks: dict[str, Any], tmp_pa
 def test_seconds_of_all_parts_are_summed_and_what_was_lost_counts_once(
     stop: int, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    spec, material = asked("el2n")
+    spec, material = requested("el2n")
     seconds = Seconds(monkeypatch)
     whole = make_trainer(spec, material, OneSecondABatch(seconds)).run()
     assert whole.seconds == {"prepare": 2 * 2 * 6, "select": 0, "train": 4 * 4, "evaluate": 0}
@@ -79,7 +79,7 @@ def test_seconds_of_all_parts_are_summed_and_what_was_lost_counts_once(
 
 
 def test_writing_checkpoints_and_scores_is_not_charged(tmp_path: Path, monkeypatch: Any) -> None:
-    spec, material = asked("el2n")
+    spec, material = requested("el2n")
     seconds = Seconds(monkeypatch)
 
     def slowly(path: Path, state: dict[str, Any]) -> None:
@@ -107,11 +107,11 @@ def test_checkpoints_come_at_the_first_epoch_end_after_so_many_seconds(
 
     progress = OneSecondABatch(Seconds(monkeypatch))
     watched = Watched(tmp_path / "a.ckpt", every, {}, print)
-    make_trainer(*asked("random"), progress, checkpoint=watched).run()  # 4 seconds an epoch
+    make_trainer(*requested("random"), progress, checkpoint=watched).run()  # 4 seconds an epoch
     assert written == expected and (tmp_path / "a.ckpt").exists() == bool(expected)
 
 
-def test_run_takes_up_its_checkpoint_says_so_counts_and_cleans_up(tmp_path: Path) -> None:
+def test_run_takes_up_its_checkpoint_states_so_counts_and_cleans_up(tmp_path: Path) -> None:
     undisturbed = run_it("sadp", tmp_path / "a").comparison.record
     assert undisturbed.interruptions == 0
     for batch in (6, 7):
@@ -145,7 +145,7 @@ def test_a_finished_runs_left_over_checkpoint_goes(tmp_path: Path) -> None:
 
 
 def test_what_killed_processes_left_half_written_goes(tmp_path: Path) -> None:
-    spec, _ = asked("el2n")
+    spec, _ = requested("el2n")
     store = Store(tmp_path)
     left = [store.path(spec, ".ckpt"), store.path(spec, ".lock"), store.scores_path(spec)]
     for path in left:
@@ -196,7 +196,7 @@ def test_again_goes_on_with_itself(tmp_path: Path) -> None:
 
 
 def test_weights_are_there_when_the_record_is(tmp_path: Path) -> None:
-    spec, _ = asked("random")
+    spec, _ = requested("random")
     store = Store(tmp_path)
     store.path(spec, ".pt").mkdir()  # in the way
     with pytest.raises(BadInput, match=r"\.pt"):
@@ -208,7 +208,7 @@ def test_weights_are_there_when_the_record_is(tmp_path: Path) -> None:
 
 
 def test_a_run_that_another_machine_took_over_ends(tmp_path: Path) -> None:
-    spec, _ = asked("random")
+    spec, _ = requested("random")
 
     class Overtaken(StopsAt):
         def advance(self, visits: int) -> None:
@@ -225,13 +225,13 @@ def test_a_run_that_another_machine_took_over_ends(tmp_path: Path) -> None:
 
 
 def test_fitting_for_no_epochs_trains_nothing() -> None:
-    bench = make_trainer(*asked("el2n"), progress := StopsAt())
+    bench = make_trainer(*requested("el2n"), progress := StopsAt())
     model = bench.context.fit(KeepAll(), 0, 0)
     assert progress.count == 0 and bench.context.visits == 0
     assert_same_weights(weights_of(model), weights_of(bench.context.fresh_model(0)))
 
 
-def test_a_run_resumed_in_another_environment_says_both(tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_run_resumed_in_another_environment_states_both(tmp_path: Path, monkeypatch: Any) -> None:
     with pytest.raises(Stopped):
         run_it("random", tmp_path, StopsAt(12))
     outcome = run_it("random", tmp_path, jobs=2)

@@ -11,7 +11,7 @@ from sadp_bench.report.contents import Contents
 from sadp_bench.report.tables.table import Cell, Sheet, Table, spans
 
 HEADER = r"""% Tables of sadp-bench. In the preamble: \usepackage{booktabs}
-% pdflatex knows the letters of European languages; other names need xelatex or lualatex.
+% pdflatex sets the letters of European languages; other names need xelatex or lualatex.
 """
 ESCAPES = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",

@@ -114,7 +114,7 @@ def plots_of(
         records: finished runs.
         images: opens the training images of a record's run for the grid of pictures, see `pictures.at_hand`. Without it
             there are no pictures.
-        warn: is called with the reason where a plot that was asked for is left out.
+        warn: is called with the reason where a requested plot is left out.
         failures: runs without a record. They take part in the names of groups and methods, as in the tables.
     """
     records = list(records)

@@ -61,7 +61,7 @@ class Sheet:
         group: The group of runs that it shows; "" where it shows all.
         title: The heading.
         tables: The tables, each with a caption above it or none.
-        notes: What a reader has to know of them, a line each.
+        notes: Remarks on them, one per line.
         long: Whether columns that exceed the width of a printed page continue on another page.
     """
 

@@ -1,4 +1,4 @@
-"""The HTML page: it stands alone, holds the rows' numbers and every run, and is safe whatever a record says."""
+"""The HTML page: it stands alone, holds the rows' numbers and every run, and is safe whatever a record contains."""
 
 from __future__ import annotations
 
@@ -108,12 +108,12 @@ def test_every_run_has_its_part_with_the_command_that_repeats_it() -> None:
         part = parts[f"run-{run.spec.key}"]
         assert [code.text for code in part.all("code")] == [command(run.spec)]
         names, values = ([node.text for node in part.all(name)] for name in ("dt", "dd"))
-        told = dict(zip(names, values, strict=True))
-        assert told["batch size"] == "64" and told["seed"] == str(run.spec.seed) and told["key"] == run.spec.key
+        result = dict(zip(names, values, strict=True))
+        assert result["batch size"] == "64" and result["seed"] == str(run.spec.seed) and result["key"] == run.spec.key
         if run in records:
-            assert told["processor"] == "Example CPU" and told["charged"] == f"{run.seconds['train']:.2f}"
+            assert result["processor"] == "Example CPU" and result["charged"] == f"{run.seconds['train']:.2f}"
         else:
-            assert told["reason"] == LOST and part.all("pre")[0].text == "loss is nan"
+            assert result["reason"] == LOST and part.all("pre")[0].text == "loss is nan"
     [again] = tree(whole()).all("details", class_="commands")
     lines = again.all("code")[0].text.split("\n")
     assert sorted(lines) == sorted(command(run.spec) for run in (*records, *failures))
@@ -121,7 +121,7 @@ def test_every_run_has_its_part_with_the_command_that_repeats_it() -> None:
 
 
 @pytest.mark.usefixtures("no_plots")
-def test_full_of_equal_updates_is_told_once() -> None:
+def test_full_of_equal_updates_is_reported_once() -> None:
     records = [make_record(make_spec()), make_record(make_spec("random", 0.5, protocol="updates"))]
     top = tree(page(records))
     assert len(top.all("section", class_="runs")) == 1
@@ -151,7 +151,7 @@ def test_ranks_stand_where_there_are_blocks_enough() -> None:
     assert "Friedman" in section.all("ul")[0].text
 
 
-def test_whatever_a_record_says_is_text() -> None:
+def test_whatever_a_record_states_is_text() -> None:
     records, failures = hostile()
     top = tree(render(records, [BAD], "html", failures=failures))
     assert len(top.all("script")) == 1

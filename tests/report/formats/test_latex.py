@@ -1,4 +1,4 @@
-"""Tables in LaTeX: what they say, that they are escaped, and that pdflatex sets them."""
+"""Tables in LaTeX: their text, its escapes, and its setting by pdflatex."""
 
 import re
 import shutil

@@ -17,8 +17,8 @@ def run(method="full", ratio=0.0, seed=0, accuracy=0.7, seconds=10.0, visits=Non
     epochs = [{"epoch": epoch, **row} for epoch in range(EPOCHS)]
     epochs[1]["test_accuracy"], epochs[3]["test_accuracy"] = accuracy / 2, accuracy
     spent = {"prepare": seconds / 2, "select": seconds / 8, "train": 3 * seconds / 8, "evaluate": 1.0 + seed}
-    told = {} if visits is None else {"visits": pack(visits), "class_visits": {"a": 3.0, "b": 1.0}}
-    return make_record(spec, accuracy, seconds=spent, epochs=epochs, environment=environment, **told)
+    result = {} if visits is None else {"visits": pack(visits), "class_visits": {"a": 3.0, "b": 1.0}}
+    return make_record(spec, accuracy, seconds=spent, epochs=epochs, environment=environment, **result)
 
 
 def runs(*ratios, seeds=(0, 1), methods=("random", "sadp"), **changed):

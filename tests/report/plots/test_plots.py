@@ -1,4 +1,4 @@
-"""The figures: what is drawn is what the rows and records say."""
+"""The figures: the drawn numbers are those of the rows and records."""
 
 import dataclasses
 import subprocess

@@ -112,7 +112,7 @@ def test_a_group_without_other_axes_is_in_no_table_beside_one_with_them():
     assert {row.settings["batch_size"] for row in table_of(records)} == {64}
 
 
-def test_missing_plain_run_is_told_with_the_command_that_makes_it():
+def test_missing_plain_run_is_reported_with_the_command_that_makes_it():
     sparse = run("sadp", 0.5, 4, search=10.0, **SLTT_2, **IMP)
     [row] = table_of([sparse])
     assert row.speedup.n == row.product.n == 0 and row.missing_singles == ()
@@ -127,7 +127,7 @@ def test_missing_plain_run_is_told_with_the_command_that_makes_it():
     assert f"<code>{line}</code>" in render([sparse], [], "html")
 
 
-def test_missing_single_axes_are_told_with_the_commands_that_make_them():
+def test_missing_single_axes_are_reported_with_the_commands_that_make_them():
     both = run("sadp", 0.5, seconds=40, **SLTT_2)
     records = [run(), both, run(seconds=80, **SLTT_2)]
     row = row_of(table_of(records), "sadp 50 % · sltt-k K=2 · dense")
@@ -198,7 +198,7 @@ def test_rows_by_ratio_carry_the_costs_and_older_records_none():
     assert older.search_seconds.n == older.train_memory_bytes.n == older.energy_joules.n == 0
 
 
-def test_full_data_alone_is_told_by_the_table_of_the_axes_and_by_no_table_of_its_own():
+def test_full_data_alone_is_reported_by_the_table_of_the_axes_and_by_no_table_of_its_own():
     shown = render(three_axes(), [], "markdown")
     titles = [line for line in shown.splitlines() if line.startswith("### digits")]
     assert len(titles) == 3 and all(

@@ -97,7 +97,7 @@ def test_order_of_the_records_changes_nothing_and_tables_fit_the_terminal():
         assert max(map(len, lines)) <= width
 
 
-def test_text_says_which_speedup_was_measured_and_which_was_not():
+def test_text_states_which_speedup_was_measured_and_which_was_not():
     shown = " ".join(render(everything(), width=300).split())
     assert "Speed-up, theoretical: counted, not measured." in shown and "dense hardware does not reward sparse" in shown
     assert "45 nm estimate" in shown and shown.count("Speed-up, measured:") == 1
@@ -132,11 +132,11 @@ def test_page_has_the_sections_and_each_table_sorts_by_unrounded_numbers():
     sections = {name: top.all("section", id=name)[0] for name in ("axes", "memory", "search")}
     timed = [line for table in sections["axes"].all("table")[::2] for line in table.all("tbody")[0].all("tr")]
     for line, row in zip(timed, found.axes, strict=True):
-        told = [cell.attributes.get("data-value") for cell in line.parts]
+        result = [cell.attributes.get("data-value") for cell in line.parts]
         names = ("accuracy_mean", "seconds_mean", "search_seconds_mean", "speedup_mean", "speedup_without_search_mean",
                  "theoretical_speedup_mean", "product_mean", "kept_share_mean")  # fmt: skip
         means = [row.columns()[name] for name in names]
-        assert told == [row.name, *(None if mean is None else repr(mean) for mean in means)]
+        assert result == [row.name, *(None if mean is None else repr(mean) for mean in means)]
     assert sections["memory"].all("img") and len(sections["search"].all("tbody")[0].all("tr")) == len(found.search)
     assert "Time axis" in top.all("dl", class_="facts")[0].text and "not measured" in sections["axes"].text
     links = [node.attributes["href"] for node in top.all("a")]

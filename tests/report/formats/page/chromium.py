@@ -28,7 +28,7 @@ def installed() -> str | None:
 
 
 class Tab:
-    """One page. events: all that the browser told of it so far, (method, parameters)."""
+    """One page. events: all that the browser reported so far, (method, parameters)."""
 
     def __init__(self, to_browser: int, from_browser: int) -> None:
         self.events: list[tuple[str, dict[str, Any]]] = []
@@ -56,13 +56,13 @@ class Tab:
         while b"\0" not in self._rest:
             ready, _, _ = select.select([self._from], [], [], max(0, limit - time.monotonic()))
             part = os.read(self._from, 1 << 20) if ready else b""
-            assert part, "the browser says nothing more"
+            assert part, "the browser sends no more"
             self._rest += part
         message, _, self._rest = self._rest.partition(b"\0")
-        told = json.loads(message)
-        if "method" in told:
-            self.events.append((told["method"], told["params"]))
-        return told
+        output = json.loads(message)
+        if "method" in output:
+            self.events.append((output["method"], output["params"]))
+        return output
 
     def open(self, path: Path, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
         """Returns when all of it is loaded."""
@@ -74,7 +74,7 @@ class Tab:
         while "Page.loadEventFired" not in (method for method, _ in self.events):
             self._next()
 
-    def told(self, *methods: str) -> list[dict[str, Any]]:
+    def events_of(self, *methods: str) -> list[dict[str, Any]]:
         return [parameters for method, parameters in self.events if method in methods]
 
     def value(self, expression: str) -> Any:

@@ -22,9 +22,9 @@ class Node:
         return [node for node in below if name in (None, node.name) and node.has(wanted)]
 
     def has(self, wanted: dict[str, str]) -> bool:
-        told = self.attributes
+        result = self.attributes
         return all(
-            value in told.get("class", "").split() if key == "class_" else told.get(key) == value
+            value in result.get("class", "").split() if key == "class_" else result.get(key) == value
             for key, value in wanted.items()
         )
 

@@ -1,4 +1,4 @@
-"""The HTML page in a real browser: it sorts, fits, prints, can be read, and asks for nothing."""
+"""The HTML page in a real browser: it sorts, fits, prints, can be read, and requests nothing."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def asked_for(browser: Tab) -> list[str]:
-    return [told["request"]["url"] for told in browser.told("Network.requestWillBeSent")]
+    return [result["request"]["url"] for result in browser.events_of("Network.requestWillBeSent")]
 
 
 def complaints(browser: Tab) -> list[dict[str, Any]]:
-    return browser.told(
+    return browser.events_of(
         "Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Page.javascriptDialogOpening"
     )
 
 
 def column(browser: Tab, number: int) -> list[float | None]:
-    told: list[str | None] = browser.value(
+    result: list[str | None] = browser.value(
         f"[...document.querySelector('.sortable').tBodies[0].rows].map(row => row.cells[{number}].dataset.value ?? null)"
     )
-    return [None if value is None else float(value) for value in told]
+    return [None if value is None else float(value) for value in result]
 
 
 def test_page_opens_without_a_complaint_or_a_request(browser: Tab, file: Path) -> None:
@@ -140,9 +140,9 @@ CONTRAST = """(() => {
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_all_text_has_the_contrast_of_wcag_aa(browser: Tab, file: Path, dark: bool) -> None:
     browser.open(file, dark=dark)
-    told = browser.value(CONTRAST)
-    assert len(told) > 300
-    assert [one for one in told if one["ratio"] < 4.5] == []
+    result = browser.value(CONTRAST)
+    assert len(result) > 300
+    assert [one for one in result if one["ratio"] < 4.5] == []
     paper = browser.value("getComputedStyle(document.documentElement).getPropertyValue('--paper')")
     assert (paper != "#ffffff") == dark
 
