@@ -29,11 +29,6 @@ class Examples:
         return len(self.label_N)
 
     @property
-    def has_events(self) -> bool:
-        """Whether inputs are frames of events."""
-        return self.input_N.dim() == 5
-
-    @property
     def input_shape(self) -> tuple[int, int, int]:
         """(C, H, W)."""
         channels, height, width = self.input_N.shape[-3:]

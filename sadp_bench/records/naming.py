@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from sadp_bench.records.spec import PREFIXES, Spec, shown
 
 Settings = Mapping[str, Any]  # a spec as `Spec.flat` returns it, or a part of it
-
-
-def from_flat(settings: Settings, **changed: Any) -> Spec:
-    """Returns the spec of a flat table, which may have further entries.
-
-    Args:
-        settings: The table, as `Spec.flat` returns it.
-        **changed: Fields whose values replace those of the table.
-    """
-    fields: dict[str, Any] = {
-        field.name: settings[field.name] for field in dataclasses.fields(Spec) if field.name in settings
-    }
-    for table, prefix in PREFIXES.items():
-        fields[table] = {name.removeprefix(prefix): v for name, v in settings.items() if name.startswith(prefix)}
-    return Spec(**fields | changed)
 
 
 def differing(tables: Iterable[Settings]) -> set[str]:

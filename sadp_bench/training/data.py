@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from sadp_bench.datasets.examples import Examples
 
-AUGMENTATIONS = ("none", "crop", "crop-flip")
 PADDING = 4  # pixels on each side, as is customary for CIFAR's 32; smaller images get an eighth of their side
 
 

@@ -67,7 +67,7 @@ def test_recordings_are_in_the_order_of_digit_and_id(tmp_path: Path) -> None:
     assert data.train.label_N.tolist() == [digit for digit in range(10) for _ in range(2)]
     for row, digit in enumerate(data.train.label_N.tolist()):
         assert data.train.input_N[row, 0, 1, (3, 20)[row % 2], digit] == 1
-    assert data.train.has_events and data.train.input_shape == (2, 34, 34)
+    assert data.train.input_N.dim() == 5 and data.train.input_shape == (2, 34, 34)
 
 
 def test_a_broken_recording_is_named(tmp_path: Path) -> None:
