@@ -24,4 +24,4 @@ def test_killed_runs_end_in_the_record_of_one_that_was_not() -> None:
     ]
     done = subprocess.run([str(word) for word in words], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.endswith(", 0 not\n") and "4 kills over 2 methods" in done.stdout
+    assert done.stdout.endswith(", 0 not\n") and "4 kills over 2 combinations" in done.stdout
