@@ -90,7 +90,7 @@ def _check_apart(reference: Path, compared: Path | None) -> None:
     """Raises BadInput where the folders overlap: records always pass a comparison with themselves."""
     if compared is None:
         return
-    first, second = reference.resolve(), compared.resolve()
+    first, second = (Path(os.path.realpath(folder)) for folder in (reference, compared))
     if first == second or first in second.parents or second in first.parents:
         raise BadInput(
             f"{compared} and the reference {reference} are one folder, or one lies in the other: name another folder"

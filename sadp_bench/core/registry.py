@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from sadp_bench.core.errors import BadInput
+from sadp_bench.core.files import read_text
 
 GROUPS = {"method": "sadp_bench.pruners", "backbone": "sadp_bench.backbones", "dataset": "sadp_bench.datasets"}
 
@@ -104,7 +105,7 @@ def _docstring(path: str) -> str:
     found = importlib.util.find_spec(module_name)
     if found is None or found.origin is None:
         return ""
-    for node in ast.parse(Path(found.origin).read_text(encoding="utf-8")).body:
+    for node in ast.parse(read_text(Path(found.origin))).body:
         if isinstance(node, ast.ClassDef) and node.name == class_name:
             return ast.get_docstring(node) or ""
     return ""

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sadp_bench.core.errors import BadInput
+from sadp_bench.core.files import opened
 from sadp_bench.datasets.examples import Examples
 
 PATIENCE_SECONDS = 9  # seconds for an answer, and for each next piece of a download
@@ -106,10 +107,8 @@ def first_missing(files: Iterable[Path]) -> Path | None:
 
 def read_bytes(file: Path) -> NDArray[np.uint8]:
     """Returns the whole content of a file, writable."""
-    try:
-        return np.fromfile(file, dtype=np.uint8)
-    except OSError as error:
-        raise BadInput(f"cannot read {file}: {cause(error)}") from error
+    with opened(file) as source:
+        return np.fromfile(source, dtype=np.uint8)
 
 
 def check_size(file: Path, num_bytes: int, num_wanted: int) -> None:

@@ -10,14 +10,17 @@ from __future__ import annotations
 import os
 import stat
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import LeaseSettingsMismatch, SoftFileLease, Timeout
 
 from sadp_bench.core.errors import BadInput
+from sadp_bench.core.files import read_bytes
 
 BEAT_SECONDS = 5.0  # seconds between two heartbeats
 DEAD_AFTER_SECONDS = 90.0  # seconds; network file systems show another machine's writing up to a minute late
+MAX_STARTS = 1 << 16
 LEASE = ".lease"  # the library's file beside the lock's, there while the lock is held
 
 
@@ -130,7 +133,14 @@ def _check_regular(path: Path) -> None:
 
 
 def _count_start(path: Path) -> int:
-    """Adds a line, of one byte and so never cut, to the lock's file. Returns the number of lines."""
-    with path.open("ab") as file:
+    """Adds a line, of one byte and so never cut, to the lock's file. Returns the number of lines.
+
+    A file with any other content counts no starts, and begins anew.
+    """
+    kept = b""
+    with suppress(BadInput):  # It does not exist yet, or contains more than any number of starts.
+        before = read_bytes(path, MAX_STARTS)
+        kept = b"" if before.strip(b"\n") else before
+    with path.open("ab" if kept else "wb") as file:
         file.write(b"\n")
-    return path.read_bytes().count(b"\n")
+    return len(kept) + 1

@@ -20,6 +20,7 @@ from tempfile import NamedTemporaryFile, TemporaryFile
 from typing import IO, Any, NamedTuple
 
 from sadp_bench.core.errors import BadInput
+from sadp_bench.core.files import TEXT_BYTES, Unreadable, read_text
 from sadp_bench.core.text import printable
 from sadp_bench.records.record import DISTURBED, Failure, Record
 from sadp_bench.records.spec import Spec
@@ -159,14 +160,12 @@ def read(path: Path) -> Record:
     return Record.from_json(read_json(path))
 
 
-def read_json(path: Path) -> Any:
-    """Returns the content of a JSON file. Raises BadInput where it can't be read."""
-    if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for, a device read without end
-        raise BadInput("unreadable: no regular file")
+def read_json(path: Path, limit: int = TEXT_BYTES) -> Any:
+    """Returns the content of a JSON file of at most `limit` bytes. Raises BadInput where it can't be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"unreadable: {error.strerror}") from None
+        return json.loads(read_text(path, limit))
+    except Unreadable as error:
+        raise BadInput(f"unreadable: {error.reason}") from None
     except (ValueError, RecursionError):
         raise BadInput("not JSON: cut short or damaged") from None
 
@@ -217,22 +216,24 @@ def read_notes(folders: Iterable[Path]) -> list[str]:
 
     Lines about seconds are left out: they are part of the records (`Record.disturbed`).
     """
-    paths = {path.resolve() for folder in folders for path in Path(folder).rglob(NOTE) if path.is_file()}
-    lines = [(path.parent.name, line) for path in sorted(paths) for line in _note(path)]
-    return [f"{name}: {line}" for name, line in lines if not line.startswith(SECONDS)]
+    paths = {os.path.abspath(path): path for folder in folders for path in Path(folder).rglob(NOTE)}
+    remarks = []
+    for whole, path in sorted(paths.items()):
+        name = printable(Path(whole).parent.name)
+        try:
+            remarks += [f"{name}: {line}" for line in _note(path) if not line.startswith(SECONDS)]
+        except BadInput as error:
+            remarks.append(f"{name}: {error}")
+    return remarks
 
 
 def _note(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise BadInput(printable(f"can't read {path}: {error}")) from None
-    return [printable(line.strip()) for line in lines if line.strip()]
+    return [printable(line.strip()) for line in read_text(path).splitlines() if line.strip()]
 
 
 def _marked(path: Path, record: Record) -> Record:
     """Returns the record, marked as disturbed if the note beside it excludes its seconds."""
     note = path.parent / NOTE
-    lines = _note(note) if note.is_file() else []
+    lines = _note(note) if os.path.lexists(note) else []
     why = " ".join(line.removeprefix(SECONDS).strip() for line in lines if line.startswith(SECONDS))
     return dataclasses.replace(record, environment=record.environment | {DISTURBED: why}) if why else record

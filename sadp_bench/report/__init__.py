@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sadp_bench.core.errors import BadInput
+from sadp_bench.core.files import read_bytes
 from sadp_bench.core.text import printable
 from sadp_bench.records.record import Failure, Record
 from sadp_bench.report.contents import Contents
@@ -15,6 +17,7 @@ from sadp_bench.report.contents import Contents
 if TYPE_CHECKING:
     import pandas
 
+REPORT_BYTES = 1 << 30  # bytes of a report; a page contains its pictures
 FORMATS = ("text", "markdown", "latex", "csv", "json", "html")
 
 
@@ -85,12 +88,9 @@ def frame(records: Iterable[Record], failures: Iterable[Failure] = ()) -> pandas
 def stale(path: Path, text: str) -> str | None:
     """Returns why a file is not exactly this text, in one line; None where it is."""
     name = printable(str(path))
-    try:
-        found = path.read_bytes()
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return f"{name} does not exist; make it: the same command without --check"
-    except (OSError, ValueError) as error:
-        raise BadInput(f"can't read {name}: {getattr(error, 'strerror', None) or error}") from None
+    found = read_bytes(path, REPORT_BYTES)
     if found == text.encode():
         return None
     pairs = itertools.zip_longest(found.split(b"\n"), text.encode().split(b"\n"))

@@ -13,6 +13,7 @@ import torch
 
 from sadp_bench.core import distributed
 from sadp_bench.core.errors import BadInput, Diverged
+from sadp_bench.core.files import remove
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.text import duration
 from sadp_bench.records.file_lock import Lock
@@ -155,7 +156,7 @@ def tidy(spec: Spec, store: Store, keep_checkpoint: bool = False) -> None:
             return  # a living process holds it
         if not keep_checkpoint:
             for path in checkpoints:
-                path.unlink(missing_ok=True)
+                remove(path)
         remove_parts(store.path(spec, ""))
         lock.release(finished=True)
 

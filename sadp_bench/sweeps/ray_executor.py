@@ -12,15 +12,18 @@ import logging
 import os
 import signal
 import socket
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from sadp_bench.core.errors import BadInput
+from sadp_bench.core.files import read_bytes
 from sadp_bench.records.record import Failure, Record
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import FAILED, Store, atomic
 from sadp_bench.sweeps.executors import NUM_LINES, Child, Ended, Executor, Options, kept_line, run_command
+from sadp_bench.training.checkpoint import STATE_BYTES
 
 OBJECT_STORE_BYTES = (
     200 << 20
@@ -44,7 +47,7 @@ def work(fields: dict[str, Any], options: Options, scores: bytes | None) -> Answ
             child.process.terminate()
             child.stop()
         left = [path for path in files(store, spec) if path.is_file()]
-        return code, list(child.lines), {str(path.relative_to(folder)): path.read_bytes() for path in left}
+        return code, list(child.lines), {str(path.relative_to(folder)): read_bytes(path, STATE_BYTES) for path in left}
 
 
 def files(store: Store, spec: Spec) -> tuple[Path, Path, Path]:
@@ -142,7 +145,9 @@ class RayCluster(Executor):
     def start(self, spec: Spec, earlier: int) -> None:
         """Hands a run to Ray, with the scores that it shares if they are there."""
         path = self._store.scores_path(spec)
-        scores = path.read_bytes() if path.exists() else None
+        scores = None
+        with suppress(BadInput):  # The run computes them where they can't be read.
+            scores = read_bytes(path, STATE_BYTES)
         # Ray must not repeat a task by itself, because the sweep counts the tries.
         task = self._ray.remote(work).options(num_cpus=spec.threads, num_gpus=self._gpus(spec), max_retries=0)
         options = dataclasses.replace(self._options, jobs=self._fitting(spec))

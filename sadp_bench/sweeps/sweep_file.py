@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sadp_bench.core.errors import BadInput
+from sadp_bench.core.files import Unreadable, read_text
 from sadp_bench.core.registry import GROUPS, nearest
 from sadp_bench.records.spec import KINDS, MAX_VALUE, Spec
 
@@ -70,12 +71,9 @@ def read_sweep(path: Path, *, allow_imports: bool = False) -> list[RequestedRun]
 
 def _tables(path: Path) -> tuple[Any, list[Any]]:
     try:
-        with path.open("rb") as file:
-            data = tomllib.load(file)
-    except OSError as error:
-        raise BadInput(
-            f"can't read {path}: {error.strerror}; name a sweep file, such as experiments/smoke.toml"
-        ) from None
+        data = tomllib.loads(read_text(path))
+    except Unreadable as error:
+        raise BadInput(f"{error}; name a sweep file, such as experiments/smoke.toml") from None
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} is not TOML: {error}") from None
     for name in data:

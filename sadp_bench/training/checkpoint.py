@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +18,11 @@ from typing import Any
 import torch
 
 from sadp_bench.core.errors import BadInput
+from sadp_bench.core.files import Unreadable, opened, read_bytes, remove, set_aside
 from sadp_bench.records.store import atomic
 
 FORMAT = b"sadp-bench state 3\n"
+STATE_BYTES = 1 << 35  # bytes of a file
 State = dict[str, Any]
 
 
@@ -35,9 +38,11 @@ def write_state(path: Path, state: State) -> None:
 def read_state(path: Path, device: torch.device) -> State:
     """Returns a state; its tensors of any GPU are placed on `device`. Raises BadInput for all but a whole state."""
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BadInput(f"unreadable: {error.strerror}") from None
+        with opened(path) as file:
+            is_ours = file.read(len(FORMAT)) == FORMAT
+        content = read_bytes(path, STATE_BYTES) if is_ours else b""
+    except Unreadable as error:
+        raise BadInput(f"unreadable: {error.reason}") from None
     head, rest = content[: len(FORMAT) + 65], content[len(FORMAT) + 65 :]
     if head != FORMAT + hashlib.sha256(rest).hexdigest().encode() + b"\n":
         raise BadInput("cut short, damaged or of another version")
@@ -73,16 +78,14 @@ class Checkpoint:
     def read(self, device: torch.device) -> State | None:
         """Returns the newest whole state, or None. Damaged files are set aside."""
         for path in (self.path, self.before):
-            if path.exists():
+            if os.path.lexists(path):
                 try:
                     state = read_state(path, device)
                     if state.get("identity") != self.identity:
                         raise BadInput("of other data or settings")
                     return state
                 except BadInput as error:
-                    aside = path.with_name(f"{path.name}.broken")
-                    path.replace(aside)
-                    self._report(f"checkpoint {path} is {error}: set aside as {aside.name}")
+                    self._report(f"checkpoint {path} is {error}: {set_aside(path)}")
         return None
 
     def due(self) -> bool:
@@ -105,4 +108,4 @@ class Checkpoint:
     def discard(self) -> None:
         """Removes the states of a finished run."""
         for path in (self.path, self.before):
-            path.unlink(missing_ok=True)
+            remove(path)

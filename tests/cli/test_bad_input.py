@@ -242,7 +242,7 @@ FILES = {
 }
 SWEEP = {
     "nowhere.toml": "can't read nowhere.toml: No such file",
-    "empty": "can't read empty: Is a directory",
+    "empty": "can't read empty: no regular file",
     "x" * 5000: "File name too long",
     "good.toml --jobs 0": "--jobs is at least 1",
     "good.toml --jobs all": ": 'all'",

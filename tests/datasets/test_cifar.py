@@ -73,10 +73,10 @@ def test_an_unreadable_cifar_file_is_named(tmp_path: Path, monkeypatch: pytest.M
 
     with monkeypatch.context() as patch:
         patch.setattr(np, "fromfile", refuse)
-        assert f"cannot read {file}: Permission denied" in refusal(CIFAR10, tmp_path, 4)
+        assert f"can't read {file}: Permission denied" in refusal(CIFAR10, tmp_path, 4)
     file.unlink()
     file.mkdir()
-    assert f"cannot read {file}" in refusal(CIFAR10, tmp_path, 4)
+    assert f"can't read {file}" in refusal(CIFAR10, tmp_path, 4)
 
 
 @pytest.mark.usefixtures("unpacks")

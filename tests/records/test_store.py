@@ -161,7 +161,7 @@ def test_bytes_that_are_no_text_and_folders_and_pipes_named_like_records_are_pro
     records, problems, _ = read_all([tmp_path])
     assert records == []
     assert [problem.rpartition(": ")[2] for problem in problems] == [
-        "cut short or damaged",
+        "no UTF-8 text (byte 0)",
         "no regular file",
         "no regular file",
     ]

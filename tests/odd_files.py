@@ -1,0 +1,65 @@
+"""What may lie where a file is expected, and a limit for whatever would wait for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+
+def _socket(path: Path) -> None:
+    folder = os.open(path.parent, os.O_RDONLY)
+    with socket.socket(socket.AF_UNIX) as there:
+        there.bind(f"/proc/self/fd/{folder}/{path.name}")  # A socket's path has at most 107 characters.
+    os.close(folder)
+
+
+def _pipe_behind_a_link(path: Path) -> None:
+    if not os.path.exists(f"{path}.pipe"):
+        os.mkfifo(f"{path}.pipe")
+    path.symlink_to(f"{path}.pipe")
+
+
+def _hole(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 1 << 40)
+
+
+# By name: lays it at a path, where nothing is.
+ODD_PLACES: dict[str, Callable[[Path], object]] = {
+    "a pipe": os.mkfifo,
+    "a link to a pipe": _pipe_behind_a_link,
+    "a folder": Path.mkdir,
+    "a dangling link": lambda path: path.symlink_to("nowhere"),
+    "a link to itself": lambda path: path.symlink_to(path.name),
+    "an endless device": lambda path: path.symlink_to("/dev/zero"),
+    "a terminal": lambda path: path.symlink_to("/dev/tty"),
+    "a socket": _socket,
+    "no UTF-8": lambda path: path.write_bytes(b"\xff\xfe\x00"),
+    "a terabyte": _hole,
+    "a file without a size": lambda path: path.symlink_to("/proc/self/maps"),
+}
+
+
+class TooSlow(BaseException):
+    """No Exception, so that nothing under test catches it."""
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Raises TooSlow where the context takes longer, even where it waits for the system."""
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        raise TooSlow(f"longer than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
