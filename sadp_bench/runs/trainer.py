@@ -203,7 +203,8 @@ class RunTrainer:
             for row in self.rows():
                 if row["epoch"] + 1 == length or (row["epoch"] + 1) % spec.evaluate_every == 0:
                     with self.clock("evaluate"):
-                        row["test_accuracy"] = evaluation.evaluate(self.model, self.held, spec.precision)
+                        accuracy = evaluation.evaluate(self.model, self.held, spec.precision, row["epoch"])
+                        row["test_accuracy"] = accuracy
                 progress.epoch(row, len(self.data))
                 self._save()
             with self.clock("evaluate"):

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from sadp_bench.capture.finite import FiniteWatch, some_of
 from sadp_bench.capture.layers import spiking_layers
 from sadp_bench.capture.recorder import Recorder
 from sadp_bench.core import distributed
+from sadp_bench.core.errors import Diverged
 from sadp_bench.core.evaluation_mode import evaluation_mode
 from sadp_bench.training.backprop import at_precision
 from sadp_bench.training.data import Loader
@@ -32,11 +34,28 @@ def predictions(model: nn.Module, data: Loader, precision: str) -> Iterator[tupl
         yield index_B, logits_TBC, input
 
 
-def evaluate(model: nn.Module, data: Loader, precision: str) -> float:
-    """Returns the share of examples that the mean of the logits over time classifies correctly."""
-    correct = torch.zeros((), device=data.device)
-    for index_B, logits_TBC, _ in predictions(model, data, precision):
-        correct += (logits_TBC.mean(0).argmax(1) == data.label_N[index_B.to(data.device)]).sum()
+def evaluate(model: nn.Module, data: Loader, precision: str, epoch: int = 0) -> float:
+    """Returns the share of examples that the mean of the logits over time classifies correctly.
+
+    Args:
+        model: The network.
+        data: The examples.
+        precision: Of the run.
+        epoch: Of the training, from 0, for the error.
+
+    Raises:
+        Diverged: Inputs, membranes or logits are not finite: what such a network classifies is no accuracy.
+    """
+    correct, watch = torch.zeros((), device=data.device), FiniteWatch(model)
+    with watch.passes():
+        for index_B, logits_TBC, _ in predictions(model, data, precision):
+            correct += (logits_TBC.mean(0).argmax(1) == data.label_N[index_B.to(data.device)]).sum()
+    if places := watch.places():
+        raise Diverged(
+            f"the evaluation after epoch {epoch + 1} is not finite ({some_of(places)}): look for NaN in the data, or try a "
+            "lower learning rate",
+            epoch,
+        )
     return float(distributed.total(correct)) / len(data)
 
 

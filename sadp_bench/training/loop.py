@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sadp_bench.capture.finite import FiniteWatch, some_of
 from sadp_bench.core import distributed
 from sadp_bench.core.clock import Clock
 from sadp_bench.core.errors import Diverged
@@ -101,8 +103,9 @@ def train(
         seconds.
 
     Raises:
-        Diverged: The mean loss of an epoch is not finite.
+        Diverged: The mean loss of an epoch, a weight, a buffer, or what flowed through the network is not finite.
     """
+    watch = FiniteWatch(state.model)
     step = TrainingStep(state.model, spec, data, state.optimizer)
     length = run_length(state.pruner, spec, len(data))
     state.sparsity.attach(state.model, state.optimizer)
@@ -112,10 +115,10 @@ def train(
             selection = state.pruner.select(epoch)
         dropout = isolated(seed, f"dropout {epoch} {distributed.rank()}", data.device)
         with clock("train"), dropout, step.recording(signals_of(state.pruner, epoch)):
-            row, index_K = _train_epoch(state, step, selection, spec, progress, seed, epoch, length)
+            row, index_K = _train_epoch(state, step, watch, selection, spec, progress, seed, epoch, length)
             state.sparsity.after_epoch(epoch, math.ceil(length))
         row["seconds"] = sum(clock.seconds.values()) - before
-        _check_finite(row, spec)
+        _check_finite(row, watch, spec)
         state.finish_epoch(row, index_K, len(data))
         yield row
 
@@ -123,6 +126,7 @@ def train(
 def _train_epoch(
     state: TrainingState,
     step: TrainingStep,
+    watch: FiniteWatch,
     selection: Selection,
     spec: Spec,
     progress: Progress,
@@ -133,7 +137,7 @@ def _train_epoch(
     """Trains on one epoch's selection. Returns the epoch's row, and the examples in the order shown, [K].
 
     The epoch's order and augmentation come from streams that do not depend on the pruner; the selected examples are
-    taken out of that order.
+    taken out of that order. The last batch is watched: what is no number stays in weights and buffers till then.
     """
     data, portion = step.data, min(1.0, length - epoch)
     state.model.train()
@@ -142,11 +146,13 @@ def _train_epoch(
     order_N = torch.randperm(len(data), generator=stream(seed, "order", epoch))
     index_K, weight_K = in_order(selection, order_N, portion, at_least=distributed.size())
     total_loss, shown, visited = torch.zeros((), device=data.device, dtype=torch.float64), 0, []
-    for batch_B, weight_B in batches(index_K, weight_K, spec.batch_size):
+    parts = list(batches(index_K, weight_K, spec.batch_size))
+    for number, (batch_B, weight_B) in enumerate(parts, 1):
         rate = learning_rate(spec, (epoch + portion * shown / len(index_K)) / length)
         set_learning_rate(state.optimizer, rate)
         observe = state.pruner.observe
-        seen = step(batch_B, weight_B, draws, epoch=epoch, augmentation=augmentation, observe=observe)
+        with watch.passes() if number == len(parts) else nullcontext():
+            seen = step(batch_B, weight_B, draws, epoch=epoch, augmentation=augmentation, observe=observe)
         total_loss += seen.loss_B.sum()
         shown += len(batch_B)
         visited.append(seen.index_B)
@@ -162,14 +168,15 @@ def _train_epoch(
     return row, index_K
 
 
-def _check_finite(row: EpochRow, spec: Spec) -> None:
+def _check_finite(row: EpochRow, watch: FiniteWatch, spec: Spec) -> None:
+    epoch, rate = row["epoch"], row["learning_rate"]
+    at_rate = f"at a learning rate of {rate:.3g} (--learning-rate {spec.learning_rate:g}); try a lower one"
     if not math.isfinite(row["train_loss"]):
-        raise Diverged(
-            f"training diverged: {spec.method}'s mean loss is {row['train_loss']} in epoch {row['epoch'] + 1} at a "
-            f"learning rate of {row['learning_rate']:.3g} (--learning-rate {spec.learning_rate:g}); try a lower one",
-            row["epoch"],
-            row["learning_rate"],
-        )
+        loss = f"{spec.method}'s mean loss is {row['train_loss']} in epoch {epoch + 1}"
+        raise Diverged(f"training diverged: {loss} {at_rate}", epoch, rate)
+    if places := watch.places():
+        network = f"{spec.method}'s network is not finite after epoch {epoch + 1} ({some_of(places)})"
+        raise Diverged(f"training diverged: {network} {at_rate}, and look for NaN in the data", epoch, rate)
 
 
 def run_length(pruner: Pruner, spec: Spec, num_examples: int) -> float:

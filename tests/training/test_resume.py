@@ -128,11 +128,11 @@ def test_run_takes_up_its_checkpoint_states_so_counts_and_cleans_up(tmp_path: Pa
 
 def test_a_run_that_diverges_leaves_a_failure_with_epoch_and_rate_and_no_record(tmp_path: Path) -> None:
     spec, material = resolved(method="random", ratio=0.4, learning_rate=1e30, schedule="constant", epochs=3)
-    with pytest.raises(Diverged, match=r"epoch 2 at a learning rate of 1e\+30 \(--learning-rate 1e\+30\)"):
+    with pytest.raises(Diverged, match=r"after epoch 1 .* at a learning rate of 1e\+30 \(--learning-rate 1e\+30\)"):
         run(spec, material, Store(tmp_path), Progress(), reference=False)
     records, problems, [failure] = read_all([tmp_path])
     assert not records and not problems
-    assert failure.spec == spec and failure.epoch == 1 and failure.learning_rate == 1e30
+    assert failure.spec == spec and failure.epoch == 0 and failure.learning_rate == 1e30
     assert Store(tmp_path).path(spec, FAILED).exists()
 
 
