@@ -41,7 +41,9 @@ def test_every_method_fails_at_the_first_epoch_that_shows_a_nan_pixel(monkeypatc
             trainer.run()
 
 
-def test_a_run_that_is_not_finite_is_a_failure_without_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_is_not_finite_is_a_failure_without_a_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with_nan(130, monkeypatch)
     spec, material = resolved(method="sadp", ratio=0.3)
     with pytest.raises(Diverged, match="stem.0.weight"):
