@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sadp_bench.datasets.examples import Examples
 
-PADDING = 4  # pixels on each side, as is customary for CIFAR's 32; smaller images get an eighth of their side
+PADDING = 4  # pixels at each edge, as is customary for CIFAR's side of 32; a shorter side gets an eighth of itself
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,11 +32,20 @@ class Augmentation:
     mirrored_N: Tensor
 
 
-def draw_augmentation(kind: str, num_examples: int, padding: int, generator: torch.Generator) -> Augmentation | None:
-    """Returns the augmentation of all N examples, drawn at once so that no selection changes it; None for "none"."""
+def draw_augmentation(
+    kind: str, num_examples: int, padding: tuple[int, int], generator: torch.Generator
+) -> Augmentation | None:
+    """Returns the augmentation of all N examples, drawn at once so that no selection changes it; None for "none".
+
+    Args:
+        kind: "none", "crop" or "crop-flip".
+        num_examples: N.
+        padding: See `Loader`.
+        generator: Of the draws.
+    """
     if kind == "none":
         return None
-    row_N, column_N = torch.randint(0, 2 * padding + 1, (2, num_examples), generator=generator)
+    row_N, column_N = (torch.randint(0, 2 * pad + 1, (num_examples,), generator=generator) for pad in padding)
     mirrored_N = torch.rand(num_examples, generator=generator) < (0.5 if kind == "crop-flip" else 0)
     return Augmentation(row_N, column_N, mirrored_N)
 
@@ -54,6 +63,9 @@ class Loader:
         std: Of each channel, likewise.
         device: The network's.
         dtype: Of the input.
+
+    Attributes:
+        padding: Rows above and below an image, columns left and right of it: how far a crop can move along each side.
     """
 
     def __init__(
@@ -73,7 +85,8 @@ class Loader:
         elif device.type == "cuda":
             input_N = input_N.pin_memory()
         self._input_N = input_N
-        self.padding = min(PADDING, examples.input_shape[-1] // 8)
+        _, height, width = examples.input_shape
+        self.padding = min(PADDING, height // 8), min(PADDING, width // 8)
         gain = 1 / (scale * torch.tensor(std, dtype=torch.float64))
         self._gain_C = gain.to(device, dtype)
         self._shift_C = (-torch.tensor(mean, dtype=torch.float64) * gain * scale).to(device, dtype)
@@ -92,14 +105,14 @@ class Loader:
 
     def _augmented(self, pixels: Tensor, index_B: Tensor, augmentation: Augmentation) -> Tensor:
         height, width = pixels.shape[-3:-1]
-        pad = self.padding
+        rows, columns = self.padding
         column_BW = torch.arange(width).expand(len(index_B), -1)
         column_BW = torch.where(augmentation.mirrored_N[index_B, None], width - 1 - column_BW, column_BW)
         column_BW = column_BW + augmentation.column_N[index_B, None]
         row_BH = torch.arange(height) + augmentation.row_N[index_B, None]
-        padded = nn.functional.pad(pixels, (0, 0, pad, pad, pad, pad))
-        row_BH = torch.arange(len(index_B))[:, None] * (height + 2 * pad) + row_BH
-        flat = row_BH[:, :, None] * (width + 2 * pad) + column_BW[:, None, :]
+        padded = nn.functional.pad(pixels, (0, 0, columns, columns, rows, rows))
+        row_BH = torch.arange(len(index_B))[:, None] * (height + 2 * rows) + row_BH
+        flat = row_BH[:, :, None] * (width + 2 * columns) + column_BW[:, None, :]
         # One gather of whole pixels crops and mirrors in the same pass.
         lead = padded.shape[:-4]
         picked = padded.reshape(*lead, -1, padded.shape[-1]).index_select(len(lead), flat.flatten().to(self.device))

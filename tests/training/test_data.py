@@ -77,11 +77,11 @@ def test_a_stratified_order_is_shuffled_and_belongs_to_its_generator() -> None:
     assert not torch.equal(one[:10].sort().values, torch.arange(10))  # not simply the first of each class
 
 
-def crop_by_hand(image: Tensor, pad: int, row: int, column: int, mirrored: bool) -> Tensor:
+def crop_by_hand(image: Tensor, pad: tuple[int, int], row: int, column: int, mirrored: bool) -> Tensor:
     """[..., C, H, W]"""
-    height, width = image.shape[-2:]
-    padded = torch.zeros(*image.shape[:-2], height + 2 * pad, width + 2 * pad, dtype=image.dtype)
-    padded[..., pad : pad + height, pad : pad + width] = image
+    (height, width), (rows, columns) = image.shape[-2:], pad
+    padded = torch.zeros(*image.shape[:-2], height + 2 * rows, width + 2 * columns, dtype=image.dtype)
+    padded[..., rows : rows + height, columns : columns + width] = image
     crop = padded[..., row : row + height, column : column + width]
     return crop.flip(-1) if mirrored else crop
 
@@ -89,15 +89,19 @@ def crop_by_hand(image: Tensor, pad: int, row: int, column: int, mirrored: bool)
 @pytest.mark.parametrize(
     "shape, pad, kind",
     [
-        ((40, 3, 32, 32), 4, "crop"),
-        ((40, 1, 8, 8), 1, "crop-flip"),
-        ((40, 1, 28, 28), 3, "crop"),
-        ((40, 5, 2, 34, 34), 4, "crop-flip"),
-        ((40, 2, 16, 24), 3, "crop-flip"),
+        ((40, 3, 32, 32), (4, 4), "crop"),
+        ((40, 1, 8, 8), (1, 1), "crop-flip"),
+        ((40, 1, 28, 28), (3, 3), "crop"),
+        ((40, 5, 2, 34, 34), (4, 4), "crop-flip"),
+        ((40, 2, 16, 24), (2, 3), "crop-flip"),
+        ((40, 1, 1, 64), (0, 4), "crop-flip"),
+        ((40, 1, 700, 1), (4, 0), "crop"),
+        ((40, 4, 2, 1, 39), (0, 4), "crop-flip"),
+        ((40, 1, 5, 7), (0, 0), "crop-flip"),
     ],
 )
 def test_crop_and_mirror_equal_padding_slicing_and_flipping_one_by_one(
-    shape: tuple[int, ...], pad: int, kind: str
+    shape: tuple[int, ...], pad: tuple[int, int], kind: str
 ) -> None:
     input_N = bytes_of(*shape)
     loader = plain_loader(input_N)
@@ -113,8 +117,28 @@ def test_crop_and_mirror_equal_padding_slicing_and_flipping_one_by_one(
     assert torch.equal(shown, torch.stack(wanted, dim=1 if len(shape) == 5 else 0).float())
 
 
+def test_no_image_is_shifted_by_more_than_an_eighth_of_each_of_its_sides() -> None:
+    for sides in ((1, 64), (1, 700), (700, 1), (1, 39), (7, 200), (128, 9), (32, 32), (34, 34)):
+        loader = plain_loader(torch.full((200, 1, *sides), 1, dtype=torch.uint8))
+        look = draw_augmentation("crop-flip", 200, loader.padding, generator())
+        shown_N1HW = loader.input(torch.arange(200), look)
+        for axis, side in zip((3, 2), sides, strict=True):
+            blank_N = side - shown_N1HW.amax(axis).sum((1, 2))
+            assert blank_N.max() <= side / 8, f"{sides}: {blank_N.max():g} of {side} are blank along an axis"
+
+
+def test_equal_sides_are_padded_and_drawn_as_ever() -> None:
+    for side, pad in ((32, 4), (28, 3), (8, 1), (34, 4)):
+        loader = plain_loader(bytes_of(2, 1, side, side))
+        look, draws = draw_augmentation("crop-flip", 50, loader.padding, generator()), generator()
+        assert look is not None and loader.padding == (pad, pad)
+        row_N, column_N = torch.randint(0, 2 * pad + 1, (2, 50), generator=draws)
+        assert torch.equal(look.row_N, row_N) and torch.equal(look.column_N, column_N)
+        assert torch.equal(look.mirrored_N, torch.rand(50, generator=draws) < 0.5)
+
+
 def test_every_offset_is_drawn_and_half_of_the_images_are_mirrored() -> None:
-    look, crop = (draw_augmentation(kind, 4000, 4, generator()) for kind in ("crop-flip", "crop"))
+    look, crop = (draw_augmentation(kind, 4000, (4, 4), generator()) for kind in ("crop-flip", "crop"))
     assert look is not None and crop is not None
     for offset_N in (look.row_N, look.column_N):
         counts = offset_N.bincount()
@@ -122,12 +146,12 @@ def test_every_offset_is_drawn_and_half_of_the_images_are_mirrored() -> None:
     assert not torch.equal(look.row_N, look.column_N)
     assert 1850 < int(look.mirrored_N.sum()) < 2150
     assert not crop.mirrored_N.any()
-    assert draw_augmentation("none", 4000, 4, generator()) is None
+    assert draw_augmentation("none", 4000, (4, 4), generator()) is None
 
 
 def test_how_an_example_is_shown_does_not_depend_on_who_else_is_chosen() -> None:
     loader = plain_loader(bytes_of(50, 3, 32, 32))
-    look = draw_augmentation("crop-flip", 50, 4, generator())
+    look = draw_augmentation("crop-flip", 50, (4, 4), generator())
     together = loader.input(torch.arange(50), look)
     some = torch.tensor([31, 4, 17])
     assert torch.equal(loader.input(some, look), together[some])
