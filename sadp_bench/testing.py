@@ -1,8 +1,9 @@
-"""The contract of a pruner as executable checks, for the methods of this suite and of other packages.
+"""The contracts of a pruner and of a data set as executable checks, for those of this suite and of other packages.
 
-from sadp_bench.testing import check_pruner
+from sadp_bench.testing import check_dataset, check_pruner
 check_pruner("mypkg.mine:Mine")
 check_pruner("infobatch", {"delta": 0.75}, ratio=0.3)
+check_dataset("mypkg.mine:Squares")
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import dataclasses
 import math
 import random
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,10 +21,13 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from sadp_bench.core import registry
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.progress import Progress
+from sadp_bench.datasets.base import Dataset, data_root
+from sadp_bench.datasets.contract import first_breach
 from sadp_bench.pruners.base import Observation, Pruner, Selection
-from sadp_bench.runs.resolve import Material, make_pruner, resolve
+from sadp_bench.runs.resolve import Material, RunRequest, make_pruner, resolve
 from sadp_bench.runs.resources import Resources
 from sadp_bench.runs.trainer import BUDGET_TOLERANCE, RunTrainer
 
@@ -43,7 +48,42 @@ SIMULATED = torch.device("privateuseone")  # stands for the GPU in `SecondDevice
 
 
 class ContractBroken(AssertionError):
-    """A pruner breaks its contract; the message contains what it does and how to correct it."""
+    """A pruner or a data set breaks its contract; the message contains what it does and how to correct it."""
+
+
+def check_dataset(dataset: str, *, data: Path | None = None, timesteps: int | None = None) -> None:
+    """Loads a data set and compares it with the contract in docs/data.md; trains nothing.
+
+    Both parts have examples of one shape and type, finite, with labels that `class_names` names. Names are distinct and
+    printable. The statistics fit the channels. Recordings have the frames that were asked for. Loading again gives the
+    same examples, and `locate` finds the files.
+
+    Args:
+        dataset: A registered name or `package.module:Class`.
+        data: The folder of the data sets; None: the usual one.
+        timesteps: Frames of a recording; None: the data set's default.
+
+    Raises:
+        ContractBroken: The data set breaks the contract.
+        BadInput: There is no such data set, or its files are absent.
+    """
+    fields = RunRequest.of({"method": "full", "ratio": 0.0, "dataset": dataset, "timesteps": timesteps}).fields
+    kind, root, frames = registry.resolve("dataset", dataset), data_root(data), fields["timesteps"]
+    first = _digest(kind, root, frames)
+    if kind.events:
+        _digest(kind, root, frames + 1)
+    if _digest(kind, root, frames) != first:
+        raise ContractBroken("the data set loads other examples the second time; draw from a fixed seed")
+    if not isinstance(kind.locate(root), Path):
+        raise ContractBroken("the data set's `locate` returns no path, although its files are there")
+
+
+def _digest(kind: type[Dataset], root: Path, timesteps: int) -> bytes:
+    """Returns the hash of the examples of a data set, which keeps the contract. Raises ContractBroken otherwise."""
+    dataset = kind(root, timesteps)
+    if breach := first_breach(dataset, timesteps):
+        raise ContractBroken(f"the data set breaks a rule: {breach}")
+    return dataset.train.digest().digest() + dataset.test.digest().digest()
 
 
 def check_pruner(method: str, options: Mapping[str, Any] | None = None, *, ratio: float = 0.4) -> None:

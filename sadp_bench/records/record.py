@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from sadp_bench.core.errors import BadInput
+from sadp_bench.core.storable import not_storable
 from sadp_bench.records.spec import Spec
 
 SCHEMA = 1
 CHARGED_PHASES = ("prepare", "select", "train")
 PHASES = (*CHARGED_PHASES, "evaluate")
 DISTURBED = "disturbed"  # key of `environment` that `store.read_all` adds to records and no file contains
-MAX_DEPTH = 10  # levels of lists and tables
 MAX_VALUE = 1e100  # counts and durations: what follows from two of them is finite
 
 
@@ -232,14 +231,7 @@ def _spec_of(data: Any, wanted: set[str]) -> Spec:
     return spec
 
 
-def check_leaves(value: Any, depth: int = 0) -> None:
+def check_leaves(value: Any) -> None:
     """Raises BadInput for text that steers a terminal, a number that no float holds, and deep nesting."""
-    if depth > MAX_DEPTH:
-        raise BadInput("the record is nested too deep: made by a stranger?")
-    if isinstance(value, dict | list):
-        for part in [*value, *value.values()] if isinstance(value, dict) else value:
-            check_leaves(part, depth + 1)
-    if isinstance(value, str) and not value.isprintable():
-        raise BadInput("the record holds control characters: made by a stranger?")
-    if isinstance(value, int | float) and not abs(value) <= sys.float_info.max:
-        raise BadInput("the record holds a number that is not finite: damaged?")
+    if wrong := not_storable(value):
+        raise BadInput(f"the record holds {wrong}: damaged, or made by a stranger?")

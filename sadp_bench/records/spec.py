@@ -11,6 +11,7 @@ from typing import Any
 
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.registry import nearest
+from sadp_bench.core.storable import not_storable
 
 CHOICES = {
     "optimizer": ("sgd", "adamw"),
@@ -86,6 +87,19 @@ def check_fields(values: Mapping[str, Any]) -> None:
     for name in ("learning_rate", "weight_decay"):
         if not 0 <= values[name] <= MAX_RATE:
             raise BadInput(f"{option(name)} is a number of at least 0 and at most {MAX_RATE:g}, not {values[name]}")
+    for name, value in values.items():
+        _check_storable(name, value)
+
+
+def _check_storable(field: str, value: Any) -> None:
+    """Raises BadInput for a setting that the reader of the run's record would refuse."""
+    prefix = PREFIXES.get(field, "").removeprefix(PREFIXES["method_options"])
+    named = (
+        {f"--set {prefix}{name}": part for name, part in value.items()} if field in PREFIXES else {option(field): value}
+    )
+    for name, part in named.items():
+        if wrong := not_storable([name, part]):
+            raise BadInput(f"{ascii(name)[1:-1]} is {ascii(part)[:80]}, and no record may contain {wrong}")
 
 
 def _check_axes(backprop: str, k: int, loss: str, timesteps: int) -> None:

@@ -16,6 +16,7 @@ from spikingjelly.activation_based import functional
 
 import sadp_bench
 from sadp_bench.core.errors import BadInput
+from sadp_bench.core.text import printable
 
 PACKAGES = ("torch", "torchvision", "spikingjelly", "numpy")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
@@ -37,7 +38,7 @@ def describe(device: torch.device, threads: int, jobs: int = 1) -> dict[str, Any
         "python": platform.python_version(),
         **{package: _version(package) for package in PACKAGES},
         "device": device.type,
-        "processor": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
+        "processor": printable(torch.cuda.get_device_name(device) if device.type == "cuda" else processor()),
         "threads": threads,
         "jobs": jobs,
         "kernel": kernel(device),

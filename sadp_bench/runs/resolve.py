@@ -22,6 +22,7 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.rng import isolated, stream
 from sadp_bench.datasets.base import Dataset, data_root
 from sadp_bench.datasets.examples import Examples, stratified_order
+from sadp_bench.datasets.loading import load
 from sadp_bench.pruners.base import Pruner
 from sadp_bench.records.spec import CHOICES, OF_EACH_STEP, Spec, check_fields
 from sadp_bench.runs import environment
@@ -193,7 +194,7 @@ def _opened(request: RunRequest, data: Path | None, opened: dict[Any, Any]) -> M
     kind: type[Dataset] = _class("dataset", fields["dataset"])
     whole = (kind, data_root(data), fields["timesteps"])
     if whole not in opened:
-        opened[whole] = kind(*whole[1:])
+        opened[whole] = load(kind, fields["dataset"], *whole[1:])
     part = (*whole, fields["evaluate_on"], wanted)
     if part not in opened:
         opened[part] = load_material(opened[whole], fields["dataset"], fields["evaluate_on"], wanted)

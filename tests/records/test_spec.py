@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,9 @@ import pytest
 from sadp_bench.core import registry
 from sadp_bench.core.errors import BadInput
 from sadp_bench.pruners.sadp import SADP
-from sadp_bench.records.spec import RETIRED, Spec
+from sadp_bench.records.spec import PREFIXES, RETIRED, Spec
 from sadp_bench.records.store import read
+from tests.example_records import make_spec
 
 RESULTS = Path(__file__).parents[2] / "results"
 
@@ -46,3 +49,20 @@ def test_a_new_run_has_the_key_of_the_committed_record_of_the_same_settings() ->
     defaults = {name: default for name, (_, default) in registry.options(SADP).items()}
     new = dataclasses.replace(read(path).spec, method_options=defaults)
     assert new.key in path.name
+
+
+def test_a_setting_that_no_reader_of_the_record_accepts_is_refused_before_the_run() -> None:
+    unfit = ("a\nb", "no\xa0break", "\ud800", math.inf, math.nan, 10**400, {1, 2}, b"bytes", [["\x1b[2J"]])
+    names = [of.name for of in dataclasses.fields(Spec)]
+    for name, value in itertools.product(names, unfit):
+        changed = {name: {"mine": value}} if name in PREFIXES else {name: value}
+        with pytest.raises(BadInput):
+            dataclasses.replace(make_spec(), **changed)
+            pytest.fail(f"{changed} is accepted")
+    with pytest.raises(
+        BadInput, match=r"^--set backbone.mine is 'a\\nb', and no record may contain control characters"
+    ):
+        make_spec(backbone_options={"mine": "a\nb"})
+    with pytest.raises(BadInput, match="--set a.nb is 1"):
+        make_spec(method_options={"a\nb": 1})
+    assert make_spec(method_options={"mine": [None, True, 1.5, "鶴", ("é",)]}).key

@@ -111,6 +111,7 @@ def at_hand(data: Path | None) -> Callable[[Record], Images]:
     def images(record: Record) -> Images:
         from sadp_bench.core import registry
         from sadp_bench.datasets.base import data_root
+        from sadp_bench.datasets.loading import load
         from sadp_bench.runs import resolve
 
         spec = record.spec
@@ -122,7 +123,7 @@ def at_hand(data: Path | None) -> Callable[[Record], Images]:
         if kind.locate(root) is None:
             raise BadInput(f"{spec.dataset} is not in {root}; name its folder with --data")
         if spec.dataset not in opened:
-            opened[spec.dataset] = kind(root, spec.timesteps)
+            opened[spec.dataset] = load(kind, spec.dataset, root, spec.timesteps)
         material = resolve.load_material(opened[spec.dataset], spec.dataset, spec.evaluate_on, spec.train_examples)
         if material.sha256 != record.data_sha256:
             raise BadInput(f"{spec.dataset} in {root} is not the data that the runs saw")

@@ -1,0 +1,27 @@
+"""The rule for values that a record may contain, which is read again by reports, terminals and pages."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+MAX_DEPTH = 10  # levels of lists and tables
+
+
+def not_storable(value: Any, depth: int = 0) -> str | None:
+    """Returns what a record may not contain, of this value and all its parts; None where it may contain it.
+
+    It may contain text without control characters, finite numbers, true, false and null, and lists and tables of these.
+    A control character is every character that `str.isprintable` refuses, so each line end and each space but the plain one.
+    """
+    if depth > MAX_DEPTH:
+        return "values nested too deep"
+    if isinstance(value, dict | list | tuple):
+        parts = [*value, *value.values()] if isinstance(value, dict) else value
+        return next((wrong for part in parts if (wrong := not_storable(part, depth + 1))), None)
+    if isinstance(value, str):
+        sign = next((sign for sign in value if not sign.isprintable()), None)
+        return None if sign is None else f"control characters (U+{ord(sign):04X})"
+    if isinstance(value, int | float):
+        return None if abs(value) <= sys.float_info.max else "a number that is not finite"
+    return None if value is None else f"a value of type {type(value).__name__}"

@@ -1,0 +1,28 @@
+"""The one place that loads a data set: its class is called, and what it loaded is checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sadp_bench.core.errors import BadInput
+from sadp_bench.datasets.base import Dataset
+from sadp_bench.datasets.contract import first_breach
+
+
+def load(kind: type[Dataset], name: str, root: Path, timesteps: int) -> Dataset:
+    """Returns the loaded data set, which keeps the contract.
+
+    Args:
+        kind: Its class.
+        name: As `--dataset` names it, for messages.
+        root: The folder of all data sets.
+        timesteps: Frames that a recording of events is cut into.
+
+    Raises:
+        BadInput: Files are absent or broken, or the data break the contract.
+    """
+    dataset = kind(root, timesteps)
+    breach = first_breach(dataset, timesteps)
+    if breach is not None:
+        raise BadInput(f"data set '{name}' breaks the contract of docs/data.md: {breach}")
+    return dataset
