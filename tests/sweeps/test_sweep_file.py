@@ -85,7 +85,7 @@ def test_hyphens_are_underscores(tmp_path):
 
 BAD_FILES = {
     "no TOML": ("method = [", "is not TOML"),
-    "not UTF-8": (b"\xff\xfe", "is not TOML"),
+    "not UTF-8": (b"\xff\xfe", "no UTF-8 text"),
     "bottomless": ("a = " + "[" * 100_000, "is not TOML"),
     "empty": ("", "has no [[sweep]]"),
     "single brackets": ('[sweep]\nmethod = "sadp"', "has no [[sweep]]"),
@@ -154,7 +154,7 @@ def test_bad_options_are_refused_before_anything_trains(tmp_path):
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
     refused(command("sweep", tmp_path / "no.toml"), "no.toml", "No such file")
-    refused(command("sweep", tmp_path), "Is a directory")
+    refused(command("sweep", tmp_path), "no regular file")
 
 
 @pytest.mark.usefixtures("no_network")
