@@ -6,7 +6,7 @@ import itertools
 import math
 import statistics
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sadp_bench.core.phases import CHARGED_PHASES
 from sadp_bench.core.text import percent
@@ -130,22 +130,8 @@ def _place(row: RatioRow, size: float) -> tuple[float, float]:
 
 def _label_ratios(figure: Figure, axes: Axes, rows: Sequence[RatioRow], size: float, styles: Styles) -> None:
     """Writes each ratio beside its point, on the first side where it covers no point, bar, line or other ratio."""
-    from matplotlib.transforms import Bbox
-
-    segments = [(_place(row, size), _place(row, size), RING) for row in rows]
-    for row in rows:
-        x, y = _place(row, size)
-        segments += [((end, y), (x, y), 1.0) for end in interval_ends(row.seconds, 1 / size) or ()]
-        segments += [((x, end), (x, y), 1.0) for end in interval_ends(row.accuracy, 100) or ()]
-    for points in style.by_label(rows).values():
-        segments += [(*ends, 1.0) for ends in itertools.pairwise(_place(row, size) for row in points)]
     figure.draw_without_rendering()  # Places on the page are known only now.
-    taken = []
-    for *ends, pad in segments:
-        start, end = axes.transData.transform(ends)
-        count = 1 + int(math.dist(start, end) / SPOT)
-        spots = (start + (end - start) * number / count for number in range(count))
-        taken += [Bbox((spot, spot)).padded(pad) for spot in spots]
+    taken = covered(axes, rows, size)
     for row in rows:
         if row.is_full:
             continue
@@ -160,6 +146,38 @@ def _label_ratios(figure: Figure, axes: Axes, rows: Sequence[RatioRow], size: fl
                 taken.append(box)
                 break
             text.remove()
+
+
+def covered(axes: Axes, rows: Sequence[RatioRow], size: float) -> list[Any]:
+    """Returns boxes on the page, in pixels, that stand for the points, bars and lines.
+
+    Args:
+        axes: Of the points, laid out.
+        rows: The points.
+        size: Seconds in the unit of the axis.
+    """
+    from matplotlib.transforms import Bbox
+
+    segments = [(_place(row, size), _place(row, size), RING) for row in rows]
+    for row in rows:
+        x, y = _place(row, size)
+        # A bar may be thousands of times as long as its axis: only the part on the axis counts.
+        segments += [((end, y), (x, y), 1.0) for end in _within(axes.get_xlim(), interval_ends(row.seconds, 1 / size))]
+        segments += [((x, end), (x, y), 1.0) for end in _within(axes.get_ylim(), interval_ends(row.accuracy, 100))]
+    for points in style.by_label(rows).values():
+        segments += [(*ends, 1.0) for ends in itertools.pairwise(_place(row, size) for row in points)]
+    boxes = []
+    for *ends, pad in segments:
+        start, end = axes.transData.transform(ends)
+        count = 1 + int(math.dist(start, end) / SPOT)
+        spots = (start + (end - start) * number / count for number in range(count))
+        boxes += [Bbox((spot, spot)).padded(pad) for spot in spots]
+    return boxes
+
+
+def _within(limits: style.Interval, ends: style.Interval | None) -> list[float]:
+    """Returns the ends of a bar, moved onto the axis; none without a bar."""
+    return [min(max(end, limits[0]), limits[1]) for end in ends or ()]
 
 
 @drawing()
