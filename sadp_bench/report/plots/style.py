@@ -6,12 +6,15 @@ import base64
 import hashlib
 import io
 import math
+import os
 import re
+import sys
 import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from sadp_bench.records.statistics import Estimate
@@ -69,11 +72,29 @@ RC: dict[Any, Any] = {
 @contextmanager
 def drawing() -> Iterator[None]:
     """Applies the style in a block or, as a decorator, in a function; a user's matplotlibrc has no effect there."""
+    import_matplotlib()
     import matplotlib.style
 
     with matplotlib.style.context(RC, after_reset=True), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # A script that the font lacks shows as boxes.
         yield
+
+
+def import_matplotlib() -> None:
+    """Imports matplotlib without the backend and the settings of the user, which could stop it.
+
+    It reads a file `matplotlibrc` of the working directory first. So it is imported in a folder with an empty one.
+    """
+    if "matplotlib" in sys.modules:  # Its importer has read the settings, and `drawing` resets them.
+        return
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        with TemporaryDirectory() as folder, chdir(folder):
+            Path("matplotlibrc").touch()
+            import matplotlib.style  # noqa: F401
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
 
 
 def method_styles(methods: Mapping[str, str]) -> Styles:

@@ -4,6 +4,7 @@ import dataclasses
 import subprocess
 import sys
 
+import matplotlib
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ from sadp_bench.report import plots
 from sadp_bench.report.plots.epochs import curve, kept_figure, progress_figure
 from sadp_bench.report.plots.ratio import accuracy_figure, speedup_figure
 from sadp_bench.report.plots.style import FORMATS, limits
-from sadp_bench.report.plots.time import pareto, phases_figure, time_figure, timed_together
+from sadp_bench.report.plots.time import covered, pareto, phases_figure, time_figure, timed_together
 from sadp_bench.report.rows import rows
 from tests.example_records import ENVIRONMENT, make_spec
 from tests.paths import ROOT
@@ -117,6 +118,14 @@ def test_ratios_beside_points_cover_no_other():
     figure = time_figure(table, styles_of(table))
     boxes = [text.get_window_extent() for text in figure.axes[0].texts]
     assert boxes and not any(box.count_overlaps(boxes[:number]) for number, box in enumerate(boxes))
+
+
+def test_bars_far_longer_than_the_axis_cost_no_more_than_its_length():
+    records = runs(0.3, 0.5, 0.7)
+    for spread in (0.0, 0.4):  # of the accuracies of two seeds: their interval is 9 times as long
+        table = rows([dataclasses.replace(run, test_accuracy=0.5 + spread * run.spec.seed) for run in records])
+        [axes] = time_figure(table, styles_of(table)).axes
+        assert len(covered(axes, table, 1.0)) < 3000, spread
 
 
 def test_phases_are_stacked_means_over_seeds_with_full_on_top():
@@ -239,15 +248,18 @@ def test_plots_are_the_same_under_any_backend_and_matplotlibrc_and_import_no_tor
         plots.draw(runs(0.5), Path(sys.argv[1]), formats=("png", "svg"))
         assert not {"torch", "pandas", "matplotlib.pyplot"} & set(sys.modules)
     """
-    settings = tmp_path / "matplotlibrc"
+    settings = tmp_path / "settings"
     settings.write_text(
         "font.size: 20\nsavefig.bbox: tight\naxes.grid: True\nsvg.fonttype: none\nfigure.facecolor: red\n"
     )
+    (tmp_path / "matplotlibrc").write_bytes(b"\xff\xfe")  # of the working directory, where matplotlib looks first
     environment = {
-        "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7", "MPLBACKEND": "TkAgg", "MATPLOTLIBRC": str(settings),
+        "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7", "MATPLOTLIBRC": str(settings),
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # Jupyter's
+        "MPLCONFIGDIR": matplotlib.get_cachedir(),  # with the list of fonts, which takes long to make
     }  # fmt: skip
-    words = [sys.executable, "-c", code, str(tmp_path / "there")]
-    done = subprocess.run(words, capture_output=True, text=True, env=environment)
+    words = [sys.executable, "-c", code, "there"]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     paths = plots.draw(runs(0.5), tmp_path / "here", formats=("png", "svg"))
     assert len(paths) == 2 * len(KINDS)
