@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import shlex
 import subprocess
@@ -204,6 +205,17 @@ def test_table_over_different_versions_names_both_within_a_cell_too():
         environments = [ENVIRONMENT | {name: f"{seed}.0"} for seed in range(2)]
         records = [make_record(make_spec("random", 0.5, s), environment=e) for s, e in enumerate(environments)]
         assert f"Warning: these runs differ in {name} (0.0, 1.0)." in render(records, [], "markdown")
+
+
+def test_no_cell_of_csv_is_a_formula():
+    odd = {"dataset": "=cmd|' /C calc'!A0", "backbone": "+x", "method_options": {"@sum": "-2+3", "a": "\uff1d1"}}
+    place = ENVIRONMENT | {"processor": "-1.5", "torch": "@x", "kernel": "=1; =2"}
+    record = make_record(make_spec("-m", 0.5, **odd), environment=place, data_sha256="=1+1")
+    failure = Failure(make_spec("-m", 0.5, 1, **odd), "=1+1", "now")
+    cells = list(itertools.chain(*csv.reader(io.StringIO(render([record], [], "csv", failures=[failure])))))
+    run = [cell for cell in cells if cell.startswith(tuple("=+-@\t\r\n\uff1d"))]
+    assert run == ["-1.5"], run  # a number
+    assert {"'=cmd|' /C calc'!A0", "'+x", "'-m", "'-2+3", "'@x", "'=1; =2", "'=1+1"} <= set(cells)
 
 
 def test_csv_and_json_parse_back_unrounded():

@@ -12,6 +12,8 @@ from sadp_bench.report.rows import Row
 if TYPE_CHECKING:
     import pandas
 
+FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # beginnings of what spreadsheets run; the last four are wide
+
 
 def frame(rows: Iterable[Row]) -> pandas.DataFrame:
     """Returns a line for each row under the union of their columns; missing numbers are NaN, lists stay lists."""
@@ -21,14 +23,31 @@ def frame(rows: Iterable[Row]) -> pandas.DataFrame:
 
 
 def csv(contents: Contents) -> str:
-    """Returns the rows by ratio. A field is empty where there is no number; lists are joined by `; `."""
+    """Returns the rows by ratio. A field is empty where there is no number; lists are joined by `; `.
+
+    A text that a spreadsheet would run as a formula begins with an apostrophe.
+    """
     import pandas
 
-    tables = [{name: _joined(value) for name, value in row.columns().items()} for row in contents.rows]
+    tables = [{inert(name): inert(_joined(value)) for name, value in row.columns().items()} for row in contents.rows]
     names = dict.fromkeys(name for table in tables for name in table)
     # As objects, because pandas would write a whole number beside a missing one as a decimal.
     columns = {name: pandas.Series([table.get(name) for table in tables], dtype=object) for name in names}
     return str(pandas.DataFrame(columns).to_csv(index=False, lineterminator="\n"))
+
+
+def inert(value: Any) -> Any:
+    """Returns a cell that no spreadsheet runs: an apostrophe stands before a text that begins a formula.
+
+    Source: OWASP, "CSV Injection". A number keeps its minus, also as a text.
+    """
+    if not isinstance(value, str) or not value.startswith(FORMULA):
+        return value
+    try:
+        float(value)
+        return value
+    except ValueError:
+        return f"'{value}"
 
 
 def _joined(value: Any) -> Any:
