@@ -336,3 +336,15 @@ def test_a_record_of_a_stranger_is_never_changed(tmp_path: Path) -> None:
     read_all([tmp_path])
     command("report", tmp_path)
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_record_that_is_a_link_is_read_and_never_written_through(tmp_path: Path) -> None:
+    theirs = Store(tmp_path / "theirs").write(make_record(make_spec()))
+    before = theirs.read_bytes()
+    ours = Store(tmp_path / "ours")
+    ours.check_writable()
+    path = ours.path(make_spec())
+    path.symlink_to(theirs)
+    assert ours.find(make_spec()) == make_record(make_spec()) and len(read_all([ours.folder]).records) == 1
+    ours.write(make_record(make_spec(), accuracy=0.1))
+    assert theirs.read_bytes() == before and not path.is_symlink() and path.is_file()
