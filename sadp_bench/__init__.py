@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 _HOME = {
     "SADP": "sadp_bench.pruners.sadp",
     "PrunedSampler": "sadp_bench.drop_in.sampler",
-    "with_index": "sadp_bench.drop_in.sampler",
+    "with_index": "sadp_bench.drop_in.indexed",
     "watch": "sadp_bench.drop_in.watch",
     "score_with": "sadp_bench.drop_in.scores",
     "Pruner": "sadp_bench.pruners.base",

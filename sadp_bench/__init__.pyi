@@ -1,7 +1,7 @@
 from sadp_bench.capture.signals import Signal as Signal
 from sadp_bench.core.errors import BadInput as BadInput
+from sadp_bench.drop_in.indexed import with_index as with_index
 from sadp_bench.drop_in.sampler import PrunedSampler as PrunedSampler
-from sadp_bench.drop_in.sampler import with_index as with_index
 from sadp_bench.drop_in.scores import score_with as score_with
 from sadp_bench.drop_in.watch import watch as watch
 from sadp_bench.pruners.base import Observation as Observation

@@ -93,6 +93,26 @@ def arranged(x: Tensor, features: int, batch: int, time_first: bool | None = Tru
     return (x.unflatten(0, (batch, -1)) if folds else x.transpose(0, 1))[None]
 
 
+def time_of_batch_first(x: Tensor, features: int, batch: int) -> Tensor:
+    """Returns a tensor with examples before time as [T, B, tokens..., features...].
+
+    Args:
+        x: [B, T, ...], [B * T, ...] or [B, ...].
+        features: The number of last dimensions that are neither time nor batch nor tokens.
+        batch: The number of examples, B.
+
+    Raises:
+        BadInput: The rows do not divide among the examples.
+    """
+    if x.shape[0] % batch:
+        raise BadInput(f"its rows, {list(x.shape[: x.dim() - features])}, do not divide among the {batch} examples")
+    if x.shape[0] != batch:
+        x = x.unflatten(0, (batch, -1))
+    elif x.dim() == features + 1:
+        return x[None]
+    return x.transpose(0, 1)
+
+
 class Window(NamedTuple):
     """Geometry of a convolution; a one-dimensional convolution has images of one row.
 

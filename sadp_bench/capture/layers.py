@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+from spikingjelly.activation_based.base import MemoryModule
 from spikingjelly.activation_based.neuron import BaseNode
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -28,6 +32,17 @@ def norm_layers(model: nn.Module) -> list[nn.Module]:
 def trains(layer: nn.Module) -> bool:
     """Returns whether any parameter of a layer gets gradients."""
     return any(parameter.requires_grad for parameter in layer.parameters())
+
+
+def reset_state(model: nn.Module) -> None:
+    """Resets the state that SpikingJelly's and snnTorch's layers keep from call to call."""
+    for module in model.modules():
+        if isinstance(module, MemoryModule):
+            module.reset()
+        elif _is_snntorchs(module):
+            reset: Callable[[], Any] | None = getattr(module, "reset_mem", None)
+            if reset is not None:
+                reset()
 
 
 def _is_snntorchs(module: nn.Module) -> bool:

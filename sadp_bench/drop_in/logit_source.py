@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sadp_bench.capture.layer_shapes import arranged
+from sadp_bench.capture.layer_shapes import arranged, time_of_batch_first
 from sadp_bench.capture.per_example_norms import joined
 from sadp_bench.core.errors import BadInput
 
@@ -47,12 +47,16 @@ class OutputRecorder:
     Attributes:
         calls: By place, where the module returns several tensors, and by call: the output, its gradient, and a linear
             layer's input.
+        fed_back: The places whose tensors a call reads from the call before, as it reads membranes. The gradient at their
+            earlier steps contains that of later steps.
     """
 
     def __init__(self, model: nn.Module, module: nn.Module) -> None:
         self.model, self.module = model, module
         self.calls: dict[int, dict[int, tuple[Tensor, ...]]] = {}
+        self.fed_back: set[int] = set()
         self._num_calls = 0
+        self._previous: dict[int, Any] = {}  # By place, the graph's node of the first call's tensor.
         self.handle = module.register_forward_hook(self._record_output)
 
     def _record_output(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
@@ -62,6 +66,7 @@ class OutputRecorder:
         input = (inputs[0].detach(),) if isinstance(module, nn.Linear) else ()
         for place, tensor in enumerate(_tensors(output)):
             if tensor.requires_grad:
+                self._compare(place, tensor)
                 record = partial(self._record_gradient, place, self._num_calls, tensor.detach(), input)
                 tensor.register_hook(record)
 
@@ -70,12 +75,20 @@ class OutputRecorder:
     ) -> None:
         self.calls.setdefault(place, {})[call] = output, gradient.detach(), *input
 
-    def steps(self, place: int, batch: int) -> LayerSteps:
+    def _compare(self, place: int, tensor: Tensor) -> None:
+        """Finds out, in the second call, whether it read the first call's tensor."""
+        if self._num_calls == 1:
+            self._previous[place] = tensor.grad_fn
+        elif (node := self._previous.pop(place, None)) is not None and _reaches(tensor.grad_fn, node):
+            self.fed_back.add(place)
+
+    def steps(self, place: int, batch: int, batch_first: bool = False) -> LayerSteps:
         """Returns the steps of all calls.
 
         Args:
             place: The tensor's place among the module's outputs.
             batch: B.
+            batch_first: Whether the steps are [B, T, ...] or [B * T, ...].
 
         Raises:
             BadInput: There are no steps, or they do not fit a batch of this size.
@@ -83,7 +96,8 @@ class OutputRecorder:
         if not self.calls.get(place):
             raise BadInput(f"nothing was recorded of this batch: {HOW_TO_OBSERVE}")
         calls = [self.calls[place][call] for call in sorted(self.calls[place])]
-        output, gradient, *input = (joined([arranged(x, 1, batch) for x in side]) for side in zip(*calls, strict=True))
+        in_order = time_of_batch_first if batch_first else arranged
+        output, gradient, *input = (joined([in_order(x, 1, batch) for x in side]) for side in zip(*calls, strict=True))
         return LayerSteps(output, gradient, input[0] if input else None)
 
 
@@ -95,18 +109,29 @@ class Source:
         recorder: The recorder of the module's outputs.
         place: The tensor's place, where the module returns several.
         relation: The logits are the "same" as the output, or the "mean", "sum" or "last" of its steps.
-        certain: Whether no other relation fits. Several fit while a readout that starts at zero returns zeros.
+        batch_first: Whether the output is [B, T, ...] or [B * T, ...].
+        certain: Whether no other relation or order fits. Several fit while a readout that starts at zero returns zeros.
     """
 
     recorder: OutputRecorder
     place: int
     relation: str
+    batch_first: bool
     certain: bool
 
     @property
     def exact(self) -> bool:
         """Whether the gradient of the module's parameters is known exactly: it is a linear layer with a bias."""
         return isinstance(self.recorder.module, nn.Linear) and self.recorder.module.bias is not None
+
+    @property
+    def measured_steps(self) -> slice:
+        """The steps whose gradient comes from the loss alone: all, or the last where each step reads the step before."""
+        return slice(-1, None) if self.place in self.recorder.fed_back else slice(None)
+
+    def steps(self, batch: int) -> LayerSteps:
+        """Returns the steps of a batch of B examples."""
+        return self.recorder.steps(self.place, batch, self.batch_first)
 
     def output_error(self, error_TBC: Tensor, num_steps: int) -> Tensor:
         """Returns the gradient at the module's output, [T, B, C], from the gradient at the logits.
@@ -128,31 +153,54 @@ class Source:
 
 
 def find_source(
-    candidates: Sequence[OutputRecorder], logits_TBC: Tensor, previous: Source | None = None
+    candidates: Sequence[OutputRecorder],
+    logits_TBC: Tensor,
+    previous: Source | None = None,
+    batch_first: Sequence[bool] = (False, True),
 ) -> Source | None:
     """Returns the first candidate whose output or steps give the logits, or None.
 
     Args:
         candidates: The recorders, the likeliest first.
         logits_TBC: The observed logits.
-        previous: The source of earlier batches. A certain source keeps its relation and place.
+        previous: The source of earlier batches. A certain source keeps its relation, order and place.
+        batch_first: The orders of examples and time to try, the likelier first.
     """
     for recorder in candidates:
         for place in sorted(recorder.calls):
-            try:
-                steps = recorder.steps(place, logits_TBC.shape[1])
-            except BadInput:
-                continue
-            found = relations_of(steps, logits_TBC)
+            found = [
+                (relation, order)
+                for order in batch_first
+                for relation in _relations_in_order(recorder, place, logits_TBC, order)
+            ]
             if previous is not None and previous.certain:
-                found = [relation for relation in found if (relation, place) == (previous.relation, previous.place)]
+                found = [x for x in found if (*x, place) == (previous.relation, previous.batch_first, previous.place)]
             if found:
                 certain = previous is not None and previous.certain or len(found) == 1
-                return Source(recorder, place, found[0], certain)
+                return Source(recorder, place, *found[0], certain)
     return None
 
 
-def relations_of(steps: LayerSteps, logits_TBC: Tensor) -> list[str]:
+def _relations_in_order(recorder: OutputRecorder, place: int, logits_TBC: Tensor, batch_first: bool) -> list[str]:
+    """Returns the relations that hold if the output has this order of examples and time."""
+    batch = logits_TBC.shape[1]
+    if batch_first and not any(_has_time(output, batch) for output, *_ in recorder.calls[place].values()):
+        return []
+    try:
+        steps = recorder.steps(place, batch, batch_first)
+    except BadInput:
+        return []
+    return relations_of(steps, logits_TBC, place in recorder.fed_back)
+
+
+def _has_time(output: Tensor, batch: int) -> bool:
+    """Returns whether an output may be [B, T, C] or [B * T, C] with more than one step."""
+    if output.dim() == 3:
+        return output.shape[0] == batch and output.shape[1] > 1
+    return output.shape[0] != batch
+
+
+def relations_of(steps: LayerSteps, logits_TBC: Tensor, fed_back: bool = False) -> list[str]:
     """Returns the relations ("same", "mean", "sum", "last") that hold between an output and the logits, to rounding."""
     output = steps.output_TBC.to(logits_TBC.dtype)
     if output.dim() != 3 or output.shape[1:] != logits_TBC.shape[1:]:
@@ -162,14 +210,27 @@ def relations_of(steps: LayerSteps, logits_TBC: Tensor) -> list[str]:
         candidates = {"same": output}
     else:
         candidates = {"mean": output.mean(0)[None], "sum": output.sum(0)[None]}
-    # Gradients at earlier steps mean that these steps were a batch by themselves.
-    if len(output) > 1 and not bool(steps.gradient_TBC[:-1].any()):
+    # Gradients at earlier steps mean that these steps were a batch by themselves, unless the last step reads them.
+    if len(output) > 1 and (fed_back or not bool(steps.gradient_TBC[:-1].any())):
         candidates["last"] = output[-1:]
     return [
         relation
         for relation, value in candidates.items()
         if value.shape == logits_TBC.shape and float((value - logits_TBC).abs().max()) <= tolerance
     ]
+
+
+def _reaches(node: Any, other: Any) -> bool:
+    """Returns whether a graph's node depends on another."""
+    visited, nodes = set[Any](), [node]
+    while nodes:
+        node = nodes.pop()
+        if node is other:
+            return True
+        if node is not None and node not in visited:
+            visited.add(node)
+            nodes += [next_node for next_node, _ in node.next_functions]
+    return False
 
 
 def _tensors(output: Any) -> Iterator[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,16 +12,17 @@ from typing import Any, Protocol
 import torch
 import torch.distributed
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Sampler
 
 from sadp_bench.capture.signals import Signal
 from sadp_bench.core import distributed
-from sadp_bench.core.errors import BadInput
+from sadp_bench.core.errors import BadInput, Diverged
 from sadp_bench.core.losses import Loss, mean_loss
-from sadp_bench.core.precision import widened
 from sadp_bench.core.rng import stream
+from sadp_bench.drop_in.batch_logits import LossesAlone, in_time, not_finite, shape_of
 from sadp_bench.drop_in.context import LoopContext, label_N_of, score_N_of
-from sadp_bench.pruners.base import Observation, Pruner, signals_of
+from sadp_bench.drop_in.epoch_batches import EpochBatches
+from sadp_bench.pruners.base import Observation, Pruner, plain, signals_of
 from sadp_bench.pruners.batching import batches, in_order
 
 # The bound ratio comes in an epoch's first batch only, and features come with a linear readout only.
@@ -32,13 +34,23 @@ class Watching(Protocol):
 
     loss: Loss
 
+    @property
+    def waits(self) -> bool:
+        """Whether numbers of the batch are read anyway, so that a further check costs no wait for the device."""
+
+    def in_time(self, logits: Any, batch: int) -> Tensor | None:
+        """Returns the observed logits as [T, B, C]; None for another shape."""
+
+    def forget(self) -> None:
+        """Drops what was recorded of the batch."""
+
     def record(self, signals: frozenset[Signal]) -> None:
         """Replaces the hooks by those of these signals."""
 
     def expect(self, batch: int) -> None:
         """Receives the size of the batch whose backward pass is next."""
 
-    def seen(self, logits_TBC: Tensor, label_B: Tensor, weight_B: Tensor) -> dict[str, Tensor] | None:
+    def seen(self, logits_TBC: Tensor, label_B: Tensor, weight_B: Tensor, index_B: Tensor) -> dict[str, Tensor] | None:
         """Returns the signals of the last batch, or None where its gradients are not finite."""
 
 
@@ -89,6 +101,7 @@ class PrunedSampler(Sampler[list[int]]):
         device: str | torch.device = "cpu",
         scores: Sequence[float] | Tensor | None = None,
     ) -> None:
+        epochs, batch_size, seed, num_examples = map(plain, (epochs, batch_size, seed, num_examples))
         for name, value in (("epochs", epochs), ("batch_size", batch_size)):
             if value < 1:
                 raise BadInput(f"{name} is at least 1, not {value}")
@@ -105,17 +118,34 @@ class PrunedSampler(Sampler[list[int]]):
         self.length = pruner.run_epochs(epochs)
         self.epoch = -1
         self.weight_N = torch.full((self.num_examples,), torch.nan, device=self.device)
-        self.batches: list[Tensor] = []
         self.visited: list[Tensor] = []
         self.watching: Watching | None = None
-        self._used = self._weighed = False
-        # This process's numbers of batches given out, and of examples observed, in the epoch.
-        self._num_given = self._num_observed = 0
+        self._settings = _settings(pruner)
+        self._observes = type(pruner).observe is not Pruner.observe
+        self._now = EpochBatches([], [])
+        self._weighed = self._warned_of_loss = False
+        self._lost_N: Tensor | None = None  # Examples whose loss was not finite, where no batch is looked at.
 
     @property
     def epochs(self) -> int:
         """Number of epochs to train; the last may be partial."""
         return math.ceil(self.length)
+
+    @property
+    def batches(self) -> list[Tensor]:
+        """The epoch's batches, those of all processes together; after `load_state_dict`, the rest of them."""
+        return self._now.batches
+
+    @property
+    def next_epoch(self) -> int:
+        """The epoch to go on with after `load_state_dict`: that of the state unless it was over."""
+        return self.epoch if self.epoch >= 0 and not self._now.spent else self.epoch + 1
+
+    @property
+    def signals(self) -> frozenset[Signal]:
+        """The signals that the pruner still needs in the epoch."""
+        signals = signals_of(self.pruner, max(0, self.epoch))
+        return signals - {Signal.BOUND_RATIO} if self._now.measured else signals
 
     def set_epoch(self, epoch: int) -> None:
         """Draws the selection of an epoch, from 0. Call it before every epoch, in order.
@@ -123,7 +153,7 @@ class PrunedSampler(Sampler[list[int]]):
         Raises:
             BadInput: The epoch does not follow the last, or its batches are too small for the processes.
         """
-        if epoch == self.epoch and not self._spent:
+        if epoch == self.epoch and not self._now.spent:
             return
         if epoch != self.epoch + 1 or epoch >= self.epochs:
             raise BadInput(
@@ -131,27 +161,50 @@ class PrunedSampler(Sampler[list[int]]):
                 "to resume, use load_state_dict"
             )
         _check_processes()
-        if self._num_given and not self._num_observed and type(self.pruner).observe is not Pruner.observe:
-            warnings.warn(
-                f"no batch of epoch {self.epoch} was observed, so {type(self.pruner).__name__} selects without it: call "
-                "sampler.observe(index, logits, label) after each backward pass",
-                stacklevel=2,
-            )
+        self._check_observed()
         self._exchange()
         index_K, weight_K = self._drawn(self.pruner, epoch)
-        weight_N = torch.full((self.num_examples,), torch.nan)
-        weight_N[index_K] = weight_K
-        self.weight_N = weight_N.to(self.device)
-        self.batches = [whole_B for whole_B, _ in batches(index_K, weight_K, self.batch_size)]
-        if len(self.batches[-1]) < distributed.size():
+        whole = list(batches(index_K, weight_K, self.batch_size))
+        if len(whole[-1][0]) < distributed.size():
             raise BadInput(
-                f"batch_size={self.batch_size}, that of all processes together, gives batches of {len(self.batches[-1])} "
+                f"batch_size={self.batch_size}, that of all processes together, gives batches of {len(whole[-1][0])} "
                 f"examples to {distributed.size()} processes: raise batch_size"
             )
-        self.epoch, self._used, self._weighed = epoch, False, bool((weight_K == 1).all())
-        self._num_given = self._num_observed = 0
+        self._begin(epoch, EpochBatches([whole_B for whole_B, _ in whole], [weight_B for _, weight_B in whole]))
+
+    def _begin(self, epoch: int, now: EpochBatches) -> None:
+        """Makes these batches the coming ones."""
+        weight_N = torch.full((self.num_examples,), torch.nan)
+        for whole_B, weight_B in zip(now.batches, now.weights, strict=True):
+            weight_N[whole_B] = weight_B
+        self.weight_N = weight_N.to(self.device)
+        self.epoch, self._now, self._lost_N, self._warned_of_loss = epoch, now, None, False
+        self._weighed = all(bool((weight_B == 1).all()) for weight_B in now.weights)
         if self.watching is not None:
-            self.watching.record(signals_of(self.pruner, epoch))
+            self.watching.record(self.signals)
+
+    def _check_observed(self) -> None:
+        """Checks that the last epoch's losses were finite, and warns where batches were not observed."""
+        now, pruner = self._now, type(self.pruner).__name__
+        if self._lost_N is not None and (num_lost := int(self._lost_N.sum())):
+            raise Diverged(
+                f"the losses of {num_lost} examples of epoch {self.epoch} are not finite, the first that of example "
+                f"{int(self._lost_N.nonzero()[0])}: look at its input; try a lower learning rate",
+                self.epoch,
+            )
+        if now.num_given and not now.num_observed and self._observes:
+            warnings.warn(
+                f"no batch of epoch {self.epoch} was observed, so {pruner} selects without it: call "
+                "sampler.observe(index, logits, label) after each backward pass",
+                stacklevel=3,
+            )
+        elif 0 < now.num_observed < now.num_examples:
+            warnings.warn(
+                f"only {now.num_observed} of the {now.num_examples} examples of epoch {self.epoch} were observed, so "
+                f"{pruner} selects with earlier scores of the others: train on every batch of the loader and observe it; "
+                "where a launcher divides a loader among processes (accelerate's prepare), keep this one from it",
+                stacklevel=3,
+            )
 
     def _drawn(self, pruner: Pruner, epoch: int) -> tuple[Tensor, Tensor]:
         """Returns an epoch's examples in their order of training, and their weights. [K]."""
@@ -162,7 +215,8 @@ class PrunedSampler(Sampler[list[int]]):
     def __len__(self) -> int:
         """Returns the epoch's number of batches, which may differ from epoch to epoch.
 
-        Before the first epoch, and after `load_state_dict`, it is that of the coming epoch. The call changes no state.
+        Before the first epoch, and after `load_state_dict`, it is that of the coming epoch, or of the rest of an epoch. The
+        call changes no state.
         """
         if not self.batches and self.epoch + 1 < self.epochs:
             index_K, _ = self._drawn(copy.deepcopy(self.pruner), self.epoch + 1)
@@ -172,17 +226,12 @@ class PrunedSampler(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         if self.epoch < 0:
             self.set_epoch(0)
-        if self._spent:
+        if self._now.spent:
             raise BadInput(f"epoch {self.epoch} was given out already: call sampler.set_epoch(epoch) before each epoch")
-        self._num_given = 0  # Only now, because a loader with workers creates two iterators and uses one of them.
+        self._now.num_given = 0  # Only now, because a loader with workers creates two iterators and uses one of them.
         for whole_B in self.batches:
-            self._num_given += 1
+            self._now.num_given += 1
             yield distributed.part(whole_B).tolist()
-
-    @property
-    def _spent(self) -> bool:
-        """Whether the epoch was trained on, or all its batches were given out. Reading a first batch alone spends nothing."""
-        return self._used or self._num_given == len(self.batches)
 
     def weight(self, index_B: Tensor | Sequence[int]) -> Tensor:
         """Returns the loss weights of a batch's examples, float32, [B], on the sampler's device.
@@ -192,10 +241,23 @@ class PrunedSampler(Sampler[list[int]]):
         Raises:
             BadInput: An example was not drawn. A GPU returns NaN for it instead, because a check would wait for the device.
         """
-        self._used = self._weighed = True
+        self._check_share(index_B)
+        self._now.used = self._weighed = True
         if self.watching is not None:
             self.watching.expect(len(index_B))
         return self._weight(torch.as_tensor(index_B, device=self.device))
+
+    def _check_share(self, index_B: Tensor | Sequence[int]) -> None:
+        """Raises BadInput where a process's first batch is another process's: something divided the batches again."""
+        place = distributed.rank()
+        on_gpu = isinstance(index_B, Tensor) and index_B.device.type != "cpu"
+        if self._now.used or place == 0 or place >= len(self.batches) or on_gpu or len(index_B) == 0:
+            return
+        if int(index_B[0]) in distributed.part(self.batches[place]).tolist():
+            raise BadInput(
+                f"process {place} began epoch {self.epoch} with batch {place + 1}: PrunedSampler gives each process its part "
+                "of every batch, so its loader must not be divided again (do not pass it to accelerate's prepare)"
+            )
 
     def _weight(self, index_B: Tensor) -> Tensor:
         weight_B = self.weight_N[index_B]
@@ -214,11 +276,13 @@ class PrunedSampler(Sampler[list[int]]):
     ) -> None:
         """Passes a batch to the pruner, once, after its backward pass.
 
-        A batch with gradients that are not finite is left out.
+        A batch with a loss, or with gradients, that are not finite is left out; a loss that is not finite causes a warning.
+        On a GPU, where a look at every batch would wait, it ends the run at the next `set_epoch` instead.
 
         Args:
             index_B: The examples' indices.
-            logits: [B, C], or [T, B, C] of every time step.
+            logits: [B, C], or [T, B, C] of every time step; [B, T, C] where `watch` has time_first=False. Any shape where
+                `loss_B` is given and the pruner needs the losses alone.
             label_B: The labels.
             loss_B: Each example's loss before weighting; by default that of `watch`, or the cross-entropy of the logits'
                 mean over time.
@@ -227,30 +291,64 @@ class PrunedSampler(Sampler[list[int]]):
         Raises:
             BadInput: Shapes do not fit, or signals are missing.
         """
+        self._check_share(index_B)
         index_B = torch.as_tensor(index_B, device=self.device)
-        logits_TBC = widened(logits.detach() if logits.dim() == 3 else logits.detach().unsqueeze(0))
-        if logits_TBC.shape[1:-1] != index_B.shape:
-            raise BadInput(f"logits are [B, C] or [T, B, C] of the {len(index_B)} examples, not {list(logits.shape)}")
-        self._used = True
-        self._num_observed += len(index_B)
+        logits_TBC = (in_time if self.watching is None else self.watching.in_time)(logits, len(index_B))
+        if logits_TBC is None and (loss_B is None or signals_of(self.pruner, self.epoch)):
+            raise BadInput(f"logits are [B, C] or [T, B, C] of the {len(index_B)} examples, not {shape_of(logits)}")
+        self._now.observe(index_B)
         # A loop may have its whole step within autocast.
-        with torch.autocast(logits.device.type, enabled=False):
-            loss = mean_loss if self.watching is None else self.watching.loss
-            loss_B = loss(logits_TBC, label_B) if loss_B is None else loss_B.detach()
+        with torch.autocast((logits if loss_B is None else loss_B).device.type, enabled=False):
+            if loss_B is None:
+                assert logits_TBC is not None
+                loss_B = (mean_loss if self.watching is None else self.watching.loss)(logits_TBC, label_B)
+            loss_B = loss_B.detach()
             if loss_B.shape != index_B.shape:
                 raise BadInput(
                     f"observe takes each example's loss, [{len(index_B)}], not the shape {list(loss_B.shape)}: "
                     'take the loss with reduction="none"'
                 )
+            if self._observes and self._is_lost(index_B, logits_TBC, loss_B):
+                return
             if watched is None and self.watching is not None:
-                watched = self.watching.seen(logits_TBC, label_B, self._weight(index_B))
+                weight_B = self._weight(index_B)
+                watched = {} if logits_TBC is None else self.watching.seen(logits_TBC, label_B, weight_B, index_B)
                 if watched is None:
                     return
             self._check(watched or {})
-            self.visited.append(index_B)
-            label_B, logits_TBC, loss_B = (x.to(self.device) for x in (label_B, logits_TBC, loss_B))
-            moved = {name: value.to(self.device) for name, value in (watched or {}).items()}
-            self.pruner.observe(Observation(self.epoch, index_B, label_B, logits_TBC, loss_B, moved))
+            self._pass_on(index_B, logits if logits_TBC is None else logits_TBC, label_B, loss_B, watched or {})
+
+    def _pass_on(
+        self, index_B: Tensor, logits: Any, label_B: Tensor, loss_B: Tensor, watched: Mapping[str, Tensor]
+    ) -> None:
+        """Passes a batch to the pruner. Logits of another shape than [T, B, C] are kept from it."""
+        self.visited.append(index_B)
+        self._now.measured |= Signal.BOUND_RATIO in watched
+        kind = Observation if isinstance(logits, Tensor) and logits.dim() == 3 else LossesAlone
+        label_B, logits, loss_B = (x.to(self.device) if isinstance(x, Tensor) else x for x in (label_B, logits, loss_B))
+        moved = {name: value.to(self.device) for name, value in watched.items()}
+        self.pruner.observe(kind(self.epoch, index_B, label_B, logits, loss_B, moved))
+
+    def _is_lost(self, index_B: Tensor, logits_TBC: Tensor | None, loss_B: Tensor) -> bool:
+        """Returns whether a batch is left out because a loss is not finite, on any process."""
+        lost_B = not_finite(logits_TBC, loss_B)
+        if loss_B.device.type != "cpu" and not (self.watching is not None and self.watching.waits):
+            if self._lost_N is None:
+                self._lost_N = torch.zeros(self.num_examples, dtype=torch.bool, device=self.device)
+            self._lost_N[index_B] |= lost_B.to(self.device)
+            return False
+        if not bool(distributed.total(lost_B.any().int())):
+            return False
+        if self.watching is not None:
+            self.watching.forget()
+        if bool(lost_B.any()) and not self._warned_of_loss:
+            self._warned_of_loss = True
+            warnings.warn(
+                f"the loss of example {int(index_B[lost_B.to(index_B.device)][0])}, in epoch {self.epoch}, is not finite: "
+                "its batch is left out of the scores; look at its input, and keep the optimiser from a step on this batch",
+                stacklevel=3,
+            )
+        return True
 
     def _check(self, watched: Mapping[str, Tensor]) -> None:
         if missing := sorted(signals_of(self.pruner, self.epoch) - OPTIONAL - set(watched)):
@@ -273,37 +371,42 @@ class PrunedSampler(Sampler[list[int]]):
         self.visited = []
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the state at the end of an epoch, on which the coming epochs depend.
+        """Returns the state, on which the coming epochs and the rest of the present one depend.
 
-        All processes must call it, because it exchanges their observations.
+        Within an epoch it goes on after the last observed batch, however far a loader's workers are ahead. Take it between
+        batches: after `observe` and the optimiser's step. All processes must call it, because it exchanges their
+        observations.
 
         Raises:
-            BadInput: The epoch is not over.
+            BadInput: A batch was observed in part; or batches were given out, none was observed, and the place is unknown.
         """
-        num_examples = sum(len(distributed.part(whole_B)) for whole_B in self.batches)
-        if self.epoch >= 0 and (self._num_given < len(self.batches) or 0 < self._num_observed < num_examples):
-            raise BadInput(
-                f"epoch {self.epoch} is not over ({self._num_given} of {len(self.batches)} batches given out, "
-                f"{self._num_observed} of {num_examples} examples observed): take the state "
-                "after an epoch's last batch, before the next set_epoch"
-            )
+        rest = self._now.rest(self._observes)
         self._exchange()
-        return {**self._identity(), "epoch": self.epoch, "pruner": self.pruner.state_dict()}
+        return {
+            **self._identity(),
+            "settings": self._settings,
+            "epoch": self.epoch,
+            "rest": rest,
+            "pruner": self.pruner.state_dict(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continues after the epoch at whose end the state was taken.
+        """Continues where the state was taken: at `next_epoch`, whose loader gives what is left of it.
 
         Raises:
-            BadInput: The state is of other data, or of another seed, method, ratio or number of epochs.
+            BadInput: The state is of other data, or of another seed, method, setting, ratio or number of epochs.
         """
-        for name, value in self._identity().items():
-            if state[name] != value:
-                raise BadInput(
-                    f"the state is of {name} {state[name]}, not {value}: load it into a sampler that has the same"
-                )
-        self.epoch, self.visited, self.batches = state["epoch"], [], []
-        self._num_given = self._num_observed = 0
+        settings = state.get("settings", {})
+        known = {name: value for name, value in self._settings.items() if name in settings}
+        for name, value in {**self._identity(), **known}.items():
+            found = settings[name] if name in known else state[name]
+            if found != value:
+                raise BadInput(f"the state is of {name} {found}, not {value}: load it into a sampler that has the same")
+        rest = state.get("rest", {"batches": [], "weights": [], "measured": False})
+        self.visited = []
         self.pruner.load_state_dict({name: self._placed(name, value) for name, value in state["pruner"].items()})
+        whole, weights = ([x.cpu() for x in rest[name]] for name in ("batches", "weights"))
+        self._begin(state["epoch"], EpochBatches(whole, weights, rest["measured"]))
 
     def _identity(self) -> dict[str, Any]:
         """Returns the facts in which a sampler must agree with a state that it loads."""
@@ -326,6 +429,14 @@ class PrunedSampler(Sampler[list[int]]):
         return value.to(current.device if len(current) else self.device)
 
 
+def _settings(pruner: Pruner) -> dict[str, Any]:
+    """Returns the values of a pruner's settings, the keyword arguments of its `__init__` that it keeps under their name."""
+    parameters = inspect.signature(type(pruner)).parameters.values()
+    names = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    kept = {name: vars(pruner)[name] for name in names if name in vars(pruner)}
+    return {name: value for name, value in kept.items() if isinstance(value, bool | int | float | str | None)}
+
+
 def _check_processes() -> None:
     """Raises BadInput where several processes can't exchange tensors on the CPU."""
     if distributed.size() > 1 and "cpu" not in torch.distributed.get_backend_config():
@@ -333,26 +444,3 @@ def _check_processes() -> None:
             f"{torch.distributed.get_backend_config()} can't exchange pruners' tensors on the CPU: "
             'call init_process_group("cpu:gloo,cuda:nccl")'
         )
-
-
-class WithIndex(Dataset[Any]):
-    """A dataset whose items also contain their index; see `with_index`."""
-
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
-
-    def __getitem__(self, index: int) -> tuple[Any, ...]:
-        item = self.dataset[index]
-        return (*item, index) if isinstance(item, tuple | list) else (item, index)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-
-def with_index(dataset: Any) -> WithIndex:
-    """Returns the dataset's examples as (image, label, index), without a copy.
-
-    Args:
-        dataset: A dataset with a length and integer indices.
-    """
-    return WithIndex(dataset)

@@ -6,15 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from spikingjelly.activation_based.base import MemoryModule
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
+from sadp_bench.capture.layers import reset_state
 from sadp_bench.capture.per_example_norms import gradient_norms
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.evaluation_mode import evaluation_mode
 from sadp_bench.core.losses import LOSSES, Loss
+from sadp_bench.drop_in.indexed import WithIndex
 
 SCORES = ("el2n", "grand")
 BATCH_SIZE = 64  # Examples, where the data are a dataset instead of a loader.
@@ -31,7 +32,8 @@ def score_with(
 ) -> Tensor:
     """Returns each example's score by a partly trained network, float32, [N], for `PrunedSampler(..., scores=)`.
 
-    The network is in evaluation mode meanwhile. SpikingJelly's neurons are reset before each batch and after the last.
+    The network is in evaluation mode meanwhile. The neurons of SpikingJelly and snnTorch are reset before each batch and
+    after the last.
     The network's mode and the global random state stay as they were.
 
     Args:
@@ -52,6 +54,7 @@ def score_with(
     if isinstance(loss, str) and loss not in LOSSES:
         raise BadInput(f"loss is one of {', '.join(LOSSES)} or a function, not '{loss}'")
     loader = data if isinstance(data, DataLoader) else DataLoader(data, BATCH_SIZE)
+    indexed = isinstance(loader.dataset, WithIndex)  # Other items may contain more too, such as metadata.
     device = next(model.parameters()).device
     example_loss = LOSSES[loss] if isinstance(loss, str) else loss
     score_N = torch.full((len(loader.dataset),), torch.nan)  # type: ignore[arg-type]
@@ -60,9 +63,9 @@ def score_with(
     random_state = torch.random.fork_rng([device] if device.type == "cuda" else [])
     with random_state, torch.no_grad(), evaluation_mode(model):
         for image, label_B, *index in loader:
-            _reset(model)
+            reset_state(model)
             image, label_B = image.to(device), label_B.to(device)
-            index_B = index[-1] if index else _next_indices(loader, num_scored, len(label_B))
+            index_B = index[-1] if indexed else _next_indices(loader, num_scored, len(label_B))
             num_scored += len(label_B)
             if bool(score_N[index_B].isfinite().any()):
                 raise BadInput("the loader gives an example twice, and scores need each once: mend its sampler")
@@ -71,7 +74,7 @@ def score_with(
             else:
                 score_B = _error_norm((forward or model)(image), label_B)
             score_N[index_B] = score_B.float().cpu()
-        _reset(model)
+        reset_state(model)
     if num_scored != len(score_N):
         raise BadInput(
             f"the loader gives {num_scored} of its {len(score_N)} examples, and scores need each once: set drop_last=False"
@@ -92,10 +95,3 @@ def _next_indices(loader: DataLoader[Any], start: int, batch: int) -> Tensor:
     ):
         raise BadInput("the loader shuffles or selects, and gives no indices: wrap its dataset in with_index")
     return torch.arange(start, start + batch)
-
-
-def _reset(model: nn.Module) -> None:
-    """Resets SpikingJelly's neurons."""
-    for module in model.modules():
-        if isinstance(module, MemoryModule):
-            module.reset()

@@ -6,6 +6,7 @@ T time steps, B examples, C classes, D readout features.
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +19,10 @@ from sadp_bench.core import distributed
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.losses import LOSSES, Loss, logit_errors
 from sadp_bench.core.precision import widened
+from sadp_bench.drop_in.batch_logits import in_time
 from sadp_bench.drop_in.logit_source import HOW_TO_OBSERVE, OutputRecorder, Source, find_source
 from sadp_bench.drop_in.loss_scale import ScaleChecks, gradient_scales
 from sadp_bench.drop_in.sampler import PrunedSampler
-from sadp_bench.pruners.base import signals_of
 
 OF_READOUT = frozenset({Signal.FEATURES, Signal.LOGIT_ERRORS})
 OF_LAYERS = RECORDED - OF_READOUT
@@ -88,14 +89,17 @@ class Watch:
         self.model, self.sampler = model, sampler
         self.loss = LOSSES[loss] if isinstance(loss, str) else loss
         self.time_first = _time_first(model) if time_first is None else time_first
+        self._batch_may_be_first = time_first is False
+        self._orders = {None: (False, True), True: (False,), False: (True, False)}[time_first]
         self.layers = [module for module in model.modules() if isinstance(module, BOUNDED)]
         self._given_readout = None if readout is None else _layer_of(model, readout)
         self._source: Source | None = None
         self._warned: set[str] = set()
         self._num_skipped = 0
+        self._logits_batch_first: bool | None = None
         self._outputs: list[OutputRecorder] = []
         self._recorder: Recorder | None = None
-        self.record(signals_of(sampler.pruner, max(0, sampler.epoch)))
+        self.record(sampler.signals)
         sampler.watching = self
 
     def __enter__(self) -> Watch:
@@ -136,7 +140,7 @@ class Watch:
             raise BadInput(
                 "hooks do not run within a network of torch.compile: watch and train the network without compilation"
             )
-        if isinstance(self.model, nn.DataParallel):
+        if signals and isinstance(self.model, nn.DataParallel):
             raise BadInput("the copies of a DataParallel can't be watched: take DistributedDataParallel")
         if signals & SCALED and not self.layers:
             raise BadInput(
@@ -167,40 +171,80 @@ class Watch:
         exact = self._source.recorder.module if self._source is not None and self._source.exact else None
         return [layer for layer in self.layers if layer is not exact]
 
+    def in_time(self, logits: Any, batch: int) -> Tensor | None:
+        """Returns the observed logits as [T, B, C]; None for another shape.
+
+        With time_first=False, logits may be [B, T, C]. Where T = B, the recorded outputs decide.
+
+        Raises:
+            BadInput: T = B, and nothing decides.
+        """
+        if not (self._batch_may_be_first and isinstance(logits, Tensor) and logits.dim() == 3):
+            return in_time(logits, batch)
+        if logits.shape[0] != logits.shape[1]:
+            self._logits_batch_first = logits.shape[0] == batch
+        elif self._logits_batch_first is None:
+            if not self._outputs:
+                raise BadInput(
+                    f"the observed logits, {list(logits.shape)}, may be [T, B, C] or [B, T, C]: observe their mean over "
+                    "time, or take another batch_size"
+                )
+            time_first_TBC = in_time(logits, batch)
+            assert time_first_TBC is not None
+            self._logits_batch_first = find_source(self._outputs, time_first_TBC, self._source, self._orders) is None
+        return in_time(logits, batch, self._logits_batch_first)
+
+    @property
+    def waits(self) -> bool:
+        """Whether numbers of the batch are read anyway: in checked batches, and after float16, which overflows."""
+        return bool(self.signals) and (
+            self._num_batches < CHECKED_BATCHES or (self._recorder is not None and self._recorder.half)
+        )
+
+    def forget(self) -> None:
+        """Drops what was recorded of the batch. The next batch takes its place."""
+        self._num_batches += 1
+        for outputs in self._outputs:
+            outputs.calls.clear()
+        if self._recorder is not None:
+            self._recorder.forget()
+
     def expect(self, batch: int) -> None:
         """Receives the size of the batch whose backward pass is next."""
         if self._recorder is not None:
             self._recorder.expect(batch)
 
-    def seen(self, logits_TBC: Tensor, label_B: Tensor, weight_B: Tensor) -> dict[str, Tensor] | None:
+    def seen(self, logits_TBC: Tensor, label_B: Tensor, weight_B: Tensor, index_B: Tensor) -> dict[str, Tensor] | None:
         """Returns the pruner's signals of the batch since the last; None where its gradients are not finite.
 
         Args:
             logits_TBC: The observed logits, detached.
             label_B: The labels.
             weight_B: The loss weights.
+            index_B: The examples.
 
         Raises:
             BadInput: The logits do not fit the recorded outputs, or signals are missing.
         """
-        self._num_batches += 1
+        if not self.signals:
+            return {}
         try:
-            return self._signals(logits_TBC, label_B, weight_B.to(logits_TBC.device))
+            return self._signals(logits_TBC, label_B, weight_B.to(logits_TBC.device), index_B)
         finally:
-            for outputs in self._outputs:
-                outputs.calls.clear()
-            if self._recorder is not None:
-                self._recorder.forget()
+            self.forget()
 
-    def _signals(self, logits_TBC: Tensor, label_B: Tensor, weight_B: Tensor) -> dict[str, Tensor] | None:
+    def _signals(
+        self, logits_TBC: Tensor, label_B: Tensor, weight_B: Tensor, index_B: Tensor
+    ) -> dict[str, Tensor] | None:
         seen: dict[str, Tensor] = {}
         error_TBC, gradient_TBC, scale_B = logit_errors(self.loss, logits_TBC, label_B), None, None
+        direct_TBC = error_TBC
         if self._outputs:
             source = self._find_source(logits_TBC)
-            steps = source.recorder.steps(source.place, len(label_B))
-            gradient_TBC = steps.gradient_TBC
-            error_TBC = source.output_error(error_TBC, len(gradient_TBC))
-            scale_B = gradient_scales(gradient_TBC, error_TBC, weight_B)
+            steps = source.steps(len(label_B))
+            error_TBC = source.output_error(error_TBC, len(steps.gradient_TBC))
+            gradient_TBC, direct_TBC = (x[source.measured_steps] for x in (steps.gradient_TBC, error_TBC))
+            scale_B = gradient_scales(gradient_TBC, direct_TBC, weight_B)
             if Signal.FEATURES in self.signals and source.exact and steps.input_TBD is not None:
                 seen[Signal.FEATURES] = widened(steps.input_TBD)
         if Signal.LOGIT_ERRORS in self.signals:
@@ -212,10 +256,10 @@ class Watch:
                 raise BadInput(f"no {' and no '.join(missing)} were recorded of this batch: {HOW_TO_OBSERVE}")
         if gradient_TBC is None or scale_B is None:
             return seen
-        if not self._finite(seen, gradient_TBC):
+        if not self._finite(seen, gradient_TBC, index_B):
             return None
         if self._checking:
-            self._warn(self._checks.check(gradient_TBC, error_TBC, weight_B))
+            self._warn(self._checks.check(gradient_TBC, direct_TBC, weight_B))
         return seen
 
     def _find_source(self, logits_TBC: Tensor) -> Source:
@@ -224,7 +268,7 @@ class Watch:
         The first batches decide again, because the outputs of a readout that starts at zero fit several relations.
         """
         if self._source is None or self._checking:
-            source = find_source(self._outputs, logits_TBC, self._source)
+            source = find_source(self._outputs, logits_TBC, self._source, self._orders)
             if source is None:
                 raise BadInput(self._why_not_found(logits_TBC))
             if self._source is None:
@@ -249,9 +293,9 @@ class Watch:
     @property
     def _checking(self) -> bool:
         """Whether the batch is among the epoch's first, which are checked for mistakes."""
-        return self._num_batches <= CHECKED_BATCHES
+        return self._num_batches < CHECKED_BATCHES
 
-    def _finite(self, seen: dict[str, Tensor], gradient_TBC: Tensor) -> bool:
+    def _finite(self, seen: dict[str, Tensor], gradient_TBC: Tensor, index_B: Tensor) -> bool:
         """Returns whether the gradients are finite, on all processes.
 
         On a GPU the check waits for the device. Therefore it covers only float16 there, even of a single layer: these
@@ -265,6 +309,7 @@ class Watch:
             self._num_skipped = 0
             return True
         self._num_skipped += 1
+        self._warn(_not_finite_inputs(seen, index_B))
         if self._recorder is not None and Signal.BOUND_RATIO in seen:
             self._recorder.measure_again()
         if self._num_skipped == MAX_SKIPPED:
@@ -288,6 +333,19 @@ def _time_first(model: nn.Module) -> bool | None:
     if any(map(multi_step, model.modules())):
         return True
     return False if spiking_layers(model) else None
+
+
+def _not_finite_inputs(seen: dict[str, Tensor], index_B: Tensor) -> str | None:
+    """Returns a warning where the first layer with inputs that are not finite has them in the batch; otherwise None."""
+    for name in (Signal.INPUT_SQUARES, Signal.MIDDLE_INPUT_SQUARES):
+        lost_LB = ~seen[name].isfinite() if name in seen else torch.zeros(0, 0)
+        if bool(lost_LB.any()):
+            first = int(lost_LB[lost_LB.any(1)][0].nonzero()[0])
+            return (
+                f"an input of a layer is not finite in the batch of example {int(index_B[first])}, although the loss is: the "
+                "batch is left out of the scores; look at its input, and keep the optimiser from a step on this batch"
+            )
+    return None
 
 
 def _compiled(module: nn.Module) -> bool:

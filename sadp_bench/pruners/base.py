@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -125,6 +126,10 @@ class Pruner(ABC):
         self.num_epochs = 0
         self.seed = 0
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Sets an attribute. A scalar of NumPy becomes a plain number, because no checkpoint holds the scalar."""
+        super().__setattr__(name, plain(value))
+
     def check(self, num_epochs: int) -> None:  # noqa: B027 (optional)
         """Raises BadInput where the run can't realise the ratio. Called before any training, including the reference's."""
 
@@ -189,6 +194,11 @@ class Pruner(ABC):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores the state that `state_dict` returned."""
         vars(self).update(copy.deepcopy(dict(state)))
+
+
+def plain(value: Any) -> Any:
+    """Returns a scalar of NumPy as a plain number; any other value unchanged."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _is_plain(value: Any) -> bool:

@@ -17,7 +17,8 @@ from sadp_bench.capture.recorder import Recorder
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.losses import logit_errors, mean_loss
 from sadp_bench.core.rng import stream
-from sadp_bench.drop_in.sampler import PrunedSampler, with_index
+from sadp_bench.drop_in.indexed import with_index
+from sadp_bench.drop_in.sampler import PrunedSampler
 from sadp_bench.drop_in.watch import watch
 from sadp_bench.pruners.base import Pruner
 from sadp_bench.runs.trainer import RunTrainer

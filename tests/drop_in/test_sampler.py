@@ -16,7 +16,8 @@ from baselines.random_subset import Random
 from sadp_bench.capture.recorder import Recorder
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.rng import stream
-from sadp_bench.drop_in.sampler import PrunedSampler, with_index
+from sadp_bench.drop_in.indexed import with_index
+from sadp_bench.drop_in.sampler import PrunedSampler
 from sadp_bench.drop_in.watch import watch
 from sadp_bench.pruners.base import Pruner, Selection
 from sadp_bench.pruners.sadp import SADP
@@ -163,30 +164,6 @@ def test_forgotten_weights_cause_one_warning_and_only_where_they_matter() -> Non
             for indices in sampler:
                 sampler.observe(torch.tensor(indices), logits[: len(indices)], torch.tensor(indices) % 3)
         assert len(warned_of) == warned
-
-
-def test_a_state_within_an_epoch_is_refused_and_one_at_its_end_is_not() -> None:
-    sampler = sampler_of(InfoBatch(0.3), batch_size=30)
-    for progress in ("0 of 3 batches", "1 of 3 batches", "3 of 3 batches given out, 26 of 78"):
-        with pytest.raises(BadInput, match=f"epoch 0 is not over .{progress}"):
-            if progress.startswith("0"):
-                sampler.set_epoch(0)
-            elif progress.startswith("1"):
-                given = iter(sampler)
-                index_B = torch.tensor(next(given))
-            else:  # a loader's workers are ahead of training
-                list(given)
-                sampler.weight(index_B)
-                sampler.observe(index_B, torch.randn(len(index_B), 3), index_B % 3)
-            sampler.state_dict()
-    for whole_B in sampler.batches[1:]:
-        sampler.observe(whole_B, torch.randn(len(whole_B), 3), whole_B % 3)
-    other = sampler_of(InfoBatch(0.3), batch_size=30)
-    other.load_state_dict(sampler.state_dict())
-    for one in (sampler, other):
-        one.state_dict()
-        one.set_epoch(1)
-    assert [b.tolist() for b in sampler.batches] == [b.tolist() for b in other.batches]
 
 
 def test_a_state_needs_no_observation_of_a_pruner_that_looks_at_nothing() -> None:

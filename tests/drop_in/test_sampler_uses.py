@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from baselines.infobatch import InfoBatch
 from baselines.random_subset import Random
 from sadp_bench.core.errors import BadInput
-from sadp_bench.drop_in.sampler import PrunedSampler, with_index
+from sadp_bench.drop_in.indexed import with_index
+from sadp_bench.drop_in.sampler import PrunedSampler
 from sadp_bench.pruners.base import Pruner
 from sadp_bench.pruners.sadp import SADP
 from tests.drop_in.helpers import assert_refused, no_warning, observe_all, sampler_of

@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from baselines.el2n import EL2N
 from sadp_bench.core.rng import stream
-from sadp_bench.drop_in.sampler import PrunedSampler, with_index
+from sadp_bench.drop_in.indexed import with_index
+from sadp_bench.drop_in.sampler import PrunedSampler
 from sadp_bench.drop_in.scores import score_with
 from sadp_bench.pruners.base import KeepAll
 from tests.drop_in.helpers import assert_refused

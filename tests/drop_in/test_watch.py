@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from baselines.random_subset import Random
 from sadp_bench.core.errors import BadInput
-from sadp_bench.drop_in.sampler import PrunedSampler, with_index
+from sadp_bench.drop_in.indexed import with_index
+from sadp_bench.drop_in.sampler import PrunedSampler
 from sadp_bench.drop_in.watch import watch
 from sadp_bench.pruners.sadp import SADP, ReadoutScore
 from tests.drop_in.helpers import (
