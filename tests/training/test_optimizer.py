@@ -1,0 +1,40 @@
+"""The optimizers without torch's wrappers: the same numbers as torch's own, and no compiler loaded."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from sadp_bench.training.optimizer import make_optimizer
+from tests.example_records import make_spec
+
+TORCH = {
+    "sgd": lambda weights: torch.optim.SGD(weights, lr=0.1, momentum=0.9, weight_decay=0.01),
+    "adamw": lambda weights: torch.optim.AdamW(weights, lr=0.1, weight_decay=0.01),
+}
+
+
+def stepped(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
+    for step in range(steps):
+        optimizer.zero_grad()
+        model(torch.full((2, 3), 1.0 + step)).square().sum().backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_an_optimizer_steps_saves_and_goes_on_as_torchs_own(name: str) -> None:
+    spec = make_spec(optimizer=name, learning_rate=0.1, weight_decay=0.01)
+    model, other = nn.Linear(3, 2), nn.Linear(3, 2)
+    other.load_state_dict(model.state_dict())
+    ours, torchs = make_optimizer(model, spec), TORCH[name](other.parameters())
+    stepped(model, ours, 2)
+    stepped(other, torchs, 2)
+    again = make_optimizer(model, spec)
+    again.load_state_dict(copy.deepcopy(torchs.state_dict()))
+    assert repr(again.state_dict()) == repr(ours.state_dict()) == repr(torchs.state_dict())
+    stepped(model, again, 2)
+    stepped(other, torchs, 2)
+    assert all(torch.equal(one, two) for one, two in zip(model.parameters(), other.parameters(), strict=True))
