@@ -34,6 +34,7 @@ from sadp_bench.training.checkpoint import Checkpoint
 from sadp_bench.training.optimizer import make_optimizer
 from sadp_bench.training.scoring_context import RunContext
 from sadp_bench.training.shared_scores import SharedScores
+from sadp_bench.training.state_checks import check_plain, check_seconds, check_training, is_count, require
 
 MAX_COUNTED = 512  # held examples whose synaptic operations are counted: each layer runs once more for it
 
@@ -92,7 +93,7 @@ class RunTrainer:
         shared = None
         if scores_path is not None:
             made_in = {"data_sha256": self.material.sha256, "environment": self.environment}
-            shared = SharedScores(scores_path, made_in, self.device, progress, fresh_scores)
+            shared = SharedScores(scores_path, made_in, self.device, progress, fresh_scores, len(self.data))
         num_classes = len(self.material.dataset.class_names)
         self.context = RunContext(
             spec, self.data, num_classes, resources.model, self.clock, progress, shared, self._save
@@ -178,6 +179,27 @@ class RunTrainer:
         self.ticket = state["ticket"]
         self.prepared = True
 
+    def _check_state(self, state: Mapping[str, Any]) -> None:
+        """Raises BadInput, or any error of wrong types, where a checkpoint's content is not this run's."""
+        require(isinstance(state["replaces"], str | None), "replaced record", state["replaces"], "a date")
+        check_plain("environment", state["environment"])
+        if "context" in state:
+            self.context.check_state(state["context"])
+            return
+        check_seconds(state["seconds"])
+        require(is_count(state["visits"]), "visits", state["visits"], "a count")
+        require(isinstance(state["scores_from"], str | None), "scores_from", state["scores_from"], "a run's key")
+        check_plain("ticket", state["ticket"])
+        check_training(state["training"], self.state, len(self.data))
+        rows, every = state["training"]["rows"], self.spec.evaluate_every
+        length = math.ceil(loop.run_length(self.pruner, self.spec, len(self.data)))
+        require(len(rows) <= length, "number of epochs", len(rows), f"at most {length}")
+        for row in rows:
+            needed = {"mean_weight", "train_loss", "learning_rate", "seconds"}
+            is_due = (row["epoch"] + 1) % every == 0 or row["epoch"] + 1 == length
+            missing = (needed | {"test_accuracy"} if is_due else needed) - row.keys()
+            require(not missing, "epoch", row, f"a row with {', '.join(sorted(missing))}")
+
     def _save(self) -> None:
         if self._checkpoint is not None and distributed.rank() == 0 and self._checkpoint.due():
             self._before_save()
@@ -186,7 +208,7 @@ class RunTrainer:
     def _resume(self) -> None:
         """Puts the run back to where its checkpoint left it, and reports that."""
         with distributed.first_goes_ahead():
-            state = self._checkpoint.read(self.device) if self._checkpoint else None
+            state = self._checkpoint.read(self.device, self._check_state) if self._checkpoint else None
         if state is None or state["replaces"] != self._replaces:
             return
         self.load_state_dict(state)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -67,7 +67,7 @@ class IMP(Searching):
         timesteps = self.search_timesteps(context)
         total = sum(weight.numel() for weight in prunable(model).values())
         steps = round_densities(self.density, self.prune_share)
-        done = context.kept.get("rounds", 0)
+        done = rounds_done(context.kept, steps, total)
         masks, rewound = context.kept.get("masks"), context.kept.get("rewound")
         for number, goal in enumerate(steps[done:], done + 1):
             if masks is None:
@@ -115,6 +115,27 @@ def round_densities(density: float, prune_share: float) -> list[float]:
     # The small term keeps rounding from adding a round: 0.75^2 takes two, not three.
     rounds = max(1, math.ceil(math.log(density) / math.log1p(-prune_share) - 1e-9))
     return [*((1 - prune_share) ** k for k in range(1, rounds)), density]
+
+
+def rounds_done(kept: Mapping[str, Any], steps: Sequence[float], total: int) -> int:
+    """Returns the number of rounds that a search has kept.
+
+    Args:
+        kept: Of `SearchContext`.
+        steps: The density after each round.
+        total: Number of weights.
+
+    Raises:
+        BadInput: The masks kept are not those of that many rounds.
+    """
+    done: int = kept.get("rounds", 0)
+    live = sum(int(mask.sum()) for mask in kept["masks"].values()) if done else 0
+    if done not in range(len(steps) + 1) or live != (num_live(total, steps[done - 1]) if done else 0):
+        raise BadInput(
+            f"the checkpoint of imp's search contains {done} of {len(steps)} rounds and {live} of {total} weights, which do "
+            "not fit each other: delete it (*.ckpt, *.ckpt.before) and run again"
+        )
+    return done
 
 
 class Rewindable(Sparsity):

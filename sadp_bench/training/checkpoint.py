@@ -20,6 +20,7 @@ import torch
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.files import Unreadable, opened, read_bytes, remove, set_aside
 from sadp_bench.records.store import atomic
+from sadp_bench.training.state_checks import Accept, contents
 
 FORMAT = b"sadp-bench state 3\n"
 STATE_BYTES = 1 << 35  # bytes of a file
@@ -75,14 +76,21 @@ class Checkpoint:
         self._since = time.monotonic()
         self._complaint = ""
 
-    def read(self, device: torch.device) -> State | None:
-        """Returns the newest whole state, or None. Damaged files are set aside."""
+    def read(self, device: torch.device, accept: Accept = lambda state: None) -> State | None:
+        """Returns the newest whole state, or None. Damaged files are set aside.
+
+        Args:
+            device: Where tensors of a GPU are placed.
+            accept: Raises BadInput for a state whose content is not the run's. Such a file is set aside too.
+        """
         for path in (self.path, self.before):
             if os.path.lexists(path):
                 try:
                     state = read_state(path, device)
-                    if state.get("identity") != self.identity:
-                        raise BadInput("of other data or settings")
+                    with contents():
+                        if state.get("identity") != self.identity:
+                            raise BadInput("of other data or settings")
+                        accept(state)
                     return state
                 except BadInput as error:
                     self._report(f"checkpoint {path} is {error}: {set_aside(path)}")

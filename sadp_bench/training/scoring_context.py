@@ -29,6 +29,17 @@ from sadp_bench.training.evaluation import predictions
 from sadp_bench.training.loop import TrainingState, train
 from sadp_bench.training.optimizer import make_optimizer
 from sadp_bench.training.shared_scores import SharedScores
+from sadp_bench.training.state_checks import (
+    SCORE_RULE,
+    check_rows,
+    check_scores,
+    check_spent,
+    check_training,
+    contents,
+    is_count,
+    require,
+    score_fault,
+)
 
 SURVEY_BATCH = 64  # examples
 NOTHING_SPENT: dict[str, Any] = {"seconds": 0.0, "visits": 0}
@@ -166,7 +177,15 @@ class RunContext:
         """Puts a saved training back to where it was, its cost included. Returns whether there was one."""
         if name not in self._fits:
             return False
-        state.load_state_dict(self._fits[name]["training"])
+        saved = self._fits[name]["training"]
+        try:
+            with contents():
+                check_training(saved, state, self.num_examples)
+        except BadInput as error:
+            self._progress.message(f"the checkpoint's training {name} is {error}: it begins anew")
+            del self._fits[name]
+            return False
+        state.load_state_dict(saved)
         self._charge(self._fits[name]["spent"])
         return True
 
@@ -194,6 +213,17 @@ class RunContext:
         """Takes over what `state_dict` returned. Costs are charged when the work that they stand for comes up."""
         self._fits, self._scores = dict(state["fits"]), state["scores"]
         self.kept, self._search_kept = dict(state["kept"]), state["search_kept"]
+
+    def check_state(self, state: State) -> None:
+        """Raises BadInput for a state that `state_dict` does not make. The trainings' networks are checked when loaded."""
+        for fit in state["fits"].values():
+            check_spent(fit["spent"])
+            check_rows(fit["training"]["rows"], fit["training"]["visits_N"], self.num_examples)
+        if state["scores"] is not None:
+            check_scores(state["scores"], self.num_examples)
+        check_spent(state["search_kept"])
+        require(is_count(state["search_kept"]["fits"]), "trainings", state["search_kept"]["fits"], "a count")
+        require(isinstance(state["kept"], dict), "search", state["kept"], "a table")
 
     def logits(self, model: nn.Module, num_examples: int) -> Tensor:
         """Returns the logits of the first n training examples, the same on every rank. [T, n, C]."""
@@ -264,6 +294,12 @@ class RunContext:
         with self._clock.uncharged():
             start = self._spent()
         score_N = score()
+        with self._clock.uncharged():
+            fault = score_fault(score_N, self.num_examples)
+        if fault:
+            raise BadInput(
+                f"{self.spec.method} makes scores that are {fault}: they are {self.num_examples} {SCORE_RULE}"
+            )
         with self._clock.uncharged():
             return {"score_N": score_N, **self._spent_since(start), "by": self.spec.key}
 

@@ -14,6 +14,7 @@ from sadp_bench.core.progress import Progress
 from sadp_bench.records.file_lock import Lock
 from sadp_bench.records.store import remove_parts
 from sadp_bench.training.checkpoint import State, read_state, write_state
+from sadp_bench.training.state_checks import check_scores, contents
 
 
 class SharedScores:
@@ -25,16 +26,24 @@ class SharedScores:
         device: Where the scores are placed.
         progress: Receives lines for the user.
         fresh: Computes them anew, whatever lies there.
+        num_examples: The number of scores.
     """
 
     def __init__(
-        self, path: Path, made_in: dict[str, Any], device: torch.device, progress: Progress, fresh: bool
+        self,
+        path: Path,
+        made_in: dict[str, Any],
+        device: torch.device,
+        progress: Progress,
+        fresh: bool,
+        num_examples: int,
     ) -> None:
         self.path = path
         self._made_in = made_in
         self._device = device
         self._progress = progress
         self._fresh = fresh
+        self._num_examples = num_examples
         self._lock = Lock(path.with_name(f"{path.name}.lock"))
 
     def find_or_lock(self) -> State | None:
@@ -63,10 +72,13 @@ class SharedScores:
             return None
         try:
             state = read_state(self.path, self._device)
+            with contents():
+                is_from_here = state.pop("made_in", None) == self._made_in
+                check_scores(state, self._num_examples)
         except BadInput as error:
             self._progress.message(f"scores {self.path} are {error}: computing them anew")
             return None
-        if state.pop("made_in", None) != self._made_in:
+        if not is_from_here:
             self._progress.message(f"scores {self.path} were made from other data or in another environment: not used")
             return None
         return state

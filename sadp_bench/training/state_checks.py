@@ -1,0 +1,200 @@
+"""Checks of what a checkpoint or a file of scores contains: a right checksum does not make its content right.
+
+Each function raises BadInput, whose message completes the line "checkpoint FILE is ...". N: training examples.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sadp_bench.core.errors import BadInput
+from sadp_bench.core.phases import PHASES
+from sadp_bench.pruners.base import Pruner
+from sadp_bench.sparsity.base import prunable
+
+SCORE_RULE = "real numbers, none of them NaN"
+Accept = Callable[[dict[str, Any]], None]  # raises BadInput for a content that is not the run's
+
+
+@contextmanager
+def contents() -> Iterator[None]:
+    """Turns whatever a content of wrong types raises within the context into BadInput."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except Exception as error:
+        raise BadInput(f"whole, but of another content ({type(error).__name__}: {error})") from error
+
+
+def require(holds: bool, name: str, value: Any, wanted: str) -> None:
+    """Raises BadInput where a value is not what it must be."""
+    if not holds:
+        raise BadInput(f"whole, but its {name} is {shown(value)}, and must be {wanted}")
+
+
+def shown(value: Any) -> str:
+    """Returns a value as a short text of one line; a tensor as its type and shape."""
+    if isinstance(value, Tensor):
+        return f"a tensor {str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+    return " ".join(repr(value).split())[:60]
+
+
+def is_amount(value: Any) -> bool:
+    """Returns whether a value is a finite number of at least 0."""
+    return type(value) in (int, float) and math.isfinite(value) and value >= 0
+
+
+def is_count(value: Any) -> bool:
+    """Returns whether a value is a whole number of at least 0."""
+    return type(value) is int and value >= 0
+
+
+def check_seconds(seconds: Any) -> None:
+    """Refuses seconds that lack a phase or are no durations."""
+    holds = isinstance(seconds, dict) and set(PHASES) <= set(seconds) and all(map(is_amount, seconds.values()))
+    require(holds, "seconds", seconds, f"a duration for each of {', '.join(PHASES)}")
+
+
+def check_plain(name: str, value: Any) -> None:
+    """Refuses a table that a record could not contain."""
+    require(isinstance(value, dict), name, value, "a table")
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        require(False, name, value, "a table of plain values and finite numbers")
+
+
+def check_spent(spent: Any) -> None:
+    """Refuses a cost that is no duration and no number of visits."""
+    require(is_amount(spent["seconds"]), "seconds", spent["seconds"], "a duration")
+    require(is_count(spent["visits"]), "visits", spent["visits"], "a count")
+
+
+def check_scores(scores: Any, num_examples: int) -> None:
+    """Refuses scores that no method makes, and a cost that is none."""
+    require(isinstance(scores, dict), "content", scores, "a table")
+    check_spent(scores)
+    require(isinstance(scores["by"], str), "key of a run", scores["by"], "a text")
+    fault = score_fault(scores["score_N"], num_examples)
+    if fault:
+        raise BadInput(f"whole, but its scores are {fault}, and must be {num_examples} {SCORE_RULE}")
+
+
+def score_fault(score_N: Any, num_examples: int) -> str:
+    """Returns why scores are no vector of N real numbers; "" where they are. Infinity marks an example that comes first."""
+    if not isinstance(score_N, Tensor) or score_N.layout is not torch.strided or score_N.shape != (num_examples,):
+        return shown(score_N)
+    if score_N.is_complex() or score_N.dtype is torch.bool:
+        return shown(score_N)
+    num_nan = int(score_N.isnan().sum())
+    return f"NaN for {num_nan} examples" if num_nan else ""
+
+
+def check_rows(rows: Any, visits_N: Any, num_examples: int) -> None:
+    """Refuses rows that are not those of the first epochs, and counts of visits that do not fit them."""
+    require(isinstance(rows, list), "list of epochs", rows, "a list")
+    for number, row in enumerate(rows):
+        require(row["epoch"] == number and type(row["epoch"]) is int, "epoch", row["epoch"], f"{number}, in order")
+        kept = row["kept"]
+        require(is_count(kept) and kept <= num_examples, "number of kept examples", kept, f"at most {num_examples}")
+        for name in row.keys() - {"epoch", "kept"}:
+            require(is_amount(row[name]), name, row[name], "a finite number of at least 0")
+        require(row.get("test_accuracy", 0) <= 1, "test_accuracy", row.get("test_accuracy"), "a share")
+    wanted = f"int32, {num_examples} counts that sum to the examples kept"
+    holds = isinstance(visits_N, Tensor) and visits_N.dim() == 1 and visits_N.dtype == torch.int32
+    require(holds, "visits", visits_N, wanted)
+    total = sum(row["kept"] for row in rows)
+    require(
+        visits_N.shape == (num_examples,) if total else len(visits_N) in (0, num_examples), "visits", visits_N, wanted
+    )
+    holds = int(visits_N.sum()) == total and bool(((visits_N >= 0) & (visits_N <= len(rows))).all())
+    require(holds, "visits", f"counts with the sum {int(visits_N.sum())}", wanted)
+
+
+def check_network(saved: Any, model: nn.Module) -> None:
+    """Refuses weights and buffers of other names, shapes or types, and those that are not finite."""
+    now = model.state_dict()
+    require(isinstance(saved, dict) and saved.keys() == now.keys(), "network", saved, "that of the run")
+    for name, value in now.items():
+        _check_like(f"network's {name}", saved[name], value)
+        if value.is_floating_point() and not bool(value.isinf().any()):
+            require(bool(saved[name].isfinite().all()), f"network's {name}", "not finite", "finite")
+
+
+def check_optimizer(saved: Any, optimizer: torch.optim.Optimizer) -> None:
+    """Refuses other settings than the run's but the learning rate, and state of other shapes or not finite."""
+    now = optimizer.state_dict()
+    require(isinstance(saved, dict) and isinstance(saved["param_groups"], list), "optimizer", saved, "that of the run")
+    for before, group in zip(saved["param_groups"], now["param_groups"], strict=True):
+        for name in group.keys() & before.keys() - {"lr", "initial_lr"}:
+            require(before[name] == group[name], f"optimizer's {name}", before[name], f"{group[name]}")
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    for number, state in saved["state"].items():
+        for name, value in state.items():
+            if isinstance(value, Tensor):
+                of_weight = value.shape in (weights[number].shape, torch.Size([]))
+                require(of_weight, f"optimizer's {name}", value, f"of shape {list(weights[number].shape)}")
+                require(bool(value.isfinite().all()), f"optimizer's {name}", "not finite", "finite")
+
+
+def check_masks(masks: Any, model: nn.Module) -> None:
+    """Refuses masks of other weights, shapes or types than those that can be pruned."""
+    weights = prunable(model)
+    require(isinstance(masks, dict) and masks.keys() <= weights.keys(), "masks", masks, "those of the run's weights")
+    for name, mask in masks.items():
+        _check_like(f"mask of {name}", mask, torch.empty_like(weights[name], dtype=torch.bool))
+
+
+def check_pruner(saved: Any, pruner: Pruner, num_examples: int) -> None:
+    """Refuses the state of a pruner of another ratio or of other data, and attributes of another type."""
+    require(isinstance(saved, dict), "pruner", saved, "a table")
+    if type(pruner).state_dict is not Pruner.state_dict:
+        return
+    require(saved.get("num_examples") == num_examples, "num_examples", saved.get("num_examples"), f"{num_examples}")
+    ratio = vars(pruner).get("prune_ratio")
+    require(saved.get("prune_ratio") == ratio, "prune_ratio", saved.get("prune_ratio"), f"{ratio}")
+    for name, value in vars(pruner).items():
+        kinds = {type(value), type(saved.get(name))}
+        same = len(kinds) == 1 or kinds == {int, float} or (type(None) in kinds and Tensor not in kinds)
+        require(name in saved and same, name, saved.get(name), f"a {type(value).__name__}")
+    for name, value in saved.items():
+        if name.endswith("_N") and isinstance(value, Tensor) and isinstance(vars(pruner).get(name), Tensor):
+            require(len(value) == num_examples, name, value, f"of length {num_examples}")
+
+
+def check_training(saved: Any, state: Any, num_examples: int) -> None:
+    """Refuses a saved training that `state` can't take over, and leaves `state` as it is.
+
+    Args:
+        saved: Of `TrainingState.state_dict`; the optimizer may be missing.
+        state: A `TrainingState` of the same run, of any epoch.
+        num_examples: N.
+    """
+    require(isinstance(saved, dict), "training", saved, "a table")
+    check_rows(saved["rows"], saved["visits_N"], num_examples)
+    check_network(saved["model"], state.model)
+    if "optimizer" in saved:
+        check_optimizer(saved["optimizer"], state.optimizer)
+    check_pruner(saved["pruner"], state.pruner, num_examples)
+    require(isinstance(saved["sparsity"], dict), "connections", saved["sparsity"], "a table")
+    check_masks(saved["sparsity"]["masks"], state.model)
+    try:
+        other = copy.deepcopy(state)
+    except Exception:  # a pruner that can't be copied: its state is loaded without a try
+        return
+    other.load_state_dict(saved)
+
+
+def _check_like(name: str, value: Any, like: Tensor) -> None:
+    wanted = shown(like)
+    holds = isinstance(value, Tensor) and value.layout is torch.strided
+    require(holds and value.shape == like.shape and value.dtype == like.dtype, name, value, wanted)
