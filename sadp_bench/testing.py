@@ -26,7 +26,7 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.progress import Progress
 from sadp_bench.datasets.base import Dataset, data_root
 from sadp_bench.datasets.contract import first_breach
-from sadp_bench.pruners.base import Observation, Pruner, Selection
+from sadp_bench.pruners.base import Observation, Pruner, Selection, selection_fault
 from sadp_bench.runs.resolve import Material, RunRequest, make_pruner, resolve
 from sadp_bench.runs.resources import Resources
 from sadp_bench.runs.trainer import BUDGET_TOLERANCE, RunTrainer
@@ -169,14 +169,8 @@ class _CheckedRun:
 
 def check_selection(selection: Selection, num_examples: int) -> None:
     """Raises ContractBroken where a selection is not what `sadp_bench.Selection` promises."""
-    index, weight = selection.index_K, selection.weight_K
-    _require(index.dtype == torch.int64 and index.dim() == 1, f"index_K is int64 [K], not {index.dtype} {index.shape}")
-    _require(len(index) > 0, "selects nothing; an epoch trains on one example at least")
-    _require(weight.dtype == torch.float32, f"weight_K is float32, not {weight.dtype}")
-    _require(weight.shape == index.shape, f"weight_K has {len(weight)} entries for {len(index)} examples")
-    _require(int(index.min()) >= 0 and int(index.max()) < num_examples, f"an index lies outside [0, {num_examples})")
-    _require(len(index.unique()) == len(index), "selects an example twice in an epoch")
-    _require(bool((weight > 0).all() and weight.isfinite().all()), "a weight is not a finite number above 0")
+    fault = selection_fault(selection, num_examples)
+    _require(not fault, fault)
 
 
 def _check_budget(run: _CheckedRun) -> None:

@@ -7,6 +7,7 @@ import io
 import itertools
 import os
 import sys
+import traceback
 from typing import Annotated, Any
 
 import typer
@@ -17,7 +18,10 @@ from sadp_bench.cli.inspect import doctor, list_, report
 from sadp_bench.cli.measure import speed, study
 from sadp_bench.cli.train import run, sweep
 from sadp_bench.core.errors import BadInput
+from sadp_bench.core.strangers import calls_of_strangers
 from sadp_bench.core.text import printable
+
+DEBUG = "--debug"
 
 app = typer.Typer(
     name="sadp-bench",
@@ -28,7 +32,12 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True)
-def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Also print the traceback of an error; may follow the command too.")
+    ] = False,
+) -> None:
     """Benchmark of data-pruning methods for training spiking neural networks."""
     if version:
         print(f"sadp-bench {__version__}")
@@ -46,14 +55,18 @@ def main(arguments: list[str] | None = None) -> Any:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # A character that the terminal lacks must not end a run.
-    arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    given = sys.argv[1:] if arguments is None else arguments
+    arguments = [word for word in given if word != DEBUG] or ["--help"]
     # The base class of Typer's usage errors (an unknown option, for example) has no public name.
     usage_error: Any = typer.BadParameter.__mro__[2]
     try:
-        code = _parser()(arguments, standalone_mode=False)
+        with calls_of_strangers():
+            code = _parser()(arguments, standalone_mode=False)
         if code == 130:  # Typer turns Ctrl-C into this code.
             raise KeyboardInterrupt
     except BadInput as error:
+        if DEBUG in given:
+            traceback.print_exception(error)
         _fail(str(error))
     except usage_error as error:
         _fail(f"{error.format_message()}{_given_value(error, arguments)} (see sadp-bench --help)")

@@ -13,12 +13,14 @@ import importlib.util
 import inspect
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from sadp_bench.core import strangers
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.files import read_text
 
@@ -46,7 +48,14 @@ def table(kind: str) -> dict[str, str]:
     """Returns every registered name of a kind (`method`, `backbone` or `dataset`) with its `module:Class`."""
     names: dict[str, str] = {}
     for point in sorted(entry_points(group=GROUPS[kind]), key=lambda point: (point.name != "sadp_bench", point.name)):
-        for name, path in point.load().items():
+        what = f"the table '{point.name}' of {kind}s ({point.value}), which an installed package publishes,"
+        with _loading(what):
+            published = point.load()
+        if not isinstance(published, dict) or not all(
+            isinstance(text, str) for row in published.items() for text in row
+        ):
+            raise BadInput(f"{what} is no table of names and 'package.module:Class'; mend or uninstall that package")
+        for name, path in published.items():
             names.setdefault(name, path)
     return names
 
@@ -65,28 +74,48 @@ def resolve(kind: str, name: str) -> Any:
         names = table(kind)
         if name not in names:
             raise BadInput(f"unknown {kind} '{name}'{nearest(name, names)} (or package.module:Class)")
-        return load(names[name])
+        return load(names[name], f"{kind} '{name}'")
     # A console script, unlike `python -m`, does not search the folder that it was started in.
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)
-    module_name = name.partition(":")[0]
-    try:
-        found = importlib.util.find_spec(module_name)
-    except (ImportError, ValueError):
-        found = None
-    if found is None:
-        raise BadInput(f"{kind} '{name}': no module named '{module_name}' here or on PYTHONPATH")
-    return load(name)
+    return load(name, f"{kind} '{name}'")
 
 
-def load(path: str) -> Any:
-    """Returns the class of a `package.module:Class`. Raises BadInput where the module has none of that name."""
+def load(path: str, what: str = "") -> Any:
+    """Returns the class of a `package.module:Class`.
+
+    Args:
+        path: The path.
+        what: What a user named, for messages.
+
+    Raises:
+        BadInput: There is no such module, its import raises, or it has no class of that name.
+    """
     module_name, _, class_name = path.partition(":")
-    found = getattr(importlib.import_module(module_name), class_name, None)
+    what = what or f"'{path}'"
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        raise BadInput(f"{what}: no module named '{module_name}' here or on PYTHONPATH")
+    strangers.note_loaded(module_name, what)
+    with _loading(what, module_name):
+        found = getattr(importlib.import_module(module_name), class_name, None)
     if not inspect.isclass(found):
-        raise BadInput(f"'{path}': module {module_name} has no class '{class_name}'")
+        raise BadInput(f"{what}: module {module_name} has no class '{class_name}'")
     return found
+
+
+@contextmanager
+def _loading(what: str, module_name: str = "") -> Iterator[None]:
+    """Turns whatever an import within the context raises into one line."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except (Exception, SystemExit) as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing and f"{module_name}.".startswith(f"{missing}."):
+            raise BadInput(f"{what}: no module named '{module_name}' here or on PYTHONPATH") from error
+        raise BadInput(f"{what} can't be imported: {strangers.described(error)}") from error
 
 
 def entries(kind: str) -> list[Entry]:
@@ -113,13 +142,22 @@ def _docstring(path: str) -> str:
 
 def options(cls: type) -> dict[str, tuple[type, Any]]:
     """Returns the keyword-only settings of a class's `__init__`: name -> (type, default)."""
-    hints = get_type_hints(cls.__init__)  # type: ignore[misc]
-    parameters = inspect.signature(cls).parameters.values()
-    return {
+    try:
+        hints = get_type_hints(cls.__init__)  # type: ignore[misc]
+    except Exception as error:  # an annotation may be any expression
+        raise BadInput(f"{cls.__qualname__}'s annotations can't be read: {strangers.described(error)}") from error
+    found = {
         parameter.name: (hints.get(parameter.name, str), parameter.default)
-        for parameter in parameters
+        for parameter in inspect.signature(cls).parameters.values()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
+    for name, (_, default) in found.items():
+        if not isinstance(default, bool | int | float | str | None):
+            raise BadInput(
+                f"{cls.__qualname__}'s setting '{name}' has no plain default: every keyword-only argument of __init__ has a "
+                "number, a text, True, False or None as its default"
+            )
+    return found
 
 
 def settle(owner: str, allowed: dict[str, tuple[type, Any]], given: dict[str, Any]) -> dict[str, Any]:

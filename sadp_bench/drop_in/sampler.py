@@ -22,7 +22,7 @@ from sadp_bench.core.rng import stream
 from sadp_bench.drop_in.batch_logits import LossesAlone, in_time, not_finite, shape_of
 from sadp_bench.drop_in.context import LoopContext, label_N_of, score_N_of
 from sadp_bench.drop_in.epoch_batches import EpochBatches
-from sadp_bench.pruners.base import Observation, Pruner, plain, signals_of
+from sadp_bench.pruners.base import Observation, Pruner, plain, selection_of, signals_of
 from sadp_bench.pruners.batching import batches, in_order
 
 # The bound ratio comes in an epoch's first batch only, and features come with a linear readout only.
@@ -210,7 +210,7 @@ class PrunedSampler(Sampler[list[int]]):
         """Returns an epoch's examples in their order of training, and their weights. [K]."""
         order_N = torch.randperm(self.num_examples, generator=stream(self.seed, "order", epoch))
         portion = min(1.0, self.length - epoch)
-        return in_order(pruner.select(epoch), order_N, portion, at_least=distributed.size())
+        return in_order(selection_of(pruner, epoch), order_N, portion, at_least=distributed.size())
 
     def __len__(self) -> int:
         """Returns the epoch's number of batches, which may differ from epoch to epoch.

@@ -9,7 +9,7 @@ from torch import nn
 
 from sadp_bench.records.spec import Spec
 from sadp_bench.runs import environment
-from sadp_bench.runs.resolve import Material, build_model, make_loader, placed
+from sadp_bench.runs.resolve import Material, build_model, check_logits, make_loader, placed
 
 
 class Resources:
@@ -38,6 +38,7 @@ class Resources:
         self.environment = environment.describe(self.device, spec.threads, jobs)
         self._spec = spec
         self.untrained = build_model(spec, material, spec.seed)
+        check_logits(self.untrained, spec, self.train, len(material.dataset.class_names))
 
     def model(self, seed: int | None = None, timesteps: int | None = None) -> nn.Module:
         """Returns an untrained network on the device, always the same for a seed.

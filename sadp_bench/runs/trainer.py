@@ -34,7 +34,7 @@ from sadp_bench.training.checkpoint import Checkpoint
 from sadp_bench.training.optimizer import make_optimizer
 from sadp_bench.training.scoring_context import RunContext
 from sadp_bench.training.shared_scores import SharedScores
-from sadp_bench.training.state_checks import check_plain, check_seconds, check_training, is_count, require
+from sadp_bench.training.state_checks import check_plain, check_seconds, check_training, is_amount, is_count, require
 
 MAX_COUNTED = 512  # held examples whose synaptic operations are counted: each layer runs once more for it
 
@@ -303,7 +303,10 @@ def expected(specs: list[Spec], resources: Resources) -> list[float]:
 
 def preparation_epochs(spec: Spec) -> float:
     """Returns the epochs' worth of example visits that a run makes before training."""
-    return make_pruner(spec).scoring_epochs(spec.epochs) + make_sparsity(spec).estimated_epochs(spec.epochs)
+    scoring: Any = make_pruner(spec).scoring_epochs(spec.epochs)
+    if not is_amount(scoring):
+        raise BadInput(f"{spec.method}'s scoring_epochs returns {scoring!r}, and must return a number of at least 0")
+    return float(scoring) + make_sparsity(spec).estimated_epochs(spec.epochs)
 
 
 def now() -> str:

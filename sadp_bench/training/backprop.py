@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sadp_bench.core import distributed
+from sadp_bench.core.errors import BadInput
 from sadp_bench.core.losses import Loss
 from sadp_bench.core.precision import widened
 
@@ -150,7 +152,11 @@ def at_precision(model: nn.Module, precision: str, device: torch.device) -> Forw
 
     def forward(input: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            logits_TBC: Tensor = model(input)
+            logits_TBC: Any = model(input)
+        if not isinstance(logits_TBC, Tensor):
+            raise BadInput(
+                f"the backbone returns a {type(logits_TBC).__name__}, and must return logits [T, B, classes]"
+            )
         return widened(logits_TBC)
 
     return forward

@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from sadp_bench.capture.finite import FiniteWatch, some_of
 from sadp_bench.core import distributed
 from sadp_bench.core.clock import Clock
-from sadp_bench.core.errors import Diverged
+from sadp_bench.core.errors import BadInput, Diverged
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.rng import isolated, stream
-from sadp_bench.pruners.base import Pruner, Selection, signals_of
+from sadp_bench.pruners.base import Pruner, Selection, selection_of, signals_of
 from sadp_bench.pruners.batching import batches, in_order
 from sadp_bench.pruners.sampling import kept_in_epoch
+from sadp_bench.records.record import is_number
 from sadp_bench.records.spec import Spec
 from sadp_bench.sparsity.base import Sparsity
 from sadp_bench.training.data import Loader, draw_augmentation
@@ -112,7 +113,7 @@ def train(
     for epoch in range(len(state.rows), min(math.ceil(length), sys.maxsize if until is None else until)):
         before = sum(clock.seconds.values())
         with clock("select"):
-            selection = state.pruner.select(epoch)
+            selection = selection_of(state.pruner, epoch)
         dropout = isolated(seed, f"dropout {epoch} {distributed.rank()}", data.device)
         with clock("train"), dropout, step.recording(signals_of(state.pruner, epoch)):
             row, index_K = _train_epoch(state, step, watch, selection, spec, progress, seed, epoch, length)
@@ -186,7 +187,13 @@ def run_length(pruner: Pruner, spec: Spec, num_examples: int) -> float:
     full-data training's number of updates takes.
     """
     if spec.protocol == "epochs":
-        return pruner.run_epochs(spec.epochs)
+        epochs: Any = pruner.run_epochs(spec.epochs)
+        if not is_number(epochs) or not 0 < epochs <= spec.epochs:
+            raise BadInput(
+                f"{spec.method}'s run_epochs({spec.epochs}) returns {epochs!r}, and must return a number above 0 and at most "
+                f"{spec.epochs}"
+            )
+        return epochs
     left, epoch = spec.epochs * math.ceil(num_examples / spec.batch_size), 0
     while True:
         updates = math.ceil(kept_in_epoch(num_examples, spec.ratio, epoch) / spec.batch_size)
