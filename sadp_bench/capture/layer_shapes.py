@@ -82,7 +82,7 @@ def arranged(x: Tensor, features: int, batch: int, time_first: bool | None = Tru
     if time_first is None and folds and (second == batch or first != batch):
         raise BadInput(
             f"its rows, {list(lead)} for {batch} examples, may be time steps or tokens: set time_first=True for [T, B, ...] "
-            "and [T * B, ...], or time_first=False for [B, tokens, ...]"
+            "and [T * B, ...], or time_first=False for [B, T or tokens, ...], also folded"
         )
     if second == batch and (time_first or (time_first is None and not folds)):
         return x

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sadp_bench.capture.bound_ratio import MAX_EXACT, bound_ratio, num_exact
 from sadp_bench.capture.calls import Calls, in_order, layer_sums, with_time
+from sadp_bench.capture.example_rows import ExampleRows
 from sadp_bench.capture.layer_shapes import arranged, by_time, channels_last, multi_step, num_features
 from sadp_bench.capture.layers import spiking_layers, trains, weight_layers
 from sadp_bench.capture.per_example_norms import Pair, joined
@@ -54,7 +55,7 @@ class Recorder:
         signals: The signals to record. Signals that hooks don't record, such as the logits' errors, are ignored.
         layers: The L layers; by default all weight layers but `model.readout`.
         of_any_loop: Whether calls accumulate until `seen`. Features are then not recorded.
-        time_first: Whether time comes first in inputs whose shape leaves it open. See `layer_shapes.arranged`.
+        rows: The order of examples and time in rows whose shape leaves it open.
 
     Attributes:
         neurons_S: Number of neurons of each spiking layer that was called.
@@ -68,15 +69,16 @@ class Recorder:
         layers: Sequence[nn.Module] | None = None,
         *,
         of_any_loop: bool = False,
-        time_first: bool | None = True,
+        rows: ExampleRows | None = None,
     ) -> None:
         self.model = model
         self.signals = frozenset(signals) & (RECORDED - {Signal.FEATURES} if of_any_loop else RECORDED)
         self.layers = weight_layers(model) if layers is None else list(layers)
         self.of_any_loop = of_any_loop
-        self.time_first = time_first
+        self.rows = ExampleRows(model) if rows is None else rows
         self.neurons_S: list[int] = []
         self.half = False
+        self._begins = True  # Whether the coming batch is the first.
         self._measures = Signal.BOUND_RATIO in self.signals  # True if the coming batch is measured
         self._expected: int | None = None
         self._batch = self._of_all_ranks = 0
@@ -105,6 +107,8 @@ class Recorder:
         if self.signals & OF_WEIGHTS:
             for layer in filter(fires_ones, spiking_layers(self.model)):
                 hooked(layer.register_forward_hook(mark_spikes))
+            if self.of_any_loop:
+                self._handles += self.rows.hook()
             for layer in self.layers:
                 hooked(layer.register_forward_hook(self._record_later if self.of_any_loop else self._record_now))
         return self
@@ -126,6 +130,7 @@ class Recorder:
         """Drops all records since the last `seen`."""
         self._clear()
         self._held.clear()
+        self.rows.forget()
         self._pairs, self._expected, self._twice = None, None, False
 
     def seen(self, scale_B: Tensor | None = None, batch: int | None = None) -> dict[str, Tensor]:
@@ -163,7 +168,8 @@ class Recorder:
     def _accumulated(self, scale_B: Tensor | None, batch: int) -> dict[str, Tensor]:
         if self._twice:
             raise BadInput("the batch's backward pass came twice: add its losses up, and call backward once")
-        self._batch = batch
+        self._batch, self._begins = batch, False
+        self.rows.settle(batch)
         for name, of_layers in self._squares.items():
             steps = middle if name.startswith("middle_") else every
             for layer, calls in of_layers.items():
@@ -239,12 +245,23 @@ class Recorder:
         """Records a call of a network whose batch size is still unknown, when its gradient comes back."""
         if not (self._counts() and output.requires_grad and trains(layer)):
             return
+        if self._begins:
+            self.rows.add(layer, output)
         input, binary, call = inputs[0].detach(), are_spikes(inputs[0]), self._next_call(layer)
-        output.register_hook(lambda error: self._record_pair(layer, call, input, error.detach(), binary))
+
+        def record_error(error: Tensor) -> None:
+            if not self.rows.looking:
+                self._record_pair(layer, call, input, error.detach(), binary)
+
+        output.register_hook(record_error)
 
     def _record_pair(self, layer: nn.Module, call: int, input: Tensor, error: Tensor, binary: bool) -> None:
         lead = input.dim() - num_features(layer, input)
-        if lead > 1 and (multi_step(layer) or not isinstance(layer, nn.Linear)):
+        if (
+            lead > 1
+            and (multi_step(layer) or not isinstance(layer, nn.Linear))
+            and self.rows.time_first.get(layer, True)
+        ):
             self._timed.add(layer)
         self.half |= error.dtype == torch.float16
         with torch.autocast(error.device.type, enabled=False):  # The loop may go backward in autocast.
@@ -262,8 +279,8 @@ class Recorder:
         """Returns input and error, [T, b, ...], and b; of a batch of unknown size all examples, unchanged, and None."""
         if self._expected is not None:
             try:
-                time_first = layer in self._timed or self.time_first
-                first = [by_time(layer, x, self._expected, time_first)[:, :MAX_EXACT] for x in (input, error)]
+                features = num_features(layer, input)
+                first = [self._arranged(layer, x, features, self._expected)[:, :MAX_EXACT] for x in (input, error)]
                 return first[0].clone(), first[1].clone(), first[0].shape[1]
             except BadInput:
                 pass
@@ -285,10 +302,19 @@ class Recorder:
 
     def _in_time(self, layer: nn.Module, x: Tensor, features: int) -> Tensor:
         try:
-            return arranged(x, features, self._batch, layer in self._timed or self.time_first)
+            return self._arranged(layer, x, features, self._batch)
         except BadInput as error:
             name = next(name for name, module in self.model.named_modules() if module is layer)
             raise BadInput(f"the layer '{name}': {error}") from None
+
+    def _arranged(self, layer: nn.Module, x: Tensor, features: int, batch: int) -> Tensor:
+        lead = x.shape[: x.dim() - features]
+        if layer in self.rows.unclear:
+            raise BadInput(
+                f"its rows, {list(lead)} for {batch} examples, are neither [T * B] nor [B * T]: give it [T, B, ...] or "
+                "[T * B, ...], with tokens in a dimension of their own"
+            )
+        return arranged(x, features, batch, layer in self._timed or self.rows.order(layer, lead, batch))
 
     def _next_call(self, layer: nn.Module) -> int:
         self._num_calls[layer] = self._num_calls.get(layer, 0) + 1

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sadp_bench.capture.example_rows import ExampleRows
 from sadp_bench.capture.layer_shapes import arranged, time_of_batch_first
 from sadp_bench.capture.per_example_norms import joined
 from sadp_bench.core.errors import BadInput
@@ -43,6 +44,7 @@ class OutputRecorder:
     Args:
         model: The network, whose mode counts.
         module: The network itself or a layer of it.
+        rows: Its gradients, which find the order of rows, are left out.
 
     Attributes:
         calls: By place, where the module returns several tensors, and by call: the output, its gradient, and a linear
@@ -51,8 +53,8 @@ class OutputRecorder:
             earlier steps contains that of later steps.
     """
 
-    def __init__(self, model: nn.Module, module: nn.Module) -> None:
-        self.model, self.module = model, module
+    def __init__(self, model: nn.Module, module: nn.Module, rows: ExampleRows) -> None:
+        self.model, self.module, self.rows = model, module, rows
         self.calls: dict[int, dict[int, tuple[Tensor, ...]]] = {}
         self.fed_back: set[int] = set()
         self._num_calls = 0
@@ -73,7 +75,8 @@ class OutputRecorder:
     def _record_gradient(
         self, place: int, call: int, output: Tensor, input: tuple[Tensor, ...], gradient: Tensor
     ) -> None:
-        self.calls.setdefault(place, {})[call] = output, gradient.detach(), *input
+        if not self.rows.looking:
+            self.calls.setdefault(place, {})[call] = output, gradient.detach(), *input
 
     def _compare(self, place: int, tensor: Tensor) -> None:
         """Finds out, in the second call, whether it read the first call's tensor."""
@@ -111,6 +114,7 @@ class Source:
         relation: The logits are the "same" as the output, or the "mean", "sum" or "last" of its steps.
         batch_first: Whether the output is [B, T, ...] or [B * T, ...].
         certain: Whether no other relation or order fits. Several fit while a readout that starts at zero returns zeros.
+        batch: The number of examples in the batch where the source was found.
     """
 
     recorder: OutputRecorder
@@ -118,11 +122,19 @@ class Source:
     relation: str
     batch_first: bool
     certain: bool
+    batch: int
 
     @property
     def exact(self) -> bool:
         """Whether the gradient of the module's parameters is known exactly: it is a linear layer with a bias."""
         return isinstance(self.recorder.module, nn.Linear) and self.recorder.module.bias is not None
+
+    @property
+    def time_first(self) -> bool | None:
+        """Whether time comes first in the rows of a folded output; None if it is uncertain or not folded."""
+        outputs = [output for output, *_ in self.recorder.calls[self.place].values()]
+        folded = self.certain and any(output.dim() == 2 and len(output) != self.batch for output in outputs)
+        return not self.batch_first if folded else None
 
     @property
     def measured_steps(self) -> slice:
@@ -177,7 +189,7 @@ def find_source(
                 found = [x for x in found if (*x, place) == (previous.relation, previous.batch_first, previous.place)]
             if found:
                 certain = previous is not None and previous.certain or len(found) == 1
-                return Source(recorder, place, *found[0], certain)
+                return Source(recorder, place, *found[0], certain, logits_TBC.shape[1])
     return None
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sadp_bench.capture.example_rows import ExampleRows
 from sadp_bench.capture.layer_shapes import BOUNDED, multi_step, unbounded_layers
 from sadp_bench.capture.layers import spiking_layers
 from sadp_bench.capture.recorder import RECORDED, Recorder
@@ -88,9 +89,7 @@ class Watch:
             raise BadInput(f"loss is one of {', '.join(LOSSES)} or a function, not '{loss}'")
         self.model, self.sampler = model, sampler
         self.loss = LOSSES[loss] if isinstance(loss, str) else loss
-        self.time_first = _time_first(model) if time_first is None else time_first
-        self._batch_may_be_first = time_first is False
-        self._orders = {None: (False, True), True: (False,), False: (True, False)}[time_first]
+        self._rows = ExampleRows(model, time_first, _time_first(model))
         self.layers = [module for module in model.modules() if isinstance(module, BOUNDED)]
         self._given_readout = None if readout is None else _layer_of(model, readout)
         self._source: Source | None = None
@@ -123,11 +122,9 @@ class Watch:
         self._unhook()
         self.signals, self._num_batches, self._checks = signals, 0, ScaleChecks()
         if signals & (SCALED | {Signal.FEATURES}):
-            self._outputs = [OutputRecorder(self.model, module) for module in self._candidates()]
+            self._outputs = [OutputRecorder(self.model, module, self._rows) for module in self._candidates()]
         if signals & OF_LAYERS:
-            self._recorder = Recorder(
-                self.model, signals, self._bounded(), of_any_loop=True, time_first=self.time_first
-            )
+            self._recorder = Recorder(self.model, signals, self._bounded(), of_any_loop=True, rows=self._rows)
             self._recorder.__enter__()
 
     def _check_network(self, signals: frozenset[Signal]) -> None:
@@ -179,7 +176,7 @@ class Watch:
         Raises:
             BadInput: T = B, and nothing decides.
         """
-        if not (self._batch_may_be_first and isinstance(logits, Tensor) and logits.dim() == 3):
+        if not (self._rows.given is False and isinstance(logits, Tensor) and logits.dim() == 3):
             return in_time(logits, batch)
         if logits.shape[0] != logits.shape[1]:
             self._logits_batch_first = logits.shape[0] == batch
@@ -191,7 +188,7 @@ class Watch:
                 )
             time_first_TBC = in_time(logits, batch)
             assert time_first_TBC is not None
-            self._logits_batch_first = find_source(self._outputs, time_first_TBC, self._source, self._orders) is None
+            self._logits_batch_first = find_source(self._outputs, time_first_TBC, self._source, self._orders()) is None
         return in_time(logits, batch, self._logits_batch_first)
 
     @property
@@ -262,13 +259,19 @@ class Watch:
             self._warn(self._checks.check(gradient_TBC, direct_TBC, weight_B))
         return seen
 
+    def _orders(self) -> tuple[bool, ...]:
+        """Returns whether the readout's examples may come before time, the likelier first."""
+        if self._rows.given is True:
+            return (False,)
+        return (True, False) if self._rows.given is False or self._rows.shared() is False else (False, True)
+
     def _find_source(self, logits_TBC: Tensor) -> Source:
         """Returns the source of the logits.
 
         The first batches decide again, because the outputs of a readout that starts at zero fit several relations.
         """
         if self._source is None or self._checking:
-            source = find_source(self._outputs, logits_TBC, self._source, self._orders)
+            source = find_source(self._outputs, logits_TBC, self._source, self._orders())
             if source is None:
                 raise BadInput(self._why_not_found(logits_TBC))
             if self._source is None:
@@ -277,6 +280,8 @@ class Watch:
                         outputs.handle.remove()
                 self._outputs = [source.recorder]
             self._source = source
+            if source.time_first is not None:
+                self._rows.time_first[source.recorder.module] = source.time_first
         return self._source
 
     def _why_not_found(self, logits_TBC: Tensor) -> str:

@@ -1,0 +1,146 @@
+"""The order of examples and time in the rows of a layer, which a network's graph shows.
+
+A network may fold time into the batch around its layers, as [T * B, ...] or as [B * T, ...]. The shapes are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sadp_bench.capture.layer_shapes import multi_step, num_features
+from sadp_bench.capture.layers import spiking_layers
+from sadp_bench.core.rng import stream
+
+LEAST_SHARE = 0.5  # Share of an example's gradient in its rows, at least. Batch norm spreads the rest over the others.
+LEAST_LEAD = 0.2  # Difference between the shares of the two orders, at least.
+MOST_EXAMPLES = 3  # Examples whose gradients are computed, until the order is clear.
+
+
+class ExampleRows:
+    """Finds which rows of a layer belong to an example, for layers whose shape leaves it open.
+
+    A spiking layer states the examples of its input: [T, B, ...] of a multi-step layer, and [B, ...] of any other. The
+    gradient of an example's input with respect to the output of an earlier layer lies in the example's rows there.
+
+    Args:
+        model: The network.
+        given: The user's answer, which counts where the graph shows nothing.
+        usual: The order that the kind of spiking layers suggests. It decides between time and tokens, never in a fold.
+
+    Attributes:
+        time_first: By layer, whether its rows are [T, B, ...] or [T * B, ...]; the layers that the graph
+            decided, and the readout, which the logits decide.
+        unclear: Layers whose rows are in neither order.
+        looking: Whether a gradient is computed to find rows. It is none of the training's, and hooks leave it out.
+    """
+
+    def __init__(self, model: nn.Module, given: bool | None = None, usual: bool | None = None) -> None:
+        self.given, self.usual = given, usual
+        self.time_first: dict[nn.Module, bool] = {}
+        self.unclear: set[nn.Module] = set()
+        self._neurons = spiking_layers(model)
+        self._outputs: dict[nn.Module, Tensor] = {}  # Outputs whose order no spiking layer has shown yet.
+        self._new: dict[nn.Module, int] = {}  # By layer decided since `settle`, the spiking layer's number of examples.
+        self.looking = False
+
+    def hook(self) -> list[Any]:
+        """Returns the handles of new hooks, which look at each spiking layer's input."""
+        return [layer.register_forward_pre_hook(self._look) for layer in self._neurons]
+
+    def add(self, layer: nn.Module, output: Tensor) -> None:
+        """Receives a layer's output, with its graph."""
+        if not self.looking and layer not in self.time_first and layer not in self.unclear:
+            self._outputs[layer] = output
+
+    def forget(self) -> None:
+        """Drops the outputs."""
+        self._outputs.clear()
+
+    def settle(self, batch: int) -> None:
+        """Receives the batch's size. A layer whose spiking layer has another number of examples becomes unclear."""
+        for layer, seen in self._new.items():
+            if seen != batch:
+                del self.time_first[layer]
+                self.unclear.add(layer)
+        self._new.clear()
+
+    def order(self, layer: nn.Module, lead: torch.Size, batch: int) -> bool | None:
+        """Returns whether time comes first in a layer's rows; None if that is unknown. See `layer_shapes.arranged`.
+
+        Args:
+            layer: The layer.
+            lead: The dimensions before its features.
+            batch: The number of examples, B.
+        """
+        if layer in self.time_first:
+            return self.time_first[layer]
+        if self.given is not None or not _is_open(lead, batch):
+            return self.usual if self.given is None else self.given
+        return self.shared()
+
+    def shared(self) -> bool | None:
+        """Returns the order that all decided layers share; None where they differ, none is decided or no layer spikes."""
+        orders = set(self.time_first.values())
+        return orders.pop() if self._neurons and len(orders) == 1 else None
+
+    def _look(self, neuron: nn.Module, inputs: tuple[Any, ...]) -> None:
+        input = inputs[0] if inputs else None
+        if self.looking or not self._outputs or not isinstance(input, Tensor) or not input.requires_grad:
+            return
+        self.looking = True
+        try:
+            for layer, output in list(self._outputs.items()):
+                of_example = input.transpose(0, 1) if multi_step(neuron) else input
+                lead = output.shape[: output.dim() - num_features(layer, output)]
+                if not _is_open(lead, len(of_example)) or self._decide(layer, of_example, output, lead):
+                    self._outputs.pop(layer)
+        finally:
+            self.looking = False
+
+    def _decide(self, layer: nn.Module, of_example: Tensor, output: Tensor, lead: torch.Size) -> bool:
+        """Finds the order of an output's rows. Returns whether the input depends on the output."""
+        batch, depends = len(of_example), False
+        for example in range(1, 1 + min(MOST_EXAMPLES, batch - 1)):
+            gradient = _gradient(of_example[example], output)
+            if gradient is None:
+                return False
+            mass = gradient.detach().double().square().flatten(len(lead)).sum(-1)
+            total = float(mass.sum())
+            if not 0 < total < float("inf"):
+                continue
+            depends = True
+            shares = {first: float(own) / total for first, own in _own_rows(mass, batch, example)}
+            first = max(shares, key=lambda order: shares[order])
+            if shares[first] >= LEAST_SHARE and shares[first] - shares[not first] >= LEAST_LEAD:
+                self.time_first[layer], self._new[layer] = first, batch
+                return True
+        if depends:
+            self.unclear.add(layer)
+        return depends
+
+
+def _is_open(lead: torch.Size, batch: int) -> bool:
+    """Returns whether a layer's leading dimensions leave open which rows belong to an example."""
+    if batch < 2:
+        return False
+    if len(lead) > 1 and lead[1] == batch:
+        return lead[0] == batch
+    return lead[0] != batch and lead[0] % batch == 0
+
+
+def _own_rows(mass: Tensor, batch: int, example: int) -> Iterator[tuple[bool, Tensor]]:
+    """Yields for both orders, time first and examples first, the sum over an example's rows."""
+    square = mass.dim() > 1 and mass.shape[0] == mass.shape[1] == batch
+    rows = mass.flatten(1).sum(1) if mass.dim() > 1 else mass
+    yield True, (mass[:, example] if square else rows.view(-1, batch)[:, example]).sum()
+    yield False, (rows[example] if square else rows.view(batch, -1)[example]).sum()
+
+
+def _gradient(input: Tensor, output: Tensor) -> Tensor | None:
+    """Returns the gradient of a random sum of an example's input with respect to a layer's output, or None."""
+    random = torch.randn(input.shape, generator=stream(0, "example rows")).to(input)
+    return torch.autograd.grad(input, output, random, retain_graph=True, allow_unused=True)[0]
