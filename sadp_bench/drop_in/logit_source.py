@@ -85,6 +85,10 @@ class OutputRecorder:
         elif (node := self._previous.pop(place, None)) is not None and _reaches(tensor.grad_fn, node):
             self.fed_back.add(place)
 
+    def a_step_each(self, batch: int) -> bool:
+        """Returns whether each call's outputs are [B, ...], a time step without time."""
+        return all(x.dim() == 2 and len(x) == batch for calls in self.calls.values() for x, *_ in calls.values())
+
     def steps(self, place: int, batch: int, batch_first: bool = False) -> LayerSteps:
         """Returns the steps of all calls.
 

@@ -19,7 +19,7 @@ from sadp_bench.core import distributed
 from sadp_bench.core.errors import BadInput, Diverged
 from sadp_bench.core.losses import Loss, mean_loss
 from sadp_bench.core.rng import stream
-from sadp_bench.drop_in.batch_logits import LossesAlone, in_time, not_finite, shape_of
+from sadp_bench.drop_in.batch_logits import LossesAlone, in_time, not_finite, wrong_shape
 from sadp_bench.drop_in.context import LoopContext, label_N_of, score_N_of
 from sadp_bench.drop_in.epoch_batches import EpochBatches
 from sadp_bench.pruners.base import Observation, Pruner, plain, selection_of, signals_of
@@ -295,7 +295,7 @@ class PrunedSampler(Sampler[list[int]]):
         index_B = torch.as_tensor(index_B, device=self.device)
         logits_TBC = (in_time if self.watching is None else self.watching.in_time)(logits, len(index_B))
         if logits_TBC is None and (loss_B is None or signals_of(self.pruner, self.epoch)):
-            raise BadInput(f"logits are [B, C] or [T, B, C] of the {len(index_B)} examples, not {shape_of(logits)}")
+            raise BadInput(wrong_shape(logits, len(index_B)))
         self._now.observe(index_B)
         # A loop may have its whole step within autocast.
         with torch.autocast((logits if loss_B is None else loss_B).device.type, enabled=False):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from sadp_bench.capture.per_example_norms import gradient_norms
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.evaluation_mode import evaluation_mode
 from sadp_bench.core.losses import LOSSES, Loss
+from sadp_bench.drop_in.batch_logits import LogitOrder, wrong_shape
 from sadp_bench.drop_in.indexed import WithIndex
 
 SCORES = ("el2n", "grand")
@@ -33,8 +35,7 @@ def score_with(
     """Returns each example's score by a partly trained network, float32, [N], for `PrunedSampler(..., scores=)`.
 
     The network is in evaluation mode meanwhile. The neurons of SpikingJelly and snnTorch are reset before each batch and
-    after the last.
-    The network's mode and the global random state stay as they were.
+    after the last. The network's mode and the global random state stay as they were.
 
     Args:
         model: The network.
@@ -44,7 +45,7 @@ def score_with(
             gradient of the example's loss over all parameters. Source: Paul, Ganguli & Dziugaite, NeurIPS 2021.
         loss: The loss of "grand", see `watch`.
         forward: Maps an image batch to logits, [B, C] or [T, B, C]; by default the network.
-        time_first: Of "grand", see `watch`.
+        time_first: See `watch`. With False, logits may be [B, T, C].
 
     Raises:
         BadInput: Examples come twice, not at all, or in an unknown order.
@@ -57,6 +58,7 @@ def score_with(
     indexed = isinstance(loader.dataset, WithIndex)  # Other items may contain more too, such as metadata.
     device = next(model.parameters()).device
     example_loss = LOSSES[loss] if isinstance(loss, str) else loss
+    order = LogitOrder(time_first)
     score_N = torch.full((len(loader.dataset),), torch.nan)  # type: ignore[arg-type]
     num_scored = 0
     # A loader's iterator draws the seed of its workers from the global random state.
@@ -69,10 +71,11 @@ def score_with(
             num_scored += len(label_B)
             if bool(score_N[index_B].isfinite().any()):
                 raise BadInput("the loader gives an example twice, and scores need each once: mend its sampler")
+            logits_of = partial(_logits, forward or model, order, len(label_B))
             if score == "grand":
-                score_B = gradient_norms(model, example_loss, image, label_B, forward, time_first)
+                score_B = gradient_norms(model, example_loss, image, label_B, logits_of, time_first)
             else:
-                score_B = _error_norm((forward or model)(image), label_B)
+                score_B = _error_norm(logits_of(image), label_B)
             score_N[index_B] = score_B.float().cpu()
         reset_state(model)
     if num_scored != len(score_N):
@@ -80,6 +83,14 @@ def score_with(
             f"the loader gives {num_scored} of its {len(score_N)} examples, and scores need each once: set drop_last=False"
         )
     return score_N
+
+
+def _logits(forward: Callable[[Any], Tensor], order: LogitOrder, batch: int, image: Any) -> Tensor:
+    """Returns the logits of an image batch, [B, C] or [T, B, C]. Raises BadInput for any other shape."""
+    logits = order.in_time(forward(image), batch)
+    if logits.dim() not in (2, 3) or logits.shape[-2] != batch:
+        raise BadInput(wrong_shape(logits, batch, "score_with"))
+    return logits
 
 
 def _error_norm(logits: Tensor, label_B: Tensor) -> Tensor:

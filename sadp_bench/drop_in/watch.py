@@ -20,7 +20,7 @@ from sadp_bench.core import distributed
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.losses import LOSSES, Loss, logit_errors
 from sadp_bench.core.precision import widened
-from sadp_bench.drop_in.batch_logits import in_time
+from sadp_bench.drop_in.batch_logits import LogitOrder, in_time
 from sadp_bench.drop_in.logit_source import HOW_TO_OBSERVE, OutputRecorder, Source, find_source
 from sadp_bench.drop_in.loss_scale import ScaleChecks, gradient_scales
 from sadp_bench.drop_in.sampler import PrunedSampler
@@ -95,7 +95,7 @@ class Watch:
         self._source: Source | None = None
         self._warned: set[str] = set()
         self._num_skipped = 0
-        self._logits_batch_first: bool | None = None
+        self._order = LogitOrder(time_first, self._examples_first)
         self._outputs: list[OutputRecorder] = []
         self._recorder: Recorder | None = None
         self.record(sampler.signals)
@@ -169,27 +169,18 @@ class Watch:
         return [layer for layer in self.layers if layer is not exact]
 
     def in_time(self, logits: Any, batch: int) -> Tensor | None:
-        """Returns the observed logits as [T, B, C]; None for another shape.
+        """Returns the observed logits as [T, B, C]; None for another shape. With time_first=False, they may be [B, T, C]."""
+        return in_time(logits, batch, self._order)
 
-        With time_first=False, logits may be [B, T, C]. Where T = B, the recorded outputs decide.
+    def _examples_first(self, logits: Tensor) -> bool | None:
+        """Returns whether logits with T = B are [B, T, C]; None where no outputs are recorded.
 
-        Raises:
-            BadInput: T = B, and nothing decides.
+        Time comes first where calls, a step each, give the logits. Otherwise the user's time_first=False counts.
         """
-        if not (self._rows.given is False and isinstance(logits, Tensor) and logits.dim() == 3):
-            return in_time(logits, batch)
-        if logits.shape[0] != logits.shape[1]:
-            self._logits_batch_first = logits.shape[0] == batch
-        elif self._logits_batch_first is None:
-            if not self._outputs:
-                raise BadInput(
-                    f"the observed logits, {list(logits.shape)}, may be [T, B, C] or [B, T, C]: observe their mean over "
-                    "time, or take another batch_size"
-                )
-            time_first_TBC = in_time(logits, batch)
-            assert time_first_TBC is not None
-            self._logits_batch_first = find_source(self._outputs, time_first_TBC, self._source, self._orders()) is None
-        return in_time(logits, batch, self._logits_batch_first)
+        if not self._outputs:
+            return None
+        stepwise = [outputs for outputs in self._outputs if outputs.a_step_each(len(logits))]
+        return find_source(stepwise, widened(logits), self._source, (False,)) is None
 
     @property
     def waits(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -11,8 +10,11 @@ import pytest
 import torch
 from spikingjelly.activation_based import functional, neuron, surrogate
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
-from tests.drop_in.helpers import SQUARES, assert_bounded, assert_close, drawn, watched
+from sadp_bench.core.errors import BadInput
+from sadp_bench.drop_in.scores import score_with
+from tests.drop_in.helpers import SQUARES, assert_bounded, assert_close, assert_refused, drawn, watched
 
 B, T = 5, 4
 LABELS = torch.tensor([0, 2, 1, 2, 0])
@@ -104,7 +106,7 @@ def shown(net: nn.Module, input: Tensor, **how: Any) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("fire", FIRES)
 def test_every_order_of_a_fold_shows_the_same_and_nobody_is_asked(fire: str) -> None:
-    for steps, case in itertools.product((T, B, 2 * B), CASES):
+    for steps, case in zip((T, B, 2 * B), CASES, strict=True):
         input = drawn(steps, B, 2, 5, 4)
         first = Folded(FIRES[fire], TIME, **case)
         expected = shown(first, input)
@@ -118,3 +120,99 @@ def test_every_order_of_a_fold_shows_the_same_and_nobody_is_asked(fire: str) -> 
 def of_example(net: nn.Module, input: Tensor, example: int) -> Tensor:
     logits: Tensor = net(input[:, example : example + 1])
     return logits
+
+
+class BatchFirst(nn.Module):
+    """[B, T, 8] -> logits [B, T, C], batch-first as recurrent networks give them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.hidden, self.readout = nn.Linear(8, 6).double(), nn.Linear(6, 3).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.readout(self.hidden(x.cumsum(1)).sigmoid())
+        return logits
+
+
+def mean_loss_of_batch_first(logits: Tensor, label_B: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(logits.mean(1), label_B, reduction="none")
+
+
+def mean_of(net: nn.Module, x: Tensor) -> Tensor:
+    logits: Tensor = net(x).mean(1)
+    return logits
+
+
+def test_logits_with_examples_first_are_taken_with_time_first_false_and_else_the_message_says_so() -> None:
+    net, how = BatchFirst(), {"time_first": False}
+    for steps in (T, B, 2 * B):
+        input = drawn(B, steps, 8)
+        found = watched(net, partial(net, input), LABELS, SIGNALS, mean_loss_of_batch_first, **how)
+        mean = watched(net, partial(mean_of, net, input), LABELS, SIGNALS, **how)
+        assert_close({**found, "logit_errors": mean["logit_errors"]}, mean)
+        assert_bounded(net, [net.hidden], partial(one_of, net, input), LABELS, found)
+        for score in ("el2n", "grand"):
+            loader: Any = DataLoader(TensorDataset(input, LABELS), 2)  # A last batch of one example.
+            expected = score_with(net, loader, score, forward=partial(mean_of, net), time_first=False)
+            torch.testing.assert_close(score_with(net, loader, score, time_first=False), expected)
+    data, square = (TensorDataset(drawn(B, steps, 8), LABELS) for steps in (T, B))
+    refused: list[tuple[Any, str]] = [
+        (
+            lambda: watched(net, lambda: net(data[:][0]), LABELS, SIGNALS, mean_loss_of_batch_first),
+            r"not \[5, 4, 3\]; for \[B, T, C\], set watch\(..., time_first=False\)",
+        ),
+        (lambda: score_with(net, data), r"for \[B, T, C\], set score_with\(..., time_first=False\)"),
+        (
+            lambda: score_with(net, square, time_first=False),
+            r"may be \[T, B, C\] or \[B, T, C\]: .* another batch size",
+        ),
+    ]
+    assert_refused(refused)
+
+
+def one_of(net: nn.Module, input: Tensor, example: int) -> Tensor:
+    return mean_of(net, input[example : example + 1])
+
+
+class LastFold(Folded):
+    """A network whose last folded layer no spiking layer follows, as its steps are added up."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        functional.reset_net(self)
+        steps, (at_conv, *_) = len(x), self.orders
+        x = self.fires[0](x)
+        logits: Tensor = self.hidden(unfold(self.conv(fold(x, at_conv)), at_conv, steps).flatten(2).sum(0)).sigmoid()
+        return self.readout(logits)
+
+
+class TokensInTheFold(nn.Module):
+    """[T, B, N, 8] -> logits by a layer that takes tokens, time and examples in one dimension, [T * B * N, 8]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.hidden, self.fire, self.readout = nn.Linear(8, 6), spikingjellys(), nn.Linear(6, 3)
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        functional.reset_net(self)
+        x = self.fire(self.hidden(x.flatten(0, 2)).unflatten(0, x.shape[:3]))
+        logits: Tensor = self.readout(x.mean((0, 2)))
+        return logits
+
+
+def test_rows_that_nothing_shows_are_asked_for_and_rows_in_no_order_are_refused() -> None:
+    input = drawn(T, B, 2, 5, 4)
+    for orders in (TIME, EXAMPLES):
+        net = LastFold(spikingjellys, orders)
+        with pytest.raises(
+            BadInput, match="the layer 'conv': its rows, .20. for 5 examples, may be time steps or tokens"
+        ):
+            shown(net, input)
+        found = shown(net, input, time_first=orders[0])
+        assert_bounded(net, [net.conv, net.hidden], partial(of_example, net, input), LABELS, found, ratio_rtol=1e-6)
+    with pytest.raises(
+        BadInput, match="the layer 'hidden': its rows, .60. for 5 examples, are neither .T . B. nor .B . T."
+    ):
+        shown(TokensInTheFold(), drawn(T, B, 3, 8), time_first=True)
