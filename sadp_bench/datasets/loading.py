@@ -21,7 +21,12 @@ def load(kind: type[Dataset], name: str, root: Path, timesteps: int) -> Dataset:
     Raises:
         BadInput: Files are absent or broken, or the data break the contract.
     """
-    dataset = kind(root, timesteps)
+    try:
+        dataset = kind(root, timesteps)
+    except MemoryError:
+        raise BadInput(
+            f"data set '{name}' in {timesteps:,} time steps needs more memory than there is; lower --timesteps"
+        ) from None
     breach = first_breach(dataset, timesteps)
     if breach is not None:
         raise BadInput(f"data set '{name}' breaks the contract of docs/data.md: {breach}")

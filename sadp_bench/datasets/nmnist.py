@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from sadp_bench.core.errors import BadInput
+from sadp_bench.core.memory import check_room
 from sadp_bench.datasets.base import Dataset, cause, read_bytes
 from sadp_bench.datasets.examples import Examples
 
@@ -87,7 +89,9 @@ def frames(content: NDArray[np.uint8], timesteps: int) -> NDArray[np.uint8]:
 def _load(folder: Path, timesteps: int) -> Examples:
     """Returns all recordings of `folder/<digit>`."""
     recordings = [(file, digit) for digit in range(10) for file in _recordings(folder / str(digit))]
-    input_N = np.empty((len(recordings), timesteps, 2, SIDE, SIDE), np.uint8)
+    shape = len(recordings), timesteps, 2, SIDE, SIDE
+    check_room(math.prod(shape), f"N-MNIST in {timesteps:,} frames", "lower --timesteps")
+    input_N = np.empty(shape, np.uint8)
     for row, (file, _) in enumerate(recordings):
         content = read_bytes(file)
         try:

@@ -15,8 +15,8 @@ from typing import Any
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.progress import Progress
 from sadp_bench.records.metrics import nominal_maximum
-from sadp_bench.records.spec import Spec
-from sadp_bench.runs.resolve import Material, resolve
+from sadp_bench.records.spec import Spec, check_count
+from sadp_bench.runs.resolve import Material, enough_memory, resolve
 from sadp_bench.runs.resources import Resources
 from sadp_bench.runs.trainer import RunTrainer, threads
 from sadp_bench.training.loop import EpochRow, run_length
@@ -44,7 +44,7 @@ class Arm:
         if run_length(trainer.pruner, trainer.spec, len(trainer.data)) < trainer.spec.epochs:
             raise BadInput(
                 f"{trainer.spec.method} shortens the run, and `speed` times epochs: leave it out of --methods, and use "
-                "`sadp-trainer run`"
+                "`sadp-bench run`"
             )
         self.epochs: Iterator[EpochRow] = trainer.rows()
 
@@ -167,7 +167,7 @@ def _references(specs: Sequence[Spec]) -> int:
 def _fitting(specs: Sequence[Spec], resources: Resources, seconds: float) -> int:
     """Returns for how many examples the warm-up and the fewest rounds take this time; at least a few batches."""
     full = specs[0].reference()
-    with threads(full.threads):
+    with threads(full.threads), enough_memory(full):
         per_visit = rehearse(resources.model(), resources.train, full)
     epochs = _references(specs) + 1 + sum(1 - spec.ratio for spec in specs)
     fitting = int(seconds / (per_visit * epochs * (MIN_TO_STOP + 1)))
@@ -185,7 +185,7 @@ def _timed(
     """Returns the rounds of the A/A arm and of every run. All arms read one copy of the data."""
     full, num_examples, references = specs[0].reference(), len(resources.train), _references(specs)
     end = time.monotonic() + seconds
-    with threads(full.threads):
+    with threads(full.threads), enough_memory(full):
         endless = dataclasses.replace(full, epochs=full.epochs * references)
         reference, *arms = [Arm(RunTrainer(spec, resources, progress)) for spec in (endless, full, *specs)]
         timed = [Timed() for _ in arms]
@@ -202,8 +202,7 @@ def _timed(
 
 
 def _check(rounds: int, half_width: float, seconds: float, epochs: Any) -> None:
-    if rounds < 2:
-        raise BadInput(f"--rounds is at least 2, not {rounds}")
+    check_count("rounds", rounds, 2)
     if not half_width >= 0:
         raise BadInput(f"--half-width is at least 0, not {half_width:g}")
     if not seconds > 0:

@@ -42,7 +42,17 @@ RETIRED: dict[str, dict[str, Any]] = {"sadp": {"warmup": 0.0, "refresh": 0, "ref
 # Each table of options with the prefix that its names have in `--set` and wherever they stand beside fields.
 PREFIXES = {"method_options": "method.", "backbone_options": "backbone.", "sparsity_options": "sparsity."}
 MAX_VALUE = 2**63 - 1  # counts and seeds; larger ones overflow
-MAX_THREADS = 1024  # threads; a process dies when it tries to start many more
+MAX_EPOCHS = 100_000  # epochs, of which a record has a row each, and must remain small enough to be read
+# By count, the most that is allowed; other counts end at MAX_VALUE.
+MAXIMA = {
+    "threads": 1024,  # a process dies when it tries to start many more
+    "jobs": 1024,  # processes
+    "concurrent_jobs": 1024,
+    "retries": 1000,
+    "epochs": MAX_EPOCHS,
+    "rounds": 10_000,  # epochs of each arm
+    "timesteps": 1_000_000,  # beyond them not even the logits of a batch fit into memory
+}
 MAX_RATE = 1e38  # learning rate or weight decay; float32 holds no larger one
 KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "int": ((int,), "a whole number"),
@@ -65,6 +75,14 @@ def shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def check_count(name: str, value: int, minimum: int) -> None:
+    """Raises BadInput for a count of the command line below its minimum or above its maximum (`MAXIMA`)."""
+    maximum = MAXIMA.get(name, MAX_VALUE)
+    if not minimum <= value <= maximum:
+        limit = f"at least {minimum}" if value < minimum else f"at most {maximum:,}"
+        raise BadInput(f"{option(name)} is {limit}, not {value}")
+
+
 def check_fields(values: Mapping[str, Any]) -> None:
     """Raises BadInput for the first value that a field of `Spec` does not allow. Absent fields with a default pass."""
     for of in dataclasses.fields(Spec):
@@ -79,11 +97,13 @@ def check_fields(values: Mapping[str, Any]) -> None:
         raise BadInput(f"--ratio is at least 0 and below 1 (the share of visits to save), not {values['ratio']}")
     _check_axes(values["backprop"], values.get("k", 0), values["loss"], values["timesteps"])
     for name in (*COUNTS, "seed", "k"):
-        minimum, maximum = int(name in COUNTS), MAX_THREADS if name == "threads" else MAX_VALUE
-        value = values.get(name, minimum)
-        if not minimum <= value <= maximum:
-            limit = f"at least {minimum}" if value < minimum else f"at most {maximum:,}"
-            raise BadInput(f"{option(name)} is {limit}, not {value}")
+        minimum = int(name in COUNTS)
+        check_count(name, values.get(name, minimum), minimum)
+    if values["protocol"] == "updates" and values["epochs"] > MAX_EPOCHS * (1 - values["ratio"]):
+        raise BadInput(
+            f"--protocol updates makes more than {MAX_EPOCHS:,} epochs of --epochs {values['epochs']:,} at ratio "
+            f"{values['ratio']:g}, and a record has a row of each; lower --epochs"
+        )
     for name in ("learning_rate", "weight_decay"):
         if not 0 <= values[name] <= MAX_RATE:
             raise BadInput(f"{option(name)} is a number of at least 0 and at most {MAX_RATE:g}, not {values[name]}")

@@ -34,6 +34,9 @@ from sadp_bench.training.backprop import at_precision
 from sadp_bench.training.data import Loader
 
 VALIDATION_SHARE = 0.1
+OUT_OF_MEMORY = re.compile(  # in errors of torch, the last three for sizes beyond its integers
+    "out of memory|can't allocate memory|Storage size calculation overflowed|multiplication overflow|Overflow when unpacking"
+)
 KINDS: dict[str, type] = {"method": Pruner, "backbone": nn.Module, "dataset": Dataset}
 
 
@@ -338,11 +341,11 @@ def weight_bytes(model: nn.Module) -> int:
 
 @contextmanager
 def enough_memory(spec: Spec) -> Iterator[None]:
-    """Turns the ways in which torch runs out of memory into one line."""
+    """Turns the ways in which torch runs out of memory, or out of numbers for a size, into one line."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not re.search("out of memory|can't allocate memory", str(error)):
+    except (MemoryError, RuntimeError, TypeError) as error:
+        if not isinstance(error, MemoryError) and not OUT_OF_MEMORY.search(str(error)):
             raise
         raise BadInput(
             f"out of memory on {spec.device}: batch size {spec.batch_size}, {spec.timesteps} time steps and backbone options "

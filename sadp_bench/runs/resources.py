@@ -10,6 +10,7 @@ from torch import nn
 from sadp_bench.records.spec import Spec
 from sadp_bench.runs import environment
 from sadp_bench.runs.resolve import Material, build_model, check_logits, make_loader, placed
+from sadp_bench.runs.step_memory import check_step_fits
 
 
 class Resources:
@@ -22,6 +23,9 @@ class Resources:
         spec: Any of the runs.
         material: The data.
         jobs: Runs that share this machine at the same time.
+
+    Raises:
+        BadInput: A training step can't fit into memory.
 
     Attributes:
         train: The examples to train on.
@@ -38,6 +42,7 @@ class Resources:
         self.environment = environment.describe(self.device, spec.threads, jobs)
         self._spec = spec
         self.untrained = build_model(spec, material, spec.seed)
+        check_step_fits(spec, material, self.untrained)
         check_logits(self.untrained, spec, self.train, len(material.dataset.class_names))
 
     def model(self, seed: int | None = None, timesteps: int | None = None) -> nn.Module:

@@ -20,7 +20,7 @@ from sadp_bench.records.file_lock import Lock
 from sadp_bench.records.metrics import Comparison, compare
 from sadp_bench.records.naming import run_name
 from sadp_bench.records.record import Failure
-from sadp_bench.records.spec import Spec
+from sadp_bench.records.spec import Spec, check_count
 from sadp_bench.records.store import Store, atomic, remove_parts
 from sadp_bench.runs.preflight import check_runs
 from sadp_bench.runs.resolve import Material, make_sparsity, weight_bytes
@@ -97,8 +97,7 @@ def run(
         The outcome; None on all ranks but the first, which alone writes.
     """
     settings = RunOptions(again, save_model, checkpoint_seconds)
-    if jobs < 1:
-        raise BadInput(f"--concurrent-jobs is at least 1, not {jobs}")
+    check_count("concurrent_jobs", jobs, 1)
     full = spec.reference()
     wanted = [full, spec] if reference and full.key != spec.key else [spec]
     if not reference:

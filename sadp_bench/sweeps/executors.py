@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sadp_bench.core.errors import BadInput
-from sadp_bench.records.spec import Spec, option
+from sadp_bench.records.spec import Spec, check_count, option
 from sadp_bench.records.store import Store
 
 NUM_LINES = 20  # last lines of a process that are kept
@@ -67,9 +67,10 @@ class Options:
     gpus_per_run: float | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("jobs", 1), ("retries", 0), ("checkpoint_seconds", 0)):
-            if not least <= getattr(self, name) < math.inf:
-                raise BadInput(f"{option(name)} is at least {least}, not {getattr(self, name)}")
+        check_count("jobs", self.jobs, 1)
+        check_count("retries", self.retries, 0)
+        if not 0 <= self.checkpoint_seconds < math.inf:
+            raise BadInput(f"--checkpoint-seconds is at least 0, not {self.checkpoint_seconds}")
         if self.executor not in ("local", "ray"):
             raise BadInput(f"--executor is local or ray, not '{self.executor}'")
         for name in ("address", "gpus_per_run"):

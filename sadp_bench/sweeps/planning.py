@@ -24,6 +24,7 @@ from sadp_bench.runs.resources import Resources
 from sadp_bench.sweeps.sweep_file import RequestedRun, read_sweep
 
 STARTUP_SECONDS = 5.0  # seconds until a process trains: a guess, for estimates only
+MAX_SHARD_DIGITS = 40  # characters of i/n; Python refuses to read numbers of thousands of digits
 RECORD_BYTES = 20_000  # bytes on disk, of one record
 
 
@@ -130,7 +131,8 @@ def parse_shard(text: str | None) -> tuple[int, int]:
     if text is None:
         return 1, 1
     number, slash, total = text.partition("/")
-    if slash and number.isdecimal() and total.isdecimal() and 1 <= int(number) <= int(total):
+    few_digits = len(text) <= MAX_SHARD_DIGITS
+    if slash and few_digits and number.isdecimal() and total.isdecimal() and 1 <= int(number) <= int(total):
         return int(number), int(total)
     raise BadInput(f"--shard is i/n with i from 1 to n, such as 1/3, not '{text}'")
 
