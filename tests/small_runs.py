@@ -79,6 +79,7 @@ def numbers(record: Record) -> dict[str, Any]:
     data = copy.deepcopy(record.to_json())
     for name in (
         "seconds",
+        "cpu_seconds",
         "finished",
         "peak_memory_bytes",
         "train_memory_bytes",

@@ -47,7 +47,7 @@ class Seconds:
 
     def __init__(self, monkeypatch: Any) -> None:
         self.now = 0.0
-        for name in ("perf_counter", "monotonic"):
+        for name in ("perf_counter", "monotonic", "process_time"):
             monkeypatch.setattr(time, name, lambda: self.now)
 
 

@@ -5,6 +5,10 @@
 
 The device is synchronised at phase boundaries only. So queued kernels are charged to the phase that queued them, and
 nothing inside a phase waits.
+
+Beside the seconds that pass, the clock counts the CPU seconds of this process: all of its threads, in user and system
+mode. Its child processes do not count, nor the other processes of a run under torchrun. A thread of OpenMP that waits for
+the others spins, and its CPU seconds count.
 """
 
 from __future__ import annotations
@@ -26,13 +30,15 @@ class Clock:
 
     Attributes:
         seconds: By phase.
+        cpu_seconds: By phase, of this process. A phase of which a part is unknown is missing.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.seconds = dict.fromkeys(PHASES, 0.0)
+        self.cpu_seconds = dict.fromkeys(PHASES, 0.0)
         self._phase: str | None = None
-        self._since = 0.0
+        self._since = (0.0, 0.0)
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
@@ -47,18 +53,28 @@ class Clock:
 
     @contextmanager
     def uncharged(self) -> Iterator[None]:
-        """Stops the clock within a phase. Inside the context `seconds` is exact, and may be changed."""
+        """Stops the clock within a phase. Inside the context the seconds are exact, and may be changed."""
         self._book()
         try:
             yield
         finally:
             self._since = self._now()
 
+    def charge(self, phase: str, seconds: float, cpu_seconds: float | None) -> None:
+        """Adds what another part of the run, or another run, has spent; its CPU seconds may be unknown (None)."""
+        self.seconds[phase] += seconds
+        if cpu_seconds is None:
+            self.cpu_seconds.pop(phase, None)
+        elif phase in self.cpu_seconds:
+            self.cpu_seconds[phase] += cpu_seconds
+
     def _book(self) -> None:
         if self._phase is not None:
-            self.seconds[self._phase] += self._now() - self._since
+            seconds, cpu_seconds = self._now()
+            self.charge(self._phase, seconds - self._since[0], cpu_seconds - self._since[1])
 
-    def _now(self) -> float:
+    def _now(self) -> tuple[float, float]:
+        """Returns the wall clock's and the process's seconds."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+        return time.perf_counter(), time.process_time()

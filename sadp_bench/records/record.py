@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from sadp_bench.core.errors import BadInput
+from sadp_bench.core.phases import PHASES
 from sadp_bench.core.storable import not_storable
 from sadp_bench.records.spec import Spec
 
 SCHEMA = 1
-CHARGED_PHASES = ("prepare", "select", "train")
-PHASES = (*CHARGED_PHASES, "evaluate")
 DISTURBED = "disturbed"  # key of `environment` that `store.read_all` adds to records and no file contains
 MAX_VALUE = 1e100  # counts and durations: what follows from two of them is finite
 
@@ -51,6 +50,8 @@ class Record:
         density: Share of the connections that exist in the end.
         ticket: Facts of the search for connections (`--sparsity`), with its seconds and visits, which are part of the
             phase prepare and of prepare_examples.
+        cpu_seconds: By phase, of the run's process (see `core.clock`). Phases are missing whose CPU seconds are unknown:
+            all of them in older records.
     """
 
     spec: Spec
@@ -75,6 +76,7 @@ class Record:
     operations: dict[str, Any] = field(default_factory=dict)
     density: float = 1.0
     ticket: dict[str, Any] = field(default_factory=dict)
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def disturbed(self) -> str | None:
@@ -195,6 +197,7 @@ RECORD_CHECKS: Checks = {
     "operations": AMOUNTS,
     "density": AMOUNT,
     "ticket": TABLE,
+    "cpu_seconds": AMOUNTS,
 }
 FAILURE_CHECKS: Checks = {
     "reason": TEXT,

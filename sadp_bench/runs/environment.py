@@ -40,10 +40,26 @@ def describe(device: torch.device, threads: int, jobs: int = 1) -> dict[str, Any
         "device": device.type,
         "processor": printable(torch.cuda.get_device_name(device) if device.type == "cuda" else processor()),
         "threads": threads,
+        "cores": os.cpu_count(),
         "jobs": jobs,
         "kernel": kernel(device),
         "bf16": bf16_is_fast(device),
     }
+
+
+def load(when: str) -> dict[str, Any]:
+    """Returns the machine's load average over the last minute as an entry of the environment.
+
+    It is of all processes of the machine, this one included, and None where the system has none.
+
+    Args:
+        when: "start" or "end", of the run.
+    """
+    try:
+        average = os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return {f"load_average_{when}": None}
+    return {f"load_average_{when}": round(average, 2)}
 
 
 def joined_environments(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:

@@ -130,6 +130,7 @@ class RunTrainer:
             with memory.tracked():  # which resets the peak
                 rehearsal.rehearse(self.model, self.data, self.spec)
             self._resume()
+            self.environment = self.environment | environment.load("start")  # of shared scores it is no part
             reset_peak(self.device)
             if not self.prepared:
                 self.prepare()
@@ -161,6 +162,7 @@ class RunTrainer:
             return head | {"context": self.context.state_dict()}
         return head | {
             "seconds": self.clock.seconds,
+            "cpu_seconds": self.clock.cpu_seconds,
             "visits": self.context.visits,
             "scores_from": self.context.scores_from,
             "ticket": self.ticket,
@@ -174,7 +176,7 @@ class RunTrainer:
             self.context.load_state_dict(state["context"])
             return
         self.state.load_state_dict(state["training"])
-        self.clock.seconds = dict(state["seconds"])
+        self.clock.seconds, self.clock.cpu_seconds = dict(state["seconds"]), dict(state.get("cpu_seconds", {}))
         self.context.visits, self.context.scores_from = state["visits"], state["scores_from"]
         self.ticket = state["ticket"]
         self.prepared = True
@@ -246,8 +248,9 @@ class RunTrainer:
         rows, visits_N = self.state.rows, self.state.visits_N
         return Record(
             spec=self.spec,
-            environment=self.environment,
+            environment=self.environment | environment.load("end"),
             seconds=dict(self.clock.seconds),
+            cpu_seconds=dict(self.clock.cpu_seconds),
             num_examples=len(self.data),
             examples_seen=sum(row["kept"] for row in rows),
             prepare_examples=self.context.visits,

@@ -42,7 +42,7 @@ from sadp_bench.training.state_checks import (
 )
 
 SURVEY_BATCH = 64  # examples
-NOTHING_SPENT: dict[str, Any] = {"seconds": 0.0, "visits": 0}
+NOTHING_SPENT: dict[str, Any] = {"seconds": 0.0, "cpu_seconds": 0.0, "visits": 0}
 
 
 class RunContext:
@@ -190,14 +190,16 @@ class RunContext:
         return True
 
     def _spent(self) -> State:
-        """Returns seconds and visits so far; to be called with the clock stopped."""
-        return {"seconds": self._clock.seconds["prepare"], "visits": self.visits}
+        """Returns seconds and visits so far, CPU seconds where they are known; to be called with the clock stopped."""
+        seconds, cpu_seconds = self._clock.seconds["prepare"], self._clock.cpu_seconds.get("prepare")
+        spent: State = {"seconds": seconds, "visits": self.visits}
+        return spent if cpu_seconds is None else spent | {"cpu_seconds": cpu_seconds}
 
     def _spent_since(self, start: State) -> State:
-        return {name: value - start[name] for name, value in self._spent().items()}
+        return {name: value - start[name] for name, value in self._spent().items() if name in start}
 
     def _charge(self, spent: State) -> None:
-        self._clock.seconds["prepare"] += spent["seconds"]
+        self._clock.charge("prepare", spent["seconds"], spent.get("cpu_seconds"))
         self.visits += spent["visits"]
 
     def _forget_fits(self, kind: str) -> None:
@@ -311,7 +313,8 @@ class RunContext:
             self._num_fits["search"] = self._search_kept["fits"]
         found = sparsity.prepare(self, model)
         with self._clock.uncharged():
-            return found | (self._spent_since(self._search_start) if sparsity.searches else {})
+            spent = self._spent_since(self._search_start)
+            return found | ({name: spent[name] for name in ("seconds", "visits")} if sparsity.searches else {})
 
     def keep(self, **state: Any) -> None:
         """Adds to what a resumed search finds in `kept`. Trainings that are finished by now are dropped."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
@@ -19,17 +17,22 @@ from tests.small_runs import Chosen, make_trainer, resolved
 
 
 class Hands:
+    """Wall clock and CPU clock: the process is on a core for a quarter of the time."""
+
     def __init__(self) -> None:
         self.now = 100.0
 
     def perf_counter(self) -> float:
         return self.now
 
+    def process_time(self) -> float:
+        return self.now / 4
+
 
 @pytest.fixture
 def hands(monkeypatch: pytest.MonkeyPatch) -> Hands:
     hands = Hands()
-    monkeypatch.setattr(clock, "time", SimpleNamespace(perf_counter=hands.perf_counter))
+    monkeypatch.setattr(clock, "time", hands)
     return hands
 
 
@@ -41,6 +44,16 @@ def test_a_phases_seconds_are_the_sum_of_its_stretches(hands: Hands) -> None:
             hands.now += duration
         hands.now += 1000  # between phases
     assert timed.seconds == {"prepare": 0.0, "select": 0.5, "train": 6.0, "evaluate": 8.0}
+    assert timed.cpu_seconds == {phase: seconds / 4 for phase, seconds in timed.seconds.items()}
+
+
+def test_cpu_seconds_of_a_phase_with_an_unknown_part_are_missing(hands: Hands) -> None:
+    timed = Clock(torch.device("cpu"))
+    timed.charge("train", 1.0, 0.5)
+    timed.charge("prepare", 1.0, None)
+    with timed("prepare"):
+        hands.now += 4
+    assert timed.seconds["prepare"] == 5 and timed.cpu_seconds == {"select": 0.0, "train": 0.5, "evaluate": 0.0}
 
 
 def test_a_phase_that_fails_is_counted_up_to_the_failure(hands: Hands) -> None:
@@ -98,5 +111,7 @@ def test_scoring_selection_and_observation_are_charged_and_evaluation_and_warm_u
     spec, material = resolved(epochs=2, evaluate_every=1)
     record = make_trainer(spec, material, SlowProgress()).run()
     assert record.seconds == {"prepare": 100, "select": 20, "train": 6, "evaluate": 14000}
+    assert record.cpu_seconds == {phase: seconds / 4 for phase, seconds in record.seconds.items()}
+    assert {"load_average_start", "load_average_end", "cores"} <= set(record.environment)
     assert [row["seconds"] for row in record.epochs] == [13, 13]
     assert charged_seconds(record) == 126 and training_seconds(record) == 26

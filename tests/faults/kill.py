@@ -40,7 +40,15 @@ import sadp_bench.runs.run  # noqa: F401  what a run imports
 from sadp_bench.cli import app, run_view  # noqa: F401  what a run imports
 
 FORK = multiprocessing.get_context("fork")
-DIFFER = ("seconds", "finished", "peak_memory_bytes", "train_memory_bytes", "interruptions", "environment")
+DIFFER = (
+    "seconds",
+    "cpu_seconds",
+    "finished",
+    "peak_memory_bytes",
+    "train_memory_bytes",
+    "interruptions",
+    "environment",
+)
 MAX_SECONDS_LEFT = 60.0  # seconds that a process may live after the other process was killed
 PLACES = ("before its first epoch", "in the scoring", "between epochs", "while a file was half-written")
 

@@ -24,7 +24,7 @@ from typing import Any
 from kill import numbers
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-OF_TIME = ("seconds", "speedup", "efficiency", "environment", "n_timed", "mismatches", "interruptions")
+OF_TIME = ("seconds", "disturbed", "speedup", "efficiency", "environment", "n_timed", "mismatches", "interruptions")
 
 
 def sweep(out: Path, arguments: argparse.Namespace) -> subprocess.Popen[bytes]:

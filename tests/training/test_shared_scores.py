@@ -49,6 +49,7 @@ def test_scores_are_computed_once_for_all_ratios_and_charged_to_each(tmp_path: P
     assert numbers(second) == numbers(alone)
     assert second.prepare_examples == alone.prepare_examples == 2 * 3 * 101
     assert second.seconds["prepare"] == pytest.approx(first.seconds["prepare"], rel=0.2)
+    assert second.cpu_seconds["prepare"] == pytest.approx(first.cpu_seconds["prepare"], rel=0.2)
     assert (first.scores_from, second.scores_from, alone.scores_from) == (None, first.spec.key, None)
     assert at(0.6, third := StopsAt(), seed=1).scores_from is None and third.count > scoring
 
