@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 from sadp_bench.records.record import Record
 from sadp_bench.records.store import read_all
 from tests.drop_in import distributed_jobs
-from tests.drop_in.distributed_jobs import GATHER
+from tests.drop_in.distributed_jobs import GATHER, KILLED
 from tests.small_runs import numbers
 
 RUN = ["run", "--ratio", 0.4, "--train-examples", 203, "--batch-size", 29, "--epochs", 4, "--timesteps", 2]
@@ -40,53 +40,51 @@ WITH_BATCH_NORM = {
     method: [*RUN, method, "--batch-size", 30, "--precision", "fp32"] for method in ("sadp", "infobatch", "el2n")
 }
 # Not evaluated in between, each rank has running statistics of its own when the checkpoint is written.
-LONG = [*WITH_BATCH_NORM["sadp"], "--epochs", 40, "--evaluate-every", 40]
+LONG = [*WITH_BATCH_NORM["sadp"], "--epochs", 8, "--evaluate-every", 8]
 Run = tuple[Record, list[list[Any]]]  # and what each rank kept
 
 
-def started(folder: Path, processes: int, jobs: Mapping[str, list[Any]]) -> subprocess.Popen[str]:
-    folder.mkdir(parents=True, exist_ok=True)
+def under_torchrun(folder: Path, jobs: Mapping[str, list[Any]]) -> str:
+    """Does the jobs on two processes; returns the output."""
     words = {name: [str(word) for word in job] for name, job in jobs.items()}
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return subprocess.Popen(
-        [
-            sys.executable,
-            *(torchrun if processes > 1 else []),
-            distributed_jobs.__file__,
-            str(folder),
-            json.dumps(words),
-        ],
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*torchrun, distributed_jobs.__file__, str(folder), json.dumps(words)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
     )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
-def done(folder: Path, processes: int, jobs: Mapping[str, list[Any]]) -> tuple[dict[str, Run], str]:
-    """Each run by its job's name, and the output."""
-    process = started(folder, processes, jobs)
-    result, complaints = process.communicate()
-    assert process.returncode == 0, complaints
+def runs_in(folder: Path, processes: int, names: Iterable[str]) -> dict[str, Run]:
+    """Returns each run by its job's name."""
     runs = {}
-    for name in [name for name in jobs if name != GATHER]:
+    for name in names:
         [(_, record)] = read_all([folder / name / "runs"]).records
         kept = [torch.load(folder / name / f"{rank}.pt", weights_only=True) for rank in range(processes)]
         runs[name] = record, kept
-    assert result.count("╭") == len(runs)  # the first process speaks for all
-    return runs, result
+    return runs
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
-    return done(tmp_path_factory.mktemp("alone"), 1, EXACT)[0]
+    """The runs of one process, which is this one."""
+    folder = tmp_path_factory.mktemp("alone")
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        distributed_jobs.main(folder, {name: [str(word) for word in job] for name, job in EXACT.items()})
+    return runs_in(folder, 1, EXACT)
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Run], str]:
     batch_norm = {f"{name} with batch norm": job for name, job in WITH_BATCH_NORM.items()}
-    jobs = {**EXACT, **batch_norm, "long": LONG, GATHER: [GATHER]}
-    return done(tmp_path_factory.mktemp("two"), 2, jobs)
+    jobs = {**EXACT, **batch_norm, "long": LONG, "long, in two parts": [KILLED, *LONG]}
+    folder = tmp_path_factory.mktemp("two")
+    output = under_torchrun(folder, {**jobs, GATHER: [GATHER]})
+    assert output.count("╭") == len(jobs)  # the first process speaks for all
+    return runs_in(folder, 2, jobs), output
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -121,16 +119,8 @@ def test_with_batch_norm_two_processes_train_and_keep_the_budget(method: str, tw
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
-def test_two_processes_killed_go_on_as_if_nothing_had_been(two: tuple[dict[str, Run], str], tmp_path: Path) -> None:
-    whole, _ = two[0]["long"]
-    process = started(tmp_path, 2, {"long": LONG})
-    while process.poll() is None and not list((tmp_path / "long" / "runs").glob("*.before")):
-        time.sleep(0.001)
-    for rank in range(2):  # torchrun puts each process into a session of its own
-        os.kill(int((tmp_path / f"{rank}.pid").read_text()), signal.SIGKILL)
-    process.communicate()
-    assert not list((tmp_path / "long" / "runs").glob("*.json"))
-    again, _ = done(tmp_path, 2, {"long": LONG})[0]["long"]
+def test_two_processes_killed_go_on_as_if_nothing_had_been(two: tuple[dict[str, Run], str]) -> None:
+    whole, again = (two[0][name][0] for name in ("long", "long, in two parts"))
     assert numbers(again) == numbers(whole) and again.interruptions == 1
 
 

@@ -3,14 +3,18 @@
     python distributed_jobs.py FOLDER '{"name": ["run", ...], ...}'
 
 Of each run its folder keeps the selections and, after every epoch, the weights. A start of PyTorch takes seconds, hence
-several jobs. The job GATHER calls `distributed.gather` instead and prints what came of it.
+several jobs. A job that begins with KILLED is done by a fork, which kills itself in the middle, and then
+begun again. The job GATHER calls
+`distributed.gather` instead and prints what came of it.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,10 +28,12 @@ from sadp_bench.core import distributed
 from sadp_bench.training import loop
 
 GATHER = "gather"
+KILLED = "killed"
 RANK, SIZE = (int(os.environ.get(name, usual)) for name, usual in (("RANK", "0"), ("WORLD_SIZE", "1")))
 
 
-def recorded(words: list[str]) -> list[Any]:
+def recorded(words: list[str], epochs: int | None = None) -> list[Any]:
+    """Runs a command, which kills this process after so many epochs; returns what was kept."""
     kept: list[Any] = []
     train = loop.train
 
@@ -44,6 +50,8 @@ def recorded(words: list[str]) -> list[Any]:
             for row in train(training, *rest, **more):
                 yield row
                 kept.append([value.clone() for value in training.model.state_dict().values()])
+                if row["epoch"] + 1 == epochs:
+                    os.kill(os.getpid(), signal.SIGKILL)
 
     with patch.object(loop, "train", train_and_keep):
         try:
@@ -65,18 +73,32 @@ def gather() -> None:
 
 
 def main(folder: Path, jobs: dict[str, list[str]]) -> None:
-    (folder / f"{RANK}.pid").write_text(str(os.getpid()))
-    begin, how = torch_distributed.init_process_group, dict[str, Any]()
     torchruns = next(torch_distributed.rendezvous("env://"))[0] if SIZE > 1 else None
     for name, words in jobs.items():
-        if torchruns is not None and len(jobs) > 1:  # each job's ranks meet anew
-            how = {"store": torch_distributed.PrefixStore(name, torchruns), "rank": RANK, "world_size": SIZE}
-        with patch.object(torch_distributed, "init_process_group", partial(begin, **how)):
-            if words == [GATHER]:
+        where = folder / name
+        where.mkdir(parents=True, exist_ok=True)
+        out = ["--out", str(where / "runs")]
+        if words == [GATHER]:
+            with meeting(torchruns, name):
                 gather()
-            else:
-                (folder / name).mkdir(exist_ok=True)
-                torch.save(recorded([*words, "--out", str(folder / name / "runs")]), folder / name / f"{RANK}.pt")
+            continue
+        if words[0] == KILLED:
+            words = words[1:]
+            if not (fork := os.fork()):
+                with meeting(torchruns, f"{name}, first"):
+                    recorded([*words, *out], epochs=4)
+                os._exit(1)
+            assert os.waitpid(fork, 0)[1] == signal.SIGKILL
+        with meeting(torchruns, name):
+            torch.save(recorded([*words, *out]), where / f"{RANK}.pt")
+
+
+def meeting(torchruns: Any, name: str) -> Any:
+    """Lets the ranks of each job meet anew in torchrun's store."""
+    if torchruns is None:
+        return nullcontext()
+    how = {"store": torch_distributed.PrefixStore(name, torchruns), "rank": RANK, "world_size": SIZE}
+    return patch.object(torch_distributed, "init_process_group", partial(torch_distributed.init_process_group, **how))
 
 
 if __name__ == "__main__":

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -63,15 +65,19 @@ if __name__ == "__main__":
 
 
 def run(folder: Path, processes: int) -> list[Any]:
-    """What each rank kept, by method."""
+    """What each rank kept, by method; one process is this one."""
     folder.mkdir()
     script = folder / "loop.py"
     script.write_text(LOOP)
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    words = [sys.executable, *(torchrun if processes > 1 else []), str(script), str(folder)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(words, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    if processes == 1:
+        with patch.object(sys, "argv", [str(script), str(folder)]):
+            runpy.run_path(str(script), run_name="__main__")
+    else:
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        words = [sys.executable, *torchrun, str(script), str(folder)]
+        done = subprocess.run(words, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(processes)]
 
 

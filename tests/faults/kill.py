@@ -34,8 +34,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import sadp_bench.runs.run  # noqa: F401  what a run imports
 from sadp_bench.cli import app, run_view  # noqa: F401  what a run imports
 
@@ -291,7 +289,6 @@ def main() -> None:
     if arguments.table:
         print(table(map(json.loads, arguments.table.read_text().splitlines())))
         return
-    torch.optim.SGD([torch.zeros(1)], lr=1.0)  # the first imports PyTorch's compiler
     names = (arguments.methods, arguments.backprops, arguments.sparsities)
     chosen = itertools.product(map(int, arguments.processes.split(",")), *(text.split(",") for text in names))
     rows = []
