@@ -47,7 +47,8 @@ class Lock:
             lease_duration=dead_after,
             heartbeat_interval=min(beat, dead_after / 2),
         )
-        self._empty_since: float | None = None
+        self._seen: tuple[int, ...] = ()
+        self._seen_since = 0.0
 
     def acquire(self) -> bool:
         """Takes the lock if it is free or its holder is dead, and counts the start. Does not wait.
@@ -79,22 +80,25 @@ class Lock:
         try:
             self._lease.acquire()
         except Timeout:
-            self._break_if_empty()
+            self._break_if_nobodys()
             return False
         return True
 
-    def _break_if_empty(self) -> None:
-        """Removes an empty marker that nobody fills: the library waits for it forever.
+    def _break_if_nobodys(self) -> None:
+        """Removes a marker that is no lease and has not changed for long: the library waits for it forever.
 
-        A holder leaves it that is killed between the file's creation and its first line.
+        A holder leaves an empty one that is killed between the file's creation and its first line. Any other content is
+        no program's that knows these locks.
         """
+        owner = self._lease.owner
         try:
-            is_empty = self._marker.stat().st_size == 0
+            state = self._marker.lstat()
         except FileNotFoundError:
-            is_empty = False
-        now = time.monotonic()
-        self._empty_since = (self._empty_since or now) if is_empty else None
-        if self._empty_since is not None and now - self._empty_since >= self._dead_after:
+            return
+        seen, now = (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns), time.monotonic()
+        if seen != self._seen or (owner is not None and owner.mode == "lease"):
+            self._seen, self._seen_since = seen, now
+        elif now - self._seen_since >= self._dead_after:
             self._lease.force_break()
 
     def release(self, *, finished: bool) -> None:

@@ -9,8 +9,9 @@ import time
 import pytest
 
 from sadp_bench.core.errors import BadInput
-from sadp_bench.records.file_lock import Lock
+from sadp_bench.records.file_lock import LEASE, Lock
 from tests.disks import fill, small_disk
+from tests.odd_files import ODD_PLACES, within
 from tests.records.helpers import held
 
 
@@ -105,17 +106,42 @@ def test_a_clock_that_jumps_frees_no_lock_of_the_living(tmp_path, jump, monkeypa
         assert not lock.acquire()
 
 
+# What may stand in a lock's files, and is nobody's lease.
+CONTENTS = {
+    "empty": b"",
+    "short": b"filelock/2\npid=",
+    "another program's": b"[]",
+    "no text": bytes(range(256)),
+    "deep": b"[" * 100_000,
+    "large": b"x" * (1 << 20),
+    "a note of older versions": b'{"starts": "many", "host": [], "pid": null}',
+    "a process of another machine": b"123\nelsewhere\n",
+    "a program of another machine": b"filelock/2\npid=123\nhost=elsewhere\nmode=exclusive\n",
+    "a mode of the future": b"filelock/2\npid=123\nhost=elsewhere\nmode=shared\n",
+    "a lock of another kind": b"1\nfilelock-strict-v1\x00\n0\n",
+}
+
+
 def test_a_damaged_lock_is_waited_for_then_taken(tmp_path):
-    contents = {"empty": "", "short": "filelock/2\npid=", "another program's": "[]"}
-    locks = {name: Lock(tmp_path / name, dead_after=2.0) for name in contents}
-    for name, content in contents.items():
-        (tmp_path / f"{name}.lease").write_text(content)
-        assert not locks[name].acquire(), name
+    locks = {name: Lock(tmp_path / name, dead_after=2.0) for name in CONTENTS}
+    for name, content in CONTENTS.items():
+        (tmp_path / f"{name}.lease").write_bytes(content)
+        assert not locks[name].acquire() and locks[name].is_held(), name
     time.sleep(2.1)
     for name, lock in locks.items():
         assert lock.acquire() or lock.acquire(), name
+        assert lock.starts == 1 and lock.is_mine(), name
         lock.release(finished=True)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_count_of_starts_that_is_none_begins_anew(tmp_path):
+    for name, content in CONTENTS.items():
+        lock = Lock(tmp_path / name)
+        lock.path.write_bytes(content)
+        for start in (1, 2):
+            assert lock.acquire() and lock.starts == start, name
+            lock.release(finished=False)
 
 
 def test_a_closed_standard_input_is_no_obstacle(tmp_path):
@@ -125,16 +151,21 @@ def test_a_closed_standard_input_is_no_obstacle(tmp_path):
     assert subprocess.run([sys.executable, "-c", code, tmp_path / "a.lock"]).returncode == 0
 
 
+def test_no_lock_s_file_is_anything_but_a_regular_one(tmp_path):
+    for name in ("a pipe", "a link to a pipe", "a folder", "a dangling link", "a link to itself", "an endless device"):
+        for place in (f"{name}.lock", f"{name} held.lock{LEASE}"):
+            ODD_PLACES[name](tmp_path / place)
+            lock = Lock(tmp_path / place.removesuffix(LEASE))
+            with within(5), pytest.raises(BadInput, match=f"can't lock .*{name}.*: {place} is no regular file; choose"):
+                lock.acquire()
+        with within(5), pytest.raises(BadInput, match=f"can't read the lock .*: {place} is no regular file; choose"):
+            lock.is_held()
+
+
 def test_what_cannot_be_locked_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
-    os.mkfifo(tmp_path / "pipe.lock")
-    os.mkfifo(tmp_path / "held.lock.lease")
-    (tmp_path / "folder.lock").mkdir()
-    for name in ("file/a.lock", "pipe.lock", "held.lock", "folder.lock"):
-        with pytest.raises(BadInput, match=f"can't lock .*{name}: .*; choose another folder"):
-            Lock(tmp_path / name).acquire()
-    with pytest.raises(BadInput, match="no regular file"):
-        Lock(tmp_path / "held.lock").is_held()
+    with pytest.raises(BadInput, match="can't lock .*file/a.lock: .*; choose another folder"):
+        Lock(tmp_path / "file" / "a.lock").acquire()
     with held(tmp_path / "a.lock", dead_after=50), pytest.raises(BadInput, match="must agree"):
         Lock(tmp_path / "a.lock").acquire()
     with small_disk() as disk:
