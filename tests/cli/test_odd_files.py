@@ -50,7 +50,7 @@ def test_odd_files_are_a_line_for_every_command(tmp_path: Path, monkeypatch: pyt
             shutil.copytree(tmp_path / "whole", folder)
             monkeypatch.chdir(folder)
             lay(folder / place)
-            with within(10):
+            with within(5):
                 answer = command(*words)
             if found := wrong(answer):
                 problems.append(f"{' '.join(words)} with {name}: {found}")
@@ -65,9 +65,9 @@ def test_odd_states_are_set_aside_in_a_line(tmp_path: Path) -> None:
         checkpoint = Checkpoint(tmp_path / f"{number}.ckpt", 0.0, {}, said.append)
         for path in (checkpoint.path, checkpoint.before):
             lay(path)
-            with within(10), pytest.raises(BadInput):
+            with within(5), pytest.raises(BadInput):
                 read_state(path, torch.device("cpu"))
-        with within(10):
+        with within(5):
             assert checkpoint.read(torch.device("cpu")) is None, name
             assert len(said) == 2 and all("set aside as" in line for line in said), said
             checkpoint.write(dict)
@@ -86,7 +86,7 @@ def test_an_odd_record_is_a_line_that_names_it(tmp_path: Path) -> None:
         for spec in (SPEC, SPEC.reference()):
             lay(store.path(spec))
             lay(store.path(spec, FAILED))
-        with within(10):
+        with within(5):
             try:
                 assert store.find(SPEC) is None, name
             except BadInput as error:
