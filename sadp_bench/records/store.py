@@ -27,6 +27,8 @@ from sadp_bench.records.spec import Spec
 
 NOTE = "note.txt"  # remarks about a folder's records, one per line
 SECONDS = "seconds:"  # a line that starts with it excludes the folder's timings from every report
+RESEMBLES = re.compile(r"\W*(seconds?|secs?|times?|timings?)\s*[:=\uff1a]", re.IGNORECASE)
+MEANT = f" (this line excludes no seconds; one that does starts with '{SECONDS}')"
 FAILED = ".failed.json"
 STUDY = ".study.json"  # no record, see `measure.study_file`
 SPEED = ".speed.json"  # no record, the output of `speed --json`
@@ -214,14 +216,16 @@ def read_all(folders: Iterable[Path]) -> Found:
 def read_notes(folders: Iterable[Path]) -> list[str]:
     """Returns the remarks in all files `note.txt` below the folders, one line each: 'cifar10: the first ...'.
 
-    Lines about seconds are left out: they are part of the records (`Record.disturbed`).
+    Lines about seconds are left out: they are part of the records (`Record.disturbed`). A line that only resembles
+    them is said to exclude nothing.
     """
     paths = {os.path.abspath(path): path for folder in folders for path in Path(folder).rglob(NOTE)}
     remarks = []
     for whole, path in sorted(paths.items()):
         name = printable(Path(whole).parent.name)
         try:
-            remarks += [f"{name}: {line}" for line in _note(path) if not line.startswith(SECONDS)]
+            lines = [line for line in _note(path) if not line.startswith(SECONDS)]
+            remarks += [f"{name}: {line}{MEANT if RESEMBLES.match(line) else ''}" for line in lines]
         except BadInput as error:
             remarks.append(f"{name}: {error}")
     return remarks
@@ -235,5 +239,8 @@ def _marked(path: Path, record: Record) -> Record:
     """Returns the record, marked as disturbed if the note beside it excludes its seconds."""
     note = path.parent / NOTE
     lines = _note(note) if os.path.lexists(note) else []
-    why = " ".join(line.removeprefix(SECONDS).strip() for line in lines if line.startswith(SECONDS))
-    return dataclasses.replace(record, environment=record.environment | {DISTURBED: why}) if why else record
+    whys = [line.removeprefix(SECONDS).strip() for line in lines if line.startswith(SECONDS)]
+    if not whys:
+        return record
+    why = " ".join(filter(None, whys)) or f"{NOTE} excludes them"
+    return dataclasses.replace(record, environment=record.environment | {DISTURBED: why})

@@ -11,8 +11,9 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.progress import Progress
 from sadp_bench.records.record import Failure, Record
 from sadp_bench.records.spec import LATER, Spec
-from sadp_bench.records.store import Store, atomic, read, read_all
+from sadp_bench.records.store import MEANT, Store, atomic, read, read_all, read_notes
 from sadp_bench.report import render
+from sadp_bench.sweeps.sweep_file import read_sweep
 from tests.commands import command, tiny_run
 from tests.disks import fill, foreign_folder, small_disk, unprivileged
 from tests.example_records import make_record, make_spec
@@ -262,3 +263,31 @@ def test_no_name_leads_out_of_the_folder(tmp_path):
 def test_key_has_neither_the_order_of_options_nor_0_from_0_point_0():
     assert make_spec(method_options={"a": 1, "b": 2}).key == make_spec(method_options={"b": 2, "a": 1}).key
     assert make_spec(ratio=0, learning_rate=1, weight_decay=0).key == make_spec(learning_rate=1.0, weight_decay=0.0).key
+
+
+def test_a_byte_order_mark_changes_no_text_file(tmp_path):
+    for encoding in ("utf-8", "utf-8-sig"):
+        folder = tmp_path / encoding
+        record = make_record(make_spec())
+        path = Store(folder).write(record)
+        path.write_text(path.read_text(), encoding=encoding)
+        (folder / "note.txt").write_text("seconds: others trained.\nMade in a storm.\n", encoding=encoding)
+        (folder / "sweep.toml").write_text('[[sweep]]\nmethod = "random"\nratio = 0.5\n', encoding=encoding)
+        [(_, found)] = read_all([folder]).records
+        assert found.spec == record.spec and found.disturbed == "others trained.", encoding
+        assert read_notes([folder]) == [f"{encoding}: Made in a storm."], encoding
+        [run] = read_sweep(folder / "sweep.toml")
+        assert run.fields["method"] == "random", encoding
+
+
+def test_a_line_that_only_looks_like_one_about_seconds_is_said(tmp_path):
+    Store(tmp_path).write(make_record(make_spec()))
+    for line in ("Seconds: x", "second: x", "seconds : x", "SECONDS=x", "- seconds: x", "secs: x", "timings: x"):
+        (tmp_path / "note.txt").write_text(line)
+        assert read_notes([tmp_path]) == [f"{tmp_path.name}: {line}{MEANT}"], line
+        assert read_all([tmp_path]).records[0][1].disturbed is None, line
+    for line in ("So times say nothing.", "Seconds count.", "Made in 30 seconds: quick"):
+        (tmp_path / "note.txt").write_text(line)
+        assert read_notes([tmp_path]) == [f"{tmp_path.name}: {line}"], line
+    (tmp_path / "note.txt").write_text("seconds:\n")
+    assert read_all([tmp_path]).records[0][1].disturbed and read_notes([tmp_path]) == []
