@@ -19,7 +19,7 @@ PAYLOADS = [
     "</style><svg/onload=alert(1)>", "{{7*7}}", "{%raw%}", "<!--", "]]>", "&lt;b&gt;", "\x1b[2J", "\x9b2J", "a\nb", "a\rb",
     "a\x00b", "\u202etxt", "\u2028", "\ud800", "\ufeffx", "a\u00a0b", "=1+1", "+1+1|cmd", "-2+3", "@SUM(1)", "\t=1", "\r=1",
     "\\input{/etc/passwd}", "\\write18{id}", "\\csname x\\endcsname", "$x^{", "100%", "a_b&c#d~", "$(id)", "`id`",
-    "; rm x", "../../x", "/dev/zero", "os:path", "nomodule:X", "[red]x[/red]", "[/", "%s%n%99999d", "日本", "größe", "x" * 5000,
+    "; rm x", "../../x", "/dev/zero", "os:path", "nomodule:X", "[red]x[/red]", "[/", "%s%n%9d", "日本", "größe", "x" * 999,
     "sadp", "full", "cifar10", "cpu", "1.0", "2025-01-01T00:00:00+00:00",
 ]  # fmt: skip
 NUMBERS = [
