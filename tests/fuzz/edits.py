@@ -111,7 +111,9 @@ def edited(document: Any, changes: list[Edit]) -> Any:
         if not places:
             break
         # Half of all places are deep in lists of numbers, so the first ones, which are most, are preferred.
-        at, to = (places[position % (len(places) if position % 2 else min(len(places), 60))] for position in change[1:3])
+        at, to = (
+            places[position % (len(places) if position % 2 else min(len(places), 60))] for position in change[1:3]
+        )
         _apply(document, change, at, to)
     return document
 

@@ -15,7 +15,19 @@ from tests.commands import Answer
 
 CODES = (0, 1, 2, 130)
 SECONDS = 30.0  # seconds for one command
-ACTIVE_TAGS = {"script", "iframe", "object", "embed", "form", "base", "applet", "link", "meta", "foreignobject", "audio"}
+ACTIVE_TAGS = {
+    "script",
+    "iframe",
+    "object",
+    "embed",
+    "form",
+    "base",
+    "applet",
+    "link",
+    "meta",
+    "foreignobject",
+    "audio",
+}
 FORMULA = re.compile(r"[=+\-@\t\r]")
 SHARES = re.compile(r"accuracy(_low|_high)?$")
 FACTORS = re.compile(r"(speedup|efficiency|ceiling|nominal_maximum|seconds)(_low|_high)?$")

@@ -1,8 +1,8 @@
 """Fuzzes the command for some minutes, reports every different fault with an input, and ends with code 1 if there is one.
 
-    python tests/fuzz/run.py --minutes 30 --seed 7
-    python tests/fuzz/run.py --minutes 5 --only records checkpoints
-    python tests/fuzz/run.py --only records --input "(0, [Edit(...)], True, None, 'html')"
+python tests/fuzz/run.py --minutes 30 --seed 7
+python tests/fuzz/run.py --minutes 5 --only records checkpoints
+python tests/fuzz/run.py --only records --input "(0, [Edit(...)], True, None, 'html')"
 """
 
 from __future__ import annotations

@@ -156,7 +156,9 @@ def check_failures(given: Any) -> None:
     check_shown(format)
 
 
-lines = st.lists(st.sampled_from(["seconds: other load", "Seconds: x", "seconds x", " seconds:", "A remark.", *PAYLOADS]))
+lines = st.lists(
+    st.sampled_from(["seconds: other load", "Seconds: x", "seconds x", " seconds:", "A remark.", *PAYLOADS])
+)
 note_inputs = st.tuples(lines, damages, formats, st.none() | st.sampled_from(sorted(ODD_PLACES)))
 
 
@@ -271,9 +273,13 @@ def check_sweeps(given: Any) -> None:
 
 contents = st.one_of(
     st.binary(max_size=200),
-    st.sampled_from([b"", b"[]", b"[" * 50_000, b'{"starts": "x"}', b"\n" * 70_000, b"1\nhost\n", b"filelock/2\npid=1\n"]),
+    st.sampled_from(
+        [b"", b"[]", b"[" * 50_000, b'{"starts": "x"}', b"\n" * 70_000, b"1\nhost\n", b"filelock/2\npid=1\n"]
+    ),
     st.builds(
-        lambda pid, host, mode, more: f"filelock/2\npid={pid}\nhost={host}\nmode={mode}\n{more}\n".encode("utf-8", "replace"),
+        lambda pid, host, mode, more: f"filelock/2\npid={pid}\nhost={host}\nmode={mode}\n{more}\n".encode(
+            "utf-8", "replace"
+        ),
         st.sampled_from(["1", "-1", "0", str(2**31 - 1), "9" * 40, "x", ""]),
         st.sampled_from(["elsewhere", "", "x" * 900, "a\x00b"]),
         st.sampled_from(["lease", "exclusive", "shared", ""]),

@@ -50,9 +50,37 @@ NAMES = {
     ],
 }  # fmt: skip
 # Counts that are refused or small: a large one that fits into memory is a long run, and no fault.
-COUNTS = ["0", "1", "2", "3", "-1", "9" * 30, "9223372036854775807", "1000000000000", "2.5", "x", "", "1e3", "٣", "0x10"]
+COUNTS = [
+    "0",
+    "1",
+    "2",
+    "3",
+    "-1",
+    "9" * 30,
+    "9223372036854775807",
+    "1000000000000",
+    "2.5",
+    "x",
+    "",
+    "1e3",
+    "٣",
+    "0x10",
+]
 REALS = ["0", "0.5", "1", "-0.5", "1e-30", "0.1", "nan", "inf", "-inf", "1e400", "1e39", "x", "", "0,5", "1_0", "٠.٥"]
-PATHS = ["records", "file", "empty", "nowhere", "/dev/null", "/proc/x", "a\0b", "~nobody-here/x", "~/x", "", ".", "x" * 300]
+PATHS = [
+    "records",
+    "file",
+    "empty",
+    "nowhere",
+    "/dev/null",
+    "/proc/x",
+    "a\0b",
+    "~nobody-here/x",
+    "~/x",
+    "",
+    ".",
+    "x" * 300,
+]
 PATHS += ["pipe", "loop", "new/a/b", "file/x", "größe ☃", "-dash", "new\nline", "[bold]x"]
 SMALL = {"epochs": "1", "train-examples": "64", "batch-size": "32", "timesteps": "2", "threads": "1", "device": "cpu"}
 CALLS = {
@@ -61,7 +89,12 @@ CALLS = {
     "report": ["records"],
     "check": ["records", "--against", "records2"],
     "speed": ["--rounds", "2", "--methods", "random", "--ratios", "0.5", "--epochs", "2", "--train-examples", "128"],
-    "study": ["--examples", "16", *(f"--{name}={value}" for name, value in SMALL.items() if name != "epochs"), "--epochs=2"],
+    "study": [
+        "--examples",
+        "16",
+        *(f"--{name}={value}" for name, value in SMALL.items() if name != "epochs"),
+        "--epochs=2",
+    ],
     "list": [],
     "doctor": [],
 }
@@ -75,7 +108,9 @@ def _values(parameter: Any) -> st.SearchStrategy[list[str]]:
     name, option = parameter.name, (parameter.opts or [""])[-1]
     if getattr(parameter, "is_flag", False):
         return st.just([option])
-    pool = NAMES.get(name) or {"Path": PATHS, "IntParamType": COUNTS, "FloatParamType": REALS}.get(kind) or COUNTS + REALS
+    pool = (
+        NAMES.get(name) or {"Path": PATHS, "IntParamType": COUNTS, "FloatParamType": REALS}.get(kind) or COUNTS + REALS
+    )
     value = st.one_of(st.sampled_from(pool), st.sampled_from(pool), st.sampled_from(PAYLOADS))
     if not option.startswith("-"):
         return value.map(lambda text: [text])
@@ -90,9 +125,13 @@ def _lines() -> st.SearchStrategy[list[str]]:
         further = st.lists(st.one_of([_values(p) for p in parameters]), max_size=4)
         as_json = st.sampled_from([[], ["--json"]] if any(p.name == "as_json" for p in parameters) else [[]])
         calls.append(
-            st.tuples(st.just([name, *base]), further, as_json).map(lambda parts: [*parts[0], *sum(parts[1], []), *parts[2]])
+            st.tuples(st.just([name, *base]), further, as_json).map(
+                lambda parts: [*parts[0], *sum(parts[1], []), *parts[2]]
+            )
         )
-    return st.one_of(calls) | st.lists(st.sampled_from([*PAYLOADS, *CALLS, "--json", "--version", "--help"]), max_size=4)
+    return st.one_of(calls) | st.lists(
+        st.sampled_from([*PAYLOADS, *CALLS, "--json", "--version", "--help"]), max_size=4
+    )
 
 
 lines = _lines()
@@ -155,7 +194,9 @@ def _fields(draw: Any) -> dict[str, Any]:
     for key in draw(st.lists(keys, max_size=3)):
         known = st.sampled_from(NAMES[key]) if key in NAMES and key != "set" else toml_values
         if key == "set":
-            known = st.dictionaries(st.sampled_from(["smoothing", "backbone", "sparsity", "x", ""]), toml_values, max_size=2)
+            known = st.dictionaries(
+                st.sampled_from(["smoothing", "backbone", "sparsity", "x", ""]), toml_values, max_size=2
+            )
         # Counts that would train for hours are planned in no time, but rehearsed: these sizes stay small.
         if key in ("timesteps", "batch_size", "train_examples"):
             known = st.sampled_from([0, 1, 2, 3, 64, -1, 2**62, 10**12, True, "x", 0.5])
