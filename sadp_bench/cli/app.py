@@ -17,7 +17,7 @@ from sadp_bench.cli.check import check
 from sadp_bench.cli.inspect import doctor, list_, report
 from sadp_bench.cli.measure import speed, study
 from sadp_bench.cli.train import run, sweep
-from sadp_bench.core.errors import BadInput
+from sadp_bench.core.errors import BadInput, Stopped
 from sadp_bench.core.strangers import calls_of_strangers
 from sadp_bench.core.text import printable
 
@@ -57,6 +57,8 @@ def main(arguments: list[str] | None = None) -> Any:
             stream.reconfigure(errors="replace")  # A character that the terminal lacks must not end a run.
     given = sys.argv[1:] if arguments is None else arguments
     arguments = [word for word in given if word != DEBUG] or ["--help"]
+    if os.environ.get("WORLD_SIZE") and DEBUG not in given:  # torch reads it when it is imported, which is later
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # else its stack traces surround our line
     # The base class of Typer's usage errors (an unknown option, for example) has no public name.
     usage_error: Any = typer.BadParameter.__mro__[2]
     try:
@@ -68,6 +70,10 @@ def main(arguments: list[str] | None = None) -> Any:
         if DEBUG in given:
             traceback.print_exception(error)
         _fail(str(error))
+    except Stopped as error:
+        if DEBUG in given:
+            traceback.print_exception(error)
+        _fail(str(error), error.code)
     except usage_error as error:
         _fail(f"{error.format_message()}{_given_value(error, arguments)} (see sadp-bench --help)")
     except (KeyboardInterrupt, typer.Abort):
@@ -94,8 +100,8 @@ def _given_value(error: Any, arguments: list[str]) -> str:
     return f": '{given[-1]}'" if given else ""
 
 
-def _fail(message: str) -> None:
+def _fail(message: str, code: int = 2) -> None:
     rank = os.environ.get("RANK", "0")
     sender = "sadp-bench" if rank == "0" else f"sadp-bench (rank {rank})"
     print(f"{sender}: {printable(' '.join(message.split()))}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(code)

@@ -6,14 +6,21 @@ Without torchrun there is one rank, and these functions return what they are giv
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 
-from sadp_bench.core.errors import BadInput
+from sadp_bench.core.errors import BadInput, PartnerLost
+
+PARTNER_SECONDS = 600  # seconds in which all processes must come, and each must answer while they train
+LOST = r"(?i)connection (closed|reset|refused)|broken pipe|timed out|gloo"  # in torch's words, when a partner is lost
+WAY_OUT = "start all processes with torchrun, or unset WORLD_SIZE for a run on one"
+_waits: Any = None  # the group for what the first rank does alone, such as a download, which has no such limit
 
 
 def size() -> int:
@@ -28,7 +35,16 @@ def rank() -> int:
 
 def on_this_machine() -> int:
     """Returns the number of ranks that share this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return _from_environment("LOCAL_WORLD_SIZE", 1)
+
+
+def _from_environment(name: str, usual: int, lowest: int = 1) -> int:
+    text = os.environ.get(name, "")
+    if text and not (text.isdecimal() and int(text) >= lowest):
+        raise BadInput(
+            f"the environment has {name}={text}, and it must be a whole number of at least {lowest}: {WAY_OUT}"
+        )
+    return int(text or usual)
 
 
 @contextmanager
@@ -37,32 +53,67 @@ def process_group(device: str | None = None) -> Iterator[None]:
 
     Args:
         device: On "cpu" the ranks share the CPU; otherwise each has a GPU to itself.
+
+    Raises:
+        BadInput: The environment is not torchrun's.
+        PartnerLost: Another process never came, has ended, or does not answer for `PARTNER_SECONDS`.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    global _waits
+    size = _from_environment("WORLD_SIZE", 1)
+    if size == 1:
         yield
         return
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+    if missing:
+        raise BadInput(f"the environment has WORLD_SIZE={size}, but no {', '.join(missing)}: {WAY_OUT}")
+    if _from_environment("RANK", 0, 0) >= size or _from_environment("MASTER_PORT", 0) >= 1 << 16:
+        raise BadInput(
+            f"the environment's RANK is at least its WORLD_SIZE {size}, or MASTER_PORT is no port: {WAY_OUT}"
+        )
     on_gpus = torch.cuda.is_available() and device != "cpu"
     if on_gpus:
         if on_this_machine() > torch.cuda.device_count():
             raise BadInput(f"--nproc-per-node is at most the {torch.cuda.device_count()} CUDA devices that are visible")
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    # The other ranks wait while the first downloads data or waits for a lock, which has no limit.
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=timedelta(days=7))
+        torch.cuda.set_device(_from_environment("LOCAL_RANK", 0, 0))
+    limit = timedelta(seconds=PARTNER_SECONDS)
+    try:
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=limit)
+        _waits = distributed.new_group(backend="gloo", timeout=timedelta(days=7))
+    except (RuntimeError, ValueError) as error:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise PartnerLost(
+            f"the {size} processes of this run did not meet at {place} within {PARTNER_SECONDS} seconds "
+            f"({_first_line(error)}): {WAY_OUT}"
+        ) from error
     try:
         yield
         distributed.barrier()
+    except RuntimeError as error:
+        if isinstance(error, distributed.DistError) or re.search(LOST, str(error)):
+            raise PartnerLost(
+                f"another of the {size} processes of this run has ended or does not answer ({_first_line(error)}); the same "
+                "command on all of them goes on from the last checkpoint"
+            ) from error
+        raise
     finally:
+        _waits = None
         distributed.destroy_process_group()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].rpartition("] ")[2][:200]
 
 
 @contextmanager
 def first_goes_ahead() -> Iterator[None]:
     """Lets the first rank finish the context before the others begin it: for downloads and reads of checkpoints."""
     if rank() > 0:
-        distributed.barrier()
+        distributed.barrier(_waits)
     yield
     if rank() == 0 and size() > 1:
-        distributed.barrier()
+        distributed.barrier(_waits)
 
 
 def part(batch: Tensor) -> Tensor:
@@ -93,11 +144,11 @@ def average_gradients(model: nn.Module) -> None:
 
 
 def agreed(value: bool) -> bool:
-    """Returns the first rank's value."""
+    """Returns the first rank's value, which it may have waited for, as for a lock."""
     if size() == 1:
         return value
     first = torch.tensor(int(value))
-    distributed.broadcast(first, 0)
+    distributed.broadcast(first, 0, _waits)
     return bool(first)
 
 

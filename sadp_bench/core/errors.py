@@ -21,3 +21,19 @@ class Diverged(BadInput):
     def __init__(self, message: str, epoch: int, learning_rate: float | None = None) -> None:
         super().__init__(message)
         self.epoch, self.learning_rate = epoch, learning_rate
+
+
+class Stopped(Exception):
+    """A run that stops before its end through no fault of its input; the same command continues it.
+
+    The message is one line.
+
+    Attributes:
+        code: The exit code of the command.
+    """
+
+    code = 1
+
+
+class PartnerLost(Stopped):
+    """A process of a run on several has ended, or can't be reached."""

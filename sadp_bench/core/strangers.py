@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from sadp_bench.core.errors import BadInput
+from sadp_bench.core.errors import BadInput, Stopped
 
 OURS = ("sadp_bench", "baselines")
 LONGEST = 300  # characters of an error's text
@@ -40,7 +40,7 @@ def calls_of_strangers() -> Iterator[None]:
     """Turns an error that code which is not ours raises within the context into BadInput; other errors pass."""
     try:
         yield
-    except BadInput:
+    except (BadInput, Stopped):
         raise
     except Exception as error:
         frames = _frames_of_strangers(error)
