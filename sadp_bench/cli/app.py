@@ -16,6 +16,7 @@ from sadp_bench import __version__
 from sadp_bench.cli.check import check
 from sadp_bench.cli.inspect import doctor, list_, report
 from sadp_bench.cli.measure import speed, study
+from sadp_bench.cli.options import with_whole_paths
 from sadp_bench.cli.train import run, sweep
 from sadp_bench.core.errors import BadInput, Stopped
 from sadp_bench.core.strangers import calls_of_strangers
@@ -45,9 +46,9 @@ def root(
 
 
 for command in (run, sweep, report, check, speed, study):
-    app.command()(command)
+    app.command()(with_whole_paths(command))
 app.command(name="list")(list_)
-app.command()(doctor)
+app.command()(with_whole_paths(doctor))
 
 
 def main(arguments: list[str] | None = None) -> Any:

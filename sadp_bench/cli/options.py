@@ -85,6 +85,32 @@ def with_spec_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return with_options
 
 
+def with_whole_paths(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns the command, given its paths with the home folder in the place of a leading ~.
+
+    A shell leaves that to the program in `--out=~/runs`.
+    """
+
+    @functools.wraps(command)
+    def with_paths(**given: Any) -> Any:
+        return command(**{name: _whole(value) for name, value in given.items()})
+
+    return with_paths
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    if not isinstance(value, Path):
+        return value
+    if "\0" in str(value):
+        raise BadInput(f"'{value}' is no path: it has a null byte")
+    try:
+        return value.expanduser()
+    except RuntimeError:
+        raise BadInput(f"'{value}' begins with the home folder of nobody here; write the whole path") from None
+
+
 def _spec_parameters() -> list[inspect.Parameter]:
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     return [inspect.Parameter(name, kind, default=None, annotation=option) for name, option in SPEC_OPTIONS.items()]

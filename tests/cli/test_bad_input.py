@@ -140,7 +140,8 @@ PLACES = {
     f"--out {LONG}": "File name too long",
     "--out 'a\0b'": "null byte",
     "--data file": "file is not a folder; give one with --data",
-    "--data ~no-such-user/x": "give one with --data",
+    "--data ~no-such-user/x": "write the whole path",
+    "--out ~no-such-user/x": "write the whole path",
     "--data 'a\0b'": "null byte",
 }
 OTHERS = {
@@ -177,7 +178,11 @@ OTHERS = {
     "list methods --format csv": "No such option: --format",
     "doctor methods": "unexpected extra argument",
     "doctor --data file": "not a folder",
-    "doctor --data ~no-such-user": "give one with --data",
+    "doctor --data ~no-such-user": "write the whole path",
+    "check 'a\0b' --against records": "null byte",
+    "check records --against 'a\0b'": "null byte",
+    "study --from 'a\0b'": "null byte",
+    "sweep 'a\0b'": "null byte",
 }
 # By the words that follow `speed` and small sizes.
 SPEED = {
@@ -312,6 +317,31 @@ def test_json_of_bad_input_prints_nothing_on_stdout(place):
         refused(command(*FAST, *shlex.split(words), "--json"))
     for words in ("list ''", "list", "doctor --data file"):
         refused(command(*shlex.split(words), "--json"))
+
+
+def test_every_path_begins_at_home_where_it_begins_with_a_tilde(place, monkeypatch):
+    monkeypatch.setenv("HOME", str(place))
+    Path("good.toml").write_text(swept("epochs = 2"))
+    for words in (
+        "report ~/nowhere",
+        "report records ~/nowhere",
+        "report records --to=~/pipe",
+        "report records --plots=~/file",
+        "check ~/nowhere --against records",
+        "check records --against=~/nowhere",
+        "check records --against empty --junit=~/pipe",
+        "sweep ~/nowhere.toml",
+        "sweep good.toml --out=~/file",
+        "sweep good.toml --dry-run --data=~/file",
+        "run --method random --ratio 0.5 --out ~/file --no-reference",
+        "speed --data=~/file",
+        "study --from=~/nowhere.json",
+        "study --data=~/file",
+        "doctor --data=~/file",
+    ):
+        answer = command(*shlex.split(words))
+        assert answer.code == 2 and f"{place}/" in answer.err and "~" not in answer.err, words
+    assert not Path("~").exists()
 
 
 def test_odd_names_of_folders_work(place):
