@@ -10,6 +10,8 @@ from torch import Tensor
 from sadp_bench.pruner import BadInput, Pruner, ScoringContext, Selection, unweighted
 from sadp_bench.sampling import ranked
 
+MAX_SCORE_RUNS = 1000  # networks, each of which trains
+
 
 class Scored(Pruner):
     """Keeps the K examples of the highest score for the whole run, ties broken by the seed. Weight 1.
@@ -27,8 +29,10 @@ class Scored(Pruner):
         super().__init__(prune_ratio)
         if not 0 <= offset <= prune_ratio:
             raise BadInput(f"offset is between 0 and the ratio ({prune_ratio:g}), not {offset:g}: it drops the hardest")
-        if score_epochs < 0 or score_runs < 1:
-            raise BadInput(f"score_epochs is at least 0 and score_runs at least 1, not {score_epochs} and {score_runs}")
+        if score_epochs < 0:
+            raise BadInput(f"score_epochs is at least 0, not {score_epochs}")
+        if not 1 <= score_runs <= MAX_SCORE_RUNS:
+            raise BadInput(f"score_runs is from 1 to {MAX_SCORE_RUNS:,} networks, not {score_runs}")
         self.offset = offset
         self.score_epochs = score_epochs
         self.score_runs = score_runs

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sadp_bench.core.storable import not_storable
@@ -17,6 +18,7 @@ from sadp_bench.datasets.examples import Examples
 PARTS = ("train", "test")
 CHUNK_BYTES = 64 << 20  # bytes of pixels that are looked at together; nothing is copied
 MIN_SPREAD = 1e-6  # of a mean: a smaller standard deviation is float32's rounding of a constant channel
+FLOAT32_MAX = torch.finfo(torch.float32).max
 MAX_GAIN = 1e30  # of a stored value; float32 keeps eight powers of ten for the value itself
 
 
@@ -35,8 +37,10 @@ def first_breach(dataset: Dataset, timesteps: int) -> str | None:
         _shapes_breach(train, test, bool(dataset.events), timesteps)
         or _names_breach(getattr(dataset, "class_names", None))
         or _statistics_breach(dataset, train.input_shape[0])
-        or next((wrong for part in PARTS if (wrong := _labels_breach(dataset, part))), None)
-        or next((wrong for part in PARTS if (wrong := _pixels_breach(part, getattr(dataset, part).input_N))), None)
+        or _labels_breach("train", train.label_N, len(dataset.class_names))
+        or _labels_breach("test", test.label_N, len(dataset.class_names))
+        or _pixels_breach("train", train.input_N, largest_value(dataset))
+        or _pixels_breach("test", test.input_N, largest_value(dataset))
     )
 
 
@@ -109,8 +113,7 @@ def _numbers(given: Any) -> list[float] | None:
     return numbers if all(map(math.isfinite, numbers)) else None
 
 
-def _labels_breach(dataset: Dataset, part: str) -> str | None:
-    label_N, classes = getattr(dataset, part).label_N, len(dataset.class_names)
+def _labels_breach(part: str, label_N: Tensor, classes: int) -> str | None:
     wrong = first_where((label_N < 0) | (label_N >= classes))
     if wrong is None:
         return None
@@ -120,16 +123,26 @@ def _labels_breach(dataset: Dataset, part: str) -> str | None:
     )
 
 
-def _pixels_breach(part: str, input_N: Tensor) -> str | None:
-    """Returns the rule that a pixel which is not finite breaks. Integers always are."""
+def largest_value(dataset: Dataset) -> float:
+    """Returns the largest stored value that every channel's scaling leaves finite in float32."""
+    gain = 1 / (float(dataset.scale) * min(map(float, dataset.std)))
+    return FLOAT32_MAX / max(1.0, gain)
+
+
+def _pixels_breach(part: str, input_N: Tensor, largest: float) -> str | None:
+    """Returns the rule that an input breaks which is not finite, or overflows. Integers are small enough."""
     if not input_N.is_floating_point():
         return None
     rows = max(1, CHUNK_BYTES // (input_N[0].numel() * input_N.element_size()))
     for start in range(0, len(input_N), rows):
         chunk = input_N[start : start + rows]
-        if not all(bound.isfinite() for bound in chunk.aminmax()):  # NaN is carried to both bounds
-            wrong = first_where(~chunk.flatten(1).isfinite().all(1))
-            return f"inputs are finite, and example {start + (wrong or 0)} of `{part}` has a value that is not"
+        if not all(abs(float(bound)) <= largest for bound in chunk.aminmax()):  # NaN is carried to both bounds
+            wrong = first_where((~(chunk.flatten(1).abs() <= largest)).any(1))
+            example = start + (wrong or 0)
+            value = next(v for v in input_N[example].flatten().tolist() if not abs(v) <= largest)
+            return (
+                f"inputs are finite, also divided by `scale` and `std`, and example {example} of `{part}` has {value:g}"
+            )
     return None
 
 

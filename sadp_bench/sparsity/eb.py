@@ -20,6 +20,8 @@ from sadp_bench.sparsity.base import (
 )
 from sadp_bench.sparsity.early_time import Searching
 
+MAX_WINDOW = 1000  # masks, all of which are kept
+
 
 class EB(Searching):
     """Draws the largest weights' mask after each epoch of dense training until it settles, then trains from the start.
@@ -54,8 +56,8 @@ class EB(Searching):
         kl_examples: int = 1000,
     ) -> None:
         super().__init__(density, early_time, kl_share, kl_examples)
-        if window < 2:
-            raise BadInput(f"eb's window is at least 2 masks, not {window}")
+        if not 2 <= window <= MAX_WINDOW:
+            raise BadInput(f"eb's window is from 2 to {MAX_WINDOW:,} masks, not {window}")
         if not 0 < distance <= 1:
             raise BadInput(f"eb's distance is above 0 and at most 1 (a share of positions), not {distance:g}")
         self.window = window

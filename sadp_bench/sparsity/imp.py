@@ -21,6 +21,8 @@ from sadp_bench.sparsity.base import (
 )
 from sadp_bench.sparsity.early_time import Searching, last
 
+MAX_ROUNDS = 1000  # rounds, each of which trains
+
 
 class IMP(Searching):
     """Trains, prunes a quarter of the live weights by |w|, rewinds to early weights, and repeats down to the density.
@@ -58,6 +60,10 @@ class IMP(Searching):
             raise BadInput(f"imp's prune_share is above 0 and below 1, not {prune_share:g}")
         if rewind < 0:
             raise BadInput(f"imp's rewind is at least 0 (0: a fifteenth of the run), not {rewind}")
+        if density > 0 and math.log(density) < MAX_ROUNDS * math.log1p(-prune_share):
+            raise BadInput(
+                f"imp's prune_share {prune_share:g} needs more than {MAX_ROUNDS:,} rounds to density {density:g}; raise it"
+            )
         self.prune_share = prune_share
         self.rewind = rewind
 

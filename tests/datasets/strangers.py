@@ -109,9 +109,10 @@ BREACHES: list[tuple[type[Dataset], dict[str, Any], tuple[str, ...]]] = [
     (Recordings, {"std": (1.0, -1.0)}, ("`std` is above 0", "channel 1 is -1")),
     (Images, {"std": (1e-17,)}, ("`std` is above 0", "rounding")),
     (Images, {"scale": 0.0}, ("`scale`", "above 0")),
-    (Images, {"train_input": NAN}, ("inputs are finite", "example 17 of `train`")),
+    (Images, {"train_input": NAN}, ("inputs are finite", "example 17 of `train` has nan")),
     (Images, {"test_input": changed(Images.test_input, 23, float("inf"))}, ("finite", "example 23 of `test`")),
-    (Images, {"train_input": INFINITE}, ("inputs are finite", "example 17 of `train`")),
+    (Images, {"train_input": changed(Images.train_input, 5, 3e38)}, ("inputs are finite", "example 5", "3e+38")),
+    (Images, {"train_input": INFINITE}, ("inputs are finite", "example 17 of `train`", "inf")),
 ]
 
 
