@@ -52,7 +52,7 @@ app.command()(with_whole_paths(doctor))
 
 
 def main(arguments: list[str] | None = None) -> Any:
-    """Runs the console script and exits: code 2 and one line for bad input, 130 for Ctrl-C."""
+    """Runs the console script and exits: code 2 and one line for bad input, 130 for Ctrl-C, 75 when `--minutes` are over."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # A character that the terminal lacks must not end a run.

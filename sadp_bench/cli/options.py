@@ -16,6 +16,13 @@ Data = Annotated[Path | None, Option(help="Folder of the data sets.", show_defau
 CheckpointSeconds = Annotated[
     float, Option(help="Seconds between checkpoints, which are written at the end of an epoch; 0: after every epoch.")
 ]
+Minutes = Annotated[
+    float | None,
+    Option(
+        help="Stop after about this time, at the end of an epoch, with exit code 75; the same command goes on.",
+        show_default="no limit",
+    ),
+]
 AsJson = Annotated[bool, Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 Quiet = Annotated[bool, Option(help="Show no progress.")]
 Plots = Annotated[Path | None, Option(help="Draw the plots into this folder.")]

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 
-from sadp_bench.cli.options import AsJson, CheckpointSeconds, Data, Quiet, Records, with_spec_options
+from sadp_bench.cli.options import AsJson, CheckpointSeconds, Data, Minutes, Quiet, Records, with_spec_options
 
 
 @with_spec_options
@@ -32,6 +32,7 @@ def run(
     again: Annotated[bool, Option("--again", help="Train also what has a record.")] = False,
     save_model: Annotated[bool, Option("--save-model", help="Keep the weights beside the record.")] = False,
     checkpoint_seconds: CheckpointSeconds = 60.0,
+    minutes: Minutes = None,
     concurrent_jobs: Annotated[
         int, Option(help="Number of runs that share this machine now; the record contains it.")
     ] = 1,
@@ -41,9 +42,11 @@ def run(
     """Train one method after its paired full-data reference; measure what it saves and what it costs."""
     from sadp_bench.cli import run_view
     from sadp_bench.core import distributed
+    from sadp_bench.core.time_limit import TimeLimit
     from sadp_bench.records.store import Store
     from sadp_bench.runs import environment, resolve, run
 
+    limit = TimeLimit(minutes)
     environment.keep_freed_memory()
     request |= {"method": method, "ratio": ratio, "protocol": protocol}
     request |= {"evaluate_on": evaluate_on, "evaluate_every": evaluate_every}
@@ -60,6 +63,7 @@ def run(
             save_model=save_model,
             checkpoint_seconds=checkpoint_seconds,
             jobs=concurrent_jobs,
+            limit=limit,
         )
     if outcome is None:  # Only the first of several processes prints.
         return
@@ -81,6 +85,7 @@ def sweep(
     retries: Annotated[int, Option(help="Number of further tries of a run that crashed.")] = 1,
     data: Data = None,
     checkpoint_seconds: CheckpointSeconds = 60.0,
+    minutes: Minutes = None,
     address: Annotated[
         str | None, Option(help="Address of the Ray cluster.", show_default="Ray on this machine")
     ] = None,
@@ -95,12 +100,17 @@ def sweep(
 ) -> None:
     """Train all runs of a sweep file that have no record yet, references first, each in its own process."""
     from sadp_bench.cli import sweep_view
+    from sadp_bench.core.time_limit import TimeLimit
     from sadp_bench.records.store import Store
     from sadp_bench.sweeps import planning, scheduler
     from sadp_bench.sweeps.executors import Options
 
+    limit = TimeLimit(minutes)
     data = data.absolute() if data else None
-    store, options = Store(out), Options(jobs, retries, data, checkpoint_seconds, executor, address, gpus_per_run)
+    store, options = (
+        Store(out),
+        Options(jobs, retries, data, checkpoint_seconds, executor, address, gpus_per_run, limit),
+    )
     message = (lambda line: None) if quiet else (lambda line: print(line, file=sys.stderr, flush=True))
     plan = planning.make_plan(
         file,
@@ -121,7 +131,10 @@ def sweep(
     with redirect_stdout(sys.stderr):  # Ray prints messages, which are no results.
         started = scheduler.make_executor(plan, store, options)
         watcher = sweep_view.watcher(quiet, plan)
-        standing = scheduler.Scheduler(plan, store, started, watcher, options.retries).run()
+        standing = scheduler.Scheduler(plan, store, started, watcher, options.retries, limit).run()
     sweep_view.print_sweep((sweep_view.closing_json if as_json else sweep_view.closing)(standing, store))
+    left = len(standing.plan.runs) - len(standing.done) - len(standing.failed)
+    if left:
+        raise limit.error(f"{left} of {len(standing.plan.runs)} runs were still to do")
     if standing.failed:
         raise typer.Exit(1)

@@ -85,7 +85,7 @@ def process_group(device: str | None = None) -> Iterator[None]:
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise PartnerLost(
             f"the {size} processes of this run did not meet at {place} within {PARTNER_SECONDS} seconds "
-            f"({_first_line(error)}): {WAY_OUT}"
+            f"({_first_sentence(error)}): {WAY_OUT}"
         ) from error
     try:
         yield
@@ -93,8 +93,8 @@ def process_group(device: str | None = None) -> Iterator[None]:
     except RuntimeError as error:
         if isinstance(error, distributed.DistError) or re.search(LOST, str(error)):
             raise PartnerLost(
-                f"another of the {size} processes of this run has ended or does not answer ({_first_line(error)}); the same "
-                "command on all of them goes on from the last checkpoint"
+                f"another of the {size} processes of this run has ended or does not answer ({_first_sentence(error)}); the "
+                "same command on all of them goes on from the last checkpoint"
             ) from error
         raise
     finally:
@@ -102,8 +102,10 @@ def process_group(device: str | None = None) -> Iterator[None]:
         distributed.destroy_process_group()
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].rpartition("] ")[2][:200]
+def _first_sentence(error: Exception) -> str:
+    """Returns the first sentence of torch's error, without the place in torch's code."""
+    line = re.sub(r"^\[\S+:\d+\] ", "", str(error).strip().partition("\n")[0])
+    return line.partition(". ")[0].rstrip(".")
 
 
 @contextmanager

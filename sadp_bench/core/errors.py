@@ -37,3 +37,9 @@ class Stopped(Exception):
 
 class PartnerLost(Stopped):
     """A process of a run on several has ended, or can't be reached."""
+
+
+class TimeIsUp(Stopped):
+    """The time of `--minutes` is over. The code is that of sysexits.h for what is to be tried again."""
+
+    code = 75

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from sadp_bench.core.errors import BadInput, Diverged
 from sadp_bench.core.files import remove
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.text import duration
+from sadp_bench.core.time_limit import TimeLimit
 from sadp_bench.records.file_lock import Lock
 from sadp_bench.records.metrics import Comparison, compare
 from sadp_bench.records.naming import run_name
@@ -55,11 +56,13 @@ class RunOptions:
         again: Trains also what has a record.
         save_model: Keeps the weights beside the record.
         checkpoint_seconds: A checkpoint is written at the first end of an epoch after so many seconds.
+        limit: Ends the runs after the epoch in which it is over.
     """
 
     again: bool = False
     save_model: bool = False
     checkpoint_seconds: float = 60.0
+    limit: TimeLimit = field(default_factory=TimeLimit)
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.checkpoint_seconds) and self.checkpoint_seconds >= 0):
@@ -77,6 +80,7 @@ def run(
     save_model: bool = False,
     checkpoint_seconds: float = 60.0,
     jobs: int = 1,
+    limit: TimeLimit | None = None,
 ) -> Outcome | None:
     """Trains a run, and before it the paired full-data reference, each unless its record is there.
 
@@ -88,15 +92,16 @@ def run(
         store: Where the records go.
         progress: Is informed of every batch.
         reference: Trains the reference where it has no record; otherwise only a record that is there is used.
-        again: See `Settings`.
-        save_model: See `Settings`.
-        checkpoint_seconds: See `Settings`.
+        again: See `RunOptions`.
+        save_model: See `RunOptions`.
+        checkpoint_seconds: See `RunOptions`.
         jobs: Runs that share this machine at the same time.
+        limit: See `RunOptions`; None: no limit.
 
     Returns:
         The outcome; None on all ranks but the first, which alone writes.
     """
-    settings = RunOptions(again, save_model, checkpoint_seconds)
+    settings = RunOptions(again, save_model, checkpoint_seconds, limit or TimeLimit())
     check_count("concurrent_jobs", jobs, 1)
     full = spec.reference()
     wanted = [full, spec] if reference and full.key != spec.key else [spec]
@@ -113,7 +118,9 @@ def run(
         parts = ", ".join(f"{run.method} {duration(s)}" for run, s in zip(missing, estimates, strict=True))
         progress.message(f"expected to take about {duration(sum(estimates))} ({parts})")
         for run in missing:
-            with _locked(run, store, progress) as lock:
+            if run is not missing[0] and settings.limit.is_over():
+                raise settings.limit.error(f"{run_name(run)} was still to do")
+            with _locked(run, store, progress, settings.limit) as lock:
                 if again or distributed.agreed(store.find(run) is None):  # else another process has just finished it
                     _train_and_store(run, resources, store, progress, lock, settings)
     if distributed.rank() > 0:
@@ -172,7 +179,7 @@ def checkpoint_bytes(spec: Spec, weight_bytes: int) -> int:
 
 
 @contextmanager
-def _locked(spec: Spec, store: Store, progress: Progress) -> Iterator[Lock]:
+def _locked(spec: Spec, store: Store, progress: Progress, limit: TimeLimit) -> Iterator[Lock]:
     """Keeps every other process from this run within the context. Of several ranks the first holds the lock."""
     lock = Lock(store.path(spec, ".lock"))
     if distributed.rank() > 0:
@@ -181,6 +188,7 @@ def _locked(spec: Spec, store: Store, progress: Progress) -> Iterator[Lock]:
     if not lock.acquire():
         progress.message(f"another process trains {run_name(spec)}: waiting for it ({lock.path})")
         while not lock.acquire():
+            limit.check_alone(f"{run_name(spec)} waited for another process")
             time.sleep(1)
     finished = False
     try:
@@ -218,6 +226,7 @@ def _train_and_store(
         starts=lock.starts,
         replaces=replaced.finished if replaced else None,
         before_save=check_lock,
+        limit=settings.limit,
     )
     try:
         record = trainer.run()

@@ -17,6 +17,7 @@ from sadp_bench.core import distributed
 from sadp_bench.core.clock import Clock
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.progress import Progress
+from sadp_bench.core.time_limit import TimeLimit
 from sadp_bench.pruners.base import Pruner
 from sadp_bench.records import visit_counts
 from sadp_bench.records.metrics import BUDGET_TOLERANCE, realised_ratio
@@ -63,6 +64,7 @@ class RunTrainer:
         starts: How often the run was started, this start included.
         replaces: When the record was finished that this run replaces. Only a checkpoint with the same value is resumed.
         before_save: Called before each save; an error that it raises ends the run.
+        limit: Ends the run after the epoch in which it is over; None: no limit.
 
     Attributes:
         state: What training changes.
@@ -83,7 +85,9 @@ class RunTrainer:
         starts: int = 1,
         replaces: str | None = None,
         before_save: Callable[[], None] = lambda: None,
+        limit: TimeLimit | None = None,
     ) -> None:
+        limit = limit or TimeLimit()
         self.spec, self.resources, self.progress = spec, resources, progress
         self.data, self.held, self.device = resources.train, resources.held, resources.device
         self.clock = Clock(self.device)
@@ -93,7 +97,7 @@ class RunTrainer:
         shared = None
         if scores_path is not None:
             made_in = {"data_sha256": self.material.sha256, "environment": self.environment}
-            shared = SharedScores(scores_path, made_in, self.device, progress, fresh_scores, len(self.data))
+            shared = SharedScores(scores_path, made_in, self.device, progress, fresh_scores, len(self.data), limit)
         num_classes = len(self.material.dataset.class_names)
         self.context = RunContext(
             spec, self.data, num_classes, resources.model, self.clock, progress, shared, self._save
@@ -102,6 +106,7 @@ class RunTrainer:
         self.ticket: dict[str, Any] = {}
         self._checkpoint, self._before_save = checkpoint, before_save
         self._starts, self._replaces = starts, replaces
+        self._limit = limit
 
     @property
     def model(self) -> nn.Module:
@@ -124,6 +129,7 @@ class RunTrainer:
         Raises:
             BadInput: The method misses its budget.
             Diverged: The loss is not finite.
+            TimeIsUp: The limit is over; a checkpoint contains what is done.
         """
         with threads(self.spec.threads), enough_memory(self.spec):
             peak_before, memory = peak_bytes(self.device), PeakMemory(self.device)
@@ -202,10 +208,20 @@ class RunTrainer:
             missing = (needed | {"test_accuracy"} if is_due else needed) - row.keys()
             require(not missing, "epoch", row, f"a row with {', '.join(sorted(missing))}")
 
-    def _save(self) -> None:
-        if self._checkpoint is not None and distributed.rank() == 0 and self._checkpoint.due():
+    def _save(self, is_last: bool = False) -> None:
+        """Writes a checkpoint if one is due. Raises TimeIsUp where the time is over, after a checkpoint."""
+        is_over = not is_last and self._limit.is_over()
+        if self._checkpoint is not None and distributed.rank() == 0 and (is_over or self._checkpoint.due()):
             self._before_save()
             self._checkpoint.write(self.state_dict)
+        if is_over:
+            raise self._limit.error(f"{run_name(self.spec)} was {self._place()}")
+
+    def _place(self) -> str:
+        """Returns how far the run is, for messages."""
+        if not self.prepared:
+            return "in its preparation"
+        return f"after epoch {len(self.state.rows)}" if self.state.rows else "after its preparation"
 
     def _resume(self) -> None:
         """Puts the run back to where its checkpoint left it, and reports that."""
@@ -214,8 +230,7 @@ class RunTrainer:
         if state is None or state["replaces"] != self._replaces:
             return
         self.load_state_dict(state)
-        place = f"after epoch {len(self.state.rows)}" if self.prepared else "in its preparation"
-        self.progress.message(f"{run_name(self.spec)} goes on from its checkpoint, {place}")
+        self.progress.message(f"{run_name(self.spec)} goes on from its checkpoint, {self._place()}")
 
     def _train(self) -> dict[str, Any]:
         """Trains and evaluates. Returns what was measured of the trained network."""
@@ -230,7 +245,7 @@ class RunTrainer:
                         accuracy = evaluation.evaluate(self.model, self.held, spec.precision, row["epoch"])
                         row["test_accuracy"] = accuracy
                 progress.epoch(row, len(self.data))
-                self._save()
+                self._save(is_last=row["epoch"] + 1 == length)
             with self.clock("evaluate"):
                 rates = evaluation.firing_rates(self.model, self.held, spec.precision)
                 return {"firing_rate": rates, "operations": self._operations()}

@@ -15,11 +15,12 @@ import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from sadp_bench.core.errors import BadInput
+from sadp_bench.core.time_limit import TimeLimit
 from sadp_bench.records.spec import Spec, check_count, option
 from sadp_bench.records.store import Store
 
@@ -56,6 +57,7 @@ class Options:
         executor: "local" or "ray".
         address: Of the Ray cluster; None: a Ray of this machine.
         gpus_per_run: On Ray, the GPUs of a run on "cuda"; None: one.
+        limit: The time of the sweep. A run of a cluster keeps no checkpoint on its worker, so it has no limit there.
     """
 
     jobs: int = 1
@@ -65,6 +67,7 @@ class Options:
     executor: str = "local"
     address: str | None = None
     gpus_per_run: float | None = None
+    limit: TimeLimit = field(default_factory=TimeLimit)
 
     def __post_init__(self) -> None:
         check_count("jobs", self.jobs, 1)
@@ -76,6 +79,10 @@ class Options:
         for name in ("address", "gpus_per_run"):
             if getattr(self, name) is not None and self.executor != "ray":
                 raise BadInput(f"{option(name)} belongs to --executor ray")
+        if self.executor == "ray" and self.limit.minutes is not None:
+            raise BadInput(
+                "--minutes belongs to --executor local: a run on a cluster's worker can't go on from a checkpoint"
+            )
         if self.gpus_per_run is not None and not 0 < self.gpus_per_run < math.inf:
             raise BadInput(f"--gpus-per-run is above 0, such as 0.25, not {self.gpus_per_run}")
 
@@ -116,6 +123,8 @@ def run_command(spec: Spec, out: Path, options: Options) -> list[str]:
     # setpriv: without it, a process whose parent is killed would go on unwatched. Not every system has it.
     tied = [setpriv, "--pdeathsig", "KILL", "--"] if (setpriv := shutil.which("setpriv")) else []
     given = ["--data", str(options.data)] if options.data else []
+    left = options.limit.left()
+    given += [] if left is None else ["--minutes", f"{left:.3f}"]
     return [
         *(*tied, sys.executable, "-P", "-m", "sadp_bench", "run", *spec.words(), "--no-reference", "--json"),
         *("--out", str(out), "--concurrent-jobs", str(options.jobs)),

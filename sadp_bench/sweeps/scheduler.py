@@ -17,7 +17,8 @@ from types import FrameType
 
 import torch
 
-from sadp_bench.core.errors import BadInput
+from sadp_bench.core.errors import BadInput, TimeIsUp
+from sadp_bench.core.time_limit import TimeLimit
 from sadp_bench.records.file_lock import Lock
 from sadp_bench.records.record import Failure
 from sadp_bench.records.spec import Spec
@@ -193,25 +194,38 @@ class Scheduler:
         executor: Starts their processes.
         watcher: Receives the events.
         retries: Further tries of a run that crashed.
+        limit: The time after which no run begins; the executor gives it to the runs.
     """
 
-    def __init__(self, plan: Plan, store: Store, executor: Executor, watcher: Watcher, retries: int) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        executor: Executor,
+        watcher: Watcher,
+        retries: int,
+        limit: TimeLimit | None = None,
+    ) -> None:
         self.standing = Standing(plan, set(plan.done))
         self._group = plan.group
         self._waiting = plan.to_do
         self._store, self._executor, self._watcher, self._retries = store, executor, watcher, retries
+        self._limit = limit or TimeLimit()
         self._claims = {spec.key: Claim(store, spec, not executor.shares_folder) for spec in plan.to_do}
         self._crashes: Counter[str] = Counter()
         self._losses: Counter[str] = Counter()
         self._next_check = 0.0
 
     def run(self) -> Standing:
-        """Returns when every run is done or has failed for good. Ctrl-C and SIGTERM end it with KeyboardInterrupt."""
+        """Returns when every run is done or has failed for good, or when the time is over.
+
+        Ctrl-C and SIGTERM end it with KeyboardInterrupt.
+        """
         for spec in self.standing.plan.runs:
             tidy(spec, self._store)
         with _terminable():
             try:
-                while self._waiting or self.standing.running:
+                while self.standing.running or (self._waiting and not self._limit.is_over()):
                     for ended in self._executor.ended():
                         self._settle(ended)
                     self.standing.jobs = max(1, self._executor.capacity())
@@ -233,7 +247,7 @@ class Scheduler:
     def _start_some(self) -> None:
         """Fills the executor's room, in the plan's order, with runs that need not wait for another run's scores."""
         room, moment = self._executor.capacity() - len(self.standing.running), time.monotonic()
-        if room <= 0 or not self._waiting or moment < self._next_check:
+        if room <= 0 or not self._waiting or moment < self._next_check or self._limit.is_over():
             return
         busy = {self._group[key] for key in self.standing.running}
         self.standing.elsewhere.clear()
@@ -287,6 +301,10 @@ class Scheduler:
             self.standing.actual_seconds += time.monotonic() - running.since
             self.standing.expected_seconds += self.standing.plan.seconds[spec.key]
             self._done(spec, "done")
+            return
+        if ended.code == TimeIsUp.code:
+            self._waiting.append(spec)
+            self._watcher.ended(spec, "stopped, as the time is over", self.standing)
             return
         (self._losses if ended.lost else self._crashes)[spec.key] += 1
         crashes, losses = self._crashes[spec.key], self._losses[spec.key]

@@ -11,6 +11,7 @@ import torch
 from sadp_bench.core import distributed
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.progress import Progress
+from sadp_bench.core.time_limit import TimeLimit
 from sadp_bench.records.file_lock import Lock
 from sadp_bench.records.store import remove_parts
 from sadp_bench.training.checkpoint import State, read_state, write_state
@@ -27,6 +28,7 @@ class SharedScores:
         progress: Receives lines for the user.
         fresh: Computes them anew, whatever lies there.
         num_examples: The number of scores.
+        limit: Ends also the wait for another process.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class SharedScores:
         progress: Progress,
         fresh: bool,
         num_examples: int,
+        limit: TimeLimit,
     ) -> None:
         self.path = path
         self._made_in = made_in
@@ -44,6 +47,7 @@ class SharedScores:
         self._progress = progress
         self._fresh = fresh
         self._num_examples = num_examples
+        self._limit = limit
         self._lock = Lock(path.with_name(f"{path.name}.lock"))
 
     def find_or_lock(self) -> State | None:
@@ -65,6 +69,7 @@ class SharedScores:
             if not waiting:
                 self._progress.message(f"another process computes the scores {self.path}: waiting for them")
             waiting = True
+            self._limit.check_alone("the run waited for its scores")
             time.sleep(1)
 
     def _find(self) -> State | None:

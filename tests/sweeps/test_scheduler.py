@@ -13,7 +13,8 @@ from collections import Counter
 
 import pytest
 
-from sadp_bench.core.errors import BadInput
+from sadp_bench.core.errors import BadInput, TimeIsUp
+from sadp_bench.core.time_limit import TimeLimit
 from sadp_bench.records.file_lock import Lock
 from sadp_bench.records.record import Failure
 from sadp_bench.records.store import FAILED, Store
@@ -236,6 +237,15 @@ def test_an_interruption_stops_all_and_leaves_no_lock(store, shares_folder):
         carried_out(plan_of(RANDOM, SADP), executor)
     assert executor.stopped and not any(Lock(store.path(RANDOM, suffix)).is_held() for suffix in (".lock", ".claim"))
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_time_limit_begins_no_further_run_and_fails_none(store):
+    executor = Scripted(store, random=[TimeIsUp.code])
+    limit = TimeLimit(1e-9)
+    limit.is_over = lambda: bool(executor.started)  # type: ignore[method-assign]
+    standing = Scheduler(plan_of(RANDOM, SADP), store, executor, Watcher(), 1, limit).run()
+    assert executor.started == [RANDOM] and not standing.done and not standing.failed
+    assert not [path for path in store.folder.iterdir() if path.suffix == ".claim"]
 
 
 def test_a_record_of_another_process_that_is_broken_is_a_failure(store):
