@@ -5,19 +5,22 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 import torch
 
+from sadp_bench.cli import app
 from sadp_bench.records import store
 from sadp_bench.training.checkpoint import read_state
-from tests.commands import SCRIPT, comes, command, ends, started
+from tests.commands import comes, command, ends, started
 
 METHODS = """
 import os, signal, sys, time
@@ -101,6 +104,31 @@ def sweep(folder: Path, text: str, *words, name: str = "a"):
         return command("sweep", f"{name}.toml", "--out", "runs", "--allow-imports", *words)
 
 
+@contextlib.contextmanager
+def forked_sweep(folder: Path, *words) -> Iterator[tuple[BaseProcess, Path]]:
+    """The command in a fork of this process, which has imported PyTorch, and its output; it does not outlive the block."""
+    log = folder / f"{len(list(folder.glob('*.log')))}.log"
+    log.touch()
+    process = multiprocessing.get_context("fork").Process(target=_sweep, args=(folder, log, words))
+    process.start()
+    try:
+        yield process, log
+    finally:
+        process.kill()
+        process.join()
+
+
+def _sweep(folder: Path, log: Path, words) -> None:
+    os.chdir(folder)
+    with log.open("ab") as sink:
+        for number in (1, 2):
+            os.dup2(sink.fileno(), number)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
+    # A background job's children ignore interrupts; a person's do not.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    app.main(["sweep", "a.toml", "--out", "runs", "--allow-imports", *words])
+
+
 def starts(folder: Path) -> Counter:
     """How often each run was begun, by method and ratio."""
     lines = (folder / "starts.txt").read_text().splitlines()
@@ -116,14 +144,16 @@ def records(folder: Path) -> dict[str, store.Record]:
 
 @pytest.fixture(scope="module")
 def faults(folder):
-    """One sweep: a run that is well, one that is killed in the middle, one that crashes every time."""
-    text = '[[sweep]]\nmethod = ["faulty:Crashing", "faulty:KilledOnce", "random"]\n'
+    """One sweep: runs that are well, one that is killed in the middle, one that crashes every time."""
+    text = (
+        '[[sweep]]\nmethod = ["faulty:Crashing", "faulty:KilledOnce"]\n[[sweep]]\nmethod = "el2n"\nratio = [0.3, 0.5]\n'
+    )
     return sweep(folder, text, "--jobs", 2, "--checkpoint-seconds", 0)
 
 
 def test_failed_runs_never_stop_the_others(faults, folder):
     assert faults.code == 1
-    assert set(records(folder)) == {"full 0", "random 0.5", "faulty:KilledOnce 0.5"}
+    assert set(records(folder)) == {"full 0", "el2n 0.3", "el2n 0.5", "faulty:KilledOnce 0.5"}
     assert not (folder / "stranger.txt").exists(), "a module in the current folder was imported"
     assert "compiler imported" not in starts(folder), "it takes as long to import as torch"
 
@@ -143,7 +173,7 @@ def test_a_crashing_run_is_recorded_with_its_last_lines(faults, folder):
     assert failure["reason"] == "exit code 1: RuntimeError: it always does"
     assert failure["last_lines"][-1] == "RuntimeError: it always does" and len(failure["last_lines"]) <= 20
     assert "faulty:Crashing 0.5" in faults.out and path.name in faults.out
-    assert faults.out.splitlines()[-1] == "4 runs: 3 done, 1 failed; sadp-bench report runs"
+    assert faults.out.splitlines()[-1] == "5 runs: 4 done, 1 failed; sadp-bench report runs"
 
 
 def test_runs_have_how_many_shared_the_machine(faults, folder):
@@ -158,9 +188,7 @@ def test_the_next_sweep_has_what_failed(faults, folder):
     assert crashing == "failed before" and set(result.values()) == {"done"}
 
 
-def test_scores_are_made_once_and_charged_to_each(folder):
-    text = '[[sweep]]\nmethod = "el2n"\nratio = [0.3, 0.5]\n'
-    assert sweep(folder, text, "--jobs", 2, name="scores").code == 0
+def test_scores_are_made_once_and_charged_to_each(faults, folder):
     one, other = (records(folder)[f"el2n {ratio}"] for ratio in (0.3, 0.5))
     assert one.scores_from is None and other.scores_from == one.spec.key
     [path] = (folder / "runs" / "scores").iterdir()
@@ -172,11 +200,11 @@ def test_scores_are_made_once_and_charged_to_each(folder):
 def test_two_sweeps_in_one_folder_train_each_run_once(tmp_path):
     prepared(tmp_path)
     (tmp_path / "a.toml").write_text(COMMON + '[[sweep]]\nmethod = "faulty:Plain"\nratio = [0.25, 0.75]\n')
-    words = [SCRIPT, "sweep", "a.toml", "--out", "runs", "--allow-imports"]
-    how = {"cwd": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with started(words, **how) as one, started(words, **how) as other:
-        result = [process.communicate()[0] for process in (one, other)]
-    assert [one.returncode, other.returncode] == [0, 0], result
+    with forked_sweep(tmp_path) as (one, log), forked_sweep(tmp_path) as (other, other_log):
+        one.join()
+        other.join()
+    result = [log.read_text(), other_log.read_text()]
+    assert [one.exitcode, other.exitcode] == [0, 0], result
     assert starts(tmp_path) == {f"Plain {ratio}": 1 for ratio in (0.25, 0.75)}
     found = records(tmp_path)
     assert len(found) == 3 and all(record.interruptions == 0 for record in found.values())
@@ -188,17 +216,14 @@ def test_two_sweeps_in_one_folder_train_each_run_once(tmp_path):
 def test_a_sweep_that_ends_early_leaves_no_process_behind(tmp_path, sent):
     prepared(tmp_path)
     (tmp_path / "a.toml").write_text(COMMON + '[[sweep]]\nmethod = "faulty:Endless"\n')
-    words = [SCRIPT, "sweep", "a.toml", "--out", "runs", "--allow-imports", "--quiet", "--jobs", 2]
     if sent == signal.SIGKILL and sys.platform != "linux":
         pytest.skip("only Linux ends a process with its parent")
-    # A background job's children ignore interrupts; a person's do not.
-    how = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
-    with started(words, cwd=tmp_path, stderr=subprocess.PIPE, **how) as process:
+    with forked_sweep(tmp_path, "--quiet", "--jobs", "2") as (process, log):
         assert comes((tmp_path / "starts.txt").exists)
-        process.send_signal(sent)
-        _, err = process.communicate()
-    assert process.returncode == (-9 if sent == signal.SIGKILL else 130)
-    assert "Traceback" not in err
+        os.kill(process.pid, sent)
+        process.join()
+    assert process.exitcode == (-9 if sent == signal.SIGKILL else 130)
+    assert "Traceback" not in log.read_text()
     [line] = (tmp_path / "starts.txt").read_text().splitlines()
     assert ends(int(line.split()[-1]))
     assert not list((tmp_path / "runs").glob("*Endless*.json"))
