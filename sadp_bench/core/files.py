@@ -16,6 +16,7 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.text import printable
 
 TEXT_BYTES = 64 << 20  # bytes; a record has some 20,000
+STATE_BYTES = 1 << 35  # bytes; a checkpoint, or scores
 # Windows has no O_NONBLOCK, and its files are text without O_BINARY.
 FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"))
 

@@ -18,12 +18,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from sadp_bench.core.errors import BadInput
-from sadp_bench.core.files import read_bytes
+from sadp_bench.core.files import STATE_BYTES, read_bytes
 from sadp_bench.records.record import Failure, Record
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import FAILED, Store, atomic
 from sadp_bench.sweeps.executors import NUM_LINES, Child, Ended, Executor, Options, kept_line, run_command
-from sadp_bench.training.checkpoint import STATE_BYTES
 
 OBJECT_STORE_BYTES = (
     200 << 20

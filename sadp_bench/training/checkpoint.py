@@ -18,12 +18,11 @@ from typing import Any
 import torch
 
 from sadp_bench.core.errors import BadInput
-from sadp_bench.core.files import Unreadable, opened, read_bytes, remove, set_aside
+from sadp_bench.core.files import STATE_BYTES, Unreadable, opened, read_bytes, remove, set_aside
 from sadp_bench.records.store import atomic
 from sadp_bench.training.state_checks import Accept, contents
 
 FORMAT = b"sadp-bench state 3\n"
-STATE_BYTES = 1 << 35  # bytes of a file
 State = dict[str, Any]
 
 
