@@ -3,24 +3,43 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from sadp_bench.core.errors import BadInput
 
 GIB = 2**30
-GROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))  # v2, v1
+GROUPS = Path("/proc/self/cgroup")  # cgroups(7)
+GROUP_ROOT = Path("/sys/fs/cgroup")
 
 
 def machine_bytes() -> int | None:
-    """Returns the memory of the machine, or the limit of this process's control group; None where neither is known."""
+    """Returns the memory of the machine, or a lower limit of this process's control groups; None where none is known."""
     known = []
     with suppress(AttributeError, ValueError, OSError):  # no such call, or no such name, as on Windows
         known.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    for file in GROUP_LIMITS:
+    for file in _group_limits():
         with suppress(OSError, ValueError):  # no such file, or no limit: "max"
             known.append(int(file.read_text()))
     return min((limit for limit in known if limit > 0), default=None)
+
+
+def _group_limits() -> Iterator[Path]:
+    """Yields the files with the limits of this process's control groups, each before the groups that contain it."""
+    lines = []
+    with suppress(OSError, ValueError):  # not on Linux
+        lines = GROUPS.read_text().splitlines()
+    for line in lines:
+        _, controllers, place = line.split(":", 2)
+        if controllers == "":  # version 2
+            root, name = GROUP_ROOT, "memory.max"
+        elif controllers == "memory":
+            root, name = GROUP_ROOT / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        folder = root / place.lstrip("/")
+        yield from (at / name for at in (folder, *folder.parents) if at.is_relative_to(root))
 
 
 def check_room(needed: float, what: str, remedy: str) -> None:

@@ -16,6 +16,7 @@ from sadp_bench.capture.signals import Signal
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.rng import stream
+from sadp_bench.core.text import printable
 from sadp_bench.measure import score_cost
 from sadp_bench.measure.score_collectors import Collector, exact_norms, observations, recalibrated
 from sadp_bench.measure.study_file import AGES, KEEPS, SCHEMA, study_key
@@ -200,7 +201,7 @@ class Study:
             "smoothing": SMOOTHING,
             "optimum_smoothing": OPTIMUM_SMOOTHING,
             "views": self.views,
-            "layers": [names[layer] for layer in weight_layers(self.model)],
+            "layers": [printable(names[layer]) for layer in weight_layers(self.model)],
             "rows": self.trainer.state.rows,
         }
 

@@ -86,14 +86,3 @@ def test_frames_that_fit_into_no_memory_are_refused_before_they_are_made(
         tmp_path / "runs",
     ]
     refused(command(*words, "--timesteps", 100), "N-MNIST in 100 frames", "lower --timesteps")
-
-
-def test_the_machines_memory_is_the_least_limit_that_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = memory.machine_bytes()
-    limit, none = tmp_path / "memory.max", tmp_path / "no limit"
-    limit.write_text("12345\n")
-    none.write_text("max\n")
-    monkeypatch.setattr(memory, "GROUP_LIMITS", (none, tmp_path / "absent", limit))
-    assert memory.machine_bytes() == 12345
-    monkeypatch.setattr(memory, "GROUP_LIMITS", (none,))
-    assert whole is None or (memory.machine_bytes() or 0) >= whole
