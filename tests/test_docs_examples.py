@@ -23,7 +23,7 @@ CHANCE = 0.1
 
 def test_there_is_one_for_every_kind_of_loop_and_each_is_short() -> None:
     kinds = {path.stem.removeprefix("own_loop_"): len(path.read_text().splitlines()) for path in EXAMPLES}
-    assert set(kinds) == {"ann", "ddp", "lightning", "snntorch", "spikingjelly"}
+    assert set(kinds) == {"accelerate", "ann", "ddp", "lightning", "snntorch", "spikingjelly"}
     assert max(kinds.values()) < 80
 
 
@@ -64,7 +64,9 @@ def in_process(path: Path) -> str:
 
 def trains_within_its_budget(path: Path) -> None:
     """Checks the accuracy and the budget that an example prints."""
-    output = under_torchrun(path) if "ddp" in path.stem else in_process(path)
+    if "accelerate" in path.stem:
+        pytest.importorskip("accelerate")
+    output = under_torchrun(path) if path.stem.endswith(("ddp", "accelerate")) else in_process(path)
     [accuracy] = re.findall(r"^accuracy (\d\.\d+)", output, re.MULTILINE)
     [saved] = re.findall(r"^saved (\d\.\d+) of the visits", output, re.MULTILINE)
     assert float(accuracy) > 3 * CHANCE and abs(float(saved) - 0.5) < 0.005

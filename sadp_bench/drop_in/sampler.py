@@ -3,55 +3,39 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-import torch.distributed
 from torch import Tensor
 from torch.utils.data import Sampler
 
 from sadp_bench.capture.signals import Signal
 from sadp_bench.core import distributed
 from sadp_bench.core.errors import BadInput, Diverged
-from sadp_bench.core.losses import Loss, mean_loss
+from sadp_bench.core.losses import mean_loss
 from sadp_bench.core.rng import stream
 from sadp_bench.drop_in.batch_logits import LossesAlone, in_time, not_finite, wrong_shape
 from sadp_bench.drop_in.context import LoopContext, label_N_of, score_N_of
 from sadp_bench.drop_in.epoch_batches import EpochBatches
+from sadp_bench.drop_in.loop_checks import (
+    check_processes,
+    check_share,
+    looks_at,
+    lost_batch,
+    lost_losses,
+    observes,
+    settings_of,
+    unobserved,
+)
+from sadp_bench.drop_in.watching import Watching
 from sadp_bench.pruners.base import Observation, Pruner, plain, selection_of, signals_of
 from sadp_bench.pruners.batching import batches, in_order
 
 # The bound ratio comes in an epoch's first batch only, and features come with a linear readout only.
 OPTIONAL = {Signal.BOUND_RATIO, Signal.FEATURES}
-
-
-class Watching(Protocol):
-    """The part of a `Watch` that the sampler uses."""
-
-    loss: Loss
-
-    @property
-    def waits(self) -> bool:
-        """Whether numbers of the batch are read anyway, so that a further check costs no wait for the device."""
-
-    def in_time(self, logits: Any, batch: int) -> Tensor | None:
-        """Returns the observed logits as [T, B, C]; None for another shape."""
-
-    def forget(self) -> None:
-        """Drops what was recorded of the batch."""
-
-    def record(self, signals: frozenset[Signal]) -> None:
-        """Replaces the hooks by those of these signals."""
-
-    def expect(self, batch: int) -> None:
-        """Receives the size of the batch whose backward pass is next."""
-
-    def seen(self, logits_TBC: Tensor, label_B: Tensor, weight_B: Tensor, index_B: Tensor) -> dict[str, Tensor] | None:
-        """Returns the signals of the last batch, or None where its gradients are not finite."""
 
 
 class PrunedSampler(Sampler[list[int]]):
@@ -120,8 +104,8 @@ class PrunedSampler(Sampler[list[int]]):
         self.weight_N = torch.full((self.num_examples,), torch.nan, device=self.device)
         self.visited: list[Tensor] = []
         self.watching: Watching | None = None
-        self._settings = _settings(pruner)
-        self._observes = type(pruner).observe is not Pruner.observe
+        self._settings = settings_of(pruner)
+        self._observes = observes(pruner)
         self._now = EpochBatches([], [])
         self._weighed = self._warned_of_loss = False
         self._lost_N: Tensor | None = None  # Examples whose loss was not finite, where no batch is looked at.
@@ -160,8 +144,11 @@ class PrunedSampler(Sampler[list[int]]):
                 f"set_epoch({epoch}) does not follow epoch {self.epoch}: epochs go from 0 to {self.epochs - 1}, each once; "
                 "to resume, use load_state_dict"
             )
-        _check_processes()
-        self._check_observed()
+        check_processes()
+        if self._lost_N is not None and bool(self._lost_N.any()):
+            raise Diverged(lost_losses(self._lost_N, self.epoch), self.epoch)
+        if (mistake := unobserved(self._now, self.epoch, self.pruner)) is not None:
+            warnings.warn(mistake, stacklevel=2)
         self._exchange()
         index_K, weight_K = self._drawn(self.pruner, epoch)
         whole = list(batches(index_K, weight_K, self.batch_size))
@@ -182,29 +169,6 @@ class PrunedSampler(Sampler[list[int]]):
         self._weighed = all(bool((weight_B == 1).all()) for weight_B in now.weights)
         if self.watching is not None:
             self.watching.record(self.signals)
-
-    def _check_observed(self) -> None:
-        """Checks that the last epoch's losses were finite, and warns where batches were not observed."""
-        now, pruner = self._now, type(self.pruner).__name__
-        if self._lost_N is not None and (num_lost := int(self._lost_N.sum())):
-            raise Diverged(
-                f"the losses of {num_lost} examples of epoch {self.epoch} are not finite, the first that of example "
-                f"{int(self._lost_N.nonzero()[0])}: look at its input; try a lower learning rate",
-                self.epoch,
-            )
-        if now.num_given and not now.num_observed and self._observes:
-            warnings.warn(
-                f"no batch of epoch {self.epoch} was observed, so {pruner} selects without it: call "
-                "sampler.observe(index, logits, label) after each backward pass",
-                stacklevel=3,
-            )
-        elif 0 < now.num_observed < now.num_examples:
-            warnings.warn(
-                f"only {now.num_observed} of the {now.num_examples} examples of epoch {self.epoch} were observed, so "
-                f"{pruner} selects with earlier scores of the others: train on every batch of the loader and observe it; "
-                "where a launcher divides a loader among processes (accelerate's prepare), keep this one from it",
-                stacklevel=3,
-            )
 
     def _drawn(self, pruner: Pruner, epoch: int) -> tuple[Tensor, Tensor]:
         """Returns an epoch's examples in their order of training, and their weights. [K]."""
@@ -241,23 +205,11 @@ class PrunedSampler(Sampler[list[int]]):
         Raises:
             BadInput: An example was not drawn. A GPU returns NaN for it instead, because a check would wait for the device.
         """
-        self._check_share(index_B)
+        check_share(self._now, index_B, self.epoch)
         self._now.used = self._weighed = True
         if self.watching is not None:
             self.watching.expect(len(index_B))
         return self._weight(torch.as_tensor(index_B, device=self.device))
-
-    def _check_share(self, index_B: Tensor | Sequence[int]) -> None:
-        """Raises BadInput where a process's first batch is another process's: something divided the batches again."""
-        place = distributed.rank()
-        on_gpu = isinstance(index_B, Tensor) and index_B.device.type != "cpu"
-        if self._now.used or place == 0 or place >= len(self.batches) or on_gpu or len(index_B) == 0:
-            return
-        if int(index_B[0]) in distributed.part(self.batches[place]).tolist():
-            raise BadInput(
-                f"process {place} began epoch {self.epoch} with batch {place + 1}: PrunedSampler gives each process its part "
-                "of every batch, so its loader must not be divided again (do not pass it to accelerate's prepare)"
-            )
 
     def _weight(self, index_B: Tensor) -> Tensor:
         weight_B = self.weight_N[index_B]
@@ -291,7 +243,7 @@ class PrunedSampler(Sampler[list[int]]):
         Raises:
             BadInput: Shapes do not fit, or signals are missing.
         """
-        self._check_share(index_B)
+        check_share(self._now, index_B, self.epoch)
         index_B = torch.as_tensor(index_B, device=self.device)
         logits_TBC = (in_time if self.watching is None else self.watching.in_time)(logits, len(index_B))
         if logits_TBC is None and (loss_B is None or signals_of(self.pruner, self.epoch)):
@@ -332,7 +284,7 @@ class PrunedSampler(Sampler[list[int]]):
     def _is_lost(self, index_B: Tensor, logits_TBC: Tensor | None, loss_B: Tensor) -> bool:
         """Returns whether a batch is left out because a loss is not finite, on any process."""
         lost_B = not_finite(logits_TBC, loss_B)
-        if loss_B.device.type != "cpu" and not (self.watching is not None and self.watching.waits):
+        if not looks_at(loss_B, self.watching):
             if self._lost_N is None:
                 self._lost_N = torch.zeros(self.num_examples, dtype=torch.bool, device=self.device)
             self._lost_N[index_B] |= lost_B.to(self.device)
@@ -343,11 +295,7 @@ class PrunedSampler(Sampler[list[int]]):
             self.watching.forget()
         if bool(lost_B.any()) and not self._warned_of_loss:
             self._warned_of_loss = True
-            warnings.warn(
-                f"the loss of example {int(index_B[lost_B.to(index_B.device)][0])}, in epoch {self.epoch}, is not finite: "
-                "its batch is left out of the scores; look at its input, and keep the optimiser from a step on this batch",
-                stacklevel=3,
-            )
+            warnings.warn(lost_batch(int(index_B[lost_B.to(index_B.device)][0]), self.epoch), stacklevel=3)
         return True
 
     def _check(self, watched: Mapping[str, Tensor]) -> None:
@@ -427,20 +375,3 @@ class PrunedSampler(Sampler[list[int]]):
         if not (isinstance(value, Tensor) and isinstance(current, Tensor)):
             return value
         return value.to(current.device if len(current) else self.device)
-
-
-def _settings(pruner: Pruner) -> dict[str, Any]:
-    """Returns the values of a pruner's settings, the keyword arguments of its `__init__` that it keeps under their name."""
-    parameters = inspect.signature(type(pruner)).parameters.values()
-    names = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
-    kept = {name: vars(pruner)[name] for name in names if name in vars(pruner)}
-    return {name: value for name, value in kept.items() if isinstance(value, bool | int | float | str | None)}
-
-
-def _check_processes() -> None:
-    """Raises BadInput where several processes can't exchange tensors on the CPU."""
-    if distributed.size() > 1 and "cpu" not in torch.distributed.get_backend_config():
-        raise BadInput(
-            f"{torch.distributed.get_backend_config()} can't exchange pruners' tensors on the CPU: "
-            'call init_process_group("cpu:gloo,cuda:nccl")'
-        )

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from sadp_bench.capture.example_rows import ExampleRows
-from sadp_bench.capture.layer_shapes import BOUNDED, multi_step, unbounded_layers
-from sadp_bench.capture.layers import spiking_layers
-from sadp_bench.capture.recorder import RECORDED, Recorder
+from sadp_bench.capture.layer_shapes import BOUNDED
+from sadp_bench.capture.recorder import Recorder
 from sadp_bench.capture.signals import Signal
 from sadp_bench.core import distributed
 from sadp_bench.core.errors import BadInput
@@ -24,12 +23,11 @@ from sadp_bench.drop_in.batch_logits import LogitOrder, in_time
 from sadp_bench.drop_in.logit_source import HOW_TO_OBSERVE, OutputRecorder, Source, find_source
 from sadp_bench.drop_in.loss_scale import ScaleChecks, gradient_scales
 from sadp_bench.drop_in.sampler import PrunedSampler
+from sadp_bench.drop_in.watchable import OF_LAYERS, SCALED, check_network, layer_of, lost_inputs, usual_order
 
-OF_READOUT = frozenset({Signal.FEATURES, Signal.LOGIT_ERRORS})
-OF_LAYERS = RECORDED - OF_READOUT
-SCALED = frozenset({Signal.ERROR_SQUARES, Signal.MIDDLE_ERROR_SQUARES, Signal.BOUND_RATIO})
 CHECKED_BATCHES = 8  # Batches at the start of each epoch that are checked for mistakes; a check waits for a GPU.
 MAX_SKIPPED = 20  # Successive batches without finite gradients, after which a warning comes.
+MANY_LOST = f"the gradients of {MAX_SKIPPED} batches in a row are not finite: lower the learning rate, or mend the loss"
 
 
 def watch(
@@ -89,9 +87,9 @@ class Watch:
             raise BadInput(f"loss is one of {', '.join(LOSSES)} or a function, not '{loss}'")
         self.model, self.sampler = model, sampler
         self.loss = LOSSES[loss] if isinstance(loss, str) else loss
-        self._rows = ExampleRows(model, time_first, _time_first(model))
+        self._rows = ExampleRows(model, time_first, usual_order(model))
         self.layers = [module for module in model.modules() if isinstance(module, BOUNDED)]
-        self._given_readout = None if readout is None else _layer_of(model, readout)
+        self._given_readout = None if readout is None else layer_of(model, readout)
         self._source: Source | None = None
         self._warned: set[str] = set()
         self._num_skipped = 0
@@ -118,7 +116,7 @@ class Watch:
         Raises:
             BadInput: The network does not have the signals.
         """
-        self._check_network(signals)
+        check_network(self.model, signals, self.sampler.pruner)
         self._unhook()
         self.signals, self._num_batches, self._checks = signals, 0, ScaleChecks()
         if signals & (SCALED | {Signal.FEATURES}):
@@ -126,26 +124,6 @@ class Watch:
         if signals & OF_LAYERS:
             self._recorder = Recorder(self.model, signals, self._bounded(), of_any_loop=True, rows=self._rows)
             self._recorder.__enter__()
-
-    def _check_network(self, signals: frozenset[Signal]) -> None:
-        if unknown := sorted(signals - OF_LAYERS - OF_READOUT):
-            raise BadInput(
-                f"{type(self.sampler.pruner).__name__} needs {', '.join(unknown)}, which watch does not record: choose "
-                "another method, or pass watched= to sampler.observe"
-            )
-        if signals - {Signal.LOGIT_ERRORS} and any(map(_compiled, self.model.modules())):
-            raise BadInput(
-                "hooks do not run within a network of torch.compile: watch and train the network without compilation"
-            )
-        if signals and isinstance(self.model, nn.DataParallel):
-            raise BadInput("the copies of a DataParallel can't be watched: take DistributedDataParallel")
-        if signals & SCALED and not self.layers:
-            raise BadInput(
-                f"{type(self.model).__name__} has no convolution or linear layer to watch: take a network that has some"
-            )
-        if signals & SCALED and (unbounded := unbounded_layers(self.model)):
-            layers = ", ".join(f"'{name}', a {kind}" for name, kind in unbounded)
-            raise BadInput(f"the gradient of {layers}, can't be bounded: take convolutions of one or two dimensions")
 
     def _unhook(self) -> None:
         for outputs in self._outputs:
@@ -244,7 +222,9 @@ class Watch:
                 raise BadInput(f"no {' and no '.join(missing)} were recorded of this batch: {HOW_TO_OBSERVE}")
         if gradient_TBC is None or scale_B is None:
             return seen
-        if not self._finite(seen, gradient_TBC, index_B):
+        if not self._finite(seen, gradient_TBC):
+            self._warn(lost_inputs(seen, index_B))
+            self._warn(MANY_LOST if self._num_skipped == MAX_SKIPPED else None)
             return None
         if self._checking:
             self._warn(self._checks.check(gradient_TBC, direct_TBC, weight_B))
@@ -291,7 +271,7 @@ class Watch:
         """Whether the batch is among the epoch's first, which are checked for mistakes."""
         return self._num_batches < CHECKED_BATCHES
 
-    def _finite(self, seen: dict[str, Tensor], gradient_TBC: Tensor, index_B: Tensor) -> bool:
+    def _finite(self, seen: dict[str, Tensor], gradient_TBC: Tensor) -> bool:
         """Returns whether the gradients are finite, on all processes.
 
         On a GPU the check waits for the device. Therefore it covers only float16 there, even of a single layer: these
@@ -305,13 +285,8 @@ class Watch:
             self._num_skipped = 0
             return True
         self._num_skipped += 1
-        self._warn(_not_finite_inputs(seen, index_B))
         if self._recorder is not None and Signal.BOUND_RATIO in seen:
             self._recorder.measure_again()
-        if self._num_skipped == MAX_SKIPPED:
-            self._warn(
-                f"the gradients of {MAX_SKIPPED} batches in a row are not finite: lower the learning rate, or mend the loss"
-            )
         return False
 
     def _warn(self, mistake: str | None) -> None:
@@ -319,40 +294,3 @@ class Watch:
         if mistake is not None and mistake not in self._warned:
             self._warned.add(mistake)
             warnings.warn(mistake, stacklevel=5)  # The caller of `observe`.
-
-
-def _time_first(model: nn.Module) -> bool | None:
-    """Returns whether time is a layer's first dimension, or None where no spiking layer decides.
-
-    Multi-step layers take all steps at once, time first; single-step layers leave time to the loop.
-    """
-    if any(map(multi_step, model.modules())):
-        return True
-    return False if spiking_layers(model) else None
-
-
-def _not_finite_inputs(seen: dict[str, Tensor], index_B: Tensor) -> str | None:
-    """Returns a warning where the first layer with inputs that are not finite has them in the batch; otherwise None."""
-    for name in (Signal.INPUT_SQUARES, Signal.MIDDLE_INPUT_SQUARES):
-        lost_LB = ~seen[name].isfinite() if name in seen else torch.zeros(0, 0)
-        if bool(lost_LB.any()):
-            first = int(lost_LB[lost_LB.any(1)][0].nonzero()[0])
-            return (
-                f"an input of a layer is not finite in the batch of example {int(index_B[first])}, although the loss is: the "
-                "batch is left out of the scores; look at its input, and keep the optimiser from a step on this batch"
-            )
-    return None
-
-
-def _compiled(module: nn.Module) -> bool:
-    return type(module).__name__ == "OptimizedModule" or getattr(module, "_compiled_call_impl", None) is not None
-
-
-def _layer_of(model: nn.Module, readout: str | nn.Module) -> nn.Module:
-    """Returns the layer of this name, or the layer itself. Raises BadInput where the model does not contain it."""
-    for name, module in model.named_modules():
-        if readout in (name, module) and name:
-            return module
-    linear = ", ".join(name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name)
-    given = f"'{readout}'" if isinstance(readout, str) else f"the {type(readout).__name__} given as readout"
-    raise BadInput(f"{given} is not a layer of the {type(model).__name__}; its linear layers: {linear or 'none'}")

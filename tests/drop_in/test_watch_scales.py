@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from sadp_bench.drop_in.watch import MAX_SKIPPED
 from tests.drop_in.helpers import (
     ALL,
-    EVERY,
     INPUT,
     LABELS,
     MIDDLE,
@@ -96,13 +95,13 @@ def test_float16_within_the_network_is_looked_at_for_what_overflows_on_a_gpu_too
     loop = Loop(net=net)
     lost, on_gpu = {"error_squares": torch.tensor([torch.inf])}, torch.empty(0, device="meta")
     loop.step()
-    assert loop.watch._finite(lost, on_gpu, EVERY)  # to look would be to wait
+    assert loop.watch._finite(lost, on_gpu)  # to look would be to wait
     with torch.autocast("cpu", torch.float16):
         body = net[:5](INPUT.float())
     logits = net[5](body.float())
     example_loss(logits, LABELS).mean().backward()
     loop.observe(logits)
-    assert not loop.watch._finite(lost, on_gpu, EVERY)
+    assert not loop.watch._finite(lost, on_gpu)
 
 
 def test_an_example_without_an_error_gets_the_scale_of_the_others() -> None:
