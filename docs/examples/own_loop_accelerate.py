@@ -28,12 +28,11 @@ def main() -> None:
     accelerator = Accelerator(cpu=True)
     torch.manual_seed(0)
     digits = load_digits()
-    image, label = torch.tensor(digits.images).float().unsqueeze(1) / 16, torch.tensor(digits.target)
+    image, label = torch.tensor(digits.images).float() / 16, torch.tensor(digits.target)
     train_image, test_image, train_label, test_label = train_test_split(image, label, test_size=360, random_state=0)
 
-    convolutions = [nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 64, 3, padding=1), nn.ReLU()]
-    network = nn.Sequential(*convolutions, nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64 * 4 * 4, 10))
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 10))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
     sampler = PrunedSampler(  # (+)
         SADP(prune_ratio=0.5), labels=train_label, epochs=options.epochs, batch_size=64, device=accelerator.device
     )

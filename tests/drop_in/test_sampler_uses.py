@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from typing import Any
 
@@ -9,11 +10,13 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+from baselines.forgetting import ForgettingCounter
 from baselines.infobatch import InfoBatch
 from baselines.random_subset import Random
 from sadp_bench.core.errors import BadInput
 from sadp_bench.drop_in.indexed import with_index
 from sadp_bench.drop_in.sampler import PrunedSampler
+from sadp_bench.drop_in.watch import watch
 from sadp_bench.pruners.base import Pruner
 from sadp_bench.pruners.sadp import SADP
 from tests.drop_in.helpers import assert_refused, no_warning, observe_all, sampler_of
@@ -101,6 +104,69 @@ def test_a_forgotten_observe_causes_a_warning_and_only_where_it_matters() -> Non
     seen = small_batches(InfoBatch(0.5))
     with no_warning():
         train(seen, range(4))
+
+
+def test_an_epoch_observed_in_part_causes_a_warning_that_counts() -> None:
+    sampler = small_batches(InfoBatch(0.0))
+    sampler.set_epoch(0)
+    for number, indices in enumerate(sampler):
+        if number == 6:
+            break
+        sampler.observe(indices, torch.zeros(len(indices), 3), torch.zeros(len(indices), dtype=torch.int64))
+    with pytest.warns(UserWarning, match="only 60 of the 130 examples of epoch 0 were observed") as warned:
+        sampler.set_epoch(1)
+    assert [warning.filename for warning in warned] == [__file__]
+
+
+def test_batches_that_something_divides_again_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sadp_bench.core.distributed.size", lambda: 2)
+    monkeypatch.setattr("torch.distributed.get_backend_config", lambda: "cpu:gloo")
+    for rank in range(2):
+        monkeypatch.setattr("sadp_bench.core.distributed.rank", lambda rank=rank: rank)
+        mine = list(epoch_of_all())
+        for first in (mine[0], mine[0][:2], mine[2]):  # Also a part of a batch, and a batch left out by all.
+            with no_warning():
+                epoch_of_all().weight(first)
+        for first in ([*mine[0], *mine[1]], *([mine[1]] if rank else [])):
+            with pytest.raises(
+                BadInput, match=f"process {rank} began epoch 0 with another batch .* accelerate's prepare"
+            ):
+                epoch_of_all().weight(first)
+
+
+def epoch_of_all() -> PrunedSampler:
+    sampler = small_batches(Random(0.0))
+    sampler.set_epoch(0)
+    return sampler
+
+
+def test_losses_alone_are_enough_where_the_pruner_reads_nothing_else_and_logits_may_have_any_shape() -> None:
+    logits: list[Any] = [torch.zeros(10, 4, 8, 8), {"out": torch.zeros(10, 4, 8, 8)}, None, torch.zeros(10, 7, 4)]
+    labels: list[Any] = [torch.zeros(10, 8, 8, dtype=torch.int64), [{"box": 1}] * 10]
+    for pruner in (InfoBatch(0.0), Random(0.0)):
+        sampler = small_batches(pruner)
+        with watch(torch.nn.DataParallel(torch.nn.Tanh()), sampler), no_warning():
+            for indices, of_batch in zip(sampler, itertools.product(logits, labels), strict=False):
+                loss_B = torch.tensor(indices).float()
+                sampler.weight(indices)
+                sampler.observe(indices, *of_batch, loss_B)
+                if isinstance(pruner, InfoBatch):
+                    assert torch.equal(pruner.score_N[indices], loss_B)
+    index, label, loss_B = torch.arange(10), torch.zeros(10, dtype=torch.int64), torch.zeros(10)
+    shape = r"logits are \[B, C\] or \[T, B, C\] of the 10 examples, not \[10, 4, 8, 8\]"
+    refused: list[tuple[Pruner, tuple[Any, ...], str]] = [
+        (
+            ForgettingCounter(),
+            (loss_B,),
+            r"this pruner reads logits, \[B, C\] or \[T, B, C\], and these are \[10, 4, 8, 8\]",
+        ),
+        (InfoBatch(0.5), (), shape),
+        (SADP(0.5), (loss_B,), shape),
+    ]
+    for pruner, more, message in refused:
+        sampler = small_batches(pruner)
+        sampler.set_epoch(0)
+        assert_refused([(lambda s=sampler, m=more: s.observe(index, logits[0], label, *m), message)])
 
 
 def test_batches_too_small_for_all_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

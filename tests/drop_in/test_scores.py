@@ -83,6 +83,16 @@ def test_an_index_is_the_last_of_what_a_dataset_gives() -> None:
     assert torch.equal(score_with(model, loader), score_with(model, DataLoader(with_index(data), 30)))
 
 
+def test_only_data_of_with_index_have_an_index_and_other_items_may_contain_more() -> None:
+    model, data = plain()
+    expected_N = score_with(model, data)
+    metadata = TensorDataset(*data.tensors, torch.arange(N).flip(0), torch.zeros(N, 3))
+    for loader in (metadata, DataLoader(metadata, 30), DataLoader(with_index(metadata), 30, shuffle=True)):
+        torch.testing.assert_close(score_with(model, loader), expected_N, rtol=1e-6, atol=0)
+    shuffled: Any = DataLoader(metadata, 30, shuffle=True)
+    assert_refused([(lambda: score_with(model, shuffled), "gives no indices: wrap its dataset in with_index")])
+
+
 def test_forward_may_be_given() -> None:
     model, data = plain()
     steps = score_with(model, data, forward=lambda x: torch.stack([model(x), 3 * model(x)]))
@@ -111,18 +121,19 @@ def test_mode_statistics_gradients_and_random_state_are_left_as_they_were(score:
     assert [module.training for module in model.modules()] == modes
 
 
-def test_spikingjellys_neurons_are_reset_between_batches() -> None:
+def test_neurons_are_reset_between_batches() -> None:
+    import snntorch
     from spikingjelly.activation_based import neuron
 
-    with torch.random.fork_rng([]):
-        torch.manual_seed(1)
-        model = nn.Sequential(nn.Linear(4, 30), neuron.LIFNode(), nn.Linear(30, 3))
-    data = TensorDataset(2 * torch.randn(N, 4, generator=stream(0, "reset")), torch.arange(N) % 3)
-    forward = lambda x: torch.stack([model(x) for _ in range(3)])  # noqa: E731
-    batched = score_with(model, DataLoader(data, 10), forward=forward)
-    model[1].reset()  # type: ignore[operator]
-    assert torch.equal(batched[:10], score_with(model, TensorDataset(*data[:10]), forward=forward))
-    model(data[:10][0])  # the state that is left belongs to no batch of another size
+    for fire in (neuron.LIFNode, lambda: snntorch.Leaky(beta=0.9, init_hidden=True)):
+        with torch.random.fork_rng([]):
+            torch.manual_seed(1)
+            model = nn.Sequential(nn.Linear(4, 30), fire(), nn.Linear(30, 3))
+        data = TensorDataset(2 * torch.randn(N, 4, generator=stream(0, "reset")), torch.arange(N) % 3)
+        forward = lambda x, model=model: torch.stack([model(x) for _ in range(3)])  # noqa: E731
+        batched = score_with(model, DataLoader(data, 10), forward=forward)
+        model(data[:10][0])  # The state that is left belongs to no batch of another size.
+        assert torch.equal(batched[:10], score_with(model, TensorDataset(*data[:10]), forward=forward)), fire
 
 
 def selecting(data: TensorDataset) -> DataLoader[Any]:

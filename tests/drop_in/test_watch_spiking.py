@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import pytest
 import torch
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
@@ -10,7 +14,16 @@ from torch import Tensor, nn
 from sadp_bench.core.losses import step_loss
 from sadp_bench.core.rng import stream
 from sadp_bench.drop_in.watch import watch
-from tests.drop_in.helpers import ALL, assert_bounded, assert_close, example_loss, sampler_for, uneven, watched
+from tests.drop_in.helpers import (
+    ALL,
+    assert_bounded,
+    assert_close,
+    example_loss,
+    no_warning,
+    sampler_for,
+    uneven,
+    watched,
+)
 from tests.small_runs import Chosen, hooks_of
 
 T, B = 4, 5
@@ -166,3 +179,70 @@ def test_online_training_a_backward_pass_a_step_shows_the_steps_of_the_whole_bat
     whole = {"loss": "step", "time_first": False}
     expected = watched(net, lambda: torch.stack([net(x) for x in steps]), LABELS, ALL, step_loss, **whole)
     assert_close(dict(sampler.pruner.seen[0].watched), expected)
+
+
+class StepOfSNNTorch(nn.Module):
+    """[B, 1, 6, 6] -> spikes and membranes of a step, as snnTorch's usual loop calls a network. Neurons may keep state."""
+
+    def __init__(self, hidden: bool) -> None:
+        super().__init__()
+        import snntorch as snn
+
+        torch.manual_seed(2)
+        how: Any = {"beta": 0.9, "threshold": 0.5, "init_hidden": hidden}
+        self.fc1, self.fc2 = nn.Linear(36, 8), nn.Linear(8, 3)
+        self.lif1, self.lif2 = snn.Leaky(**how), snn.Leaky(**how, output=True)
+        self.hidden = hidden
+
+    def forward(self, x: Tensor, state: Any = None) -> Any:
+        if self.hidden:
+            return self.lif2(self.fc2(self.lif1(self.fc1(x.flatten(1)))))
+        spk1, mem1 = self.lif1(self.fc1(x.flatten(1)), state[0])
+        spk2, mem2 = self.lif2(self.fc2(spk1), state[1])
+        return spk2, mem2, mem1
+
+    def membranes(self, x: Tensor) -> Tensor:
+        """Returns the readout's membranes at every step, [T, B, 3]."""
+        mem1, mem2, membranes = self.lif1.reset_mem(), self.lif2.reset_mem(), []
+        for _ in range(T):
+            _, mem2, *rest = self(x) if self.hidden else self(x, (mem1, mem2))
+            mem1 = rest[0] if rest else mem1
+            membranes.append(mem2)
+        return torch.stack(membranes)
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_membranes_that_each_step_reads_show_exact_scales_and_no_warning(hidden: bool) -> None:
+    net, input = StepOfSNNTorch(hidden), INPUT.float()
+    given: list[tuple[str, Callable[[Tensor], Tensor]]] = [
+        ("mean", lambda membranes: membranes),
+        ("mean", lambda membranes: membranes[-1]),
+        ("mean", lambda membranes: membranes.sum(0)),
+        ("step", lambda membranes: membranes),
+    ]
+    for loss, give in given:
+        by, of_stack = step_loss if loss == "step" else example_loss, Stacked(net)
+        with no_warning():
+            found = watched(net, partial(given_by, net.membranes, give, input), LABELS, ALL, by, loss=loss)
+        expected = watched(of_stack, partial(given_by, of_stack, give, input), LABELS, ALL, by, loss=loss)
+        assert_close(found, expected, rtol=1e-4)
+        if loss == "mean":
+            logits_of = partial(given_by, net.membranes, give, input)
+            assert_bounded(net, [net.fc1, net.fc2], logits_of, LABELS, found, 1e-5, 1e-4)
+
+
+def given_by(
+    net: Callable[[Tensor], Tensor], give: Callable[[Tensor], Tensor], input: Tensor, example: int | None = None
+) -> Tensor:
+    return give(net(input if example is None else input[example : example + 1]))
+
+
+class Stacked(nn.Module):
+    """The same network, which returns its membranes: their gradient comes from the loss alone."""
+
+    def __init__(self, net: StepOfSNNTorch) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net.membranes(x)
