@@ -11,10 +11,11 @@ from tests.small_runs import make_trainer
 SETTING = {
     "dataset": "cifar10",
     "train_examples": 1500,
-    "epochs": 6,
+    "epochs": 4,
     "batch_size": 32,
     "timesteps": 2,
-    "evaluate_every": 6,
+    "evaluate_every": 4,
+    "evaluate_on": "validation",  # half as many images as the test set
     "threads": 1,
     "set": {"backbone.width": 8},
 }
@@ -31,6 +32,6 @@ def test_learns_well_above_chance(method, real_data, opened):
     requested = {**SETTING, "method": method, "ratio": 0.0 if method == "full" else 0.3}
     spec, material = resolve.resolve(requested, real_data, opened)
     record = make_trainer(spec, material).run()
-    assert record.test_accuracy > 0.2
+    assert record.test_accuracy > 0.2, record.test_accuracy
     assert record.epochs[-1]["train_loss"] < record.epochs[0]["train_loss"]
     assert all(0 < rate < 1 for rate in record.firing_rate)
