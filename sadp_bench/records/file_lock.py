@@ -129,6 +129,10 @@ class Lock:
         owner = self._lease.owner
         return owner is not None and owner.token is not None and owner.token == self._lease.token
 
+    def is_gone(self) -> bool:
+        """Returns whether nobody holds the lock by now, because its file or its folder was removed or renamed."""
+        return not os.path.lexists(self._marker)
+
 
 def _check_regular(path: Path) -> None:
     """Raises OSError for a pipe, which would be waited for, and for any other file that is no regular one."""

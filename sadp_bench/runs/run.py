@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from sadp_bench.records.naming import run_name
 from sadp_bench.records.record import Failure
 from sadp_bench.records.spec import Spec, check_count
 from sadp_bench.records.store import Store, atomic, remove_parts
+from sadp_bench.runs.out_folder import OutFolder
 from sadp_bench.runs.preflight import check_runs
 from sadp_bench.runs.resolve import Material, make_sparsity, weight_bytes
 from sadp_bench.runs.resources import Resources
@@ -120,9 +122,9 @@ def run(
         for run in missing:
             if run is not missing[0] and settings.limit.is_over():
                 raise settings.limit.error(f"{run_name(run)} was still to do")
-            with _locked(run, store, progress, settings.limit) as lock:
+            with _locked(run, store, progress, settings.limit) as (lock, check_lock):
                 if again or distributed.agreed(store.find(run) is None):  # else another process has just finished it
-                    _train_and_store(run, resources, store, progress, lock, settings)
+                    _train_and_store(run, resources, store, progress, lock, check_lock, settings)
     if distributed.rank() > 0:
         return None
     found, of_full = store.find(spec), store.find(full)
@@ -179,11 +181,17 @@ def checkpoint_bytes(spec: Spec, weight_bytes: int) -> int:
 
 
 @contextmanager
-def _locked(spec: Spec, store: Store, progress: Progress, limit: TimeLimit) -> Iterator[Lock]:
-    """Keeps every other process from this run within the context. Of several ranks the first holds the lock."""
+def _locked(
+    spec: Spec, store: Store, progress: Progress, limit: TimeLimit
+) -> Iterator[tuple[Lock, Callable[[], None]]]:
+    """Keeps every other process from this run within the context. Of several ranks the first holds the lock.
+
+    Yields:
+        The lock, and a function that raises BadInput where the run has lost it.
+    """
     lock = Lock(store.path(spec, ".lock"))
     if distributed.rank() > 0:
-        yield lock
+        yield lock, lambda: None
         return
     if not lock.acquire():
         progress.message(f"another process trains {run_name(spec)}: waiting for it ({lock.path})")
@@ -193,27 +201,42 @@ def _locked(spec: Spec, store: Store, progress: Progress, limit: TimeLimit) -> I
     finished = False
     try:
         remove_parts(store.path(spec, ""))
-        yield lock
+        with closing(OutFolder(store.folder)) as folder:
+            yield lock, partial(check_place, spec, lock, folder)
         finished = True
     finally:
         lock.release(finished=finished)
 
 
+def check_place(spec: Spec, lock: Lock, folder: OutFolder) -> None:
+    """Raises BadInput where a run has lost its folder or its lock, and so must not write."""
+    if lock.is_mine():
+        return
+    if fault := folder.fault():
+        raise BadInput(f"{run_name(spec)} has no place for its record any more: {fault}")
+    if lock.is_gone():
+        raise BadInput(
+            f"somebody removed the lock of {run_name(spec)}, {lock.path}, while it trained; the same command goes on from "
+            "its last checkpoint"
+        )
+    raise BadInput(
+        f"another process has taken {run_name(spec)} over, as this one gave no sign of life; it is left to that one"
+    )
+
+
 def _train_and_store(
-    spec: Spec, resources: Resources, store: Store, progress: Progress, lock: Lock, settings: RunOptions
+    spec: Spec,
+    resources: Resources,
+    store: Store,
+    progress: Progress,
+    lock: Lock,
+    check_lock: Callable[[], None],
+    settings: RunOptions,
 ) -> None:
     """Trains one run and writes its record, or its failure. The first of several ranks writes alone."""
     replaced = None
     with suppress(BadInput):  # a broken record, which this run replaces
         replaced = store.find(spec)
-
-    def check_lock() -> None:
-        if not lock.is_mine():
-            raise BadInput(
-                f"another process has taken {run_name(spec)} over, as this one gave no sign of life; it is left "
-                "to that one"
-            )
-
     identity = {"key": spec.key, "data_sha256": resources.material.sha256}
     checkpoint = Checkpoint(store.path(spec, ".ckpt"), settings.checkpoint_seconds, identity, progress.message)
     trainer = RunTrainer(
