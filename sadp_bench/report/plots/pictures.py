@@ -91,7 +91,7 @@ def pictures_figure(rows: Sequence[RatioRow], visits: Visits, images: Images, st
 def _draw_picture(axes: Axes, x: float, y: float, images: Images, place: int, share: str) -> None:
     extent = (x + 0.03, x + 0.97, y + 0.97, y + 0.03)
     axes.imshow(images.pixel_N[place], cmap="gray", vmin=0, vmax=255, extent=extent, interpolation="nearest")
-    name = str(images.class_names[images.label_N[place]])
+    name = style.cut(images.class_names[images.label_N[place]])
     size = max(4, min(6, 54 / len(name)))
     axes.text(x + 0.5, y + 1.0, f"{name}\n{share}", ha="center", va="top", fontsize=size)
 

@@ -45,6 +45,7 @@ FORMATS = ("pdf", "png", "svg")
 WIDTH = 7.2  # inches: a page's
 MAX_NOTE = 135  # characters of a note in a line
 MAX_LEGEND = 115  # characters of a legend in a line, in larger letters than a note's
+MAX_CLASS = 24  # characters of a class's name; longer ones leave a plot no room
 MAX_LABEL = 26  # characters of a method's label in a line
 # In the order in which a tick of a logarithmic axis is worth having.
 TICKS = (1, 2, 5, 10, 0.5, 0.2, 0.1, 20, 50, 100, 3, 1.5, 7, 0.7, 1.2, 0.8, 0.9, 1.1, 1.3, 1.7, 2.5, 4, 0.3, 1.05, 1.15,
@@ -283,6 +284,11 @@ def legend(figure: Figure, handles: Iterable[Any], *notes: str, below: bool = Fa
 def fold(label: str, width: int = MAX_LABEL) -> str:
     """Returns a label in lines. A label that begins with _ gets a space, or legends would leave it out."""
     return textwrap.fill(f" {label}" if label.startswith("_") else label, width, drop_whitespace=False)
+
+
+def cut(name: str, width: int = MAX_CLASS) -> str:
+    """Returns the beginning of a name that is too long for a plot."""
+    return name if len(name) <= width else f"{name[: width - 1]}…"
 
 
 def note(figure: Figure, *notes: str) -> None:

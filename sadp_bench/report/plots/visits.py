@@ -155,8 +155,9 @@ def classes_figure(rows: Sequence[RatioRow]) -> Figure | None:
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     if len(names) <= MAX_WRITTEN:
-        crowded = max(map(len, names)) > 60 / len(names)
-        axes.set_xticks(range(len(names)), names, **(style.TILTED if crowded else {}))
+        shown = [style.cut(name) for name in names]
+        crowded = max(map(len, shown)) > 60 / len(shown)
+        axes.set_xticks(range(len(shown)), shown, **(style.TILTED if crowded else {}))
         _write_values(axes, values, image.to_rgba(values)[..., :3])
     else:
         axes.set_xticks([])

@@ -1,5 +1,7 @@
 """The figures of what gets pruned: histograms, classes and pictures, and where the pictures come from."""
 
+import dataclasses
+import warnings
 from collections import Counter
 
 import numpy as np
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from sadp_bench.core.errors import BadInput
 from sadp_bench.datasets.digits import Digits
 from sadp_bench.report import plots
-from sadp_bench.report.plots import pictures, visits
+from sadp_bench.report.plots import pictures, style, visits
 from sadp_bench.report.plots.epochs import by_ratio
 from sadp_bench.report.plots.visits import visits_of
 from sadp_bench.report.rows import rows
@@ -46,6 +48,17 @@ def test_visits_pool_the_seeds_and_classes_are_against_the_average():
     ]  # fmt: skip
     image = visits.classes_figure(own).axes[0].images[0].get_array()
     assert image.tolist() == [near([50, -50]), near([50, -50])]  # of 2 visits on average
+
+
+def test_long_names_of_classes_leave_room_for_the_plot():
+    names = ("x" * 300, "crane, " * 50, "$\\frac{")
+    record = dataclasses.replace(run("random", 0.5, visits=[2] * N), class_visits=dict.fromkeys(names, 1.0))
+    [own] = by_ratio(rows([record])).values()
+    figure = visits.classes_figure(own)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        style.as_bytes(figure, "svg")
+    assert max(len(label.get_text()) for label in figure.axes[0].get_xticklabels()) == style.MAX_CLASS
 
 
 def test_pictures_show_the_extremes_of_the_mean_over_seeds():
