@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import sys
@@ -17,6 +16,7 @@ from typing import Annotated
 import typer
 
 from sadp_bench.cli.options import AsJson, Data, Quiet
+from sadp_bench.cli.output import Result
 from sadp_bench.core.errors import BadInput
 from sadp_bench.gate.findings import Finding
 from sadp_bench.records.record import Record
@@ -48,7 +48,7 @@ def check(
     ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
-) -> None:
+) -> Result:
     """Compare this code with reference records: counts, selections, accuracy. Exit code 1 if something got worse."""
     from sadp_bench.gate import compare, report
 
@@ -72,12 +72,10 @@ def check(
     if junit is not None:
         report.write_junit(junit, result, time.perf_counter() - start)
     kept = against or out
-    if as_json:
-        print(json.dumps(report.check_json(result, reference, kept), allow_nan=False))
-    else:
-        report.print_check(result, reference, kept)
-    if not result.passed:
-        raise typer.Exit(1)
+    shown = (
+        report.check_json(result, reference, kept) if as_json else lambda: report.print_check(result, reference, kept)
+    )
+    return Result(shown, 0 if result.passed else 1)
 
 
 def _margin(points: float | None) -> float | None:

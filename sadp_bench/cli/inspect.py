@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +9,7 @@ import typer
 from typer import Option
 
 from sadp_bench.cli.options import AsJson, Data, Plots
+from sadp_bench.cli.output import Result, say
 from sadp_bench.core.errors import BadInput
 
 
@@ -26,7 +25,7 @@ def report(
         Option("--pictures", help="Show the images chosen most and least, in --plots or html; reads the data set."),
     ] = False,
     data: Data = None,
-) -> None:
+) -> Result | None:
     """Print the table of all runs: accuracy, speed-up against its ceiling, paired differences by method and ratio."""
     if check and (to is None or plots is not None):
         raise BadInput("--check reads the file of --to and writes nothing: give --to, and leave --plots out")
@@ -58,17 +57,17 @@ def report(
         if (why := stale(to, text)) is not None:
             _complain(why)
             raise typer.Exit(1)
-        return
+        return None
     if plots is not None:
         from sadp_bench.report.plots import draw
 
         for path in draw(records, plots, images, _complain, failures=found.failures):
-            print(f"drew {path}", file=sys.stderr)
+            say(f"drew {path}")
     if to is None:
-        sys.stdout.write(text)
-    else:
-        with atomic(to) as file:
-            file.write(text.encode())
+        return Result(lambda: print(text, end=""))
+    with atomic(to) as file:
+        file.write(text.encode())
+    return None
 
 
 def _terminal() -> tuple[int, bool]:
@@ -80,13 +79,13 @@ def _terminal() -> tuple[int, bool]:
 
 
 def _complain(reason: str) -> None:
-    print(f"sadp-bench: {reason}", file=sys.stderr)
+    say(f"sadp-bench: {reason}")
 
 
 def list_(
     kind: Annotated[str, typer.Argument(help="methods, backbones or datasets.")],
     as_json: AsJson = False,
-) -> None:
+) -> Result:
     """List the registered methods, backbones or data sets with their sources."""
     from sadp_bench.core import registry
 
@@ -95,15 +94,14 @@ def list_(
         raise BadInput(f"list what? '{kind}' is unknown{registry.nearest(kind, kinds)}")
     entries = registry.entries(kinds[kind])
     if as_json:
-        print(json.dumps([{"name": e.name, "path": e.path, "summary": e.summary, "source": e.source} for e in entries]))
-    else:
-        for entry in entries:
-            print(f"{entry.name:<14}{entry.summary}\n{'':<14}{entry.source}")
+        return Result([{"name": e.name, "path": e.path, "summary": e.summary, "source": e.source} for e in entries])
+    text = "\n".join(f"{entry.name:<14}{entry.summary}\n{'':<14}{entry.source}" for entry in entries)
+    return Result(lambda: print(text))
 
 
-def doctor(data: Data = None, as_json: AsJson = False) -> None:
+def doctor(data: Data = None, as_json: AsJson = False) -> Result:
     """Show versions, device, kernels, data sets on disk, and whether `baselines` is the project's package."""
     from sadp_bench.cli import doctor
 
     found = doctor.examine(data)
-    print(json.dumps(found) if as_json else doctor.doctor_text(found))
+    return Result(found if as_json else lambda: print(doctor.doctor_text(found)))

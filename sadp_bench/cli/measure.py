@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +9,7 @@ from typing import Annotated, Any
 from typer import Option
 
 from sadp_bench.cli.options import AsJson, Data, Plots, Quiet, with_spec_options
+from sadp_bench.cli.output import Result, say
 from sadp_bench.core.errors import BadInput
 
 
@@ -28,7 +27,7 @@ def speed(
     data: Data = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
-) -> None:
+) -> Result:
     """Measure training speed-ups on a noisy machine: interleaved epochs, and full data against itself as noise floor.
 
     Only training epochs are timed; the scoring before training is left out.
@@ -41,14 +40,11 @@ def speed(
     names = [name.strip() for name in methods.split(",")]
     progress = run_view.reporter(quiet)
     result = speed.measure_speed(request, names, _numbers(ratios), rounds, data, progress, half_width, 60 * minutes)
-    if as_json:
-        print(json.dumps(result))
-    else:
-        run_view.print_result(run_view.speed_table(result))
     if plots is not None:
         from sadp_bench.report.plots.speed import draw_speed
 
         _print_drawn(draw_speed(result, plots))
+    return Result(result if as_json else lambda: run_view.print_result(run_view.speed_table(result)))
 
 
 def _numbers(text: str) -> list[float]:
@@ -71,7 +67,7 @@ def study(
     plots: Plots = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
-) -> None:
+) -> Result:
     """Compare every score with exact gradient norms while full data trains: correlation, variance and cost."""
     from sadp_bench.cli import study_view
     from sadp_bench.measure import study_file
@@ -82,14 +78,11 @@ def study(
         found, path = study_file.read_study(from_), from_
     else:
         found, path = _new_study(request, at, examples, data, out, quiet)
-    if as_json:
-        print(json.dumps(found))
-    else:
-        study_view.print_study(found, path)
     if plots is not None:
         from sadp_bench.report.plots.study import draw_study
 
         _print_drawn(draw_study(found, plots))
+    return Result(found if as_json else lambda: study_view.print_study(found, path))
 
 
 def _new_study(
@@ -110,4 +103,4 @@ def _new_study(
 
 def _print_drawn(paths: Iterable[Path]) -> None:
     for path in paths:
-        print(f"drew {path}", file=sys.stderr)
+        say(f"drew {path}")

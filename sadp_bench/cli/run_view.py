@@ -12,8 +12,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 from rich.text import Text
 
+from sadp_bench.cli.output import say
 from sadp_bench.core.progress import Progress as Silent
-from sadp_bench.core.text import duration, interval, percent
+from sadp_bench.core.text import duration, interval, percent, printable
 from sadp_bench.records.metrics import Comparison, charged_seconds
 from sadp_bench.records.naming import run_name
 from sadp_bench.runs.run import Outcome
@@ -36,7 +37,7 @@ class RunLines(Silent):
 
     def message(self, line: str) -> None:
         """Prints a line."""
-        print(line, file=sys.stderr, flush=True)
+        say(line)
 
     def start(self, title: str, visits: int, num_epochs: int) -> None:
         """Starts the count of example visits, of which `visits` are expected in all."""
@@ -69,7 +70,7 @@ class Bar(Silent):
 
     def message(self, line: str) -> None:
         """Prints a line above the bar."""
-        self.console.print(Text(line))
+        self.console.print(Text(printable(line)))
 
     def start(self, title: str, visits: int, num_epochs: int) -> None:
         """Starts a bar of `visits` example visits."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from typing import Any
@@ -14,7 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sadp_bench.core.text import count, duration
+from sadp_bench.cli.output import say
+from sadp_bench.core.text import count, duration, printable
 from sadp_bench.records.naming import run_names
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import FAILED, Store
@@ -120,7 +120,7 @@ class SweepLines(Watcher):
 
     def message(self, line: str) -> None:
         """Prints a line."""
-        print(line, file=sys.stderr, flush=True)
+        say(line)
         self.last_line = time.monotonic()
 
     def started(self, spec: Spec, attempt: int, standing: Standing) -> None:
@@ -152,7 +152,7 @@ class Overview(SweepLines):
 
     def message(self, line: str) -> None:
         """Prints a line above the overview."""
-        self.console.print(Text(line))
+        self.console.print(Text(printable(line)))
 
     def started(self, spec: Spec, attempt: int, standing: Standing) -> None:
         """Renews the overview."""
@@ -187,9 +187,6 @@ class Overview(SweepLines):
         return Group(Text(self.summary(standing), "bold"), line, table)
 
 
-def print_sweep(result: Any) -> None:
-    """Prints a table, or a dict as one JSON object, on stdout."""
-    if isinstance(result, dict):
-        print(json.dumps(result))
-    else:
-        Console(width=None if sys.stdout.isatty() else WIDTH).print(result)
+def print_sweep(shown: Group) -> None:
+    """Prints on stdout."""
+    Console(width=None if sys.stdout.isatty() else WIDTH).print(shown)

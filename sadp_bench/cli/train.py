@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 from typer import Option
 
 from sadp_bench.cli.options import AsJson, CheckpointSeconds, Data, Minutes, Quiet, Records, with_spec_options
+from sadp_bench.cli.output import Result, say
 
 
 @with_spec_options
@@ -38,7 +38,7 @@ def run(
     ] = 1,
     as_json: AsJson = False,
     quiet: Quiet = False,
-) -> None:
+) -> Result | None:
     """Train one method after its paired full-data reference; measure what it saves and what it costs."""
     from sadp_bench.cli import run_view
     from sadp_bench.core import distributed
@@ -66,11 +66,8 @@ def run(
             limit=limit,
         )
     if outcome is None:  # Only the first of several processes prints.
-        return
-    if as_json:
-        print(json.dumps(run_view.run_json(outcome)))
-    else:
-        run_view.print_result(run_view.panel(outcome))
+        return None
+    return Result(run_view.run_json(outcome) if as_json else lambda: run_view.print_result(run_view.panel(outcome)))
 
 
 def sweep(
@@ -97,7 +94,7 @@ def sweep(
     ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
-) -> None:
+) -> Result:
     """Train all runs of a sweep file that have no record yet, references first, each in its own process."""
     from sadp_bench.cli import sweep_view
     from sadp_bench.core.time_limit import TimeLimit
@@ -111,7 +108,7 @@ def sweep(
         Store(out),
         Options(jobs, retries, data, checkpoint_seconds, executor, address, gpus_per_run, limit),
     )
-    message = (lambda line: None) if quiet else (lambda line: print(line, file=sys.stderr, flush=True))
+    message = (lambda line: None) if quiet else say
     plan = planning.make_plan(
         file,
         store,
@@ -123,18 +120,19 @@ def sweep(
     )
     if dry_run:
         states = planning.states(plan, store)
-        shown = sweep_view.plan_json if as_json else sweep_view.plan_table
-        sweep_view.print_sweep(shown(plan, states, jobs))
-        return
+        if as_json:
+            return Result(sweep_view.plan_json(plan, states, jobs))
+        return Result(lambda: sweep_view.print_sweep(sweep_view.plan_table(plan, states, jobs)))
     if plan.to_do:
         store.check_writable(plan.needed_bytes)
     with redirect_stdout(sys.stderr):  # Ray prints messages, which are no results.
         started = scheduler.make_executor(plan, store, options)
         watcher = sweep_view.watcher(quiet, plan)
         standing = scheduler.Scheduler(plan, store, started, watcher, options.retries, limit).run()
-    sweep_view.print_sweep((sweep_view.closing_json if as_json else sweep_view.closing)(standing, store))
-    left = len(standing.plan.runs) - len(standing.done) - len(standing.failed)
-    if left:
-        raise limit.error(f"{left} of {len(standing.plan.runs)} runs were still to do")
-    if standing.failed:
-        raise typer.Exit(1)
+    code, why = (1 if standing.failed else 0), ""
+    if left := len(standing.plan.runs) - len(standing.done) - len(standing.failed):
+        stopped = limit.error(f"{left} of {len(standing.plan.runs)} runs were still to do")
+        code, why = stopped.code, str(stopped)
+    if as_json:
+        return Result(sweep_view.closing_json(standing, store), code, why)
+    return Result(lambda: sweep_view.print_sweep(sweep_view.closing(standing, store)), code, why)

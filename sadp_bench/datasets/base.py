@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.files import opened
+from sadp_bench.core.text import printable
 from sadp_bench.datasets.examples import Examples
 
 PATIENCE_SECONDS = 9  # seconds for an answer, and for each next piece of a download
@@ -147,7 +148,7 @@ def download_archive(url: str, md5: str, wanted: Path, root: Path) -> None:
 @contextmanager
 def _downloaded(url: str, md5: str, wanted: Path, folder: Path) -> Iterator[Path]:
     """Yields the checked download, in a temporary folder within `folder`, so that moving it is a rename."""
-    print(f"downloading {url} into {folder}", file=sys.stderr, flush=True)
+    print(printable(f"downloading {url} into {folder}"), file=sys.stderr, flush=True)
     try:
         with _opened(url) as response:
             folder.mkdir(parents=True, exist_ok=True)

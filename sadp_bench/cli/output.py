@@ -1,0 +1,97 @@
+"""What commands print: a result on stdout once all has ended well, and lines on stderr, which nobody needs to read.
+
+A run lasts for hours. Neither a closed stream nor a reader that goes away may end it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NamedTuple, TextIO
+
+from sadp_bench.core.errors import BadInput
+from sadp_bench.core.text import printable
+
+
+class Result(NamedTuple):
+    """The result of a command.
+
+    Attributes:
+        shown: A table or a list, printed as one line of JSON, or a function that prints.
+        code: The exit code.
+        why: Why the code is not 0, for stderr.
+    """
+
+    shown: dict[str, Any] | list[Any] | Callable[[], None]
+    code: int = 0
+    why: str = ""
+
+
+def say(line: str) -> None:
+    """Prints a line on stderr, without what steers a terminal: it may contain names of files."""
+    print(printable(line), file=sys.stderr, flush=True)
+
+
+def show(result: Result) -> None:
+    """Prints a result on stdout, as far as its reader wants it: `sadp-bench report | head -1`.
+
+    Raises:
+        BadInput: stdout can't be written, as on a full disk.
+    """
+    try:
+        if callable(result.shown):
+            result.shown()
+        else:
+            print(json.dumps(result.shown, allow_nan=False))
+        sys.stdout.flush()
+    except OSError as error:
+        silence(sys.stdout)
+        if not isinstance(error, BrokenPipeError):
+            raise BadInput(f"can't write the result to stdout: {error.strerror}; records are kept") from None
+
+
+def open_closed() -> None:
+    """Puts the null device in the place of each closed standard stream: a run's file would take its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+
+
+def silence(stream: TextIO) -> None:
+    """Puts the null device in the place of a stream's file, as Python writes what is left once more at its exit."""
+    with suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+
+
+class Lasting:
+    """stderr, which outlives its reader: what can't be written is dropped."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Writes text, or drops it."""
+        try:
+            return self._stream.write(text)
+        except (OSError, ValueError):
+            silence(self._stream)
+            return len(text)
+
+    def flush(self) -> None:
+        """Writes what is left, or drops it."""
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            silence(self._stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
