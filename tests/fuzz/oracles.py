@@ -13,7 +13,7 @@ from typing import Any
 from sadp_bench.records.record import Record
 from tests.commands import Answer
 
-CODES = (0, 1, 2, 130)
+CODES = (0, 1, 2, 75, 130)  # 75: the time of --minutes is over
 SECONDS = 30.0  # seconds for one command
 ACTIVE_TAGS = {
     "script",
@@ -44,7 +44,7 @@ def check_answer(answer: Answer, *, as_json: bool = False) -> None:
         assert answer.out == "", f"stdout of a refusal: {answer.out[:200]!r}"
         last = answer.err.splitlines()[-1:]
         assert last and last[0].startswith("sadp-bench"), f"a refusal without a line: {answer.err[-200:]!r}"
-    if as_json and answer.code in (2, 130):
+    if as_json and answer.code in (2, 75, 130):
         assert answer.out == "", f"stdout of a failure under --json: {answer.out[:200]!r}"
     elif as_json:
         assert answer.out.count("\n") == 1, f"more than an object under --json: {answer.out[:200]!r}"
