@@ -42,7 +42,7 @@ def calls_of_strangers() -> Iterator[None]:
         yield
     except (BadInput, Stopped):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a stranger's sys.exit(0) would look like a good end
         frames = _frames_of_strangers(error)
         if not frames:
             raise

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import re
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from sadp_bench.core import strangers
+from sadp_bench.core import registry, strangers
 from sadp_bench.core.errors import BadInput
 from sadp_bench.pruners.base import KeepAll, Selection, selection_of
 from tests.commands import Answer, command, complaint
@@ -61,6 +62,8 @@ class SelectsNone(Base):
     def select(self, epoch): return None
 class SelectsNaN(Base):
     def select(self, epoch): return Selection(torch.arange(4), torch.full((4,), torch.nan))
+class SelectExits(Base):
+    def select(self, epoch): raise SystemExit(0)
 class SelectRaises(Base):
     def select(self, epoch): return chosen()
 def chosen():
@@ -103,7 +106,8 @@ BEYOND_THEIR_CODE = {  # by class or module: what the line contains
     "StateRaises": "StateRaises.state_dict raised ZeroDivisionError",
     "SelectsNone": "SelectsNone.select(0) returns a NoneType, and must return Selection(index_K, weight_K)",
     "SelectsNaN": "gives a weight that is not a finite number above 0",
-    "SelectRaises": "SelectRaises.select raised RuntimeError: of two lines (stranger.py, line 48)",
+    "SelectExits": "SelectExits.select raised SystemExit: 0 (stranger.py, line",
+    "SelectRaises": "SelectRaises.select raised RuntimeError: of two lines (stranger.py, line 50)",
     "NetNoArguments": "is not built from (input_shape, num_classes, timesteps, neuron)",
     "NetInitRaises": "NetInitRaises.__init__ raised OSError: no file",
     "NetReturnsNone": "returns a NoneType, and must return logits [T, B, classes]",
@@ -184,6 +188,18 @@ def test_debug_shows_the_traceback_before_or_after_the_command() -> None:
         assert answer.code == 2 and answer.out == ""
         assert "Traceback" in answer.err and "stranger.py" in answer.err
         assert answer.err.splitlines()[-1].startswith("sadp-bench: method 'stranger:")
+
+
+def test_a_table_that_another_package_publishes_and_that_is_none_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("theirs", "stranger:PRUNERS", "sadp_bench.pruners")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+    with pytest.raises(
+        BadInput, match=r"the table 'theirs' of methods .* can't be imported: AttributeError: .*PRUNERS"
+    ):
+        registry.table("method")
+    sys.modules["stranger"].PRUNERS = ["mine"]  # type: ignore[attr-defined]
+    with pytest.raises(BadInput, match="no table of names and 'package.module:Class'; mend or uninstall"):
+        registry.table("method")
 
 
 def test_a_defect_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
