@@ -51,7 +51,7 @@ class Examples:
 
     def digest(self) -> hashlib._Hash:
         """Returns the SHA-256 of labels and inputs."""
-        digest = hashlib.sha256(self.label_N.numpy().data)
+        digest = hashlib.sha256(self.label_N.contiguous().numpy().data)
         digest.update(self.input_N.contiguous().numpy().data)
         return digest
 

@@ -87,9 +87,9 @@ class Loader:
         self._input_N = input_N
         _, height, width = examples.input_shape
         self.padding = min(PADDING, height // 8), min(PADDING, width // 8)
-        gain = 1 / (scale * torch.tensor(std, dtype=torch.float64))
+        gain = 1 / (scale * torch.as_tensor(std, dtype=torch.float64))
         self._gain_C = gain.to(device, dtype)
-        self._shift_C = (-torch.tensor(mean, dtype=torch.float64) * gain * scale).to(device, dtype)
+        self._shift_C = (-torch.as_tensor(mean, dtype=torch.float64) * gain * scale).to(device, dtype)
 
     def __len__(self) -> int:
         return len(self.label_N)

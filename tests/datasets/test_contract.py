@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,7 +16,7 @@ from sadp_bench.testing import ContractBroken, check_dataset
 from tests.commands import TINY, command, complaint
 from tests.datasets import strangers
 from tests.datasets.helpers import refusal
-from tests.datasets.strangers import BREACHES, Images, Recordings, breach, changed
+from tests.datasets.strangers import BREACHES, Images, Recordings, breach, changed, labels
 
 STRANGER = ["--dataset", "tests.datasets.strangers:Stranger"]
 FEW = [*TINY, "--train-examples", 32]
@@ -59,7 +60,9 @@ def test_a_data_set_that_keeps_the_contract_trains_and_is_reported(tmp_path: Pat
 
 
 def test_check_dataset_passes_what_keeps_the_contract(declare: Any) -> None:
-    for kind in (Images, Recordings):
+    arrays = {"mean": np.array([0.5]), "std": torch.tensor([0.25]), "class_names": ["a", np.str_("b"), "c", "é d"]}
+    strided = {"train_labels": torch.stack([labels(40)] * 2, 1)[:, 0], "test_input": Images.test_input.transpose(2, 3)}
+    for kind in (Images, Recordings, breach(Images, arrays), breach(Images, strided)):
         declare(kind)
         check_dataset(STRANGER[1])
     check_dataset("digits")
