@@ -17,7 +17,8 @@ from sadp_bench.core.rng import stream
 
 LEAST_SHARE = 0.5  # Share of an example's gradient in its rows, at least. Batch norm spreads the rest over the others.
 LEAST_LEAD = 0.2  # Difference between the shares of the two orders, at least.
-MOST_EXAMPLES = 3  # Examples whose gradients are computed, until the order is clear.
+ROUNDING = 1e-9  # Share of a sum.
+MOST_EXAMPLES = 4  # Examples whose gradients are computed, until the order is clear.
 
 
 class ExampleRows:
@@ -103,24 +104,33 @@ class ExampleRows:
 
     def _decide(self, layer: nn.Module, of_example: Tensor, output: Tensor, lead: torch.Size) -> bool:
         """Finds the order of an output's rows. Returns whether the input depends on the output."""
-        batch, depends = len(of_example), False
-        for example in range(1, 1 + min(MOST_EXAMPLES, batch - 1)):
+        batch, total = len(of_example), 0.0
+        own = {True: 0.0, False: 0.0}  # Sums over the examples so far.
+        for example in [*range(1, batch), 0][:MOST_EXAMPLES]:
             gradient = _gradient(of_example[example], output)
             if gradient is None:
                 return False
             mass = gradient.detach().double().square().flatten(len(lead)).sum(-1)
-            total = float(mass.sum())
-            if not 0 < total < float("inf"):
+            if not bool(mass.sum().isfinite()):
                 continue
-            depends = True
-            shares = {first: float(own) / total for first, own in _own_rows(mass, batch, example)}
-            first = max(shares, key=lambda order: shares[order])
-            if shares[first] >= LEAST_SHARE and shares[first] - shares[not first] >= LEAST_LEAD:
+            total += float(mass.sum())
+            for order, mass_of_rows in _own_rows(mass, batch, example):
+                own[order] += float(mass_of_rows)
+            first = max(own, key=lambda order: own[order])
+            if total > 0 and _is_clear(own[first] / total, own[not first] / total):
                 self.time_first[layer], self._new[layer] = first, batch
                 return True
-        if depends:
+        if total > 0 and max(own.values()) / total < LEAST_SHARE:
             self.unclear.add(layer)
-        return depends
+        return total > 0
+
+
+def _is_clear(share: float, other: float) -> bool:
+    """Returns whether an order's share of the gradient in the examples' rows decides against that of the other order.
+
+    Where nothing mixes the examples, the share is 1, and any smaller share of the other order is clear.
+    """
+    return share >= LEAST_SHARE and (share - other >= LEAST_LEAD or (share > 1 - ROUNDING and other < 1 - 2 * ROUNDING))
 
 
 def _is_open(lead: torch.Size, batch: int) -> bool:

@@ -78,7 +78,7 @@ def in_time(logits: Any, batch: int, order: LogitOrder | None = None) -> Tensor 
 def not_finite(logits_TBC: Tensor | None, loss_B: Tensor) -> Tensor:
     """Returns which examples have a loss that is not finite, or a NaN among their logits. [B]."""
     lost_B = ~loss_B.isfinite()
-    return lost_B if logits_TBC is None else lost_B | logits_TBC.isnan().any(2).any(0)
+    return lost_B if logits_TBC is None else lost_B | logits_TBC.isnan().any(2).any(0).to(lost_B.device)
 
 
 def wrong_shape(logits: Any, batch: int, where: str = "watch") -> str:

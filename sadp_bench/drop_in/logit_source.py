@@ -19,6 +19,7 @@ from sadp_bench.capture.per_example_norms import joined
 from sadp_bench.core.errors import BadInput
 
 ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}  # Share of the largest logit.
+COMPARED_CALLS = 16  # Calls of a module, from the first in an epoch, that are compared with the call before.
 COARSE_ROUNDING = 0.03  # Share of the largest logit, at 16 bits.
 HOW_TO_OBSERVE = "observe each batch once, after its backward pass and before the next forward pass, in training mode"
 
@@ -58,7 +59,7 @@ class OutputRecorder:
         self.calls: dict[int, dict[int, tuple[Tensor, ...]]] = {}
         self.fed_back: set[int] = set()
         self._num_calls = 0
-        self._previous: dict[int, Any] = {}  # By place, the graph's node of the first call's tensor.
+        self._previous: dict[int, Any] = {}  # By place, the graph's node of the last call's tensor.
         self.handle = module.register_forward_hook(self._record_output)
 
     def _record_output(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
@@ -79,11 +80,12 @@ class OutputRecorder:
             self.calls.setdefault(place, {})[call] = output, gradient.detach(), *input
 
     def _compare(self, place: int, tensor: Tensor) -> None:
-        """Finds out, in the second call, whether it read the first call's tensor."""
-        if self._num_calls == 1:
-            self._previous[place] = tensor.grad_fn
-        elif (node := self._previous.pop(place, None)) is not None and _reaches(tensor.grad_fn, node):
+        """Finds out, in the first calls, whether a call read the tensor of the call before."""
+        node = self._previous.pop(place, None)
+        if node is not None and _reaches(tensor.grad_fn, node):
             self.fed_back.add(place)
+        elif self._num_calls < COMPARED_CALLS and place not in self.fed_back:
+            self._previous[place] = tensor.grad_fn
 
     def a_step_each(self, batch: int) -> bool:
         """Returns whether each call's outputs are [B, ...], a time step without time."""

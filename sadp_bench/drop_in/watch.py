@@ -116,7 +116,7 @@ class Watch:
         Raises:
             BadInput: The network does not have the signals.
         """
-        check_network(self.model, signals, self.sampler.pruner)
+        check_network(self.model, signals)
         self._unhook()
         self.signals, self._num_batches, self._checks = signals, 0, ScaleChecks()
         if signals & (SCALED | {Signal.FEATURES}):

@@ -10,20 +10,14 @@ from sadp_bench.capture.layers import spiking_layers
 from sadp_bench.capture.recorder import RECORDED
 from sadp_bench.capture.signals import Signal
 from sadp_bench.core.errors import BadInput
-from sadp_bench.pruners.base import Pruner
 
 OF_READOUT = frozenset({Signal.FEATURES, Signal.LOGIT_ERRORS})
 OF_LAYERS = RECORDED - OF_READOUT
 SCALED = frozenset({Signal.ERROR_SQUARES, Signal.MIDDLE_ERROR_SQUARES, Signal.BOUND_RATIO})
 
 
-def check_network(model: nn.Module, signals: frozenset[Signal], pruner: Pruner) -> None:
-    """Raises BadInput where a network does not have a pruner's signals."""
-    if unknown := sorted(signals - OF_LAYERS - OF_READOUT):
-        raise BadInput(
-            f"{type(pruner).__name__} needs {', '.join(unknown)}, which watch does not record: choose "
-            "another method, or pass watched= to sampler.observe"
-        )
+def check_network(model: nn.Module, signals: frozenset[Signal]) -> None:
+    """Raises BadInput where a network does not have these signals."""
     if signals - {Signal.LOGIT_ERRORS} and any(map(_compiled, model.modules())):
         raise BadInput(
             "hooks do not run within a network of torch.compile: watch and train the network without compilation"
