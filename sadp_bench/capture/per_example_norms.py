@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from sadp_bench.capture.layer_shapes import BOUNDED, by_time, images, num_features, window
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.losses import Loss
-from sadp_bench.core.precision import widened
+from sadp_bench.core.precision import widened, widest_dtype
 
 # Numbers of patches and gradients in memory at a time, by device type; fastest in trials: a cache's size on a CPU.
 CHUNK_NUMBERS = {"cpu": 2**20, "cuda": 2**26}
@@ -64,7 +64,7 @@ def gradient_norms(
         for handle in handles:
             handle.remove()
     _check_uses(model, uses, pairs)
-    square_B = torch.zeros(len(label_B), device=label_B.device, dtype=torch.float64)
+    square_B = torch.zeros(len(label_B), device=label_B.device, dtype=widest_dtype(label_B.device))
     for module, calls in pairs.items():
         square_B += square_norms(module, calls, len(label_B), time_first)
     return square_B.sqrt()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sadp_bench.capture.layer_shapes import WEIGHT_LAYERS
 from sadp_bench.core.evaluation_mode import evaluation_mode
+from sadp_bench.core.precision import widest_dtype
 
 # Joules an operation: 32-bit floating point in 45 nm CMOS at 0.9 V (Horowitz, ISSCC 2014).
 ACCUMULATE_JOULES = 0.9e-12
@@ -127,7 +128,7 @@ class _Counter:
         if self.by_spikes:
             if x.shape[1:] not in self._fan_out:
                 self._fan_out[x.shape[1:]] = fan_out(self.layer, self.live, x.shape[1:])
-            self.accumulates += float((x.sum(0, dtype=torch.float64) * self._fan_out[x.shape[1:]]).sum())
+            self.accumulates += float((x.sum(0, dtype=widest_dtype(x.device)) * self._fan_out[x.shape[1:]]).sum())
 
     def totals(self) -> tuple[float, float]:
         """Returns the accumulates and the multiply-accumulates of all calls."""
@@ -146,12 +147,12 @@ def fan_out(layer: nn.Module, live: Tensor, shape: torch.Size) -> Tensor:
         shape: The shape of an input.
 
     Returns:
-        Float64, of that shape.
+        Of that shape and the device's widest type.
     """
-    ones: Any = live.double()
+    ones: Any = live.to(widest_dtype(live.device))
     convolution: Any = layer
     with torch.enable_grad():
-        x = torch.zeros((1, *shape), dtype=torch.float64, device=live.device, requires_grad=True)
+        x = torch.zeros((1, *shape), dtype=ones.dtype, device=live.device, requires_grad=True)
         linear = isinstance(layer, nn.Linear)
         output = nn.functional.linear(x, ones) if linear else convolution._conv_forward(x, ones, None)
         return torch.autograd.grad(output.sum(), x)[0][0]

@@ -53,7 +53,9 @@ SPEC_OPTIONS: dict[str, Any] = {
     ],
     "precision": Annotated[str | None, Option(help="auto, fp32, bf16 or fp64.", show_default="auto")],
     "threads": Annotated[int | None, Option(help="CPU threads.", show_default="all cores")],
-    "device": Annotated[str | None, Option(help="auto, cpu, cuda or cuda:N.", show_default="auto")],
+    "device": Annotated[
+        str | None, Option(help="auto, cpu, cuda, cuda:N, or mps (Apple, untested).", show_default="auto")
+    ],
     "seed": Annotated[int | None, Option(help="Seed of weights, order, augmentation and selection.", show_default="0")],
     "train_examples": Annotated[
         int | None, Option(help="Train on a fixed, class-balanced part of the data.", show_default="all")

@@ -77,4 +77,6 @@ class Clock:
         """Returns the wall clock's and the process's seconds."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
         return time.perf_counter(), time.process_time()

@@ -14,6 +14,11 @@ def wide_dtype(*tensors: Tensor) -> torch.dtype:
     return dtype
 
 
+def widest_dtype(device: torch.device) -> torch.dtype:
+    """Returns the widest data type of real numbers that a device has: float64, but float32 on Apple's GPUs."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def widened(x: Tensor) -> Tensor:
     """Returns the tensor in at least float32; the tensor itself if it is as wide already."""
     return x.to(wide_dtype(x))

@@ -26,7 +26,18 @@ def isolated(seed: int, name: str, device: torch.device) -> Iterator[None]:
 
     It is for code that can only draw from the global state: initialisation and dropout.
     """
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
+    with kept_state(device):
         torch.manual_seed(stream_seed(seed, name))
         yield
+
+
+@contextmanager
+def kept_state(device: torch.device) -> Iterator[None]:
+    """Restores the global random state of the CPU and of a GPU after the context."""
+    on_apple = torch.mps.get_rng_state() if device.type == "mps" else None  # `fork_rng` can't keep it
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        if on_apple is not None:
+            torch.mps.set_rng_state(on_apple)

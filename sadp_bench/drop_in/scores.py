@@ -16,6 +16,7 @@ from sadp_bench.capture.per_example_norms import gradient_norms
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.evaluation_mode import evaluation_mode
 from sadp_bench.core.losses import LOSSES, Loss
+from sadp_bench.core.rng import kept_state
 from sadp_bench.drop_in.batch_logits import LogitOrder, wrong_shape
 from sadp_bench.drop_in.indexed import WithIndex
 
@@ -62,8 +63,7 @@ def score_with(
     score_N = torch.full((len(loader.dataset),), torch.nan)  # type: ignore[arg-type]
     num_scored = 0
     # A loader's iterator draws the seed of its workers from the global random state.
-    random_state = torch.random.fork_rng([device] if device.type == "cuda" else [])
-    with random_state, torch.no_grad(), evaluation_mode(model):
+    with kept_state(device), torch.no_grad(), evaluation_mode(model):
         for image, label_B, *index in loader:
             reset_state(model)
             image, label_B = image.to(device), label_B.to(device)

@@ -79,18 +79,22 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise BadInput(f"--device is auto, cpu, cuda or cuda:N, not '{name}'") from None
-    if device.type not in ("cpu", "cuda"):
-        raise BadInput(f"--device is auto, cpu, cuda or cuda:N, not '{name}'")
+        raise BadInput(f"--device is auto, cpu, cuda, cuda:N or mps, not '{name}'") from None
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise BadInput(f"--device is auto, cpu, cuda, cuda:N or mps, not '{name}'")
+    if device.type == "mps" and (device.index or not torch.backends.mps.is_available()):
+        raise BadInput(f"--device {name}: PyTorch finds no Apple GPU of that name here; use --device cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise BadInput(f"--device {name}: {torch.cuda.device_count()} CUDA devices are visible; use --device cpu")
-    return torch.device("cpu") if device.type == "cpu" else device  # there is only one, whatever its index
+    return device if device.type == "cuda" else torch.device(device.type)  # there is only one, whatever its index
 
 
 def bf16_is_fast(device: torch.device) -> bool:
     """Returns whether the processor computes in bfloat16 natively."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "mps":
+        return False  # not examined
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(
         capabilities.get("avx512_bf16")
@@ -101,9 +105,9 @@ def bf16_is_fast(device: torch.device) -> bool:
 
 
 def kernel(device: torch.device) -> str:
-    """Returns the LIF implementation: the suite's on a CPU, SpikingJelly's choice on a GPU."""
-    if device.type == "cpu":
-        return "sadp-bench-cpu"
+    """Returns the LIF implementation: the suite's on a CPU, SpikingJelly's choice on a GPU, torch's on Apple's."""
+    if device.type in ("cpu", "mps"):
+        return "sadp-bench-cpu" if device.type == "cpu" else "torch"
     return str(functional.neuron_implementation("lif", device)["implementation"])
 
 

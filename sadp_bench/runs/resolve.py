@@ -105,6 +105,8 @@ class RunRequest:
         given["device"] = str(device)
         if given.get("precision", "auto") == "auto":
             given["precision"] = "bf16" if environment.bf16_is_fast(device) else "fp32"
+        if given["precision"] == "fp64" and device.type == "mps":
+            raise BadInput("--precision fp64: Apple's GPUs have no float64; take fp32, or --device cpu")
         given["processes"] = distributed.size()
         given = _defaults(dataset) | given
         given.setdefault("evaluate_every", max(1, -(-given["epochs"] // 10)))
@@ -244,7 +246,7 @@ def _check_fits(spec: Spec, pruner: Pruner) -> None:
         )
     if spec.processes > 1 and spec.device not in ("cpu", "cuda"):
         raise BadInput(f"--device {spec.device} with {spec.processes} processes: take cuda, each has a GPU of its own")
-    if spec.backbone_options.get("norm") == "sync" and spec.device == "cpu":
+    if spec.backbone_options.get("norm") == "sync" and not spec.device.startswith("cuda"):
         raise BadInput("backbone.norm=sync needs GPUs; take backbone.norm=batch, or none")
     if spec.protocol == "updates" and not pruner.fixed_size:
         raise BadInput(

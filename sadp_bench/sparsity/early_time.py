@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sadp_bench.core.errors import BadInput
+from sadp_bench.core.precision import widest_dtype
 from sadp_bench.sparsity.base import SearchContext, Sparsity
 
 MIN_DIVERGENCE = 1e-12  # nats; a smaller divergence is the rounding of equal distributions
@@ -17,7 +18,7 @@ MIN_DIVERGENCE = 1e-12  # nats; a smaller divergence is the rounding of equal di
 def divergences(logits_TBC: Tensor) -> Tensor:
     """Returns KL_t = KL(softmax(mean logits to T) || softmax(mean logits to t)), mean over examples. Float64, [T]."""
     steps_T11 = torch.arange(1, len(logits_TBC) + 1, device=logits_TBC.device)[:, None, None]
-    log_p_TBC = (logits_TBC.double().cumsum(0) / steps_T11).log_softmax(2)
+    log_p_TBC = (logits_TBC.to(widest_dtype(logits_TBC.device)).cumsum(0) / steps_T11).log_softmax(2)
     whole_BC = log_p_TBC[-1]
     return (whole_BC.exp() * (whole_BC - log_p_TBC)).sum(2).mean(1).clamp_min(0)
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sadp_bench.core.errors import BadInput
+from sadp_bench.core.precision import widest_dtype
 from sadp_bench.core.rng import stream
 from sadp_bench.sparsity.base import Masks, SearchContext, Sparsity, density, laid_out, num_live, prunable
 
@@ -111,7 +112,7 @@ class PQ(Sparsity):
     def _share(self, weight_GM: Tensor, live_GM: Tensor) -> Tensor:
         live_G = live_GM.sum(1)
         if not self.adaptive:
-            return torch.full_like(live_G, self.share, dtype=torch.float64)
+            return torch.full_like(live_G, self.share, dtype=widest_dtype(live_G.device))
         bound_G = keep_bound(pq_index(weight_GM, self.p, self.q, live_GM), live_G, self.p, self.q, self.eta)
         return rewiring_share(bound_G, live_G, self.gamma, self.beta)
 
@@ -126,9 +127,9 @@ def pq_index(weight_GM: Tensor, p: float, q: float, live_GM: Tensor | None = Non
     Source: Diao et al., "Pruning Deep Neural Networks from a Sparsity Perspective", ICLR 2023.
     """
     live_GM = torch.ones_like(weight_GM, dtype=torch.bool) if live_GM is None else live_GM
-    size_GM = weight_GM.detach().double().abs() * live_GM
+    size_GM = weight_GM.detach().to(widest_dtype(weight_GM.device)).abs() * live_GM
     largest_G1 = size_GM.amax(-1, keepdim=True)
-    size_GM = torch.where(largest_G1 > 0, size_GM / largest_G1, live_GM.double())
+    size_GM = torch.where(largest_G1 > 0, size_GM / largest_G1, live_GM.to(size_GM.dtype))
     live_G = live_GM.sum(-1).clamp_min(1)
     mean_p_G, mean_q_G = (((size_GM**power).sum(-1) / live_G) ** (1 / power) for power in (p, q))
     return torch.where(mean_q_G > 0, 1 - mean_p_G / mean_q_G, 0.0).clamp_min(0)
@@ -155,7 +156,7 @@ def rewire(weight_GM: Tensor, momentum_GM: Tensor, live_GM: Tensor, share_G: Ten
     """
     live_G = live_GM.sum(1)
     dead_G = live_GM.shape[1] - live_G
-    num_G = (share_G.double() * live_G + 1e-9).floor().long().minimum(dead_G)
+    num_G = (share_G.to(widest_dtype(share_G.device)) * live_G + 1e-9).floor().long().minimum(dead_G)
     pruned_GM = lowest(weight_GM.abs().masked_fill(~live_GM, math.inf), num_G)
     grown_GM = lowest((-momentum_GM.abs()).masked_fill(live_GM, math.inf), num_G)
     return live_GM & ~pruned_GM | grown_GM

@@ -180,7 +180,10 @@ class Child:
         try:
             self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            if hasattr(os, "killpg"):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            else:  # on Windows
+                self.process.kill()
             self.process.wait()
 
 

@@ -19,6 +19,7 @@ from sadp_bench.capture.finite import FiniteWatch, some_of
 from sadp_bench.core import distributed
 from sadp_bench.core.clock import Clock
 from sadp_bench.core.errors import BadInput, Diverged
+from sadp_bench.core.precision import widest_dtype
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.rng import isolated, stream
 from sadp_bench.pruners.base import Pruner, Selection, selection_of, signals_of
@@ -146,7 +147,7 @@ def _train_epoch(
     augmentation = draw_augmentation(spec.augment, len(data), data.padding, stream(seed, "augmentation", epoch))
     order_N = torch.randperm(len(data), generator=stream(seed, "order", epoch))
     index_K, weight_K = in_order(selection, order_N, portion, at_least=distributed.size())
-    total_loss, shown, visited = torch.zeros((), device=data.device, dtype=torch.float64), 0, []
+    total_loss, shown, visited = torch.zeros((), device=data.device, dtype=widest_dtype(data.device)), 0, []
     parts = list(batches(index_K, weight_K, spec.batch_size))
     for number, (batch_B, weight_B) in enumerate(parts, 1):
         rate = learning_rate(spec, (epoch + portion * shown / len(index_K)) / length)

@@ -92,9 +92,9 @@ NAMES = {
     "--evaluate-on train": "test, validation",
     "--device tpu": "auto, cpu, cuda",
     "--device cuda:99": "--device",
-    "--device ''": "auto, cpu, cuda or cuda:N, not ''",
-    "--device cuda:-1": "auto, cpu, cuda or cuda:N",
-    "--device meta": "auto, cpu, cuda or cuda:N",
+    "--device ''": "auto, cpu, cuda, cuda:N or mps, not ''",
+    "--device cuda:-1": "auto, cpu, cuda, cuda:N or mps",
+    "--device meta": "auto, cpu, cuda, cuda:N or mps",
     "--epoch 3": "--epoch",
 }
 SETTINGS = {

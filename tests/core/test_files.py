@@ -60,10 +60,12 @@ OPENED_ELSEWHERE = {
     "datasets/base.py": {"np.fromfile", "tarfile.open", "file.open"},  # an opened file; a checked download
     "datasets/digits.py": {"np.loadtxt"},  # scikit-learn's
     "runs/peak_memory.py": {"Path('/proc/self/status').read_text"},
+    "runs/out_folder.py": {"os.open"},  # the folder itself
+    "core/memory.py": {"file.read_text", "GROUPS.read_text"},  # the system's
     "runs/environment.py": {"Path('/proc/cpuinfo').read_text"},
     "report/formats/html.py": {"(files(__package__) / 'page' / name).read_text"},  # the package's
     "training/checkpoint.py": {"torch.load"},  # of bytes
-    "cli/app.py": {"os.open"},  # the null device
+    "cli/output.py": {"os.open"},  # the null device
 }
 OPENERS = {"open", "read_text", "read_bytes", "fromfile", "memmap", "loadtxt", "genfromtxt", "read_csv"}
 OPENERS |= {"torch.load", "np.load", "json.load", "tomllib.load"}
