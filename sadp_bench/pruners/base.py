@@ -208,7 +208,7 @@ def _is_plain(value: Any) -> bool:
         return all(map(_is_plain, value))
     if kind is dict:
         return all(_is_plain(key) and _is_plain(item) for key, item in value.items())
-    return kind in (type(None), bool, int, float, str, Tensor)  # Derived types, such as NumPy's float64, are refused.
+    return kind in (type(None), bool, int, float, str, Tensor)  # Derived types are refused.
 
 
 def signals_of(pruner: Pruner, epoch: int) -> frozenset[Signal]:

@@ -148,11 +148,16 @@ def test_a_pruner_that_cannot_be_saved_states_so_and_begins_anew(tmp_path: Path)
 
 def test_only_what_a_checkpoint_holds_is_plain() -> None:
     pruner = Keeps(0.5)
-    for odd in (np.float64(1.0), np.zeros(3), {1}, lambda: 0, [torch.zeros(1), {"a": np.int64(1)}]):
+    for odd in (np.zeros(3), {1}, lambda: 0, [torch.zeros(1), {"a": np.int64(1)}]):
         pruner.history = odd
         with pytest.raises(BadInput, match="attribute history"):
             pruner.state_dict()
             pytest.fail(f"{odd!r} counts as plain")
+    for scalar in (np.float64(0.1), np.int64(3), np.bool_(True)):  # They become plain at once.
+        vars(pruner).clear()
+        pruner.number = scalar  # type: ignore[attr-defined]
+        kept = pruner.state_dict()["number"]
+        assert kept == scalar and type(kept) in (float, int, bool)
 
 
 def test_tensors_of_another_device_come_to_this_ones(tmp_path: Path, monkeypatch: Any) -> None:
