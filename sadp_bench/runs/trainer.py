@@ -35,7 +35,15 @@ from sadp_bench.training.checkpoint import Checkpoint
 from sadp_bench.training.optimizer import make_optimizer
 from sadp_bench.training.scoring_context import RunContext
 from sadp_bench.training.shared_scores import SharedScores
-from sadp_bench.training.state_checks import check_plain, check_seconds, check_training, is_amount, is_count, require
+from sadp_bench.training.state_checks import (
+    check_cpu_seconds,
+    check_plain,
+    check_seconds,
+    check_training,
+    is_amount,
+    is_count,
+    require,
+)
 
 MAX_COUNTED = 512  # held examples whose synaptic operations are counted: each layer runs once more for it
 
@@ -195,6 +203,7 @@ class RunTrainer:
             self.context.check_state(state["context"])
             return
         check_seconds(state["seconds"])
+        check_cpu_seconds(state.get("cpu_seconds", {}))
         require(is_count(state["visits"]), "visits", state["visits"], "a count")
         require(isinstance(state["scores_from"], str | None), "scores_from", state["scores_from"], "a run's key")
         check_plain("ticket", state["ticket"])

@@ -64,6 +64,12 @@ def check_seconds(seconds: Any) -> None:
     require(holds, "seconds", seconds, f"a duration for each of {', '.join(PHASES)}")
 
 
+def check_cpu_seconds(seconds: Any) -> None:
+    """Refuses processor seconds that are no durations. A phase of which a part is unknown is missing."""
+    holds = isinstance(seconds, dict) and seconds.keys() <= set(PHASES) and all(map(is_amount, seconds.values()))
+    require(holds, "cpu_seconds", seconds, f"durations of some of {', '.join(PHASES)}")
+
+
 def check_plain(name: str, value: Any) -> None:
     """Refuses a table that a record could not contain."""
     require(isinstance(value, dict), name, value, "a table")
@@ -75,7 +81,8 @@ def check_plain(name: str, value: Any) -> None:
 
 def check_spent(spent: Any) -> None:
     """Refuses a cost that is no duration and no number of visits."""
-    require(is_amount(spent["seconds"]), "seconds", spent["seconds"], "a duration")
+    for name, value in (("seconds", spent["seconds"]), ("cpu_seconds", spent.get("cpu_seconds", 0.0))):
+        require(is_amount(value), name, value, "a duration")
     require(is_count(spent["visits"]), "visits", spent["visits"], "a count")
 
 
