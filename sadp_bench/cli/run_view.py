@@ -15,7 +15,7 @@ from rich.text import Text
 from sadp_bench.cli.output import say
 from sadp_bench.core.progress import Progress as Silent
 from sadp_bench.core.text import duration, interval, percent, printable
-from sadp_bench.records.metrics import Comparison, charged_seconds
+from sadp_bench.records.metrics import Comparison, charged_cpu_seconds, charged_seconds, is_void
 from sadp_bench.records.naming import run_name
 from sadp_bench.runs.run import Outcome
 
@@ -122,9 +122,11 @@ def panel(outcome: Outcome) -> Panel:
     parts: list[Any] = [_times(found), "", _facts(found)]
     if full is None:
         parts += ["", Text("No full-data reference: no speed-up. Run without --no-reference to train it.", "yellow")]
-    elif found.mismatch:
-        why = "; ".join(found.mismatch)
+    elif places := [phrase for phrase in found.mismatch if not is_void(phrase)]:
+        why = "; ".join(places)
         parts += ["", Text(f"No speed-up: the reference is from another environment ({why}); use --again.", "yellow")]
+    for line in disturbances(found):
+        parts += ["", Text(f"{line}. sadp-bench speed measures it beside other processes.", "yellow")]
     if run.interruptions:
         times = "once" if run.interruptions == 1 else f"{run.interruptions} times"
         parts += ["", Text(f"Interrupted {times}; the seconds are those of all parts together.", "dim")]
@@ -160,6 +162,8 @@ def _facts(found: Comparison) -> Table:
     table.add_row("realised ratio", f"{found.realised_ratio:.4f}", f"asked for {found.record.spec.ratio:g}")
     if found.speedup is not None and found.efficiency is not None:
         table.add_row("speed-up", f"{found.speedup:.3f} x", "charged seconds of full data / of this run")
+    if found.cpu_speedup is not None and found.record.spec.method != "full":
+        table.add_row("  by CPU", f"{found.cpu_speedup:.3f} x", "the same of CPU seconds")
     table.add_row("nominal maximum", f"{found.nominal_maximum:.3f} x", "1 / (1 - ratio)")
     table.add_row("ceiling", f"{found.ceiling:.3f} x", "if dropped examples cost nothing")
     if found.efficiency is not None:
@@ -169,8 +173,18 @@ def _facts(found: Comparison) -> Table:
     return table
 
 
+def disturbances(found: Comparison) -> list[str]:
+    """Returns a line about each of the run and its reference that is disturbed."""
+    runs = {"This run": found.record}
+    if found.reference is not None and found.reference.spec.key != found.record.spec.key:
+        runs["The full-data run"] = found.reference
+    return [
+        f"{name} is disturbed, so there is no speed-up: {run.disturbed}" for name, run in runs.items() if run.disturbed
+    ]
+
+
 def run_json(outcome: Outcome) -> dict[str, Any]:
-    """Returns the object that `run --json` prints: unrounded, null where there is no reference."""
+    """Returns the object that `run --json` prints: unrounded, null where there is no reference, or a disturbed run."""
     found = outcome.comparison
     return {
         "method": found.record.spec.method,
@@ -179,7 +193,11 @@ def run_json(outcome: Outcome) -> dict[str, Any]:
         "test_accuracy": found.record.test_accuracy,
         "reference_accuracy": found.reference.test_accuracy if found.reference else None,
         "seconds": found.seconds,
+        "cpu_seconds": charged_cpu_seconds(found.record),
+        "disturbed": found.record.disturbed,
+        "reference_disturbed": found.reference.disturbed if found.reference else None,
         "speedup": found.speedup,
+        "cpu_speedup": found.cpu_speedup,
         "nominal_maximum": found.nominal_maximum,
         "ceiling": found.ceiling,
         "efficiency": found.efficiency,

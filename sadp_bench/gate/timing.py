@@ -35,7 +35,7 @@ def timing_findings(reference: Sequence[Record], data: Path | None, progress: Pr
 def _finding(label: str, spec: Spec, recorded: Sequence[float], data: Path | None, progress: Progress) -> Finding:
     name = "efficiency"
     if not recorded:
-        text = "the reference has no full-data run of the same environment"
+        text = "the reference has no full-data run of the same environment, or one of both was disturbed"
         return Finding(label, name, SPEED, SKIPPED, text)
     request = request_of(spec) | {"epochs": max(spec.epochs, ROUNDS + 1)}
     try:

@@ -6,43 +6,47 @@ nominal maximum   = 1 / (1 - ratio)                        1 under the protocol 
 ceiling           = N * epochs / examples_seen             the speed-up if dropped examples cost nothing
 efficiency        = speed-up / ceiling                     1.0 = the theoretical maximum is reached
 training speed-up = the same without prepare
+speed-up by CPU   = CPU seconds(full) / CPU seconds(run)   hardly changed by other processes
 time to accuracy  = charged seconds until an evaluation first shows full's final accuracy minus 1 point
 
-For runs on the three axes, each beside the plain run (full data, bptt, dense) of its seed:
-
-theoretical speed-up = ceiling * time factor * weights factor     counted, not measured: saved multiplications alone
-time factor          = 3 / (1 + 2 K / T)                          sltt-k: forward costs 1, backward 2; otherwise 1
-weights factor       = 1 / density                                dense hardware does not reward it
-product              = product of the measured speed-ups of the runs that change a single axis
-kept share           = speed-up / product                         1.0 = the axes multiply
+Seconds of a disturbed run are in no number (`records.disturbance`). Its CPU seconds are, unless a note excludes them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from sadp_bench.core.phases import CHARGED_PHASES
-from sadp_bench.records.record import Record, is_number
-from sadp_bench.records.spec import LATER, Spec
+from sadp_bench.core.phases import CHARGED_PHASES, PHASES
+from sadp_bench.records.disturbance import disturbance, ready_threads
+from sadp_bench.records.record import DISTURBED, Record, is_number
+from sadp_bench.records.spec import Spec
 
 # Fields of the environment that must agree before seconds are compared. Commit and dirty flag only warn.
 TIMED_TOGETHER = ("device", "processor", "threads", "jobs", "torch", "spikingjelly", "python", "kernel")
 VOID = "its seconds, or its reference's, say nothing"
 BUDGET_TOLERANCE = 0.005  # share of all example visits by which a method may miss its ratio
 ACCURACY_SLACK = 0.01  # share; the time to accuracy is the time to full's final accuracy minus it
-MIN_DENSITY = 1e-12  # share, less than one connection of any network
-TIME_AXIS = ("backprop", "k")
-WEIGHT_AXIS = ("sparsity", "density", "early_time", "sparsity_options")
-PLAIN_AXES = {name: LATER[name] for name in (*TIME_AXIS, *WEIGHT_AXIS)}
 
 
 def charged_seconds(record: Record) -> float:
     """Returns the seconds of prepare, select and train."""
     return sum(record.seconds[phase] for phase in CHARGED_PHASES)
+
+
+def charged_cpu_seconds(record: Record) -> float | None:
+    """Returns the CPU seconds of prepare, select and train.
+
+    None where one of them is unknown; on a GPU, where the process only waits; and of several processes, as the clock
+    counts the first alone.
+    """
+    cpu_seconds = [record.cpu_seconds.get(phase) for phase in CHARGED_PHASES]
+    known = [seconds for seconds in cpu_seconds if seconds is not None]
+    if len(known) < len(cpu_seconds) or record.environment.get("device") != "cpu" or record.spec.processes > 1:
+        return None
+    return sum(known) or None
 
 
 def training_seconds(record: Record) -> float:
@@ -88,6 +92,42 @@ def seconds_to_accuracy(record: Record, accuracy: float) -> float | None:
     return None
 
 
+def marked(record: Record, reference: Record | None = None) -> Record:
+    """Returns the record, marked as disturbed if the rule finds it so.
+
+    Args:
+        record: The run.
+        reference: The record of the full-data run. Where its seconds say nothing, the run has no speed-up.
+    """
+    if record.disturbed:
+        return record
+    efficiency = None
+    if reference is not None and not timing_mismatch(record, marked(reference)):
+        speedups = (spent(reference) / spent(record) for spent in (charged_seconds, training_seconds))
+        efficiency = max(speedups) / ceiling(record)  # of the run, or of its training part
+    why = disturbance(
+        seconds=charged_seconds(record),
+        cpu_seconds=charged_cpu_seconds(record),
+        ready_threads=_ready_threads(record),
+        cores=_of_environment(record, "cores"),
+        efficiency=efficiency,
+    )
+    return dataclasses.replace(record, environment=record.environment | {DISTURBED: why}) if why else record
+
+
+def _ready_threads(record: Record) -> float | None:
+    """Returns the machine's ready threads; None on a GPU, and of a run in several parts, which has load averages of one."""
+    start, end = _of_environment(record, "load_average_start"), _of_environment(record, "load_average_end")
+    if start is None or end is None or record.interruptions or record.environment.get("device") != "cpu":
+        return None
+    return ready_threads(start, end, sum(record.seconds[phase] for phase in PHASES))
+
+
+def _of_environment(record: Record, name: str) -> float | None:
+    value = record.environment.get(name)
+    return float(value) if is_number(value) and value >= 0 else None
+
+
 def timing_mismatch(run: Record, reference: Record) -> list[str]:
     """Returns the reasons why two records' seconds can't be compared, a phrase each."""
     other_data = run.data_sha256 != reference.data_sha256
@@ -102,14 +142,20 @@ def timing_mismatch(run: Record, reference: Record) -> list[str]:
     ]
 
 
+def is_void(mismatch: str) -> bool:
+    """Returns whether a reason for no speed-up is that a run, or its reference, is disturbed."""
+    return mismatch.startswith(VOID)
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """A run beside its paired reference. Numbers are unrounded, and None where they can't be had.
 
     Attributes:
-        record: The run's record.
-        reference: The record of the full-data run.
+        record: The run's record, marked where it is disturbed.
+        reference: The record of the full-data run, marked likewise.
         seconds: Charged; None where they are disturbed.
+        cpu_speedup: Speed-up by CPU seconds; also of disturbed runs, unless a note excludes their seconds.
         accuracy_difference: In [-1, 1], the run's minus the reference's; None where the two saw different data.
         seconds_to_accuracy: Also None where the accuracy was never reached.
         share_to_accuracy: `seconds_to_accuracy` over the reference's.
@@ -124,6 +170,7 @@ class Comparison:
     seconds: float | None
     accuracy_difference: float | None
     speedup: float | None
+    cpu_speedup: float | None
     efficiency: float | None
     training_speedup: float | None
     training_efficiency: float | None
@@ -139,6 +186,8 @@ class Comparison:
 
 def compare(record: Record, reference: Record | None) -> Comparison:
     """Returns a run beside its reference, or alone where there is none."""
+    cpu_speedup = speedup_by_cpu(record, reference)
+    record, reference = marked(record, reference), None if reference is None else marked(reference)
     mismatch = tuple(timing_mismatch(record, reference)) if reference else ()
     same_data = reference is not None and reference.data_sha256 == record.data_sha256
     speedup = training_speedup = to_accuracy = share_to_accuracy = None
@@ -158,6 +207,7 @@ def compare(record: Record, reference: Record | None) -> Comparison:
         seconds=None if record.disturbed else charged_seconds(record),
         accuracy_difference=record.test_accuracy - reference.test_accuracy if reference and same_data else None,
         speedup=speedup,
+        cpu_speedup=cpu_speedup,
         efficiency=None if speedup is None else speedup / top,
         training_speedup=training_speedup,
         training_efficiency=None if training_speedup is None else training_speedup / top,
@@ -167,15 +217,18 @@ def compare(record: Record, reference: Record | None) -> Comparison:
     )
 
 
+def speedup_by_cpu(record: Record, reference: Record | None) -> float | None:
+    """Returns the reference's CPU seconds over the run's, before the rule has marked them; None where they don't count."""
+    if reference is None or timing_mismatch(record, reference):
+        return None
+    spent, of_reference = charged_cpu_seconds(record), charged_cpu_seconds(reference)
+    return None if spent is None or of_reference is None else of_reference / spent
+
+
 def paired(records: Iterable[Record]) -> list[Comparison]:
     """Returns every record beside its reference, where that is among the records."""
     by_key: Mapping[str, Record] = {record.spec.key: record for record in records}
     return [compare(record, by_key.get(record.spec.reference().key)) for record in by_key.values()]
-
-
-def is_plain(spec: Spec) -> bool:
-    """Returns whether time and weights are the defaults, whatever the data."""
-    return all(getattr(spec, name) == value for name, value in PLAIN_AXES.items())
 
 
 def searched(record: Record) -> bool:
@@ -184,104 +237,17 @@ def searched(record: Record) -> bool:
 
 
 def search_seconds(record: Record) -> float | None:
-    """Returns the seconds of the search for connections, part of prepare; None where there was no search."""
+    """Returns the seconds of the search for connections, part of prepare; None without one, and where they are disturbed."""
     seconds = ticket_number(record, "seconds")
-    return seconds if seconds is not None and 0 <= seconds < charged_seconds(record) else None
+    if seconds is None or record.disturbed:
+        return None
+    return seconds if 0 <= seconds < charged_seconds(record) else None
 
 
 def ticket_number(record: Record, name: str) -> float | None:
     """Returns a number of the search for connections; None where the record has no such number."""
     value = record.ticket.get(name)
     return float(value) if is_number(value) else None
-
-
-def time_factor(spec: Spec) -> float:
-    """Returns the time axis's factor of the theoretical speed-up; sltt saves memory alone."""
-    return 3 / (1 + 2 * spec.k / spec.timesteps) if spec.backprop == "sltt-k" else 1.0
-
-
-def weights_factor(record: Record) -> float | None:
-    """Returns the weight axis's factor of the theoretical speed-up; None without a connection."""
-    return 1 / record.density if record.density >= MIN_DENSITY else None
-
-
-def theoretical_speedup(record: Record) -> float | None:
-    """Returns ceiling * time factor * weights factor; None without a connection."""
-    weights = weights_factor(record)
-    return None if weights is None else ceiling(record) * time_factor(record.spec) * weights
-
-
-def changed_axes(spec: Spec) -> list[Spec]:
-    """Returns the runs that share one axis (data, time or weights) with this run and the others with the plain run."""
-    plain = spec.plain()
-    singles = [
-        dataclasses.replace(spec.reference() if spec.method == "full" else spec, **PLAIN_AXES),
-        dataclasses.replace(plain, **{name: getattr(spec, name) for name in TIME_AXIS}),
-        dataclasses.replace(plain, **{name: getattr(spec, name) for name in WEIGHT_AXIS}),
-    ]
-    return [single for single in singles if single.key != plain.key]
-
-
-@dataclass(frozen=True, slots=True)
-class AxesComparison:
-    """A run beside its paired plain run. Numbers are unrounded, and None where they can't be had.
-
-    Attributes:
-        record: The run's record.
-        plain: The record of the plain run.
-        speedup: Against the plain run.
-        speedup_without_search: The same without the seconds of a search for connections; None where there was none.
-        product: Of the speed-ups of the single-axis runs, for combinations of two or more axes.
-        missing: Single-axis runs that the product lacks.
-        mismatch: Why there is no speed-up, a phrase each.
-    """
-
-    record: Record
-    plain: Record | None
-    speedup: float | None
-    speedup_without_search: float | None
-    product: float | None
-    missing: tuple[Spec, ...]
-    mismatch: tuple[str, ...]
-
-    @property
-    def spec(self) -> Spec:
-        """The run's spec."""
-        return self.record.spec
-
-    @property
-    def kept_share(self) -> float | None:
-        """Returns speedup / product, for combinations of two or more axes."""
-        return self.speedup / self.product if self.speedup is not None and self.product is not None else None
-
-
-def against_plain(records: Iterable[Record]) -> list[AxesComparison]:
-    """Returns every record beside its plain run, where that is among the records."""
-    by_key = {record.spec.key: record for record in records}
-    return [_against_plain(record, by_key) for record in by_key.values()]
-
-
-def _against_plain(record: Record, by_key: Mapping[str, Record]) -> AxesComparison:
-    plain = by_key.get(record.spec.plain().key)
-    mismatch = tuple(timing_mismatch(record, plain)) if plain else ()
-    speedup = without_search = product = None
-    axes = changed_axes(record.spec)
-    wanted = axes if len(axes) > 1 else []
-    missing = tuple(single for single in wanted if single.key not in by_key)
-    if plain and not mismatch:
-        spent, searching = charged_seconds(record), search_seconds(record)
-        speedup = charged_seconds(plain) / spent
-        without_search = None if searching is None else charged_seconds(plain) / (spent - searching)
-        if wanted and not missing:
-            product = _product([by_key[single.key] for single in wanted], plain)
-    return AxesComparison(record, plain, speedup, without_search, product, missing, mismatch)
-
-
-def _product(singles: Sequence[Record], plain: Record) -> float | None:
-    """Returns the product of the speed-ups; None where the seconds of a run can't be compared."""
-    if any(timing_mismatch(single, plain) for single in singles):
-        return None
-    return math.prod(charged_seconds(plain) / charged_seconds(single) for single in singles)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from sadp_bench.records.spec import Spec
 SCHEMA = 1
 DISTURBED = "disturbed"  # key of `environment` that `store.read_all` adds to records and no file contains
 MAX_VALUE = 1e100  # counts and durations: what follows from two of them is finite
+MIN_SECONDS = 1e-9  # a nanosecond, of training
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,7 @@ def _is_amounts(value: Any) -> bool:
 
 
 def _is_seconds(value: Any) -> bool:
-    return _is_amounts(value) and set(PHASES) <= set(value) and value["train"] > 0
+    return _is_amounts(value) and set(PHASES) <= set(value) and value["train"] >= MIN_SECONDS
 
 
 def _is_epochs(value: Any) -> bool:

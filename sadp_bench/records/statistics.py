@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 import statistics
+import sys
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import TypeVar
 
 from sadp_bench.records.metrics import summary
@@ -16,6 +18,7 @@ from sadp_bench.records.metrics import summary
 LEVEL = 0.95  # confidence of every interval
 ALPHA = 0.05  # significance of the rank analysis
 NO_WIDTH = 1e-9  # share; differences of equal accuracies differ in their last bits
+ROUNDING = 1e-9  # share of a mean within which both sides of its interval are alike
 MIN_METHODS = 3
 MIN_BLOCKS = 5
 
@@ -23,11 +26,38 @@ Key = TypeVar("Key", bound=Hashable)
 Interval = tuple[float, float]
 
 
+class Quantity(Enum):
+    """What is estimated."""
+
+    SHARE = "share"  # an accuracy, in [0, 1]
+    DIFFERENCE = "difference"  # of two shares, in [-1, 1]
+    AMOUNT = "amount"  # seconds, bytes, operations; at least 0
+    RATIO = "ratio"  # of two amounts: a speed-up, an efficiency; above 0
+
+
+BOUNDS = {Quantity.SHARE: (0.0, 1.0), Quantity.DIFFERENCE: (-1.0, 1.0), Quantity.AMOUNT: (0.0, math.inf)}
+
+
+def interval(values: Sequence[float], quantity: Quantity) -> Interval | None:
+    """Returns the mean's 95 % interval, which contains no number that the quantity can't have; None without one.
+
+    Of a ratio it is the t-interval of the logarithms, as a ratio and its inverse deserve the same interval. So it lies
+    above 0, and is wider above the mean than below. It has none where a value is 0, or where an end exceeds all floats.
+    Of another quantity it is the t-interval, cut at the bounds.
+    """
+    if quantity is not Quantity.RATIO:
+        found, (lowest, highest) = t_interval(values), BOUNDS[quantity]
+        return found and (max(lowest, found[0]), min(highest, found[1]))
+    found = t_interval([math.log(value) for value in values]) if all(value > 0 for value in values) else None
+    if found is None or max(map(abs, found)) > math.log(sys.float_info.max):
+        return None
+    return math.exp(found[0]), math.exp(found[1])
+
+
 def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval | None:
     """Returns the mean's interval, mean ± t s / sqrt(n), with Student's quantile t at n - 1 degrees of freedom.
 
-    Assumes independent, normal values; intervals of shares may reach below 0 or above 1. None for fewer than two
-    values.
+    Assumes independent, normal values. None for fewer than two values.
 
     Source: Student, "The Probable Error of a Mean", Biometrika 1908.
     """
@@ -42,7 +72,7 @@ def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval | None
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Mean, sample standard deviation (spread) and 95 % t-interval of n numbers; all but the mean need two."""
+    """Mean, sample standard deviation (spread) and 95 % interval (`interval`) of n numbers; all but the mean need two."""
 
     mean: float
     spread: float | None
@@ -50,20 +80,29 @@ class Estimate:
     high: float | None
     n: int
 
+    @property
+    def half(self) -> float | None:
+        """Half of the interval's width; None without an interval, and where the mean is not in its middle."""
+        if self.low is None or self.high is None:
+            return None
+        below, above = self.mean - self.low, self.high - self.mean
+        alike = math.isclose(below, above, rel_tol=ROUNDING, abs_tol=ROUNDING * abs(self.mean))
+        return (self.high - self.low) / 2 if alike else None
 
-def estimate(values: Iterable[float | None]) -> Estimate | None:
+
+def estimate(values: Iterable[float | None], quantity: Quantity) -> Estimate | None:
     """Returns the estimate of the values that are not None; None where all are."""
     there = [value for value in values if value is not None]
     found = summary(there)
     if found is None:
         return None
-    low, high = t_interval(there) or (None, None)
+    low, high = interval(there, quantity) or (None, None)
     return Estimate(found.mean, found.spread, low, high, found.n)
 
 
 def paired_difference(of: Mapping[Key, float], against: Mapping[Key, float]) -> Estimate | None:
-    """Returns the estimate of one method's numbers minus another's, over the seeds that both have; None without any."""
-    return estimate(of[key] - against[key] for key in of if key in against)
+    """Returns the estimate of one method's shares minus another's, over the seeds that both have; None without any."""
+    return estimate((of[key] - against[key] for key in of if key in against), Quantity.DIFFERENCE)
 
 
 def verdict(low: float | None, high: float | None, margin: float) -> str | None:

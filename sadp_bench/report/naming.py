@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 
 from sadp_bench.core.text import count, percent
-from sadp_bench.records.metrics import TIME_AXIS, WEIGHT_AXIS
+from sadp_bench.records.axes import TIME_AXIS, WEIGHT_AXIS
 from sadp_bench.records.naming import Settings, differing, settings_text
 from sadp_bench.records.spec import PREFIXES, Spec, shown
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sadp_bench.core.text import percent
-from sadp_bench.records.metrics import Comparison, nominal_maximum, paired, search_seconds
+from sadp_bench.records.metrics import Comparison, is_void, nominal_maximum, paired, search_seconds
 from sadp_bench.records.naming import Settings, method_labels
 from sadp_bench.records.record import Failure, Record
 from sadp_bench.records.spec import Spec, shown
-from sadp_bench.records.statistics import Estimate, estimate, paired_difference, verdict
+from sadp_bench.records.statistics import Estimate, Quantity, estimate, paired_difference, verdict
 from sadp_bench.report.naming import command, is_method_option, method_order, settings_order, titles, without
 
 Run = Comparison | Failure
@@ -23,15 +23,16 @@ ENVIRONMENT = (
     "device processor threads jobs kernel python torch torchvision spikingjelly numpy sadp_bench commit dirty".split()
 )
 MARGIN = 0.005  # share of accuracy that a lossless method may lose
+MARK = "†"  # of numbers that lack a disturbed run
 NOT_MEASURED = Estimate(math.nan, None, None, None, 0)
 
 
-def over_seeds(values: Iterable[float | None]) -> Estimate:
-    """Returns mean, sample standard deviation and 95 % t-interval of the values that are not None.
+def over_seeds(values: Iterable[float | None], quantity: Quantity) -> Estimate:
+    """Returns mean, sample standard deviation and 95 % interval of the values that are not None.
 
     Without a value the estimate has n = 0 and the mean NaN.
     """
-    return estimate(values) or NOT_MEASURED
+    return estimate(values, quantity) or NOT_MEASURED
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,7 +53,7 @@ class Row:
     name: str
     runs: tuple[Record, ...]
     COUNTED: ClassVar[dict[str, str]] = {}  # columns that count the runs of an estimate, or the entries of a list
-    DERIVED: ClassVar[tuple[str, ...]] = ("data_sha256",)  # properties that are columns
+    DERIVED: ClassVar[tuple[str, ...]] = ("disturbed_seeds", "data_sha256")  # properties that are columns
     missing_references: tuple[str, ...] = ()
     mismatches: tuple[str, ...] = ()
 
@@ -65,6 +66,16 @@ class Row:
     def seeds(self) -> list[int]:
         """Seeds of the runs."""
         return [run.spec.seed for run in self.runs]
+
+    @property
+    def disturbed_seeds(self) -> list[int]:
+        """Seeds of the runs whose seconds are in no number."""
+        return [run.spec.seed for run in self.runs if run.disturbed]
+
+    @property
+    def mark(self) -> str:
+        """The mark of numbers that lack a run, as its seconds or those of its reference were disturbed; or ""."""
+        return MARK if self.disturbed_seeds or any(map(is_void, self.mismatches)) else ""
 
     @property
     def data_sha256(self) -> list[str]:
@@ -108,7 +119,7 @@ COSTS: dict[str, Callable[[Record], float | None]] = {
 
 def costs(runs: Sequence[Record]) -> dict[str, Any]:
     """Returns an estimate of each of COSTS, by name."""
-    return {name: over_seeds(map(cost, runs)) for name, cost in COSTS.items()}
+    return {name: over_seeds(map(cost, runs), Quantity.AMOUNT) for name, cost in COSTS.items()}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -120,6 +131,7 @@ class RatioRow(Row):
         failed: The runs that ended without a record. They are in no number.
         margin: The share of accuracy that a lossless method may lose.
         verdict: That of `accuracy_difference`; None for `full`, and where there is no interval.
+        cpu_speedup: Speed-up by CPU seconds, of runs on a CPU.
         accuracy_difference: Paired difference to `full`, and the differences, factors and shares below it too.
         random_difference: Paired difference to the method `random` of the same group and ratio.
         n_random_settings: Number of settings that `random` ran with there. There is no difference to several.
@@ -127,10 +139,12 @@ class RatioRow(Row):
     """
 
     COUNTED: ClassVar[dict[str, str]] = {
-        "n_paired": "accuracy_difference", "n_timed": "speedup", "n_seconds": "seconds",
+        "n_paired": "accuracy_difference", "n_timed": "speedup", "n_seconds": "seconds", "n_cpu": "cpu_speedup",
         "n_reached": "seconds_to_accuracy", "n_random": "random_difference", "n_failed": "failures",
     }  # fmt: skip
-    DERIVED: ClassVar[tuple[str, ...]] = ("interruptions", "accuracies", "failures", "disturbed", "data_sha256")
+    DERIVED: ClassVar[tuple[str, ...]] = (
+        "interruptions", "accuracies", "failures", "disturbed", "disturbed_seeds", "data_sha256",
+    )  # fmt: skip
 
     label: str
     failed: tuple[Failure, ...]
@@ -140,6 +154,7 @@ class RatioRow(Row):
     seconds: Estimate
     realised_ratio: Estimate
     speedup: Estimate
+    cpu_speedup: Estimate
     ceiling: Estimate
     efficiency: Estimate
     training_speedup: Estimate
@@ -204,18 +219,19 @@ class RatioRow(Row):
 
 
 # What `RatioRow` estimates, of a run beside its reference.
-STATISTICS: dict[str, Callable[[Comparison], float | None]] = {
-    "accuracy": lambda pair: pair.record.test_accuracy,
-    "accuracy_difference": lambda pair: pair.accuracy_difference,
-    "seconds": lambda pair: pair.seconds,
-    "realised_ratio": lambda pair: pair.realised_ratio,
-    "speedup": lambda pair: pair.speedup,
-    "ceiling": lambda pair: pair.ceiling,
-    "efficiency": lambda pair: pair.efficiency,
-    "training_speedup": lambda pair: pair.training_speedup,
-    "training_efficiency": lambda pair: pair.training_efficiency,
-    "seconds_to_accuracy": lambda pair: pair.seconds_to_accuracy,
-    "share_to_accuracy": lambda pair: pair.share_to_accuracy,
+STATISTICS: dict[str, tuple[Quantity, Callable[[Comparison], float | None]]] = {
+    "accuracy": (Quantity.SHARE, lambda pair: pair.record.test_accuracy),
+    "accuracy_difference": (Quantity.DIFFERENCE, lambda pair: pair.accuracy_difference),
+    "seconds": (Quantity.AMOUNT, lambda pair: pair.seconds),
+    "realised_ratio": (Quantity.SHARE, lambda pair: pair.realised_ratio),
+    "speedup": (Quantity.RATIO, lambda pair: pair.speedup),
+    "cpu_speedup": (Quantity.RATIO, lambda pair: pair.cpu_speedup),
+    "ceiling": (Quantity.RATIO, lambda pair: pair.ceiling),
+    "efficiency": (Quantity.RATIO, lambda pair: pair.efficiency),
+    "training_speedup": (Quantity.RATIO, lambda pair: pair.training_speedup),
+    "training_efficiency": (Quantity.RATIO, lambda pair: pair.training_efficiency),
+    "seconds_to_accuracy": (Quantity.AMOUNT, lambda pair: pair.seconds_to_accuracy),
+    "share_to_accuracy": (Quantity.RATIO, lambda pair: pair.share_to_accuracy),
 }
 
 
@@ -262,7 +278,7 @@ def _row(
     """
     spec, pairs = runs[0].spec, [run for run in runs if isinstance(run, Comparison)]
     own = {name: value for name, value in spec.flat().items() if name in ("method", "ratio") or is_method_option(name)}
-    estimates = {name: over_seeds(map(value, pairs)) for name, value in STATISTICS.items()}
+    estimates = {name: over_seeds(map(value, pairs), quantity) for name, (quantity, value) in STATISTICS.items()}
     difference = estimates["accuracy_difference"]
     rivals = [accuracies for others in randoms if (accuracies := _accuracies(others))]
     to_random = (

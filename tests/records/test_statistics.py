@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from sadp_bench.records import statistics
 from sadp_bench.records.statistics import (
+    Quantity,
     critical_difference,
     estimate,
     paired_difference,
@@ -43,9 +44,9 @@ def test_t_interval_equals_statsmodels():
 
 def test_one_value_has_no_interval():
     assert t_interval([0.5]) is t_interval([]) is None
-    found = estimate([None, 0.5])
+    found = estimate([None, 0.5], Quantity.RATIO)
     assert (found.mean, found.spread, found.low, found.high, found.n) == (0.5, None, None, None, 1)
-    assert estimate([None]) is None
+    assert estimate([None], Quantity.SHARE) is None
 
 
 @given(samples)

@@ -67,17 +67,17 @@ def reaching(spec, accuracies, train):
 def test_time_to_accuracy_counts_the_seeds_that_get_there():
     records = [reaching(make_spec(seed=seed), [0.5, 0.6, 0.7, 0.7], 100) for seed in range(3)]
     curves = [[0.5, 0.7, 0.7, 0.7], [0.5, 0.6, 0.6, 0.7], [0.5, 0.6, 0.6, 0.6]]
-    records += [reaching(make_spec("sadp", 0.3, seed), curve, 60) for seed, curve in enumerate(curves)]
-    records += [reaching(make_spec("random", 0.3, seed), [0.5] * 4, 60) for seed in range(3)]
+    records += [reaching(make_spec("sadp", 0.3, seed), curve, 80) for seed, curve in enumerate(curves)]
+    records += [reaching(make_spec("random", 0.3, seed), [0.5] * 4, 80) for seed in range(3)]
     table = rows(records)
     row = row_of(table, "sadp", 0.3)
-    # after 2 and 4 epochs of 15 s; full after 3 of 25 s
-    assert (row.seconds_to_accuracy.n, row.speedup.n, row.seconds_to_accuracy.mean) == (2, 3, 45)
-    assert row.share_to_accuracy.mean == pytest.approx(0.6)
+    # after 2 and 4 epochs of 20 s; full after 3 of 25 s
+    assert (row.seconds_to_accuracy.n, row.speedup.n, row.seconds_to_accuracy.mean) == (2, 3, 60)
+    assert row.share_to_accuracy.mean == pytest.approx(0.8)
     assert row_of(table, "full", 0).seconds_to_accuracy.mean == 75
     assert not row_of(table, "random", 0.3).seconds_to_accuracy.n
     shown = render(records, [], "markdown")
-    assert "| 75.0 s (3)<br>100 % |" in shown and "| 45.0 s (2/3)<br>60 % |" in shown and "| never (3) |" in shown
+    assert "| 75.0 s (3)<br>100 % |" in shown and "| 60.0 s (2/3)<br>80 % |" in shown and "| never (3) |" in shown
 
 
 def test_differences_stand_below_the_results_where_there_are_several_seeds_only():

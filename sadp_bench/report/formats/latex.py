@@ -17,18 +17,19 @@ ESCAPES = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", "[": "{[}", "]": "{]}", "*": "{*}", "±": r"$\pm$", "×": r"$\times$", "·": r"$\cdot$",
-    "–": "--", "²": "$^2$", "µ": r"$\mu$",
+    "–": "--", "†": r"\dag{}", "²": "$^2$", "µ": r"$\mu$",
 }  # fmt: skip
 LINE = {r"\small": 75, r"\footnotesize": 87, r"\scriptsize": 97}  # letters on a line of `article`, which is 345 pt wide
 RESULTS = (
-    r"Accuracy in \%, mean $\pm$ half-width of the 95\,\% $t$-interval; below it measured speed-up over full / ceiling "
-    r"(what it would be if dropped examples cost nothing), for full its charged seconds. Best mean in bold, second best "
-    "underlined."
+    r"Accuracy in \%, mean $\pm$ half-width of the 95\,\% $t$-interval, or {[}low, high{]} where 0 or 100\,\% cuts it; below "
+    r"it measured speed-up over full / ceiling (what it would be if dropped examples cost nothing), for full its charged "
+    "seconds. Best mean in bold, second best underlined."
 )
 PAIRED = (
-    r"Mean $\pm$ half-width of the 95\,\% $t$-interval. Lossless: the interval of the difference to full lies above "
-    r"$-$margin; worse: below it; else undecided. Time: charged seconds until an evaluation first shows full's final "
-    "accuracy $-$ 1 point (mean over the seeds that get there), and the share of what full takes."
+    r"Mean $\pm$ half-width of the 95\,\% $t$-interval, of speed-ups {[}low, high{]}, made on logarithms. Lossless: the "
+    r"interval of the difference to full lies above $-$margin; worse: below it; else undecided. Time: charged seconds until "
+    r"an evaluation first shows full's final accuracy $-$ 1 point (mean over the seeds that get there), and the share of "
+    "what full takes."
 )
 
 

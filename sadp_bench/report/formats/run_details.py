@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sadp_bench.core.phases import CHARGED_PHASES, PHASES
 from sadp_bench.core.text import NOTHING, number, percent, signed
-from sadp_bench.records.metrics import Comparison, is_plain, paired
+from sadp_bench.records.axes import is_plain
+from sadp_bench.records.metrics import Comparison, paired
 from sadp_bench.records.record import Failure, Record
 from sadp_bench.records.spec import Spec, shown
 from sadp_bench.report.naming import command, is_axis
@@ -67,7 +68,8 @@ def _finished(label: str, pair: Comparison) -> RunDetails:
     columns = [f"{number(100 * run.test_accuracy)} %", number(pair.seconds, 1, " s"), speedup]
     parts = [
         ("Result", _result(pair)),
-        ("Seconds", _seconds(run)),
+        ("Seconds", _seconds(run.seconds)),
+        ("CPU seconds", _seconds(run.cpu_seconds)),
         ("Mean visits by class", [(name, number(mean)) for name, mean in run.class_visits.items()]),
         ("Settings", _settings(run.spec)),
         ("Environment", [(_spaced(name), shown(value)) for name, value in run.environment.items()]),
@@ -101,6 +103,7 @@ def _result(pair: Comparison) -> Facts:
         (f"{run.spec.evaluate_on} accuracy", f"{number(100 * run.test_accuracy)} % of {_count(run.test_examples)}"),
         ("against its reference", NOTHING if difference is None else f"{signed(100 * difference)} points"),
         ("speed-up of ceiling", f"{number(pair.speedup)} of {number(pair.ceiling)}"),
+        *([] if pair.cpu_speedup is None else [("speed-up by CPU", number(pair.cpu_speedup))]),
         ("visits saved", f"{number(100 * pair.realised_ratio)} %"),
         ("visits to train", _count(run.examples_seen)),
         ("visits to score", _count(run.prepare_examples)),
@@ -141,12 +144,16 @@ def _count(value: Any, unit: int = 1, digits: int = 0) -> str:
     return number(value / unit, digits) if isinstance(value, int | float) else shown(value)
 
 
-def _seconds(run: Record) -> Facts:
-    """Returns the charged phases in their order, their sum, and the phases that are not charged."""
-    charged = [(name, number(run.seconds[name])) for name in CHARGED_PHASES]
-    total = number(sum(run.seconds[name] for name in CHARGED_PHASES))
-    others = sorted((name for name in run.seconds if name not in CHARGED_PHASES), key=_phase_order)
-    return [*charged, ("charged", total), *((f"{name} (free)", number(run.seconds[name])) for name in others)]
+def _seconds(spent: Mapping[str, float]) -> Facts:
+    """Returns the charged phases in their order, their sum where none is missing, and the phases that are not charged."""
+    charged = {name: spent[name] for name in CHARGED_PHASES if name in spent}
+    total = [("charged", number(sum(charged.values())))] if len(charged) == len(CHARGED_PHASES) else []
+    others = sorted((name for name in spent if name not in CHARGED_PHASES), key=_phase_order)
+    return [
+        *((name, number(seconds)) for name, seconds in charged.items()),
+        *total,
+        *((f"{name} (free)", number(spent[name])) for name in others),
+    ]
 
 
 def _phase_order(phase: str) -> tuple[int, str]:

@@ -9,15 +9,15 @@ from sadp_bench.report.contents import Contents
 from sadp_bench.report.tables.table import Cell, Table, spans
 
 LEGEND = (
-    "Cells: accuracy in %, mean ± half-width of the 95 % t-interval (runs); below it measured speed-up over full / "
-    "ceiling (what it would be if dropped examples cost nothing; in brackets the runs timed, where not all were). For full: "
-    "charged seconds."
+    "Cells: accuracy in %, mean ± half-width of the 95 % t-interval, or [low, high] where 0 or 100 % cuts it (runs); below "
+    "it measured speed-up over full / ceiling (what it would be if dropped examples cost nothing; in brackets the runs "
+    "timed, where not all were). For full: charged seconds."
 )
 BOLD = " Bold: the best mean accuracy at a ratio, over the seeds that its methods share."
 PAIRED = (
     "Paired differences: accuracy minus that of full, or of random at the same ratio, seed by seed (seeds in brackets). "
     "Verdict on the difference to full: lossless if the interval lies above -margin, worse if below it, else undecided. "
-    "Speed-up: measured over full, seed by seed, of the seeds that were timed alike. "
+    "Speed-up: measured over full, seed by seed, of the seeds that were timed alike; its interval is made on logarithms. "
     "Time to full's - 1: charged seconds until an evaluation first shows full's final accuracy minus 1 point (mean over "
     "the seeds that get there; 3/5: three of five), and below it the share of what full takes."
 )

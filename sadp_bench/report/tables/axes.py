@@ -10,22 +10,21 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sadp_bench.core.text import percent
-from sadp_bench.records.metrics import (
+from sadp_bench.records.axes import (
     PLAIN_AXES,
     AxesComparison,
     against_plain,
-    ceiling,
     changed_axes,
-    charged_seconds,
     is_plain,
     theoretical_speedup,
     time_factor,
     weights_factor,
 )
+from sadp_bench.records.metrics import ceiling, charged_seconds
 from sadp_bench.records.naming import Settings, method_labels
 from sadp_bench.records.record import Record, is_number
 from sadp_bench.records.spec import CHOICES, Spec
-from sadp_bench.records.statistics import Estimate
+from sadp_bench.records.statistics import Estimate, Quantity
 from sadp_bench.report.naming import (
     command,
     is_axis,
@@ -38,7 +37,16 @@ from sadp_bench.report.naming import (
     without,
 )
 from sadp_bench.report.rows import Row, costs, over_seeds
-from sadp_bench.report.tables.notes import measured_on, mismatched, missing, named, other_data, warnings
+from sadp_bench.report.tables.notes import (
+    by_cpu,
+    disturbed,
+    measured_on,
+    mismatched,
+    missing,
+    named,
+    other_data,
+    warnings,
+)
 from sadp_bench.report.tables.table import MIB, Column, Sheet, interval_notes, table
 
 SHORT = 6  # rows that fit on a printed page beside others
@@ -68,11 +76,12 @@ class AxesRow(Row):
         axes: Number of axes that differ from the plain run.
         missing_singles: The commands that make the runs of one axis alone which a product lacks.
         speedup: Measured against the plain run, and so `speedup_without_search`, `product` and `kept_share`.
+        cpu_speedup: The same by CPU seconds, of runs on a CPU.
         theoretical_speedup: Counted: the product of `ceiling`, `time_factor` and `weights_factor` (see `metrics`).
         firing_rate: Mean over the layers.
     """
 
-    COUNTED: ClassVar[dict[str, str]] = {"n_timed": "speedup", "n_product": "kept_share"}
+    COUNTED: ClassVar[dict[str, str]] = {"n_timed": "speedup", "n_cpu": "cpu_speedup", "n_product": "kept_share"}
 
     data: str
     time: str
@@ -83,6 +92,7 @@ class AxesRow(Row):
     accuracy: Estimate
     seconds: Estimate
     speedup: Estimate
+    cpu_speedup: Estimate
     speedup_without_search: Estimate
     ceiling: Estimate
     time_factor: Estimate
@@ -105,18 +115,19 @@ def _firing_rate(record: Record) -> float | None:
 
 
 # What `AxesRow` estimates, of a run beside its plain run.
-STATISTICS: dict[str, Callable[[AxesComparison], float | None]] = {
-    "accuracy": lambda pair: pair.record.test_accuracy,
-    "seconds": lambda pair: None if pair.record.disturbed else charged_seconds(pair.record),
-    "speedup": lambda pair: pair.speedup,
-    "speedup_without_search": lambda pair: pair.speedup_without_search,
-    "ceiling": lambda pair: ceiling(pair.record),
-    "time_factor": lambda pair: time_factor(pair.spec),
-    "weights_factor": lambda pair: weights_factor(pair.record),
-    "theoretical_speedup": lambda pair: theoretical_speedup(pair.record),
-    "product": lambda pair: pair.product,
-    "kept_share": lambda pair: pair.kept_share,
-    "firing_rate": lambda pair: _firing_rate(pair.record),
+STATISTICS: dict[str, tuple[Quantity, Callable[[AxesComparison], float | None]]] = {
+    "accuracy": (Quantity.SHARE, lambda pair: pair.record.test_accuracy),
+    "seconds": (Quantity.AMOUNT, lambda pair: None if pair.record.disturbed else charged_seconds(pair.record)),
+    "speedup": (Quantity.RATIO, lambda pair: pair.speedup),
+    "cpu_speedup": (Quantity.RATIO, lambda pair: pair.cpu_speedup),
+    "speedup_without_search": (Quantity.RATIO, lambda pair: pair.speedup_without_search),
+    "ceiling": (Quantity.RATIO, lambda pair: ceiling(pair.record)),
+    "time_factor": (Quantity.RATIO, lambda pair: time_factor(pair.spec)),
+    "weights_factor": (Quantity.RATIO, lambda pair: weights_factor(pair.record)),
+    "theoretical_speedup": (Quantity.RATIO, lambda pair: theoretical_speedup(pair.record)),
+    "product": (Quantity.RATIO, lambda pair: pair.product),
+    "kept_share": (Quantity.RATIO, lambda pair: pair.kept_share),
+    "firing_rate": (Quantity.AMOUNT, lambda pair: _firing_rate(pair.record)),
 }
 
 
@@ -188,7 +199,7 @@ def _row(
         weights=weights,
         label=labels[spec.key],
         axes=len(changed_axes(spec)),
-        **{name: over_seeds(map(value, pairs)) for name, value in STATISTICS.items()},
+        **{name: over_seeds(map(value, pairs), quantity) for name, (quantity, value) in STATISTICS.items()},
         **costs(runs),
     )
 
@@ -209,13 +220,14 @@ def axes_label(row: Any) -> str:
 TIMED_COLUMNS = (
     Column("run"),
     Column("accuracy", "accuracy", "%", 2, 100, runs="below"),
-    Column("charged", "seconds", "s", 1),
-    Column("search", "search_seconds", "s", 1),
-    Column("speed-up", "speedup", "measured", runs="fewer"),
-    Column("without", "speedup_without_search", "search"),
+    Column("charged", "seconds", "s", 1, timed=True),
+    Column("search", "search_seconds", "s", 1, timed=True),
+    Column("speed-up", "speedup", "measured", interval="ends", runs="fewer", timed=True),
+    Column("speed-up", "cpu_speedup", "by CPU", interval="ends", optional=True),
+    Column("without", "speedup_without_search", "search", interval="ends", timed=True),
     Column("speed-up", "theoretical_speedup", "theoretical", interval=""),
-    Column("product", "product"),
-    Column("kept", "kept_share", "%", 0, 100, runs="fewer"),
+    Column("product", "product", interval="ends", timed=True),
+    Column("kept", "kept_share", "%", 0, 100, interval="ends", runs="fewer", timed=True),
 )
 
 
@@ -260,6 +272,8 @@ def _notes(rows: Sequence[AxesRow]) -> list[str]:
         *other_data(rows),
         *missing(rows),
         *mismatched(rows),
+        *disturbed(rows),
+        *by_cpu(row.cpu_speedup for row in rows),
         *(
             f"No product for a seed of {names}: it lacks a run of one axis alone; make it: `{line}`"
             for line, names in named(rows, "missing_singles").items()

@@ -23,7 +23,8 @@ def ratio_sheets(rows: Iterable[RatioRow]) -> list[Sheet]:
 def _sheet(title: str, rows: list[RatioRow]) -> Sheet:
     tables = [_results(rows)]
     pruned = [row for row in rows if not row.is_full]
-    if any(found.low is not None for row in pruned for found in (row.accuracy_difference, row.random_difference)):
+    shown = [found for row in pruned for found in (row.accuracy_difference, row.random_difference)]
+    if any(found.low is not None for found in shown) or any(row.cpu_speedup.n for row in pruned):
         tables.append(_differences(rows))
     return Sheet("ratio", title, title, tables, ratio_notes(rows))
 
@@ -58,10 +59,11 @@ def _result(label: str, ratio: float, at: dict[tuple[str, float], RatioRow]) -> 
 
 def _time(row: RatioRow) -> str:
     """Returns the charged seconds of `full`, and of other methods the speed-up and its ceiling."""
+    timed = row.seconds if row.is_full else row.speedup
+    fewer = f" ({timed.n})" if 0 < timed.n < row.n else ""
     if row.is_full:
-        return number(row.seconds.mean, 1, " s") if row.seconds.n else NOTHING
-    fewer = f" ({row.speedup.n})" if 0 < row.speedup.n < row.n else ""
-    return f"{number(row.speedup.mean) if row.speedup.n else NOTHING}{fewer} / {row.ceiling.mean:.2f}x"
+        return f"{number(timed.mean, 1, ' s') if timed.n else NOTHING}{row.mark}{fewer}"
+    return f"{number(timed.mean) if timed.n else NOTHING}{row.mark}{fewer} / {row.ceiling.mean:.2f}x"
 
 
 def _verdict(row: RatioRow) -> Cell:
@@ -72,10 +74,10 @@ def _to_accuracy(row: RatioRow) -> Cell:
     """Returns the time to full's accuracy less the slack, and below it the share of what full takes for it."""
     timed, reached = row.speedup.n, row.seconds_to_accuracy.n
     if not timed:
-        return Cell(NOTHING)
+        return Cell(f"{NOTHING}{row.mark}")
     if not reached:
-        return Cell("never", str(timed))
-    seconds = number(row.seconds_to_accuracy.mean, 1, " s")
+        return Cell(f"never{row.mark}", str(timed))
+    seconds = f"{number(row.seconds_to_accuracy.mean, 1, ' s')}{row.mark}"
     share = percent(round(row.share_to_accuracy.mean, 2)) if row.share_to_accuracy.n else ""
     runs = f"{reached}" if reached == timed else f"{reached}/{timed}"
     inline = ", ".join(filter(None, [seconds, share]))
@@ -89,7 +91,7 @@ def _but(column: Column, *methods: str) -> Column:
         cell = column.cell(row)
         return Cell(sort=cell.sort) if row.method in methods else cell
 
-    return Column(column.head, show=show)
+    return Column(column.head, column.key, optional=column.optional, show=show)
 
 
 TO_FULL = _but(
@@ -99,10 +101,11 @@ TO_RANDOM = _but(
     Column("to random", "random_difference", "points", 2, 100, interval="ends", runs="beside", sign=True),
     "full", "random",
 )  # fmt: skip
-SPEEDUP = _but(Column("speed-up", "speedup", "×", interval="ends", runs="beside"), "full")
+SPEEDUP = _but(Column("speed-up", "speedup", "×", interval="ends", runs="beside", timed=True), "full")
+CPU_SPEEDUP = _but(Column("speed-up", "cpu_speedup", interval="ends", runs="beside", optional=True), "full")
 VERDICT = Column("verdict", show=_verdict)
 TO_ACCURACY = Column("time to", unit=f"full's - {100 * ACCURACY_SLACK:g}", show=_to_accuracy)
-DIFFERENCES = (Column("method"), TO_FULL, VERDICT, TO_RANDOM, SPEEDUP, TO_ACCURACY)
+DIFFERENCES = (Column("method"), TO_FULL, VERDICT, TO_RANDOM, SPEEDUP, replace(CPU_SPEEDUP, unit="by CPU"), TO_ACCURACY)
 EVERYTHING = (
     Column("method"),
     Column("ratio", show=lambda row: Cell(percent(row.ratio), sort=row.ratio)),
@@ -112,9 +115,10 @@ EVERYTHING = (
     VERDICT,
     replace(TO_RANDOM, unit="points [95 %]"),
     replace(SPEEDUP, unit="× [95 %]"),
+    replace(CPU_SPEEDUP, head="by CPU", unit="× [95 %]"),
     Column("ceiling", "ceiling", "×", interval=""),
-    Column("efficiency", "efficiency", "of ceiling", interval=""),
-    Column("time", "seconds", "charged s", 1, interval=""),
+    Column("efficiency", "efficiency", "of ceiling", interval="", timed=True),
+    Column("time", "seconds", "charged s", 1, interval="", timed=True),
     TO_ACCURACY,
 )
 

@@ -63,11 +63,12 @@ def _of_best(column: Column, head: str = "", unit: str = "") -> Column:
 
 
 def _speedup(row: RatioRow) -> Cell:
-    return Cell(f"{number(row.speedup.mean) if row.speedup.n else NOTHING} of {number(row.ceiling.mean)}")
+    return Cell(f"{number(row.speedup.mean) if row.speedup.n else NOTHING}{row.mark} of {number(row.ceiling.mean)}")
 
 
 def _saved(row: RatioRow) -> Cell:
-    return Cell(number(100 * (1 - 1 / row.speedup.mean), 0, " %") if row.speedup.n else NOTHING)
+    saved = number(100 * (1 - 1 / row.speedup.mean), 0, " %") if row.speedup.n else NOTHING
+    return Cell(f"{saved}{row.mark}")
 
 
 def _verdicts(at: _Ratio) -> Cell:

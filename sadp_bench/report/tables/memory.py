@@ -9,11 +9,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sadp_bench.core.text import NOTHING, percent
-from sadp_bench.records.metrics import TIME_AXIS, TIMED_TOGETHER
+from sadp_bench.records.axes import TIME_AXIS
+from sadp_bench.records.metrics import TIMED_TOGETHER
 from sadp_bench.records.naming import method_labels
 from sadp_bench.records.record import Record
 from sadp_bench.records.spec import CHOICES
-from sadp_bench.records.statistics import Estimate
+from sadp_bench.records.statistics import Estimate, Quantity
 from sadp_bench.report.naming import is_axis, is_method_option, time_name, titles, weights_name, without
 from sadp_bench.report.rows import Row, over_seeds
 from sadp_bench.report.tables.notes import measured_on, warnings
@@ -113,7 +114,7 @@ def _row(title: str, runs: Runs) -> MemoryRow:
         runs=tuple(runs),
         time=time,
         timesteps=spec.timesteps,
-        train_memory_bytes=over_seeds(run.train_memory_bytes for run in runs),
+        train_memory_bytes=over_seeds((run.train_memory_bytes for run in runs), Quantity.AMOUNT),
     )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from sadp_bench.core.text import percent
-from sadp_bench.records.metrics import BUDGET_TOLERANCE, VOID
-from sadp_bench.report.rows import ENVIRONMENT, RatioRow, Row
+from sadp_bench.records.metrics import BUDGET_TOLERANCE, is_void
+from sadp_bench.records.statistics import Estimate
+from sadp_bench.report.rows import ENVIRONMENT, MARK, RatioRow, Row
 
 
 def ratio_notes(rows: Sequence[RatioRow]) -> list[str]:
@@ -25,6 +26,8 @@ def ratio_notes(rows: Sequence[RatioRow]) -> list[str]:
         *other_data(done),
         *missing(done),
         *mismatched(done),
+        *disturbed(done),
+        *by_cpu(row.cpu_speedup for row in done),
         *_off_budget(done),
         *_several_randoms(done),
         *(["One seed: no ± and no interval."] if any(row.n == 1 for row in rows) else []),
@@ -84,13 +87,28 @@ def mismatched(rows: Sequence[Row]) -> list[str]:
     ]
 
 
+def disturbed(rows: Sequence[Row]) -> list[str]:
+    """Returns what the mark of disturbed runs means, where a row has it."""
+    explained = (
+        f"{MARK}: without disturbed runs, and without speed-ups over disturbed references. sadp-bench speed measures "
+        "speed-ups beside other processes."
+    )
+    return [explained] if any(row.mark for row in rows) else []
+
+
+def by_cpu(speedups: Iterable[Estimate]) -> list[str]:
+    """Returns what the speed-up by CPU is, where there is one."""
+    explained = "Speed-up by CPU: CPU seconds of full over those of the run; other processes hardly change them."
+    return [explained] if any(speedup.n for speedup in speedups) else []
+
+
 def _values(rows: Sequence[Row], name: str) -> list[str]:
     longest = 10 if name == "commit" else None
     return sorted({value[:longest] for row in rows for value in row.environment(name)})
 
 
 def _reason(phrase: str) -> str:
-    return phrase.rstrip(".") if phrase.startswith(VOID) else f"its reference differs from it ({phrase})"
+    return phrase.rstrip(".") if is_void(phrase) else f"its reference differs from it ({phrase})"
 
 
 def _off_budget(rows: Sequence[RatioRow]) -> list[str]:

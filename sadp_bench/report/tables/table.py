@@ -11,7 +11,7 @@ from sadp_bench.records.statistics import Estimate
 
 GAP = 2  # letters between columns
 MIB = 1 / 2**20
-INTERVALS = "Cells: mean ± half-width of the 95 % t-interval."
+INTERVALS = "Cells: mean ± half-width of the 95 % t-interval, or [low, high] of a ratio, or where 0 or 100 % cuts it."
 ONE_SEED = "One seed: no ± and no interval."
 
 
@@ -83,9 +83,12 @@ class Column:
         unit: The line below the head.
         digits: Decimals of a number.
         scale: Factor from the field's unit to the shown one.
-        interval: "half" shows `mean ±half-width`, "ends" shows `[low, high]` in a second line, "" shows no interval.
+        interval: "half" shows `mean ±half-width`, and `mean [low, high]` where the mean is not in the middle; "ends" shows
+            `[low, high]` in a second line; "" shows no interval.
         runs: "below" shows `n = 2`, "fewer" only where not all runs have the number, "beside" shows `(2)`.
         sign: Whether a positive number has a sign.
+        optional: Whether it is left out where no row has a number.
+        timed: Whether the number follows from seconds, so that it has a mark where it lacks a disturbed run.
         show: Makes the cell of a row in place of all this.
     """
 
@@ -97,6 +100,8 @@ class Column:
     interval: Literal["half", "ends", ""] = "half"
     runs: Literal["below", "fewer", "beside", ""] = ""
     sign: bool = False
+    timed: bool = False
+    optional: bool = False
     show: Callable[[Any], Cell] | None = None
 
     @property
@@ -106,22 +111,27 @@ class Column:
 
     def cell(self, row: Any) -> Cell:
         """Returns the row's cell."""
-        return self.show(row) if self.show else self.estimate(getattr(row, self.key), row.n)
+        return (
+            self.show(row)
+            if self.show
+            else self._estimate(getattr(row, self.key), row.n, row.mark if self.timed else "")
+        )
 
-    def estimate(self, found: Estimate, n: int) -> Cell:
-        """Returns the cell of an estimate in a row of n runs."""
+    def _estimate(self, found: Estimate, n: int, mark: str) -> Cell:
         if not found.n:
-            return Cell(NOTHING)
-        mean, half, ends = self._number(found.mean), "", ""
+            return Cell(f"{NOTHING}{mark}")
+        mean, ends, one_line = f"{self._number(found.mean)}{mark}", "", ""
         if found.low is not None and found.high is not None and self.interval:
-            half = f"{mean} ±{number(self.scale * (found.high - found.low) / 2, self.digits)}"
-            ends = f"[{self._number(found.low)}, {self._number(found.high)}]" if self.interval == "ends" else ""
+            ends = f"[{self._number(found.low)}, {self._number(found.high)}]"
+            half = None if found.half is None else number(self.scale * found.half, self.digits)
+            one_line = f"{mean} {ends}" if half is None else f"{self._number(found.mean)} ±{half}{mark}"
         counted = self.runs == "below" or self.runs == "fewer" and found.n < n
+        below = ends if self.interval == "ends" else ""
         return Cell(
-            text=half if half and not ends else mean,
-            runs=str(found.n) if self.runs == "beside" else "",
-            below=ends or (f"n = {found.n}" if counted else ""),
-            inline=half if ends else "",
+            text=mean if below else one_line or mean,
+            runs=str(found.n) if self.runs == "beside" or counted and below else "",
+            below=below or (f"n = {found.n}" if counted else ""),
+            inline=one_line if below else "",
             sort=float(found.mean),
         )
 
@@ -139,6 +149,8 @@ def table(columns: Sequence[Column], rows: Iterable[Any], label: Callable[[Any],
         label: Returns the label of a row.
         caption: Its caption.
     """
+    rows = list(rows)
+    columns = [c for c in columns if not c.optional or any(getattr(row, c.key).n for row in rows)]
     lines = [(label(row), [column.cell(row) for column in columns[1:]]) for row in rows]
     return Table([column.heading for column in columns], lines, caption)
 

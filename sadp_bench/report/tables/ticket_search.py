@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 from sadp_bench.core.text import NOTHING
 from sadp_bench.records.metrics import charged_seconds, search_seconds, searched, ticket_number, timing_mismatch
 from sadp_bench.records.record import Record
-from sadp_bench.records.statistics import Estimate
+from sadp_bench.records.statistics import Estimate, Quantity
 from sadp_bench.report.rows import Row, over_seeds
 from sadp_bench.report.tables.axes import AxesRow, axes_label
-from sadp_bench.report.tables.notes import measured_on, warnings
+from sadp_bench.report.tables.notes import disturbed, measured_on, warnings
 from sadp_bench.report.tables.table import Cell, Column, Sheet, interval_notes, table
 
 EXPLAINED = (
@@ -67,7 +67,7 @@ def search_rows(rows: Iterable[AxesRow]) -> list[SearchRow]:
 def _row(row: AxesRow, runs: tuple[Record, ...], by_key: Mapping[str, Record]) -> SearchRow:
     settled = [run.ticket["converged"] for run in runs if isinstance(run.ticket.get("converged"), bool)]
     numbers: dict[str, Any] = {
-        name: over_seeds(ticket_number(run, name) for run in runs)
+        name: over_seeds((ticket_number(run, name) for run in runs), Quantity.AMOUNT)
         for name in ("search_timesteps", "search_epochs", "rounds")
     }
     return SearchRow(
@@ -82,9 +82,9 @@ def _row(row: AxesRow, runs: tuple[Record, ...], by_key: Mapping[str, Record]) -
         timesteps=runs[0].spec.timesteps,
         n_converged=sum(settled),
         n_told=len(settled),
-        search_seconds=over_seeds(map(search_seconds, runs)),
-        search_share=over_seeds(map(_share, runs)),
-        early_time_ratio=over_seeds(early_time_ratio(run, by_key) for run in runs),
+        search_seconds=over_seeds(map(search_seconds, runs), Quantity.AMOUNT),
+        search_share=over_seeds(map(_share, runs), Quantity.SHARE),
+        early_time_ratio=over_seeds((early_time_ratio(run, by_key) for run in runs), Quantity.RATIO),
         **numbers,
     )
 
@@ -119,10 +119,10 @@ COLUMNS = (
     Column("T of the", unit="search", show=lambda row: _whole(row.search_timesteps, f" of {row.timesteps}")),
     Column("rounds", show=lambda row: _whole(row.rounds)),
     Column("epochs", show=lambda row: _whole(row.search_epochs)),
-    Column("search", "search_seconds", "s", 1, runs="below"),
-    Column("of charged", "search_share", "%", 0, 100),
+    Column("search", "search_seconds", "s", 1, runs="below", timed=True),
+    Column("of charged", "search_share", "%", 0, 100, timed=True),
     Column("settled", show=_settled),
-    Column("early time", "early_time_ratio", "/ all steps"),
+    Column("early time", "early_time_ratio", "/ all steps", interval="ends", timed=True),
 )
 
 
@@ -132,5 +132,5 @@ def search_sheets(rows: Iterable[SearchRow]) -> list[Sheet]:
 
 
 def _sheet(title: str, rows: list[SearchRow]) -> Sheet:
-    notes = [measured_on(rows), *EXPLAINED, *warnings(rows), *interval_notes(rows, "search_seconds")]
+    notes = [measured_on(rows), *EXPLAINED, *warnings(rows), *disturbed(rows), *interval_notes(rows, "search_seconds")]
     return Sheet("search", title, f"Search for connections: {title}", [table(COLUMNS, rows, axes_label)], notes)

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from sadp_bench.records.metrics import changed_axes, theoretical_speedup, time_factor
+from sadp_bench.records.axes import changed_axes, theoretical_speedup, time_factor
 from sadp_bench.report import render
 from sadp_bench.report.contents import Contents
 from sadp_bench.report.naming import command
@@ -78,16 +78,17 @@ def test_product_and_kept_share_are_of_combinations_only():
     assert all(row.product.n == row.kept_share.n == 0 for row in table if row.axes < 2)
 
 
-def test_interval_of_the_speedup_is_students_over_the_seeds():
-    records = [run(seed=seed) for seed in (0, 1)] + [run("sadp", 0.5, seed, seconds=50 / (1 + seed)) for seed in (0, 1)]
+def test_interval_of_the_speedup_is_students_of_the_logarithms_over_the_seeds():
+    records = [run(seed=seed) for seed in (0, 1)] + [run("sadp", 0.5, seed, seconds=50 * (1 + seed)) for seed in (0, 1)]
     records += [
         run("sadp", 0.5, 2, record={"environment": ENVIRONMENT | {"threads": 2}}),
         run(seed=2),
         run(seed=7, **SLTT),
     ]
     row = row_of(table_of(records), "sadp 50 % · bptt · dense")
-    # 2 and 4: standard error 1; Student's quantile at 1 degree of freedom
-    assert (row.speedup.mean, row.speedup.low, row.speedup.high) == pytest.approx((3, 3 - 12.706205, 3 + 12.706205))
+    # 2 and 1: the logarithms' standard error is log(2) / 2; Student's quantile at 1 degree of freedom
+    ends = (2 ** ((1 - 12.706205) / 2), 2 ** ((1 + 12.706205) / 2))
+    assert (row.speedup.mean, row.speedup.low, row.speedup.high) == pytest.approx((1.5, *ends))
 
 
 def test_rows_stand_with_the_plain_run_first_and_then_by_the_number_of_changed_axes():
@@ -157,12 +158,12 @@ def test_runs_of_another_environment_or_data_are_never_compared():
 
 def test_equal_updates_are_held_against_the_plain_run_of_equal_epochs():
     changed = {"protocol": "updates", "record": {"examples_seen": 10_000}}
-    records = [run(), run(seconds=80, **SLTT_2), run("sadp", 0.5, seconds=90, **changed)]
-    records.append(run("sadp", 0.5, seconds=75, **changed, **SLTT_2))
+    records = [run(), run(seconds=75, **SLTT_2), run("sadp", 0.5, seconds=105, **changed)]
+    records.append(run("sadp", 0.5, seconds=80, **changed, **SLTT_2))
     table = [row for row in table_of(records) if row.settings["protocol"] == "updates"]
     row = row_of(table, "sadp 50 % · sltt-k K=2 · dense")
-    assert row.speedup.mean == pytest.approx(100 / 75) and row.theoretical_speedup.mean == pytest.approx(1.5)
-    assert row.product.mean == pytest.approx(100 / 90 * 1.25) and "full · bptt · dense" in [r.name for r in table]
+    assert row.speedup.mean == pytest.approx(100 / 80) and row.theoretical_speedup.mean == pytest.approx(1.5)
+    assert row.product.mean == pytest.approx(100 / 105 * 100 / 75) and "full · bptt · dense" in [r.name for r in table]
 
 
 def test_weights_are_named_with_the_options_that_differ():

@@ -65,7 +65,7 @@ def test_search_rows_equal_hand_worked_numbers():
     assert early.search_seconds.high == pytest.approx(63 + 6 * TWO_SEEDS)
     assert (eb.n_converged, eb.n_told, eb.rounds.n, early.n_told) == (1, 2, 0, 0)
     shown = render(three_axes(), [], "markdown")
-    line = "| full · bptt · imp 25 % early-time | 2 of 4 | 5 | 20 | 63.0 ±38.1<br>n = 2 | 38 ±0 | – | 0.60 ±0.00 |"
+    line = "| full · bptt · imp 25 % early-time | 2 of 4 | 5 | 20 | 63.0 ±38.1<br>n = 2 | 38 ±0 | – | 0.60<br>[0.60, 0.60] |"
     assert line in shown and "| 1 of 2 | – |" in shown
 
 

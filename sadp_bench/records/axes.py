@@ -1,0 +1,132 @@
+"""Numbers of runs on the three axes (data, time, weights), derived from raw records.
+
+Each run is compared with the plain run (full data, bptt, dense) of its seed:
+
+theoretical speed-up = ceiling * time factor * weights factor     counted, not measured: saved multiplications alone
+time factor          = 3 / (1 + 2 K / T)                          sltt-k: forward costs 1, backward 2; otherwise 1
+weights factor       = 1 / density                                dense hardware does not reward it
+product              = product of the measured speed-ups of the runs that change a single axis
+kept share           = speed-up / product                         1.0 = the axes multiply
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sadp_bench.records.metrics import (
+    ceiling,
+    charged_seconds,
+    paired,
+    search_seconds,
+    speedup_by_cpu,
+    timing_mismatch,
+)
+from sadp_bench.records.record import Record
+from sadp_bench.records.spec import LATER, Spec
+
+MIN_DENSITY = 1e-12  # share, less than one connection of any network
+TIME_AXIS = ("backprop", "k")
+WEIGHT_AXIS = ("sparsity", "density", "early_time", "sparsity_options")
+PLAIN_AXES = {name: LATER[name] for name in (*TIME_AXIS, *WEIGHT_AXIS)}
+
+
+def is_plain(spec: Spec) -> bool:
+    """Returns whether time and weights are the defaults, whatever the data."""
+    return all(getattr(spec, name) == value for name, value in PLAIN_AXES.items())
+
+
+def time_factor(spec: Spec) -> float:
+    """Returns the time axis's factor of the theoretical speed-up; sltt saves memory alone."""
+    return 3 / (1 + 2 * spec.k / spec.timesteps) if spec.backprop == "sltt-k" else 1.0
+
+
+def weights_factor(record: Record) -> float | None:
+    """Returns the weight axis's factor of the theoretical speed-up; None without a connection."""
+    return 1 / record.density if record.density >= MIN_DENSITY else None
+
+
+def theoretical_speedup(record: Record) -> float | None:
+    """Returns ceiling * time factor * weights factor; None without a connection."""
+    weights = weights_factor(record)
+    return None if weights is None else ceiling(record) * time_factor(record.spec) * weights
+
+
+def changed_axes(spec: Spec) -> list[Spec]:
+    """Returns the runs that share one axis (data, time or weights) with this run and the others with the plain run."""
+    plain = spec.plain()
+    singles = [
+        dataclasses.replace(spec.reference() if spec.method == "full" else spec, **PLAIN_AXES),
+        dataclasses.replace(plain, **{name: getattr(spec, name) for name in TIME_AXIS}),
+        dataclasses.replace(plain, **{name: getattr(spec, name) for name in WEIGHT_AXIS}),
+    ]
+    return [single for single in singles if single.key != plain.key]
+
+
+@dataclass(frozen=True, slots=True)
+class AxesComparison:
+    """A run beside its paired plain run. Numbers are unrounded, and None where they can't be had.
+
+    Attributes:
+        record: The run's record.
+        plain: The record of the plain run.
+        speedup: Against the plain run.
+        cpu_speedup: The same by CPU seconds.
+        speedup_without_search: The same without the seconds of a search for connections; None where there was none.
+        product: Of the speed-ups of the single-axis runs, for combinations of two or more axes.
+        missing: Single-axis runs that the product lacks.
+        mismatch: Why there is no speed-up, a phrase each.
+    """
+
+    record: Record
+    plain: Record | None
+    speedup: float | None
+    cpu_speedup: float | None
+    speedup_without_search: float | None
+    product: float | None
+    missing: tuple[Spec, ...]
+    mismatch: tuple[str, ...]
+
+    @property
+    def spec(self) -> Spec:
+        """The run's spec."""
+        return self.record.spec
+
+    @property
+    def kept_share(self) -> float | None:
+        """Returns speedup / product, for combinations of two or more axes."""
+        return self.speedup / self.product if self.speedup is not None and self.product is not None else None
+
+
+def against_plain(records: Iterable[Record]) -> list[AxesComparison]:
+    """Returns every record beside its plain run, where that is among the records."""
+    by_key = {record.spec.key: record for record in records}
+    known = {pair.spec.key: pair.record for pair in paired(by_key.values())}  # marked where they are disturbed
+    return [_against_plain(record, known, by_key) for record in known.values()]
+
+
+def _against_plain(record: Record, by_key: Mapping[str, Record], unmarked: Mapping[str, Record]) -> AxesComparison:
+    plain = by_key.get(record.spec.plain().key)
+    mismatch = tuple(timing_mismatch(record, plain)) if plain else ()
+    speedup = without_search = product = None
+    axes = changed_axes(record.spec)
+    wanted = axes if len(axes) > 1 else []
+    missing = tuple(single for single in wanted if single.key not in by_key)
+    if plain and not mismatch:
+        spent, searching = charged_seconds(record), search_seconds(record)
+        speedup = charged_seconds(plain) / spent
+        without_search = None if searching is None else charged_seconds(plain) / (spent - searching)
+        if wanted and not missing:
+            product = _product([by_key[single.key] for single in wanted], plain)
+    cpu_speedup = speedup_by_cpu(unmarked[record.spec.key], unmarked.get(record.spec.plain().key))
+    return AxesComparison(record, plain, speedup, cpu_speedup, without_search, product, missing, mismatch)
+
+
+def _product(singles: Sequence[Record], plain: Record) -> float | None:
+    """Returns the product of the speed-ups; None where the seconds of a run can't be compared, or no float holds it."""
+    if any(timing_mismatch(single, plain) for single in singles):
+        return None
+    product = math.prod(charged_seconds(plain) / charged_seconds(single) for single in singles)
+    return product if 0 < product < math.inf else None
