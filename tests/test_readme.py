@@ -125,7 +125,7 @@ def test_the_results_page_shows_rows_of_the_records(results: str) -> None:
 
 def without_times(row: str) -> str:
     """A row of accuracies or of differences, without speed-ups and without the time to an accuracy."""
-    row = re.sub(r"<br>(?:[\d.,]+ s|–|(?:[\d.]+(?: \(\d+\))?|–) / [\d.]+x)(?= \|)", "", row)
+    row = re.sub(r"<br>(?:[\d.,]+ s|–|[\d.]+)†?(?: \(\d+\))?(?: / [\d.]+x)?(?= \|)", "", row)
     return re.sub(r" [^|]*\| [^|]*\|$", "", row) if re.match(r"\| [^|]* % \|", row) else row
 
 

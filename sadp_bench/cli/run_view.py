@@ -193,14 +193,14 @@ def run_json(outcome: Outcome) -> dict[str, Any]:
         "test_accuracy": found.record.test_accuracy,
         "reference_accuracy": found.reference.test_accuracy if found.reference else None,
         "seconds": found.seconds,
-        "cpu_seconds": charged_cpu_seconds(found.record),
-        "disturbed": found.record.disturbed,
-        "reference_disturbed": found.reference.disturbed if found.reference else None,
         "speedup": found.speedup,
-        "cpu_speedup": found.cpu_speedup,
         "nominal_maximum": found.nominal_maximum,
         "ceiling": found.ceiling,
         "efficiency": found.efficiency,
+        "cpu_seconds": charged_cpu_seconds(found.record),
+        "cpu_speedup": found.cpu_speedup,
+        "disturbed": found.record.disturbed,
+        "reference_disturbed": found.reference.disturbed if found.reference else None,
         "record": str(outcome.path),
     }
 

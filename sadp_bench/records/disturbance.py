@@ -45,7 +45,7 @@ def disturbance(
     if ready_threads is not None and cores is not None and ready_threads > cores + MAX_EXCESS:
         return "more threads were ready than the machine has cores"
     if efficiency is not None and efficiency > 1 + CEILING_SLACK:
-        return f"its speed-up exceeds its ceiling by more than {percent(CEILING_SLACK)}"
+        return f"its speed-up, or that of its training part, exceeds its ceiling by more than {percent(CEILING_SLACK)}"
     return None
 
 

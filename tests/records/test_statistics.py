@@ -12,6 +12,7 @@ from sadp_bench.records.statistics import (
     Quantity,
     critical_difference,
     estimate,
+    interval,
     paired_difference,
     rank_analysis,
     t_interval,
@@ -178,3 +179,31 @@ def test_ranks_have_neither_the_order_of_blocks_nor_their_level(table, random):
     again = rank_analysis(blocks(*moved, names="abcd"))
     assert again.mean_ranks == pytest.approx(found.mean_ranks)
     assert again.p_value == pytest.approx(found.p_value)
+
+
+def test_no_interval_contains_what_its_quantity_cannot_be():
+    values = [0.02, 0.98]  # of two values the t-interval is 9 times as wide as they lie apart
+    assert interval(values, Quantity.SHARE) == (0.0, 1.0) and interval(values, Quantity.DIFFERENCE) == (-1.0, 1.0)
+    assert interval(values, Quantity.AMOUNT) == (0.0, t_interval(values)[1])
+    assert interval([0.4, 0.41], Quantity.SHARE) == t_interval([0.4, 0.41])  # nothing to cut
+
+
+@given(samples)
+def test_interval_of_ratios_is_that_of_their_inverses_and_lies_above_0(values):
+    ratios = [2**value for value in values]
+    low, high = interval(ratios, Quantity.RATIO)
+    assert 0 < low <= stdlib_statistics.geometric_mean(ratios) * (1 + 1e-9) <= high * (1 + 2e-9)
+    inverse = interval([1 / ratio for ratio in ratios], Quantity.RATIO)
+    assert inverse == pytest.approx((1 / high, 1 / low))
+
+
+def test_ratios_without_an_interval():
+    for values in ([1.0], [0.0, 1.0], [1e-100, 1e100]):  # one, none of logarithms, and an end that no float holds
+        assert interval(values, Quantity.RATIO) is None
+
+
+def test_the_half_width_is_of_intervals_around_the_mean_only():
+    assert estimate([0.5, 0.6], Quantity.SHARE).half is None  # cut at 1
+    assert estimate([0.50, 0.51], Quantity.SHARE).half == pytest.approx(0.005 * math.tan(math.pi * 0.475))
+    assert estimate([1.0, 1.1], Quantity.RATIO).half is None
+    assert estimate([3e-8, 3.1e-8], Quantity.RATIO).half is None and estimate([3e-8, 3e-8], Quantity.AMOUNT).half == 0

@@ -221,13 +221,13 @@ TIMED_COLUMNS = (
     Column("run"),
     Column("accuracy", "accuracy", "%", 2, 100, runs="below"),
     Column("charged", "seconds", "s", 1, timed=True),
-    Column("search", "search_seconds", "s", 1, timed=True),
+    Column("search", "search_seconds", "s", 1, timed=True, rare=True),
     Column("speed-up", "speedup", "measured", interval="ends", runs="fewer", timed=True),
     Column("speed-up", "cpu_speedup", "by CPU", interval="ends", optional=True),
-    Column("without", "speedup_without_search", "search", interval="ends", timed=True),
+    Column("without", "speedup_without_search", "search", interval="ends", timed=True, rare=True),
     Column("speed-up", "theoretical_speedup", "theoretical", interval=""),
-    Column("product", "product", interval="ends", timed=True),
-    Column("kept", "kept_share", "%", 0, 100, interval="ends", runs="fewer", timed=True),
+    Column("product", "product", interval="ends", timed=True, rare=True),
+    Column("kept", "kept_share", "%", 0, 100, interval="ends", runs="fewer", timed=True, rare=True),
 )
 
 

@@ -89,6 +89,7 @@ class Column:
         sign: Whether a positive number has a sign.
         optional: Whether it is left out where no row has a number.
         timed: Whether the number follows from seconds, so that it has a mark where it lacks a disturbed run.
+        rare: Whether most rows have no such number, so that its absence needs no mark.
         show: Makes the cell of a row in place of all this.
     """
 
@@ -102,6 +103,7 @@ class Column:
     sign: bool = False
     timed: bool = False
     optional: bool = False
+    rare: bool = False
     show: Callable[[Any], Cell] | None = None
 
     @property
@@ -119,7 +121,7 @@ class Column:
 
     def _estimate(self, found: Estimate, n: int, mark: str) -> Cell:
         if not found.n:
-            return Cell(f"{NOTHING}{mark}")
+            return Cell(NOTHING if self.rare else f"{NOTHING}{mark}")
         mean, ends, one_line = f"{self._number(found.mean)}{mark}", "", ""
         if found.low is not None and found.high is not None and self.interval:
             ends = f"[{self._number(found.low)}, {self._number(found.high)}]"

@@ -122,7 +122,7 @@ COLUMNS = (
     Column("search", "search_seconds", "s", 1, runs="below", timed=True),
     Column("of charged", "search_share", "%", 0, 100, timed=True),
     Column("settled", show=_settled),
-    Column("early time", "early_time_ratio", "/ all steps", interval="ends", timed=True),
+    Column("early time", "early_time_ratio", "/ all steps", interval="ends", timed=True, rare=True),
 )
 
 
