@@ -48,7 +48,7 @@ DIFFER = (
     "environment",
 )
 MAX_SECONDS_LEFT = 60.0  # seconds that a process may live after the other process was killed
-PLACES = ("before its first epoch", "in the scoring", "between epochs", "while a file was half-written")
+PLACES = ("before its first epoch", "in the scoring", "between epochs", "while a file was half-written", "in a sweep")
 
 
 @dataclass(frozen=True)

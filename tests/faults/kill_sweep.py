@@ -2,6 +2,7 @@
 
     python tests/faults/kill_sweep.py              # SIGKILL of the sweep and all of its processes, three times
     python tests/faults/kill_sweep.py --executor ray    # SIGKILL of one of a local Ray's workers, in the middle of a run
+    python tests/faults/kill_sweep.py tests/faults/axes.toml --kills 40 --to kills.jsonl    # all methods and axes
 
 The undisturbed sweep and the killed one must end with the same runs and, but for times, the same report; and a run that had
 its record before a kill must still have that very record. Exit code 1 otherwise.
@@ -80,49 +81,63 @@ def kill_worker() -> str:
     return f"worker {number} of Ray"
 
 
+def disturb(parts: Path, runs: int, kills: int, arguments: argparse.Namespace) -> dict[str, str]:
+    """Sweeps with kills until all runs are done; returns the records that were there at the kills."""
+    chance = random.Random(arguments.seed)
+    before: dict[str, str] = {}
+    process = sweep(parts, arguments)
+    for kill in range(kills):
+        done = (kill + chance.uniform(0.3, 0.9)) * runs / (kills + 1)
+        while process.poll() is None and len(records(parts)) < done:
+            time.sleep(0.01)
+        time.sleep(chance.uniform(3, 6))  # a run starts for about four seconds
+        victims = kill_worker() if arguments.executor == "ray" else kill_all(parts, process)
+        before |= records(parts)
+        print(f"kill {kill + 1}: {victims}, with {len(before)} of {runs} runs done", flush=True)
+        if arguments.executor != "ray":
+            process = sweep(parts, arguments)
+    finished(process, parts)
+    return before
+
+
+def same_runs(whole: Path, parts: Path) -> int:
+    """Returns the number of runs whose records agree, times apart."""
+    undisturbed, killed = ({n: numbers(json.loads(c)) for n, c in records(out).items()} for out in (whole, parts))
+    for content in (*undisturbed.values(), *killed.values()):
+        content.pop("scores_from")  # chance decides which run of a group computes the scores
+    return sum(killed.get(name) == content for name, content in undisturbed.items())
+
+
 def main() -> None:
+    """Kills a sweep as the command line asks for it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", nargs="?", type=Path, default=ROOT / "experiments" / "smoke.toml")
     parser.add_argument("--executor", default="local")
     parser.add_argument("--kills", type=int, default=0, help="default: 3, on ray 1")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--to", type=Path, help="append a line of JSON to this file, for the table of kill.py")
     arguments = parser.parse_args()
-    kills, chance = arguments.kills or (1 if arguments.executor == "ray" else 3), random.Random(0)
+    kills = arguments.kills or (1 if arguments.executor == "ray" else 3)
     with tempfile.TemporaryDirectory() as folder:
         whole, parts = Path(folder) / "whole", Path(folder) / "parts"
         finished(sweep(whole, arguments), whole)
         runs = len(records(whole))
         print(f"undisturbed: {runs} runs done", flush=True)
-        before: dict[str, str] = {}
-        process = sweep(parts, arguments)
-        for kill in range(kills):
-            done = (kill + chance.uniform(0.3, 0.9)) * runs / (kills + 1)
-            while process.poll() is None and len(records(parts)) < done:
-                time.sleep(0.01)
-            time.sleep(chance.uniform(3, 6))  # a run starts for about four seconds
-            if arguments.executor == "ray":
-                killed = kill_worker()
-            else:
-                killed = kill_all(parts, process)
-            before |= records(parts)
-            print(f"kill {kill + 1}: {killed}, with {len(before)} of {runs} runs done", flush=True)
-            if arguments.executor != "ray":
-                process = sweep(parts, arguments)
-        finished(process, parts)
+        before = disturb(parts, runs, kills, arguments)
         after = records(parts)
         kept = all(after[name] == content for name, content in before.items())
-        one, other = ({n: numbers(json.loads(c)) for n, c in r.items()} for r in (records(whole), after))
-        for name in one:  # which run of a group computed the scores is chance
-            one[name].pop("scores_from"), other[name].pop("scores_from")
-        interruptions = sum(json.loads(content)["interruptions"] for content in after.values())
-        same = one == other and report(whole) == report(parts)
+        equal = same_runs(whole, parts)
+        same = equal == runs == len(after) and report(whole) == report(parts)
         left = sorted({path.name for path in parts.rglob("*")} - {path.name for path in whole.rglob("*")})
-        print(
-            f"then: {len(after)} runs done, {interruptions} of them after an interruption; earlier records kept: {kept}"
-        )
-        print(
-            f"the report {'equals' if same else 'DIFFERS FROM'} the undisturbed one's, times apart; left over: {left}"
-        )
-        sys.exit(not (kept and same and not left))
+    interrupted = sum(json.loads(content)["interruptions"] for content in after.values())
+    print(f"then: {len(after)} runs done after {interrupted} interruptions; earlier records kept: {kept}")
+    print(f"the report {'equals' if same else 'DIFFERS FROM'} the undisturbed one's, times apart; left over: {left}")
+    if arguments.to:
+        row = {"method": f"sweeps ({arguments.executor})", "backprop": "all", "sparsity": "all", "processes": 2}
+        row |= {"kills": kills, "places": {"in a sweep": kills}, "same": equal, "different": runs - equal}
+        with arguments.to.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+    sys.exit(not (kept and same and not left))
 
 
 if __name__ == "__main__":

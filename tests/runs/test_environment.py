@@ -21,7 +21,7 @@ from tests.paths import ROOT
 
 CPU = torch.device("cpu")
 KEYS = set(
-    "sadp_bench commit dirty python torch torchvision spikingjelly numpy device processor threads jobs kernel bf16".split()
+    "sadp_bench commit dirty python torch torchvision spikingjelly numpy device processor threads cores jobs kernel bf16".split()
 )
 
 
