@@ -20,9 +20,8 @@ from sadp_bench.runs.environment import choose_device, describe, keep_freed_memo
 from tests.paths import ROOT
 
 CPU = torch.device("cpu")
-KEYS = set(
-    "sadp_bench commit dirty python torch torchvision spikingjelly numpy device processor threads cores jobs kernel bf16".split()
-)
+VERSIONS = "sadp_bench commit dirty python torch torchvision spikingjelly numpy"
+KEYS = set(f"{VERSIONS} device processor threads cores jobs kernel bf16".split())
 
 
 def test_it_names_versions_machine_and_share_of_it() -> None:
