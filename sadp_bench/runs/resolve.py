@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import hashlib
 import inspect
@@ -21,7 +20,6 @@ from sadp_bench.backbones.spiking import Backbone, NeuronSettings
 from sadp_bench.core import distributed, registry
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.rng import isolated, stream
-from sadp_bench.core.strangers import is_ours
 from sadp_bench.datasets.base import Dataset, data_root
 from sadp_bench.datasets.examples import Examples, stratified_order
 from sadp_bench.datasets.loading import load
@@ -30,7 +28,6 @@ from sadp_bench.records.spec import CHOICES, OF_EACH_STEP, Spec, check_fields
 from sadp_bench.runs import environment
 from sadp_bench.sparsity import SPARSITIES
 from sadp_bench.sparsity.base import Sparsity
-from sadp_bench.training.backprop import at_precision
 from sadp_bench.training.data import Loader
 
 VALIDATION_SHARE = 0.1
@@ -318,22 +315,6 @@ def placed(model: nn.Module, spec: Spec) -> nn.Module:
     """Returns the network on the spec's device, channels last in memory."""
     with enough_memory(spec):
         return model.to(torch.device(spec.device)).to(memory_format=torch.channels_last)
-
-
-def check_logits(model: nn.Module, spec: Spec, data: Loader, num_classes: int) -> None:
-    """Raises BadInput where a network that is not ours gives no logits of the contract's shape. It is left as it is."""
-    if is_ours(type(model).__module__):
-        return
-    input = data.input(torch.arange(min(2, len(data))))
-    model = placed(copy.deepcopy(model), spec).eval()
-    with isolated(spec.seed, "check", data.device), enough_memory(spec), torch.no_grad():
-        logits_TBC: Any = at_precision(model, spec.precision, data.device)(input)
-    batch = input.shape[1 if input.dim() == 5 else 0]
-    wanted = f"[T, {batch}, {num_classes}], a time step first, then the {batch} examples and {num_classes} classes"
-    if logits_TBC.dim() != 3 or logits_TBC.shape[1:] != (batch, num_classes):
-        raise BadInput(
-            f"backbone '{spec.backbone}' returns logits of shape {list(logits_TBC.shape)}, and must return {wanted}"
-        )
 
 
 def weight_bytes(model: nn.Module) -> int:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import nn
 
+from sadp_bench.core.errors import BadInput
+from sadp_bench.core.rng import isolated
+from sadp_bench.core.strangers import is_ours
 from sadp_bench.records.spec import Spec
 from sadp_bench.runs import environment
-from sadp_bench.runs.resolve import Material, build_model, check_logits, make_loader, placed
+from sadp_bench.runs.resolve import Material, build_model, enough_memory, make_loader, placed
 from sadp_bench.runs.step_memory import check_step_fits
+from sadp_bench.training.backprop import at_precision
+from sadp_bench.training.data import Loader
 
 
 class Resources:
@@ -58,3 +64,19 @@ class Resources:
         else:
             model = build_model(spec, self.material, spec.seed if seed is None else seed, timesteps)
         return placed(model, spec)
+
+
+def check_logits(model: nn.Module, spec: Spec, data: Loader, num_classes: int) -> None:
+    """Raises BadInput where a network that is not ours gives no logits of the contract's shape. It is left as it is."""
+    if is_ours(type(model).__module__):
+        return
+    input = data.input(torch.arange(min(2, len(data))))
+    model = placed(copy.deepcopy(model), spec).eval()
+    with isolated(spec.seed, "check", data.device), enough_memory(spec), torch.no_grad():
+        logits_TBC: Any = at_precision(model, spec.precision, data.device)(input)
+    batch = input.shape[1 if input.dim() == 5 else 0]
+    wanted = f"[T, {batch}, {num_classes}], a time step first, then the {batch} examples and {num_classes} classes"
+    if logits_TBC.dim() != 3 or logits_TBC.shape[1:] != (batch, num_classes):
+        raise BadInput(
+            f"backbone '{spec.backbone}' returns logits of shape {list(logits_TBC.shape)}, and must return {wanted}"
+        )

@@ -35,15 +35,7 @@ from sadp_bench.training.checkpoint import Checkpoint
 from sadp_bench.training.optimizer import make_optimizer
 from sadp_bench.training.scoring_context import RunContext
 from sadp_bench.training.shared_scores import SharedScores
-from sadp_bench.training.state_checks import (
-    check_cpu_seconds,
-    check_plain,
-    check_seconds,
-    check_training,
-    is_amount,
-    is_count,
-    require,
-)
+from sadp_bench.training.state_checks import check_head, check_run, is_amount
 
 MAX_COUNTED = 512  # held examples whose synaptic operations are counted: each layer runs once more for it
 
@@ -197,25 +189,12 @@ class RunTrainer:
 
     def _check_state(self, state: Mapping[str, Any]) -> None:
         """Raises BadInput, or any error of wrong types, where a checkpoint's content is not this run's."""
-        require(isinstance(state["replaces"], str | None), "replaced record", state["replaces"], "a date")
-        check_plain("environment", state["environment"])
+        check_head(state)
         if "context" in state:
             self.context.check_state(state["context"])
             return
-        check_seconds(state["seconds"])
-        check_cpu_seconds(state.get("cpu_seconds", {}))
-        require(is_count(state["visits"]), "visits", state["visits"], "a count")
-        require(isinstance(state["scores_from"], str | None), "scores_from", state["scores_from"], "a run's key")
-        check_plain("ticket", state["ticket"])
-        check_training(state["training"], self.state, len(self.data))
-        rows, every = state["training"]["rows"], self.spec.evaluate_every
         length = math.ceil(loop.run_length(self.pruner, self.spec, len(self.data)))
-        require(len(rows) <= length, "number of epochs", len(rows), f"at most {length}")
-        for row in rows:
-            needed = {"mean_weight", "train_loss", "learning_rate", "seconds"}
-            is_due = (row["epoch"] + 1) % every == 0 or row["epoch"] + 1 == length
-            missing = (needed | {"test_accuracy"} if is_due else needed) - row.keys()
-            require(not missing, "epoch", row, f"a row with {', '.join(sorted(missing))}")
+        check_run(state, self.state, len(self.data), length, self.spec.evaluate_every)
 
     def _save(self, is_last: bool = False) -> None:
         """Writes a checkpoint if one is due. Raises TimeIsUp where the time is over, after a checkpoint."""

@@ -20,6 +20,7 @@ from sadp_bench.core.phases import PHASES
 from sadp_bench.pruners.base import Pruner
 from sadp_bench.sparsity.base import prunable
 
+EPOCH = {"mean_weight", "train_loss", "learning_rate", "seconds"}  # of each row, beside epoch and kept
 SCORE_RULE = "real numbers, none of them NaN"
 Accept = Callable[[dict[str, Any]], None]  # raises BadInput for a content that is not the run's
 
@@ -199,6 +200,36 @@ def check_training(saved: Any, state: Any, num_examples: int) -> None:
     except Exception:  # a pruner that can't be copied: its state is loaded without a try
         return
     other.load_state_dict(saved)
+
+
+def check_head(state: Any) -> None:
+    """Refuses what every checkpoint of a run contains, where it is of another type."""
+    require(isinstance(state["replaces"], str | None), "replaced record", state["replaces"], "a date")
+    check_plain("environment", state["environment"])
+
+
+def check_run(state: Any, now: Any, num_examples: int, length: int, evaluate_every: int) -> None:
+    """Refuses the checkpoint of a prepared run that `now` can't take over, and leaves `now` as it is.
+
+    Args:
+        state: Of `RunTrainer.state_dict`.
+        now: The run's `TrainingState`.
+        num_examples: N.
+        length: Epochs of the run.
+        evaluate_every: Epochs between evaluations.
+    """
+    check_seconds(state["seconds"])
+    check_cpu_seconds(state.get("cpu_seconds", {}))
+    require(is_count(state["visits"]), "visits", state["visits"], "a count")
+    require(isinstance(state["scores_from"], str | None), "scores_from", state["scores_from"], "a run's key")
+    check_plain("ticket", state["ticket"])
+    check_training(state["training"], now, num_examples)
+    rows = state["training"]["rows"]
+    require(len(rows) <= length, "number of epochs", len(rows), f"at most {length}")
+    for row in rows:
+        is_due = (row["epoch"] + 1) % evaluate_every == 0 or row["epoch"] + 1 == length
+        needed = EPOCH | {"test_accuracy"} if is_due else EPOCH
+        require(needed <= row.keys(), "epoch", row, f"a row with {', '.join(sorted(needed - row.keys()))}")
 
 
 def _check_like(name: str, value: Any, like: Tensor) -> None:
