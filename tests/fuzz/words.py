@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from unittest.mock import patch
 from urllib.error import URLError
 
 import typer
 from hypothesis import strategies as st
 
-from sadp_bench.cli import app, run_view
+from sadp_bench.cli import inspect as inspect_
+from sadp_bench.cli import measure, run_view, train
+from sadp_bench.cli.check import check
 from sadp_bench.core.progress import Progress
 from sadp_bench.records.store import Store
 from sadp_bench.sweeps.sweep_file import FIELDS
@@ -41,8 +44,6 @@ NAMES = {
     "methods": ["random", "sadp,random", "full", ",", "random,", "sadp,x"],
     "ratios": ["0.5", "0.3,0.5", "nan", "1", "0.5,", "a"],
     "shard": ["1/1", "2/3", "0/1", "9/1", "1/0", "/", "1/1/1", "١/٢"],
-    "executor": ["local", "slurm"],
-    "address": ["", "x", "ray://x:1", "127.0.0.1:1"],
     "at": ["1", "1,2", "0", "-1", "a", "1,,2", "99"],
     "set": [
         "smoothing=0.2", "smoothing=nan", "backbone.width=4", "backbone.width=0", "backbone.tau=1e400", "backbone.norm=none",
@@ -83,46 +84,47 @@ PATHS = [
 ]
 PATHS += ["pipe", "loop", "new/a/b", "file/x", "größe ☃", "-dash", "new\nline", "[bold]x"]
 SMALL = {"epochs": "1", "train-examples": "64", "batch-size": "32", "timesteps": "2", "threads": "1", "device": "cpu"}
-CALLS = {
-    "run": ["--method", "random", "--ratio", "0.5", *(f"--{name}={value}" for name, value in SMALL.items())],
-    "sweep": ["sweep.toml", "--dry-run"],
-    "report": ["records"],
-    "check": ["records", "--against", "records2"],
-    "speed": ["--rounds", "2", "--methods", "random", "--ratios", "0.5", "--epochs", "2", "--train-examples", "128"],
-    "study": [
-        "--examples",
-        "16",
-        *(f"--{name}={value}" for name, value in SMALL.items() if name != "epochs"),
-        "--epochs=2",
-    ],
-    "list": [],
-    "doctor": [],
+CALLS: dict[str, tuple[list[str], Any]] = {
+    "run": (
+        ["--method", "random", "--ratio", "0.5", *(f"--{name}={value}" for name, value in SMALL.items())],
+        train.run,
+    ),
+    "sweep": (["sweep.toml", "--dry-run"], train.sweep),
+    "report": (["records"], inspect_.report),
+    "check": (["records", "--against", "records2"], check),
+    "speed": (
+        ["--rounds=2", "--methods=random", "--ratios=0.5", "--epochs=2", "--train-examples=128", "--threads=1"],
+        measure.speed,
+    ),
+    "study": (["--examples=16", *(f"--{name}={value}" for name, value in SMALL.items()), "--epochs=2"], measure.study),
+    "list": ([], inspect_.list_),
+    "doctor": ([], inspect_.doctor),
 }
 # Options that end no command by themselves, or reach for the network.
-LEFT_OUT = {"help", "run", "executor", "address", "gpus_per_run"}
+LEFT_OUT = {"run", "executor", "address", "gpus_per_run"}
 
 
-def _values(parameter: Any) -> st.SearchStrategy[list[str]]:
+def _values(parameter: inspect.Parameter) -> st.SearchStrategy[list[str]]:
     """Returns the words of an option or an argument: of its type, or odd."""
-    kind = type(getattr(parameter, "type", None)).__name__
-    name, option = parameter.name, (parameter.opts or [""])[-1]
-    if getattr(parameter, "is_flag", False):
+    kind, info = get_args(parameter.annotation)[:2]
+    declared = [word for word in getattr(info, "param_decls", None) or () if word.startswith("--")]
+    option = declared[0] if declared else f"--{parameter.name.replace('_', '-')}"
+    if bool in (kind, *get_args(kind)):
         return st.just([option])
-    pool = (
-        NAMES.get(name) or {"Path": PATHS, "IntParamType": COUNTS, "FloatParamType": REALS}.get(kind) or COUNTS + REALS
-    )
-    value = st.one_of(st.sampled_from(pool), st.sampled_from(pool), st.sampled_from(PAYLOADS))
-    if not option.startswith("-"):
+    types = (kind, *get_args(kind), *(item for part in get_args(kind) for item in get_args(part)))
+    pools = [NAMES[parameter.name]] if parameter.name in NAMES else []
+    pools += [pool for of, pool in ((Path, PATHS), (int, COUNTS), (float, REALS), (str, PAYLOADS)) if of in types]
+    value = st.one_of(st.sampled_from(pools[0]), st.sampled_from(pools[0]), st.sampled_from(PAYLOADS))
+    if isinstance(info, typer.models.ArgumentInfo):
         return value.map(lambda text: [text])
     return value.map(lambda text: [f"{option}={text}"]) | value.map(lambda text: [option, text])
 
 
 def _lines() -> st.SearchStrategy[list[str]]:
-    parsed: Any = typer.main.get_command(app.app)
     calls = []
-    for name, base in CALLS.items():
-        parameters = [p for p in parsed.commands[name].params if p.name not in LEFT_OUT]
-        further = st.lists(st.one_of([_values(p) for p in parameters]), max_size=4)
+    for name, (base, function) in CALLS.items():
+        parameters = inspect.signature(function, eval_str=True).parameters.values()
+        further = st.lists(st.one_of([_values(p) for p in parameters if p.name not in LEFT_OUT]), max_size=4)
         as_json = st.sampled_from([[], ["--json"]] if any(p.name == "as_json" for p in parameters) else [[]])
         calls.append(
             st.tuples(st.just([name, *base]), further, as_json).map(
