@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sadp_bench.capture.layer_shapes import multi_step, num_features
-from sadp_bench.capture.layers import spiking_layers
+from sadp_bench.capture.layers import time_layers
 from sadp_bench.core.rng import stream
 
 LEAST_SHARE = 0.5  # Share of an example's gradient in its rows, at least. Batch norm spreads the rest over the others.
@@ -24,7 +24,7 @@ MOST_EXAMPLES = 4  # Examples whose gradients are computed, until the order is c
 class ExampleRows:
     """Finds which rows of a layer belong to an example, for layers whose shape leaves it open.
 
-    A spiking layer states the examples of its input: [T, B, ...] of a multi-step layer, and [B, ...] of any other. The
+    A spiking layer shows the examples of its input: [T, B, ...] of a multi-step layer, and [B, ...] of any other. The
     gradient of an example's input with respect to the output of an earlier layer lies in the example's rows there.
 
     Args:
@@ -43,7 +43,7 @@ class ExampleRows:
         self.given, self.usual = given, usual
         self.time_first: dict[nn.Module, bool] = {}
         self.unclear: set[nn.Module] = set()
-        self._neurons = spiking_layers(model)
+        self._neurons = time_layers(model)
         self._outputs: dict[nn.Module, Tensor] = {}  # Outputs whose order no spiking layer has shown yet.
         self._new: dict[nn.Module, int] = {}  # By layer decided since `settle`, the spiking layer's number of examples.
         self.looking = False
@@ -97,7 +97,7 @@ class ExampleRows:
             for layer, output in list(self._outputs.items()):
                 of_example = input.transpose(0, 1) if multi_step(neuron) else input
                 lead = output.shape[: output.dim() - num_features(layer, output)]
-                if not _is_open(lead, len(of_example)) or self._decide(layer, of_example, output, lead):
+                if _is_open(lead, len(of_example)) and self._decide(layer, of_example, output, lead):
                     self._outputs.pop(layer)
         finally:
             self.looking = False

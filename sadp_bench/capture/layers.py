@@ -10,12 +10,18 @@ from spikingjelly.activation_based.neuron import BaseNode
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sadp_bench.capture.layer_shapes import BOUNDED
+from sadp_bench.capture.layer_shapes import BOUNDED, multi_step
 
 
 def spiking_layers(model: nn.Module) -> list[nn.Module]:
     """Returns the S spiking layers, SpikingJelly's and snnTorch's, in the order of the network's modules."""
     return [module for module in model.modules() if isinstance(module, BaseNode) or _is_snntorchs(module)]
+
+
+def time_layers(model: nn.Module) -> list[nn.Module]:
+    """Returns the spiking layers and SpikingJelly's other multi-step neurons, such as its parallel neurons."""
+    spiking = {id(layer) for layer in spiking_layers(model)}
+    return [module for module in model.modules() if id(module) in spiking or _is_multi_step_neuron(module)]
 
 
 def weight_layers(model: nn.Module) -> list[nn.Module]:
@@ -50,3 +56,8 @@ def _is_snntorchs(module: nn.Module) -> bool:
     return any(
         kind.__name__ == "SpikingNeuron" and kind.__module__.startswith("snntorch") for kind in type(module).__mro__
     )
+
+
+def _is_multi_step_neuron(module: nn.Module) -> bool:
+    """Returns whether a module is a neuron of SpikingJelly that takes all time steps at once."""
+    return type(module).__module__.startswith("spikingjelly.activation_based.neuron") and multi_step(module)

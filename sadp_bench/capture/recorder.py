@@ -172,6 +172,8 @@ class Recorder:
         self.rows.settle(batch)
         for name, of_layers in self._squares.items():
             steps = middle if name.startswith("middle_") else every
+            for layer in [layer for layer in of_layers if layer not in self.layers]:
+                del of_layers[layer]  # The readout, whose gradient is known exactly.
             for layer, calls in of_layers.items():
                 for call, square in calls.items():
                     square_TBn = self._in_time(layer, square, 0)
@@ -290,6 +292,8 @@ class Recorder:
         self._of_all_ranks = int(distributed.total(torch.tensor(self._batch)))
         number, pairs = num_exact(self._batch, self._of_all_ranks), dict[nn.Module, dict[int, Pair]]()
         for layer, calls in self._held.items():
+            if layer not in self.layers:
+                continue
             found: dict[int, Pair] = {}
             for call, (input, error, known) in sorted(calls.items()):
                 features = num_features(layer, input)

@@ -19,6 +19,7 @@ from sadp_bench.capture.per_example_norms import joined
 from sadp_bench.core.errors import BadInput
 
 ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}  # Share of the largest logit.
+MOST_SPREAD = 0.03  # Share of the largest gradient.
 COMPARED_CALLS = 16  # Calls of a module, from the first in an epoch, that are compared with the call before.
 COARSE_ROUNDING = 0.03  # Share of the largest logit, at 16 bits.
 HOW_TO_OBSERVE = "observe each batch once, after its backward pass and before the next forward pass, in training mode"
@@ -193,6 +194,8 @@ def find_source(
             ]
             if previous is not None and previous.certain:
                 found = [x for x in found if (*x, place) == (previous.relation, previous.batch_first, previous.place)]
+            if len(found) > 1:
+                found.sort(key=lambda x: _varies(recorder.steps(place, logits_TBC.shape[1], x[1]), x[0]))  # noqa: B023
             if found:
                 certain = previous is not None and previous.certain or len(found) == 1
                 return Source(recorder, place, *found[0], certain, logits_TBC.shape[1])
@@ -209,6 +212,12 @@ def _relations_in_order(recorder: OutputRecorder, place: int, logits_TBC: Tensor
     except BadInput:
         return []
     return relations_of(steps, logits_TBC, place in recorder.fed_back)
+
+
+def _varies(steps: LayerSteps, relation: str) -> bool:
+    """Returns whether the gradient varies over the steps of a mean or a sum, and so speaks against the order."""
+    spread = (steps.gradient_TBC - steps.gradient_TBC[:1]).abs().max()
+    return relation in ("mean", "sum") and bool(spread > MOST_SPREAD * steps.gradient_TBC.abs().max())
 
 
 def _has_time(output: Tensor, batch: int) -> bool:

@@ -35,6 +35,12 @@ def spikingjellys() -> nn.Module:
     return neuron.LIFNode(v_threshold=0.3, surrogate_function=surrogate.ATan(), step_mode="m")
 
 
+def parallel() -> nn.Module:
+    fire = neuron.SlidingPSN(k=2, step_mode="m")
+    nn.init.constant_(fire.bias, 0.1)  # By default few would fire.
+    return fire
+
+
 class StepByStep(nn.Module):
     """A spiking layer that takes a step at a time, called for each: snnTorch's, and SpikingJelly's other mode."""
 
@@ -91,6 +97,7 @@ class Folded(nn.Module):
 
 FIRES: dict[str, Callable[[], nn.Module]] = {
     "SpikingJelly": spikingjellys,
+    "SpikingJelly's parallel neurons": parallel,
     "SpikingJelly step by step": lambda: StepByStep(False),
     "snnTorch": lambda: StepByStep(True),
 }
@@ -216,3 +223,13 @@ def test_rows_that_nothing_shows_are_asked_for_and_rows_in_no_order_are_refused(
         BadInput, match="the layer 'hidden': its rows, .60. for 5 examples, are neither .T . B. nor .B . T."
     ):
         shown(TokensInTheFold(), drawn(T, B, 3, 8), time_first=True)
+
+
+def test_a_readout_that_begins_at_zero_shows_its_order_by_its_gradient() -> None:
+    input, found = drawn(T, B, 2, 5, 4), []
+    for orders in ((True, True, True), (True, True, False)):
+        net = Folded(spikingjellys, orders)
+        nn.init.zeros_(net.readout.weight)
+        nn.init.zeros_(net.readout.bias)
+        found.append(shown(net, input))
+    assert_close(found[1], found[0], rtol=1e-7)
