@@ -207,9 +207,7 @@ class RunTrainer:
 
     def _place(self) -> str:
         """Returns how far the run is, for messages."""
-        if not self.prepared:
-            return "in its preparation"
-        return f"after epoch {len(self.state.rows)}" if self.state.rows else "after its preparation"
+        return f"after epoch {len(self.state.rows)}" if self.prepared else "in its preparation"
 
     def _resume(self) -> None:
         """Puts the run back to where its checkpoint left it, and reports that."""

@@ -28,7 +28,7 @@ def test_a_run_in_parts_of_an_epoch_ends_in_the_record_of_a_whole_one(tmp_path: 
         assert answer.out == "" and answer.err.count("\n") == 1 and len(lines) < 9, answer
         lines.append(answer.err)
     assert answer.code == 0
-    for line, place in zip(lines, ("in its preparation", "after its preparation", "after epoch 1"), strict=True):
+    for line, place in zip(lines, ("in its preparation", "after epoch 0", "after epoch 1"), strict=True):
         assert f"el2n 0.5 was {place} when the 1e-06 minutes of --minutes were over; the same command goes on" in line
     [(path, record)], [(expected_path, expected)] = (read_all([folder]).records for folder in (parts, whole))
     assert numbers(record) == numbers(expected) and path.name == expected_path.name, "the limit is part of the key"

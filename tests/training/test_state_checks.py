@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from sadp_bench.core.errors import BadInput
+from sadp_bench.pruners.base import KeepAll, Observation
+from sadp_bench.runs.trainer import RunTrainer
 from sadp_bench.training import checkpoint, shared_scores
 from sadp_bench.training.checkpoint import read_state
 from sadp_bench.training.state_checks import contents
@@ -128,6 +130,31 @@ def test_a_checkpoint_of_another_content_is_set_aside_and_changes_nothing(
     monkeypatch.setattr(checkpoint, "read_state", lambda path, device: good)
     trainer._resume()
     assert trainer.prepared and len(trainer.state.rows) == 2, "the unaltered one is refused"
+
+
+class Learns(KeepAll):
+    """Its attributes are of other types after the first batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean: Any = 0
+        self.last: Any = None
+
+    def observe(self, seen: Observation) -> None:
+        self.mean, self.last = self.mean + seen.loss_B.mean(), {"loss": [float(seen.loss_B[0])]}
+
+
+def test_a_pruner_whose_numbers_become_tensors_goes_on(tmp_path: Path) -> None:
+    def learns(stop: int | None) -> RunTrainer:
+        trainer = saved(*requested("full"), tmp_path, StopsAt(stop))
+        trainer.state.pruner = Learns()
+        return trainer
+
+    with pytest.raises(Stopped):
+        learns(8).run()
+    trainer = learns(None)
+    trainer._resume()
+    assert trainer.prepared and isinstance(trainer.pruner.mean, torch.Tensor)
 
 
 OF_PREPARATIONS = [
