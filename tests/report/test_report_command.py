@@ -7,19 +7,23 @@ import io
 import json
 import re
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
+from sadp_bench.core import clock
 from sadp_bench.records import store
 from tests.commands import charged, command, the_record, tiny_run
 from tests.example_records import make_record, make_spec
+from tests.small_runs import EvenTime
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With a run of sadp and its reference."""
+    """With a run of sadp and its reference, which no other process disturbs."""
     folder = tmp_path_factory.mktemp("runs")
-    assert tiny_run("sadp", 0.3, folder).code == 0
+    with patch.object(clock, "time", EvenTime()):
+        assert tiny_run("sadp", 0.3, folder).code == 0
     return folder
 
 

@@ -71,6 +71,7 @@ def speedup_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
     a bar over each such cluster, so that each point is read against it. A method's ceiling, where its visits give it
     another, is a short bar of its color. None where nothing was both pruned and timed.
     """
+    left_out = "Without disturbed runs." if any(row.mark for row in rows) else ""
     lines = style.by_label(row for row in rows if row.n and row.speedup.n)
     rows = [row for points in lines.values() for row in points]
     if not rows:
@@ -103,7 +104,8 @@ def speedup_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
     axes.minorticks_off()
     handles += [] if named else methods
     speedups = [row.speedup for row in rows]
-    style.legend(figure, handles, style.seeds_note((speedup.n for speedup in speedups), *speedups), below=named)
+    seeds = style.seeds_note((speedup.n for speedup in speedups), *speedups)
+    style.legend(figure, handles, seeds, left_out, below=named)
     return figure
 
 

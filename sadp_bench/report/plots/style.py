@@ -236,7 +236,7 @@ def limits(values: Sequence[float], intervals: Iterable[Interval | None], least:
 
 
 def log_limits(values: Sequence[float], intervals: Iterable[Interval | None], least: float) -> Interval:
-    """Returns the same for a logarithmic axis, where `least` is a factor. An interval's end may be 0 or less."""
+    """Returns the same for a logarithmic axis, where `least` is a factor. An interval's end may be 0."""
     ends = [(math.log(low) if low > 0 else -math.inf, math.log(high)) for low, high in filter(None, intervals)]
     low, high = limits([math.log(value) for value in values], ends, math.log(least))
     return math.exp(low), math.exp(high)

@@ -105,7 +105,7 @@ def time_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
     handles += axes.plot(*zip(*(at[place] for place in pareto(at)), strict=True), **FRONT, label="Pareto front")
     (x, y), (x_bars, y_bars) = zip(*at, strict=True), zip(*bars.values(), strict=True)
     low, high = style.limits(x, x_bars, MIN_TIMES * max(x))
-    axes.set_xlim(max(0, low), high)  # An interval may reach below 0; a time can't.
+    axes.set_xlim(max(0, low), high)  # The room below an interval may reach below 0; a time can't.
     axes.set_ylim(style.limits(y, y_bars, MIN_ACCURACIES))
     axes.set_xlabel(f"charged time: prepare + select + train ({name})")
     axes.set_ylabel(f"{rows[0].settings['evaluate_on']} accuracy (%)")

@@ -34,7 +34,7 @@ def fastest_lossless(rows: Sequence[RatioRow]) -> str:
     if full:
         found = full.accuracy
         shown = f"{number(100 * found.mean)} % {interval(found.low, found.high, scale=100)}".rstrip()
-        spent = number(full.seconds.mean, 1, " s") if full.seconds.n else ""
+        spent = f"{number(full.seconds.mean, 1, ' s')}{full.mark}" if full.seconds.n else ""
         reference = f"Full data: {shown}{' in ' * bool(spent)}{spent} (n = {full.n}). "
     lossless = [row for row in rows if row.verdict == "lossless"]
     timed = [row for row in lossless if row.speedup.n]
