@@ -126,7 +126,7 @@ def panel(outcome: Outcome) -> Panel:
         why = "; ".join(places)
         parts += ["", Text(f"No speed-up: the reference is from another environment ({why}); use --again.", "yellow")]
     for line in disturbances(found):
-        parts += ["", Text(f"{line}. sadp-bench speed measures it beside other processes.", "yellow")]
+        parts += ["", Text(f"{line}. Measure it with sadp-bench speed.", "yellow")]
     if run.interruptions:
         times = "once" if run.interruptions == 1 else f"{run.interruptions} times"
         parts += ["", Text(f"Interrupted {times}; the seconds are those of all parts together.", "dim")]
@@ -163,7 +163,7 @@ def _facts(found: Comparison) -> Table:
     if found.speedup is not None and found.efficiency is not None:
         table.add_row("speed-up", f"{found.speedup:.3f} x", "charged seconds of full data / of this run")
     if found.cpu_speedup is not None and found.record.spec.method != "full":
-        table.add_row("  by CPU", f"{found.cpu_speedup:.3f} x", "the same of CPU seconds")
+        table.add_row("speed-up by CPU", f"{found.cpu_speedup:.3f} x", "CPU seconds of full data / of this run")
     table.add_row("nominal maximum", f"{found.nominal_maximum:.3f} x", "1 / (1 - ratio)")
     table.add_row("ceiling", f"{found.ceiling:.3f} x", "if dropped examples cost nothing")
     if found.efficiency is not None:
@@ -174,12 +174,17 @@ def _facts(found: Comparison) -> Table:
 
 
 def disturbances(found: Comparison) -> list[str]:
-    """Returns a line about each of the run and its reference that is disturbed."""
-    runs = {"This run": found.record}
+    """Returns a line for each reason by which the run or its reference is disturbed."""
+    runs = {"this run": found.record}
     if found.reference is not None and found.reference.spec.key != found.record.spec.key:
-        runs["The full-data run"] = found.reference
+        runs["the full-data run"] = found.reference
+    reasons: dict[str, list[str]] = {}
+    for name, run in runs.items():
+        if run.disturbed:
+            reasons.setdefault(run.disturbed, []).append(name)
     return [
-        f"{name} is disturbed, so there is no speed-up: {run.disturbed}" for name, run in runs.items() if run.disturbed
+        f"No speed-up, as {' and '.join(names)} {'was' if len(names) == 1 else 'were'} disturbed: {why}"
+        for why, names in reasons.items()
     ]
 
 

@@ -72,7 +72,7 @@ def test_panel_shows_all_promised_figures(first: Answer, folder: Path) -> None:
     for start in (
         f"realised ratio {1 - run['examples_seen'] / 512:.4f}",
         f"speed-up {speedup:.3f} x",
-        f"by CPU {speedup:.3f} x",
+        f"speed-up by CPU {speedup:.3f} x",
         "nominal maximum 1.429 x",
         f"ceiling {ceiling:.3f} x",
         f"efficiency {100 * speedup / ceiling:.1f} %",
