@@ -8,6 +8,7 @@ from typing import Any
 
 import sadp_bench
 from sadp_bench.core import registry
+from sadp_bench.core.text import printable
 from sadp_bench.datasets.base import data_root
 from sadp_bench.runs import environment
 
@@ -54,4 +55,4 @@ def doctor_text(found: dict[str, Any]) -> str:
         else f"WRONG: an unrelated package hides ours ({found['baselines']}); "
         "uninstall it (`pip uninstall baselines`) and reinstall sadp-bench"
     )
-    return "\n".join(f"{name:<{NAME_WIDTH}}{value}" for name, value in lines.items())
+    return "\n".join(printable(f"{name:<{NAME_WIDTH}}{value}") for name, value in lines.items())

@@ -130,9 +130,9 @@ def panel(outcome: Outcome) -> Panel:
     if run.interruptions:
         times = "once" if run.interruptions == 1 else f"{run.interruptions} times"
         parts += ["", Text(f"Interrupted {times}; the seconds are those of all parts together.", "dim")]
-    paths = f"record     {outcome.path}"
+    paths = printable(f"record     {outcome.path}")
     if outcome.reference_path and outcome.reference_path != outcome.path:
-        paths += f"\nreference  {outcome.reference_path}"
+        paths += "\n" + printable(f"reference  {outcome.reference_path}")
     parts += ["", Text(paths, "dim", overflow="fold")]
     return Panel(Group(*parts), title=Text(title, "bold"), expand=False, padding=(1, 2))
 

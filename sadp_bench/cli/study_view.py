@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from sadp_bench.core.text import compact, percent
+from sadp_bench.core.text import compact, percent, printable
 from sadp_bench.measure.study_file import BOUNDS, KEEPS, LABELS, RIVALS, SOURCES
 
 KEEP = [f"{keep:g}" for keep in KEEPS]
@@ -64,7 +64,9 @@ def study_table(study: dict[str, Any], path: Path | None = None) -> Group:
     for stop in study["stops"]:
         parts += [*_stop(stop, spec["epochs"]), ""]
     parts += [_cost(study["cost"]), "", Text(LEGEND.format(smoothing=study["smoothing"]), "dim")]
-    return Group(*parts, *([Text(f"\nstudy  {path}", "dim", overflow="fold")] if path is not None else []))
+    return Group(
+        *parts, *([Text("\n" + printable(f"study  {path}"), "dim", overflow="fold")] if path is not None else [])
+    )
 
 
 def print_study(study: dict[str, Any], path: Path | None = None) -> None:

@@ -69,11 +69,11 @@ def closing(standing: Standing, store: Store) -> Group:
         for name in ("failed", "tries", "why", "its last lines"):
             table.add_column(name, overflow="fold")
         for failure in standing.failed.values():
-            path = str(store.path(failure.spec, FAILED))
+            path = printable(str(store.path(failure.spec, FAILED)))
             table.add_row(Text(names[failure.spec.key]), str(failure.attempts), Text(failure.reason), Text(path))
         parts += [table, Text("The same command tries them again.")]
     counts = f"{count(len(standing.plan.runs), 'run')}: {len(standing.done)} done, {len(standing.failed)} failed"
-    return Group(*parts, Text(f"{counts}; sadp-bench report {store.folder}"))
+    return Group(*parts, Text(printable(f"{counts}; sadp-bench report {store.folder}")))
 
 
 def closing_json(standing: Standing, store: Store) -> dict[str, Any]:

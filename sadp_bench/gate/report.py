@@ -84,7 +84,8 @@ def _closing(result: Result, folder: Path, kept: Path | None) -> list[str]:
     if any(finding.kind == HERE for finding in result.of(FAILED)):
         new = kept or "DIR"
         again = "" if kept else "check again with --out DIR; then "
-        lines.append(f"Intended? Then renew the reference: {again}cp {new}/*.json {folder}/ (docs/ci.md).")
+        renew = f"Intended? Then renew the reference: {again}cp {new}/*.json {folder}/ (docs/ci.md)."
+        lines.append(printable(renew))
     return [*lines, f"{'passed' if result.passed else 'FAILED'}: {outcome_counts(result)}"]
 
 

@@ -308,15 +308,15 @@ def check_locks(given: Any) -> None:
 
 
 TARGETS = {
-    "records": Target(record_inputs, check_records, 10),
+    "records": Target(record_inputs, check_records, 8),
     "failures": Target(failure_inputs, check_failures, 5),
     "notes": Target(note_inputs, check_notes, 5),
     "studies": Target(study_inputs, check_studies, 8),
-    "checkpoints": Target(state_inputs, check_checkpoints, 8),
-    "scores": Target(state_inputs, check_scores, 5),
+    "checkpoints": Target(state_inputs, check_checkpoints, 6),
+    "scores": Target(state_inputs, check_scores, 4),
     "sweep files": Target(sweep_inputs, check_sweeps, 8),
     "locks": Target(st.tuples(places, places), check_locks, 20),
-    "commands": Target(words.lines, words.check_line, 15),
+    "commands": Target(words.lines, words.check_line, 12),
     "pages": Target(record_inputs, check_pages, 0, 3),
     "plots": Target(record_inputs, check_plots, 0, 1),
 }
