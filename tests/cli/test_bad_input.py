@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sadp_bench.core.text import printable
 from sadp_bench.records.record import Failure
 from sadp_bench.records.store import Store
 from tests.commands import RANDOM, TINY, command, complaint, refused, tiny_run
@@ -354,14 +355,10 @@ def test_odd_names_of_folders_work(place):
         Store(folder).write(make_record(make_spec()))
         answer = command("report", folder, "--to", folder / name / f"{name}.md", "--plots", folder / "plots")
         assert answer.code == 0 and "full" in (folder / name / f"{name}.md").read_text(), name
-        assert command("doctor", "--data", folder).code == 0, name
-        assert all(map(str.isprintable, command("doctor", "--data", folder).out.splitlines())), name
+        answer = command("doctor", "--data", folder)
+        assert answer.code == 0 and printable(str(folder)) in answer.out, name
     answer = tiny_run("full", 0, place / "-a\n'ß [b]", "--data", place / "-a\n'ß [b]" / "data")
-    assert (
-        answer.code == 0
-        and r"-a\n'ß [b]/digits-full" in answer.out.replace("\n", "").replace("│", "")
-        and len(list((place / "-a\n'ß [b]").glob("*.json"))) == 1
-    )
+    assert answer.code == 0 and len(list((place / "-a\n'ß [b]").glob("*.json"))) == 1
 
 
 def test_a_run_that_diverges_states_so_leaves_no_record_and_is_shown_by_the_report(place):
