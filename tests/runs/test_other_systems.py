@@ -82,6 +82,6 @@ def test_a_run_needs_nothing_that_windows_lacks(tmp_path: Path, monkeypatch: pyt
         monkeypatch.delattr(os, name)
     for name in ("SIGKILL", "SIGALRM", "SIGHUP"):
         monkeypatch.delattr(signal, name)
-    answer = tiny_run("random", 0.5, tmp_path)
+    answer = tiny_run("random", 0.5, tmp_path, "--no-reference")
     assert answer.code == 0 and the_record(tmp_path, "random")[1]["peak_memory_bytes"] == 0
     assert command("report", tmp_path).code == command("doctor").code == 0
