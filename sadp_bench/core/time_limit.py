@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 
-from sadp_bench.core import distributed
 from sadp_bench.core.errors import BadInput, TimeIsUp
 
 
@@ -24,7 +23,11 @@ class TimeLimit:
 
     def is_over(self) -> bool:
         """Returns whether the time is over for the first rank. All ranks call it, and all get the same."""
-        return self.minutes is not None and distributed.agreed(self._is_over())
+        if self.minutes is None:
+            return False
+        from sadp_bench.core import distributed  # which needs torch; a Ray worker, which reads this module, must not
+
+        return distributed.agreed(self._is_over())
 
     def _is_over(self) -> bool:
         return self.minutes is not None and time.monotonic() - self._since >= 60 * self.minutes
