@@ -42,7 +42,7 @@ SETTING = {
     "threads": 1,
     "device": "cpu",
 }
-WIDTH = {"backbone.width": 4}
+SMALL_NETWORK = {"backbone.width": 4}
 INTERRUPTED_AFTER = 2  # epoch, from 0
 SIMULATED = torch.device("privateuseone")  # stands for the GPU in `SecondDevice`
 
@@ -102,7 +102,7 @@ def check_pruner(method: str, options: Mapping[str, Any] | None = None, *, ratio
         ContractBroken: The method breaks the contract.
         BadInput: There is no such method, or it refuses the settings.
     """
-    spec, material = resolve({**SETTING, "method": method, "ratio": ratio, "set": {**WIDTH, **(options or {})}})
+    spec, material = resolve({**SETTING, "method": method, "ratio": ratio, "set": {**SMALL_NETWORK, **(options or {})}})
     before = _global_state()
     first = _CheckedRun(spec, material)
     first.run()

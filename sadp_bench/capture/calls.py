@@ -17,7 +17,7 @@ from sadp_bench.capture.squared_norms import every, middle
 Calls = dict[nn.Module, dict[int, Tensor]]  # By layer and call.
 
 
-def in_order(calls: dict[int, Tensor]) -> Tensor:
+def calls_in_order(calls: dict[int, Tensor]) -> Tensor:
     """Returns the time steps of all of a layer's calls."""
     return joined([calls[call] for call in sorted(calls)])
 
@@ -37,7 +37,7 @@ def layer_sums(name: str, squares: dict[str, Calls], layers: Sequence[nn.Module]
     """
     steps = middle if name.startswith("middle_") else every
     recorded = _paired(squares[name], squares.get(name.replace("input", "error")))
-    row = {layer: steps(in_order(calls)).sum(0) for layer, calls in recorded.items()}
+    row = {layer: steps(calls_in_order(calls)).sum(0) for layer, calls in recorded.items()}
     nothing = torch.zeros_like(next(iter(row.values())))
     return torch.stack([row.get(layer, nothing) for layer in layers])
 

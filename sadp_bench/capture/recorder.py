@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sadp_bench.capture.bound_ratio import MAX_EXACT, bound_ratio, num_exact
-from sadp_bench.capture.calls import Calls, in_order, layer_sums, with_time
+from sadp_bench.capture.calls import Calls, calls_in_order, layer_sums, with_time
 from sadp_bench.capture.example_rows import ExampleRows
 from sadp_bench.capture.layer_shapes import arranged, by_time, channels_last, multi_step, num_features
 from sadp_bench.capture.layers import spiking_layers, trains, weight_layers
@@ -219,7 +219,7 @@ class Recorder:
 
     def _spike_counts(self) -> Tensor:
         """Returns the spike counts, [S, T, B]; 0 for layers that were not called."""
-        rows = {place: in_order(calls) for place, calls in self._count_STB.items()}
+        rows = {place: calls_in_order(calls) for place, calls in self._count_STB.items()}
         device = next(self.model.parameters()).device
         nothing_TB = torch.zeros_like(next(iter(rows.values()), torch.zeros(1, self._batch, device=device)))
         return torch.stack([rows.get(place, nothing_TB) for place in range(len(self.neurons_S))])

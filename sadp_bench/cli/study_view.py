@@ -14,9 +14,9 @@ from sadp_bench.core.text import compact, percent, printable
 from sadp_bench.measure.study_file import BOUNDS, KEEPS, LABELS, RIVALS, SOURCES
 
 KEEP = [f"{keep:g}" for keep in KEEPS]
-MIDDLE = KEEP[len(KEEP) // 2]
+MIDDLE_KEEP = KEEP[len(KEEP) // 2]
 NAME, NARROW, WIDE, GAP = 11, 5, 6, 2  # characters, the widths of columns and of the gap between groups
-COLUMNS = 104  # columns, the width of the whole table
+TABLE_WIDTH = 104  # columns, the width of the whole table
 # A column: its head, its width, and the path to its number in a score's table: source, measure, share kept.
 StudyColumn = tuple[str, int, tuple[str, ...]]
 ColumnGroups = list[tuple[str, list[StudyColumn]]]  # Each group has a heading.
@@ -30,18 +30,18 @@ NOW: ColumnGroups = [
     ("", [("rank", WIDE, ("frozen", "spearman")), ("linear", WIDE, ("frozen", "pearson"))]),
     ("V / uniform", _kept("frozen", "over_uniform")),
     ("V / optimum", _kept("frozen", "over_optimum")),
-    ("V / optimum", [(f"train {MIDDLE}", 2 * NARROW, ("training", "over_optimum", MIDDLE))]),
+    ("V / optimum", [(f"train {MIDDLE_KEEP}", 2 * NARROW, ("training", "over_optimum", MIDDLE_KEEP))]),
 ]
-COLLECTED: ColumnGroups = [
+COLLECTED_COLUMNS: ColumnGroups = [
     ("", [("rank", WIDE, ("age 0", "spearman")), ("linear", WIDE, ("age 0", "pearson"))]),
     ("V / uniform", _kept("age 0", "over_uniform")),
     ("V / optimum", _kept("age 0", "over_optimum")),
     (
-        f"V / uniform at {MIDDLE}",
-        [(source, NARROW, (source, "over_uniform", MIDDLE)) for source in SOURCES[3:]],
+        f"V / uniform at {MIDDLE_KEEP}",
+        [(source, NARROW, (source, "over_uniform", MIDDLE_KEEP)) for source in SOURCES[3:]],
     ),
 ]
-LEGEND = (
+STUDY_LEGEND = (
     "g: the exact gradient norm over all parameters. rank, linear: Spearman's and Pearson's correlation\n"
     "with g. V: the variance, sum g²(1/π − 1), of sampling in proportion to the score, by the share kept:\n"
     "over that of uniform sampling, and over that of sampling in proportion to g. Bold: the column's least.\n"
@@ -63,7 +63,7 @@ def study_table(study: dict[str, Any], path: Path | None = None) -> Group:
     parts: list[Any] = [Text(title, "bold"), ""]
     for stop in study["stops"]:
         parts += [*_stop(stop, spec["epochs"]), ""]
-    parts += [_cost(study["cost"]), "", Text(LEGEND.format(smoothing=study["smoothing"]), "dim")]
+    parts += [_cost(study["cost"]), "", Text(STUDY_LEGEND.format(smoothing=study["smoothing"]), "dim")]
     return Group(
         *parts, *([Text("\n" + printable(f"study  {path}"), "dim", overflow="fold")] if path is not None else [])
     )
@@ -72,7 +72,7 @@ def study_table(study: dict[str, Any], path: Path | None = None) -> Group:
 def print_study(study: dict[str, Any], path: Path | None = None) -> None:
     """Prints a study as wide as the terminal, elsewhere as wide as its table."""
     console = Console()
-    (console if console.is_terminal else Console(width=COLUMNS)).print(study_table(study, path))
+    (console if console.is_terminal else Console(width=TABLE_WIDTH)).print(study_table(study, path))
 
 
 def _stop(stop: dict[str, Any], epochs: int) -> list[Any]:
@@ -81,7 +81,7 @@ def _stop(stop: dict[str, Any], epochs: int) -> list[Any]:
         f"varying by {percent(stop['norm_cv'], 0)} over examples"
     )
     lines = [Padding(Text(line, "dim"), (0, 0, 0, NAME + 1)) for line in _lines(stop)]
-    tables = [*_table("now", NOW, stop["scores"]), *_table("as collected", COLLECTED, stop["scores"])]
+    tables = [*_table("now", NOW, stop["scores"]), *_table("as collected", COLLECTED_COLUMNS, stop["scores"])]
     return [Text(heading, "bold"), *tables, *lines]
 
 

@@ -21,7 +21,7 @@ from sadp_bench.records.store import FAILED, Store
 from sadp_bench.sweeps.planning import Plan
 from sadp_bench.sweeps.scheduler import Standing, Watcher
 
-WIDTH = 200  # columns, where stdout is no terminal
+SWEEP_WIDTH = 200  # columns, where stdout is no terminal
 REMINDER_SECONDS = 600.0  # seconds between plain lines while no run ends
 
 
@@ -189,4 +189,4 @@ class Overview(SweepLines):
 
 def print_sweep(shown: Group) -> None:
     """Prints on stdout."""
-    Console(width=None if sys.stdout.isatty() else WIDTH).print(shown)
+    Console(width=None if sys.stdout.isatty() else SWEEP_WIDTH).print(shown)

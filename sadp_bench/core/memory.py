@@ -10,7 +10,7 @@ from pathlib import Path
 from sadp_bench.core.errors import BadInput
 
 GIB = 2**30
-GROUPS = Path("/proc/self/cgroup")  # cgroups(7)
+CONTROL_GROUPS = Path("/proc/self/cgroup")  # cgroups(7)
 GROUP_ROOT = Path("/sys/fs/cgroup")
 
 
@@ -29,7 +29,7 @@ def _group_limits() -> Iterator[Path]:
     """Yields the files with the limits of this process's control groups, each before the groups that contain it."""
     lines = []
     with suppress(OSError, ValueError):  # not on Linux
-        lines = GROUPS.read_text().splitlines()
+        lines = CONTROL_GROUPS.read_text().splitlines()
     for line in lines:
         _, controllers, place = line.split(":", 2)
         if controllers == "":  # version 2

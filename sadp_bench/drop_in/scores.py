@@ -20,7 +20,7 @@ from sadp_bench.core.rng import kept_state
 from sadp_bench.drop_in.batch_logits import LogitOrder, wrong_shape
 from sadp_bench.drop_in.indexed import WithIndex
 
-SCORES = ("el2n", "grand")
+ONE_PASS_SCORES = ("el2n", "grand")
 BATCH_SIZE = 64  # Examples, where the data are a dataset instead of a loader.
 
 
@@ -51,8 +51,8 @@ def score_with(
     Raises:
         BadInput: Examples come twice, not at all, or in an unknown order.
     """
-    if score not in SCORES:
-        raise BadInput(f"score is one of {', '.join(SCORES)}, not '{score}'")
+    if score not in ONE_PASS_SCORES:
+        raise BadInput(f"score is one of {', '.join(ONE_PASS_SCORES)}, not '{score}'")
     if isinstance(loss, str) and loss not in LOSSES:
         raise BadInput(f"loss is one of {', '.join(LOSSES)} or a function, not '{loss}'")
     loader = data if isinstance(data, DataLoader) else DataLoader(data, BATCH_SIZE)

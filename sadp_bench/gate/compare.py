@@ -12,7 +12,7 @@ from sadp_bench.gate.findings import ANYWHERE, FAILED, PASSED, SKIPPED, WARNING,
 from sadp_bench.records.record import Record
 from sadp_bench.records.store import Found, Store, read_all
 
-MAX_NAMES = 3  # names in a message
+MAX_NAMES_SHOWN = 3  # names in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +79,8 @@ def read_now(
 
 
 def _missing(folder: Path, missing: Sequence[Record], total: int, found: Found) -> str:
-    names = ", ".join(Store(folder).path(record.spec).name for record in missing[:MAX_NAMES])
-    more = f" and {len(missing) - MAX_NAMES} more" if len(missing) > MAX_NAMES else ""
+    names = ", ".join(Store(folder).path(record.spec).name for record in missing[:MAX_NAMES_SHOWN])
+    more = f" and {len(missing) - MAX_NAMES_SHOWN} more" if len(missing) > MAX_NAMES_SHOWN else ""
     damaged = f"; not read: {found.problems[0]}" if found.problems else ""
     return f"{folder} lacks {len(missing)} of the reference's {total} runs: {names}{more}{damaged}"
 

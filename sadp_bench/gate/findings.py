@@ -14,7 +14,7 @@ from sadp_bench.records.spec import Spec
 ANYWHERE = "anywhere"  # exact on every machine
 HERE = "here"  # exact where the environments agree
 BAND = "band"  # within a band made of the reference's spread
-SPEED = "speed"  # at most a warning
+SPEED_CHECK = "speed"  # at most a warning
 
 PASSED, FAILED, SKIPPED, WARNING = "passed", "failed", "skipped", "warning"
 
@@ -31,7 +31,7 @@ class Finding:
     Args:
         run: Method and ratio, and what else distinguishes the run.
         name: The quantity that was compared.
-        kind: ANYWHERE, HERE, BAND or SPEED.
+        kind: ANYWHERE, HERE, BAND or SPEED_CHECK.
         outcome: PASSED, FAILED, SKIPPED or WARNING.
         text: What was found, in one line.
         reference: The reference's value, a number or a short text; None without such a value.

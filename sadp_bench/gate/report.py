@@ -18,9 +18,9 @@ from sadp_bench.gate.compare import Result, outcome_counts
 from sadp_bench.gate.findings import ANYWHERE, BAND, FAILED, HERE, MINUS_FULL, SKIPPED, WARNING, Finding
 from sadp_bench.records.store import atomic
 
-WIDTH = 200  # columns, where stdout is no terminal
+REPORT_WIDTH = 200  # columns, where stdout is no terminal
 STYLES = {FAILED: "red", WARNING: "yellow"}
-KINDS = {ANYWHERE: "exact anywhere", HERE: "exact here", BAND: "bands"}
+CHECK_KINDS = {ANYWHERE: "exact anywhere", HERE: "exact here", BAND: "bands"}
 
 
 def print_check(result: Result, folder: Path, kept: Path | None) -> None:
@@ -31,7 +31,7 @@ def print_check(result: Result, folder: Path, kept: Path | None) -> None:
         folder: Folder of the reference.
         kept: Folder of the new records; None if they were not kept.
     """
-    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    console = Console(width=None if sys.stdout.isatty() else REPORT_WIDTH)
     console.print(Text(_title(result, folder)), soft_wrap=True)
     console.print(_table(result))
     for finding in [*result.of(FAILED), *result.of(WARNING)]:
@@ -43,11 +43,11 @@ def print_check(result: Result, folder: Path, kept: Path | None) -> None:
 def _table(result: Result) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("run", overflow="fold")
-    for name in (*KINDS.values(), "accuracy", "at least", "minus full", "at least"):
+    for name in (*CHECK_KINDS.values(), "accuracy", "at least", "minus full", "at least"):
         table.add_column(name, justify="right", no_wrap=True)
     for run in dict.fromkeys(finding.run for finding in result.findings):
         findings = [finding for finding in result.findings if finding.run == run]
-        shares = (_share(finding for finding in findings if finding.kind == kind) for kind in KINDS)
+        shares = (_share(finding for finding in findings if finding.kind == kind) for kind in CHECK_KINDS)
         table.add_row(Text(run), *shares, *_accuracy(findings, "accuracy"), *_accuracy(findings, MINUS_FULL))
     return table
 
@@ -118,7 +118,7 @@ def write_junit(path: Path, result: Result, seconds: float) -> None:
         time=f"{seconds:.3f}",
     )
     for finding in findings:
-        name = f"{finding.name} ({KINDS.get(finding.kind, finding.kind)})"
+        name = f"{finding.name} ({CHECK_KINDS.get(finding.kind, finding.kind)})"
         case = ElementTree.SubElement(
             suite, "testcase", classname=printable(finding.run), name=printable(name), time="0"
         )

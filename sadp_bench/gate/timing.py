@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sadp_bench.core.progress import Progress
-from sadp_bench.gate.findings import PASSED, SKIPPED, SPEED, WARNING, Finding, labels
+from sadp_bench.gate.findings import PASSED, SKIPPED, SPEED_CHECK, WARNING, Finding, labels
 from sadp_bench.gate.rerun import request_of
 from sadp_bench.measure import speed
 from sadp_bench.records.metrics import paired
 from sadp_bench.records.record import Record
 from sadp_bench.records.spec import Spec
 
-ROUNDS = 5
+TIMING_ROUNDS = 5
 ALLOWED_DROP = 0.05  # of efficiency; the noise floor's spread is added
 
 
@@ -36,12 +36,12 @@ def _finding(label: str, spec: Spec, recorded: Sequence[float], data: Path | Non
     name = "efficiency"
     if not recorded:
         text = "the reference has no full-data run of the same environment, or one of both was disturbed"
-        return Finding(label, name, SPEED, SKIPPED, text)
-    request = request_of(spec) | {"epochs": max(spec.epochs, ROUNDS + 1)}
+        return Finding(label, name, SPEED_CHECK, SKIPPED, text)
+    request = request_of(spec) | {"epochs": max(spec.epochs, TIMING_ROUNDS + 1)}
     try:
-        measured = speed.measure_speed(request, [spec.method], [spec.ratio], ROUNDS, data, progress)
+        measured = speed.measure_speed(request, [spec.method], [spec.ratio], TIMING_ROUNDS, data, progress)
     except Exception as error:  # A method may raise anything; the other comparisons must still be reported.
-        return Finding(label, name, SPEED, SKIPPED, f"not measured: {error}")
+        return Finding(label, name, SPEED_CHECK, SKIPPED, f"not measured: {error}")
     before, after = statistics.median(recorded), measured["rows"][0]["efficiency"]
     noise, spread = measured["noise_floor"], measured["rows"][0]["efficiency_spread"]
     allowed = ALLOWED_DROP + noise["spread"]
@@ -50,4 +50,4 @@ def _finding(label: str, spec: Spec, recorded: Sequence[float], data: Path | Non
         f"against itself: {noise['median']:.3f} ± {noise['spread']:.3f})"
     )
     outcome = WARNING if after < before - allowed else PASSED
-    return Finding(label, name, SPEED, outcome, text, before, after, before - allowed)
+    return Finding(label, name, SPEED_CHECK, outcome, text, before, after, before - allowed)

@@ -4,8 +4,8 @@ Means over seeds have a prediction interval of the t distribution. Their spread 
 method and ratio alone, since a few seeds estimate it poorly; the run's spread replaces it where it is larger. The error of
 statistics of the visits comes from the examples, of which there are thousands, and from the seeds.
 
-All bands together fail an unchanged package with probability LEVEL at most. Each band gets an equal share of LEVEL
-(Bonferroni), so all bands are collected before the first one is evaluated.
+All bands together fail an unchanged package with probability FALSE_ALARM_LEVEL at most. Each band gets an equal share of
+it (Bonferroni), so all bands are collected before the first one is evaluated.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from sadp_bench.gate.spread import Spread, of_seeds, pooled, together
 from sadp_bench.records.record import Record, is_number
 from sadp_bench.records.visit_counts import unpack
 
-LEVEL = 0.005  # probability of a false alarm in a whole check of an unchanged package
+FALSE_ALARM_LEVEL = 0.005  # probability of a false alarm in a whole check of an unchanged package
 MIN_FREEDOM = 3  # degrees of freedom; with fewer the estimated spread is too uncertain for a useful band
 # Share of a pooled spread's degrees of freedom that counts. Methods share weights and order with one seed, so their results
 # correlate, and their spreads differ. Box's formula (Annals of Mathematical Statistics 25, 1954), (tr C)^2 / tr C^2 of the
 # methods' covariance C, gives about a half (measured: docs/ci.md).
 SHARED_SEEDS = 0.5
-MIN_SEEDS = 3  # seeds, to estimate their spread
+MIN_SEEDS_OF_BANDS = 3  # seeds, to estimate their spread
 DEFAULT_MARGIN = 0.05  # accuracy in [0, 1], where the reference has too few seeds for a band
 SAME_WEIGHT = 1e-5  # relative rounding error of a float32 mean
-ROUNDING = 1e-9  # absolute
+BAND_ROUNDING = 1e-9  # absolute
 
 BySeed = dict[int, float]
-Band = Callable[[float], Finding]  # takes its share of LEVEL
+Band = Callable[[float], Finding]  # takes its share of FALSE_ALARM_LEVEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def band_findings(groups: Sequence[Group], margin: float | None) -> list[Finding
     bands += [partial(_train_loss, sample, loss) for sample in loss]
     for group in groups:
         bands += [*_weights(group), *_visits(group)]
-    return [band(LEVEL / len(bands)) for band in bands]
+    return [band(FALSE_ALARM_LEVEL / len(bands)) for band in bands]
 
 
 def _sample(group: Group, value: Any) -> Sample:
@@ -134,7 +134,7 @@ def _accuracy(name: str, sample: Sample, all_samples: Sequence[Sample], margin: 
     before, after = sample.means
     change = f"{100 * (after - before):+.2f} points; may fall by {100 * width:.2f}: {why}"
     text = f"{100 * before:.2f} → {percent(after, 2)} ({change})"
-    beyond = abs(after - before) > width + ROUNDING
+    beyond = abs(after - before) > width + BAND_ROUNDING
     outcome = PASSED if not beyond else FAILED if after < before else WARNING
     if outcome == WARNING:
         text += "; it rose by more: no failure, but check whether it is intended"
@@ -160,7 +160,7 @@ def _skipped(group: Group, name: str, before: float | None = None, after: float 
 
 def _within(group: Group, name: str, prefix: str, before: float, after: float, width: float, level: float) -> Finding:
     """Compares a mean with a two-sided prediction interval."""
-    outcome = PASSED if abs(after - before) <= width + ROUNDING else FAILED
+    outcome = PASSED if abs(after - before) <= width + BAND_ROUNDING else FAILED
     text = f"{prefix}{before:.4f} → {after:.4f}, allowed ± {width:.4f} ({_share(level)} prediction band)"
     return Finding(group.label, name, BAND, outcome, text, before, after, [before - width, before + width])
 
@@ -191,7 +191,7 @@ def _mean_weights(records: Sequence[Record]) -> Any:
 def _weight_level(group: Group, reference_SE: Any, now_SE: Any, level: float) -> Finding:
     reference_S, now_S = reference_SE.mean(axis=1), now_SE.mean(axis=1)
     means = float(reference_S.mean()), float(now_S.mean())
-    if len(reference_S) < MIN_SEEDS:
+    if len(reference_S) < MIN_SEEDS_OF_BANDS:
         return _skipped(group, "mean weight", *means)
     width = of_seeds(reference_S, now_S).reach(level, sides=2)
     return _within(group, "mean weight", "", *means, width, level)
@@ -205,7 +205,7 @@ def _weight_spread(group: Group, reference_SE: Any, now_SE: Any, level: float) -
     if after <= SAME_WEIGHT:
         text = f"{change}: the weights no longer depend on the draw"
         return Finding(group.label, name, BAND, FAILED, text, before, after)
-    if len(reference_SE) < MIN_SEEDS:
+    if len(reference_SE) < MIN_SEEDS_OF_BANDS:
         return _skipped(group, name, before, after)
     freedom = len(now_SE) - 1, len(reference_SE) - 1
     low, high = (before * math.sqrt(fdtri(*freedom, share)) for share in (level / 2, 1 - level / 2))
@@ -232,7 +232,7 @@ def _counts(records: Sequence[Record]) -> Any:
 
 def _visit_spread(group: Group, reference: Any, now: Any, level: float) -> Finding:
     name = "spread of the visits"
-    if len(reference) < MIN_SEEDS:
+    if len(reference) < MIN_SEEDS_OF_BANDS:
         return _skipped(group, name)
     before, after, error = visit_spread(reference, now)
     reach = error.reach(level, sides=2)
@@ -269,11 +269,11 @@ def _of_examples(influence_N: Any) -> Spread:
 
 def _visit_agreement(group: Group, reference: Any, now: Any, level: float) -> Finding:
     name = "agreement of the visits"
-    if len(reference) < MIN_SEEDS:
+    if len(reference) < MIN_SEEDS_OF_BANDS:
         return _skipped(group, name)
     within, across, error = visit_agreement(reference, now)
     low = within - error.reach(level, sides=1)
-    outcome = PASSED if across >= low - ROUNDING else FAILED
+    outcome = PASSED if across >= low - BAND_ROUNDING else FAILED
     text = f"correlation between seeds {within:.4f} within the reference → {across:.4f} with the runs now, at least {low:.4f}"
     return Finding(group.label, name, BAND, outcome, f"{text} ({_share(level)})", within, across, low)
 

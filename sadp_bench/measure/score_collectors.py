@@ -27,7 +27,7 @@ from sadp_bench.training.data import Augmentation, Loader
 from sadp_bench.training.scoring_context import SURVEY_BATCH
 from sadp_bench.training.step import TrainingStep
 
-MEMORY = 6  # epochs whose scores a collector keeps: the newest and the five before it
+EPOCHS_KEPT = 6  # epochs whose scores a collector keeps: the newest and the five before it
 
 
 class Newest(KeepAll):
@@ -74,7 +74,7 @@ def el2n(seen: Observation) -> Tensor:
 
 
 # In the order of a study's table. Each score has its pruner, so that SADP's scores are those that SADP collects.
-COLLECTED: dict[str, Callable[[], Newest | SADP]] = {
+COLLECTED_SCORES: dict[str, Callable[[], Newest | SADP]] = {
     "loss": lambda: Newest(lambda seen: seen.loss_B),
     "el2n": lambda: Newest(el2n),
     "readout": lambda: SADP(0.0, score="readout", memory=0.0),
@@ -98,7 +98,7 @@ class Collector(KeepAll):
     def __init__(self, index_n: Tensor) -> None:
         super().__init__()
         self.index_n = index_n
-        self.scores = {name: make() for name, make in COLLECTED.items()}
+        self.scores = {name: make() for name, make in COLLECTED_SCORES.items()}
         self.by_epoch: dict[int, dict[str, Tensor]] = {}
 
     def prepare(self, context: ScoringContext) -> None:
@@ -119,7 +119,7 @@ class Collector(KeepAll):
     def keep(self, epoch: int) -> None:
         """Keeps the scores at the end of an epoch."""
         self.by_epoch[epoch] = self.values()
-        for old in [e for e in self.by_epoch if e <= epoch - MEMORY]:
+        for old in [e for e in self.by_epoch if e <= epoch - EPOCHS_KEPT]:
             del self.by_epoch[old]
 
     def values(self) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from sadp_bench.core.clock import Clock
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.rng import isolated, stream
-from sadp_bench.measure.score_collectors import COLLECTED, exact_norms
+from sadp_bench.measure.score_collectors import COLLECTED_SCORES, exact_norms
 from sadp_bench.measure.speed import spread
 from sadp_bench.pruners.base import KeepAll, Pruner
 from sadp_bench.runs.trainer import RunTrainer
@@ -84,7 +84,7 @@ def measure_cost(trainer: RunTrainer, progress: Progress, rounds: int = ROUNDS) 
     """
     training = TrainingTurns(trainer)
     arms: dict[str, Pruner] = {"plain step": KeepAll(), "again": KeepAll()}
-    arms |= {name: make() for name, make in COLLECTED.items()}
+    arms |= {name: make() for name, make in COLLECTED_SCORES.items()}
     for pruner in arms.values():
         pruner.prepare(trainer.context)
     shares: dict[str, list[float]] = {name: [] for name in [*arms, "exact", "first"]}

@@ -19,7 +19,7 @@ from sadp_bench.core.rng import stream
 from sadp_bench.core.text import printable
 from sadp_bench.measure import score_cost
 from sadp_bench.measure.score_collectors import Collector, exact_norms, observations, recalibrated
-from sadp_bench.measure.study_file import AGES, KEEPS, SCHEMA, study_key
+from sadp_bench.measure.study_file import AGES, KEEPS, STUDY_SCHEMA, study_key
 from sadp_bench.pruners.sampling import inclusion_probability, smooth
 from sadp_bench.runs.resolve import enough_memory, resolve
 from sadp_bench.runs.resources import Resources
@@ -185,7 +185,7 @@ class Study:
     def _head(self) -> dict[str, Any]:
         names = {module: name for name, module in self.model.named_modules()}
         return {
-            "schema": SCHEMA,
+            "schema": STUDY_SCHEMA,
             "kind": "study",
             "sadp_bench": __version__,
             "key": study_key(self.spec, self.at, len(self.index_n)),

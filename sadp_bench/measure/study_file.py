@@ -13,7 +13,7 @@ from sadp_bench.records.record import check_leaves
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import STUDY, atomic, read_json
 
-SCHEMA = 3
+STUDY_SCHEMA = 3
 STUDY_BYTES = 1 << 30  # bytes of a file; 60,000 examples take about a fifth of it
 KEEPS = (0.7, 0.5, 0.3)
 AGES = (0, 1, 2, 5)
@@ -105,8 +105,8 @@ def read_study(path: Path) -> dict[str, Any]:
         if not isinstance(study, dict) or study.get("kind") != "study":
             raise BadInput("not a study of sadp-bench")
         study = _migrated(study)
-        if study.get("schema") != SCHEMA:
-            raise BadInput(f"a study of schema {study.get('schema')}; this version reads schema {SCHEMA}")
+        if study.get("schema") != STUDY_SCHEMA:
+            raise BadInput(f"a study of schema {study.get('schema')}; this version reads schema {STUDY_SCHEMA}")
         check_leaves(study)
         _check_shape(study, STUDY_SHAPE, "the study")
         Spec.from_json(study["spec"])
@@ -126,7 +126,7 @@ def _migrated(study: dict[str, Any]) -> dict[str, Any]:
     """Returns a study of schema 2 under the names of schema 3; any other study as it is."""
     if study.get("schema") != 2:
         return study
-    migrated = {**study, "schema": SCHEMA}
+    migrated = {**study, "schema": STUDY_SCHEMA}
     if isinstance(study.get("stops"), list):
         migrated["stops"] = [_renamed(stop) if isinstance(stop, dict) else stop for stop in study["stops"]]
     return migrated

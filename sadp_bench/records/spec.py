@@ -41,9 +41,9 @@ LATER: dict[str, Any] = {
 RETIRED: dict[str, dict[str, Any]] = {"sadp": {"warmup": 0.0, "refresh": 0, "refresh_share": 0.1}}
 # Each table of options with the prefix that its names have in `--set` and wherever they stand beside fields.
 PREFIXES = {"method_options": "method.", "backbone_options": "backbone.", "sparsity_options": "sparsity."}
-MAX_VALUE = 2**63 - 1  # counts and seeds; larger ones overflow
+MAX_COUNT = 2**63 - 1  # counts and seeds; larger ones overflow
 MAX_EPOCHS = 100_000  # epochs, of which a record has a row each, and must remain small enough to be read
-# By count, the most that is allowed; other counts end at MAX_VALUE.
+# By count, the most that is allowed; other counts end at MAX_COUNT.
 MAXIMA = {
     "threads": 1024,  # a process dies when it tries to start many more
     "jobs": 1024,  # processes
@@ -54,7 +54,7 @@ MAXIMA = {
     "timesteps": 1_000_000,  # beyond them not even the logits of a batch fit into memory
 }
 MAX_RATE = 1e38  # learning rate or weight decay; float32 holds no larger one
-KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+FIELD_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "int": ((int,), "a whole number"),
     "float": ((int, float), "a number"),
     "str": ((str,), "a name"),
@@ -77,7 +77,7 @@ def shown(value: Any) -> str:
 
 def check_count(name: str, value: int, minimum: int) -> None:
     """Raises BadInput for a count of the command line below its minimum or above its maximum (`MAXIMA`)."""
-    maximum = MAXIMA.get(name, MAX_VALUE)
+    maximum = MAXIMA.get(name, MAX_COUNT)
     if not minimum <= value <= maximum:
         limit = f"at least {minimum}" if value < minimum else f"at most {maximum:,}"
         raise BadInput(f"{option(name)} is {limit}, not {value}")
@@ -87,7 +87,7 @@ def check_fields(values: Mapping[str, Any]) -> None:
     """Raises BadInput for the first value that a field of `Spec` does not allow. Absent fields with a default pass."""
     for of in dataclasses.fields(Spec):
         if of.name in values:
-            value, (kinds, kind) = values[of.name], KINDS[str(of.type)]
+            value, (kinds, kind) = values[of.name], FIELD_KINDS[str(of.type)]
             if not isinstance(value, kinds) or isinstance(value, bool) and bool not in kinds:
                 raise BadInput(f"{option(of.name)} is {kind}, not {value!r}")
     for name, allowed in CHOICES.items():

@@ -18,7 +18,7 @@ from sadp_bench.core.precision import widest_dtype
 from sadp_bench.core.rng import stream
 from sadp_bench.sparsity.base import Masks, SearchContext, Sparsity, density, laid_out, num_live, prunable
 
-GROUPS = ("layer", "neuron")
+PQ_GROUPS = ("layer", "neuron")
 
 
 class PQ(Sparsity):
@@ -74,8 +74,8 @@ class PQ(Sparsity):
                 raise BadInput(f"pq's {name} is above 0 and at most 1, not {value:g}")
         if every < 0:
             raise BadInput(f"pq's every is at least 0 (0: a tenth of the run), not {every}")
-        if per not in GROUPS:
-            raise BadInput(f"pq's per is one of {', '.join(GROUPS)}, not '{per}'")
+        if per not in PQ_GROUPS:
+            raise BadInput(f"pq's per is one of {', '.join(PQ_GROUPS)}, not '{per}'")
         if not 0 < p < q < math.inf:
             raise BadInput(f"pq's p and q are above 0, p below q, not {p:g} and {q:g}")
         if not (0 <= eta < math.inf and 0 < gamma < math.inf):

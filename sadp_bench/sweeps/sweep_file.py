@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.files import Unreadable, read_text
 from sadp_bench.core.registry import GROUPS, nearest
-from sadp_bench.records.spec import KINDS, MAX_VALUE, Spec
+from sadp_bench.records.spec import FIELD_KINDS, MAX_COUNT, Spec
 
 # torchrun sets the processes, and `set` contains the three tables.
 NOT_KEYS = ("processes", "method_options", "backbone_options", "sparsity_options")
@@ -121,12 +121,12 @@ def _settings(where: str, table: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _check_type(where: str, key: str, value: Any) -> None:
-    kinds, wanted = ((str, int, float, bool), "a setting's value") if key not in FIELDS else KINDS[FIELDS[key]]
+    kinds, wanted = ((str, int, float, bool), "a setting's value") if key not in FIELDS else FIELD_KINDS[FIELDS[key]]
     fits = isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds)
     if not fits:
         raise BadInput(f"{where}: {key} is {wanted} or a list of such, not {str(value)[:60]!r}")
-    if isinstance(value, int) and abs(value) > MAX_VALUE:
-        raise BadInput(f"{where}: {key} is at most {MAX_VALUE:,}")
+    if isinstance(value, int) and abs(value) > MAX_COUNT:
+        raise BadInput(f"{where}: {key} is at most {MAX_COUNT:,}")
 
 
 def _product(flat: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:

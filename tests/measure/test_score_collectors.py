@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sadp_bench.capture.layers import norm_layers
 from sadp_bench.core.progress import Progress
 from sadp_bench.measure import score_cost
-from sadp_bench.measure.score_collectors import COLLECTED, Collector, exact_norms, observations, recalibrated
+from sadp_bench.measure.score_collectors import COLLECTED_SCORES, Collector, exact_norms, observations, recalibrated
 from tests.small_runs import hooks_of, small_bench
 
 
@@ -98,7 +98,7 @@ def test_the_cost_leaves_the_run_as_it_is_and_names_every_score() -> None:
     before = everything(bench.model)
     cost: Any = score_cost.measure_cost(bench, Progress(), rounds=2)
     assert everything(bench.model) == before
-    assert list(cost["scores"]) == [*COLLECTED, "exact"] and set(cost["calibration"]) == {
+    assert list(cost["scores"]) == [*COLLECTED_SCORES, "exact"] and set(cost["calibration"]) == {
         "first_batch",
         "share_of_epoch",
     }

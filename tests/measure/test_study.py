@@ -15,7 +15,7 @@ from sadp_bench.core.progress import Progress
 from sadp_bench.core.rng import stream
 from sadp_bench.core.text import compact
 from sadp_bench.measure import study, study_file
-from sadp_bench.measure.score_collectors import COLLECTED, Collector, exact_norms, recalibrated
+from sadp_bench.measure.score_collectors import COLLECTED_SCORES, Collector, exact_norms, recalibrated
 from sadp_bench.measure.study import OPTIMUM_SMOOTHING, Study, compared, draw_variance, stops
 from sadp_bench.pruners.sadp import SADP
 from sadp_bench.pruners.sampling import inclusion_probability, smooth
@@ -189,9 +189,11 @@ def test_what_a_study_holds(whole: tuple[Study, dict[str, Any]]) -> None:
     assert sorted(set(found["index"])) == sorted(found["index"]) and len(found["index"]) == 60 == found["examples"]
     first, _, third, last = (stop["scores"] for stop in found["stops"])
     sources = {"frozen", "training", "age 0"}
-    assert set(first) == {"uniform", "exact", *COLLECTED} == set(study_file.LABELS)
-    assert all(set(first[name]) == sources for name in (*COLLECTED, "uniform")) and set(first["exact"]) == {"frozen"}
-    assert all(set(last[name]) == {*sources, "age 1", "age 2", "age 5"} for name in COLLECTED)
+    assert set(first) == {"uniform", "exact", *COLLECTED_SCORES} == set(study_file.LABELS)
+    assert all(set(first[name]) == sources for name in (*COLLECTED_SCORES, "uniform")) and set(first["exact"]) == {
+        "frozen"
+    }
+    assert all(set(last[name]) == {*sources, "age 1", "age 2", "age 5"} for name in COLLECTED_SCORES)
     assert set(third["exact"]) == {"frozen", "age 1", "age 2"} and set(last["exact"]) == {"frozen", "age 5"}
     for stop in found["stops"]:
         assert set(stop["scores"]["exact"]["frozen"]["over_optimum"].values()) == {1}

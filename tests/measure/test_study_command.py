@@ -15,7 +15,7 @@ from sadp_bench.backbones.plain import CNN
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.text import compact
 from sadp_bench.measure import score_cost, study_file
-from sadp_bench.measure.score_collectors import COLLECTED
+from sadp_bench.measure.score_collectors import COLLECTED_SCORES
 from sadp_bench.measure.study import Study
 from sadp_bench.records.store import read_all
 from sadp_bench.report.plots.study import scores_figure, variance_figure
@@ -85,8 +85,8 @@ def test_the_figures_show_what_the_file_holds(kept: tuple[Answer, Path, Path]) -
     found = study_file.read_study(kept[1])
     norms = found["stops"][-1]["examples"]["exact"]["frozen"]
     panels = [axes for axes in scores_figure(found).axes if axes.get_visible()]
-    assert [axes.get_title(loc="left") for axes in panels] == [study_file.LABELS[name] for name in COLLECTED]
-    for axes, name in zip(panels, COLLECTED, strict=True):
+    assert [axes.get_title(loc="left") for axes in panels] == [study_file.LABELS[name] for name in COLLECTED_SCORES]
+    for axes, name in zip(panels, COLLECTED_SCORES, strict=True):
         x_n, y_n = axes.collections[-1].get_offsets().T
         wanted = torch.tensor(found["stops"][-1]["examples"][name]["frozen"]).double()
         wanted *= torch.tensor(norms).double().mean() / wanted.mean()
@@ -94,7 +94,7 @@ def test_the_figures_show_what_the_file_holds(kept: tuple[Answer, Path, Path]) -
         assert x_n.tolist() == norms and y_n.tolist() == pytest.approx(wanted.clamp(low, high).tolist(), rel=1e-4)
     for axes, source in zip(variance_figure(found).axes, ("frozen", "age 0"), strict=True):
         lines = [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines]
-        for name in (*COLLECTED, "uniform"):
+        for name in (*COLLECTED_SCORES, "uniform"):
             cells = [stop["scores"][name][source]["over_optimum"]["0.5"] for stop in found["stops"]]
             assert ([1, 3], cells) in lines
 
@@ -168,7 +168,7 @@ def test_committed_studies_of_schema_2_are_read_under_the_names_of_schema_3() ->
     assert paths and {json.loads(path.read_text())["schema"] for path in paths} == {2}
     for path in paths:
         raw, found = json.loads(path.read_text()), study_file.read_study(path)
-        assert found["schema"] == study_file.SCHEMA and found["key"] == raw["key"]
+        assert found["schema"] == study_file.STUDY_SCHEMA and found["key"] == raw["key"]
         for stop, before in zip(found["stops"], raw["stops"], strict=True):
             assert stop["bound_ratio"] == before["tightness"] and "tightness" not in stop
         assert command("study", "--from", path).code == 0

@@ -24,12 +24,12 @@ from sadp_bench.report.tables.by_ratio import whole_table
 from sadp_bench.report.tables.findings import best_methods
 from sadp_bench.report.tables.table import Sheet
 
-KINDS = {
+ROW_KINDS = {
     "axes": "Data, time and weights together",
     "memory": "Training memory against time steps",
     "search": "The search for connections",
 }
-VERDICTS = {"lossless": "●", "worse": "▼", "undecided": "○"}  # a sign each, so that no color has to be seen
+VERDICT_SIGNS = {"lossless": "●", "worse": "▼", "undecided": "○"}  # a sign each, so that no color has to be seen
 
 
 def page(contents: Contents, images: Callable[[Record], Any] | None = None) -> str:
@@ -70,11 +70,11 @@ def page(contents: Contents, images: Callable[[Record], Any] | None = None) -> s
         methods=count(len({spec.method for spec in specs} - {"full"}), "method"),
         facts=_facts(contents, len(left_out)),
         findings=best_methods(contents.groups),
-        kinds=KINDS,
+        kinds=ROW_KINDS,
         sheets=_by_kind(contents.sheets),
         groups=[(rows[0].group, whole_table(rows)) for rows in contents.groups],
         plots=plots,
-        verdicts=VERDICTS,
+        verdicts=VERDICT_SIGNS,
         runs=run_details(contents.rows, contents.records),
         commands=commands(specs),
         commits=listed(_environment(contents.records, "commit")),

@@ -25,7 +25,7 @@ RESULTS = (
     r"it measured speed-up over full / ceiling (what it would be if dropped examples cost nothing), for full its charged "
     "seconds. Best mean in bold, second best underlined."
 )
-PAIRED = (
+PAIRED_LATEX = (
     r"Mean $\pm$ half-width of the 95\,\% $t$-interval, of speed-ups {[}low, high{]}, made on logarithms. Lossless: the "
     r"interval of the difference to full lies above $-$margin; worse: below it; else undecided. Time: charged seconds until "
     r"an evaluation first shows full's final accuracy $-$ 1 point (mean over the seeds that get there), and the share of "
@@ -68,7 +68,7 @@ def _tables(sheet: Sheet) -> list[str]:
     return [
         commands + _table(f"{title} {RESULTS} {seeds}.", first, usual, notes),
         *(
-            _table(f"{title} {escaped(table.caption)}. {PAIRED} {seeds}{others}.", table, usual, [], apart=True)
+            _table(f"{title} {escaped(table.caption)}. {PAIRED_LATEX} {seeds}{others}.", table, usual, [], apart=True)
             for table in further
         ),
     ]

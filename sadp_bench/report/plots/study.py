@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Of Okabe and Ito's palette; SADP's default score has SADP's color of the report's plots.
-COLORS = {
+SCORE_COLORS = {
     "loss": "#56B4E9",
     "el2n": "#CC79A7",
     "readout": "#0072B2",
@@ -30,9 +30,9 @@ COLORS = {
     "exact": FULL["color"],
 }
 STALE = "#b0b0b0"  # color of scores as collected
-LINES = {"frozen": "-", "age 0": "--"}
-SOURCES = {"frozen": "same weights, no augmentation", "age 0": "as collected in the last epoch"}
-MIDDLE = f"{KEEPS[1]:g}"
+SOURCE_LINES = {"frozen": "-", "age 0": "--"}
+SOURCE_NAMES = {"frozen": "same weights, no augmentation", "age 0": "as collected in the last epoch"}
+MIDDLE_RATIO = f"{KEEPS[1]:g}"
 EDGE = 0.003  # share of a panel's numbers that may lie beyond its edge at each end; they are drawn on the edge
 LABEL_ROOM = 0.062  # share of the axis between two labels
 MIN_STEP = 0.05  # share of the epochs between two ticks
@@ -56,21 +56,21 @@ def scores_figure(study: dict[str, Any]) -> Figure:
     """
     stop = study["stops"][-1]
     norm_n = [value or math.nan for value in stop["examples"]["exact"]["frozen"]]
-    clouds = {name: {at: scaled(stop["examples"][name][at], norm_n) for at in SOURCES} for name in RIVALS}
+    clouds = {name: {at: scaled(stop["examples"][name][at], norm_n) for at in SOURCE_NAMES} for name in RIVALS}
     columns = -(-len(RIVALS) // 2)
     title = _title(study, f"after epoch {stop['epoch']}")
-    title += f"\nin color: {SOURCES['frozen']}; in gray: {SOURCES['age 0']}"
+    title += f"\nin color: {SOURCE_NAMES['frozen']}; in gray: {SOURCE_NAMES['age 0']}"
     figure, panels = style.panels(title, len(RIVALS), columns, 2.65, "", 2.4 * columns, sharex=True, sharey=True)
-    x_limits = limits(norm_n)
-    y_limits = limits([y for cloud in clouds.values() for y_n in cloud.values() for y in y_n])
+    x_limits = variance_limits(norm_n)
+    y_limits = variance_limits([y for cloud in clouds.values() for y_n in cloud.values() for y in y_n])
     for axes, name in zip(panels, RIVALS, strict=True):
         axes.set(xscale="log", yscale="log", xlim=x_limits, ylim=y_limits)
         axes.plot(x_limits, x_limits, color="black", linewidth=0.8, zorder=3)
-        for at, color in (("age 0", STALE), ("frozen", COLORS[name])):
+        for at, color in (("age 0", STALE), ("frozen", SCORE_COLORS[name])):
             y_n = [min(max(y, y_limits[0]), y_limits[1]) for y in clouds[name][at]]
             axes.scatter(norm_n, y_n, s=6, color=color, alpha=0.55, linewidth=0, rasterized=True)
         rank = stop["scores"].get(name, {}).get("frozen", {}).get("spearman")
-        axes.set_title(LABELS[name], color=COLORS[name], weight="bold")
+        axes.set_title(LABELS[name], color=SCORE_COLORS[name], weight="bold")
         axes.set_title("" if rank is None else f"rank correlation {rank:.2f}", fontsize=8, loc="right")
         axes.label_outer()
     style.log_ticks(panels[0].xaxis, x_limits)
@@ -84,23 +84,25 @@ def scores_figure(study: dict[str, Any]) -> Figure:
 def variance_figure(study: dict[str, Any]) -> Figure:
     """Draws the variance over the optimum's with half of the examples kept, at each stop: a line for each score."""
     figure, panels = style.panels(_title(study), 2, 2, sharey=True)
-    lines = {at: {name: points(study, name, at) for name in ("uniform", *RIVALS)} for at in SOURCES}
+    lines = {at: {name: points(study, name, at) for name in ("uniform", *RIVALS)} for at in SOURCE_NAMES}
     highest = max((y for scores in lines.values() for line in scores.values() for _, y in line), default=2.0)
     y_limits = (max(1.1, highest) ** -0.06, max(1.1, highest) ** 1.04)
     first, last = study["at"][0], study["at"][-1]
     width = max(1, last - first)
-    for axes, (at, meaning) in zip(panels, SOURCES.items(), strict=True):
+    for axes, (at, meaning) in zip(panels, SOURCE_NAMES.items(), strict=True):
         axes.set(yscale="log", ylim=y_limits, xlim=(last - 1.05 * width, last + 0.42 * width), xlabel="epoch")
         for marker, (name, line) in zip(style.MARKERS, lines[at].items(), strict=False):
             x, y = [x for x, _ in line], [y for _, y in line]
-            axes.plot(x, y, color=COLORS[name], marker=marker, linestyle=LINES[at], linewidth=1.5, markersize=4.5)
-        axes.plot((first, last), (1, 1), color=COLORS["exact"], linewidth=0.8)
+            axes.plot(
+                x, y, color=SCORE_COLORS[name], marker=marker, linestyle=SOURCE_LINES[at], linewidth=1.5, markersize=4.5
+            )
+        axes.plot((first, last), (1, 1), color=SCORE_COLORS["exact"], linewidth=0.8)
         _name_ends(axes, {name: line[-1] for name, line in lines[at].items() if line} | {"exact": (last, 1)}, y_limits)
         axes.set_title(meaning)
         axes.set_xticks(_epoch_ticks(study["at"]))
         axes.spines["bottom"].set_bounds(axes.get_xlim()[0], last)
     style.log_ticks(panels[0].yaxis, y_limits)
-    panels[0].set_ylabel(f"variance over the optimum's, {100 * float(MIDDLE):.0f} % kept")
+    panels[0].set_ylabel(f"variance over the optimum's, {100 * float(MIDDLE_RATIO):.0f} % kept")
     return figure
 
 
@@ -114,8 +116,8 @@ def scaled(score_n: Sequence[float | None], norm_n: Sequence[float]) -> list[flo
     return [factor * score if score else math.nan for score in score_n]
 
 
-def limits(values: Sequence[float]) -> Interval:
-    """Returns the limits of a logarithmic axis that holds all but a few of the values."""
+def variance_limits(values: Sequence[float]) -> Interval:
+    """Returns the variance_limits of a logarithmic axis that holds all but a few of the values."""
     known = sorted(value for value in values if not math.isnan(value))
     if not known:
         return 0.5, 2.0
@@ -126,7 +128,11 @@ def limits(values: Sequence[float]) -> Interval:
 def points(study: dict[str, Any], name: str, source: str) -> list[tuple[int, float]]:
     """Returns (epoch, variance over the optimum's) of a score, at each stop that has such a number."""
     cells = [(stop["epoch"], stop["scores"].get(name, {}).get(source)) for stop in study["stops"]]
-    return [(epoch, cell["over_optimum"][MIDDLE]) for epoch, cell in cells if cell and cell["over_optimum"][MIDDLE]]
+    return [
+        (epoch, cell["over_optimum"][MIDDLE_RATIO])
+        for epoch, cell in cells
+        if cell and cell["over_optimum"][MIDDLE_RATIO]
+    ]
 
 
 def apart(wanted: Sequence[float], room: float) -> list[float]:
@@ -151,7 +157,7 @@ def _name_ends(axes: Axes, ends: dict[str, tuple[int, float]], y_limits: Interva
     names = sorted(ends, key=lambda name: ends[name][1])
     wanted = [(math.log(ends[name][1]) - bottom) / height for name in names]
     for name, place in zip(names, apart(wanted, LABEL_ROOM), strict=True):
-        label, color = "optimum" if name == "exact" else LABELS[name], COLORS[name]
+        label, color = "optimum" if name == "exact" else LABELS[name], SCORE_COLORS[name]
         axes.annotate(label, ends[name], (0.745, place), textcoords="axes fraction", va="center", fontsize=8,
                       color=color, arrowprops=leader | {"color": color})  # fmt: skip
 

@@ -39,10 +39,10 @@ LINES = ("-", "--", ":", "-.")
 FULL: Style = {"color": "#000000", "linewidth": 1.2}
 QUIET = "#555555"  # of explanations
 PALE = "#DDDDDD"
-NOTE: Style = {"fontsize": 7, "color": QUIET}
+NOTE_STYLE: Style = {"fontsize": 7, "color": QUIET}
 TILTED: Style = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}  # labels too wide to stand side by side
 FORMATS = ("pdf", "png", "svg")
-WIDTH = 7.2  # inches: a page's
+PAGE_WIDTH = 7.2  # inches: a page's
 MAX_NOTE = 135  # characters of a note in a line
 MAX_LEGEND = 115  # characters of a legend in a line, in larger letters than a note's
 MAX_CLASS = 24  # characters of a class's name; longer ones leave a plot no room
@@ -132,7 +132,7 @@ def panels(
     columns: int = 1,
     height: float = 4.2,
     grid: str = "y",
-    width: float = WIDTH,
+    width: float = PAGE_WIDTH,
     **shared: Any,
 ) -> tuple[Figure, list[Axes]]:
     """Returns a new figure with its axes in reading order. The last row may have empty places.
@@ -278,7 +278,7 @@ def legend(figure: Figure, handles: Iterable[Any], *notes: str, below: bool = Fa
         named.values(), labels, loc="outside lower left", ncols=columns, fontsize=8, title=_fold_notes(notes)
     )
     box.set_alignment("left")
-    box.get_title().set(**NOTE)
+    box.get_title().set(**NOTE_STYLE)
 
 
 def fold(label: str, width: int = MAX_LABEL) -> str:
@@ -293,7 +293,7 @@ def cut(name: str, width: int = MAX_CLASS) -> str:
 
 def note(figure: Figure, *notes: str) -> None:
     """Adds the notes below a figure that has no legend there."""
-    figure.supxlabel(_fold_notes(notes), **NOTE, x=0.01, ha="left")
+    figure.supxlabel(_fold_notes(notes), **NOTE_STYLE, x=0.01, ha="left")
 
 
 def _fold_notes(notes: Iterable[str]) -> str:

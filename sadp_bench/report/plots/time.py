@@ -27,7 +27,7 @@ MIN_TIMES = 0.1  # share of the longest time that the axis spans
 STAR: Style = {"color": FULL["color"], "marker": "*", "linestyle": "", "markersize": 13, "zorder": 4}
 FRONT: Style = {"color": "#999999", "marker": "o", "markersize": 14, "markerfacecolor": "none", "linestyle": "--"}
 FRONT |= {"linewidth": 0.9, "drawstyle": "steps-post", "zorder": 1.2}
-PHASES: dict[str, Style] = {
+PHASE_STYLES: dict[str, Style] = {
     "prepare": {"color": "#E69F00"},
     "select": {"color": "#D55E00"},
     "train": {"color": "#0072B2"},
@@ -198,7 +198,7 @@ def phases_figure(rows: Sequence[RatioRow]) -> Figure | None:
     figure, [axes] = style.panels(rows[0].group, height=1.3 + 0.21 * (places[-1] + 1), grid="x")
     handles: list[Artist] = []
     ends = [0.0] * len(rows)
-    for phase, line_style in PHASES.items():
+    for phase, line_style in PHASE_STYLES.items():
         label = phase if phase in CHARGED_PHASES else f"{phase} (not charged)"
         widths = [statistics.fmean(run.seconds[phase] for run in row.timed) / size for row in rows]
         handles.append(axes.barh(places, widths, 0.74, ends, **line_style, label=label))  # type: ignore[arg-type]

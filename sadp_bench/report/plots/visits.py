@@ -11,7 +11,7 @@ from sadp_bench.core.text import percent
 from sadp_bench.records.record import Record
 from sadp_bench.records.visit_counts import unpack
 from sadp_bench.report.plots import style
-from sadp_bench.report.plots.style import QUIET, WIDTH, Styles, drawing
+from sadp_bench.report.plots.style import PAGE_WIDTH, QUIET, Styles, drawing
 from sadp_bench.report.rows import RatioRow
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def classes_figure(rows: Sequence[RatioRow]) -> Figure | None:
     else:
         axes.set_xticks([])
         axes.set_xlabel(f"{len(names)} classes, in the data set's order")
-    bar = figure.colorbar(image, ax=axes, fraction=0.04 * 5 / WIDTH, pad=0.01)
+    bar = figure.colorbar(image, ax=axes, fraction=0.04 * 5 / PAGE_WIDTH, pad=0.01)
     bar.set_label("visits against\nthe average (%)", fontsize=7)
     bar.outline.set_visible(False)
     style.note(figure, style.means_note(sum(bool(run.class_visits) for run in row.runs) for row in rows) + ".")

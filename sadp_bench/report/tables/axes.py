@@ -115,7 +115,7 @@ def _firing_rate(record: Record) -> float | None:
 
 
 # What `AxesRow` estimates, of a run beside its plain run.
-STATISTICS: dict[str, tuple[Quantity, Callable[[AxesComparison], float | None]]] = {
+AXES_STATISTICS: dict[str, tuple[Quantity, Callable[[AxesComparison], float | None]]] = {
     "accuracy": (Quantity.SHARE, lambda pair: pair.record.test_accuracy),
     "seconds": (Quantity.AMOUNT, lambda pair: None if pair.record.disturbed else charged_seconds(pair.record)),
     "speedup": (Quantity.RATIO, lambda pair: pair.speedup),
@@ -199,7 +199,7 @@ def _row(
         weights=weights,
         label=labels[spec.key],
         axes=len(changed_axes(spec)),
-        **{name: over_seeds(map(value, pairs), quantity) for name, (quantity, value) in STATISTICS.items()},
+        **{name: over_seeds(map(value, pairs), quantity) for name, (quantity, value) in AXES_STATISTICS.items()},
         **costs(runs),
     )
 

@@ -77,7 +77,7 @@ def _verdicts(at: _Ratio) -> Cell:
     return Cell(" · ".join([*counts, *([f"{found.count(None)} without a verdict"] if None in found else [])]))
 
 
-COLUMNS = (
+FINDING_COLUMNS = (
     Column("ratio"),
     Column("best mean accuracy", show=lambda at: Cell(at.best.label if at.best else "no run has finished")),
     _of_best(replace(ACCURACY, interval="ends", runs="beside"), unit="% [95 %]"),
@@ -96,4 +96,4 @@ def _best(rows: Sequence[RatioRow]) -> Table:
         done = [row for row in rows if row.ratio == ratio and not row.is_full and row.n]
         ranked = sorted(zip(shared_means(done), done, strict=True), key=lambda pair: -pair[0])
         lines.append(_Ratio(ratio, ranked[0][1] if ranked else None, done))
-    return table(COLUMNS, lines, lambda at: percent(at.ratio))
+    return table(FINDING_COLUMNS, lines, lambda at: percent(at.ratio))

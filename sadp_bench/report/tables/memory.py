@@ -21,8 +21,8 @@ from sadp_bench.report.tables.notes import measured_on, warnings
 from sadp_bench.report.tables.table import MIB, Cell, Column, Sheet, Table, interval_notes
 
 Runs = list[Record]
-MEMORY = Column("training memory", "train_memory_bytes", "MiB", 1, MIB, runs="beside")
-EXPLAINED = (
+MEMORY_COLUMN = Column("training memory", "train_memory_bytes", "MiB", 1, MIB, runs="beside")
+MEMORY_EXPLAINED = (
     "The most that training steps took beyond what was in use before them: on a GPU of tensors, on a CPU of the "
     "whole process."
 )
@@ -124,12 +124,12 @@ def memory_sheets(rows: Iterable[MemoryRow]) -> list[Sheet]:
 
 
 def _sheet(title: str, rows: list[MemoryRow]) -> Sheet:
-    at = {(row.time, row.timesteps): MEMORY.cell(row) for row in rows}
+    at = {(row.time, row.timesteps): MEMORY_COLUMN.cell(row) for row in rows}
     steps = sorted({row.timesteps for row in rows})
     lines = [
         (name, [at.get((name, step), Cell(NOTHING)) for step in steps]) for name in dict.fromkeys(r.time for r in rows)
     ]
     grid = Table(["backprop", *(f"T={step}" for step in steps)], lines)
-    notes = [measured_on(rows), EXPLAINED, *warnings(rows), "In brackets: the runs."]
+    notes = [measured_on(rows), MEMORY_EXPLAINED, *warnings(rows), "In brackets: the runs."]
     notes += interval_notes(rows, "train_memory_bytes")
     return Sheet("memory", title, f"Training memory against T, MiB: {title}", [grid], notes)

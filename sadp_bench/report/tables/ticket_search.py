@@ -17,7 +17,7 @@ from sadp_bench.report.tables.axes import AxesRow, axes_label
 from sadp_bench.report.tables.notes import disturbed, measured_on, warnings
 from sadp_bench.report.tables.table import Cell, Column, Sheet, interval_notes, table
 
-EXPLAINED = (
+SEARCH_EXPLAINED = (
     "Seconds: of the search alone, which are charged. Early time / all steps: search seconds with early time over those "
     "without, by seed.",
     "Settled: whether the masks agreed before the search's epochs ran out, where it looks for that.",
@@ -114,7 +114,7 @@ def _settled(row: SearchRow) -> Cell:
     return Cell(f"{row.n_converged} of {row.n_told}", sort=float(row.n_converged)) if row.n_told else Cell(NOTHING)
 
 
-COLUMNS = (
+SEARCH_COLUMNS = (
     Column("run"),
     Column("T of the", unit="search", show=lambda row: _whole(row.search_timesteps, f" of {row.timesteps}")),
     Column("rounds", show=lambda row: _whole(row.rounds)),
@@ -132,5 +132,11 @@ def search_sheets(rows: Iterable[SearchRow]) -> list[Sheet]:
 
 
 def _sheet(title: str, rows: list[SearchRow]) -> Sheet:
-    notes = [measured_on(rows), *EXPLAINED, *warnings(rows), *disturbed(rows), *interval_notes(rows, "search_seconds")]
-    return Sheet("search", title, f"Search for connections: {title}", [table(COLUMNS, rows, axes_label)], notes)
+    notes = [
+        measured_on(rows),
+        *SEARCH_EXPLAINED,
+        *warnings(rows),
+        *disturbed(rows),
+        *interval_notes(rows, "search_seconds"),
+    ]
+    return Sheet("search", title, f"Search for connections: {title}", [table(SEARCH_COLUMNS, rows, axes_label)], notes)
