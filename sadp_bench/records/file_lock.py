@@ -136,8 +136,9 @@ class Lock:
 
 def _check_regular(path: Path) -> None:
     """Raises OSError for a pipe, which would be waited for, and for any other file that is no regular one."""
-    if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
-        raise OSError(None, f"{path.name} is no regular file")
+    with suppress(FileNotFoundError):  # Its holder may remove it at any moment.
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            raise OSError(None, f"{path.name} is no regular file")
 
 
 def _count_start(path: Path) -> int:

@@ -61,7 +61,7 @@ OPENED_ELSEWHERE = {
     "datasets/digits.py": {"np.loadtxt"},  # scikit-learn's
     "runs/peak_memory.py": {"Path('/proc/self/status').read_text"},
     "runs/out_folder.py": {"os.open"},  # the folder itself
-    "core/memory.py": {"file.read_text", "GROUPS.read_text"},  # the system's
+    "core/memory.py": {"file.read_text", "CONTROL_GROUPS.read_text"},  # the system's
     "runs/environment.py": {"Path('/proc/cpuinfo').read_text"},
     "report/formats/html.py": {"(files(__package__) / 'page' / name).read_text"},  # the package's
     "training/checkpoint.py": {"torch.load"},  # of bytes

@@ -15,7 +15,7 @@ def test_the_machines_memory_is_the_least_limit_of_the_control_groups(
 ) -> None:
     root, groups = tmp_path / "cgroup", tmp_path / "groups"
     monkeypatch.setattr(memory, "GROUP_ROOT", root)
-    monkeypatch.setattr(memory, "GROUPS", groups)
+    monkeypatch.setattr(memory, "CONTROL_GROUPS", groups)
     whole = memory.machine_bytes()
     limits = {"job/memory.max": "9000", "job/step/memory.max": "max", "memory/a/memory.limit_in_bytes": "8000"}
     for name, text in limits.items():

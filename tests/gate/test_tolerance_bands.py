@@ -111,7 +111,7 @@ def unchanged(rng, num_epochs=4):
 
 
 def test_all_bands_together_fail_an_unchanged_package_no_more_often_than_they_state(monkeypatch):
-    monkeypatch.setattr(tolerance_bands, "LEVEL", 0.2)
+    monkeypatch.setattr(tolerance_bands, "FALSE_ALARM_LEVEL", 0.2)
     rng, failed = np.random.default_rng(0), []
     for _ in range(200):
         reference, now = unchanged(rng)
