@@ -86,8 +86,10 @@ def resumed(spec: Any, material: Any, stop: int, folder: Path) -> tuple[Record, 
     """The record of a run that was stopped at a batch and started again, and its trainer."""
     with pytest.raises(Stopped):
         saved(spec, material, folder, StopsAt(stop)).run()
-    trainer = saved(spec, material, folder, StopsAt(), starts=2)
-    return trainer.run(), trainer
+    trainer = saved(spec, material, folder, progress := StopsAt(), starts=2)
+    record = trainer.run()
+    assert not any("set aside" in line or "begins anew" in line for line in progress.said), progress.said
+    return record, trainer
 
 
 def run_it(method: str, out: Path, progress: Progress | None = None, **how: Any) -> Any:

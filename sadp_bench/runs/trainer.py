@@ -193,7 +193,9 @@ class RunTrainer:
         if "context" in state:
             self.context.check_state(state["context"])
             return
-        length = math.ceil(loop.run_length(self.pruner, self.spec, len(self.data)))
+        pruner = make_pruner(self.spec)
+        pruner.load_state_dict(state["training"]["pruner"])  # A run's length may depend on what `prepare` found.
+        length = math.ceil(loop.run_length(pruner, self.spec, len(self.data)))
         check_run(state, self.state, len(self.data), length, self.spec.evaluate_every)
 
     def _save(self, is_last: bool = False) -> None:
