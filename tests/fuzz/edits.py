@@ -142,7 +142,10 @@ def _apply(document: Any, change: Edit, at: tuple[Any, ...], to: tuple[Any, ...]
         parent[key] = [old] if change.to % 2 else {"a": old}
     elif change.kind == "scale" and isinstance(old, int | float) and not isinstance(old, bool):
         factor = change.value if isinstance(change.value, int | float) else -1
-        parent[key] = old * factor if isinstance(factor, int) or math.isfinite(old) and abs(old) < 1e300 else factor
+        try:
+            parent[key] = old * factor if isinstance(factor, int) or math.isfinite(old) and abs(old) < 1e300 else factor
+        except OverflowError:  # a float times a whole number that no float holds
+            parent[key] = factor
     elif change.kind == "bend" and isinstance(old, torch.Tensor) and not old.is_sparse and old.device.type == "cpu":
         parent[key] = BENDS[list(BENDS)[change.to % len(BENDS)]](old.detach().clone())
 
