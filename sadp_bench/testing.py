@@ -168,7 +168,7 @@ class _CheckedRun:
 
 
 def check_selection(selection: Selection, num_examples: int) -> None:
-    """Raises ContractBroken where a selection is not what `sadp_bench.Selection` promises."""
+    """Raises ContractBroken where a selection breaks the contract of `sadp_bench.Selection`."""
     fault = selection_fault(selection, num_examples)
     _require(not fault, fault)
 

@@ -28,10 +28,10 @@ class Stopped(Exception):
 
 
 class StopsAt(Progress):
-    """Pulls the plug at a batch; counts batches and keeps what was said."""
+    """Pulls the plug at a batch; counts batches and keeps the messages."""
 
     def __init__(self, batch: int | None = None) -> None:
-        self.batch, self.count, self.said = batch, 0, list[str]()
+        self.batch, self.count, self.messages = batch, 0, list[str]()
 
     def advance(self, visits: int) -> None:
         self.count += 1
@@ -39,7 +39,7 @@ class StopsAt(Progress):
             raise Stopped
 
     def message(self, line: str) -> None:
-        self.said.append(line)
+        self.messages.append(line)
 
 
 class Seconds:
@@ -88,7 +88,7 @@ def resumed(spec: Any, material: Any, stop: int, folder: Path) -> tuple[Record, 
         saved(spec, material, folder, StopsAt(stop)).run()
     trainer = saved(spec, material, folder, progress := StopsAt(), starts=2)
     record = trainer.run()
-    assert not any("set aside" in line or "begins anew" in line for line in progress.said), progress.said
+    assert not any("set aside" in line or "begins anew" in line for line in progress.messages), progress.messages
     return record, trainer
 
 

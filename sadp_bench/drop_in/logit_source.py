@@ -215,7 +215,7 @@ def _relations_in_order(recorder: OutputRecorder, place: int, logits_TBC: Tensor
 
 
 def _varies(steps: LayerSteps, relation: str) -> bool:
-    """Returns whether the gradient varies over the steps of a mean or a sum, and so speaks against the order."""
+    """Returns whether the gradient varies over the steps of a mean or a sum, which contradicts the order."""
     spread = (steps.gradient_TBC - steps.gradient_TBC[:1]).abs().max()
     return relation in ("mean", "sum") and bool(spread > MOST_SPREAD * steps.gradient_TBC.abs().max())
 

@@ -249,7 +249,7 @@ def selection_of(pruner: Pruner, epoch: int) -> Selection:
 
 
 def selection_fault(selection: Any, num_examples: int) -> str:
-    """Returns what a selection lacks of what `Selection` promises, as the rest of a sentence; "": nothing."""
+    """Returns how a selection breaks the contract of `Selection`, as the rest of a sentence; "": nothing."""
     index, weight = getattr(selection, "index_K", None), getattr(selection, "weight_K", None)
     if not isinstance(index, Tensor) or not isinstance(weight, Tensor):
         return f"returns a {type(selection).__name__}, and must return Selection(index_K, weight_K) of two tensors"

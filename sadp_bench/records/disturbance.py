@@ -1,4 +1,4 @@
-"""The rule by which a run is disturbed: its seconds contain time that other processes took, so they say nothing.
+"""The rule by which a run is disturbed: its seconds contain time that other processes took, so they mean nothing.
 
 A training loop computes all the time. A thread of it is on a core at every moment, so the CPU seconds of its process are
 at least its seconds. Runs of one thread that nothing disturbed had 0.97 to 0.98 of them, runs of two threads 1.59.
@@ -31,7 +31,7 @@ def disturbance(
     """Returns why a run is disturbed, in a phrase; None where its seconds count.
 
     A number that is unknown is None, and its part of the rule finds nothing. On a GPU only the efficiency is known:
-    the process waits for the device, so CPU seconds and load say nothing.
+    the process waits for the device, so CPU seconds and load mean nothing.
 
     Args:
         seconds: Charged.

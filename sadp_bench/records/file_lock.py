@@ -88,7 +88,7 @@ class Lock:
         """Removes a marker that is no lease and has not changed for long: the library waits for it forever.
 
         A holder leaves an empty one that is killed between the file's creation and its first line. Any other content is
-        no program's that knows these locks.
+        of no program that uses these locks.
         """
         owner = self._lease.owner
         try:

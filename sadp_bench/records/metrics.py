@@ -97,7 +97,7 @@ def marked(record: Record, reference: Record | None = None) -> Record:
 
     Args:
         record: The run.
-        reference: The record of the full-data run. Where its seconds say nothing, the run has no speed-up.
+        reference: The record of the full-data run. Where its seconds are disturbed, the run has no speed-up.
     """
     if record.disturbed:
         return record

@@ -61,15 +61,15 @@ def test_odd_files_are_a_line_for_every_command(tmp_path: Path, monkeypatch: pyt
 
 def test_odd_states_are_set_aside_in_a_line(tmp_path: Path) -> None:
     for number, (name, lay) in enumerate(ODD_PLACES.items()):
-        said: list[str] = []
-        checkpoint = Checkpoint(tmp_path / f"{number}.ckpt", 0.0, {}, said.append)
+        messages: list[str] = []
+        checkpoint = Checkpoint(tmp_path / f"{number}.ckpt", 0.0, {}, messages.append)
         for path in (checkpoint.path, checkpoint.before):
             lay(path)
             with within(5), pytest.raises(BadInput):
                 read_state(path, torch.device("cpu"))
         with within(5):
             assert checkpoint.read(torch.device("cpu")) is None, name
-            assert len(said) == 2 and all("set aside as" in line for line in said), said
+            assert len(messages) == 2 and all("set aside as" in line for line in messages), messages
             checkpoint.write(dict)
             assert checkpoint.read(torch.device("cpu")) == {"identity": {}}, name
             checkpoint.path.unlink()

@@ -83,7 +83,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Run], str]:
     jobs = {**EXACT, **batch_norm, "long": LONG, "long, in two parts": [KILLED, *LONG]}
     folder = tmp_path_factory.mktemp("two")
     output = under_torchrun(folder, {**jobs, GATHER: [GATHER]})
-    assert output.count("╭") == len(jobs)  # the first process speaks for all
+    assert output.count("╭") == len(jobs)  # the first process prints for all
     return runs_in(folder, 2, jobs), output
 
 

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 against an independent reading of their files, and what is said about bad ones."""
+"""CIFAR-10 and CIFAR-100 against an independent reading of their files, and the messages about bad ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST against an independent reading of their files, and what is said about bad ones."""
+"""MNIST and Fashion-MNIST against an independent reading of their files, and the messages about bad ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""N-MNIST against an independent decoding of its recordings, and what is said about bad ones."""
+"""N-MNIST against an independent decoding of its recordings, and the messages about bad ones."""
 
 from __future__ import annotations
 

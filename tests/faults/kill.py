@@ -271,7 +271,7 @@ def table(rows: Iterable[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Kills runs as the command line asks for it."""
+    """Kills runs as the command line requests."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="cifar10")
     parser.add_argument("--methods", default="full,fewer-epochs,random,el2n,grand,forgetting,infobatch,sadp")

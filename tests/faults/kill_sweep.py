@@ -109,7 +109,7 @@ def same_runs(whole: Path, parts: Path) -> int:
 
 
 def main() -> None:
-    """Kills a sweep as the command line asks for it."""
+    """Kills a sweep as the command line requests."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", nargs="?", type=Path, default=ROOT / "experiments" / "smoke.toml")
     parser.add_argument("--executor", default="local")

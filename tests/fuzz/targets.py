@@ -213,17 +213,17 @@ def _stopped(method: str) -> tuple[Path, Any, Any]:
 
 
 def _finished(spec: Any, material: Any) -> list[str]:
-    """Finishes a run in the folder here. Returns what was said."""
+    """Finishes a run in the folder here. Returns its messages."""
     store, progress = Store(Path()), StopsAt()
     try:
         run(spec, material, store, progress, reference=False)
     except BadInput as error:
         assert "\n" not in str(error)
-        return [*progress.said, str(error)]
+        return [*progress.messages, str(error)]
     found = store.find(spec)
     assert found is not None
     check_record(found)
-    return progress.said
+    return progress.messages
 
 
 state_inputs = st.tuples(st.sampled_from(["sadp", "infobatch", "random"]), state_edits, damages)
@@ -254,7 +254,9 @@ def _check_state(source: Path, place: Path, changes: Any, damage: Any, keep: str
     try:
         write_state(place, {**changed, keep: copy.deepcopy(state[keep])})
     except (RuntimeError, NotImplementedError, OverflowError, UnicodeEncodeError, TypeError):
-        place.write_bytes(source.read_bytes())  # torch saves no such thing
+        # torch.save refuses some edits with these errors (a quantized tensor, text with half a surrogate, a huge number).
+        # No file can then contain such a state, so the unedited file is damaged instead.
+        place.write_bytes(source.read_bytes())
     place.write_bytes(damaged(place.read_bytes(), damage))
 
 

@@ -35,7 +35,7 @@ def altered(folder: Path, out: Path, change: Callable[[Record], Record]) -> Path
 
 
 def elsewhere(folder: Path, out: Path) -> Path:
-    """The same records, said to be another processor's."""
+    """Returns the same records with the name of another processor."""
     return altered(folder, out, lambda r: dataclasses.replace(r, environment={**r.environment, "processor": "Other"}))
 
 

@@ -37,7 +37,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def long_reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Only said to be another processor's."""
+    """Another processor in name only."""
     folder = tmp_path_factory.mktemp("gate")
     return elsewhere(train(folder / "here", ["sadp"], range(3), **LONG), folder / "elsewhere")
 

@@ -190,10 +190,10 @@ def test_epochs_are_of_so_many_examples_that_enough_rounds_fit_into_the_time(mon
     requested = {**ASKED, "train_examples": None, "batch_size": 32}
     for per_visit, expected in ((1e-9, 1437), (1e-3, 600), (1.0, 320)):
         monkeypatch.setattr(speed, "rehearse", lambda *_, seconds=per_visit: seconds)
-        said: list[str] = []
+        messages: list[str] = []
         progress = Progress()
-        monkeypatch.setattr(progress, "message", said.append)
+        monkeypatch.setattr(progress, "message", messages.append)
         # A round: two epochs of full data, the A/A arm and half an epoch; 16 rounds of 600 examples, 1 ms a visit.
         found = speed.measure_speed(requested, ["random"], [0.5], 2, None, progress, seconds=600 * 3.5 * 16 * 1e-3)
         assert found["train_examples"] == expected
-        assert len(said) == (expected < 1437)
+        assert len(messages) == (expected < 1437)

@@ -76,7 +76,7 @@ def test_reference_with_other_settings_is_no_reference():
 def test_equal_updates_have_nominal_maximum_1_and_the_reference_of_equal_epochs():
     spec = make_spec("random", 0.75, protocol="updates")
     run = make_record(spec, train=125, examples_seen=10_000)
-    # The last epoch ends with the updates: its size says nothing about the subset.
+    # The last epoch ends with the updates: its size is not the subset's.
     epochs = [{**row, "kept": kept} for row, kept in zip(run.epochs, [250, 250, 10], strict=False)]
     [pair] = [p for p in metrics.paired([make_record(make_spec()), dataclasses.replace(run, epochs=epochs)])][1:]
     assert (pair.nominal_maximum, pair.ceiling, pair.realised_ratio) == (1, 1, 0.75)

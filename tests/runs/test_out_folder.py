@@ -68,5 +68,5 @@ def test_a_folder_that_goes_away_is_said_with_the_place_where_the_run_goes_on(tm
             for lease in place.glob("*.lease"):
                 lease.unlink()  # Its holder, this process, would have ended.
             again = run_it("random", place, progress := StopsAt())
-            assert any("goes on from its checkpoint, after epoch 1" in said for said in progress.said), case
+            assert any("goes on from its checkpoint, after epoch 1" in messages for messages in progress.messages), case
             assert numbers(again.comparison.record) == numbers(undisturbed), case

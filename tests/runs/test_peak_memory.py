@@ -42,7 +42,7 @@ if sys.argv[1] == "keeps":
 def take(mebibytes):
     return [torch.full((piece * 2**20 // 4,), 1.0) for _ in range(mebibytes // piece)]
 
-def told(do):
+def measured(do):
     memory = PeakMemory(torch.device("cpu"))
     with memory.tracked():
         do()
@@ -55,15 +55,15 @@ def again_and_again():
 found = {}
 for piece in (200, 20, 1):  # MiB a tensor
     take(piece)
-    found[f"taken as {piece}"] = told(lambda: take(200))
-    found[f"a second time as {piece}"] = told(lambda: take(200))
+    found[f"taken as {piece}"] = measured(lambda: take(200))
+    found[f"a second time as {piece}"] = measured(lambda: take(200))
     take(600)
-    found[f"after more was freed as {piece}"] = told(lambda: take(200))
-    found[f"again and again as {piece}"] = told(again_and_again)
+    found[f"after more was freed as {piece}"] = measured(lambda: take(200))
+    found[f"again and again as {piece}"] = measured(again_and_again)
     held = take(400)
-    found[f"beside what is held as {piece}"] = told(lambda: take(200))
+    found[f"beside what is held as {piece}"] = measured(lambda: take(200))
     del held[::2]
-    found[f"beside what is held in parts as {piece}"] = told(lambda: take(200))
+    found[f"beside what is held in parts as {piece}"] = measured(lambda: take(200))
     del held
 print(json.dumps(found))
 """

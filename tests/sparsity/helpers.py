@@ -73,7 +73,7 @@ class TinyContext:
     make_optimizer: Callable[[nn.Module], torch.optim.Optimizer] = sgd
     calls: list[dict[str, Any]] = field(default_factory=list)
     trained: list[tuple[int, int]] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
     kept: dict[str, Any] = field(default_factory=dict)
     skipped: int = 0
 
@@ -139,7 +139,7 @@ class TinyContext:
             return model.eval()(image_N[:num_examples])
 
     def message(self, text: str) -> None:
-        self.said.append(text)
+        self.messages.append(text)
 
 
 def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -149,7 +149,7 @@ def test_the_search_ends_when_the_newest_mask_is_close_to_all_others_of_the_wind
         facts = eb.prepare(context, Tiny(2))
         assert (facts["search_epochs"], facts["converged"]) == (epochs, converged) and len(context.trained) == epochs
         assert positions(eb.masks) == shifted(*shifts)[epochs - 1].tolist()
-        assert ("did not settle" in context.said[-1]) is not converged
+        assert ("did not settle" in context.messages[-1]) is not converged
 
 
 def test_window_and_distance_are_settings():

@@ -118,12 +118,12 @@ def test_a_full_disk_does_not_stop_the_others(store, monkeypatch):
     def full(failure):
         raise BadInput("no space left")
 
-    said = []
+    messages = []
     watcher = Watcher()
-    watcher.message = said.append
+    watcher.message = messages.append
     monkeypatch.setattr(store, "write_failure", full)
     standing = carried_out(plan_of(RANDOM, SADP), Scripted(store, random=[2]), watcher=watcher)
-    assert standing.done == {SADP.key} and list(standing.failed) == [RANDOM.key] and said == ["no space left"]
+    assert standing.done == {SADP.key} and list(standing.failed) == [RANDOM.key] and messages == ["no space left"]
 
 
 def test_scores_are_made_once_while_other_work_goes_on(store):

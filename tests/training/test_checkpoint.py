@@ -27,7 +27,7 @@ def test_what_was_written_with_other_data_is_set_aside(tmp_path: Path) -> None:
     spec, material = requested("random")
     material.train.input_N[0, 0, 0, 0] += 1
     outcome = run(spec, material, Store(tmp_path), progress := StopsAt(), reference=False)
-    assert any("of other data or settings: set aside as" in line for line in progress.said)
+    assert any("of other data or settings: set aside as" in line for line in progress.messages)
     assert outcome is not None and outcome.comparison.record.data_sha256 == material.sha256
 
 
@@ -49,8 +49,8 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_serves(tmp_path: P
         [path] = (tmp_path / damage).glob("*.ckpt")
         path.write_bytes(damaged(path.read_bytes()))
         outcome = run_it("el2n", tmp_path / damage, progress := StopsAt())
-        assert any("set aside as" in line for line in progress.said), damage
-        assert any("goes on from its checkpoint, after epoch 1" in line for line in progress.said), damage
+        assert any("set aside as" in line for line in progress.messages), damage
+        assert any("goes on from its checkpoint, after epoch 1" in line for line in progress.messages), damage
         assert numbers(outcome.comparison.record) == numbers(undisturbed), damage
 
 
@@ -61,7 +61,7 @@ def test_two_damaged_checkpoints_mean_the_beginning(tmp_path: Path) -> None:
     for path in (tmp_path / "b").glob("*.ckpt*"):
         path.write_bytes(b"")
     outcome = run_it("random", tmp_path / "b", progress := StopsAt())
-    assert not any("goes on" in line for line in progress.said)
+    assert not any("goes on" in line for line in progress.messages)
     assert numbers(outcome.comparison.record) == numbers(undisturbed)
     assert progress.count == sum(-(-row["kept"] // 17) for row in undisturbed.epochs)
 
@@ -106,11 +106,13 @@ def test_a_disk_that_fills_up_ends_no_training_and_costs_no_checkpoint(
             run_it("random", disk, progress := FillsDisk(full_from, disk))
         assert progress.count == 16
         # Where two checkpoints are there already, the older one's place is enough for the next.
-        assert sum(s.startswith("no checkpoint: ") and s.endswith("goes on without") for s in progress.said) == fails
+        assert (
+            sum(s.startswith("no checkpoint: ") and s.endswith("goes on without") for s in progress.messages) == fails
+        )
         assert not list(disk.glob("*.json")) and not list(disk.glob(".*"))
         (disk / "filler").unlink()
         outcome = run_it("random", disk, progress := StopsAt())
-        assert any(f"goes on from its checkpoint, after epoch {epochs}" in line for line in progress.said)
+        assert any(f"goes on from its checkpoint, after epoch {epochs}" in line for line in progress.messages)
         assert numbers(outcome.comparison.record) == numbers(undisturbed)
         assert outcome.comparison.record.interruptions == 1
 
@@ -123,7 +125,7 @@ def test_a_folder_that_may_not_be_written_any_more_ends_no_training(tmp_path: Pa
         trainer = saved(spec, material, folder, progress := StopsAt())
         with unprivileged(folder):
             assert numbers(trainer.run()) == numbers(record)
-    assert sum("Permission denied" in line for line in progress.said) == 1  # said once
+    assert sum("Permission denied" in line for line in progress.messages) == 1  # once
 
 
 class Keeps(Pruner):
@@ -141,9 +143,9 @@ def test_a_pruner_that_cannot_be_saved_states_so_and_begins_anew(tmp_path: Path)
     spec, material = resolved(**SIZES | {"method": f"{__name__}:Keeps", "ratio": 0.4})
     with pytest.raises(Stopped):
         run(spec, material, Store(tmp_path), one := StopsAt(12), reference=False, checkpoint_seconds=0.0)
-    assert sum("attribute history is a set, which no checkpoint holds" in line for line in one.said) == 1
+    assert sum("attribute history is a set, which no checkpoint holds" in line for line in one.messages) == 1
     run(spec, material, Store(tmp_path), other := StopsAt(), reference=False)
-    assert other.count == 16 and not any("goes on" in line for line in other.said)
+    assert other.count == 16 and not any("goes on" in line for line in other.messages)
 
 
 def test_only_what_a_checkpoint_holds_is_plain() -> None:

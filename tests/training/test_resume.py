@@ -120,7 +120,7 @@ def test_run_takes_up_its_checkpoint_states_so_counts_and_cleans_up(tmp_path: Pa
     suffixes = {"".join(path.suffixes[-2:]) for path in (tmp_path / "b").iterdir()}
     assert {".ckpt", ".lock"} <= {suffix.rpartition(".")[1] + suffix.rpartition(".")[2] for suffix in suffixes}
     outcome = run_it("sadp", tmp_path / "b", progress := StopsAt())
-    assert any(re.search(r"sadp 0.4 goes on from its checkpoint, after epoch [23]", line) for line in progress.said)
+    assert any(re.search(r"sadp 0.4 goes on from its checkpoint, after epoch [23]", line) for line in progress.messages)
     assert numbers(outcome.comparison.record) == numbers(undisturbed)
     assert outcome.comparison.record.interruptions == 2
     assert os.listdir(tmp_path / "b") == [outcome.path.name]
@@ -183,7 +183,7 @@ def test_what_a_kill_after_the_record_left_goes_with_the_next_start(tmp_path: Pa
 def test_again_does_not_take_up_a_finished_run(tmp_path: Path) -> None:
     record = killed_after_its_record(tmp_path)
     again = run_it("random", tmp_path, progress := StopsAt(), again=True).comparison.record
-    assert progress.count == 16 and not any("goes on" in line for line in progress.said)
+    assert progress.count == 16 and not any("goes on" in line for line in progress.messages)
     assert numbers(again) == numbers(record) and again.interruptions == 0
 
 
@@ -192,7 +192,9 @@ def test_again_goes_on_with_itself(tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         run_it("random", tmp_path, StopsAt(12), again=True)
     run_it("random", tmp_path, progress := StopsAt(), again=True)
-    assert progress.count == 8 and any("goes on from its checkpoint, after epoch 2" in line for line in progress.said)
+    assert progress.count == 8 and any(
+        "goes on from its checkpoint, after epoch 2" in line for line in progress.messages
+    )
 
 
 def test_weights_are_there_when_the_record_is(tmp_path: Path) -> None:

@@ -63,4 +63,4 @@ def test_scores_of_other_data_or_another_environment_are_not_used(tmp_path: Path
     spec, material = requested("el2n", ratio=0.5)
     outcome = run(spec, material, Store(tmp_path), progress := StopsAt(), reference=False)
     assert outcome is not None and outcome.comparison.record.scores_from is None
-    assert any("another environment: not used" in line for line in progress.said)
+    assert any("another environment: not used" in line for line in progress.messages)

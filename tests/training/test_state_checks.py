@@ -103,7 +103,7 @@ def test_scores_of_the_wrong_kind_are_computed_anew_and_that_is_reported(
             monkeypatch.setattr(shared_scores, "read_state", lambda path, device, state=state: state)
             shared._progress = progress = StopsAt()
             assert shared._find() is None, f"scores with another {place} are used: {value}"
-            assert len(progress.said) == 1 and str(shared.path) in progress.said[0], progress.said
+            assert len(progress.messages) == 1 and str(shared.path) in progress.messages[0], progress.messages
 
 
 def test_a_checkpoint_of_another_content_is_set_aside_and_changes_nothing(
@@ -121,10 +121,14 @@ def test_a_checkpoint_of_another_content_is_set_aside_and_changes_nothing(
             altered(state, place, value)
             path.touch()
             monkeypatch.setattr(checkpoint, "read_state", lambda path, device, state=state: state)
-            progress.said.clear()
+            progress.messages.clear()
             trainer._resume()
             assert not trainer.prepared, f"a checkpoint with another {place} is taken up: {value}"
-            assert len(progress.said) == 1 and "set aside" in progress.said[0], (place, value, progress.said)
+            assert len(progress.messages) == 1 and "set aside" in progress.messages[0], (
+                place,
+                value,
+                progress.messages,
+            )
     assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
     path.touch()
     monkeypatch.setattr(checkpoint, "read_state", lambda path, device: good)
@@ -183,5 +187,7 @@ def test_a_checkpoint_of_a_preparation_is_checked_and_a_training_in_it_begins_an
     altered(good, "fits/scoring 1/training/model/*", lambda value: value[1:])
     trainer.context.load_state_dict(good)
     trainer.prepare()
-    assert any("training scoring 1 is whole, but its network's" in line for line in progress.said), progress.said
+    assert any("training scoring 1 is whole, but its network's" in line for line in progress.messages), (
+        progress.messages
+    )
     assert torch.equal(trainer.pruner.score_N, undisturbed.pruner.score_N)
