@@ -1,0 +1,214 @@
+"""Batch norm, average pool and multi-step LIF as one function of the graph, on Triton kernels.
+
+Between two convolutions a plain graph passes over memory about twenty times; this one passes eight times. Only the
+input and four numbers a channel are kept for the backward pass, in which the membranes are computed again. Sums run in
+float64 across programs, and membranes are float32 (float64 for an input in float64). The kernels are compiled without
+fused multiply-adds, so the membranes that are computed again have the same bits.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from sadp_bench.core.neuron_facts import NeuronFacts
+from sadp_bench.core.precision import wide_dtype
+from sadp_bench.gpu import neuron_kernels, norm_kernels
+
+PROGRAMS = 1024  # that sum over tiles; a fixed number, so that the sums do not depend on the GPU
+HELD = 5120  # inputs of a program, over all steps: with more the backward pass of 128 threads runs out of registers
+WIDE = {torch.float32: tl.float32, torch.float64: tl.float64}
+
+
+def norm_pool_lif(
+    y: Tensor,
+    norm: nn.BatchNorm2d | None,
+    neuron: NeuronFacts,
+    timesteps: int,
+    pool: int,
+    still: bool,
+    membrane: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Returns the spikes of LIF(average pool(norm(y))), and the membranes after the last step.
+
+    Args:
+        y: [N, C, H, W] with N = T B and the row t B + b; or N = B where the input is the same at every step. float32,
+            bfloat16, float16 or float64.
+        norm: Its running statistics are updated as torch does it; its momentum is a number. None: no norm.
+        neuron: Its reset is outside of the graph.
+        timesteps: T.
+        pool: 1, or 2 for the mean over 2x2 pixels; the last row or column of an odd side is in no pool.
+        still: Whether the input is the same at every step.
+        membrane: Before the first step, [B, C, h, w]; None: at rest. No gradient flows into it.
+
+    Returns:
+        Spikes [T B, C, h, w] in the type of y, channels last; membranes [B, C, h, w], channels last, at least float32.
+    """
+    if norm is None:
+        made = _NormPoolLIF.apply(y, None, None, None, neuron, timesteps, pool, still, membrane)
+    else:
+        made = _NormPoolLIF.apply(y, norm.weight, norm.bias, norm, neuron, timesteps, pool, still, membrane)
+    spikes, after = made
+    return spikes, after
+
+
+class _NormPoolLIF(torch.autograd.Function):
+    """See `norm_pool_lif`; weight and bias are the norm's, as the graph must see them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        y: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        norm: nn.BatchNorm2d | None,
+        neuron: NeuronFacts,
+        timesteps: int,
+        pool: int,
+        still: bool,
+        membrane: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Returns spikes and membranes."""
+        y = _channels_last(y)
+        shape = _Shape(y, timesteps, pool, still)
+        if membrane is not None:
+            membrane = _channels_last(membrane.to(shape.wide))
+        of_batch = norm is not None and (norm.training or norm.running_mean is None)
+        with _on(y.device):
+            scales = None if norm is None else _scales(y, shape, norm, weight, bias, of_batch)
+            spikes, after = shape.empty(timesteps * shape.batch, y.dtype), shape.empty(shape.batch, shape.wide)
+            neuron_kernels.forward[shape.grid()](
+                y, scales, membrane, spikes, after, shape.sites, SOFT=neuron.soft, **_equation(neuron),
+                T=timesteps, STILL=still, CARRIED=membrane is not None, **shape.compiled(norm),
+            )  # fmt: skip
+        ctx.save_for_backward(y, scales, membrane)
+        ctx.facts = shape, neuron, norm, of_batch
+        ctx.mark_non_differentiable(after)
+        ctx.set_materialize_grads(False)
+        return spikes, after
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, error: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
+        """Returns the gradients at y, weight and bias."""
+        y, scales, membrane = ctx.saved_tensors
+        shape, neuron, norm, of_batch = ctx.facts
+        nothing = (None,) * 9
+        if error is None:
+            return nothing
+        with _on(y.device):
+            error = _channels_last(error)
+            d = shape.empty(len(y), shape.wide)
+            programs = shape.programs(shape.sites)
+            partial = _new(y, shape, programs, 2) if norm is not None else None
+            neuron_kernels.backward[(programs, shape.columns)](
+                y, error, scales, membrane, d, partial, shape.sites, SOFT=neuron.soft, SURROGATE=neuron.surrogate,
+                **_equation(neuron), T=shape.timesteps, STILL=shape.still, CARRIED=membrane is not None,
+                **shape.compiled(norm),
+            )  # fmt: skip
+            parameters = terms = None
+            if norm is not None:
+                parameters, terms = _new(y, shape, 2), _new(y, shape, 2)
+                norm_kernels.backward_scales[(shape.few_columns,)](
+                    partial, scales, parameters, terms, programs, shape.pixels, C=shape.channels, **shape.few()
+                )
+            gradient = torch.empty_like(y)
+            norm_kernels.backward_norm[shape.grid(shape.pixels)](
+                y, d, scales, terms, gradient, shape.pixels, OF_BATCH=of_batch, **shape.compiled(norm)
+            )
+        of_weight = of_bias = None
+        if parameters is not None and norm.weight is not None:
+            of_weight, of_bias = parameters.to(norm.weight.dtype)
+        return gradient, of_weight, of_bias, *nothing[3:]
+
+
+class _Shape:
+    """The sizes of a block's input and how its kernels are laid out."""
+
+    def __init__(self, y: Tensor, timesteps: int, pool: int, still: bool) -> None:
+        number, self.channels, self.height, self.width = y.shape
+        self.device, self.wide = y.device, wide_dtype(y)
+        self.timesteps, self.pool, self.still = timesteps, pool, still
+        self.batch = number if still else number // timesteps
+        self.pixels = number * self.height * self.width
+        self.sites = self.batch * (self.height // pool) * (self.width // pool)
+        tile = min(1024, max(128, triton.next_power_of_2(HELD // timesteps + 1) // 2))
+        self.per_tile = min(triton.next_power_of_2(self.channels), 128)
+        self.pixels_per_tile = tile // self.per_tile
+        self.columns = triton.cdiv(self.channels, self.per_tile)
+        self.few_columns = triton.cdiv(self.channels, 16)
+
+    def grid(self, pixels: int | None = None) -> tuple[int, int]:
+        """Returns a program for each tile of pixels (by default: sites) and channels."""
+        return triton.cdiv(self.sites if pixels is None else pixels, self.pixels_per_tile), self.columns
+
+    def programs(self, pixels: int) -> int:
+        """Returns the number of programs that sum over pixels, for each tile of channels."""
+        return min(triton.cdiv(pixels, self.pixels_per_tile), max(1, PROGRAMS // self.columns))
+
+    def compiled(self, norm: nn.BatchNorm2d | None) -> dict[str, Any]:
+        """Returns what the kernels over images are compiled for."""
+        sizes = {"C": self.channels, "H": self.height, "W": self.width, "POOL": self.pool, "NORM": norm is not None}
+        return sizes | self.tile()
+
+    def tile(self) -> dict[str, Any]:
+        """Returns the tile of a program over pixels."""
+        tile = {"PIXELS": self.pixels_per_tile, "CHANNELS": self.per_tile, "WIDE": WIDE[self.wide]}
+        return tile | {"enable_fp_fusion": False}
+
+    def few(self) -> dict[str, Any]:
+        """Returns the tile of a program over the sums of others."""
+        return {"ROWS": 64, "CHANNELS": 16, "enable_fp_fusion": False}
+
+    def empty(self, number: int, dtype: torch.dtype) -> Tensor:
+        """Returns an empty tensor for so many pooled images."""
+        size = number, self.channels, self.height // self.pool, self.width // self.pool
+        return torch.empty(size, dtype=dtype, device=self.device, memory_format=torch.channels_last)
+
+
+def _scales(
+    y: Tensor, shape: _Shape, norm: nn.BatchNorm2d, weight: Tensor | None, bias: Tensor | None, of_batch: bool
+) -> Tensor:
+    """Returns each channel's factor, mean, shift and 1 / standard deviation, and updates the running statistics."""
+    partial, programs = None, 0
+    if of_batch:
+        if shape.pixels == 1:
+            raise ValueError(f"Expected more than 1 value per channel when training, got input size {list(y.shape)}")
+        programs = shape.programs(shape.pixels)
+        partial = _new(y, shape, programs, 3)
+        norm_kernels.moments[(programs, shape.columns)](y, partial, shape.pixels, C=shape.channels, **shape.tile())
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked.add_(1)
+    scales = _new(y, shape, 4)
+    norm_kernels.scales[(shape.few_columns,)](
+        partial, weight, bias, norm.running_mean, norm.running_var, scales, programs, EPS=norm.eps,
+        MOMENTUM=norm.momentum, C=shape.channels, OF_BATCH=of_batch, TRACKED=norm.running_mean is not None,
+        AFFINE=weight is not None, **shape.few(),
+    )  # fmt: skip
+    return scales
+
+
+def _equation(neuron: NeuronFacts) -> dict[str, float]:
+    """Returns the constants of the neuron's equation."""
+    return {"KEEP": 1 - 1 / neuron.tau, "GAIN": neuron.gain, "THRESHOLD": neuron.threshold}
+
+
+def _new(y: Tensor, shape: _Shape, *sizes: int) -> Tensor:
+    """Returns an empty tensor of sums, [*sizes, C]."""
+    return torch.empty(*sizes, shape.channels, dtype=shape.wide, device=y.device)
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """Returns the images so that they lie channels last in memory."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _on(device: torch.device) -> AbstractContextManager[Any]:
+    """Makes a GPU the current one, where kernels start."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

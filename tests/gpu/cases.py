@@ -1,0 +1,80 @@
+"""Inputs of the fused block, and what a function makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sadp_bench.core.neuron_facts import NeuronFacts
+
+Block = Callable[["Case", Tensor, nn.BatchNorm2d | None], tuple[Tensor, Tensor]]
+PLAIN = NeuronFacts(2.0, 1.0, 1.0, False, "atan")
+
+
+@dataclass(frozen=True)
+class Case:
+    shape: tuple[int, int, int, int]
+    timesteps: int = 4
+    pool: int = 1
+    still: bool = False
+    norm: str = "training"  # "evaluation", "untracked", "none"
+    carried: bool = False
+    neuron: NeuronFacts = PLAIN
+    dtype: torch.dtype = torch.float32
+
+    def draw(self, *shape: int) -> Tensor:
+        return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)), dtype=torch.float64)
+
+    def y(self) -> Tensor:
+        return (1.5 * self.draw(*self.shape) + 1).to(self.dtype)
+
+    def norm_layer(self) -> nn.BatchNorm2d | None:
+        if self.norm == "none":
+            return None
+        channels = self.shape[1]
+        made = nn.BatchNorm2d(channels, momentum=0.3, track_running_stats=self.norm != "untracked").to(self.dtype)
+        made = made.float() if self.dtype == torch.bfloat16 else made
+        state = {"weight": torch.linspace(0.5, 1.5, channels), "bias": torch.linspace(-0.3, 0.5, channels)}
+        state |= {"running_mean": torch.full((channels,), 0.7), "running_var": torch.full((channels,), 2.0)}
+        made.load_state_dict(state, strict=False)
+        return made.train(self.norm != "evaluation")
+
+    def before(self) -> Tensor | None:
+        number, channels, height, width = self.shape
+        batch = number if self.still else number // self.timesteps
+        return self.draw(batch, channels, height // self.pool, width // self.pool).float() if self.carried else None
+
+
+def outcome(case: Case, block: Block, dtype: torch.dtype) -> dict[str, Tensor]:
+    """What a block gives on the case's numbers, computed in a type: spikes, membranes, gradients, statistics."""
+    y, norm = case.y().to(dtype).requires_grad_(), case.norm_layer()
+    if dtype == torch.float64 and norm is not None:
+        norm.double()
+    spikes, after = block(case, y, norm)
+    error = torch.linspace(-1, 1, spikes.numel()).view(spikes.shape).to(case.dtype).to(dtype)
+    spikes.backward(error)
+    assert y.grad is not None
+    made = {"spikes": spikes.detach(), "membrane": after.detach(), "input's gradient": y.grad}
+    if norm is not None:
+        made |= {f"{name}'s gradient": parameter.grad for name, parameter in norm.named_parameters()}
+        made |= dict(norm.named_buffers())
+    return {name: value.double() for name, value in made.items() if value is not None}
+
+
+CASES = {
+    "training": Case((12, 3, 7, 5)),
+    "pooled, odd sides, two tiles": Case((76, 5, 9, 7), pool=2),
+    "one channel, carried": Case((12, 1, 5, 6), carried=True, neuron=NeuronFacts(2.0, 1.0, 0.4, False, "atan")),
+    "one step, two tiles of channels": Case((5, 130, 3, 3), timesteps=1),
+    "evaluation, sigmoid": Case((12, 3, 4, 5), norm="evaluation", neuron=NeuronFacts(3.0, 1 / 3, 0.5, False, "sigmoid")),
+    "no running statistics": Case((12, 3, 4, 4), norm="untracked"),
+    "no norm, pooled": Case((12, 3, 6, 5), pool=2, norm="none"),
+    "still, soft": Case((5, 3, 6, 7), still=True, pool=2, neuron=NeuronFacts(3.0, 1.0, 0.7, True, "atan")),
+    "bfloat16, soft, triangle": Case(
+        (12, 3, 6, 7), pool=2, neuron=NeuronFacts(1.5, 1.0, 0.5, True, "triangle"), dtype=torch.bfloat16
+    ),
+    "float64, still, carried": Case((6, 2, 5, 5), still=True, carried=True, dtype=torch.float64),
+}  # fmt: skip
