@@ -1,55 +1,48 @@
-"""The command line application: registers the commands and reports bad input in one line."""
+"""The command line application: finds the command and reports bad input in one line.
+
+Help and lists must feel instant, so this module imports neither Typer nor a command before one is called.
+"""
 
 from __future__ import annotations
 
-import functools
 import io
-import itertools
 import os
 import sys
 import traceback
 from contextlib import redirect_stderr, redirect_stdout
-from typing import Annotated, Any
-
-import typer
+from importlib import import_module
+from typing import Any
 
 from sadp_bench import __version__
-from sadp_bench.cli.check import check
-from sadp_bench.cli.inspect import doctor, list_, report
-from sadp_bench.cli.measure import speed, study
-from sadp_bench.cli.options import with_whole_paths
 from sadp_bench.cli.output import Lasting, Result, open_closed, say, show, silence
-from sadp_bench.cli.train import run, sweep
+from sadp_bench.core import registry
 from sadp_bench.core.errors import BadInput, Stopped
 from sadp_bench.core.strangers import calls_of_strangers
 
 DEBUG = "--debug"
+# By name, the function. Its docstring is the command's help, of which the application's help shows the first line.
+COMMANDS = {
+    "run": "sadp_bench.cli.train:run",
+    "sweep": "sadp_bench.cli.train:sweep",
+    "report": "sadp_bench.cli.inspect:report",
+    "check": "sadp_bench.cli.check:check",
+    "speed": "sadp_bench.cli.measure:speed",
+    "study": "sadp_bench.cli.measure:study",
+    "list": "sadp_bench.cli.inspect:list_",
+    "doctor": "sadp_bench.cli.inspect:doctor",
+}
+HELP = """\
+Usage: sadp-bench COMMAND [OPTIONS]
 
-app = typer.Typer(
-    name="sadp-bench",
-    help="Benchmark of data-pruning methods for training spiking neural networks.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+  Benchmark of data-pruning methods for training spiking neural networks.
 
+Options:
+  --version  Print the version.
+  --debug    Also print the traceback of an error; may follow the command too.
+  --help     Show this message. After a command, show its options.
 
-@app.callback(invoke_without_command=True)
-def root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Also print the traceback of an error; may follow the command too.")
-    ] = False,
-) -> None:
-    """Benchmark of data-pruning methods for training spiking neural networks."""
-    if version:
-        print(f"sadp-bench {__version__}")
-        raise typer.Exit
-
-
-for command in (run, sweep, report, check, speed, study):
-    app.command()(with_whole_paths(command))
-app.command(name="list")(list_)
-app.command()(with_whole_paths(doctor))
+Commands:
+"""
 
 
 def main(arguments: list[str] | None = None) -> Any:
@@ -68,14 +61,10 @@ def main(arguments: list[str] | None = None) -> Any:
 
 def _run(arguments: list[str], debug: bool) -> int:
     """Runs a command, prints its result or why it failed, and returns the exit code."""
-    # The base class of Typer's usage errors (an unknown option, for example) has no public name.
-    usage_error: Any = typer.BadParameter.__mro__[2]
     try:
         # With --json the result is alone on stdout, whatever a data set or a method of somebody else prints.
         with calls_of_strangers(), redirect_stdout(sys.stderr if "--json" in arguments else sys.stdout):
-            result = _parser()(arguments, standalone_mode=False)
-        if result == 130:  # Typer turns Ctrl-C into this code.
-            raise KeyboardInterrupt
+            result = _called(*arguments)
         if isinstance(result, Result):
             show(result)
             return _fail(result.why, result.code) if result.why else result.code
@@ -84,9 +73,7 @@ def _run(arguments: list[str], debug: bool) -> int:
         if debug:
             traceback.print_exception(error)
         return _fail(str(error), error.code if isinstance(error, Stopped) else 2)
-    except usage_error as error:
-        return _fail(f"{error.format_message()}{_given_value(error, arguments)} (see sadp-bench --help)")
-    except (KeyboardInterrupt, typer.Abort):
+    except KeyboardInterrupt:
         resume = "; the same command continues from the last checkpoint" if arguments[0] in ("run", "sweep") else ""
         say(f"sadp-bench: interrupted{resume}")
         return 130
@@ -95,18 +82,36 @@ def _run(arguments: list[str], debug: bool) -> int:
         return 0
 
 
-@functools.cache
-def _parser() -> Any:
-    """Returns the commands with their options, which take a tenth of a second to make."""
-    return typer.main.get_command(app)
+def _called(name: str, *words: str) -> Any:
+    """Returns the result or the exit code of the command `name`, given its words."""
+    if name == "--help":
+        return Result(lambda: print(_help()))
+    if name == "--version":
+        return Result(lambda: print(f"sadp-bench {__version__}"))
+    if name.startswith("-"):
+        raise BadInput(f"No such option: {name} (see sadp-bench --help)")
+    if name not in COMMANDS:
+        raise BadInput(f"No such command '{name}'{registry.nearest(name, COMMANDS)}")
+    kinds = [word for word in words if word != "--json"]
+    if name == "list" and len(kinds) == 1 and not kinds[0].startswith("-"):
+        from sadp_bench.cli.listing import registered
+
+        return registered(kinds[0], "--json" in words)  # the plain case, whose parsing would take most of its time
+    from sadp_bench.cli import parsing
+
+    return parsing.call(name, function(name), list(words))
 
 
-def _given_value(error: Any, arguments: list[str]) -> str:
-    """Returns the value that the refused option was given, which Typer's message omits."""
-    names = getattr(getattr(error, "param", None), "opts", [])
-    words = [part for word in arguments for part in word.split("=", 1)]
-    given = [after for before, after in itertools.pairwise(words) if before in names]
-    return f": '{given[-1]}'" if given else ""
+def function(name: str) -> Any:
+    """Returns the function of a command."""
+    module, _, attribute = COMMANDS[name].partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def _help() -> str:
+    """Returns the application's help."""
+    summaries = {name: registry.docstring(path).partition("\n")[0] for name, path in COMMANDS.items()}
+    return HELP + "\n".join(f"  {name:<8}{summary}" for name, summary in summaries.items())
 
 
 def _fail(message: str, code: int = 2) -> int:

@@ -87,16 +87,9 @@ def list_(
     as_json: AsJson = False,
 ) -> Result:
     """List the registered methods, backbones or data sets with their sources."""
-    from sadp_bench.core import registry
+    from sadp_bench.cli.listing import registered
 
-    kinds = {"methods": "method", "backbones": "backbone", "datasets": "dataset"}
-    if kind not in kinds:
-        raise BadInput(f"list what? '{kind}' is unknown{registry.nearest(kind, kinds)}")
-    entries = registry.entries(kinds[kind])
-    if as_json:
-        return Result([{"name": e.name, "path": e.path, "summary": e.summary, "source": e.source} for e in entries])
-    text = "\n".join(f"{entry.name:<14}{entry.summary}\n{'':<14}{entry.source}" for entry in entries)
-    return Result(lambda: print(text))
+    return registered(kind, as_json)
 
 
 def doctor(data: Data = None, as_json: AsJson = False) -> Result:

@@ -10,15 +10,12 @@ import ast
 import difflib
 import importlib
 import importlib.util
-import inspect
 import math
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
 from sadp_bench.core import strangers
 from sadp_bench.core.errors import BadInput
@@ -27,8 +24,7 @@ from sadp_bench.core.files import read_text
 GROUPS = {"method": "sadp_bench.pruners", "backbone": "sadp_bench.backbones", "dataset": "sadp_bench.datasets"}
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One row of `sadp-bench list`."""
 
     name: str
@@ -46,6 +42,8 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
 
 def table(kind: str) -> dict[str, str]:
     """Returns every registered name of a kind (`method`, `backbone` or `dataset`) with its `module:Class`."""
+    from importlib.metadata import entry_points  # costs more than all other imports here
+
     names: dict[str, str] = {}
     for point in sorted(entry_points(group=GROUPS[kind]), key=lambda point: (point.name != "sadp_bench", point.name)):
         what = f"the table '{point.name}' of {kind}s ({point.value}), which an installed package publishes,"
@@ -99,7 +97,7 @@ def load(path: str, what: str = "") -> Any:
     strangers.note_loaded(module_name, what)
     with _loading(what, module_name):
         found = getattr(importlib.import_module(module_name), class_name, None)
-    if not inspect.isclass(found):
+    if not isinstance(found, type):
         raise BadInput(f"{what}: module {module_name} has no class '{class_name}'")
     return found
 
@@ -122,26 +120,32 @@ def entries(kind: str) -> list[Entry]:
     """Returns a row for every registered name, read from its class's docstring without importing the module."""
     rows = []
     for name, path in table(kind).items():
-        doc = _docstring(path)
+        doc = docstring(path)
         summary = doc.partition("\n")[0].strip()
         source = next((line.strip()[7:].strip() for line in doc.splitlines() if line.strip().startswith("Source:")), "")
         rows.append(Entry(name, path, summary, source))
     return rows
 
 
-def _docstring(path: str) -> str:
-    module_name, _, class_name = path.partition(":")
+def docstring(path: str) -> str:
+    """Returns the docstring of a `package.module:Class` or `package.module:function`, as it is indented there.
+
+    It does not import the module.
+    """
+    module_name, _, name = path.partition(":")
     found = importlib.util.find_spec(module_name)
     if found is None or found.origin is None:
         return ""
     for node in ast.parse(read_text(Path(found.origin))).body:
-        if isinstance(node, ast.ClassDef) and node.name == class_name:
-            return ast.get_docstring(node) or ""
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
+            return ast.get_docstring(node, clean=False) or ""  # cleaning imports `inspect`
     return ""
 
 
 def options(cls: type) -> dict[str, tuple[type, Any]]:
     """Returns the keyword-only settings of a class's `__init__`: name -> (type, default)."""
+    import inspect  # half the time of this module's import, which `list` and the help wait for
+
     try:
         hints = get_type_hints(cls.__init__)  # type: ignore[misc]
     except Exception as error:  # an annotation may be any expression

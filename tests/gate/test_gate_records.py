@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
-from sadp_bench.cli import app
+from sadp_bench.cli import app, parsing
 from sadp_bench.measure import speed
 from sadp_bench.records.record import Failure
 from sadp_bench.records.store import Store
@@ -195,4 +194,4 @@ def test_documented_commands_parse() -> None:
     assert lines
     for line in lines:
         _, name, *arguments = shlex.split(line)
-        typer.main.get_command(app.app).commands[name].make_context(name, arguments)
+        parsing.parser(name, app.function(name)).make_context(name, arguments)
