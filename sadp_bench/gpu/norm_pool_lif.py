@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from sadp_bench.core.neuron_facts import NeuronFacts
+from sadp_bench.core.lif_equation import LIFEquation
 from sadp_bench.core.precision import wide_dtype
 from sadp_bench.gpu import neuron_kernels, norm_kernels
 
@@ -29,11 +29,11 @@ WIDE = {torch.float32: tl.float32, torch.float64: tl.float64}
 def norm_pool_lif(
     y: Tensor,
     norm: nn.BatchNorm2d | None,
-    neuron: NeuronFacts,
+    equation: LIFEquation,
     timesteps: int,
     pool: int,
     still: bool,
-    membrane: Tensor | None,
+    before: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Returns the spikes of LIF(average pool(norm(y))), and the membranes after the last step.
 
@@ -41,19 +41,19 @@ def norm_pool_lif(
         y: [N, C, H, W] with N = T B and the row t B + b; or N = B where the input is the same at every step. float32,
             bfloat16, float16 or float64.
         norm: Its running statistics are updated as torch does it; its momentum is a number. None: no norm.
-        neuron: Its reset is outside of the graph.
+        equation: The neuron's.
         timesteps: T.
         pool: 1, or 2 for the mean over 2x2 pixels; the last row or column of an odd side is in no pool.
         still: Whether the input is the same at every step.
-        membrane: Before the first step, [B, C, h, w]; None: at rest. No gradient flows into it.
+        before: The membranes that the first step starts from, [B, C, h, w]; None: at rest. No gradient flows into them.
 
     Returns:
         Spikes [T B, C, h, w] in the type of y, channels last; membranes [B, C, h, w], channels last, at least float32.
     """
     if norm is None:
-        made = _NormPoolLIF.apply(y, None, None, None, neuron, timesteps, pool, still, membrane)
+        made = _NormPoolLIF.apply(y, None, None, None, equation, timesteps, pool, still, before)
     else:
-        made = _NormPoolLIF.apply(y, norm.weight, norm.bias, norm, neuron, timesteps, pool, still, membrane)
+        made = _NormPoolLIF.apply(y, norm.weight, norm.bias, norm, equation, timesteps, pool, still, before)
     spikes, after = made
     return spikes, after
 
@@ -68,27 +68,27 @@ class _NormPoolLIF(torch.autograd.Function):
         weight: Tensor | None,
         bias: Tensor | None,
         norm: nn.BatchNorm2d | None,
-        neuron: NeuronFacts,
+        equation: LIFEquation,
         timesteps: int,
         pool: int,
         still: bool,
-        membrane: Tensor | None,
+        before: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """Returns spikes and membranes."""
         y = _channels_last(y)
         shape = _Shape(y, timesteps, pool, still)
-        if membrane is not None:
-            membrane = _channels_last(membrane.to(shape.wide))
+        if before is not None:
+            before = _channels_last(before.to(shape.wide))
         of_batch = norm is not None and (norm.training or norm.running_mean is None)
         with _on(y.device):
             scales = None if norm is None else _scales(y, shape, norm, weight, bias, of_batch)
             spikes, after = shape.empty(timesteps * shape.batch, y.dtype), shape.empty(shape.batch, shape.wide)
             neuron_kernels.forward[shape.grid()](
-                y, scales, membrane, spikes, after, shape.sites, SOFT=neuron.soft, **_equation(neuron),
-                T=timesteps, STILL=still, CARRIED=membrane is not None, **shape.compiled(norm),
+                y, scales, before, spikes, after, shape.sites, SOFT=equation.soft, **_constants(equation),
+                T=timesteps, STILL=still, CARRIED=before is not None, **shape.compiled(norm),
             )  # fmt: skip
-        ctx.save_for_backward(y, scales, membrane)
-        ctx.facts = shape, neuron, norm, of_batch
+        ctx.save_for_backward(y, scales, before)
+        ctx.facts = shape, equation, norm, of_batch
         ctx.mark_non_differentiable(after)
         ctx.set_materialize_grads(False)
         return spikes, after
@@ -97,8 +97,8 @@ class _NormPoolLIF(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, error: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
         """Returns the gradients at y, weight and bias."""
-        y, scales, membrane = ctx.saved_tensors
-        shape, neuron, norm, of_batch = ctx.facts
+        y, scales, before = ctx.saved_tensors
+        shape, equation, norm, of_batch = ctx.facts
         nothing = (None,) * 9
         if error is None:
             return nothing
@@ -108,8 +108,8 @@ class _NormPoolLIF(torch.autograd.Function):
             programs = shape.programs(shape.sites)
             partial = _new(y, shape, programs, 2) if norm is not None else None
             neuron_kernels.backward[(programs, shape.columns)](
-                y, error, scales, membrane, d, partial, shape.sites, SOFT=neuron.soft, SURROGATE=neuron.surrogate,
-                **_equation(neuron), T=shape.timesteps, STILL=shape.still, CARRIED=membrane is not None,
+                y, error, scales, before, d, partial, shape.sites, SOFT=equation.soft, SURROGATE=equation.surrogate,
+                **_constants(equation), T=shape.timesteps, STILL=shape.still, CARRIED=before is not None,
                 **shape.compiled(norm),
             )  # fmt: skip
             parameters = terms = None
@@ -194,9 +194,9 @@ def _scales(
     return scales
 
 
-def _equation(neuron: NeuronFacts) -> dict[str, float]:
-    """Returns the constants of the neuron's equation."""
-    return {"KEEP": 1 - 1 / neuron.tau, "GAIN": neuron.gain, "THRESHOLD": neuron.threshold}
+def _constants(equation: LIFEquation) -> dict[str, float]:
+    """Returns the constants that the kernels of the neuron are compiled for."""
+    return {"KEEP": 1 - 1 / equation.tau, "GAIN": equation.gain, "THRESHOLD": equation.threshold}
 
 
 def _new(y: Tensor, shape: _Shape, *sizes: int) -> Tensor:

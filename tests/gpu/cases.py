@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sadp_bench.core.neuron_facts import NeuronFacts
+from sadp_bench.core.lif_equation import LIFEquation
 
 Block = Callable[["Case", Tensor, nn.BatchNorm2d | None], tuple[Tensor, Tensor]]
-PLAIN = NeuronFacts(2.0, 1.0, 1.0, False, "atan")
+PLAIN = LIFEquation(2.0, 1.0, 1.0, False, "atan")
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Case:
     still: bool = False
     norm: str = "training"  # "evaluation", "untracked", "none"
     carried: bool = False
-    neuron: NeuronFacts = PLAIN
+    neuron: LIFEquation = PLAIN
     dtype: torch.dtype = torch.float32
 
     def draw(self, *shape: int) -> Tensor:
@@ -67,14 +67,14 @@ def outcome(case: Case, block: Block, dtype: torch.dtype) -> dict[str, Tensor]:
 CASES = {
     "training": Case((12, 3, 7, 5)),
     "pooled, odd sides, two tiles": Case((76, 5, 9, 7), pool=2),
-    "one channel, carried": Case((12, 1, 5, 6), carried=True, neuron=NeuronFacts(2.0, 1.0, 0.4, False, "atan")),
+    "one channel, carried": Case((12, 1, 5, 6), carried=True, neuron=LIFEquation(2.0, 1.0, 0.4, False, "atan")),
     "one step, two tiles of channels": Case((5, 130, 3, 3), timesteps=1),
-    "evaluation, sigmoid": Case((12, 3, 4, 5), norm="evaluation", neuron=NeuronFacts(3.0, 1 / 3, 0.5, False, "sigmoid")),
+    "evaluation, sigmoid": Case((12, 3, 4, 5), norm="evaluation", neuron=LIFEquation(3.0, 1 / 3, 0.5, False, "sigmoid")),
     "no running statistics": Case((12, 3, 4, 4), norm="untracked"),
     "no norm, pooled": Case((12, 3, 6, 5), pool=2, norm="none"),
-    "still, soft": Case((5, 3, 6, 7), still=True, pool=2, neuron=NeuronFacts(3.0, 1.0, 0.7, True, "atan")),
+    "still, soft": Case((5, 3, 6, 7), still=True, pool=2, neuron=LIFEquation(3.0, 1.0, 0.7, True, "atan")),
     "bfloat16, soft, triangle": Case(
-        (12, 3, 6, 7), pool=2, neuron=NeuronFacts(1.5, 1.0, 0.5, True, "triangle"), dtype=torch.bfloat16
+        (12, 3, 6, 7), pool=2, neuron=LIFEquation(1.5, 1.0, 0.5, True, "triangle"), dtype=torch.bfloat16
     ),
     "float64, still, carried": Case((6, 2, 5, 5), still=True, carried=True, dtype=torch.float64),
 }  # fmt: skip
