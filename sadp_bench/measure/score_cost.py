@@ -40,8 +40,9 @@ class TrainingTurns:
             set_learning_rate(optimizer, trainer.state.rows[-1]["learning_rate"])
         self.step = TrainingStep(self.model, spec, data, optimizer)
         self.draws = stream(spec.seed, "study cost", 2)
-        self.augmentation = draw_augmentation(spec.augment, len(data), data.padding, stream(spec.seed, "study cost"))
-        order_N = torch.randperm(len(data), generator=stream(spec.seed, "study cost", 1))
+        looks = stream(spec.seed, "study cost")
+        self.augmentation = draw_augmentation(spec.augment, len(data), data.padding, looks, data.device)
+        order_N = torch.randperm(len(data), generator=stream(spec.seed, "study cost", 1)).to(data.place)
         places = torch.arange(BATCHES * spec.batch_size) % len(data)
         self.batches = order_N[places].split(spec.batch_size)
 
@@ -64,7 +65,7 @@ class TrainingTurns:
 
     def _train(self, pruner: Pruner, batches: Sequence[Tensor]) -> None:
         for index_B in batches:
-            weight_B = torch.ones(len(index_B))
+            weight_B = torch.ones(len(index_B), device=self.data.device)
             self.step(index_B, weight_B, self.draws, augmentation=self.augmentation, observe=pruner.observe)
 
 

@@ -164,7 +164,8 @@ class SADP(Pruner):
 
     def _bound_ratio(self) -> Tensor:
         """Returns k, [L]: 1 for a layer that was not measured, and a single 1 before any measurement."""
-        exact_L, bound_L = self.bound_ratio_2L if len(self.bound_ratio_2L) else torch.ones(2, 1)
+        unmeasured_21 = torch.ones(2, 1, device=self.score_sq_N.device)
+        exact_L, bound_L = self.bound_ratio_2L if len(self.bound_ratio_2L) else unmeasured_21
         factor_L = torch.where(bound_L > 0, exact_L / bound_L, torch.ones_like(bound_L))
         return factor_L.to(self.score_sq_N.device)
 

@@ -44,6 +44,7 @@ def describe(device: torch.device, threads: int, jobs: int = 1) -> dict[str, Any
         "jobs": jobs,
         "kernel": kernel(device),
         "bf16": bf16_is_fast(device),
+        **({"tf32": tf32()} if device.type == "cuda" else {}),
     }
 
 
@@ -102,6 +103,15 @@ def bf16_is_fast(device: torch.device) -> bool:
         or capabilities.get("amx_tile")
         or capabilities.get("bf16")
     )
+
+
+def tf32() -> str:
+    """Returns what CUDA rounds to TF32, which has 10 binary digits, in a run of float32: by default convolutions."""
+    on = {
+        "convolutions": torch.backends.cudnn.allow_tf32,
+        "products": torch.get_float32_matmul_precision() != "highest",
+    }
+    return " and ".join(name for name, rounds in on.items() if rounds) or "nothing"
 
 
 def kernel(device: torch.device) -> str:

@@ -31,9 +31,17 @@ class Augmentation:
     column_N: Tensor
     mirrored_N: Tensor
 
+    def to(self, device: torch.device) -> Augmentation:
+        """Returns the augmentation on a device; the same tensors where they lie there already."""
+        return Augmentation(self.row_N.to(device), self.column_N.to(device), self.mirrored_N.to(device))
+
 
 def draw_augmentation(
-    kind: str, num_examples: int, padding: tuple[int, int], generator: torch.Generator
+    kind: str,
+    num_examples: int,
+    padding: tuple[int, int],
+    generator: torch.Generator,
+    device: torch.device | None = None,
 ) -> Augmentation | None:
     """Returns the augmentation of all N examples, drawn at once so that no selection changes it; None for "none".
 
@@ -42,12 +50,14 @@ def draw_augmentation(
         num_examples: N.
         padding: See `Loader`.
         generator: Of the draws.
+        device: Where the augmentation shall lie, the loader's; None: on the CPU, where it is drawn.
     """
     if kind == "none":
         return None
     row_N, column_N = (torch.randint(0, 2 * pad + 1, (num_examples,), generator=generator) for pad in padding)
     mirrored_N = torch.rand(num_examples, generator=generator) < (0.5 if kind == "crop-flip" else 0)
-    return Augmentation(row_N, column_N, mirrored_N)
+    drawn = Augmentation(row_N, column_N, mirrored_N)
+    return drawn if device is None else drawn.to(device)
 
 
 class Loader:
@@ -94,28 +104,33 @@ class Loader:
     def __len__(self) -> int:
         return len(self.label_N)
 
+    @property
+    def place(self) -> torch.device:
+        """The device of the examples. Indices that lie there too are not copied, and so no batch waits for a copy."""
+        return self._input_N.device
+
     def input(self, index_B: Tensor, augmentation: Augmentation | None = None) -> Tensor:
-        """Returns the input of these examples. The index (int64) and the augmentation lie on the CPU."""
+        """Returns the input of these examples. The index is int64; it and the augmentation may lie on any device."""
         pixels = self._input_N[index_B.to(self._input_N.device)].to(self.device, non_blocking=True)
         if pixels.dim() == 5:
             pixels = pixels.transpose(0, 1).contiguous()
         if augmentation is not None:
-            pixels = self._augmented(pixels, index_B, augmentation)
+            pixels = self._augmented(pixels, index_B.to(self.device), augmentation.to(self.device))
         return (pixels * self._gain_C + self._shift_C).movedim(-1, -3)
 
     def _augmented(self, pixels: Tensor, index_B: Tensor, augmentation: Augmentation) -> Tensor:
         height, width = pixels.shape[-3:-1]
         rows, columns = self.padding
-        column_BW = torch.arange(width).expand(len(index_B), -1)
+        column_BW = torch.arange(width, device=self.device).expand(len(index_B), -1)
         column_BW = torch.where(augmentation.mirrored_N[index_B, None], width - 1 - column_BW, column_BW)
         column_BW = column_BW + augmentation.column_N[index_B, None]
-        row_BH = torch.arange(height) + augmentation.row_N[index_B, None]
+        row_BH = torch.arange(height, device=self.device) + augmentation.row_N[index_B, None]
         padded = nn.functional.pad(pixels, (0, 0, columns, columns, rows, rows))
-        row_BH = torch.arange(len(index_B))[:, None] * (height + 2 * rows) + row_BH
+        row_BH = torch.arange(len(index_B), device=self.device)[:, None] * (height + 2 * rows) + row_BH
         flat = row_BH[:, :, None] * (width + 2 * columns) + column_BW[:, None, :]
         # One gather of whole pixels crops and mirrors in the same pass.
         lead = padded.shape[:-4]
-        picked = padded.reshape(*lead, -1, padded.shape[-1]).index_select(len(lead), flat.flatten().to(self.device))
+        picked = padded.reshape(*lead, -1, padded.shape[-1]).index_select(len(lead), flat.flatten())
         return picked.view(pixels.shape)
 
 

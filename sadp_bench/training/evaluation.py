@@ -27,7 +27,7 @@ def predictions(model: nn.Module, data: Loader, precision: str) -> Iterator[tupl
     """
     forward = at_precision(model, precision, data.device)
     distributed.share_buffers(model)
-    for index_B in distributed.part(torch.arange(len(data))).split(EVALUATION_BATCH):
+    for index_B in distributed.part(torch.arange(len(data), device=data.place)).split(EVALUATION_BATCH):
         input = data.input(index_B)
         with evaluation_mode(model), torch.no_grad():
             logits_TBC = forward(input)

@@ -144,11 +144,13 @@ def _train_epoch(
     data, portion = step.data, min(1.0, length - epoch)
     state.model.train()
     draws = stream(seed, "steps", epoch)
-    augmentation = draw_augmentation(spec.augment, len(data), data.padding, stream(seed, "augmentation", epoch))
+    looks = stream(seed, "augmentation", epoch)
+    augmentation = draw_augmentation(spec.augment, len(data), data.padding, looks, data.device)
     order_N = torch.randperm(len(data), generator=stream(seed, "order", epoch))
     index_K, weight_K = in_order(selection, order_N, portion, at_least=distributed.size())
     total_loss, shown, visited = torch.zeros((), device=data.device, dtype=widest_dtype(data.device)), 0, []
-    parts = list(batches(index_K, weight_K, spec.batch_size))
+    # A GPU gets the epoch's order and weights at once: it would wait for a copy in every step.
+    parts = list(batches(index_K.to(data.place), weight_K.to(data.device), spec.batch_size))
     for number, (batch_B, weight_B) in enumerate(parts, 1):
         rate = learning_rate(spec, (epoch + portion * shown / len(index_K)) / length)
         set_learning_rate(state.optimizer, rate)

@@ -25,9 +25,9 @@ def rehearse(model: nn.Module, data: Loader, spec: Spec, timed_steps: int = 3) -
     """
     model = copy.deepcopy(model)
     step = TrainingStep(model, spec, data, make_optimizer(model, spec))
-    batch_B = torch.arange(len(data))[: spec.batch_size]
-    weight_B, draws = torch.ones(len(batch_B)), stream(spec.seed, "rehearsal")
-    augmentation = draw_augmentation(spec.augment, len(data), data.padding, draws)
+    batch_B = torch.arange(min(spec.batch_size, len(data)), device=data.place)
+    weight_B, draws = torch.ones(len(batch_B), device=data.device), stream(spec.seed, "rehearsal")
+    augmentation = draw_augmentation(spec.augment, len(data), data.padding, draws, data.device)
     clock = Clock(data.device)
     with isolated(spec.seed, "rehearsal", data.device):
         for number in range(1 + timed_steps):

@@ -64,8 +64,8 @@ class TrainingStep:
         """Trains on a batch. Each of several processes trains on its part of it.
 
         Args:
-            batch_B: Indices of the whole batch, int64, on the CPU.
-            weight_B: Weights of the examples' losses, float32.
+            batch_B: Indices of the whole batch, int64. On `Loader.place` they are not copied.
+            weight_B: Weights of the examples' losses, float32. On the loader's device they are not copied.
             draws: Where the backward pass takes random numbers from.
             epoch: For the observation, from 0.
             augmentation: How each example of the epoch is shown; None: as it is stored.

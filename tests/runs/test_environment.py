@@ -66,6 +66,17 @@ def test_a_gpu_that_is_not_there_is_refused_and_auto_takes_what_is_there(monkeyp
         choose_device("cuda:2")
 
 
+def test_a_record_of_a_gpu_alone_contains_what_is_rounded_to_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert environment.tf32() == "convolutions"  # torch's default
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
+    assert environment.tf32() == "convolutions and products"
+    for name, found in (("get_device_name", "an H200"), ("is_bf16_supported", True)):
+        monkeypatch.setattr(torch.cuda, name, lambda *_, found=found, **__: found)
+    monkeypatch.setattr(environment, "kernel", lambda device: "triton")
+    assert describe(torch.device("cuda"), threads=1)["tf32"] == "convolutions and products"
+    assert "tf32" not in describe(CPU, threads=1)
+
+
 def git(root: Path, *arguments: str) -> str:
     settings = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
     return subprocess.run(["git", *settings, *arguments], cwd=root, check=True, capture_output=True, text=True).stdout

@@ -25,6 +25,24 @@ def stepped(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> N
 
 
 @pytest.mark.parametrize("name", TORCH)
+def test_only_a_gpu_has_a_fused_optimizer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, model, other = (
+        make_spec(optimizer=name, learning_rate=0.1, weight_decay=0.01),
+        nn.Linear(3, 2),
+        nn.Linear(3, 2),
+    )
+    other.load_state_dict(model.state_dict())
+    plain = make_optimizer(other, spec)
+    monkeypatch.setattr(nn.Parameter, "is_cuda", True, raising=False)
+    fused = make_optimizer(model, spec)
+    assert fused.defaults["fused"] and not plain.defaults["fused"]
+    stepped(model, fused, 3)
+    stepped(other, plain, 3)
+    for one, two in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(one, two)
+
+
+@pytest.mark.parametrize("name", TORCH)
 def test_an_optimizer_steps_saves_and_goes_on_as_torchs_own(name: str) -> None:
     spec = make_spec(optimizer=name, learning_rate=0.1, weight_decay=0.01)
     model, other = nn.Linear(3, 2), nn.Linear(3, 2)
