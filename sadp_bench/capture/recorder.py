@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sadp_bench.capture.bound_ratio import MAX_EXACT, bound_ratio, num_exact
 from sadp_bench.capture.calls import Calls, calls_in_order, layer_sums, with_time
 from sadp_bench.capture.example_rows import ExampleRows
-from sadp_bench.capture.layer_shapes import arranged, by_time, channels_last, multi_step, num_features
+from sadp_bench.capture.layer_shapes import arranged, by_time, multi_step, num_features
 from sadp_bench.capture.layers import spiking_layers, trains, weight_layers
 from sadp_bench.capture.per_example_norms import Pair, joined
 from sadp_bench.capture.signals import Signal
@@ -269,10 +269,10 @@ class Recorder:
         with torch.autocast(error.device.type, enabled=False):  # The loop may go backward in autocast.
             for prefix, steps in (("", every), ("middle_", middle if layer in self._timed else every)):
                 if f"{prefix}input_squares" in self.signals:
-                    square = squares_of_input(layer, steps(input), error, lead, binary, channels_last(input))
+                    square = squares_of_input(layer, steps(input), error, lead, binary)
                     self._note(f"{prefix}input_squares", layer, call, square)
                 if f"{prefix}error_squares" in self.signals:
-                    square = squares(steps(error), lead, last=channels_last(error))
+                    square = squares(steps(error), lead)
                     self._note(f"{prefix}error_squares", layer, call, square)
         if self._measures:
             self._held.setdefault(layer, {})[call] = self._some(layer, input, error)

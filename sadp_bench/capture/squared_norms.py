@@ -12,11 +12,13 @@ import torch
 from spikingjelly.activation_based.neuron import IFNode, LIFNode, ParametricLIFNode
 from torch import Tensor, nn
 
-from sadp_bench.capture.layer_shapes import by_time, images, num_features, patches_per_pixel
+from sadp_bench.capture.layer_shapes import by_time, channels_last, images, num_features, patches_per_pixel
 from sadp_bench.core.precision import wide_dtype
 
 # Attribute of a spiking layer's output: the tensor's version whose values are all 0 or 1.
 SPIKES = "_sadp_bench_spikes"
+# Parts of a row whose norms are rounded to bfloat16 before they add up: the errors of several average out.
+NORMS_OF_ROW = 16
 
 
 def every(x: Tensor) -> Tensor:
@@ -47,31 +49,49 @@ def fires_ones(layer: nn.Module) -> bool:
     return isinstance(layer, IFNode | LIFNode | ParametricLIFNode) and getattr(surrogate, "spiking", False)
 
 
-def squares(x: Tensor, lead: int = 2, times: Tensor | None = None, binary: bool = False, last: bool = True) -> Tensor:
+def squares(x: Tensor, lead: int = 2, times: Tensor | None = None, binary: bool = False) -> Tensor:
     """Returns the sum of squares of a layer's input or output, for each time step and example.
+
+    Images whose channels lie last in memory are read so, without a copy.
 
     Args:
         x: [T, B, ...].
         lead: The number of leading dimensions that are not summed over.
-        times: How often each number counts, flat; once by default.
+        times: How often each number counts, flat, in the order of x in memory; once by default.
         binary: Whether all numbers are 0 or 1, and so equal their squares.
-        last: Whether images are read channels last; no copy is made if they lie so in memory.
 
     Returns:
         The first `lead` dimensions, [T, B] by default; at least float32.
     """
-    shape, wide = x.shape[:lead], wide_dtype(x)
-    x = (x.movedim(lead, -1) if last and x.dim() == lead + 3 else x).reshape(shape.numel(), -1)
-    if binary and times is not None and x.dtype != torch.float16:  # The sum can exceed the range of float16.
-        square = x @ times
-    elif x.dtype == torch.bfloat16 and x.device.type == "cpu":
-        # vector_norm copies bfloat16 to float32 first. bmm accumulates in float32 without a copy, many times as fast.
-        square = torch.bmm(x[:, None], (x if times is None else x * times)[:, :, None])
-    elif times is None:
-        square = torch.linalg.vector_norm(x, dim=1, dtype=wide).square()
-    else:
-        square = x.to(wide).square() @ times.to(wide)
-    return square.view(shape).to(wide)
+    shape = x.shape[:lead]
+    x = (x.movedim(lead, -1) if channels_last(x) and x.dim() == lead + 3 else x).reshape(shape.numel(), -1)
+    return row_squares(x, times, binary).view(shape).to(wide_dtype(x))
+
+
+def row_squares(x: Tensor, times: Tensor | None, binary: bool) -> Tensor:
+    """Returns each row's sum of squares.
+
+    Args:
+        x: [n, m].
+        times: How often each column counts, [m]; once by default.
+        binary: Whether all numbers are 0 or 1.
+
+    Returns:
+        [n], in the type of x or wider. The relative error is at most 2^-7 for bfloat16.
+    """
+    wide = wide_dtype(x)
+    bfloat16 = x.dtype == torch.bfloat16 and x.device.type == "cpu"
+    if times is None and bfloat16 and x.shape[1] % NORMS_OF_ROW == 0:
+        # With a type, vector_norm makes a copy first. Without, it sums in float32, and rounds the norm to bfloat16.
+        norms = torch.linalg.vector_norm(x.view(len(x), NORMS_OF_ROW, -1), dim=2)
+        return norms.to(wide).square().sum(1)
+    if times is None:
+        return torch.linalg.vector_norm(x, dim=1, dtype=wide).square()
+    if binary and x.dtype != torch.float16:  # The sum can exceed the range of float16.
+        return x @ times
+    if bfloat16:
+        return x.square() @ times
+    return x.to(wide).square() @ times.to(wide)
 
 
 def input_squares(
@@ -95,7 +115,7 @@ def input_squares(
     return squares_of_input(layer, x, output, 2, are_spikes(input))
 
 
-def squares_of_input(layer: nn.Module, x: Tensor, output: Tensor, lead: int, binary: bool, last: bool = True) -> Tensor:
+def squares_of_input(layer: nn.Module, x: Tensor, output: Tensor, lead: int, binary: bool) -> Tensor:
     """Returns A_l, as `input_squares` does, for each index of the first `lead` dimensions of x.
 
     Args:
@@ -104,10 +124,9 @@ def squares_of_input(layer: nn.Module, x: Tensor, output: Tensor, lead: int, bin
         output: Its output, or a tensor of the same last dimensions.
         lead: The number of leading dimensions that are not summed over.
         binary: Whether all inputs are 0 or 1.
-        last: Whether images are read channels last.
     """
     image = images(layer, x)
-    square = squares(image, lead, patches_per_pixel(layer, image, last), binary, last)
+    square = squares(image, lead, patches_per_pixel(layer, image, channels_last(image)), binary)
     if getattr(layer, "bias", None) is None:
         return square
     positions = output.shape[output.dim() - num_features(layer, output) + 1 :].numel()

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from sadp_bench.capture.layer_shapes import _patches_per_pixel, arranged, channels_last, patches_per_pixel, window
-from sadp_bench.capture.squared_norms import squares
+from sadp_bench.capture.squared_norms import row_squares, squares
 from sadp_bench.core.errors import BadInput
+from sadp_bench.core.rng import stream
 
 B, D = 4, 3
 
@@ -79,18 +80,34 @@ def test_channels_last_is_reported_by_how_images_lie() -> None:
     assert channels_last(image.movedim(1, -1).contiguous().movedim(-1, 1)[None])
 
 
+def as_images(x: Tensor) -> Tensor:
+    """The same numbers with channels last in memory."""
+    return x.movedim(-3, -1).contiguous().movedim(-1, -3)
+
+
 def test_spikes_of_16_bits_are_counted_beyond_their_range() -> None:
     conv = nn.Conv2d(64, 2, 3, padding=1, bias=False)
-    for dtype, last in product([torch.float16, torch.bfloat16, torch.float32], [True, False]):
-        spikes = torch.ones(1, 2, 64, 16, 16, dtype=dtype)
-        times = patches_per_pixel(conv, spikes, last)
+    for dtype, lie in product([torch.float16, torch.bfloat16, torch.float32], [as_images, Tensor.contiguous]):
+        spikes = lie(torch.ones(1, 2, 64, 16, 16, dtype=dtype))
+        times = patches_per_pixel(conv, spikes, channels_last(spikes))
         expected = torch.full((1, 2), 64 * (3 * 16 - 2) ** 2).float()  # beyond the range of float16
-        torch.testing.assert_close(squares(spikes, 2, times, True, last), expected, rtol=2**-8, atol=0)
+        torch.testing.assert_close(squares(spikes, 2, times, True), expected, rtol=2**-8, atol=0)
         # Channels and pixels differ, so that a wrong order shows.
-        image = torch.arange(1.0, 5).to(dtype).view(1, 1, 2, 2, 1).expand(1, 3, 2, 2, 5)
-        times = patches_per_pixel(nn.Conv2d(2, 2, (1, 3)), image, last)
+        image = lie(torch.arange(1.0, 5).to(dtype).view(1, 1, 2, 2, 1).expand(1, 3, 2, 2, 5))
+        times = patches_per_pixel(nn.Conv2d(2, 2, (1, 3)), image, channels_last(image))
         of_row = torch.tensor([1.0, 2, 3, 2, 1]).sum()  # patches of three take each pixel of a row
-        torch.testing.assert_close(squares(image, 2, times, last=last), (30 * of_row).expand(1, 3), rtol=2**-8, atol=0)
+        torch.testing.assert_close(squares(image, 2, times), (30 * of_row).expand(1, 3), rtol=2**-8, atol=0)
+
+
+def test_row_squares_of_every_type_and_length_are_those_in_float64() -> None:
+    most = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 1e-5, torch.bfloat16: 2**-7}
+    for (dtype, rtol), length in product(most.items(), [1, 7, 96, 40_000]):
+        x = (torch.randn(5, length, generator=stream(0, "rows")) * 10.0 ** torch.arange(-2, 3)[:, None]).to(dtype)
+        times = (torch.arange(length) % 9 + 1).to(dtype)
+        for rows, counted, binary in ((x, None, False), (x, times, False), ((x > 0).to(dtype), times, True)):
+            expected = rows.double().square() @ (torch.ones(length).double() if counted is None else counted.double())
+            error = (row_squares(rows, counted, binary).double() / expected.clamp_min(1e-30) - 1)[expected > 0].abs()
+            assert (error <= rtol).all(), f"{dtype}, {length} columns, {binary=}: {error}"
 
 
 def test_inputs_of_every_length_do_not_add_up() -> None:
