@@ -1,151 +1,284 @@
-"""Images per second of our training loop against a plain SpikingJelly loop, on the same `cnn`.
+"""Images per second of our training step against the loops of others, on the same network.
 
-    python tests/benchmarks/throughput.py [--rounds 5] [--backbone cnn] [--batch-size 128] [--device auto]
-                                           [--allocator-for-both] [--json]
+    python tests/benchmarks/throughput.py [--backbone cnn] [--threads 1] [--json results/speed/throughput-cnn-1.speed.json]
+    python tests/benchmarks/throughput.py --backbone cnn --set backbone.pool=before-norm --arms plain,by-hand,ours
+    python tests/benchmarks/throughput.py --all results/speed      # every file of docs/speed.md, on a quiet machine
+    python tests/benchmarks/throughput.py --table results/speed    # their tables
 
-Both arms train on CIFAR-shaped random images with SGD, interleaved epoch by epoch in one process, the first round
-untimed. The plain arm is what SpikingJelly's tutorials show: its layers and `LIFNode` with their defaults in
-step mode "m", float32, contiguous, the image repeated T times before the first convolution, `reset_net` after each batch.
-Its images are ready-made float tensors. Ours runs `sadp-bench run --method full` as it is: uint8 images, crop and mirror,
-precision auto, and the C library set to keep freed memory; the plain arm has the C library's default again, or ours
-too with --allocator-for-both. A script, not a test: it asserts nothing.
+All arms train on random images of CIFAR's shape, or frames of N-MNIST's, with SGD, interleaved epoch by epoch in one
+process. The order turns around every round, and the first round is not timed. Every ratio is of one round: seconds of the
+plain loop over seconds of the arm. `--help` shows the arms. Seconds are the clock's and this process's (its CPU seconds);
+with one thread the CPU seconds decide, which other processes disturb less. The C library keeps freed memory for ours,
+as `sadp-bench run` sets it, and for the others with --allocator-for-both.
+
+A script, not a command of the package: the peers need snnTorch, which only the tests install. It asserts nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
 import statistics
+import subprocess
+import sys
 import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
-from spikingjelly.activation_based import functional, layer, neuron
-from torch import nn
 
-from sadp_bench.backbones.spiking import LIF
-from sadp_bench.core.progress import Progress
-from sadp_bench.datasets.base import Dataset
-from sadp_bench.datasets.examples import Examples
-from sadp_bench.runs import environment, resolve
-from sadp_bench.runs.resources import Resources
-from sadp_bench.runs.trainer import RunTrainer
+from sadp_bench.core.errors import BadInput
+from sadp_bench.measure.speed import median_interval
+from sadp_bench.runs import environment
+from sadp_bench.runs.trainer import threads
+from tests.benchmarks.throughput_arms import (
+    ARMS,
+    COMPILED,
+    CONVOLUTIONS,
+    DATA,
+    OURS,
+    PLAIN,
+    PLAIN_DEFAULT,
+    PLAIN_KEPT,
+    Arm,
+    Workshop,
+)
+from tests.benchmarks.throughput_table import read, tables
+
+CLOCKS = ("seconds", "cpu_seconds")
+Rounds = dict[str, dict[str, list[float]]]  # by arm, by clock
 
 
-class CIFARShaped(Dataset):
-    """Random images of CIFAR's shape."""
+def request_of(options: argparse.Namespace) -> dict[str, Any]:
+    """Returns the request that all arms have in common."""
+    settings = {}
+    for text in options.set:
+        key, equals, value = text.partition("=")
+        if not equals or not key.startswith("backbone."):
+            raise BadInput(f"--set takes backbone.KEY=VALUE, not '{text}'")
+        settings[key] = value
+    if options.width is not None:
+        settings["backbone.width"] = options.width
+    return {
+        "dataset": DATA[options.data],
+        "train_examples": options.examples,
+        "set": settings,
+        **{name: getattr(options, name) for name in ("backbone", "batch_size", "threads", "device", "precision")},
+    }
 
-    augment, mean, std = "crop-flip", (0.5,) * 3, (0.25,) * 3
-    class_names = tuple(map(str, range(10)))
 
-    def __init__(self, root: object, timesteps: int) -> None:
-        g = torch.Generator().manual_seed(0)
-        image = torch.randint(0, 256, (NUM_EXAMPLES, 3, 32, 32), dtype=torch.uint8, generator=g)
-        self.train = Examples(image, torch.randint(0, 10, (NUM_EXAMPLES,), generator=g))
-        self.test = self.train.take(torch.arange(256))
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Returns what one invocation measures.
 
-    @classmethod
-    def locate(cls, root: object) -> None:
+    Raises:
+        BadInput: The options can't be measured.
+    """
+    if options.rounds < 2:
+        raise BadInput(f"--rounds is at least 2, not {options.rounds}")
+    workshop = Workshop(request_of(options), options.rounds + 1, options.allocator_for_both)
+    spec = workshop.spec
+    if spec.train_examples % spec.batch_size:
+        raise BadInput(f"--examples {spec.train_examples} is no multiple of the batch size, {spec.batch_size}")
+    device = torch.device(spec.device)
+    described = {**environment.describe(device, spec.threads), **environment.load("start")}
+    with threads(spec.threads):
+        arms, skipped = made(workshop, chosen(options.arms))
+        rounds = timed(arms, options.rounds, device)
+    environment.keep_freed_memory()
+    clock = "cpu_seconds" if spec.threads == 1 and device.type == "cpu" else "seconds"
+    return {
+        **{name: getattr(spec, name) for name in ("backbone", "backbone_options", "timesteps", "batch_size")},
+        **{name: getattr(spec, name) for name in ("threads", "device", "precision")},
+        "data": options.data,
+        "examples": spec.train_examples,
+        "rounds": options.rounds,
+        "allocator_for_both": options.allocator_for_both,
+        "kernel": described["kernel"],
+        "clock": clock,
+        **compared(rounds, clock, spec.train_examples),
+        "precisions": {name: arm.precision for name, arm in arms.items()},
+        "skipped": skipped,
+        "environment": {**described, **environment.load("end"), "snntorch": installed("snntorch")},
+    }
+
+
+def chosen(text: str) -> list[str]:
+    """Returns the names of the arms in the order of a round; the plain loop is always among them."""
+    if text == "all":
+        return list(ARMS)
+    names = text.split(",") if text else [name for name in ARMS if name not in COMPILED]
+    if unknown := [name for name in names if name not in ARMS]:
+        raise BadInput(f"--arms takes all, or some of {', '.join(ARMS)}, separated by commas, not '{unknown[0]}'")
+    return [name for name in ARMS if name in names or name == PLAIN]
+
+
+def made(workshop: Workshop, names: Sequence[str]) -> tuple[dict[str, Arm], dict[str, str]]:
+    """Returns the arms that can be made here, and the reasons of the others, each of which is printed."""
+    arms: dict[str, Arm] = {}
+    skipped: dict[str, str] = {}
+    for name in filter(workshop.makes, names):
+        try:
+            arms[name] = workshop.make(name)
+        except BadInput as error:
+            skipped[name] = str(error)
+            print(f"left out {name}: {error}", file=sys.stderr)
+    return arms, skipped
+
+
+def timed(arms: Mapping[str, Arm], rounds: int, device: torch.device) -> Rounds:
+    """Returns the seconds of every arm in every round but the first, by both clocks."""
+    found: Rounds = {name: {clock: [] for clock in CLOCKS} for name in arms}
+    for number in range(rounds + 1):
+        for name, arm in reversed(arms.items()) if number % 2 else arms.items():
+            environment.keep_freed_memory(arm.keeps_memory)
+            before = now(device)
+            arm.epoch()
+            after = now(device)
+            if number > 0:
+                for clock in CLOCKS:
+                    found[name][clock].append(after[clock] - before[clock])
+    return found
+
+
+def now(device: torch.device) -> dict[str, float]:
+    """Returns both clocks' seconds."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return {"seconds": time.perf_counter(), "cpu_seconds": time.process_time()}
+
+
+def compared(rounds: Rounds, clock: str, examples: int) -> dict[str, Any]:
+    """Returns every arm's seconds, images per second and ratio to the plain loop, and how ours compares with each."""
+
+    def ratios(slow: str, fast: str, by: str) -> dict[str, Any]:
+        return median_of([a / b for a, b in zip(rounds[slow][by], rounds[fast][by], strict=True)])
+
+    peers = [name for name in rounds if name in ARMS and not name.startswith(OURS) and name != CONVOLUTIONS]
+    return {
+        "arms": {
+            name: {
+                **of_arm,
+                "images_per_second": median_of([examples / seconds for seconds in of_arm[clock]]),
+                "ratio": {by: ratios(PLAIN, name, by) for by in CLOCKS},
+            }
+            for name, of_arm in rounds.items()
+        },
+        "ours_over": {name: ratios(name, OURS, clock) for name in peers if OURS in rounds},
+        "convolution_share": ratios(CONVOLUTIONS, OURS, clock) if {CONVOLUTIONS, OURS} <= set(rounds) else None,
+    }
+
+
+def median_of(values: Sequence[float]) -> dict[str, float | None]:
+    """Returns the median with its interval of about 95 %, None where the values are too few for one."""
+    low, high = median_interval(values) or (None, None)
+    return {"median": statistics.median(values), "low": low, "high": high}
+
+
+def installed(package: str) -> str | None:
+    """Returns the version of a package, None where it is absent."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
         return None
 
 
-class Plain(nn.Module):
-    """Our backbone's layers in order, each as SpikingJelly gives it, on the image repeated over time."""
-
-    def __init__(self, ours: nn.Module, timesteps: int) -> None:
-        super().__init__()
-        self.timesteps = timesteps
-        resolve = [_default(module) for module in (*ours.stem, *ours.body)]  # type: ignore[misc]
-        self.net = nn.Sequential(*resolve, layer.Flatten(), layer.Linear(ours.readout.in_features, 10))
-        functional.set_step_mode(self, "m")
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.net(image.unsqueeze(0).repeat(self.timesteps, 1, 1, 1, 1))
-
-
-def _default(module: nn.Module) -> nn.Module:
-    if isinstance(module, LIF):
-        return neuron.LIFNode()
-    if isinstance(module, nn.Conv2d):
-        return layer.Conv2d(module.in_channels, module.out_channels, 3, padding=1, bias=False)
-    if isinstance(module, nn.BatchNorm2d):
-        return layer.BatchNorm2d(module.num_features)
-    return layer.AvgPool2d(2)
+def shown(measured: Mapping[str, Any]) -> str:
+    """Returns a text of one line an arm."""
+    found, clock = measured["environment"], measured["clock"]
+    lines = [
+        f"{measured['backbone']} {measured['backbone_options']}, {measured['examples']} {measured['data']}, "
+        f"batch {measured['batch_size']}, T = {measured['timesteps']}",
+        f"{found['processor']}, {measured['threads']} threads, {measured['precision']}, kernel {measured['kernel']}, "
+        f"torch {found['torch']}, load {found['load_average_start']} to {found['load_average_end']}; by {clock}",
+    ]
+    for name, arm in measured["arms"].items():
+        lines.append(f"{name:18} {arm['images_per_second']['median']:9,.1f} images/s  {within(arm['ratio'][clock])}")
+    for name in {PLAIN_KEPT, PLAIN_DEFAULT} & set(measured["ours_over"]):
+        lines.append(f"ours over {name:28} {within(measured['ours_over'][name])}")
+    if measured["convolution_share"]:
+        lines.append(f"share of convolutions in a step of ours {within(measured['convolution_share'])}")
+    return "\n".join(lines)
 
 
-def plain_epochs(model: nn.Module, spec: resolve.Spec, examples: Examples):
-    device = torch.device(spec.device)
-    image, label = examples.input_N.float().div(255).to(device), examples.label_N.to(device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=spec.learning_rate, momentum=0.9, weight_decay=5e-4)
-    while True:
-        start = _now(device)
-        for index in torch.randperm(len(label)).split(spec.batch_size):
-            index = index.to(device)
-            loss = nn.functional.cross_entropy(model(image[index]).mean(0), label[index])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            functional.reset_net(model)
-        yield _now(device) - start
+def within(of: Mapping[str, float | None]) -> str:
+    """Returns a median with its interval."""
+    interval = "" if of["low"] is None else f" [{of['low']:.2f}, {of['high']:.2f}]"
+    return f"{of['median']:6.2f}{interval}"
 
 
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
+INVOCATIONS = 5  # of each order of `cnn`
+BEFORE = "--set backbone.pool=before-norm"
+ALL = {  # the files of docs/speed.md: number of invocations and options of each
+    "cnn-1-thread": (INVOCATIONS, "--threads 1 --arms all --examples 512 --rounds 5"),
+    "cnn-before-norm-1-thread": (INVOCATIONS, f"--threads 1 {BEFORE} --examples 512 --rounds 5"),
+    "cnn-2-threads": (1, "--threads 2 --examples 512 --rounds 7"),
+    "cnn-before-norm-2-threads": (1, f"--threads 2 {BEFORE} --examples 512 --rounds 7"),
+    "cnn-events": (1, "--threads 1 --data events --examples 256 --rounds 7"),
+    "resnet18-width-16": (1, "--threads 1 --backbone resnet18 --width 16 --batch-size 64 --examples 128 --rounds 6"),
+    "resnet18-width-64": (1, "--threads 1 --backbone resnet18 --width 64 --batch-size 16 --examples 16 --rounds 6"),
+    "sew-resnet18-width-16": (
+        1,
+        "--threads 1 --backbone sew-resnet18 --width 16 --batch-size 64 --examples 128 --rounds 6",
+    ),
+    "vgg11-width-64": (1, "--threads 1 --backbone vgg11 --width 64 --batch-size 32 --examples 32 --rounds 6"),
+}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Images/s of sadp-bench against a plain SpikingJelly loop.")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--backbone", default="cnn", choices=("cnn", "vgg11"))
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--examples", type=int, default=2048)
-    parser.add_argument("--allocator-for-both", action="store_true")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    global NUM_EXAMPLES
-    NUM_EXAMPLES = options.examples
-    resolve.registry.resolve = _with_shapes(resolve.registry.resolve)
-    requested = {
-        "method": "full", "ratio": 0.0, "dataset": "cifar-shaped", "backbone": options.backbone,
-        "batch_size": options.batch_size, "device": options.device, "epochs": options.rounds + 1,
-    }  # fmt: skip
-    spec, material = resolve.resolve(requested)
-    torch.set_num_threads(spec.threads)
-    bench = RunTrainer(spec, Resources(spec, material), Progress())
-    bench.pruner.prepare(bench.context)
-    plain = Plain(bench.model, spec.timesteps).to(spec.device)
-    ours_epochs, others_epochs = bench.rows(), plain_epochs(plain, spec, material.train)
-    ours, others = [], []
-    for _ in range(options.rounds + 1):
-        environment.keep_freed_memory(options.allocator_for_both)
-        others.append(next(others_epochs))
-        environment.keep_freed_memory()
-        ours.append(next(ours_epochs)["seconds"])
-    ratios = [b / a for a, b in zip(ours[1:], others[1:], strict=True)]
-    result = {
-        "ours": NUM_EXAMPLES / statistics.median(ours[1:]),
-        "plain": NUM_EXAMPLES / statistics.median(others[1:]),
-        "ratio": statistics.median(ratios),
-        "ratios": ratios,
-        "device": spec.device,
-        "precision": spec.precision,
-        "threads": spec.threads,
-        "batch_size": spec.batch_size,
-    }
-    if options.json:
-        print(json.dumps(result))
-    else:
-        print(f"ours   {result['ours']:8,.0f} images/s  ({spec.precision}, channels last)")
-        print(f"plain  {result['plain']:8,.0f} images/s  (SpikingJelly's defaults)")
-        print(f"ratio  {result['ratio']:8.2f}  median of {len(ratios)} rounds, {min(ratios):.2f} to {max(ratios):.2f}")
+def measure_all(folder: Path) -> None:
+    """Writes every file of docs/speed.md into a folder, each invocation in a process of its own."""
+    start = time.monotonic()
+    for name, (invocations, words) in ALL.items():
+        for number in range(1, invocations + 1):
+            path = folder / f"throughput-{name}{f'-{number}' if invocations > 1 else ''}.speed.json"
+            print(f"{time.monotonic() - start:6,.0f} s  {path.name}: {words}", flush=True)
+            subprocess.run([sys.executable, __file__, *words.split(), "--json", path], check=True)
 
 
-def _with_shapes(resolve):
-    return lambda kind, name: CIFARShaped if name == "cifar-shaped" else resolve(kind, name)
+def parser() -> argparse.ArgumentParser:
+    """Returns the options."""
+    found = argparse.ArgumentParser(
+        description="Images/s of our training step against the loops of others.",
+        epilog="arms: " + "; ".join(f"{name}: {text}" for name, text in ARMS.items()),
+    )
+    found.add_argument("--backbone", default="cnn", help="cnn, vgg11, resnet18 or sew-resnet18")
+    found.add_argument("--width", type=int, help="channels of the first convolution")
+    found.add_argument("--set", action="append", default=[], metavar="backbone.KEY=VALUE", help="repeatable")
+    found.add_argument("--data", choices=DATA, default="images")
+    found.add_argument("--examples", type=int, default=2048)
+    found.add_argument("--batch-size", type=int, help="the default of a run: 128 images, or 64 recordings of events")
+    found.add_argument("--rounds", type=int, default=6, help="six give an interval")
+    found.add_argument("--threads", type=int)
+    found.add_argument("--device", default="auto")
+    found.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"), help="of ours and by-hand")
+    found.add_argument("--allocator-for-both", action="store_true", help="every arm keeps freed memory")
+    found.add_argument("--arms", default="", help=f"names, or all; default: all but {', '.join(COMPILED)}")
+    found.add_argument("--json", type=Path, metavar="FILE", help="write what was measured")
+    found.add_argument("--all", type=Path, metavar="FOLDER", help="write every file of docs/speed.md")
+    found.add_argument("--table", type=Path, metavar="FOLDER", help="print the tables of the files in it")
+    return found
 
 
-NUM_EXAMPLES = 2048
+def main(words: Sequence[str] | None = None) -> None:
+    """Measures, and prints and writes what was measured."""
+    options = parser().parse_args(words)
+    try:
+        if options.table:
+            print(tables(read(options.table)))
+        elif options.all:
+            measure_all(options.all)
+        else:
+            measured = measure(options)
+            print(shown(measured))
+            if options.json:
+                options.json.write_text(json.dumps(measured) + "\n", encoding="utf-8")
+    except BadInput as error:
+        sys.exit(f"throughput: {error}")
+
+
 if __name__ == "__main__":
     main()
