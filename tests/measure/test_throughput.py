@@ -89,7 +89,7 @@ def orders(backbone: str) -> list[str]:
 
 def test_the_peers_are_our_networks() -> None:
     inputs = torch.rand(2, 3, 8, 8).double(), torch.rand(2, 2, 3, 8, 8).double()  # images, events
-    for backbone, pool in [(backbone, pool) for backbone in (*PLAIN, *RESIDUAL) for pool in orders(backbone)]:
+    for backbone, pool in [(name, pool) for name in (*PLAIN, *RESIDUAL) for pool in orders(name)]:
         options = {"pool": pool} if len(orders(backbone)) > 1 else {}
         kind = registry.resolve("backbone", backbone)
         ours = kind((3, 8, 8), 10, 2, NeuronSettings(), width=4, **options).double()
