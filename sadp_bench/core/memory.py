@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sadp_bench.core.errors import BadInput
@@ -12,6 +13,21 @@ from sadp_bench.core.errors import BadInput
 GIB = 2**30
 CONTROL_GROUPS = Path("/proc/self/cgroup")  # cgroups(7)
 GROUP_ROOT = Path("/sys/fs/cgroup")
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Suspends the search for cyclic garbage within the context.
+
+    Thousands of records are trees without cycles, and each search walks through all of them.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def machine_bytes() -> int | None:

@@ -11,7 +11,6 @@ kept share           = speed-up / product                         1.0 = the axes
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,11 +56,10 @@ def theoretical_speedup(record: Record) -> float | None:
 def changed_axes(spec: Spec) -> list[Spec]:
     """Returns the runs that share one axis (data, time or weights) with this run and the others with the plain run."""
     plain = spec.plain()
-    singles = [
-        dataclasses.replace(spec.reference() if spec.method == "full" else spec, **PLAIN_AXES),
-        dataclasses.replace(plain, **{name: getattr(spec, name) for name in TIME_AXIS}),
-        dataclasses.replace(plain, **{name: getattr(spec, name) for name in WEIGHT_AXIS}),
-    ]
+    data = spec.reference() if spec.method == "full" else spec
+    singles = [data.of_valid(**PLAIN_AXES)]
+    if not is_plain(spec):
+        singles += [plain.of_valid(**{name: getattr(spec, name) for name in axis}) for axis in (TIME_AXIS, WEIGHT_AXIS)]
     return [single for single in singles if single.key != plain.key]
 
 

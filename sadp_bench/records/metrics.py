@@ -99,10 +99,15 @@ def marked(record: Record, reference: Record | None = None) -> Record:
         record: The run.
         reference: The record of the full-data run. Where its seconds are disturbed, the run has no speed-up.
     """
+    return _marked(record, None if reference is None else marked(reference))
+
+
+def _marked(record: Record, reference: Record | None) -> Record:
+    """Returns `marked` of a record beside a reference that is marked already."""
     if record.disturbed:
         return record
     efficiency = None
-    if reference is not None and not timing_mismatch(record, marked(reference)):
+    if reference is not None and not timing_mismatch(record, reference):
         speedups = (spent(reference) / spent(record) for spent in (charged_seconds, training_seconds))
         efficiency = max(speedups) / ceiling(record)  # of the run, or of its training part
     why = disturbance(
@@ -186,8 +191,13 @@ class Comparison:
 
 def compare(record: Record, reference: Record | None) -> Comparison:
     """Returns a run beside its reference, or alone where there is none."""
-    cpu_speedup = speedup_by_cpu(record, reference)
-    record, reference = marked(record, reference), None if reference is None else marked(reference)
+    return _compare(record, reference, None if reference is None else marked(reference))
+
+
+def _compare(record: Record, unmarked: Record | None, reference: Record | None) -> Comparison:
+    """Returns a run beside its reference, which is given as it was recorded and as the rule marks it."""
+    cpu_speedup = speedup_by_cpu(record, unmarked)
+    record = _marked(record, reference)
     mismatch = tuple(timing_mismatch(record, reference)) if reference else ()
     same_data = reference is not None and reference.data_sha256 == record.data_sha256
     speedup = training_speedup = to_accuracy = share_to_accuracy = None
@@ -228,7 +238,10 @@ def speedup_by_cpu(record: Record, reference: Record | None) -> float | None:
 def paired(records: Iterable[Record]) -> list[Comparison]:
     """Returns every record beside its reference, where that is among the records."""
     by_key: Mapping[str, Record] = {record.spec.key: record for record in records}
-    return [compare(record, by_key.get(record.spec.reference().key)) for record in by_key.values()]
+    references = {record.spec.reference().key for record in by_key.values()}
+    marks = {key: marked(by_key[key]) for key in references if key in by_key}  # once, as many runs share a reference
+    keys = ((record, record.spec.reference().key) for record in by_key.values())
+    return [_compare(record, by_key.get(key), marks.get(key)) for record, key in keys]
 
 
 def searched(record: Record) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
@@ -92,11 +93,10 @@ class Record:
     @classmethod
     def from_json(cls, data: Any) -> Record:
         """Returns the record in a file's content. Raises BadInput for another schema or key, or a wrong field."""
-        fields = dataclasses.fields(cls)
-        names = {f.name for f in fields}
-        spec = _spec_of(data, {f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING})
+        names, required = _fields()
+        spec = _spec_of(data, required)
         _check(data, "record", RECORD_CHECKS)
-        return cls(spec=spec, **{name: data[name] for name in (names & set(data)) - {"spec"}})
+        return cls(spec=spec, **{name: data[name] for name in names if name in data and name != "spec"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +132,14 @@ class Failure:
         spec = _spec_of(data, names)
         _check(data, "failure", FAILURE_CHECKS)
         return cls(spec=spec, **{name: data[name] for name in names - {"spec"}})
+
+
+@functools.cache
+def _fields() -> tuple[tuple[str, ...], frozenset[str]]:
+    """Returns all fields of a record, and those that its file must contain."""
+    fields = dataclasses.fields(Record)
+    required = (f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING)
+    return tuple(f.name for f in fields), frozenset(required)
 
 
 def is_number(value: Any) -> TypeGuard[int | float]:
@@ -216,7 +224,7 @@ def _check(data: dict[str, Any], kind: str, checks: Checks) -> None:
             raise BadInput(f"the {kind}'s {name} is {str(data[name])[:60]}, and must be {wanted}: damaged or edited?")
 
 
-def _spec_of(data: Any, wanted: set[str]) -> Spec:
+def _spec_of(data: Any, wanted: Set[str]) -> Spec:
     """Returns the spec of a record's or failure's file, whose schema, fields and key are checked."""
     if not isinstance(data, dict) or "schema" not in data:
         raise BadInput("not a record of sadp-bench")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.registry import nearest
@@ -24,6 +25,7 @@ CHOICES = {
     "backprop": ("bptt", "sltt", "sltt-k"),
     "sparsity": ("dense", "imp", "eb", "pq"),
 }
+Made = TypeVar("Made")
 OF_EACH_STEP = ("step", "step-mse")  # losses that are a mean over the time steps
 COUNTS = ("epochs", "batch_size", "timesteps", "threads", "train_examples", "evaluate_every", "processes")
 # Fields that were added later do not enter the key at these values, so that older records keep their keys.
@@ -85,11 +87,11 @@ def check_count(name: str, value: int, minimum: int) -> None:
 
 def check_fields(values: Mapping[str, Any]) -> None:
     """Raises BadInput for the first value that a field of `Spec` does not allow. Absent fields with a default pass."""
-    for of in dataclasses.fields(Spec):
-        if of.name in values:
-            value, (kinds, kind) = values[of.name], FIELD_KINDS[str(of.type)]
+    for name, (kinds, kind) in _kinds().items():
+        if name in values:
+            value = values[name]
             if not isinstance(value, kinds) or isinstance(value, bool) and bool not in kinds:
-                raise BadInput(f"{option(of.name)} is {kind}, not {value!r}")
+                raise BadInput(f"{option(name)} is {kind}, not {value!r}")
     for name, allowed in CHOICES.items():
         if name in values and values[name] not in allowed:
             raise BadInput(f"{option(name)} is one of {', '.join(allowed)}, not '{values[name]}'")
@@ -111,15 +113,22 @@ def check_fields(values: Mapping[str, Any]) -> None:
         _check_storable(name, value)
 
 
+@functools.cache
+def _kinds() -> dict[str, tuple[tuple[type, ...], str]]:
+    """Returns the types of each field of `Spec`, and their name."""
+    return {of.name: FIELD_KINDS[str(of.type)] for of in dataclasses.fields(Spec)}
+
+
 def _check_storable(field: str, value: Any) -> None:
     """Raises BadInput for a setting that the reader of the run's record would refuse."""
-    prefix = PREFIXES.get(field, "").removeprefix(PREFIXES["method_options"])
-    named = (
-        {f"--set {prefix}{name}": part for name, part in value.items()} if field in PREFIXES else {option(field): value}
-    )
-    for name, part in named.items():
+    if not not_storable(value):
+        return
+    table = value if field in PREFIXES else {field: value}
+    for name, part in table.items():
         if wrong := not_storable([name, part]):
-            raise BadInput(f"{ascii(name)[1:-1]} is {ascii(part)[:80]}, and no record may contain {wrong}")
+            prefix = PREFIXES.get(field, "").removeprefix(PREFIXES["method_options"])
+            named = f"--set {prefix}{name}" if field in PREFIXES else option(name)
+            raise BadInput(f"{ascii(named)[1:-1]} is {ascii(part)[:80]}, and no record may contain {wrong}")
 
 
 def _check_axes(backprop: str, k: int, loss: str, timesteps: int) -> None:
@@ -136,8 +145,33 @@ def _check_axes(backprop: str, k: int, loss: str, timesteps: int) -> None:
         raise BadInput(f"--k is the number of steps of --backprop sltt-k; {backprop} has none")
 
 
+class _Remembering:
+    """Remembers what was made of an object that never changes. Copies and unpickled objects begin anew."""
+
+    __slots__ = ("_made",)
+    _made: dict[Any, Any]
+
+
+def _remembered(make: Callable[[Any], Made]) -> Callable[[Any], Made]:
+    """Returns the method without arguments as one that makes its value once for each object: reports need it often."""
+
+    @functools.wraps(make)
+    def value(self: Any) -> Made:
+        try:
+            made = self._made
+        except AttributeError:
+            made = {}
+            object.__setattr__(self, "_made", made)
+        if make not in made:
+            made[make] = make(self)
+        value: Made = made[make]
+        return value
+
+    return value
+
+
 @dataclass(frozen=True, slots=True)
-class Spec:
+class Spec(_Remembering):
     """One run, fully resolved: no field is "auto". Fields are named as the options of `sadp-bench run`.
 
     Attributes:
@@ -180,7 +214,7 @@ class Spec:
     sparsity_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_fields({of.name: getattr(self, of.name) for of in dataclasses.fields(self)})
+        check_fields(self._fields())
         for name in ("ratio", "learning_rate", "weight_decay", "density"):
             # 0, 0.0 and -0.0 are one run and must have one key.
             object.__setattr__(self, name, float(getattr(self, name)) + 0.0)
@@ -188,31 +222,53 @@ class Spec:
     @property
     def key(self) -> str:
         """The first 12 hex digits of the SHA-256 of all fields."""
-        fields = {name: value for name, value in self.to_json().items() if name not in LATER or value != LATER[name]}
+        return self._key()
+
+    @_remembered
+    def _key(self) -> str:
+        fields = {name: value for name, value in self._fields().items() if name not in LATER or value != LATER[name]}
         fields["method_options"] = self.method_options | RETIRED.get(self.method, {})
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
+    @_remembered
     def reference(self) -> Spec:
         """Returns the paired full-data run: everything alike but the method, `full`, which has no options."""
-        return dataclasses.replace(self, method="full", ratio=0.0, protocol="epochs", method_options={})
+        return self.of_valid(method="full", ratio=0.0, protocol="epochs", method_options={})
 
+    @_remembered
     def plain(self) -> Spec:
         """Returns the plain run of all three axes: full data, backpropagation through all steps, all connections."""
-        axes = {name: value for name, value in LATER.items() if name != "processes"}
-        return dataclasses.replace(self.reference(), **axes)
+        return self.reference().of_valid(**{name: value for name, value in LATER.items() if name != "processes"})
 
+    @_remembered
     def any_ratio(self) -> Spec:
         """Returns the same spec for all runs that differ in the ratio alone."""
-        return dataclasses.replace(self, ratio=0.0)
+        return self.of_valid(ratio=0.0)
 
+    @_remembered
     def any_seed(self) -> Spec:
         """Returns the same spec for all runs that differ in the seed alone."""
-        return dataclasses.replace(self, seed=0)
+        return self.of_valid(seed=0)
 
+    @_remembered
     def any_method(self) -> Spec:
         """Returns the same spec for all runs that differ in method, its options, ratio and seed alone."""
-        return dataclasses.replace(self, method="", ratio=0.0, seed=0, method_options={})
+        return self.of_valid(method="", ratio=0.0, seed=0, method_options={})
+
+    def of_valid(self, **changed: Any) -> Spec:
+        """Returns this spec with other values, which need no check: they are defaults, or another spec's of the same axis.
+
+        `dataclasses.replace`, which checks all fields, takes twenty times as long.
+        """
+        found = object.__new__(Spec)
+        for name, value in (self._fields() | changed).items():
+            object.__setattr__(found, name, value)
+        return found
+
+    def _fields(self) -> dict[str, Any]:
+        """Returns the fields, not copied."""
+        return {name: getattr(self, name) for name in _kinds()}
 
     def words(self) -> list[str]:
         """Returns the arguments of `sadp-bench run` that make exactly this run.
@@ -237,7 +293,7 @@ class Spec:
         The fields come first, in their order. The options follow under the prefix of their owner, such as
         "method.smoothing", "backbone.width" and "sparsity.rewind".
         """
-        fields = self.to_json()
+        fields = self._fields()
         tables = {prefix: fields.pop(table) for table, prefix in PREFIXES.items()}
         return fields | {f"{prefix}{name}": value for prefix, table in tables.items() for name, value in table.items()}
 
@@ -248,7 +304,7 @@ class Spec:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Spec:
         """Returns the spec in a record's table. Raises BadInput where a field is unknown or missing."""
-        known = {f.name for f in dataclasses.fields(cls)}
+        known = set(_kinds())
         for name in data:
             if name not in known:
                 raise BadInput(f"unknown field '{name}'{nearest(name, known)}")

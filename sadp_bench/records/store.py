@@ -21,6 +21,7 @@ from typing import IO, Any, NamedTuple
 
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.files import TEXT_BYTES, Unreadable, read_text
+from sadp_bench.core.memory import uncollected
 from sadp_bench.core.text import printable
 from sadp_bench.records.record import DISTURBED, Failure, Record
 from sadp_bench.records.spec import Spec
@@ -183,6 +184,7 @@ def _json_files(folder: Path, problems: list[str]) -> list[Path]:
     return [path for path in found if not path.name.endswith((STUDY, SPEED))]
 
 
+@uncollected()
 def read_all(folders: Iterable[Path]) -> Found:
     """Reads all records and failures below the folders.
 

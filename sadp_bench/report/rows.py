@@ -317,7 +317,8 @@ def _groups(runs: Iterable[Run]) -> list[tuple[Settings, list[Run]]]:
     members: dict[str, dict[str, Run]] = {}
     for run in runs:
         spec, alike = run.spec, run.spec.any_method()
-        settings[alike.key] = without(alike.flat(), "method", "ratio", "seed")
+        if alike.key not in settings:
+            settings[alike.key] = without(alike.flat(), "method", "ratio", "seed")
         group = members.setdefault(alike.key, {})
         reference = spec.reference().key
         # `full` is the same run under both protocols: named by its reference's key, it counts once a seed.

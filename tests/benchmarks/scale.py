@@ -28,7 +28,7 @@ from tests.example_records import make_record, make_spec
 
 COMMAND = [sys.executable, "-m", "sadp_bench"]
 METHODS = ("sadp", "random", "infobatch", "el2n", "grand", "forgetting")
-RATIOS, SEEDS, EPOCHS = (0.3, 0.5, 0.7, 0.8), range(20), 20
+RATIOS, SEEDS, EPOCHS = (0.2, 0.3, 0.5, 0.7), range(20), 20
 RUN = "run --method sadp --ratio 0.3 --epochs 2 --train-examples 256 --threads 1 --set backbone.width=4 --quiet".split()
 
 

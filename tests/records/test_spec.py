@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 import json
 import math
+import pickle
 from pathlib import Path
 
 import pytest
@@ -66,3 +68,30 @@ def test_a_setting_that_no_reader_of_the_record_accepts_is_refused_before_the_ru
     with pytest.raises(BadInput, match="--set a.nb is 1"):
         make_spec(method_options={"a\nb": 1})
     assert make_spec(method_options={"mine": [None, True, 1.5, "鶴", ("é",)]}).key
+
+
+def test_what_a_spec_remembers_is_that_of_its_own_fields() -> None:
+    """Keys and derived specs are made once for each object: a copy with other fields has its own."""
+    spec = make_spec("random", 0.5, backprop="sltt", loss="step", backbone_options={"width": 4})
+    derived = {name: getattr(spec, name) for name in ("reference", "plain", "any_ratio", "any_seed", "any_method")}
+    keys = {name: make().key for name, make in derived.items()} | {"itself": spec.key}
+    assert spec.reference() is spec.reference() and len(set(keys.values())) == len(keys) - 1  # the seed is 0 already
+    others = {
+        "seed": 1,
+        "ratio": 0.3,
+        "method": "el2n",
+        "epochs": 11,
+        "protocol": "updates",
+        "backprop": "bptt",
+        "density": 0.5,
+    }
+    for name, value in (others | {"early_time": True, "backbone_options": {"width": 8}, "processes": 2}).items():
+        changed = dataclasses.replace(spec, **{name: value})
+        assert changed.key != spec.key, name
+        fresh = Spec.from_json(changed.to_json())
+        for made in derived:
+            assert getattr(changed, made)() == getattr(fresh, made)(), (name, made)
+            assert dataclasses.replace(getattr(changed, made)()).key == getattr(changed, made)().key, (name, made)
+    for twin in (copy.copy(spec), copy.deepcopy(spec), pickle.loads(pickle.dumps(spec))):
+        assert twin == spec and twin.key == spec.key
+        assert dataclasses.replace(twin, seed=7).key == dataclasses.replace(spec, seed=7).key != spec.key

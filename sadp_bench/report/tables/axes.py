@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -137,6 +136,9 @@ def axes_rows(records: Iterable[Record]) -> list[AxesRow]:
     A group is all of a spec but seed, data axis (method, its options, ratio), time axis and weight axis. Groups in which
     every run is on bptt and dense have no rows.
     """
+    records = list(records)
+    if all(is_plain(record.spec) for record in records):
+        return []
     groups = _groups(sorted(against_plain(records), key=lambda pair: (pair.spec.seed, pair.spec.key)))
     found = []
     for title, (settings, pairs) in zip(titles([settings for settings, _ in groups]), groups, strict=True):
@@ -159,9 +161,10 @@ def _groups(pairs: Sequence[AxesComparison]) -> list[tuple[Settings, list[AxesCo
     members: dict[str, dict[str, AxesComparison]] = {}
     for pair in pairs:
         spec = pair.spec
-        alike = dataclasses.replace(spec.any_method(), **PLAIN_AXES)
-        flat = without(alike.flat(), "method", "ratio", "seed")
-        settings[alike.key] = {name: value for name, value in flat.items() if not is_axis(name)}
+        alike = spec.any_method().of_valid(**PLAIN_AXES)
+        if alike.key not in settings:
+            flat = without(alike.flat(), "method", "ratio", "seed")
+            settings[alike.key] = {name: value for name, value in flat.items() if not is_axis(name)}
         group = members.setdefault(alike.key, {})
         # `full` is the same run under both protocols.
         group.setdefault(spec.reference().key if spec.method == "full" else spec.key, pair)
