@@ -5,7 +5,9 @@ Shape letters: T time steps, B examples, S spiking layers, L weight layers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -34,6 +36,7 @@ from sadp_bench.core.precision import widened
 
 SQUARES = frozenset(signal for signal in Signal if signal.endswith("_squares"))
 OF_WEIGHTS = SQUARES | {Signal.BOUND_RATIO}
+Steps = Callable[[Tensor], Tensor]  # Selects time steps of [T, ...]
 RECORDED = OF_WEIGHTS | {Signal.FEATURES, Signal.SPIKE_COUNTS}
 
 
@@ -80,6 +83,7 @@ class Recorder:
         self.half = False
         self._begins = True  # Whether the coming batch is the first.
         self._measures = Signal.BOUND_RATIO in self.signals  # True if the coming batch is measured
+        self._is_middle = True  # Whether calls may be those of the middle step
         self._expected: int | None = None
         self._batch = self._of_all_ranks = 0
         self._features: list[Tensor] = []
@@ -121,6 +125,21 @@ class Recorder:
     def expect(self, batch: int) -> None:
         """Receives the coming batch's size before its backward pass; the bound ratio then holds only a few examples."""
         self._expected = batch
+
+    @contextmanager
+    def step(self, is_middle: bool) -> Iterator[None]:
+        """Receives that the network is called for a single time step within the context.
+
+        Signals of the middle step are read at the middle step alone, so that watching costs a T-th.
+
+        Args:
+            is_middle: Whether it is the middle one of the steps that give gradients.
+        """
+        self._is_middle = is_middle
+        try:
+            yield
+        finally:
+            self._is_middle = True
 
     def measure_again(self) -> None:
         """Measures the bound ratio in the coming batch too."""
@@ -226,22 +245,27 @@ class Recorder:
 
     def _record_now(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         """Records a call of a network whose batch size is known."""
-        input, held, call = inputs[0], inputs[0].detach(), self._next_call(layer)
-        for signal, steps in ((Signal.INPUT_SQUARES, every), (Signal.MIDDLE_INPUT_SQUARES, middle)):
-            if signal in self.signals:
-                self._note(signal, layer, call, input_squares(layer, input, output, self._batch, steps))
+        input, call = inputs[0], self._next_call(layer)
+        for signal, steps in self._read(Signal.INPUT_SQUARES, Signal.MIDDLE_INPUT_SQUARES):
+            self._note(signal, layer, call, input_squares(layer, input, output, self._batch, steps))
+        errors = self._read(Signal.ERROR_SQUARES, Signal.MIDDLE_ERROR_SQUARES)
+        if output.requires_grad and (errors or self._pairs is not None):
+            output.register_hook(partial(self._record_error, layer, call, input.detach(), errors))
 
-        def record_error(error: Tensor) -> None:
-            for signal, steps in ((Signal.ERROR_SQUARES, every), (Signal.MIDDLE_ERROR_SQUARES, middle)):
-                if signal in self.signals:
-                    self._note(signal, layer, call, squares(steps(by_time(layer, error, self._batch))))
-            if self._pairs is not None:
-                number = num_exact(self._batch, self._of_all_ranks)
-                first = [by_time(layer, x, self._batch)[:, :number].clone() for x in (held, error)]
-                self._pairs.setdefault(layer, {})[call] = first[0], first[1]
+    def _read(self, of_every: Signal, of_middle: Signal) -> list[tuple[Signal, Steps]]:
+        """Returns those of two signals that the present call shows, and the time steps that they sum over."""
+        read = {of_every: every} | ({of_middle: middle} if self._is_middle else {})
+        return [(signal, steps) for signal, steps in read.items() if signal in self.signals]
 
-        if output.requires_grad:
-            output.register_hook(record_error)
+    def _record_error(
+        self, layer: nn.Module, call: int, input: Tensor, signals: list[tuple[Signal, Steps]], error: Tensor
+    ) -> None:
+        for signal, steps in signals:
+            self._note(signal, layer, call, squares(steps(by_time(layer, error, self._batch))))
+        if self._pairs is not None:
+            number = num_exact(self._batch, self._of_all_ranks)
+            first = [by_time(layer, x, self._batch)[:, :number].clone() for x in (input, error)]
+            self._pairs.setdefault(layer, {})[call] = first[0], first[1]
 
     def _record_later(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         """Records a call of a network whose batch size is still unknown, when its gradient comes back."""

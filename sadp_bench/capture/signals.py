@@ -20,7 +20,8 @@ class Signal(StrEnum):
         ERROR_SQUARES: (L, B), E_l: the sum of squares, over time, of the gradient of the example's unweighted loss at the
             layer's output. By Cauchy-Schwarz the squared norm of the example's gradient of the layer's parameters is at most
             E_l A_l. Where batch norm trains, E_l contains its mixing of the examples.
-        MIDDLE_INPUT_SQUARES: (L, B), A_l of the middle time step alone, so that its cost does not grow with T.
+        MIDDLE_INPUT_SQUARES: (L, B), A_l of the middle time step alone, so that its cost does not grow with T. If only
+            some steps give gradients, the middle one of these.
         MIDDLE_ERROR_SQUARES: (L, B), E_l of the middle time step alone.
         BOUND_RATIO: (2, L), in an epoch's first batch only: sums over the batch's first examples (at most 32) of the exact
             squared norm over all time steps, and of E_l A_l of the middle step.

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sadp_bench.capture.recorder import Recorder
 from sadp_bench.core import distributed
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.losses import Loss
@@ -39,7 +41,14 @@ class Backprop(ABC):
 
     @abstractmethod
     def __call__(
-        self, loss: Loss, input: Tensor, label_B: Tensor, weight_B: Tensor, batch_size: float, draws: torch.Generator
+        self,
+        loss: Loss,
+        input: Tensor,
+        label_B: Tensor,
+        weight_B: Tensor,
+        batch_size: float,
+        draws: torch.Generator,
+        recorder: Recorder | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Accumulates into `.grad` the gradient of sum(weight_B * loss_B) / batch_size, or an estimate of it.
 
@@ -50,6 +59,7 @@ class Backprop(ABC):
             weight_B: Weights of the losses, float32.
             batch_size: Size of the whole batch divided by the number of processes, whose gradients are averaged.
             draws: Where random numbers come from.
+            recorder: Records the pass. It receives which step is the middle one where the network runs step by step.
 
         Returns:
             logits_TBC, and loss_B before weighting, detached.
@@ -64,7 +74,14 @@ class BPTT(Backprop):
         self.forward = at_precision(distributed.wrapped(model), precision, device)
 
     def __call__(
-        self, loss: Loss, input: Tensor, label_B: Tensor, weight_B: Tensor, batch_size: float, draws: torch.Generator
+        self,
+        loss: Loss,
+        input: Tensor,
+        label_B: Tensor,
+        weight_B: Tensor,
+        batch_size: float,
+        draws: torch.Generator,
+        recorder: Recorder | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See `Backprop`."""
         logits_TBC = self.forward(input)
@@ -90,14 +107,23 @@ class SLTT(Backprop):
     """
 
     def __call__(
-        self, loss: Loss, input: Tensor, label_B: Tensor, weight_B: Tensor, batch_size: float, draws: torch.Generator
+        self,
+        loss: Loss,
+        input: Tensor,
+        label_B: Tensor,
+        weight_B: Tensor,
+        batch_size: float,
+        draws: torch.Generator,
+        recorder: Recorder | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See `Backprop`."""
         num_steps = self.model.steps(input)  # type: ignore[operator]
         live = self.live_steps(num_steps, draws)
+        middle = sorted(live)[len(live) // 2]
 
         def of_step(step: int, outputs: Callable[[], Tensor]) -> Tensor:
-            with torch.set_grad_enabled(step in live):
+            recorded = nullcontext() if recorder is None else recorder.step(is_middle=step == middle)
+            with torch.set_grad_enabled(step in live), recorded:
                 logits_1BC = widened(outputs())
                 if step in live:
                     loss_B = loss(logits_1BC, label_B)

@@ -82,7 +82,7 @@ class TrainingStep:
         if self.optimizer is not None:
             self.optimizer.zero_grad(set_to_none=True)
         divisor = len(batch_B) / distributed.size() if divisor is None else divisor
-        logits_TBC, loss_B = self.backprop(self.loss, input, label_B, weight_B, divisor, draws)
+        logits_TBC, loss_B = self.backprop(self.loss, input, label_B, weight_B, divisor, draws, self._recorder)
         scale_B = weight_B / divisor * self.backprop.gradient_share
         seen = Observation(epoch, index_B, label_B, logits_TBC, loss_B, self._recorded(logits_TBC, label_B, scale_B))
         if observe is not None:

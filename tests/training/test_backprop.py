@@ -13,6 +13,7 @@ from spikingjelly.activation_based import neuron
 from torch import Tensor, nn
 
 from sadp_bench.backbones.spiking import LIF, SURROGATES, Backbone, NeuronSettings
+from sadp_bench.capture import recorder
 from sadp_bench.capture.recorder import Recorder
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.losses import LOSSES, logit_errors, step_loss, step_mse_loss
@@ -315,6 +316,30 @@ def test_taps_see_the_errors_of_the_steps_that_gave_gradients(backprop: str) -> 
             if row == 0:  # the stem's errors arrive once, as their sum over the steps
                 assert seen["input_squares"].shape == (3, BATCH)
     assert logit_errors(step_loss, logits_TBC, label_B).shape == logits_TBC.shape
+
+
+def test_the_middle_live_step_alone_is_read_and_shows_what_all_steps_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {"middle_input_squares", "middle_error_squares", "bound_ratio"}
+    read: list[int] = []
+    for name in ("input_squares", "squares"):
+        read_one = getattr(recorder, name)
+        monkeypatch.setattr(recorder, name, lambda *args, read_one=read_one: (read.append(1), read_one(*args))[1])
+    for events, live in itertools.product([False, True], [{0, 1, 2, 3}, {0, 3}, {2}]):
+        model, (_, label_B, weight_B) = network(4), images()
+        backprop, input = Chosen(model, frozenset(live)), frames(4) if events else images()[0]
+        found, times = [], []
+        for informed in (False, True):
+            with Recorder(model, names) as taps:
+                read.clear()
+                told = taps if informed else None
+                backprop(step_loss, input, label_B, weight_B, BATCH, stream(0, "steps"), told)
+                found.append(taps.seen(weight_B / BATCH))
+                times.append(len(read))
+        assert found[0].keys() == found[1].keys() == names
+        for name in names:
+            assert torch.equal(found[0][name], found[1][name]), (events, live, name)
+        assert times[1] == 6, "input and error of three layers"
+        assert times[0] > 6, "without the information every step is read"
 
 
 @pytest.mark.parametrize(
