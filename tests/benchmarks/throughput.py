@@ -68,7 +68,10 @@ def request_of(options: argparse.Namespace) -> dict[str, Any]:
         "dataset": DATA[options.data],
         "train_examples": options.examples,
         "set": settings,
-        **{name: getattr(options, name) for name in ("backbone", "batch_size", "threads", "device", "precision")},
+        **{
+            name: getattr(options, name)
+            for name in ("backbone", "batch_size", "threads", "device", "precision", "kernel")
+        },
     }
 
 
@@ -85,7 +88,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     if spec.train_examples % spec.batch_size:
         raise BadInput(f"--examples {spec.train_examples} is no multiple of the batch size, {spec.batch_size}")
     device = torch.device(spec.device)
-    described = {**environment.describe(device, spec.threads), **environment.load("start")}
+    described = {**workshop.resources.environment, **environment.load("start")}
     with threads(spec.threads):
         arms, skipped = made(workshop, chosen(options.arms))
         rounds = timed(arms, options.rounds, device)
@@ -211,21 +214,20 @@ def within(of: Mapping[str, float | None]) -> str:
     return f"{of['median']:6.2f}{interval}"
 
 
-INVOCATIONS = 5  # of each order of `cnn`
 BEFORE = "--set backbone.pool=before-norm"
-ALL = {  # the files of docs/speed.md: number of invocations and options of each
-    "cnn-1-thread": (INVOCATIONS, "--threads 1 --arms all --examples 512 --rounds 5"),
-    "cnn-before-norm-1-thread": (INVOCATIONS, f"--threads 1 {BEFORE} --examples 512 --rounds 5"),
-    "cnn-2-threads": (1, "--threads 2 --examples 512 --rounds 7"),
-    "cnn-before-norm-2-threads": (1, f"--threads 2 {BEFORE} --examples 512 --rounds 7"),
-    "cnn-events": (1, "--threads 1 --data events --examples 256 --rounds 7"),
-    "resnet18-width-16": (1, "--threads 1 --backbone resnet18 --width 16 --batch-size 64 --examples 128 --rounds 6"),
-    "resnet18-width-64": (1, "--threads 1 --backbone resnet18 --width 64 --batch-size 16 --examples 16 --rounds 6"),
-    "sew-resnet18-width-16": (
-        1,
-        "--threads 1 --backbone sew-resnet18 --width 16 --batch-size 64 --examples 128 --rounds 6",
-    ),
-    "vgg11-width-64": (1, "--threads 1 --backbone vgg11 --width 64 --batch-size 32 --examples 32 --rounds 6"),
+FEWER = "plain,plain-after-norm,by-hand,plain-kept,ours,ours-python,ours-sadp,convolutions"
+DEEP = "--threads 1 --rounds 6 --arms plain,by-hand,ours,ours-python,ours-sadp,convolutions"
+ALL = {  # the files of docs/speed.md: number of invocations and options of each; about half an hour on two quiet cores
+    "cnn-1-thread": (5, "--threads 1 --examples 384 --rounds 3"),
+    "cnn-before-norm-1-thread": (5, f"--threads 1 --examples 384 --rounds 3 {BEFORE} --arms {FEWER}"),
+    "cnn-1-thread-compiled": (1, f"--threads 1 --examples 384 --rounds 6 --arms {','.join(COMPILED)},ours"),
+    "cnn-2-threads": (1, f"--threads 2 --examples 384 --rounds 6 --arms {FEWER}"),
+    "cnn-before-norm-2-threads": (1, f"--threads 2 --examples 384 --rounds 6 {BEFORE} --arms {FEWER}"),
+    "cnn-events": (1, f"{DEEP} --data events --examples 128"),
+    "resnet18-width-16": (1, f"{DEEP} --backbone resnet18 --width 16 --batch-size 32 --examples 64"),
+    "resnet18-width-64": (1, f"{DEEP} --backbone resnet18 --width 64 --batch-size 8 --examples 16"),
+    "sew-resnet18-width-16": (1, f"{DEEP} --backbone sew-resnet18 --width 16 --batch-size 32 --examples 64"),
+    "vgg11-width-64": (1, f"{DEEP} --backbone vgg11 --width 64 --batch-size 16 --examples 32"),
 }
 
 
@@ -255,6 +257,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--threads", type=int)
     found.add_argument("--device", default="auto")
     found.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"), help="of ours and by-hand")
+    found.add_argument("--kernel", help="of ours, as `sadp-bench run --kernel` takes it")
     found.add_argument("--allocator-for-both", action="store_true", help="every arm keeps freed memory")
     found.add_argument("--arms", default="", help=f"names, or all; default: all but {', '.join(COMPILED)}")
     found.add_argument("--json", type=Path, metavar="FILE", help="write what was measured")

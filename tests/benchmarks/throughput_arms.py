@@ -32,7 +32,7 @@ from tests.benchmarks.peers import AFTER_NORM, BEFORE_NORM, Kit, Peer, Shape, Sn
 
 MOST_EXAMPLES = 4096
 PLAIN, PLAIN_KEPT, PLAIN_DEFAULT = "plain", "plain-kept", "plain-after-norm"
-OURS, OURS_SADP, CONVOLUTIONS = "ours", "ours-sadp", "convolutions"
+OURS, OURS_PYTHON, OURS_SADP, CONVOLUTIONS = "ours", "ours-python", "ours-sadp", "convolutions"
 ARMS = {  # in the order of a round: arms that keep freed memory stand together, with ours in their midst
     PLAIN: "SpikingJelly as its tutorials show: float32, contiguous, the image repeated over time",
     PLAIN_DEFAULT: "plain in the default order of layers, only where pool=before-norm",
@@ -43,6 +43,7 @@ ARMS = {  # in the order of a round: arms that keep freed memory stand together,
     "snntorch-by-hand": "snnTorch: channels last, first convolution once, bf16 autocast where the processor has it",
     PLAIN_KEPT: "plain, and the C library keeps freed memory, as for ours",
     OURS: "full data as `sadp-bench run` trains it",
+    OURS_PYTHON: "ours with `--kernel python`, only where another kernel computes ours",
     OURS_SADP: "SADP at 0.5, in images of the full data",
     CONVOLUTIONS: "nothing but the convolutions and the readout of ours, forward and backward, on ready inputs",
 }
@@ -123,6 +124,7 @@ class Workshop:
 
     def __init__(self, request: Mapping[str, Any], epochs: int, keep_memory: bool) -> None:
         self.request, self.keep_memory = {**request, "epochs": epochs}, keep_memory
+        self.opened: dict[Any, Any] = {}
         self.spec, material = self._resolved("full", 0.0)
         self.resources = Resources(self.spec, material)
         options = self.spec.backbone_options
@@ -136,6 +138,8 @@ class Workshop:
         """Returns whether an arm differs from the others in this request."""
         if name == PLAIN_DEFAULT:
             return self.shape.pool == BEFORE_NORM
+        if name == OURS_PYTHON:
+            return getattr(self.spec, "kernel", "python") != "python"
         return name != PLAIN_KEPT or not self.keep_memory
 
     def make(self, name: str) -> Arm:
@@ -146,6 +150,8 @@ class Workshop:
         """
         if name == OURS:
             return Arm(self._ours("full", 0.0), self.spec.precision, True)
+        if name == OURS_PYTHON:
+            return Arm(self._ours("full", 0.0, kernel="python"), self.spec.precision, True)
         if name == OURS_SADP:
             return Arm(self._ours("sadp", 0.5), self.spec.precision, True)
         if name == CONVOLUTIONS:
@@ -172,22 +178,23 @@ class Workshop:
         epochs = peer_epochs(model, kit, forward, self.resources.material.train, self.spec, precision, by_hand)
         return Arm(lambda: next(epochs), precision, self.keep_memory or name == PLAIN_KEPT)
 
-    def _ours(self, method: str, ratio: float) -> Epoch:
-        arm = speed.Arm(RunTrainer(self._resolved(method, ratio)[0], self.resources, Progress()))
+    def _ours(self, method: str, ratio: float, **other: Any) -> Epoch:
+        spec, material = self._resolved(method, ratio, **other)
+        resources = Resources(spec, material) if other else self.resources
+        arm = speed.Arm(RunTrainer(spec, resources, Progress()))
         return lambda: void(arm.step())
 
     def _convolutions(self) -> Epoch:
         """Returns an epoch of nothing but the matrix products of one training step of ours, once for each batch."""
-        spec, material = self._resolved("full", 0.0, self.spec.batch_size)
+        spec, material = self._resolved("full", 0.0, train_examples=self.spec.batch_size, epochs=1)
         arm = speed.Arm(RunTrainer(spec, Resources(spec, material), Progress()))
         with Products() as recorded:
             arm.step()
         del arm
         return lambda: recorded.again(self.spec.train_examples // self.spec.batch_size)
 
-    def _resolved(self, method: str, ratio: float, examples: int | None = None) -> tuple[Spec, Any]:
-        found = {**self.request, "method": method, "ratio": ratio}
-        return resolve(found if examples is None else {**found, "train_examples": examples, "epochs": 1})
+    def _resolved(self, method: str, ratio: float, **other: Any) -> tuple[Spec, Any]:
+        return resolve({**self.request, "method": method, "ratio": ratio, **other}, opened=self.opened)
 
 
 class Products(TorchDispatchMode):

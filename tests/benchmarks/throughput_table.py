@@ -84,7 +84,8 @@ def by_network(groups: Sequence[Group]) -> str:
         "convolutions alone": lambda some: cell(some, ratio_of(CONVOLUTIONS)),
         "share of convolutions in a step": lambda some: cell(some, lambda file: file["convolution_share"]),
         "precision, kernel": lambda some: f"{some[0]['precision']}, {some[0]['kernel']}",
-        "invocations x rounds": lambda some: f"{len(some)} x {some[0]['rounds']}",
+        "batch": lambda some: f"{some[0]['batch_size']}",
+        "invocations, rounds": lambda some: f"{len(some)}, {sum(file['rounds'] for file in some)}",
     }
     rows = [[name, *(column(some) for column in columns.values())] for name, some in groups]
     return markdown(["network", *columns], rows)
