@@ -16,6 +16,7 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.progress import Progress
 from sadp_bench.records.metrics import nominal_maximum
 from sadp_bench.records.spec import Spec, check_count
+from sadp_bench.runs import environment
 from sadp_bench.runs.resolve import Material, enough_memory, resolve
 from sadp_bench.runs.resources import Resources
 from sadp_bench.runs.trainer import RunTrainer, threads
@@ -89,7 +90,8 @@ def measure_speed(
     A round trains one epoch of every method and ratio, and of full data once more (the A/A arm), two by two between epochs
     of full data: A B C A D E A. Each is paired with the mean of the two A around it. The order of the arms is reversed
     every round, and the first round is the untimed warm-up. The stopping rule and the load that neighbouring rounds share
-    make the intervals approximate. Neither the scoring before training nor evaluation is timed.
+    make the intervals approximate. An epoch's seconds contain its fixed costs: selection, the augmentation's draws, and
+    what a method measures once an epoch. Neither the scoring before training nor evaluation is timed.
 
     Args:
         request: The settings, as `resolve.resolve` takes them. Without "train_examples", so many are trained on that
@@ -109,6 +111,7 @@ def measure_speed(
     request = {**request, "epochs": request.get("epochs") or rounds + 1}
     specs, resources = _fitted(request, methods, ratios, data, seconds, progress)
     full, num_examples = specs[0].reference(), len(resources.train)
+    machine = resources.environment | environment.load("start")
     timed = _timed(specs, resources, rounds, half_width, seconds, progress)
     noise, *rows = [_figures(of_arm, num_examples) for of_arm in timed]
     return {
@@ -121,6 +124,8 @@ def measure_speed(
         "batch_size": full.batch_size,
         "threads": full.threads,
         "device": full.device,
+        "precision": full.precision,
+        "environment": machine | environment.load("end"),
     }
 
 

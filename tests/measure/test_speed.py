@@ -67,8 +67,9 @@ def test_it_gives_a_row_for_every_method_and_ratio_and_the_noise_floor() -> None
     rest = {name: value for name, value in result.items() if name not in ("rows", "noise_floor")}
     assert rest == {
         **{"rounds": 2, "dataset": "digits", "backbone": "cnn", "train_examples": 130, "batch_size": 50},
-        **{"threads": 1, "device": "cpu"},
+        **{"threads": 1, "device": "cpu", "precision": rest["precision"], "environment": rest["environment"]},
     }
+    assert {"kernel", "torch", "processor", "load_average_start", "load_average_end"} <= set(rest["environment"])
 
 
 def test_all_arms_read_one_copy_of_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
