@@ -68,10 +68,7 @@ def request_of(options: argparse.Namespace) -> dict[str, Any]:
         "dataset": DATA[options.data],
         "train_examples": options.examples,
         "set": settings,
-        **{
-            name: getattr(options, name)
-            for name in ("backbone", "batch_size", "threads", "device", "precision", "kernel")
-        },
+        **{name: getattr(options, name) for name in ("backbone", "batch_size", "threads", "device", "precision")},
     }
 
 
@@ -257,7 +254,6 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--threads", type=int)
     found.add_argument("--device", default="auto")
     found.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"), help="of ours and by-hand")
-    found.add_argument("--kernel", help="of ours, as `sadp-bench run --kernel` takes it")
     found.add_argument("--allocator-for-both", action="store_true", help="every arm keeps freed memory")
     found.add_argument("--arms", default="", help=f"names, or all; default: all but {', '.join(COMPILED)}")
     found.add_argument("--json", type=Path, metavar="FILE", help="write what was measured")
