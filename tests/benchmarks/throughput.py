@@ -229,13 +229,16 @@ ALL = {  # the files of docs/speed.md: number of invocations and options of each
 
 
 def measure_all(folder: Path) -> None:
-    """Writes every file of docs/speed.md into a folder, each invocation in a process of its own."""
+    """Writes every file of docs/speed.md that a folder lacks, each invocation in a process of its own."""
     start = time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
     for name, (invocations, words) in ALL.items():
         for number in range(1, invocations + 1):
             path = folder / f"throughput-{name}{f'-{number}' if invocations > 1 else ''}.speed.json"
-            print(f"{time.monotonic() - start:6,.0f} s  {path.name}: {words}", flush=True)
-            subprocess.run([sys.executable, __file__, *words.split(), "--json", path], check=True)
+            left_out = ", which is there" if path.exists() else ""
+            print(f"{time.monotonic() - start:6,.0f} s  {path.name}{left_out}: {words}", flush=True)
+            if not left_out:
+                subprocess.run([sys.executable, __file__, *words.split(), "--json", path], check=True)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -257,7 +260,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--allocator-for-both", action="store_true", help="every arm keeps freed memory")
     found.add_argument("--arms", default="", help=f"names, or all; default: all but {', '.join(COMPILED)}")
     found.add_argument("--json", type=Path, metavar="FILE", help="write what was measured")
-    found.add_argument("--all", type=Path, metavar="FOLDER", help="write every file of docs/speed.md")
+    found.add_argument("--all", type=Path, metavar="FOLDER", help="write the files of docs/speed.md that it lacks")
     found.add_argument("--table", type=Path, metavar="FOLDER", help="print the tables of the files in it")
     return found
 

@@ -38,6 +38,7 @@ from tests.benchmarks.throughput_arms import (
     OURS,
     PLAIN_DEFAULT,
     PLAIN_KEPT,
+    Arm,
     Products,
     Workshop,
 )
@@ -194,11 +195,25 @@ def test_an_arm_without_its_library_or_compiler_is_left_out_in_a_line(
     assert len(lines) == 3 and all(line.startswith("left out ") for line in lines)
 
 
+def test_rounds_turn_around_and_each_arm_has_its_allocator(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[Any] = []
+    monkeypatch.setattr(environment, "keep_freed_memory", events.append)
+    arms = {name: Arm(partial(events.append, name), "fp32", keeps) for name, keeps in (("a", False), ("b", True))}
+    found = throughput.timed(arms, 2, torch.device("cpu"))
+    assert events == [False, "a", True, "b", True, "b", False, "a", False, "a", True, "b"]
+    assert all(len(seconds) == 2 for of_arm in found.values() for seconds in of_arm.values()), "the first is not timed"
+    for for_both in (False, True):
+        workshop = Workshop(throughput.request_of(throughput.parser().parse_args(TINY)), 3, for_both)
+        assert workshop.make(OURS).keeps_memory and workshop.make("by-hand").keeps_memory == for_both
+        assert workshop.makes(PLAIN_KEPT) != for_both and workshop.make(PLAIN_KEPT).keeps_memory
+
+
 def test_every_invocation_of_all_has_options_that_exist() -> None:
     for name, (invocations, words) in throughput.ALL.items():
         options = throughput.parser().parse_args(words.split())
         assert invocations >= 1 and options.rounds >= (2 if invocations > 1 else 6), (
             f"{name}: six rounds give an interval"
         )
-        assert options.examples % (options.batch_size or 64) == 0, name
+        batch_size = options.batch_size or {"images": 128, "events": 64}[options.data]
+        assert options.examples % batch_size == 0 and options.examples >= 2 * batch_size, f"{name}: SADP keeps a batch"
         throughput.chosen(options.arms)
