@@ -51,7 +51,7 @@ def bound_ratio(
             sums.append(torch.zeros(2, device=next(layer.parameters()).device))
             continue
         calls = [pair for _, pair in sorted(pairs[layer].items())]
-        exact_b = square_norms(layer, calls, number)
+        exact_b = square_norms(layer, calls, number, cheapest=True)
         a, d = (middle(joined([middle(by_time(layer, pair[side], number)) for pair in calls])) for side in (0, 1))
         of_tokens = squares_of_input(layer, a, d, a.dim() - num_features(layer, a), binary=False)
         bound_b = of_tokens.reshape(1, number, -1).sum((0, 2)) * squares(d).sum(0)

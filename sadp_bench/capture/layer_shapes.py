@@ -132,10 +132,15 @@ class Window(NamedTuple):
 
     def unfold(self, image: Tensor) -> Tensor:
         """Returns the patches, [n, C * size, positions], of images [n, C, H, W]."""
-        left, right, top, bottom = self.pads
-        if self.mode == "zeros" and (left, top) == (right, bottom):
+        left, _, top, _ = self.pads
+        if self.pads_evenly():
             return unfold(image, self.size, self.dilation, (top, left), self.stride)
         return unfold(self._pad(image), self.size, self.dilation, 0, self.stride)
+
+    def pads_evenly(self) -> bool:
+        """Returns whether zeros pad the image, as many on opposite sides."""
+        left, right, top, bottom = self.pads
+        return self.mode == "zeros" and (left, top) == (right, bottom)
 
     def times_taken(self, height: int, width: int) -> Tensor:
         """Returns how many patches contain each pixel, or a copy of it in the padding. Float64, [H, W]."""

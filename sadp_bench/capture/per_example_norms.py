@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sadp_bench.capture.layer_shapes import BOUNDED, by_time, images, num_features, window
+from sadp_bench.capture.layer_shapes import BOUNDED, by_time, channels_last, images, num_features, window
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.losses import Loss
-from sadp_bench.core.precision import widened, widest_dtype
+from sadp_bench.core.precision import wide_dtype, widened, widest_dtype
 
 # Numbers of patches and gradients in memory at a time, by device type; fastest in trials: a cache's size on a CPU.
 CHUNK_NUMBERS = {"cpu": 2**20, "cuda": 2**26}
@@ -116,7 +116,9 @@ def _keep(pairs: dict[nn.Module, list[Pair]]) -> Callable[..., None]:
     return hook
 
 
-def square_norms(module: nn.Module, calls: list[Pair], batch: int, time_first: bool | None = True) -> Tensor:
+def square_norms(
+    module: nn.Module, calls: list[Pair], batch: int, time_first: bool | None = True, *, cheapest: bool = False
+) -> Tensor:
     """Returns the squared norm of each example's gradient with respect to a layer's parameters.
 
     Gradients of several calls add up before the square. Products have the layer's data type; sums are at least float32.
@@ -126,6 +128,7 @@ def square_norms(module: nn.Module, calls: list[Pair], batch: int, time_first: b
         calls: Input and output gradient of each call.
         batch: The number of examples, B.
         time_first: Whether time comes first. See `layer_shapes.arranged`.
+        cheapest: Whether the cheapest product is taken, with other rounding. Otherwise it is the same for all shapes.
 
     Returns:
         [B].
@@ -133,7 +136,8 @@ def square_norms(module: nn.Module, calls: list[Pair], batch: int, time_first: b
     a, d = (joined([_steps(module, pair[side], batch, time_first) for pair in calls]) for side in (0, 1))
     d = d.float() if d.dtype == torch.float16 else d  # Squares can exceed the range of float16.
     a = a.to(d.dtype)
-    of_chunk: Any = _norm_square if isinstance(module, _BatchNorm) else _weight_square
+    of_weight = _cheapest_square if cheapest else _weight_square
+    of_chunk: Any = _norm_square if isinstance(module, _BatchNorm) else of_weight
     most = CHUNK_NUMBERS.get(a.device.type, CHUNK_NUMBERS["cpu"])
     size = max(1, most // _numbers(module, a, d))
     chunks = zip(a.split(size, 1), d.split(size, 1), strict=True)
@@ -151,7 +155,9 @@ def _steps(module: nn.Module, x: Tensor, batch: int, time_first: bool | None) ->
 
 
 def joined(calls: list[Tensor]) -> Tensor:
-    """Returns the time steps of all calls; those of a single call without a copy."""
+    """Returns the time steps of all calls, images as they lie in memory; those of a single call without a copy."""
+    if len(calls) > 1 and channels_last(calls[0]):
+        return torch.cat([call.movedim(-3, -1) for call in calls]).movedim(-1, -3)
     return calls[0] if len(calls) == 1 else torch.cat(calls)
 
 
@@ -165,23 +171,68 @@ def _numbers(module: nn.Module, a: Tensor, d: Tensor) -> int:
 
 def _weight_square(module: nn.Conv1d | nn.Conv2d | nn.Linear, a: Tensor, d: Tensor) -> Tensor:
     """Returns the squares, [B], from a and d, [T, B, ...]; one batched product over time and positions for each group."""
-    steps, batch = d.shape[:2]
-    groups = 1
-    if isinstance(module, nn.Conv1d | nn.Conv2d):
-        a = window(module).unfold(images(module, a.flatten(0, 1)))
-        a = a.unflatten(0, (steps, batch)).transpose(2, 3)
-        d = d.flatten(3).transpose(2, 3)
-        groups = module.groups
-    a = a.reshape(steps, batch, -1, a.shape[-1]).transpose(0, 1).flatten(1, 2)
-    d = d.reshape(steps, batch, -1, d.shape[-1]).transpose(0, 1).flatten(1, 2)
+    d, groups = _errors(module, d), getattr(module, "groups", 1)
     if module.weight.requires_grad:
+        a = _patches(module, a)
         square_B = widened(torch.bmm(_grouped(d, groups).transpose(1, 2), _grouped(a, groups))).square().sum((1, 2))
-        square_B = square_B if groups == 1 else square_B.view(batch, groups).sum(1)
+        square_B = square_B if groups == 1 else square_B.view(len(d), groups).sum(1)
     else:
-        square_B = widened(d).new_zeros(batch)
+        square_B = widened(d).new_zeros(len(d))
+    return square_B + _bias_square(module, d)
+
+
+def _cheapest_square(module: nn.Conv1d | nn.Conv2d | nn.Linear, a: Tensor, d: Tensor) -> Tensor:
+    """Returns the squares, [B], from a and d, [T, B, ...], by the product that takes the least time.
+
+    With few positions p, pairs of them are cheap: |sum_p d_p a_p^T|^2 = sum_pq (d_p . d_q)(a_p . a_q). With many, a CPU takes
+    each example's gradient from its convolution, without patches in memory.
+    """
+    inputs, outputs = module.weight[0].numel(), len(module.weight)
+    if not module.weight.requires_grad or getattr(module, "groups", 1) > 1:
+        return _weight_square(module, a, d)
+    if d[:, 0].numel() // outputs * (inputs + outputs) < inputs * outputs:
+        a, d = _patches(module, widened(a)), _errors(module, widened(d))
+        pairs_Bpp = torch.bmm(a, a.transpose(1, 2)) * torch.bmm(d, d.transpose(1, 2))
+        return pairs_Bpp.sum((1, 2)).clamp_min(0) + _bias_square(module, d)
+    if d.device.type != "cpu" or not isinstance(module, nn.Conv2d) or not window(module).pads_evenly():
+        return _weight_square(module, a, d)
+    squares = [_conv_square(module, *of_one) for of_one in zip(a.unbind(1), d.unbind(1), strict=True)]
+    return torch.stack(squares) + _bias_square(module, _errors(module, d))
+
+
+def _conv_square(conv: nn.Conv2d, a: Tensor, d: Tensor) -> Tensor:
+    """Returns the squared norm of an example's gradient of a convolution's weight, from a and d, [T, C, H, W]."""
+    left, _, top, _ = window(conv).pads
+    weight = conv.weight.detach().to(d.dtype)
+    _, gradient, _ = torch.ops.aten.convolution_backward(
+        d, a, weight, None, conv.stride, (top, left), conv.dilation, False, (0, 0), 1, (False, True, False)
+    )
+    return torch.linalg.vector_norm(gradient, dtype=wide_dtype(gradient)).square()
+
+
+def _patches(module: nn.Module, a: Tensor) -> Tensor:
+    """Returns a layer's inputs as [B, steps and positions, numbers], of a convolution as patches."""
+    if isinstance(module, nn.Conv1d | nn.Conv2d):
+        patches = window(module).unfold(images(module, a.flatten(0, 1)))
+        a = patches.unflatten(0, a.shape[:2]).transpose(2, 3)
+    return _in_rows(a)
+
+
+def _errors(module: nn.Module, d: Tensor) -> Tensor:
+    """Returns the errors at a layer's outputs as [B, steps and positions, numbers]."""
+    return _in_rows(d.flatten(3).transpose(2, 3) if isinstance(module, nn.Conv1d | nn.Conv2d) else d)
+
+
+def _in_rows(x: Tensor) -> Tensor:
+    """Returns [T, B, ..., numbers] as [B, rows, numbers]."""
+    return x.reshape(*x.shape[:2], -1, x.shape[-1]).transpose(0, 1).flatten(1, 2)
+
+
+def _bias_square(module: nn.Conv1d | nn.Conv2d | nn.Linear, d: Tensor) -> Tensor | float:
+    """Returns the squared norms of the bias's gradients, [B], from d, [B, rows, outputs]; 0 without a bias that trains."""
     if module.bias is None or not module.bias.requires_grad:
-        return square_B
-    return square_B + widened(d).sum(1).square().sum(1)
+        return 0.0
+    return widened(d).sum(1).square().sum(1)
 
 
 def _grouped(x: Tensor, groups: int) -> Tensor:

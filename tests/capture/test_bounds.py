@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.functional import pad
 
-from sadp_bench.capture import bound_ratio
+from sadp_bench.capture import bound_ratio, per_example_norms
 from sadp_bench.capture.layers import weight_layers
 from sadp_bench.capture.recorder import Recorder
 from sadp_bench.capture.squared_norms import input_squares
@@ -241,6 +241,34 @@ def test_bound_ratio_sums_the_exact_and_the_bounding_squares_of_the_first_exampl
         exact_L = exact_squares(model, mean_loss, *first, weight_layers(model)).sum(1)
         bound_L = (seen["middle_input_squares"] * seen["middle_error_squares"])[:, :number].sum(1)
         torch.testing.assert_close(seen["bound_ratio"], torch.stack([exact_L, bound_L]), rtol=1e-9, atol=0)
+
+
+def test_the_cheapest_product_gives_the_norms_that_patches_give(monkeypatch):
+    layers = [nn.Conv2d(2, 4, bias=bias, **kind) for bias in (False, True) for kind in KINDS.values()]
+    layers += [nn.Conv2d(2, 4, 4, padding="same"), nn.Conv2d(2, 4, 3, padding=1, padding_mode="circular")]
+    layers += [nn.Conv2d(2, 4, 3, groups=2), nn.Conv2d(2, 300, 5), nn.Conv1d(2, 4, 3), nn.Conv1d(2, 300, 9)]
+    layers += [nn.Linear(9, 200), nn.Linear(9, 4, bias=False), nn.Conv2d(2, 4, 3).requires_grad_(False)]
+    layers[-1].bias.requires_grad_()
+    taken = []
+    for name in ("_conv_square", "_weight_square", "_patches"):
+        true = getattr(per_example_norms, name)
+        monkeypatch.setattr(per_example_norms, name, lambda *args, n=name, true=true: (taken.append(n), true(*args))[1])
+    products = set()
+    for layer, (dtype, rtol) in product(
+        layers, {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.05}.items()
+    ):
+        features = {nn.Conv1d: (2, 9), nn.Conv2d: (2, 7, 9), nn.Linear: (3, 9)}[type(layer)]
+        a = torch.randn(2, 3, *features, generator=stream(6, "bounds"), dtype=torch.float64).to(dtype)
+        layer = layer.to(dtype)
+        d = torch.randn_like(layer(a.flatten(0, 1))).unflatten(0, (2, 3)).detach()
+        expected = per_example_norms.square_norms(layer, [(a.double(), d.double())], 3)
+        taken.clear()
+        found = per_example_norms.square_norms(layer, [(a, d)], 3, cheapest=True)
+        products.add(taken[0])
+        torch.testing.assert_close(
+            found.double(), expected, rtol=rtol, atol=0, msg=lambda text, at=layer: f"{at}: {text}"
+        )
+    assert products == {"_conv_square", "_weight_square", "_patches"}, "each of the three products is taken"
 
 
 @BACKBONES
