@@ -154,7 +154,9 @@ class _Shape:
 
     def compiled(self, norm: nn.BatchNorm2d | None) -> dict[str, Any]:
         """Returns what the kernels over images are compiled for."""
-        sizes = {"C": self.channels, "H": self.height, "W": self.width, "POOL": self.pool, "NORM": norm is not None}
+        # Without a pool pixels have no neighbours, and images of all sizes share a kernel.
+        height, width = (1, 1) if self.pool == 1 else (self.height, self.width)
+        sizes = {"C": self.channels, "H": height, "W": width, "POOL": self.pool, "NORM": norm is not None}
         return sizes | self.tile()
 
     def tile(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sadp_bench.core.lif_equation import LIFEquation
 
+Results = dict[str, Tensor]
 Block = Callable[["Case", Tensor, nn.BatchNorm2d | None], tuple[Tensor, Tensor]]
 PLAIN = LIFEquation(2.0, 1.0, 1.0, False, "atan")
 
@@ -48,20 +49,20 @@ class Case:
         return self.draw(batch, channels, height // self.pool, width // self.pool).float() if self.carried else None
 
 
-def outcome(case: Case, block: Block, dtype: torch.dtype) -> dict[str, Tensor]:
-    """What a block gives on the case's numbers, computed in a type: spikes, membranes, gradients, statistics."""
-    y, norm = case.y().to(dtype).requires_grad_(), case.norm_layer()
-    if dtype == torch.float64 and norm is not None:
-        norm.double()
+def outcome(case: Case, block: Block, dtype: torch.dtype, device: str = "cpu") -> Results:
+    """What a block gives on the case's numbers, computed in a type on a device; in float64 on the CPU."""
+    y, norm = case.y().to(device, dtype).requires_grad_(), case.norm_layer()
+    if norm is not None:
+        norm.to(device, torch.float64 if dtype == torch.float64 else None)
     spikes, after = block(case, y, norm)
-    error = torch.linspace(-1, 1, spikes.numel()).view(spikes.shape).to(case.dtype).to(dtype)
-    spikes.backward(error)
+    error = torch.linspace(-1, 1, spikes.numel()).view(spikes.shape).to(case.dtype)
+    spikes.backward(error.to(device, dtype))
     assert y.grad is not None
     made = {"spikes": spikes.detach(), "membrane": after.detach(), "input's gradient": y.grad}
     if norm is not None:
         made |= {f"{name}'s gradient": parameter.grad for name, parameter in norm.named_parameters()}
         made |= dict(norm.named_buffers())
-    return {name: value.double() for name, value in made.items() if value is not None}
+    return {name: value.double().cpu() for name, value in made.items() if value is not None}
 
 
 CASES = {
