@@ -8,6 +8,7 @@ from collections.abc import Callable
 from spikingjelly.activation_based import layer
 from torch import Tensor, nn
 
+from sadp_bench.backbones.current import Current, through
 from sadp_bench.backbones.spiking import LIF, Backbone, NeuronSettings, check_width, conv, halves, norm_layer
 
 Block = Callable[[int, int, int, NeuronSettings, str, bool], nn.Module]
@@ -41,6 +42,15 @@ class PreActivationBlock(nn.Module):
         spikes = self.activate(x)
         return self.residual(spikes) + (x if self.shortcut is None else self.shortcut(spikes))
 
+    def of_current(self, current: Current) -> Current:
+        """Returns currents. The shortcut takes the current with its norm, which then is computed once for both."""
+        current = current.settled()
+        spikes = through(self.activate, current)
+        residual = through(self.residual, spikes).tensor()
+        if self.shortcut is not None:
+            return Current(residual + self.shortcut(spikes.y), current.timesteps)
+        return Current(residual + (current.y if current.still else current.tensor()), current.timesteps)
+
 
 class SEWBlock(nn.Module):
     """x + LIF(norm(conv(LIF(norm(conv(x)))))): spikes are added element by element, so sums reach 2 and more.
@@ -58,7 +68,7 @@ class SEWBlock(nn.Module):
             norm_layer(norm, outputs),
             LIF(neuron),
         )
-        self.shortcut: nn.Module = nn.Identity()
+        self.shortcut = nn.Sequential()
         if stride != 1 or inputs != outputs:
             self.shortcut = nn.Sequential(
                 conv(inputs, outputs, 1, stride, norm=norm), norm_layer(norm, outputs), LIF(neuron)
@@ -67,6 +77,12 @@ class SEWBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Returns sums of spikes, [T, B, C, H, W]."""
         return self.residual(x) + self.shortcut(x)
+
+    def of_current(self, current: Current) -> Current:
+        """Returns sums of spikes."""
+        x = Current(current.tensor(), current.timesteps)
+        shortcut = through(self.shortcut, x)
+        return Current(through(self.residual, x).tensor() + shortcut.tensor(), current.timesteps)
 
 
 def _stages(block: Block, width: int, side: int, neuron: NeuronSettings, norm: str) -> list[nn.Module]:

@@ -5,7 +5,8 @@ Everything is time first, [T, B, C, H, W], on SpikingJelly's multi-step layers, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,8 +16,11 @@ from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import Tensor, nn
 
 from sadp_bench.backbones.cpu_lif import CPULif
+from sadp_bench.backbones.current import Current, through
 from sadp_bench.core.errors import BadInput
+from sadp_bench.core.lif_equation import LIFEquation
 from sadp_bench.core.precision import wide_dtype
+from sadp_bench.native.norm_pool_lif import DTYPES, norm_pool_lif
 
 SURROGATES = {
     "atan": lambda: surrogate.ATan(alpha=2.0),
@@ -41,6 +45,7 @@ class NeuronSettings:
         reset: "hard" (to 0) or "soft" (minus the threshold).
         detach_reset: Whether the reset is outside of the graph.
         surrogate: The spike's derivative: "atan", "sigmoid" or "triangle".
+        kernel: What computes it: "python", or "native" for the C core, together with the norm and the pool before it.
     """
 
     tau: float = 2.0
@@ -49,6 +54,7 @@ class NeuronSettings:
     reset: str = "hard"
     detach_reset: bool = True
     surrogate: str = "atan"
+    kernel: str = "python"
 
     def __post_init__(self) -> None:
         if not 1 < self.tau < float("inf"):
@@ -65,12 +71,14 @@ class LIF(neuron.LIFNode):
 
     It has no state between calls, unless it `carries` (see `carrying`). The equations are SpikingJelly's. But the
     membrane is float32 also where the input is bfloat16 (SpikingJelly takes the input's type), images are computed
-    channels last as they lie in memory, and a CPU runs `CPULif`. On a GPU SpikingJelly chooses its kernel.
+    channels last as they lie in memory, and a CPU runs `CPULif`, or the C core. On a GPU SpikingJelly chooses its kernel.
 
     Args:
         settings: Of the neuron.
 
     Attributes:
+        equation: The neuron's.
+        kernel: See `NeuronSettings`.
         carries: Whether a call starts from the membrane that the call before it left.
     """
 
@@ -84,11 +92,31 @@ class LIF(neuron.LIFNode):
             detach_reset=settings.detach_reset,
             step_mode="m",
         )
-        self.surrogate = settings.surrogate
+        gain = 1 / self.tau if settings.decay_input else 1.0
+        soft = RESETS[settings.reset] is None
+        self.equation = LIFEquation(self.tau, gain, settings.threshold, soft, settings.surrogate)
+        self.kernel = settings.kernel
         self.carries = False
 
-    def multi_step_forward(self, x_seq: Tensor) -> Tensor:
-        """Returns the spikes of a current, of the same shape."""
+    def of_current(self, current: Current) -> Current:
+        """Returns the spikes of a current, [T, B, C, h, w], from the C core where it computes them."""
+        y = current.y
+        if self.kernel == "native" and self.detach_reset and y.device.type == "cpu" and y.dtype in DTYPES:
+            return Current(self(y, current), current.timesteps)
+        return Current(self(current.tensor()), current.timesteps)
+
+    def multi_step_forward(self, x_seq: Tensor, current: Current | None = None) -> Tensor:
+        """Returns the spikes of a current.
+
+        Args:
+            x_seq: [T, B, C, H, W] or [T, B, D].
+            current: The C core computes its norm, its pool and the neuron; x_seq is its y, for hooks to see.
+
+        Returns:
+            Spikes, of the shape of x_seq; of a `current` [T, B, C, h, w].
+        """
+        if current is not None:
+            return self._on_core(current)
         images = x_seq.dim() == 5
         x_seq = x_seq.movedim(2, -1) if images else x_seq
         on_cpu = x_seq.device.type == "cpu" and self.detach_reset
@@ -103,11 +131,17 @@ class LIF(neuron.LIFNode):
             return self.v
         return torch.zeros(x_seq.shape[1:], device=x_seq.device, dtype=wide_dtype(x_seq))
 
+    def _on_core(self, current: Current) -> Tensor:
+        y = current.y if current.y.dim() == 4 else current.y.flatten(0, 1)
+        before = self.v.movedim(-1, 1) if self.carries and isinstance(self.v, Tensor) else None
+        pool = 1 if current.pool is None else 2
+        spikes, membrane = norm_pool_lif(y, current.norm, self.equation, current.timesteps, pool, current.still, before)
+        if self.carries:
+            self.v = membrane.movedim(1, -1).detach()
+        return spikes.unflatten(0, (current.timesteps, -1))
+
     def _on_cpu(self, x_seq: Tensor, membrane: Tensor) -> tuple[Tensor, Tensor]:
-        gain = 1 / self.tau if self.decay_input else 1.0
-        made: tuple[Tensor, Tensor] = CPULif.apply(
-            x_seq, membrane, self.tau, gain, self.v_threshold, self.v_reset is None, self.surrogate
-        )
+        made: tuple[Tensor, Tensor] = CPULif.apply(x_seq, membrane, *dataclasses.astuple(self.equation))
         return made
 
     def _on_any(self, x_seq: Tensor, membrane: Tensor) -> tuple[Tensor, Tensor]:
@@ -207,14 +241,20 @@ class Backbone(nn.Module):
         body: All other layers, on [T, B, C, H, W].
         features: Of the readout's input.
         num_classes: Of the readout's output.
+
+    Attributes:
+        native: Whether its neurons run on the C core.
     """
 
-    def __init__(self, timesteps: int, stem: nn.Module, body: nn.Module, features: int, num_classes: int) -> None:
+    def __init__(
+        self, timesteps: int, stem: nn.Sequential, body: nn.Sequential, features: int, num_classes: int
+    ) -> None:
         super().__init__()
         self.timesteps = timesteps
         self.stem = stem
         self.body = body
         self.readout = layer.Linear(features, num_classes, step_mode="m")
+        self.native = any(isinstance(module, LIF) and module.kernel == "native" for module in body.modules())
 
     def forward(self, input: Tensor, of_step: OfStep | None = None) -> Tensor:
         """Returns logits_TBC.
@@ -226,6 +266,10 @@ class Backbone(nn.Module):
         """
         if of_step is not None:
             return self._step_by_step(input, of_step)
+        if self.native:
+            still = input.dim() == 4
+            x = input if still else input[: self.timesteps].flatten(0, 1)
+            return self._of_current((*self.stem, *self.body), Current(x, self.steps(input), still))
         if input.dim() == 4:
             x = self.stem(input)
             x = x.unsqueeze(0).expand(self.timesteps, *x.shape)
@@ -242,6 +286,10 @@ class Backbone(nn.Module):
         logits_TBC: Tensor = self.readout(self.body(x).flatten(2))
         return logits_TBC
 
+    def _of_current(self, layers: Iterable[nn.Module], current: Current) -> Tensor:
+        logits_TBC: Tensor = self.readout(through(layers, current).tensor().flatten(2))
+        return logits_TBC
+
     def _step_by_step(self, input: Tensor, of_step: OfStep) -> Tensor:
         static = input.dim() == 4
         stemmed = self.stem(input) if static else input
@@ -249,6 +297,9 @@ class Backbone(nn.Module):
         leaf = stemmed.detach().requires_grad_(stemmed.requires_grad)
 
         def outputs(step: int) -> Tensor:
+            if self.native:
+                layers = self.body if static else (*self.stem, *self.body)
+                return self._of_current(layers, Current(leaf if static else input[step], 1))
             return self._logits((leaf if static else self.stem(input[step])).unsqueeze(0))
 
         logits = []

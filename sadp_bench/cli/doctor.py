@@ -10,6 +10,7 @@ import sadp_bench
 from sadp_bench.core import registry
 from sadp_bench.core.text import printable
 from sadp_bench.datasets.base import data_root
+from sadp_bench.native import library
 from sadp_bench.runs import environment
 
 NAME_WIDTH = 14  # characters
@@ -19,8 +20,11 @@ def examine(data: Path | None) -> dict[str, Any]:
     """Returns what is installed and found here, as values for JSON."""
     device = environment.choose_device("auto")
     root = data_root(data)
+    absence = library.absence()
+    kernel = "native" if absence is None and device.type == "cpu" else "python"
     return {
-        **environment.describe(device, environment.available_threads()),
+        **environment.describe(device, environment.available_threads(), kernel=kernel),
+        "c_core_absent": absence,
         "data_root": str(root),
         "datasets": {name: _place(name, root) for name in registry.table("dataset")},
         "baselines": shadowing(),
@@ -48,6 +52,8 @@ def doctor_text(found: dict[str, Any]) -> str:
     """Returns what `examine` found, one line each."""
     lines = {name: value for name, value in found.items() if name not in ("datasets", "baselines", "bf16", "jobs")}
     lines["bf16"] = "native: --precision auto takes it" if found["bf16"] else "not native: --precision auto takes fp32"
+    lines.pop("c_core_absent")
+    lines["C core"] = found["c_core_absent"] or "built: --kernel auto takes it on a CPU"
     lines |= {name: place or "absent" for name, place in found["datasets"].items()}
     lines["baselines"] = (
         "ours"

@@ -24,6 +24,7 @@ CHOICES = {
     "evaluate_on": ("test", "validation"),
     "backprop": ("bptt", "sltt", "sltt-k"),
     "sparsity": ("dense", "imp", "eb", "pq"),
+    "kernel": ("python", "native"),
 }
 Made = TypeVar("Made")
 OF_EACH_STEP = ("step", "step-mse")  # losses that are a mean over the time steps
@@ -37,6 +38,7 @@ LATER: dict[str, Any] = {
     "density": 1.0,
     "early_time": False,
     "sparsity_options": {},
+    "kernel": "python",
 }
 # By method, options that no longer exist, with the only values that records have. Records may contain them at these
 # values alone, and every key is made with them, so that older records keep their keys and equal new runs have the same.
@@ -180,6 +182,7 @@ class Spec(_Remembering):
         processes: Processes that share each batch (torchrun). With batch norm their number changes the numbers.
         backprop: The time axis, through which steps gradients flow; k is the number of steps of `sltt-k`.
         sparsity: The weight axis, which connections exist; with density, early_time and sparsity_options.
+        kernel: What computes norm, pool and neuron: "python", or "native", the C core. They differ by rounding.
     """
 
     method: str
@@ -212,6 +215,7 @@ class Spec(_Remembering):
     density: float = 1.0
     early_time: bool = False
     sparsity_options: dict[str, Any] = field(default_factory=dict)
+    kernel: str = "python"
 
     def __post_init__(self) -> None:
         check_fields(self._fields())
@@ -239,7 +243,8 @@ class Spec(_Remembering):
     @_remembered
     def plain(self) -> Spec:
         """Returns the plain run of all three axes: full data, backpropagation through all steps, all connections."""
-        return self.reference().of_valid(**{name: value for name, value in LATER.items() if name != "processes"})
+        axes = {name: value for name, value in LATER.items() if name not in ("processes", "kernel")}
+        return self.reference().of_valid(**axes)
 
     @_remembered
     def any_ratio(self) -> Spec:
@@ -279,7 +284,7 @@ class Spec(_Remembering):
         for name, value in self.flat().items():
             if "." in name:
                 words += ["--set", f"{name.removeprefix(PREFIXES['method_options'])}={shown(value)}"]
-            elif name in LATER and value == LATER[name] or name == "processes":
+            elif name in LATER and value == LATER[name] and name != "kernel" or name == "processes":
                 continue
             elif isinstance(value, bool):
                 words.append(option(name))

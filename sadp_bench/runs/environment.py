@@ -19,16 +19,18 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.text import printable
 
 PACKAGES = ("torch", "torchvision", "spikingjelly", "numpy")
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of mallopt(3)
+MAPPED_BLOCKS = 65536  # glibc's default of M_MMAP_MAX
 
 
-def describe(device: torch.device, threads: int, jobs: int = 1) -> dict[str, Any]:
+def describe(device: torch.device, threads: int, jobs: int = 1, kernel: str = "python") -> dict[str, Any]:
     """Returns versions, commit, device and settings.
 
     Args:
         device: The run's.
         threads: The run's.
         jobs: Runs that share this machine at the same time.
+        kernel: The run's.
     """
     commit, dirty = _commit()
     return {
@@ -42,7 +44,7 @@ def describe(device: torch.device, threads: int, jobs: int = 1) -> dict[str, Any
         "threads": threads,
         "cores": os.cpu_count(),
         "jobs": jobs,
-        "kernel": kernel(device),
+        "kernel": implementation(device, kernel),
         "bf16": bf16_is_fast(device),
         **({"tf32": tf32()} if device.type == "cuda" else {}),
     }
@@ -114,8 +116,10 @@ def tf32() -> str:
     return " and ".join(name for name, rounds in on.items() if rounds) or "nothing"
 
 
-def kernel(device: torch.device) -> str:
+def implementation(device: torch.device, kernel: str) -> str:
     """Returns the LIF implementation: the suite's on a CPU, SpikingJelly's choice on a GPU, torch's on Apple's."""
+    if kernel == "native":
+        return "sadp-bench-native"
     if device.type in ("cpu", "mps"):
         return "sadp-bench-cpu" if device.type == "cpu" else "torch"
     return str(functional.neuron_implementation("lif", device)["implementation"])
@@ -134,6 +138,7 @@ def keep_freed_memory(keep: bool = True) -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
         libc.mallopt(M_TRIM_THRESHOLD, (2 << 30) - 1 if keep else 64 << 20)
+        libc.mallopt(M_MMAP_MAX, 0 if keep else MAPPED_BLOCKS)  # blocks above 32 MiB would be mapped all the same
 
 
 def available_threads() -> int:

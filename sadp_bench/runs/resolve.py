@@ -23,6 +23,7 @@ from sadp_bench.core.rng import isolated, stream
 from sadp_bench.datasets.base import Dataset, data_root
 from sadp_bench.datasets.examples import Examples, stratified_order
 from sadp_bench.datasets.loading import load
+from sadp_bench.native import library
 from sadp_bench.pruners.base import Pruner
 from sadp_bench.records.spec import CHOICES, OF_EACH_STEP, Spec, check_fields
 from sadp_bench.runs import environment
@@ -104,6 +105,7 @@ class RunRequest:
             given["precision"] = "bf16" if environment.bf16_is_fast(device) else "fp32"
         if given["precision"] == "fp64" and device.type == "mps":
             raise BadInput("--precision fp64: Apple's GPUs have no float64; take fp32, or --device cpu")
+        given["kernel"] = _kernel(given, backbone, device)
         given["processes"] = distributed.size()
         given = _defaults(dataset) | given
         given.setdefault("evaluate_every", max(1, -(-given["epochs"] // 10)))
@@ -164,6 +166,31 @@ def _defaults(dataset: type[Dataset]) -> dict[str, Any]:
     }
 
 
+def _kernel(given: Mapping[str, Any], backbone: type[nn.Module], device: torch.device) -> str:
+    """Returns the kernel of a run: the C core where it can compute the run, unless another is requested."""
+    requested = given.get("kernel", "auto")
+    if requested not in ("auto", "native"):
+        return requested  # is checked with the other fields
+    obstacle = _native_obstacle(given, backbone, device)
+    if requested == "native" and obstacle:
+        raise BadInput(f"--kernel native: {obstacle}; take --kernel python")
+    return "python" if obstacle else "native"
+
+
+def _native_obstacle(given: Mapping[str, Any], backbone: type[nn.Module], device: torch.device) -> str | None:
+    """Returns why the C core can't compute a run; None where it can."""
+    options = given["backbone_options"]
+    if not issubclass(backbone, Backbone):
+        return f"backbone '{given['backbone']}' is no subclass of sadp_bench.backbones.spiking.Backbone"
+    if device.type != "cpu":
+        return f"the C core runs on a CPU, not on {device.type}"
+    if given["precision"] == "fp64":
+        return "the C core computes fp32 and bf16, not fp64"
+    if not options.get("detach_reset", True):
+        return "in the C core no gradient flows through the reset, and backbone.detach_reset is false"
+    return library.absence()
+
+
 def _sparsity(name: str) -> type[Sparsity]:
     if name not in SPARSITIES:
         raise BadInput(f"--sparsity is one of {', '.join(CHOICES['sparsity'])}, not '{name}'")
@@ -172,7 +199,7 @@ def _sparsity(name: str) -> type[Sparsity]:
 
 
 def _neuron_options() -> dict[str, tuple[type, Any]]:
-    return {f.name: (type(f.default), f.default) for f in dataclasses.fields(NeuronSettings)}
+    return {f.name: (type(f.default), f.default) for f in dataclasses.fields(NeuronSettings) if f.name != "kernel"}
 
 
 def _tables(
@@ -295,7 +322,7 @@ def build_model(spec: Spec, material: Material, seed: int, timesteps: int | None
     """
     backbone = registry.resolve("backbone", spec.backbone)
     names = {f.name for f in dataclasses.fields(NeuronSettings)}
-    neuron = NeuronSettings(**{k: v for k, v in spec.backbone_options.items() if k in names})
+    neuron = NeuronSettings(**{k: v for k, v in spec.backbone_options.items() if k in names}, kernel=spec.kernel)
     options = {k: v for k, v in spec.backbone_options.items() if k not in names}
     inputs = (material.train.input_shape, len(material.dataset.class_names), timesteps or spec.timesteps, neuron)
     try:

@@ -22,8 +22,8 @@ from sadp_bench.training.data import Loader
 class Resources:
     """One copy of the data, one untrained network and one description of the environment, for any number of runs.
 
-    The runs may differ in method, ratio, protocol, schedule and connections, not in data, network, precision, device,
-    threads and seed.
+    The runs may differ in method, ratio, protocol, schedule and connections, not in data, network, precision, kernel,
+    device, threads and seed.
 
     Args:
         spec: Any of the runs.
@@ -45,7 +45,7 @@ class Resources:
         self.device = torch.device(spec.device)
         self.train = make_loader(spec, material, material.train)
         self.held = make_loader(spec, material, material.held)
-        self.environment = environment.describe(self.device, spec.threads, jobs)
+        self.environment = environment.describe(self.device, spec.threads, jobs, spec.kernel)
         self._spec = spec
         self.untrained = build_model(spec, material, spec.seed)
         check_step_fits(spec, material, self.untrained)

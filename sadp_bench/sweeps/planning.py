@@ -70,7 +70,7 @@ class Resolver:
         return self._materials[_data_of(spec)]
 
     def _build(self, spec: Spec) -> None:
-        of = (spec.dataset, spec.timesteps, spec.backbone, spec.backbone_options, spec.precision)
+        of = (spec.dataset, spec.timesteps, spec.backbone, spec.backbone_options, spec.precision, spec.kernel)
         network = json.dumps(of, sort_keys=True)
         if network not in self._weight_bytes:
             model = resolve.build_model(dataclasses.replace(spec, device="cpu"), self.material(spec), 0)

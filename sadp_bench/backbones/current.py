@@ -1,0 +1,96 @@
+"""The current of a neuron that is still to be computed: a layer's output before norm and pool.
+
+Norm, pool and neuron are one pass over memory in the native kernel. So a network that runs on it hands a `Current` from
+layer to layer, and the next neuron computes all three. Any other layer gets the tensor, from the modules themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+from spikingjelly.activation_based import layer
+from torch import Tensor, nn
+
+from sadp_bench.native.norm_pool_lif import supports
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Current:
+    """A layer's output, and the norm and the pool that are still to be applied to it.
+
+    Attributes:
+        y: [T, B, C, H, W] or [T * B, C, H, W]; or [B, C, H, W] if `still`.
+        timesteps: T.
+        still: Whether y is the same at every step.
+        norm: Is applied first; None: none.
+        pool: Is applied then, 2x2; None: none.
+    """
+
+    y: Tensor
+    timesteps: int
+    still: bool = False
+    norm: nn.BatchNorm2d | None = None
+    pool: nn.Module | None = None
+
+    def settled(self) -> Current:
+        """Returns the current with norm and pool applied by their modules."""
+        settled = Current(self.y, self.timesteps, self.still)
+        for module in (self.norm, self.pool):
+            settled = settled if module is None else settled.after(module)
+        return settled
+
+    def after(self, module: nn.Module) -> Current:
+        """Returns a module's output of y, which the module gets with or without a dimension of time, as it takes it."""
+        y, multi_step = self.y, getattr(module, "step_mode", None) == "m"
+        if multi_step and y.dim() == 4:
+            y = y[None] if self.still else y.unflatten(0, (self.timesteps, -1))
+        elif not multi_step and y.dim() == 5:
+            y = y.flatten(0, 1)
+        y = module(y)
+        return replace(self, y=y[0] if multi_step and self.still else y)
+
+    def tensor(self) -> Tensor:
+        """Returns the current of every step, [T, B, C, H, W]."""
+        y = self.settled().y
+        if self.still:
+            return y.expand(self.timesteps, *y.shape)
+        return y if y.dim() == 5 else y.unflatten(0, (self.timesteps, -1))
+
+
+@runtime_checkable
+class TakesCurrent(Protocol):
+    """A layer that computes norm and pool itself: a neuron, or a block that begins with one."""
+
+    def of_current(self, current: Current) -> Current:
+        """Returns the layer's output."""
+
+
+def through(layers: Iterable[nn.Module], current: Current) -> Current:
+    """Returns the output of layers that follow each other. Norms and pools wait for the neuron behind them."""
+    for module in layers:
+        if isinstance(module, TakesCurrent):
+            current = module.of_current(current)
+        elif isinstance(module, nn.BatchNorm2d) and _may_wait(module) and current.norm is current.pool is None:
+            current = replace(current, norm=module)
+        elif _is_pool(module) and current.pool is None:
+            current = replace(current, pool=module)
+        elif not isinstance(module, nn.Identity):
+            current = current.settled().after(module)
+    return current
+
+
+def _may_wait(norm: nn.BatchNorm2d) -> bool:
+    return supports(norm) and not _is_hooked(norm)
+
+
+def _is_pool(module: nn.Module) -> bool:
+    fits = isinstance(module, layer.AvgPool2d) and (module.kernel_size, module.stride, module.padding) == (2, 2, 0)
+    return fits and not _is_hooked(module)
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    """Returns whether a hook waits for the module's own call."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(module, name) for name in hooks)
