@@ -39,7 +39,13 @@ def norm_of(channels: int, training: bool) -> nn.BatchNorm2d:
 
 
 def reference(
-    y: Tensor, norm: nn.BatchNorm2d | None, equation: LIFEquation, timesteps: int, pool: int, still: bool, before: Tensor
+    y: Tensor,
+    norm: nn.BatchNorm2d | None,
+    equation: LIFEquation,
+    timesteps: int,
+    pool: int,
+    still: bool,
+    before: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The spikes, the membranes after the last step, and the current, by torch and SpikingJelly."""
     x = y if norm is None else norm(y)
@@ -69,7 +75,9 @@ def close(found: Tensor, wanted: Tensor, relative: float) -> bool:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_it_equals_torch_and_spikingjelly(shape: tuple[int, ...]) -> None:
-    settings = itertools.product((False, True), SURROGATES, (1, 2), (False, True), ("training", "evaluation", "no norm"))
+    settings = itertools.product(
+        (False, True), SURROGATES, (1, 2), (False, True), ("training", "evaluation", "no norm")
+    )
     for soft, name, pool, still, mode in settings:
         equation = LIFEquation(2.3, 1.7, 0.8, soft, name)
         norms = [None if mode == "no norm" else norm_of(shape[2], mode == "training") for _ in range(2)]
