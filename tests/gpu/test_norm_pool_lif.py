@@ -8,10 +8,13 @@ import sys
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from sadp_bench.gpu import compiles
-from tests.gpu.cases import CASES, Results
-from tests.gpu.oracle import differences
+from sadp_bench.native import norm_pool_lif as c_core
+from sadp_bench.native.library import absence
+from tests.gpu.cases import CASES, Case, Results, outcome
+from tests.gpu.oracle import differences, unequal
 from tests.paths import ROOT
 
 pytestmark = pytest.mark.skipif(not compiles(1), reason="needs Triton")
@@ -28,6 +31,19 @@ def interpreted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Results]:
 def test_the_block_equals_torch_and_spikingjelly(interpreted: dict[str, Results]) -> None:
     found = {name: differences(case, interpreted[name]) for name, case in CASES.items()}
     assert not any(found.values()), found
+
+
+@pytest.mark.skipif(absence() is not None, reason=f"{absence()}")
+def test_the_block_equals_the_c_core(interpreted: dict[str, Results]) -> None:
+    def core(case: Case, y: Tensor, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor]:
+        return c_core.norm_pool_lif(y, norm, case.neuron, case.timesteps, case.pool, case.still, case.before())
+
+    found = {
+        name: unequal(case, interpreted[name], outcome(case, core, case.dtype))
+        for name, case in CASES.items()
+        if case.dtype in c_core.DTYPES and c_core.supports(case.norm_layer())
+    }
+    assert len(found) > 5 and not any(found.values()), found
 
 
 def test_the_compiler_takes_every_kernel() -> None:
