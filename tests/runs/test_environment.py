@@ -72,7 +72,7 @@ def test_a_record_of_a_gpu_alone_contains_what_is_rounded_to_tf32(monkeypatch: p
     assert environment.tf32() == "convolutions and products"
     for name, found in (("get_device_name", "an H200"), ("is_bf16_supported", True)):
         monkeypatch.setattr(torch.cuda, name, lambda *_, found=found, **__: found)
-    monkeypatch.setattr(environment, "kernel", lambda device: "triton")
+    monkeypatch.setattr(environment, "implementation", lambda device, kernel: "triton")
     assert describe(torch.device("cuda"), threads=1)["tf32"] == "convolutions and products"
     assert "tf32" not in describe(CPU, threads=1)
 
