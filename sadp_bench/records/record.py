@@ -169,7 +169,23 @@ def _is_seconds(value: Any) -> bool:
 
 def _is_epochs(value: Any) -> bool:
     rows = value if isinstance(value, list) else []
-    return bool(rows) and all(isinstance(row, dict) and _is_amount(row.get("kept")) for row in rows)
+    return bool(rows) and all(
+        isinstance(row, dict) and _is_amount(row.get("kept")) and _has_amounts(row) and _is_share(row.get("test_accuracy", 0))
+        for row in rows
+    )
+
+
+def _has_amounts(table: dict[str, Any]) -> bool:
+    """Returns whether all numbers of a table, which may contain other values, are amounts."""
+    return all(_is_amount(value) for value in table.values() if is_number(value))
+
+
+def _is_share(value: Any) -> bool:
+    return _is_amount(value) and value <= 1
+
+
+def _is_rates(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_amount, value))
 
 
 def _or_none(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -179,9 +195,10 @@ def _or_none(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
 Checks = dict[str, tuple[Callable[[Any], bool], str]]  # by field: the check, and what passes it
 AMOUNT, COUNT, TEXT = (_is_amount, "an amount"), (_is_count, "a count"), (_is_text, "a text")
 SOME = (lambda value: _is_count(value) and value >= 1, "a count of at least 1")
-SHARE = (lambda value: _is_amount(value) and value <= 1, "a share in [0, 1]")
+SHARE = (_is_share, "a share in [0, 1]")
 AMOUNTS = (_is_amounts, "a table of amounts")
 TABLE = (lambda value: isinstance(value, dict), "a table")
+FACTS = (lambda value: isinstance(value, dict) and _has_amounts(value), "a table without a negative number")
 LIST = (lambda value: isinstance(value, list), "a list")
 AMOUNT_OR_NONE, TEXT_OR_NONE = (_or_none(_is_amount), "an amount or null"), (_or_none(_is_text), "a text or null")
 RECORD_CHECKS: Checks = {
@@ -190,10 +207,10 @@ RECORD_CHECKS: Checks = {
     "num_examples": SOME,
     "examples_seen": SOME,
     "prepare_examples": COUNT,
-    "epochs": (_is_epochs, "a list of rows, each with the examples kept"),
+    "epochs": (_is_epochs, "a list of rows, each with the examples kept, and amounts"),
     "test_accuracy": SHARE,
     "test_examples": COUNT,
-    "firing_rate": LIST,
+    "firing_rate": (_is_rates, "a list of amounts"),
     "num_parameters": COUNT,
     "peak_memory_bytes": COUNT,
     "data_sha256": TEXT,
@@ -205,7 +222,7 @@ RECORD_CHECKS: Checks = {
     "train_memory_bytes": AMOUNT_OR_NONE,
     "operations": AMOUNTS,
     "density": AMOUNT,
-    "ticket": TABLE,
+    "ticket": FACTS,
     "cpu_seconds": AMOUNTS,
 }
 FAILURE_CHECKS: Checks = {

@@ -20,6 +20,12 @@ from sadp_bench.core.phases import PHASES
 from sadp_bench.pruners.base import Pruner
 from sadp_bench.sparsity.base import prunable
 
+# By optimizer, the state of each weight.
+STATE_NAMES = {"SGD": {"momentum_buffer"}, "AdamW": {"step", "exp_avg", "exp_avg_sq"}}
+# Settings that a step reads, and settings that choose its implementation alone.
+STEP_SETTINGS = {"lr", "momentum", "dampening", "nesterov", "betas", "eps", "weight_decay"}
+IMPLEMENTATION = {"fused", "foreach", "capturable", "differentiable"}
+
 EPOCH = {"mean_weight", "train_loss", "learning_rate", "seconds"}  # of each row, beside epoch and kept
 SCORE_RULE = "real numbers, none of them NaN"
 Accept = Callable[[dict[str, Any]], None]  # raises BadInput for a content that is not the run's
@@ -143,15 +149,21 @@ def check_optimizer(saved: Any, optimizer: torch.optim.Optimizer) -> None:
     now = optimizer.state_dict()
     require(isinstance(saved, dict) and isinstance(saved["param_groups"], list), "optimizer", saved, "that of the run")
     for before, group in zip(saved["param_groups"], now["param_groups"], strict=True):
-        for name in group.keys() & before.keys() - {"lr", "initial_lr"}:
+        lacking = sorted((group.keys() & STEP_SETTINGS) - before.keys())
+        require(not lacking, "optimizer", f"without {', '.join(lacking)}", "that of the run")
+        for name in group.keys() & before.keys() - {"lr", "initial_lr"} - IMPLEMENTATION:
             require(before[name] == group[name], f"optimizer's {name}", before[name], f"{group[name]}")
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    wanted = STATE_NAMES[type(optimizer).__name__]
     for number, state in saved["state"].items():
+        require(number in range(len(weights)), "optimizer's weight", number, f"one of {len(weights)}")
+        require(isinstance(state, dict) and state.keys() == wanted, "optimizer's state", state, ", ".join(wanted))
         for name, value in state.items():
-            if isinstance(value, Tensor):
-                of_weight = value.shape in (weights[number].shape, torch.Size([]))
-                require(of_weight, f"optimizer's {name}", value, f"of shape {list(weights[number].shape)}")
-                require(bool(value.isfinite().all()), f"optimizer's {name}", "not finite", "finite")
+            if name == "step":
+                require(isinstance(value, Tensor) and value.dim() == 0, "optimizer's step", value, "a number of updates")
+            else:
+                _check_like(f"optimizer's {name}", value, weights[number])
+            require(bool(value.isfinite().all()), f"optimizer's {name}", "not finite", "finite")
 
 
 def check_masks(masks: Any, model: nn.Module) -> None:

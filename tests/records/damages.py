@@ -18,6 +18,10 @@ def in_table(table, **changed):
     return lambda data: json.dumps(data | {table: data[table] | changed})
 
 
+def in_rows(**changed):
+    return lambda data: json.dumps(data | {"epochs": [row | changed for row in data["epochs"]]})
+
+
 DAMAGES = {
     "empty": (lambda data: "", "not JSON"),
     "truncated": (lambda data: json.dumps(data)[:200], "not JSON"),
@@ -45,6 +49,10 @@ DAMAGES = {
     "no time": (in_table("seconds", train=0), "above 0 for train"),
     "deeply nested": (in_table("environment", x=nested(300)), "nested too deep"),
     "no epochs": (edited(epochs=[]), "epochs .* must be a list of rows"),
+    "an epoch of negative time": (in_rows(seconds=-1.0), "epochs .* amounts"),
+    "an epoch's accuracy in percent": (in_rows(test_accuracy=71.2), "epochs .* amounts"),
+    "a negative firing rate": (edited(firing_rate=[-0.5]), "must be a list of amounts"),
+    "a search of negative time": (edited(ticket={"seconds": -2.0}), "ticket .* without a negative number"),
     "no visits": (edited(examples_seen=0), "must be a count of at least 1"),
     "visits a number": (edited(visits=3), "visits is 3, and must be a text or null"),
     "visits by class a list": (edited(class_visits=[1]), "class_visits .* must be a table of amounts"),

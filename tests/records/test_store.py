@@ -200,7 +200,7 @@ CHANGES = {
     "augment": "crop", "loss": "step", "precision": "bf16", "threads": 2, "device": "cuda", "seed": 1,
     "train_examples": 999, "protocol": "updates", "evaluate_on": "validation", "evaluate_every": 2,
     "method_options": {"fresh": True}, "backbone_options": {"width": 33}, "processes": 2,
-    "sparsity": "pq", "density": 0.5, "early_time": True, "sparsity_options": {"p": 0.25},
+    "sparsity": "pq", "density": 0.5, "early_time": True, "sparsity_options": {"p": 0.25}, "kernel": "native",
 }  # fmt: skip
 
 
