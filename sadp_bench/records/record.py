@@ -170,7 +170,10 @@ def _is_seconds(value: Any) -> bool:
 def _is_epochs(value: Any) -> bool:
     rows = value if isinstance(value, list) else []
     return bool(rows) and all(
-        isinstance(row, dict) and _is_amount(row.get("kept")) and _has_amounts(row) and _is_share(row.get("test_accuracy", 0))
+        isinstance(row, dict)
+        and _is_amount(row.get("kept"))
+        and _has_amounts(row)
+        and _is_share(row.get("test_accuracy", 0))
         for row in rows
     )
 

@@ -160,7 +160,9 @@ def check_optimizer(saved: Any, optimizer: torch.optim.Optimizer) -> None:
         require(isinstance(state, dict) and state.keys() == wanted, "optimizer's state", state, ", ".join(wanted))
         for name, value in state.items():
             if name == "step":
-                require(isinstance(value, Tensor) and value.dim() == 0, "optimizer's step", value, "a number of updates")
+                require(
+                    isinstance(value, Tensor) and value.dim() == 0, "optimizer's step", value, "a number of updates"
+                )
             else:
                 _check_like(f"optimizer's {name}", value, weights[number])
             require(bool(value.isfinite().all()), f"optimizer's {name}", "not finite", "finite")

@@ -78,8 +78,13 @@ OF_CHECKPOINTS: dict[str, list[Any]] = {
     "training/optimizer": WRONG,
     "training/optimizer/param_groups": [*WRONG, []],
     "training/optimizer/param_groups/0/momentum": [0.1, "text", None],
-    "training/optimizer/state": [*WRONG, lambda state: {0: {"momentum_buffer": torch.zeros(2)}},
-        lambda state: {**state, 0: {}}, lambda state: {**state, 0: "text"}, lambda state: {"x": state[0]}],  # fmt: skip
+    "training/optimizer/state": [
+        *WRONG,
+        lambda state: {0: {"momentum_buffer": torch.zeros(2)}},
+        lambda state: {**state, 0: {}},
+        lambda state: {**state, 0: "text"},
+        lambda state: {"x": state[0]},
+    ],  # fmt: skip
     "training/optimizer/state/0/momentum_buffer": [*WRONG, lambda value: value.double(), lambda value: value / 0],
     "training/optimizer/param_groups/0": [lambda group: {k: v for k, v in group.items() if k != "dampening"}],
     "training/pruner": WRONG,
