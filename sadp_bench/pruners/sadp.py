@@ -22,6 +22,7 @@ from sadp_bench.pruners.sampling import (
     kept_share,
     scheduled,
     smooth,
+    storage,
     systematic_sample,
     weights,
 )
@@ -131,7 +132,7 @@ class SADP(Pruner):
     def select(self, epoch: int) -> Selection:
         """Draws an epoch's examples, and weights them. Raises Diverged where a score is not finite."""
         num_kept = self.num_kept(epoch)
-        score_N = self.score_sq_N.cpu().double().sqrt()
+        score_N = self.score_sq_N.cpu().to(storage(self.num_examples)).sqrt()
         unseen_N = score_N.isnan()
         if num_lost := int(score_N.isinf().sum()):
             raise Diverged(

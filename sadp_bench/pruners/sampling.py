@@ -1,18 +1,24 @@
 """Numbers of examples to keep, probabilities to draw them, and the draw. All functions are pure; N examples, K kept.
 
-All functions are vectorised, O(N) or O(N log N), and accurate at N = 10^8.
+All functions are vectorised, O(N) or O(N log N), and accurate at N = 10^8. Up to `MAX_WHOLE` examples probabilities are
+float64. Beyond, they are float32, and computed in float64 block by block: then the level of the water-filling comes from
+passes in place of a sort, and the permutation of a draw has two levels. So a selection needs little memory, and no random
+access beyond the processor's cache.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 # Probability from which an example is certain: cumulative sums of 10^8 terms are less exact than the rest to 1.
 CERTAIN = 1 - 1e-9
+MAX_WHOLE = 1 << 24  # examples, from which on storage and draw are those of large sets
+BLOCK = 1 << 16  # examples; the values of a block in a few float64 tensors fit into the processor's cache
 
 
 def kept_in_epoch(num_examples: int, prune_ratio: float, epoch: int) -> int:
@@ -48,51 +54,89 @@ def _half_up(value: float) -> int:
 
 
 def smooth(score_N: Tensor, smoothing: float) -> Tensor:
-    """Returns (1 - smoothing) * score / mean + smoothing: a share `smoothing` of uniform sampling. Float64, mean 1.
+    """Returns (1 - smoothing) * score / mean + smoothing: a share `smoothing` of uniform sampling. `storage`, mean 1.
 
     Scores that are all zero become all ones.
 
     Raises:
         ValueError: A score is negative, infinite or not a number.
     """
-    score_N = score_N.double()
-    mean = score_N.mean()
+    large = len(score_N) > MAX_WHOLE
+    mean = score_N.sum(dtype=torch.float64) / len(score_N) if large else score_N.double().mean()
     if not bool(torch.isfinite(mean)) or bool((score_N < 0).any()):
         raise ValueError("scores must be finite and not negative; the training may have diverged")
     if mean == 0:
-        return torch.ones_like(score_N)
-    return (1 - smoothing) * (score_N / mean) + smoothing
+        return torch.ones_like(score_N, dtype=storage(len(score_N)))
+    return _in_blocks(lambda score_B: (1 - smoothing) * (score_B.double() / mean) + smoothing, score_N)
+
+
+def storage(num_examples: int) -> torch.dtype:
+    """Returns the type of probabilities of so many examples."""
+    return torch.float64 if num_examples <= MAX_WHOLE else torch.float32
+
+
+def _in_blocks(function: Callable[..., Tensor], *tensors_N: Tensor) -> Tensor:
+    """Returns a function of each example, computed block by block. `storage`, [N]."""
+    result_N = torch.empty(len(tensors_N[0]), dtype=storage(len(tensors_N[0])), device=tensors_N[0].device)
+    for result_B, *parts_B in zip(result_N.split(BLOCK), *(of_N.split(BLOCK) for of_N in tensors_N), strict=True):
+        result_B.copy_(function(*parts_B))
+    return result_N
 
 
 def inclusion_probability(score_N: Tensor, num_kept: int) -> Tensor:
     """Returns the probabilities pi that minimise sum_i score_i^2 / pi_i subject to sum pi = K and pi <= 1.
 
     pi_i = min(1, c score_i), with c by water-filling. With the scores in falling order, the first m are capped; m is the
-    smallest number for which the next score stays below 1 with c = (K - m) / (the rest's sum). Float64, [N].
+    smallest number for which the next score stays below 1 with c = (K - m) / (the rest's sum). `storage`, [N].
     Where fewer than K scores are positive, those are certain and the other examples have equal probabilities.
 
     Source: the optimum of the variance in Zhao & Zhang, ICML 2015 (importance sampling), with the cap of
     sampling without replacement (Poisson / pi-ps designs: Saerndal et al. 1992, section 3.6).
     """
     assert 0 < num_kept <= len(score_N)
-    score_N = score_N.double()
-    falling_N, order_N = score_N.sort(descending=True)
-    if falling_N[num_kept - 1] <= 0:
-        positive_N = score_N > 0
-        num_positive = int(positive_N.sum())
+    num_positive = int((score_N > 0).sum())
+    if num_positive < num_kept:
         rest = (num_kept - num_positive) / (len(score_N) - num_positive)
-        return torch.full_like(score_N, rest).masked_fill_(positive_N, 1.0)
-    # Sums from the small end, so that a tail far below the head keeps its digits.
-    rest_N = falling_N.flip(0).cumsum(0).flip(0)
-    capped_N = torch.arange(num_kept, device=score_N.device)
-    level_K = (num_kept - capped_N) / rest_N[:num_kept]
-    num_capped = int((level_K * falling_N[:num_kept] >= 1).cumprod(0).sum())
-    p_sorted_N = torch.ones_like(falling_N)
-    if num_capped < num_kept:
-        p_sorted_N[num_capped:] = falling_N[num_capped:] * level_K[num_capped]
-    else:
-        p_sorted_N[num_capped:] = 0.0
-    return torch.empty_like(p_sorted_N).scatter_(0, order_N, p_sorted_N)
+        shares_N = torch.full_like(score_N, rest, dtype=storage(len(score_N)))
+        return shares_N.masked_fill_(score_N > 0, 1.0)
+    if len(score_N) > MAX_WHOLE:
+        level = _level_by_passes(score_N, num_kept)
+        return _in_blocks(lambda score_B: (score_B.double() * level).clamp_max(1.0), score_N)
+    score_N = score_N.double()
+    level, least = _level(score_N, num_kept)
+    return _in_blocks(lambda score_B: (score_B * level).masked_fill_(score_B >= least, 1.0), score_N)
+
+
+def _level(score_N: Tensor, num_kept: int) -> tuple[float, float]:
+    """Returns the level c, 0 where all kept scores are capped, and the least capped score, infinite where none is."""
+    rising_N = torch.from_numpy(np.sort(score_N.detach().cpu().numpy()))  # several times as fast as torch's sort
+    rest_N = rising_N.cumsum(0)  # from the small end, so that a tail far below the head keeps its digits
+    level, num_capped, width = 0.0, 0, 1 << 10
+    while num_capped < num_kept:  # in growing parts, as few scores are capped
+        capped_M = torch.arange(num_capped, min(num_capped + width, num_kept))
+        place_M = len(rising_N) - 1 - capped_M
+        level_M = (num_kept - capped_M) / rest_N[place_M]
+        found = int((level_M * rising_N[place_M] >= 1).cumprod(0).sum())
+        num_capped, width = num_capped + found, 8 * width
+        if found < len(capped_M):
+            level = float(level_M[found])
+            break
+    return level, float(rising_N[-num_capped]) if num_capped else math.inf
+
+
+def _level_by_passes(score_N: Tensor, num_kept: int) -> float:
+    """Returns the level c. Each pass caps the scores of at least 1 / c and so raises c, until it caps no further score."""
+    level, num_capped = num_kept / float(score_N.sum(dtype=torch.float64)), 0
+    while True:
+        found, rest = 0, 0.0
+        for score_B in score_N.split(BLOCK):
+            score_B = score_B.double()
+            capped_B = score_B * level >= 1
+            found += int(capped_B.sum())
+            rest += float(score_B.masked_fill(capped_B, 0.0).sum())
+        if found == num_capped or found >= num_kept:
+            return level
+        num_capped, level = found, (num_kept - found) / rest
 
 
 def weights(p_N: Tensor, num_kept: int, power: float = 1.0) -> Tensor:
@@ -110,30 +154,70 @@ def weights(p_N: Tensor, num_kept: int, power: float = 1.0) -> Tensor:
 def systematic_sample(p_N: Tensor, generator: torch.Generator) -> Tensor:
     """Draws exactly K = sum p distinct examples, i with inclusion probability exactly p_i. Int64, [K], in rising order.
 
-    This is systematic sampling over a random permutation. The probabilities lie end to end along [0, K), and a uniform
-    offset u picks the examples at u, u + 1, ... (Madow, Ann. Math. Stat. 1949). Certain examples are set aside first.
-    Where two or more are drawn, the permutation makes every pair's joint inclusion probability positive.
+    This is systematic sampling over a random permutation; beyond `MAX_WHOLE`, of blocks and within each block. The
+    probabilities lie end to end along [0, K), and a uniform offset u picks the examples at u, u + 1, ... (Madow, Ann. Math.
+    Stat. 1949). Certain examples are set aside first. Where two or more are drawn, the permutation makes every pair's
+    joint inclusion probability positive.
     """
-    certain_N = p_N >= CERTAIN
-    num_kept = int(p_N.sum().round())
-    num_drawn = num_kept - int(certain_N.sum())
+    chosen_N = p_N >= CERTAIN
+    num_kept = int(p_N.sum(dtype=torch.float64).round())
+    num_drawn = num_kept - int(chosen_N.sum())
     if num_drawn == 0:
-        return certain_N.nonzero().squeeze(1)
-    open_M = (~certain_N).nonzero().squeeze(1)
+        return chosen_N.nonzero().squeeze(1)
+    open_N = ~chosen_N
+    if len(p_N) > MAX_WHOLE:
+        _draw_in_blocks(p_N, open_N, num_drawn, generator, chosen_N)
+        return chosen_N.nonzero().squeeze(1)
+    open_M = open_N.nonzero().squeeze(1)
     open_M = open_M[torch.randperm(len(open_M), generator=generator)]
     end_M = p_N[open_M].double().cumsum(0)
-    end_M = end_M * (num_drawn / end_M[-1])
+    end_M *= num_drawn / end_M[-1]
     end_M[-1] = num_drawn
-    offset = torch.rand((), generator=generator, dtype=torch.float64)
-    tick_M = (end_M - offset).ceil()
-    before_M = torch.cat([tick_M.new_zeros(1), tick_M[:-1]])
-    chosen = open_M[tick_M > before_M]
-    assert len(chosen) == num_drawn
-    return torch.cat([certain_N.nonzero().squeeze(1), chosen]).sort().values
+    tick_M = end_M.sub_(torch.rand((), generator=generator, dtype=torch.float64)).ceil_()
+    drawn = open_M[_rises(tick_M, 0.0)]
+    assert len(drawn) == num_drawn
+    chosen_N[drawn] = True
+    return chosen_N.nonzero().squeeze(1)
+
+
+def _draw_in_blocks(p_N: Tensor, open_N: Tensor, num_drawn: int, generator: torch.Generator, chosen_N: Tensor) -> None:
+    """Draws by `systematic_sample` over blocks in random order, and over a random permutation within each block.
+
+    Args:
+        p_N: The probabilities.
+        open_N: The examples to draw from.
+        num_drawn: Their sum of probabilities, a whole number but for rounding.
+        generator: The stream.
+        chosen_N: Is set at the drawn examples.
+    """
+    number = -(-len(p_N) // BLOCK)  # of equal size: no two examples of a block whose sum is below 1 are drawn together
+    parts = zip(*(of_N.tensor_split(number) for of_N in (p_N, open_N, chosen_N)), strict=True)
+    blocks = [part for part in parts if bool(part[1].any())]
+    scale = num_drawn / sum(float(p_B[open_B].sum(dtype=torch.float64)) for p_B, open_B, _ in blocks)
+    offset = float(torch.rand((), generator=generator, dtype=torch.float64))
+    order = torch.randperm(len(blocks), generator=generator).tolist()
+    end, tick = 0.0, 0.0  # of the blocks so far
+    for place, (p_B, open_B, chosen_B) in enumerate((blocks[at] for at in order), start=1):
+        open_M = open_B.nonzero().squeeze(1)
+        open_M = open_M[torch.randperm(len(open_M), generator=generator)]
+        end_M = end + p_B[open_M].double().cumsum(0) * scale
+        tick_M = (end_M - offset).ceil().clamp_max(num_drawn)
+        if place == len(blocks):
+            tick_M[-1] = num_drawn
+        chosen_B[open_M[_rises(tick_M, tick)]] = True
+        end, tick = float(end_M[-1]), float(tick_M[-1])
+
+
+def _rises(tick_M: Tensor, before: float) -> Tensor:
+    """Returns where a rising sequence exceeds its last value, or the one before the sequence."""
+    rises_M = torch.empty(len(tick_M), dtype=torch.bool, device=tick_M.device)
+    rises_M[0] = tick_M[0] > before
+    torch.gt(tick_M[1:], tick_M[:-1], out=rises_M[1:])
+    return rises_M
 
 
 def balanced(p_N: Tensor, surplus_N: Tensor, num_kept: int) -> Tensor:
-    """Returns the probabilities of drawing now, given earlier draws. Float64, [N], with sum K.
+    """Returns the probabilities of drawing now, given earlier draws. `storage`, [N], with sum K.
 
     Every example's number of visits stays within 1 of the sum of its inclusion probabilities.
 
@@ -152,19 +236,24 @@ def balanced(p_N: Tensor, surplus_N: Tensor, num_kept: int) -> Tensor:
         surplus_N: The number of earlier visits less the sum of earlier inclusion probabilities, in (-1, 1).
         num_kept: K.
     """
-    p_N = p_N.double()
-    ahead_N = surplus_N > 0
-    part_N = torch.where(ahead_N, 1 - surplus_N, -surplus_N).double().clamp(1e-9, 1)
-    past_N = part_N + p_N >= CERTAIN
-    of_ahead_N = torch.where(past_N, (part_N + p_N - 1) / part_N, 0.0)
-    of_behind_N = torch.where(past_N, 1.0, p_N / (1 - part_N))
-    now_N = torch.where(ahead_N, of_ahead_N, of_behind_N).clamp(0, 1)
-    open_N = (now_N > 0) & (now_N < CERTAIN)
-    rest = num_kept - int((now_N >= CERTAIN).sum())
+    now_N = _in_blocks(_now, p_N, surplus_N)
+    certain_N = now_N >= CERTAIN
+    open_N = (now_N > 0) & ~certain_N
+    rest = num_kept - int(certain_N.sum())
     if not 0 < rest < int(open_N.sum()):
         return inclusion_probability(now_N, num_kept)
-    now_N[open_N] = inclusion_probability(now_N[open_N], rest)
-    return now_N
+    # Of float32 values there may be few enough for float64.
+    return now_N.masked_scatter_(open_N, inclusion_probability(now_N[open_N], rest).to(now_N.dtype))
+
+
+def _now(p_B: Tensor, surplus_B: Tensor) -> Tensor:
+    """Returns the probabilities of `balanced` before they are scaled. Float64, as many as given."""
+    p_B, ahead_B = p_B.double(), surplus_B > 0
+    part_B = torch.where(ahead_B, 1 - surplus_B, -surplus_B).double().clamp(1e-9, 1)
+    past_B = part_B + p_B >= CERTAIN
+    of_ahead_B = torch.where(past_B, (part_B + p_B - 1) / part_B, 0.0)
+    of_behind_B = torch.where(past_B, 1.0, p_B / (1 - part_B))
+    return torch.where(ahead_B, of_ahead_B, of_behind_B).clamp(0, 1)
 
 
 def ranked(score_N: Tensor, generator: torch.Generator) -> Tensor:
