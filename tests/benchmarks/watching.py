@@ -1,7 +1,8 @@
 """The cost of sadp's watching: steps that watch, and steps that measure the bound ratio, against steps that do neither.
 
     python tests/benchmarks/watching.py [--backbone cnn resnet18 vgg11] [--backprop bptt sltt sltt-k] [--precision fp32]
-                                         [--events] [--rounds 15] [--batch-size 128] [--timesteps 4] [--json]
+                                         [--events] [--rounds 15] [--batch-size 128] [--timesteps 4]
+                                         [--width W] [--json]
 
 Random images of CIFAR's shape, or with --events random frames of N-MNIST's. The three steps take the same batch and the
 same network, which hardly changes; they alternate in one process, on one thread, in CPU seconds. A ratio is the median
@@ -75,8 +76,9 @@ class Bench:
         }  # fmt: skip
         self.spec: Spec = resolve.RunRequest.of(requested).spec(batch)
         device = torch.device("cpu")
+        width = {} if options.width is None else {"width": options.width}
         with isolated(0, "init", device):
-            model = registry.resolve("backbone", backbone)(shape, 10, steps, NeuronSettings())
+            model = registry.resolve("backbone", backbone)(shape, 10, steps, NeuronSettings(), **width)
         self.model = model.to(memory_format=torch.channels_last).train()
         self.data = Loader(examples, scale, mean, std, device)
         self.step = TrainingStep(self.model, self.spec, self.data, make_optimizer(self.model, self.spec))
@@ -162,6 +164,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--timesteps", type=int, default=4)
+    parser.add_argument("--width", type=int)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
