@@ -22,6 +22,7 @@ from sadp_bench.capture.per_example_norms import Pair, joined
 from sadp_bench.capture.signals import Signal
 from sadp_bench.capture.squared_norms import (
     are_spikes,
+    error_squares,
     every,
     fires_ones,
     input_squares,
@@ -261,7 +262,7 @@ class Recorder:
         self, layer: nn.Module, call: int, input: Tensor, signals: list[tuple[Signal, Steps]], error: Tensor
     ) -> None:
         for signal, steps in signals:
-            self._note(signal, layer, call, squares(steps(by_time(layer, error, self._batch))))
+            self._note(signal, layer, call, error_squares(layer, error, self._batch, steps))
         if self._pairs is not None:
             number = num_exact(self._batch, self._of_all_ranks)
             first = [by_time(layer, x, self._batch)[:, :number].clone() for x in (input, error)]

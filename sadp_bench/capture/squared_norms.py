@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sadp_bench.capture.layer_shapes import by_time, channels_last, images, num_features, patches_per_pixel
 from sadp_bench.core.precision import wide_dtype
+from sadp_bench.core.row_squares import attached_row_squares
 
 # Attribute of a spiking layer's output: the tensor's version whose values are all 0 or 1.
 SPIKES = "_sadp_bench_spikes"
@@ -92,6 +93,21 @@ def row_squares(x: Tensor, times: Tensor | None, binary: bool) -> Tensor:
     if bfloat16:
         return x.square() @ times
     return x.to(wide).square() @ times.to(wide)
+
+
+def error_squares(layer: nn.Module, error: Tensor, batch: int, steps: Callable[[Tensor], Tensor] = every) -> Tensor:
+    """Returns E_l by time step, [T, B]: the sum of squares of the gradient at a layer's output.
+
+    Args:
+        layer: The layer.
+        error: The gradient. Sums that are attached to it are taken as they are.
+        batch: The number of examples, B.
+        steps: Selects time steps of [T, ...].
+    """
+    square_N = attached_row_squares(error)
+    if square_N is not None:
+        return steps(square_N.view(-1, batch))
+    return squares(steps(by_time(layer, error, batch)))
 
 
 def input_squares(

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/watching.py [--backbone cnn resnet18 vgg11] [--backprop bptt sltt sltt-k] [--precision fp32]
                                          [--events] [--rounds 15] [--batch-size 128] [--timesteps 4]
-                                         [--width W] [--json]
+                                         [--width W] [--kernel python] [--json]
 
 Random images of CIFAR's shape, or with --events random frames of N-MNIST's. The three steps take the same batch and the
 same network, which hardly changes; they alternate in one process, on one thread, in CPU seconds. A ratio is the median
@@ -41,7 +41,7 @@ from sadp_bench.training.step import TrainingStep
 ARMS = ("plain", "watched", "measured")
 # Each part's name and the function whose seconds it has.
 PARTS: list[tuple[str, Any, str]] = [
-    ("error squares", recorder, "squares"),
+    ("error squares", recorder, "error_squares"),
     ("input squares", recorder, "input_squares"),
     ("logit errors", step_module, "logit_errors"),
     ("observe", SADP, "observe"),
@@ -78,7 +78,9 @@ class Bench:
         device = torch.device("cpu")
         width = {} if options.width is None else {"width": options.width}
         with isolated(0, "init", device):
-            model = registry.resolve("backbone", backbone)(shape, 10, steps, NeuronSettings(), **width)
+            model = registry.resolve("backbone", backbone)(
+                shape, 10, steps, NeuronSettings(kernel=options.kernel), **width
+            )
         self.model = model.to(memory_format=torch.channels_last).train()
         self.data = Loader(examples, scale, mean, std, device)
         self.step = TrainingStep(self.model, self.spec, self.data, make_optimizer(self.model, self.spec))
@@ -165,6 +167,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--timesteps", type=int, default=4)
     parser.add_argument("--width", type=int)
+    parser.add_argument("--kernel", default="python", choices=("python", "native"))
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from spikingjelly.activation_based.neuron import LIFNode
@@ -9,7 +12,10 @@ from torch import Tensor, nn
 
 from sadp_bench.capture.layers import norm_layers, weight_layers
 from sadp_bench.capture.recorder import RECORDED, Recorder
+from sadp_bench.capture.squared_norms import error_squares
 from sadp_bench.core.losses import mean_loss
+from sadp_bench.core.rng import stream
+from sadp_bench.core.row_squares import attach_row_squares
 from sadp_bench.training.backprop import at_precision
 from sadp_bench.training.evaluation import predictions
 from tests.small_runs import Chosen, hooks_of, small_bench
@@ -137,6 +143,47 @@ def test_squares_under_bfloat16_are_those_of_its_own_numbers_to_its_precision() 
         )
         expected_B = patches.square().sum((1, 2)).reshape(-1, 9).sum(0)
         torch.testing.assert_close(square_B.double(), expected_B, rtol=2**-8, atol=0)
+
+
+class TripledSquares(torch.autograd.Function):
+    """The identity, whose backward pass attaches three times the sums of squares, so that it shows who takes them."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, error: Tensor) -> Tensor:
+        error = error.clone()
+        attach_row_squares(error, 3 * error.flatten(1).square().sum(1))
+        return error
+
+
+def test_sums_that_a_kernel_attaches_to_an_error_are_taken_while_they_are_the_errors() -> None:
+    def folded(x: Tensor) -> Tensor:
+        return TripledSquares.apply(x.flatten(0, 1))
+
+    heads: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
+        "as it is": (TripledSquares.apply, True),
+        "folded": (folded, True),
+        "one of two gradients": (lambda x: folded(x) + 2 * x.flatten(0, 1), False),
+        "two": (lambda x: folded(x) + folded(2 * x), False),
+        "transposed": (lambda x: folded(x.transpose(0, 1)), False),
+        "a part": (lambda x: folded(x[:, :2]), False),
+    }
+    for name, (head, taken) in heads.items():
+        conv = nn.Conv2d(2, 3, 3, padding=1)
+        out = conv(torch.randn(12, 2, 5, 5, generator=stream(0, "attached")))
+        out = out if name == "as it is" else out.unflatten(0, (3, 4))
+        errors: list[tuple[Tensor, Tensor]] = []
+        out.register_hook(lambda error, into=errors: into.append((error, error_squares(nn.Conv2d(2, 3, 3), error, 4))))
+        head(out).square().sum().backward()
+        [(error, found)] = errors
+        true = error.reshape(3, 4, -1).square().sum(2)
+        torch.testing.assert_close(found, 3 * true if taken else true, msg=lambda text, name=name: f"{name}: {text}")
+        if taken:
+            error.mul_(2)  # In place: what is attached is void.
+            torch.testing.assert_close(error_squares(conv, error, 4), 4 * true)
 
 
 def test_bound_ratio_is_measured_in_the_first_batch_of_a_context_and_of_each_epoch_only() -> None:

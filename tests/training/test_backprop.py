@@ -321,7 +321,7 @@ def test_taps_see_the_errors_of_the_steps_that_gave_gradients(backprop: str) -> 
 def test_the_middle_live_step_alone_is_read_and_shows_what_all_steps_show(monkeypatch: pytest.MonkeyPatch) -> None:
     names = {"middle_input_squares", "middle_error_squares", "bound_ratio"}
     read: list[int] = []
-    for name in ("input_squares", "squares"):
+    for name in ("input_squares", "error_squares"):
         read_one = getattr(recorder, name)
         monkeypatch.setattr(recorder, name, lambda *args, read_one=read_one: (read.append(1), read_one(*args))[1])
     for events, live in itertools.product([False, True], [{0, 1, 2, 3}, {0, 3}, {2}]):
