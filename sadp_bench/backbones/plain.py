@@ -5,7 +5,19 @@ from __future__ import annotations
 from spikingjelly.activation_based import layer
 from torch import nn
 
-from sadp_bench.backbones.spiking import LIF, Backbone, NeuronSettings, check_width, conv, halves, norm_layer
+from sadp_bench.backbones.spiking import (
+    LIF,
+    Backbone,
+    NeuronSettings,
+    check_width,
+    conv,
+    halves,
+    norm_layer,
+    pooled_conv,
+)
+from sadp_bench.core.errors import BadInput
+
+POOLS = ("after-norm", "before-norm")
 
 
 class _Plain(Backbone):
@@ -13,6 +25,16 @@ class _Plain(Backbone):
 
     A block pools before its neuron, not after it. So every convolution's input is spikes (0 or 1), and the neuron has a
     quarter of the work.
+
+    Args:
+        blocks: Channels, as a multiple of the width, and whether the block pools.
+        input_shape: C, H, W.
+        num_classes: Of the readout.
+        timesteps: T.
+        neuron: Of all spiking layers.
+        width: Channels.
+        norm: See `norm_layer`.
+        pool: Where a block's pool stands: "after-norm", or "before-norm", where pool and convolution are one layer.
     """
 
     def __init__(
@@ -24,17 +46,23 @@ class _Plain(Backbone):
         neuron: NeuronSettings,
         width: int,
         norm: str,
+        pool: str,
     ) -> None:
         check_width(width)
+        if pool not in POOLS:
+            raise BadInput(f"backbone.pool is one of {', '.join(POOLS)}, not '{pool}'")
         channels, *sides = input_shape
         parts: list[list[nn.Module]] = []
         for multiple, pooled in blocks:
             mode = "m" if parts else "s"
             outputs = width * multiple
-            part = [conv(channels, outputs, norm=norm, step_mode=mode), norm_layer(norm, outputs, mode)]
-            if pooled and halves(min(sides)):
-                part.append(layer.AvgPool2d(2, step_mode=mode))
+            pooled = pooled and halves(min(sides))
+            make = pooled_conv if pooled and pool == "before-norm" else conv
+            part = [make(channels, outputs, norm=norm, step_mode=mode), norm_layer(norm, outputs, mode)]
+            if pooled:
                 sides = [side // 2 for side in sides]
+                if pool == "after-norm":
+                    part.append(layer.AvgPool2d(2, step_mode=mode))
             parts.append(part)
             channels = outputs
         stem, *rest = parts
@@ -60,9 +88,10 @@ class CNN(_Plain):
         *,
         width: int = 32,
         norm: str = "batch",
+        pool: str = "after-norm",
     ) -> None:
         blocks = [(1, True), (2, True), (4, True)]
-        super().__init__(blocks, input_shape, num_classes, timesteps, neuron, width, norm)
+        super().__init__(blocks, input_shape, num_classes, timesteps, neuron, width, norm, pool)
 
 
 class VGG11(_Plain):
@@ -80,6 +109,7 @@ class VGG11(_Plain):
         *,
         width: int = 64,
         norm: str = "batch",
+        pool: str = "after-norm",
     ) -> None:
         blocks = [(1, True), (2, True), (4, False), (4, True), (8, False), (8, True), (8, False), (8, True)]
-        super().__init__(blocks, input_shape, num_classes, timesteps, neuron, width, norm)
+        super().__init__(blocks, input_shape, num_classes, timesteps, neuron, width, norm, pool)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sadp_bench.backbones.cpu_lif import CPULif
 from sadp_bench.backbones.current import Current, through
+from sadp_bench.backbones.pooled_conv import PooledConv2d
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.lif_equation import LIFEquation
 from sadp_bench.core.precision import wide_dtype
@@ -77,7 +78,6 @@ class LIF(neuron.LIFNode):
         settings: Of the neuron.
 
     Attributes:
-        equation: The neuron's.
         kernel: See `NeuronSettings`.
         carries: Whether a call starts from the membrane that the call before it left.
     """
@@ -92,11 +92,15 @@ class LIF(neuron.LIFNode):
             detach_reset=settings.detach_reset,
             step_mode="m",
         )
-        gain = 1 / self.tau if settings.decay_input else 1.0
-        soft = RESETS[settings.reset] is None
-        self.equation = LIFEquation(self.tau, gain, settings.threshold, soft, settings.surrogate)
+        self.surrogate = settings.surrogate
         self.kernel = settings.kernel
         self.carries = False
+
+    @property
+    def equation(self) -> LIFEquation:
+        """The neuron's equation, made of its attributes."""
+        gain = 1 / self.tau if self.decay_input else 1.0
+        return LIFEquation(self.tau, gain, self.v_threshold, self.v_reset is None, self.surrogate)
 
     def of_current(self, current: Current) -> Current:
         """Returns the spikes of a current, [T, B, C, h, w], from the C core where it computes them."""
@@ -158,15 +162,24 @@ class LIF(neuron.LIFNode):
         return spikes, membrane
 
 
+def pooled_conv(inputs: int, outputs: int, *, norm: str, step_mode: str) -> nn.Module:
+    """Returns a padded 3x3 convolution and the 2x2 average pool behind it, as one layer. A norm replaces its bias."""
+    return _initialised(PooledConv2d(inputs, outputs, bias=norm == "none", step_mode=step_mode), norm)
+
+
 def conv(inputs: int, outputs: int, size: int = 3, stride: int = 1, *, norm: str, step_mode: str = "m") -> nn.Module:
     """Returns a padded convolution that keeps the image's side, divided by the stride. A norm replaces its bias."""
     made = layer.Conv2d(
         inputs, outputs, size, stride=stride, padding=size // 2, bias=norm == "none", step_mode=step_mode
     )
-    nn.init.kaiming_normal_(made.weight, mode="fan_in" if norm == "none" else "fan_out", nonlinearity="relu")
-    if made.bias is not None:
-        nn.init.zeros_(made.bias)
-    return made
+    return _initialised(made, norm)
+
+
+def _initialised(conv: nn.Conv2d, norm: str) -> nn.Conv2d:
+    nn.init.kaiming_normal_(conv.weight, mode="fan_in" if norm == "none" else "fan_out", nonlinearity="relu")
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return conv
 
 
 class SyncBatchNorm2d(nn.SyncBatchNorm):

@@ -136,6 +136,8 @@ def square_norms(
     a, d = (joined([_steps(module, pair[side], batch, time_first) for pair in calls]) for side in (0, 1))
     d = d.float() if d.dtype == torch.float16 else d  # Squares can exceed the range of float16.
     a = a.to(d.dtype)
+    if hasattr(module, "unmerged"):  # a convolution that computes more than its weight, such as a pool
+        module, a = module.unmerged(a)  # type: ignore[operator]
     of_weight = _cheapest_square if cheapest else _weight_square
     of_chunk: Any = _norm_square if isinstance(module, _BatchNorm) else of_weight
     most = CHUNK_NUMBERS.get(a.device.type, CHUNK_NUMBERS["cpu"])

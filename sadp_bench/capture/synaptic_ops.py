@@ -154,8 +154,15 @@ def fan_out(layer: nn.Module, live: Tensor, shape: torch.Size) -> Tensor:
     with torch.enable_grad():
         x = torch.zeros((1, *shape), dtype=ones.dtype, device=live.device, requires_grad=True)
         linear = isinstance(layer, nn.Linear)
-        output = nn.functional.linear(x, ones) if linear else convolution._conv_forward(x, ones, None)
+        output = nn.functional.linear(x, ones) if linear else _convolved(convolution, x, ones)
         return torch.autograd.grad(output.sum(), x)[0][0]
+
+
+def _convolved(convolution: Any, x: Tensor, live: Tensor) -> Tensor:
+    """Returns the convolution of x with the live connections themselves, in the layer's strides, padding and groups."""
+    kind: Any = next(kind for kind in WEIGHT_LAYERS if isinstance(convolution, kind))
+    output: Tensor = kind._conv_forward(convolution, x, live, None)
+    return output
 
 
 def _live_connections(layers: Mapping[str, Any], masks: Mapping[str, Tensor]) -> dict[nn.Module, Tensor]:
@@ -173,7 +180,11 @@ def _live_connections(layers: Mapping[str, Any], masks: Mapping[str, Tensor]) ->
                 f"{name} is {list(weights[name].shape)}, and its mask {list(mask.shape)}: pass a mask of the same shape"
             )
         of_weight[id(weights[name])] = (mask != 0).to(weights[name])
-    return {
+    live = {
         layer: of_weight[id(weight)] if id(weight) in of_weight else torch.ones_like(weight)
         for layer, weight in zip(layers.values(), weights.values(), strict=True)
+    }
+    return {
+        layer: layer.live_connections(mask) if hasattr(layer, "live_connections") else mask
+        for layer, mask in live.items()
     }

@@ -40,6 +40,8 @@ LATER: dict[str, Any] = {
     "sparsity_options": {},
     "kernel": "python",
 }
+# Options that were added later are left out of their tables at these defaults, likewise.
+LATER_OPTIONS: dict[str, dict[str, Any]] = {"backbone": {"pool": "after-norm"}}
 # By method, options that no longer exist, with the only values that records have. Records may contain them at these
 # values alone, and every key is made with them, so that older records keep their keys and equal new runs have the same.
 RETIRED: dict[str, dict[str, Any]] = {"sadp": {"warmup": 0.0, "refresh": 0, "refresh_share": 0.1}}
