@@ -25,7 +25,10 @@ from typing import Any
 from kill import numbers
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-OF_TIME = ("seconds", "disturbed", "speedup", "efficiency", "environment", "n_timed", "mismatches", "interruptions")
+OF_TIME = (  # parts of the names of a report's entries that times, memory or an interruption change
+    "seconds", "disturbed", "speedup", "efficiency", "environment", "n_timed", "mismatches", "interruptions",
+    "to_accuracy", "n_reached", "n_cpu", "memory",
+)  # fmt: skip
 
 
 def sweep(out: Path, arguments: argparse.Namespace) -> subprocess.Popen[bytes]:
@@ -100,6 +103,12 @@ def disturb(parts: Path, runs: int, kills: int, arguments: argparse.Namespace) -
     return before
 
 
+def differing(whole: Path, parts: Path) -> list[str]:
+    """Returns the names of the entries in which the two reports differ, times apart."""
+    rows = list(zip(report(whole), report(parts), strict=True))
+    return sorted({name for a, b in rows for name in a.keys() | b.keys() if a.get(name) != b.get(name)})
+
+
 def same_runs(whole: Path, parts: Path) -> int:
     """Returns the number of runs whose records agree, times apart."""
     undisturbed, killed = ({n: numbers(json.loads(c)) for n, c in records(out).items()} for out in (whole, parts))
@@ -127,11 +136,14 @@ def main() -> None:
         after = records(parts)
         kept = all(after[name] == content for name, content in before.items())
         equal = same_runs(whole, parts)
-        same = equal == runs == len(after) and report(whole) == report(parts)
+        names = differing(whole, parts)
+        same = equal == runs == len(after) and not names
         left = sorted({path.name for path in parts.rglob("*")} - {path.name for path in whole.rglob("*")})
     interrupted = sum(json.loads(content)["interruptions"] for content in after.values())
     print(f"then: {len(after)} runs done after {interrupted} interruptions; earlier records kept: {kept}")
     print(f"the report {'equals' if same else 'DIFFERS FROM'} the undisturbed one's, times apart; left over: {left}")
+    if not same:
+        print(f"{equal} of {runs} records are equal; the reports differ in {', '.join(names) or 'nothing'}")
     if arguments.to:
         row = {"method": f"sweeps ({arguments.executor})", "backprop": "all", "sparsity": "all", "processes": 2}
         row |= {"kills": kills, "places": {"in a sweep": kills}, "same": equal, "different": runs - equal}
