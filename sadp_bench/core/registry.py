@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import functools
 import importlib
 import importlib.util
 import math
@@ -15,11 +16,14 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
 from sadp_bench.core import strangers
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.files import read_text
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUPS = {"method": "sadp_bench.pruners", "backbone": "sadp_bench.backbones", "dataset": "sadp_bench.datasets"}
 
@@ -40,20 +44,24 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else f"; allowed: {', '.join(allowed) or 'none'}"
 
 
+@functools.cache
+def published(group: str) -> tuple[EntryPoint, ...]:
+    """Returns the entry points of a group, this project's first, as they are at the first call in a process."""
+    from importlib.metadata import entry_points  # costs more than all other imports here, and reads a file a package
+
+    return tuple(sorted(entry_points(group=group), key=lambda point: (point.name != "sadp_bench", point.name)))
+
+
 def table(kind: str) -> dict[str, str]:
     """Returns every registered name of a kind (`method`, `backbone` or `dataset`) with its `module:Class`."""
-    from importlib.metadata import entry_points  # costs more than all other imports here
-
     names: dict[str, str] = {}
-    for point in sorted(entry_points(group=GROUPS[kind]), key=lambda point: (point.name != "sadp_bench", point.name)):
+    for point in published(GROUPS[kind]):
         what = f"the table '{point.name}' of {kind}s ({point.value}), which an installed package publishes,"
         with _loading(what):
-            published = point.load()
-        if not isinstance(published, dict) or not all(
-            isinstance(text, str) for row in published.items() for text in row
-        ):
+            found = point.load()
+        if not isinstance(found, dict) or not all(isinstance(text, str) for row in found.items() for text in row):
             raise BadInput(f"{what} is no table of names and 'package.module:Class'; mend or uninstall that package")
-        for name, path in published.items():
+        for name, path in found.items():
             names.setdefault(name, path)
     return names
 

@@ -192,7 +192,7 @@ def test_debug_shows_the_traceback_before_or_after_the_command() -> None:
 
 def test_a_table_that_another_package_publishes_and_that_is_none_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("theirs", "stranger:PRUNERS", "sadp_bench.pruners")
-    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [point])
+    monkeypatch.setattr(registry, "published", lambda group: [point])
     with pytest.raises(
         BadInput, match=r"the table 'theirs' of methods .* can't be imported: AttributeError: .*PRUNERS"
     ):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -56,3 +59,21 @@ def test_an_optimizer_steps_saves_and_goes_on_as_torchs_own(name: str) -> None:
     stepped(model, again, 2)
     stepped(other, torchs, 2)
     assert all(torch.equal(one, two) for one, two in zip(model.parameters(), other.parameters(), strict=True))
+
+
+def test_no_run_imports_the_compiler(tmp_path: Path) -> None:
+    """`torch._dynamo` takes as long as the import of torch. A process of its own, as other tests may import it."""
+    code = f"""if True:
+        import sys
+        from sadp_bench.cli.app import main
+        words = "run --epochs 1 --train-examples 128 --threads 1 --set backbone.width=4 --no-reference --quiet".split()
+        for optimizer in {list(TORCH)}:
+            for method in ("sadp", "el2n"):
+                try:
+                    main([*words, "--method", method, "--ratio", "0.3", "--optimizer", optimizer, "--out", {str(tmp_path)!r}])
+                except SystemExit as end:
+                    assert not end.code, end.code
+                assert not {{"torch._dynamo", "torch._inductor"}} & set(sys.modules), (method, optimizer)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
