@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from sadp_bench.backbones.cpu_lif import CPULif
 from sadp_bench.backbones.current import Current, through
+from sadp_bench.backbones.fused import Block, fused_block
 from sadp_bench.backbones.pooled_conv import PooledConv2d
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.lif_equation import LIFEquation
 from sadp_bench.core.precision import wide_dtype
-from sadp_bench.native.norm_pool_lif import DTYPES, norm_pool_lif
 
 SURROGATES = {
     "atan": lambda: surrogate.ATan(alpha=2.0),
@@ -46,7 +46,7 @@ class NeuronSettings:
         reset: "hard" (to 0) or "soft" (minus the threshold).
         detach_reset: Whether the reset is outside of the graph.
         surrogate: The spike's derivative: "atan", "sigmoid" or "triangle".
-        kernel: What computes it: "python", or "native" for the C core, together with the norm and the pool before it.
+        kernel: What computes it: "python", or "native" for a `fused_block` of the norm and the pool before it as well.
     """
 
     tau: float = 2.0
@@ -72,7 +72,8 @@ class LIF(neuron.LIFNode):
 
     It has no state between calls, unless it `carries` (see `carrying`). The equations are SpikingJelly's. But the
     membrane is float32 also where the input is bfloat16 (SpikingJelly takes the input's type), images are computed
-    channels last as they lie in memory, and a CPU runs `CPULif`, or the C core. On a GPU SpikingJelly chooses its kernel.
+    channels last as they lie in memory, and a CPU runs `CPULif`. On a GPU SpikingJelly chooses its kernel. With the kernel
+    "native" a `fused_block` computes norm, pool and neuron instead.
 
     Args:
         settings: Of the neuron.
@@ -103,24 +104,26 @@ class LIF(neuron.LIFNode):
         return LIFEquation(self.tau, gain, self.v_threshold, self.v_reset is None, self.surrogate)
 
     def of_current(self, current: Current) -> Current:
-        """Returns the spikes of a current, [T, B, C, h, w], from the C core where it computes them."""
-        y = current.y
-        if self.kernel == "native" and self.detach_reset and y.device.type == "cpu" and y.dtype in DTYPES:
-            return Current(self(y, current), current.timesteps)
+        """Returns the spikes of a current, [T, B, C, h, w], from a fused block where one computes them."""
+        fuses = self.kernel == "native" and self.detach_reset
+        block = fused_block(current.y, current.timesteps) if fuses else None
+        if block is not None:
+            return Current(self(current.y, current, block), current.timesteps)
         return Current(self(current.tensor()), current.timesteps)
 
-    def multi_step_forward(self, x_seq: Tensor, current: Current | None = None) -> Tensor:
+    def multi_step_forward(self, x_seq: Tensor, current: Current | None = None, block: Block | None = None) -> Tensor:
         """Returns the spikes of a current.
 
         Args:
             x_seq: [T, B, C, H, W] or [T, B, D].
-            current: The C core computes its norm, its pool and the neuron; x_seq is its y, for hooks to see.
+            current: Of a block; x_seq is its y, for hooks to see.
+            block: Computes the norm and the pool of `current` and the neuron; None: x_seq is the neuron's current.
 
         Returns:
             Spikes, of the shape of x_seq; of a `current` [T, B, C, h, w].
         """
-        if current is not None:
-            return self._on_core(current)
+        if current is not None and block is not None:
+            return self._fused(current, block)
         images = x_seq.dim() == 5
         x_seq = x_seq.movedim(2, -1) if images else x_seq
         on_cpu = x_seq.device.type == "cpu" and self.detach_reset
@@ -135,11 +138,11 @@ class LIF(neuron.LIFNode):
             return self.v
         return torch.zeros(x_seq.shape[1:], device=x_seq.device, dtype=wide_dtype(x_seq))
 
-    def _on_core(self, current: Current) -> Tensor:
+    def _fused(self, current: Current, block: Block) -> Tensor:
         y = current.y if current.y.dim() == 4 else current.y.flatten(0, 1)
         before = self.v.movedim(-1, 1) if self.carries and isinstance(self.v, Tensor) else None
         pool = 1 if current.pool is None else 2
-        spikes, membrane = norm_pool_lif(y, current.norm, self.equation, current.timesteps, pool, current.still, before)
+        spikes, membrane = block(y, current.norm, self.equation, current.timesteps, pool, current.still, before)
         if self.carries:
             self.v = membrane.movedim(1, -1).detach()
         return spikes.unflatten(0, (current.timesteps, -1))
@@ -256,7 +259,7 @@ class Backbone(nn.Module):
         num_classes: Of the readout's output.
 
     Attributes:
-        native: Whether its neurons run on the C core.
+        native: Whether its neurons run in fused blocks.
     """
 
     def __init__(

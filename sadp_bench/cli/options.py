@@ -54,7 +54,10 @@ SPEC_OPTIONS: dict[str, Any] = {
     "precision": Annotated[str | None, Option(help="auto, fp32, bf16 or fp64.", show_default="auto")],
     "kernel": Annotated[
         str | None,
-        Option(help="Norm, pool and neuron: auto, native (the C core) or python.", show_default="auto"),
+        Option(
+            help="Norm, pool and neuron: auto, native (C; on CUDA Triton) or python.",
+            show_default="auto",
+        ),
     ],
     "threads": Annotated[int | None, Option(help="CPU threads.", show_default="all cores")],
     "device": Annotated[

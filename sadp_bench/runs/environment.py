@@ -119,7 +119,7 @@ def tf32() -> str:
 def implementation(device: torch.device, kernel: str) -> str:
     """Returns the LIF implementation: the suite's on a CPU, SpikingJelly's choice on a GPU, torch's on Apple's."""
     if kernel == "native":
-        return "sadp-bench-native"
+        return "sadp-bench-triton" if device.type == "cuda" else "sadp-bench-native"
     if device.type in ("cpu", "mps"):
         return "sadp-bench-cpu" if device.type == "cpu" else "torch"
     return str(functional.neuron_implementation("lif", device)["implementation"])

@@ -23,6 +23,7 @@ from sadp_bench.core.rng import isolated, stream
 from sadp_bench.datasets.base import Dataset, data_root
 from sadp_bench.datasets.examples import Examples, stratified_order
 from sadp_bench.datasets.loading import load
+from sadp_bench.gpu import MOST_STEPS, compiles
 from sadp_bench.native import library
 from sadp_bench.pruners.base import Pruner
 from sadp_bench.records.spec import CHOICES, LATER_OPTIONS, OF_EACH_STEP, Spec, check_fields
@@ -167,8 +168,13 @@ def _defaults(dataset: type[Dataset]) -> dict[str, Any]:
 
 
 def _kernel(given: Mapping[str, Any], backbone: type[nn.Module], device: torch.device) -> str:
-    """Returns the kernel of a run: the C core where it can compute the run, unless another is requested."""
+    """Returns the kernel of a run: the C core where it can compute the run, unless another is requested.
+
+    On CUDA the native kernels run on request alone, until they were measured on a GPU.
+    """
     requested = given.get("kernel", "auto")
+    if requested == "auto" and device.type != "cpu":
+        return "python"
     if requested not in ("auto", "native"):
         return requested  # is checked with the other fields
     obstacle = _native_obstacle(given, backbone, device)
@@ -178,16 +184,19 @@ def _kernel(given: Mapping[str, Any], backbone: type[nn.Module], device: torch.d
 
 
 def _native_obstacle(given: Mapping[str, Any], backbone: type[nn.Module], device: torch.device) -> str | None:
-    """Returns why the C core can't compute a run; None where it can."""
-    options = given["backbone_options"]
+    """Returns why the native kernel of a device can't compute a run; None where it can."""
+    options, steps = given["backbone_options"], given.get("timesteps")
     if not issubclass(backbone, Backbone):
         return f"backbone '{given['backbone']}' is no subclass of sadp_bench.backbones.spiking.Backbone"
+    if not options.get("detach_reset", True):
+        return "in it no gradient flows through the reset, and backbone.detach_reset is false"
+    if device.type == "cuda":
+        fits = compiles(steps if isinstance(steps, int) else 1)
+        return None if fits else f"its Triton kernels need Triton 3.3 and at most {MOST_STEPS} time steps"
     if device.type != "cpu":
-        return f"the C core runs on a CPU, not on {device.type}"
+        return f"it runs on a CPU and on CUDA, not on {device.type}"
     if given["precision"] == "fp64":
         return "the C core computes fp32 and bf16, not fp64"
-    if not options.get("detach_reset", True):
-        return "in the C core no gradient flows through the reset, and backbone.detach_reset is false"
     return library.absence()
 
 
