@@ -152,8 +152,9 @@ class LIF(neuron.LIFNode):
         return made
 
     def _on_any(self, x_seq: Tensor, membrane: Tensor) -> tuple[Tensor, Tensor]:
+        # For a current that is expanded over time SpikingJelly compiles its Triton kernel anew at each batch size.
         spikes, membrane, _ = functional.lif_multi_step(
-            x_seq,
+            x_seq.contiguous(),
             membrane,
             self.tau,
             self.decay_input,
