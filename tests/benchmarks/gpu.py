@@ -80,7 +80,12 @@ def sections(out: Path, rehearse: bool) -> Iterator[Section]:
 def throughput(out: Path, device: str, rehearse: bool) -> Iterator[Section]:
     """Yields the comparisons with the loops of others."""
     sizes = "--width 8 --batch-size 4 --examples 8 --rounds 2" if rehearse else "--width 64 --batch-size 256 --rounds 6"
-    arms = {"auto": "plain,by-hand,ours,ours-sadp,convolutions", "triton": "plain,by-hand", "torch": "plain"}
+    sizes += f" --kernel {'auto' if rehearse else 'native'}"
+    arms = {
+        "auto": "plain,by-hand,ours,ours-python,ours-sadp,convolutions",
+        "triton": "plain,by-hand",
+        "torch": "plain",
+    }
     for implementation, names in arms.items():
         words = [str(HERE / "throughput.py"), "--backbone", "resnet18", "--device", device, *sizes.split()]
         words += ["--arms", names, "--json", str(out / f"throughput-{implementation}.json")]
@@ -93,14 +98,13 @@ def runs(out: Path, device: str, rehearse: bool) -> Iterator[Section]:
     root = os.environ.get("SADP_BENCH_DATA")
     cifar = root is not None and (Path(root) / "cifar-10-batches-bin").exists() and not rehearse
     ours = ["-m", "sadp_bench"]
-    network = f"--device {device} --backbone resnet18 --set backbone.width={8 if rehearse else 64}"
+    device = f"--device {device} --kernel {'auto' if rehearse else 'native'}"
+    network = f"{device} --backbone resnet18 --set backbone.width={8 if rehearse else 64}"
     data = "cifar10" if cifar else "tests.benchmarks.throughput_arms:Images"
     size = "--batch-size 4 --train-examples 16 --rounds 2" if rehearse else "--batch-size 256 --rounds 15"
     words = f"speed --dataset {data} {network} {size} --methods random,sadp --ratios 0.5 --minutes 2 --quiet --json"
     yield Section("efficiency", [*ours, *words.split()], 200)
-    small = (
-        f"{network} --dataset cifar10 --epochs 3" if cifar else f"--device {device} --epochs {1 if rehearse else 10}"
-    )
+    small = f"{network} --dataset cifar10 --epochs 3" if cifar else f"{device} --epochs {1 if rehearse else 10}"
     for method in ("random", "sadp"):
         words = f"run --method {method} --ratio 0.5 {small} --quiet --out {out / 'records'}"
         yield Section(f"records-{method}", [*ours, *words.split()], 90)

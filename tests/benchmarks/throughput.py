@@ -68,7 +68,8 @@ def request_of(options: argparse.Namespace) -> dict[str, Any]:
         "dataset": DATA[options.data],
         "train_examples": options.examples,
         "set": settings,
-        **{name: getattr(options, name) for name in ("backbone", "batch_size", "threads", "device", "precision")},
+        **{name: getattr(options, name) for name in ("backbone", "batch_size", "threads", "device")},
+        **{name: getattr(options, name) for name in ("precision", "kernel")},
     }
 
 
@@ -256,6 +257,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--rounds", type=int, default=6, help="six give an interval")
     found.add_argument("--threads", type=int)
     found.add_argument("--device", default="auto")
+    found.add_argument("--kernel", default="auto", choices=("auto", "native", "python"), help="of ours")
     found.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"), help="of ours and by-hand")
     found.add_argument("--allocator-for-both", action="store_true", help="every arm keeps freed memory")
     found.add_argument("--arms", default="", help=f"names, or all; default: all but {', '.join(COMPILED)}")
