@@ -81,8 +81,8 @@ class SEWBlock(nn.Module):
     def of_current(self, current: Current) -> Current:
         """Returns sums of spikes."""
         x = Current(current.tensor(), current.timesteps)
-        shortcut = through(self.shortcut, x)
-        return Current(through(self.residual, x).tensor() + shortcut.tensor(), current.timesteps)
+        residual = through(self.residual, x).tensor()
+        return Current(residual + through(self.shortcut, x).tensor(), current.timesteps)
 
 
 def _stages(block: Block, width: int, side: int, neuron: NeuronSettings, norm: str) -> list[nn.Module]:

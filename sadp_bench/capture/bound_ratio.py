@@ -13,7 +13,7 @@ from sadp_bench.capture.squared_norms import middle, squares, squares_of_input
 from sadp_bench.core import distributed
 
 # Examples of a batch whose exact gradient norms are computed, at most.
-MAX_EXACT = 8
+MAX_EXACT = 32
 # Batch examples for each measured example, at least: so the first of several processes holds all measured examples.
 SHARE_EXACT = 4
 

@@ -23,7 +23,7 @@ class Signal(StrEnum):
         MIDDLE_INPUT_SQUARES: (L, B), A_l of the middle time step alone, so that its cost does not grow with T. If only
             some steps give gradients, the middle one of these.
         MIDDLE_ERROR_SQUARES: (L, B), E_l of the middle time step alone.
-        BOUND_RATIO: (2, L), in an epoch's first batch only: sums over the batch's first examples (at most 8) of the exact
+        BOUND_RATIO: (2, L), in an epoch's first batch only: sums over the batch's first examples (at most 32) of the exact
             squared norm over all time steps, and of E_l A_l of the middle step.
     """
 

@@ -33,7 +33,7 @@ class Block(ctypes.Structure):
         ),
         *(
             (name, ctypes.c_void_p)
-            for name in ("before", "after", "spikes", "error", "inner", "dy", "dweight", "dbias")
+            for name in ("before", "after", "spikes", "error", "inner", "dy", "dweight", "dbias", "squares")
         ),
     ]
 

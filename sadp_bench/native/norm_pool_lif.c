@@ -51,6 +51,7 @@ typedef struct {
     float *inner;                      /* backward: scratch, [N, h, w, C]; may be dy where pool is 1 and y is float32 */
     void *dy;                          /* backward: the gradient at y */
     float *dweight, *dbias;            /* backward: [C] */
+    float *squares;                    /* backward: the sum of squares of each row of dy, [N, H]; NULL: not wanted */
 } block;
 
 /* ---- Numbers ---- */
@@ -396,7 +397,16 @@ INLINE void combine(const float *inner, const void *y, void *dy, const float *fa
     for (int64_t k = 0; k < n; k++) store(dy, k, (factor[k] * inner[k] + offset[k]) + slope[k] * load(y, k, bf16), bf16);
 }
 
-INLINE void combine_row(const block *b, int64_t image, int64_t row, const float *terms, int64_t pixels, const float *zero, int bf16) {
+INLINE void add_squares(const void *dy, float *restrict lanes, int64_t n, int bf16) {
+    for (int64_t k = 0; k < n; k++) {
+        float d = load(dy, k, bf16);
+        lanes[k] += d * d;
+    }
+}
+
+/* lanes: sums of squares of the row's numbers, `pixels` pixels of C channels, which it adds to. */
+INLINE void combine_row(const block *b, int64_t image, int64_t row, const float *terms, int64_t pixels, const float *zero,
+                        float *lanes, int bf16) {
     int64_t C = b->channels, W = b->width, h = b->height / b->pool, w = W / b->pool, L = pixels * C;
     const float *factor = terms, *slope = terms + L, *offset = terms + 2 * L;
     int64_t line = (image * b->height + row) * W * C;
@@ -404,6 +414,7 @@ INLINE void combine_row(const block *b, int64_t image, int64_t row, const float 
         for (int64_t column = 0; column < W; column += pixels) {
             int64_t place = line + column * C, n = (column + pixels <= W ? pixels : W - column) * C;
             combine(b->inner + place, from(b->y, place, bf16), into(b->dy, place, bf16), factor, slope, offset, n, bf16);
+            if (b->squares) add_squares(from(b->dy, place, bf16), lanes, n, bf16);
         }
         return;
     }
@@ -412,6 +423,7 @@ INLINE void combine_row(const block *b, int64_t image, int64_t row, const float 
         const float *covered = inner && column / 2 < w ? inner + column / 2 * C : zero;
         int64_t place = line + column * C;
         combine(covered, from(b->y, place, bf16), into(b->dy, place, bf16), factor, slope, offset, C, bf16);
+        if (b->squares) add_squares(from(b->dy, place, bf16), lanes, C, bf16);
     }
 }
 
@@ -419,14 +431,20 @@ EACH_PROCESSOR static int backward_norm(const job *j, int64_t first, int64_t end
     const block *b = j->b;
     (void)sums;
     int64_t C = b->channels, pixels = together(b->width, C), L = pixels * C;
-    float *terms = calloc((size_t)(3 * L + C), sizeof(float));
+    float *terms = calloc((size_t)(4 * L + C), sizeof(float)), *lanes = terms + 3 * L, *zero = lanes + L;
     if (!terms) return 1;
     for (int term = 0; term < 3; term++) repeat(terms + term * L, j->terms + term * C, pixels, C);
     for (int64_t r = first; r < end; r++) { /* r: a row of an image of y */
         if (b->bf16)
-            combine_row(b, r / b->height, r % b->height, terms, pixels, terms + 3 * L, 1);
+            combine_row(b, r / b->height, r % b->height, terms, pixels, zero, lanes, 1);
         else
-            combine_row(b, r / b->height, r % b->height, terms, pixels, terms + 3 * L, 0);
+            combine_row(b, r / b->height, r % b->height, terms, pixels, zero, lanes, 0);
+        if (b->squares) {
+            double sum = 0;
+            for (int64_t k = 0; k < L; k++) sum += lanes[k];
+            b->squares[r] = (float)sum;
+            memset(lanes, 0, sizeof(float) * L);
+        }
     }
     free(terms);
     return 0;

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from sadp_bench.core.lif_equation import LIFEquation
+from sadp_bench.core.row_squares import attach_row_squares
 from sadp_bench.native.library import Block, core, team
 
 SURROGATES = {"atan": 0, "sigmoid": 1, "triangle": 2}
@@ -122,8 +123,10 @@ class _NormPoolLIF(torch.autograd.Function):
         in_place = block.pool == 1 and not block.bf16
         inner = dy if in_place else torch.empty(len(y) * error[0].numel())
         block.error, block.dy, block.inner = error.data_ptr(), dy.data_ptr(), inner.data_ptr()
-        block.dweight, block.dbias = _address(dweight), _address(dbias)
+        squares = torch.empty(len(y), block.height)
+        block.dweight, block.dbias, block.squares = _address(dweight), _address(dbias), squares.data_ptr()
         _run("backward", block, y, weight, bias, before, moments)
+        attach_row_squares(dy, squares.sum(1))
         return dy, dweight, dbias, None, None, None, None, None, None
 
 

@@ -30,7 +30,7 @@ from sadp_bench.pruners.sampling import (
 DRAWS = ("balanced", "independent")
 SCHEDULES = ("constant", "falling", "rising")
 BOUND_RATIO_MEMORY = 0.8  # share of the earlier sums in a layer's bound ratio at each new measurement
-BOUND_RATIO_EVERY = 4  # epochs, from the fourth on: the ratio hardly changes, and takes 3 to 8 % of a training step
+BOUND_RATIO_EVERY = 4  # epochs, from the fourth on: the ratio hardly changes, and costs up to half a training step
 
 
 class SADP(Pruner):
@@ -193,8 +193,7 @@ class LayersScore:
     With k = 1, and normalisation statistics that are constants, it is at least the norm of the example's gradient of all
     convolution and linear layers: each has the gradient sum e a^T over steps and positions, and by Cauchy-Schwarz
     |sum e a^T|^2 <= (sum |e|^2) (sum |a|^2). k_l is the bound ratio: how much too large the bound of layer l is. With it
-    E and A are read at the middle time step alone: k makes up for the other steps, at a T-th of the cost. Under `sltt` it is
-    the middle one of the steps that give gradients, which `sltt-k` draws for each batch; k's exact norms sum over them all.
+    E and A are read at the middle time step alone: k makes up for the other steps, at a T-th of the cost.
 
     Args:
         calibrate: Whether k is measured. Otherwise it is 1, and E and A are sums over all time steps.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from sadp_bench.core.lif_equation import LIFEquation
+from sadp_bench.core.row_squares import attached_row_squares
 from sadp_bench.native.library import absence
 from sadp_bench.native.norm_pool_lif import norm_pool_lif
 
@@ -83,7 +84,10 @@ def test_it_equals_torch_and_spikingjelly(shape: tuple[int, ...]) -> None:
         norms = [None if mode == "no norm" else norm_of(shape[2], mode == "training") for _ in range(2)]
         y, before = inputs(shape, pool, still)
         ours, theirs = y.clone().requires_grad_(), y.double().requires_grad_()
-        spikes, after = norm_pool_lif(ours, norms[0], equation, shape[0], pool, still, before)
+        seen: list[Any] = []
+        hooked = ours * 1
+        hooked.register_hook(lambda dy, seen=seen: seen.append(attached_row_squares(dy)))
+        spikes, after = norm_pool_lif(hooked, norms[0], equation, shape[0], pool, still, before)
         norm = None if norms[1] is None else norms[1].double()
         wanted, wanted_after, _ = reference(theirs, norm, equation, shape[0], pool, still, before.double())
         error = torch.randn(spikes.shape, generator=torch.Generator().manual_seed(1))
@@ -91,6 +95,7 @@ def test_it_equals_torch_and_spikingjelly(shape: tuple[int, ...]) -> None:
         wanted.backward(error.double())
         case = f"{soft=} {name} {pool=} {still=} {mode}"
         assert torch.equal(spikes, wanted.float()), case
+        assert ours.grad is not None and seen and close(seen[0], ours.grad.double().square().sum((1, 2, 3)), 1e-5), case
         assert 0.05 < spikes.mean() < 0.95 and not after.requires_grad, case
         pairs: list[Any] = [(after, wanted_after), (ours.grad, theirs.grad)]
         if norms[0] is not None and norm is not None:
