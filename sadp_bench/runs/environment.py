@@ -19,8 +19,7 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.text import printable
 
 PACKAGES = ("torch", "torchvision", "spikingjelly", "numpy")
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of mallopt(3)
-MAPPED_BLOCKS = 65536  # glibc's default of M_MMAP_MAX
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
 def describe(device: torch.device, threads: int, jobs: int = 1, kernel: str = "python") -> dict[str, Any]:
@@ -138,7 +137,6 @@ def keep_freed_memory(keep: bool = True) -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
         libc.mallopt(M_TRIM_THRESHOLD, (2 << 30) - 1 if keep else 64 << 20)
-        libc.mallopt(M_MMAP_MAX, 0 if keep else MAPPED_BLOCKS)  # blocks above 32 MiB would be mapped all the same
 
 
 def available_threads() -> int:

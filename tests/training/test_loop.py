@@ -13,6 +13,7 @@ from spikingjelly.activation_based.neuron import LIFNode
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
+from sadp_bench.capture.layers import spiking_layers
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.rng import stream
 from sadp_bench.pruners.base import Observation
@@ -233,7 +234,8 @@ def test_bfloat16_trains_with_float32_weights_and_logits(optimizer: str) -> None
     pruner = Chosen(torch.arange(130), watch=frozenset({"features", "spike_counts", "logit_errors"}))
     bench = small_bench(pruner, precision="bf16", optimizer=optimizer, learning_rate=0.01)
     dtypes = set()
-    bench.model.body.register_forward_hook(lambda module, inputs, output: dtypes.add(output.dtype))
+    for neuron in spiking_layers(bench.model):
+        neuron.register_forward_hook(lambda module, inputs, output: dtypes.add(output.dtype))
     rows = list(bench.rows())
     assert all(math.isfinite(row["train_loss"]) for row in rows)
     assert dtypes == {torch.bfloat16}
