@@ -11,6 +11,10 @@ from torch import Tensor, nn
 from sadp_bench.backbones.current import Current, through
 from sadp_bench.backbones.spiking import LIF, Backbone, NeuronSettings, check_width, conv, halves, norm_layer
 
+# Channels. With fewer, oneDNN's weight gradient of the shortcuts (1x1, stride 2, channels last) writes out of bounds: the
+# process dies, hangs, or gets wrong numbers.
+LEAST_WIDTH = 8
+
 Block = Callable[[int, int, int, NeuronSettings, str, bool], nn.Module]
 
 
@@ -114,7 +118,7 @@ class _ResNet18(Backbone):
         width: int = 64,
         norm: str = "batch",
     ) -> None:
-        check_width(width)
+        check_width(width, LEAST_WIDTH)
         channels, *sides = input_shape
         stem = nn.Sequential(conv(channels, width, norm=norm, step_mode="s"), norm_layer(norm, width, "s"))
         body = nn.Sequential(*self.body_of(width, min(sides), neuron, norm), layer.AdaptiveAvgPool2d(1, step_mode="m"))

@@ -330,7 +330,8 @@ class Backbone(nn.Module):
         return torch.cat(logits)
 
 
-def check_width(width: int) -> None:
-    """Raises BadInput for a width below 1."""
-    if width < 1:
-        raise BadInput(f"backbone.width is at least 1 channel, not {width}")
+def check_width(width: int, least: int = 1) -> None:
+    """Raises BadInput for fewer channels than the least width."""
+    if width < least:
+        channels = "channel" if least == 1 else "channels"
+        raise BadInput(f"backbone.width is at least {least} {channels}, not {width}")
