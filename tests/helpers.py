@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sadp_bench.backbones.resnet import LEAST_WIDTH
 from sadp_bench.backbones.spiking import NeuronSettings
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.registry import resolve
@@ -79,11 +80,11 @@ def in_standard_errors(sample_RD: Tensor, expected_D: Tensor) -> Tensor:
 def network(backbone: str, norm: str, events: bool, side: int = 8) -> tuple[nn.Module, Tensor]:
     """In float64 and evaluation mode, with batch norm statistics, scales and shifts that are not the initial ones; and
     three examples."""
-    steps, batch = 3, 3
+    steps, batch, width = 3, 3, LEAST_WIDTH if "resnet" in backbone else 3
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         model = resolve("backbone", backbone)(
-            (2, side, side), 5, steps, NeuronSettings(threshold=0.6), width=3, norm=norm
+            (2, side, side), 5, steps, NeuronSettings(threshold=0.6), width=width, norm=norm
         ).double()
         for part in model.modules():
             if isinstance(part, nn.BatchNorm2d):

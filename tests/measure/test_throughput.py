@@ -16,6 +16,7 @@ import torch
 from spikingjelly.activation_based import neuron
 from torch import Tensor, nn
 
+from sadp_bench.backbones.resnet import LEAST_WIDTH
 from sadp_bench.backbones.spiking import NeuronSettings
 from sadp_bench.core import registry
 from sadp_bench.runs import environment
@@ -92,9 +93,10 @@ def test_the_peers_are_our_networks() -> None:
     for backbone, pool in [(name, pool) for name in (*PLAIN, *RESIDUAL) for pool in orders(name)]:
         options = {"pool": pool} if len(orders(backbone)) > 1 else {}
         kind = registry.resolve("backbone", backbone)
-        ours = kind((3, 8, 8), 10, 2, NeuronSettings(), width=4, **options).double()
+        width = LEAST_WIDTH if backbone in RESIDUAL else 4
+        ours = kind((3, 8, 8), 10, 2, NeuronSettings(), width=width, **options).double()
         for kit in kits():
-            peer = with_weights(ours, kit, Shape(backbone, 4, pool, (3, 8, 8), 10, 2))
+            peer = with_weights(ours, kit, Shape(backbone, width, pool, (3, 8, 8), 10, 2))
             training = isinstance(kit, SpikingJelly)  # snnTorch normalises every step alone.
             for input in inputs if kit.by_hand else inputs[:1]:
                 with torch.no_grad():
