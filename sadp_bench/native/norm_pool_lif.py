@@ -50,7 +50,12 @@ def norm_pool_lif(
 
     Returns:
         Spikes [T * B, C, h, w] of y's type, and membranes [B, C, h, w], float32, detached. Both are channels last.
+
+    Raises:
+        ValueError: The norm is in training mode, and a channel has one value only, whose variance is unknown.
     """
+    if norm is not None and norm.training and y.numel() == y.shape[1]:
+        raise ValueError(f"Expected more than 1 value per channel when training, got input size {list(y.shape)}")
     weight, bias = (None, None) if norm is None else (norm.weight, norm.bias)
     if norm is not None and norm.training and norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)

@@ -175,6 +175,14 @@ def test_the_variance_of_a_channel_far_from_0_is_exact() -> None:
     torch.testing.assert_close(norm.running_var, y.double().var((0, 2, 3)).float(), rtol=1e-5, atol=0)
 
 
+def test_a_single_value_of_a_channel_has_no_variance_as_in_torch() -> None:
+    y, equation = torch.ones(1, 3, 1, 1), LIFEquation(2.0, 1.0, 1.0, False, "atan")
+    for normalise in (norm_of(3, True), lambda y: norm_pool_lif(y, norm_of(3, True), equation, 1, 1, False, None)):
+        with pytest.raises(ValueError, match="more than 1 value per channel"):
+            normalise(y)
+    norm_pool_lif(y, norm_of(3, False), equation, 1, 1, False, None)
+
+
 def test_a_number_that_is_not_finite_stays_visible() -> None:
     y = torch.zeros(2, 3, 4, 4)
     y[0, 1, 2, 2] = torch.nan
