@@ -13,7 +13,9 @@ from sadp_bench.backbones.resnet import LEAST_WIDTH
 from sadp_bench.backbones.spiking import NeuronSettings
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.registry import resolve
+from sadp_bench.core.rng import stream
 from sadp_bench.pruners.base import Observation, Pruner
+from sadp_bench.pruners.sampling import systematic_sample
 from sadp_bench.runs.trainer import RunTrainer
 from tests.small_runs import make_trainer, resolved
 
@@ -96,3 +98,12 @@ def network(backbone: str, norm: str, events: bool, side: int = 8) -> tuple[nn.M
         for _ in range(3):
             model.train()(input)
     return model.eval(), input.narrow(1 if events else 0, 0, batch)
+
+
+def drawn(p_N: Tensor, num_draws: int) -> Tensor:
+    """1 for each example that a draw took, and 0 for the others; [draws, N]."""
+    taken_RN = torch.zeros(num_draws, len(p_N))
+    generator = stream(7, "draws")
+    for row in taken_RN:
+        row[systematic_sample(p_N, generator)] = 1
+    return taken_RN

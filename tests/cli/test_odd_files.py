@@ -33,7 +33,7 @@ READERS = {
 
 
 def wrong(answer: Answer) -> str:
-    """Returns what is wrong with an answer, whatever was given; '': nothing."""
+    """Returns the fault of an answer; '': it has none."""
     lines = answer.err.splitlines()
     whole = all(line.isprintable() for line in lines) and "Traceback" not in answer.err
     if answer.code in (0, 1) or answer.code == 2 and lines and all(line.startswith("sadp-bench: ") for line in lines):

@@ -246,6 +246,10 @@ def check_scores(given: Any) -> None:
     _finished(other, material)
 
 
+# Errors of torch.save for edits that no file can contain: a quantized tensor, text with half a surrogate, a huge number.
+CANNOT_BE_SAVED = (RuntimeError, NotImplementedError, OverflowError, UnicodeEncodeError, TypeError)
+
+
 def _check_state(source: Path, place: Path, changes: Any, damage: Any, keep: str) -> None:
     """Writes an edited state with a right checksum, or damages its bytes."""
     state = read_state(source, torch.device("cpu"))
@@ -253,9 +257,7 @@ def _check_state(source: Path, place: Path, changes: Any, damage: Any, keep: str
     place.parent.mkdir(exist_ok=True)
     try:
         write_state(place, {**changed, keep: copy.deepcopy(state[keep])})
-    except (RuntimeError, NotImplementedError, OverflowError, UnicodeEncodeError, TypeError):
-        # torch.save refuses some edits with these errors (a quantized tensor, text with half a surrogate, a huge number).
-        # No file can then contain such a state, so the unedited file is damaged instead.
+    except CANNOT_BE_SAVED:  # then the unedited file is damaged instead
         place.write_bytes(source.read_bytes())
     place.write_bytes(damaged(place.read_bytes(), damage))
 
