@@ -1,7 +1,7 @@
 """Builds the C core where there is a compiler. Without it the package installs all the same, and runs in Python.
 
-The core knows nothing of Python or torch: it is a plain shared library, loaded by `sadp_bench.native.library`. So its file
-has no version of Python in its name, and one wheel serves all of them.
+The core is a plain shared library without Python or torch; `sadp_bench.native.library` loads it. Its file has no version of
+Python in its name, and one wheel serves all of them.
 """
 
 import os

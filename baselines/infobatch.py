@@ -42,7 +42,7 @@ class InfoBatch(Pruner):
         self.score_N = torch.empty(0)
 
     def check(self, num_epochs: int) -> None:
-        """Raises BadInput where the ratio exceeds what the pruned epochs can save."""
+        """Raises BadInput where the pruned epochs can't save as much as the ratio."""
         largest = MAX_DROPPED * self._num_pruned_epochs(num_epochs) / num_epochs
         if not self.native and self.prune_ratio > largest:
             named = math.floor(1000 * largest) / 1000  # Rounded down, so that the method can realise it.

@@ -48,7 +48,7 @@ SIMULATED = torch.device("privateuseone")  # stands for the GPU in `SecondDevice
 
 
 class ContractBroken(AssertionError):
-    """A pruner or a data set breaks its contract; the message contains what it does and how to correct it."""
+    """A pruner or a data set breaks its contract; the message contains the fault and its correction."""
 
 
 def check_dataset(dataset: str, *, data: Path | None = None, timesteps: int | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Whether a network's numbers are finite: its parameters and buffers, and what flows through it.
+"""Whether a network's numbers are finite: its parameters and buffers, its input, membranes and logits.
 
 A spiking neuron turns NaN into "no spike", so the loss stays finite where weights and membranes are not.
 """

@@ -1,1 +1,1 @@
-"""The command line: each command parses its options, calls one function and prints what it returns."""
+"""The command line: each command parses its options, calls one function and prints its result."""

@@ -17,7 +17,7 @@ NAME_WIDTH = 14  # characters
 
 
 def examine(data: Path | None) -> dict[str, Any]:
-    """Returns what is installed and found here, as values for JSON."""
+    """Returns the installed versions, the device and the data sets found here, as values for JSON."""
     device = environment.choose_device("auto")
     root = data_root(data)
     absence = library.absence()

@@ -31,7 +31,7 @@ class Result(NamedTuple):
 
 
 def say(line: str) -> None:
-    """Prints a line on stderr, without what steers a terminal: it may contain names of files."""
+    """Prints a line on stderr, without control characters: it may contain names of files."""
     print(printable(line), file=sys.stderr, flush=True)
 
 
@@ -65,7 +65,7 @@ def open_closed() -> None:
 
 
 def silence(stream: TextIO) -> None:
-    """Puts the null device in the place of a stream's file, as Python writes what is left once more at its exit."""
+    """Puts the null device in the place of a stream's file, because Python writes buffered text once more at its exit."""
     with suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
@@ -73,7 +73,7 @@ def silence(stream: TextIO) -> None:
 
 
 class Lasting:
-    """stderr, which outlives its reader: what can't be written is dropped."""
+    """stderr, which outlives its reader: text that can't be written is dropped."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -87,7 +87,7 @@ class Lasting:
             return len(text)
 
     def flush(self) -> None:
-        """Writes what is left, or drops it."""
+        """Writes buffered text, or drops it."""
         try:
             self._stream.flush()
         except (OSError, ValueError):

@@ -29,7 +29,7 @@ def run(
     out: Records = Path("runs"),
     data: Data = None,
     no_reference: Annotated[bool, Option("--no-reference", help="Train no full-data reference.")] = False,
-    again: Annotated[bool, Option("--again", help="Train also what has a record.")] = False,
+    again: Annotated[bool, Option("--again", help="Train also runs that have a record.")] = False,
     save_model: Annotated[bool, Option("--save-model", help="Keep the weights beside the record.")] = False,
     checkpoint_seconds: CheckpointSeconds = 60.0,
     minutes: Minutes = None,

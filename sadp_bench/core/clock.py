@@ -61,7 +61,7 @@ class Clock:
             self._since = self._now()
 
     def charge(self, phase: str, seconds: float, cpu_seconds: float | None) -> None:
-        """Adds what another part of the run, or another run, has spent; its CPU seconds may be unknown (None)."""
+        """Adds the time that another part of the run, or another run, has spent; its CPU seconds may be unknown (None)."""
         self.seconds[phase] += seconds
         if cpu_seconds is None:
             self.cpu_seconds.pop(phase, None)

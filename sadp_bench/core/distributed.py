@@ -1,6 +1,6 @@
 """One run on several processes (torchrun): every rank draws the same selection and trains on its part of each batch.
 
-Without torchrun there is one rank, and these functions return what they are given.
+Without torchrun there is one rank, and these functions return their arguments.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sadp_bench.core.errors import BadInput, PartnerLost
 PARTNER_SECONDS = 600  # seconds in which all processes must come, and each must answer while they train
 LOST = r"(?i)connection (closed|reset|refused)|broken pipe|timed out|gloo"  # in torch's words, when a partner is lost
 WAY_OUT = "start all processes with torchrun, or unset WORLD_SIZE for a run on one"
-_waits: Any = None  # the group for what the first rank does alone, such as a download, which has no such limit
+_waits: Any = None  # the group for work of the first rank alone, such as a download, which has no such limit
 
 
 def size() -> int:

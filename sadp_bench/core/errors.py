@@ -40,6 +40,6 @@ class PartnerLost(Stopped):
 
 
 class TimeIsUp(Stopped):
-    """The time of `--minutes` is over. The code is that of sysexits.h for what is to be tried again."""
+    """The time of `--minutes` is over. The code is that of sysexits.h for a temporary failure."""
 
     code = 75

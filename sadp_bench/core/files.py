@@ -53,7 +53,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def _descriptor(path: Path) -> int:
-    """Opens without waiting and examines what it opened: what a path leads to may change at any time."""
+    """Opens without waiting and examines the open file: the target of a path may change at any time."""
     try:
         descriptor = os.open(path, FLAGS)
     except ValueError as error:  # a null byte in the path
@@ -102,7 +102,7 @@ def read_text(path: Path, limit: int = TEXT_BYTES) -> str:
 
 
 def set_aside(path: Path) -> str:
-    """Renames whatever is at a path to `<name>.broken`, and returns in words what came of it."""
+    """Renames whatever is at a path to `<name>.broken`, and returns the outcome in words."""
     aside = path.with_name(f"{path.name}.broken")
     try:
         path.replace(aside)

@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Progress:
-    """Receives what happens in a run. No method may wait for the device."""
+    """Receives the events of a run. No method may wait for the device."""
 
     def message(self, line: str) -> None:
         """Reports a line of text."""

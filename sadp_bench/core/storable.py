@@ -10,7 +10,7 @@ MAX_DEPTH = 10  # levels of lists and tables
 
 
 def not_storable(value: Any, depth: int = 0) -> str | None:
-    """Returns what a record may not contain, of this value and all its parts; None where it may contain it.
+    """Returns the part of a value that a record may not contain; None where it may contain all parts.
 
     It may contain text without control characters, finite numbers, true, false and null, and lists and tables of these.
     A control character is every character that `str.isprintable` refuses, so each line end and each space but the plain one.

@@ -1,4 +1,4 @@
-"""Calls into registered code that is not this project's: what it raises becomes one line that names it.
+"""Calls into registered code that is not this project's: its errors become one line that names it.
 
 Its methods, networks and data sets are called from many places. So one handler, around a whole command, finds in an
 error's traceback whether a stranger's code raised it.

@@ -39,7 +39,7 @@ class Dataset(ABC):
 
     An input is (stored value / scale - mean) / std, channel by channel. `scale` is 255 for images of bytes. It is 1 for
     counts of events, which remain as they are with mean 0 and std 1. The docstring of a subclass starts with one line
-    about its content and size, and has a line `Source: ...`. `datasets.contract` checks what a subclass loads.
+    about its content and size, and has a line `Source: ...`. `datasets.contract` checks the examples that a subclass loads.
 
     Attributes:
         events: Whether inputs are frames of events [N, T, C, H, W] instead of static images [N, C, H, W].

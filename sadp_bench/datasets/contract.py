@@ -1,4 +1,4 @@
-"""The contract of a data set: what a run takes for granted, checked once when the data are loaded.
+"""The contract of a data set: the properties that a run relies on, checked once when the data are loaded.
 
 docs/data.md describes the contract. `first_breach` returns the first rule that a data set breaks.
 """

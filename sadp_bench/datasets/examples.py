@@ -57,7 +57,7 @@ class Examples:
 
 
 def _check(name: str, found: Any, dtypes: tuple[torch.dtype, ...], dims: tuple[int, ...]) -> None:
-    """Raises BadInput where a field of `Examples` is not what the class documents."""
+    """Raises BadInput where a field of `Examples` differs from the documentation of the class."""
     wanted = f"Examples.{name} is a tensor {' or '.join(SHAPES[dim] for dim in dims)}"
     wanted += f" of {' or '.join(map(str, dtypes))} on the CPU, without gradient"
     if not isinstance(found, Tensor):

@@ -1,4 +1,4 @@
-"""The one place that loads a data set: its class is called, and what it loaded is checked."""
+"""The one place that loads a data set: its class is called, and the loaded examples are checked."""
 
 from __future__ import annotations
 

@@ -90,5 +90,5 @@ def wrong_shape(logits: Any, batch: int, where: str = "watch") -> str:
 
 
 def shape_of(logits: Any) -> str:
-    """Returns the shape of logits in words; the type of what is no tensor."""
+    """Returns the shape of logits in words; the type of a value that is no tensor."""
     return str(list(logits.shape)) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"

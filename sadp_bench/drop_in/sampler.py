@@ -339,7 +339,7 @@ class PrunedSampler(Sampler[list[int]]):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continues where the state was taken: at `next_epoch`, whose loader gives what is left of it.
+        """Continues where the state was taken: at `next_epoch`, whose loader gives the rest of it.
 
         Raises:
             BadInput: The state is of other data, or of another seed, method, setting, ratio or number of epochs.

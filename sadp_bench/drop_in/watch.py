@@ -168,7 +168,7 @@ class Watch:
         )
 
     def forget(self) -> None:
-        """Drops what was recorded of the batch. The next batch takes its place."""
+        """Drops the records of the batch. The next batch takes its place."""
         self._num_batches += 1
         for outputs in self._outputs:
             outputs.calls.clear()

@@ -1,4 +1,4 @@
-"""What `watch` supports of a network, and what a network's layers suggest."""
+"""The networks that `watch` supports, and the defaults that a network's layers suggest."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class Watching(Protocol):
         """Returns the observed logits as [T, B, C]; None for another shape."""
 
     def forget(self) -> None:
-        """Drops what was recorded of the batch."""
+        """Drops the records of the batch."""
 
     def record(self, signals: frozenset[Signal]) -> None:
         """Replaces the hooks by those of these signals."""

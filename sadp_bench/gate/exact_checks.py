@@ -1,4 +1,4 @@
-"""Comparisons without tolerance: of what every machine repeats, and of what the reference's environment repeats.
+"""Comparisons without tolerance: of numbers that every machine repeats, or the reference's environment.
 
 A value on which all seeds of the reference agree depends neither on random draws nor on training. It must be the same
 on every machine: counts, and weights that are functions of counts. Other values are exact in one environment only.
@@ -18,7 +18,7 @@ from sadp_bench.records.metrics import BUDGET_TOLERANCE, realised_ratio
 from sadp_bench.records.record import Record
 from sadp_bench.records.visit_counts import unpack
 
-MIN_SEEDS = 3  # seeds that show what does not depend on the seed; two may agree by chance
+MIN_SEEDS = 3  # seeds with the same value show that it does not depend on the seed; two may agree by chance
 ALWAYS, BY_SEEDS, ONLY_HERE = "always", "by seeds", "only here"
 
 

@@ -1,4 +1,4 @@
-"""What the gate compares (pairs of records, groups of pairs) and what a comparison found."""
+"""The pairs of records and groups of pairs that the gate compares, and the findings of a comparison."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ class _Shape:
         return min(triton.cdiv(pixels, self.pixels_per_tile), max(1, PROGRAMS // self.columns))
 
     def compiled(self, norm: nn.BatchNorm2d | None) -> dict[str, Any]:
-        """Returns what the kernels over images are compiled for."""
+        """Returns the constants that the kernels over images are compiled for."""
         # Without a pool pixels have no neighbours, and images of all sizes share a kernel.
         height, width = (1, 1) if self.pool == 1 else (self.height, self.width)
         sizes = {"C": self.channels, "H": height, "W": width, "POOL": self.pool, "NORM": norm is not None}

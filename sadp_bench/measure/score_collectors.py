@@ -135,7 +135,7 @@ class Collector(KeepAll):
 
 
 def _show(score: KeepAll | SADP, seen: Observation) -> None:
-    """Shows a batch to a score as the loop would: with what the score watches."""
+    """Shows a batch to a score as the loop would: with the signals that the score watches."""
     watch = score.watch(seen.epoch)
     watched = {name: value for name, value in seen.watched.items() if name in watch}
     score.observe(dataclasses.replace(seen, watched=watched))
@@ -150,7 +150,7 @@ def observations(
     training: bool,
     progress: Progress,
 ) -> Iterator[Observation]:
-    """Yields what each batch shows without augmentation and update, at the run's precision, and leaves no trace.
+    """Yields the observation of each batch without augmentation and update, at the run's precision, and leaves no trace.
 
     Args:
         model: The network.

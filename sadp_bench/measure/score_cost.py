@@ -70,7 +70,7 @@ class TrainingTurns:
 
 
 def measure_cost(trainer: RunTrainer, progress: Progress, rounds: int = ROUNDS) -> dict[str, object]:
-    """Returns what each score adds to a training step: median over the rounds, and half the interquartile range.
+    """Returns the seconds that each score adds to a training step: median over the rounds, and half the interquartile range.
 
     A round consists of turns of several steps: plain training, plain training again (the noise), and every score. The
     order of the turns is reversed every round, and each turn is divided by the round's plain training. The first round is

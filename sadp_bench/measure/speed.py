@@ -91,7 +91,7 @@ def measure_speed(
     of full data: A B C A D E A. Each is paired with the mean of the two A around it. The order of the arms is reversed
     every round, and the first round is the untimed warm-up. The stopping rule and the load that neighbouring rounds share
     make the intervals approximate. An epoch's seconds contain its fixed costs: selection, the augmentation's draws, and
-    what a method measures once an epoch. Neither the scoring before training nor evaluation is timed.
+    what a method measures once an epoch. The scoring before training and the evaluation are not timed.
 
     Args:
         request: The settings, as `resolve.resolve` takes them. Without "train_examples", so many are trained on that
@@ -137,7 +137,7 @@ def _fitted(
     seconds: float,
     progress: Progress,
 ) -> tuple[list[Spec], Resources]:
-    """Returns the runs, and what they share; without "train_examples", on as many examples as fit into the time."""
+    """Returns the runs, and their shared resources; without "train_examples", on as many examples as fit into the time."""
     specs, material = _resolved(request, methods, ratios, data)
     resources = Resources(specs[0].reference(), material)
     if request.get("train_examples") is not None or math.isinf(seconds):

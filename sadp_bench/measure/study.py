@@ -115,8 +115,8 @@ class Study:
       frozen    Evaluation mode, with the weights, statistics and inputs of the truth, which is not augmented.
       training  Training mode, so with the batch's statistics; otherwise the same, without an update.
       age a     As the training steps collected it, augmented and while weights move, in the last epoch (age 0) or a epochs
-                earlier. Its truth is what a selection for the next epoch needs: the root mean square of the exact norms
-                over several augmented views. The exact norm of age a is that of a epochs earlier.
+                earlier. Its truth is the quantity that a selection for the next epoch needs: the root mean square of the
+                exact norms over several augmented views. The exact norm of age a is that of a epochs earlier.
 
     Args:
         request: The settings, as `resolve.resolve` takes them; the method is full data.

@@ -234,7 +234,7 @@ def signals_of(pruner: Pruner, epoch: int) -> frozenset[Signal]:
 
 
 def selection_of(pruner: Pruner, epoch: int) -> Selection:
-    """Returns what a pruner selects for an epoch. Raises BadInput where that is no selection by the contract."""
+    """Returns a pruner's selection for an epoch. Raises BadInput where it breaks the contract."""
     selection: Any = pruner.select(epoch)
     if not getattr(pruner, "num_examples", 0):
         raise BadInput(

@@ -102,7 +102,7 @@ class SADP(Pruner):
         self.bound_ratio_2L = torch.empty(0)
 
     def watch(self, epoch: int) -> frozenset[Signal]:
-        """Returns what the score needs; the bound ratio in the first four epochs and then in every fourth."""
+        """Returns the signals of the score; the bound ratio in the first four epochs and then in every fourth."""
         due = epoch < BOUND_RATIO_EVERY or epoch % BOUND_RATIO_EVERY == 0
         return self._score().watch - (frozenset() if due else {Signal.BOUND_RATIO})
 

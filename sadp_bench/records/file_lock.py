@@ -2,7 +2,7 @@
 
 `filelock.SoftFileLease` is the lock itself. A holder that died on this machine loses it at once. A holder on another
 machine, or one that was stopped, loses it after `dead_after` seconds without a heartbeat, each contender measuring
-them by its own clock. `Lock` adds the count of starts, one line for each problem, and what a kill may leave behind.
+them by its own clock. `Lock` adds the count of starts, one line for each problem, and the files that a kill may leave behind.
 """
 
 from __future__ import annotations

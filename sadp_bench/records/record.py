@@ -15,7 +15,7 @@ from sadp_bench.records.spec import Spec
 
 SCHEMA = 1
 DISTURBED = "disturbed"  # key of `environment` that `store.read_all` adds to records and no file contains
-MAX_VALUE = 1e100  # counts and durations: what follows from two of them is finite
+MAX_VALUE = 1e100  # of counts and durations: sums and quotients of two of them are finite
 MIN_SECONDS = 1e-9  # a nanosecond, of training
 
 
@@ -195,7 +195,7 @@ def _or_none(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or check(value)
 
 
-Checks = dict[str, tuple[Callable[[Any], bool], str]]  # by field: the check, and what passes it
+Checks = dict[str, tuple[Callable[[Any], bool], str]]  # by field: the check, and a description of valid values
 AMOUNT, COUNT, TEXT = (_is_amount, "an amount"), (_is_count, "a count"), (_is_text, "a text")
 SOME = (lambda value: _is_count(value) and value >= 1, "a count of at least 1")
 SHARE = (_is_share, "a share in [0, 1]")

@@ -150,7 +150,7 @@ def _check_axes(backprop: str, k: int, loss: str, timesteps: int) -> None:
 
 
 class _Remembering:
-    """Remembers what was made of an object that never changes. Copies and unpickled objects begin anew."""
+    """Keeps values that were computed from an object that never changes. Copies and unpickled objects begin anew."""
 
     __slots__ = ("_made",)
     _made: dict[Any, Any]

@@ -1,4 +1,4 @@
-"""Rows of the tables: the runs of one choice over seeds, and unrounded what follows from them."""
+"""Rows of the tables: the runs of one choice over seeds, and their estimates, not rounded."""
 
 from __future__ import annotations
 

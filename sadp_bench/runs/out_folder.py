@@ -26,7 +26,7 @@ class OutFolder:
             self._open = None
 
     def fault(self) -> str:
-        """Returns what happened to the folder and where a run in it can go on, as a sentence; "": it is still there."""
+        """Returns a sentence on the fate of the folder and the place where a run in it can go on; "": it is still there."""
         if _identity(self.path) == self._was:
             return ""
         happened = "was removed or renamed" if not os.path.lexists(self.path) else "was replaced by another"

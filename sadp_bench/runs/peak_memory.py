@@ -1,4 +1,4 @@
-"""Peak memory of a context, beyond what was in use before it, and of the process."""
+"""Peak memory of a context, beyond the memory in use before it, and of the process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RESET_PEAK = "5"  # proc(5), Linux 4.0 and later
 
 
 class PeakMemory:
-    """The largest peak of its contexts, in bytes beyond what was in use when each began. Contexts do not nest.
+    """The largest peak of its contexts, in bytes beyond the memory in use when each began. Contexts do not nest.
 
     On a GPU it counts tensors, as PyTorch's allocator does. On a CPU under Linux it counts the process's resident set,
     which is an upper bound: freed memory that the C library keeps counts, and so do pages mapped for the first time (a

@@ -75,7 +75,7 @@ class RunRequest:
 
     @classmethod
     def of(cls, requested: Mapping[str, Any]) -> RunRequest:
-        """Returns the request; what is absent or None takes its default.
+        """Returns the request; fields that are absent or None take their defaults.
 
         Args:
             requested: Fields of `Spec`, and "set": the `--set` table, text or values. Defaults of epochs, batch size, time
@@ -309,7 +309,7 @@ def _pruner(method: str, ratio: float, options: Mapping[str, Any]) -> Pruner:
 
 
 def make_sparsity(spec: Spec) -> Sparsity:
-    """Returns what decides the run's connections, which is still to be prepared."""
+    """Returns the run's `Sparsity`, which is still to be prepared."""
     return _connections(spec.sparsity, spec.density, spec.early_time, spec.sparsity_options)
 
 

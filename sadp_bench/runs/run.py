@@ -31,7 +31,7 @@ from sadp_bench.runs.resources import Resources
 from sadp_bench.runs.trainer import RunTrainer, expected, now
 from sadp_bench.training.checkpoint import Checkpoint
 
-OPTIMIZER_COPIES = {"sgd": 1, "adamw": 2}  # of the weights: what the optimizer keeps
+OPTIMIZER_COPIES = {"sgd": 1, "adamw": 2}  # copies of the weights that the optimizer keeps
 CHECKPOINTS = 3  # at a time: two, and a third that is being written
 
 
@@ -55,7 +55,7 @@ class RunOptions:
     """How runs are carried out.
 
     Args:
-        again: Trains also what has a record.
+        again: Trains also runs that have a record.
         save_model: Keeps the weights beside the record.
         checkpoint_seconds: A checkpoint is written at the first end of an epoch after so many seconds.
         limit: Ends the runs after the epoch in which it is over.
@@ -135,7 +135,7 @@ def run(
 def _tidy_and_report(
     wanted: list[Spec], missing: list[Spec], store: Store, progress: Progress, settings: RunOptions
 ) -> None:
-    """Clears away what killed processes left, and reports what is done already."""
+    """Clears away files of killed processes, and reports the runs that are done already."""
     if distributed.rank() == 0:
         store.check_writable()
     for run in wanted:
@@ -148,7 +148,7 @@ def _tidy_and_report(
 
 
 def tidy(spec: Spec, store: Store, keep_checkpoint: bool = False) -> None:
-    """Clears away what a process left that was killed after it had written its record.
+    """Clears away the files of a process that was killed after it had written its record.
 
     Args:
         spec: The run.
@@ -170,7 +170,7 @@ def tidy(spec: Spec, store: Store, keep_checkpoint: bool = False) -> None:
 
 
 def checkpoint_bytes(spec: Spec, weight_bytes: int) -> int:
-    """Returns about what a run's checkpoints take on disk while it trains.
+    """Returns about how many bytes a run's checkpoints take on disk while it trains.
 
     Args:
         spec: The run.

@@ -1,4 +1,4 @@
-"""The memory that a training step needs at least, estimated before training: what can't fit is refused, not killed."""
+"""The memory that a training step needs at least, estimated before training, so that a run that can't fit is refused."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def check_step_fits(spec: Spec, material: Material, model: nn.Module) -> None:
 
 
 def _likely_bytes(spec: Spec, material: Material) -> float:
-    """Returns what a step hardly exceeds, without a look at the network."""
+    """Returns bytes that a step hardly exceeds, without a look at the network."""
     channels, height, width = material.train.input_shape
     input_bytes = 4 * spec.batch_size * spec.timesteps * channels * height * width / spec.processes
     return LIKELY * max(1, spec.backbone_options.get("width", 0) / LIKELY_WIDTH) * input_bytes

@@ -129,7 +129,7 @@ class RunTrainer:
         Raises:
             BadInput: The method misses its budget.
             Diverged: The loss is not finite.
-            TimeIsUp: The limit is over; a checkpoint contains what is done.
+            TimeIsUp: The limit is over; a checkpoint contains the finished epochs.
         """
         with threads(self.spec.threads), enough_memory(self.spec):
             peak_before, memory = peak_bytes(self.device), PeakMemory(self.device)
@@ -221,7 +221,7 @@ class RunTrainer:
         self.progress.message(f"{run_name(self.spec)} goes on from its checkpoint, {self._place()}")
 
     def _train(self) -> dict[str, Any]:
-        """Trains and evaluates. Returns what was measured of the trained network."""
+        """Trains and evaluates. Returns the measurements of the trained network."""
         spec, progress = self.spec, self.progress
         length = math.ceil(loop.run_length(self.pruner, spec, len(self.data)))
         left = training_visits(spec) - sum(row["kept"] for row in self.state.rows)
@@ -290,7 +290,7 @@ class RunTrainer:
 
 
 def check_shareable(spec: Spec, pruner: Pruner) -> None:
-    """Raises BadInput where several processes could not share what a prepared pruner observes."""
+    """Raises BadInput where several processes could not share the observations of a prepared pruner."""
     if spec.processes > 1 and type(pruner).observe is not Pruner.observe and not pruner.per_example():
         raise BadInput(
             f"{spec.method} keeps nothing of each example that several processes could share: let it keep what it "

@@ -182,7 +182,7 @@ class SearchContext(Protocol):
     def keep(self, **state: Any) -> None:
         """Keeps tensors and plain values for a resume, which continues after this call.
 
-        A resumed search finds them in `kept`, and must not train again what was trained before them.
+        A resumed search finds them in `kept`, and must not repeat the trainings before them.
         """
 
     def train(
@@ -201,7 +201,7 @@ class SearchContext(Protocol):
         epoch.
 
         Args:
-            sparsity: The masks, and what happens to them after each epoch.
+            sparsity: The masks, and their changes after each epoch.
             timesteps: Time steps of the network.
             weights: A state dict to start from; None: the run's initial weights.
             first_epoch: The epoch of the run's schedule to start at.

@@ -102,7 +102,7 @@ class Executor(ABC):
 
     @abstractmethod
     def start(self, spec: Spec, earlier: int) -> None:
-        """Begins a run after `earlier` other tries. `ended` returns what goes wrong."""
+        """Begins a run after `earlier` other tries. `ended` returns its failure."""
 
     @abstractmethod
     def ended(self) -> list[Ended]:
@@ -188,7 +188,7 @@ class Child:
 
 
 def kept_line(line: str) -> str:
-    """Returns a line without what steers a terminal, cut to `MAX_LINE` characters."""
+    """Returns a line without control characters, cut to `MAX_LINE` characters."""
     return "".join(sign for sign in line if sign.isprintable()).rstrip()[:MAX_LINE]
 
 

@@ -1,4 +1,4 @@
-"""The plan of a sweep: which runs it consists of, which of them are done, what the others will cost. Trains nothing.
+"""The plan of a sweep: its runs, those that are done, and the cost of the others. Trains nothing.
 
 The plan contains the full-data reference of every run, once.
 """
@@ -103,7 +103,7 @@ class Preparation(NamedTuple):
 
 
 def preparations(specs: Iterable[Spec]) -> dict[str, Preparation]:
-    """Returns what each run visits before training, by key, as if no scores were there yet."""
+    """Returns the visits of each run before training, by key, as if no scores were there yet."""
     found, of_any_seed = {}, dict[str, Preparation]()
     for spec in specs:
         alike = spec.any_seed().key
@@ -237,7 +237,7 @@ def _expected(
 ) -> dict[str, float]:
     """Returns the expected seconds of each run that is not done, by key.
 
-    A visit costs what it did in the records of the run's shape. For a shape without records the first steps of one run
+    The cost of a visit is that in the records of the run's shape. For a shape without records the first steps of one run
     are rehearsed.
     """
 

@@ -50,7 +50,7 @@ def work(fields: dict[str, Any], options: Options, scores: bytes | None) -> Answ
 
 
 def files(store: Store, spec: Spec) -> tuple[Path, Path, Path]:
-    """Returns the paths of what a run may leave for the sweep: its record, its failure, the scores that it shares."""
+    """Returns the paths of the files that a run may leave for the sweep: its record, its failure, its shared scores."""
     return store.path(spec), store.path(spec, FAILED), store.scores_path(spec)
 
 

@@ -105,7 +105,7 @@ def train(
         seconds.
 
     Raises:
-        Diverged: The mean loss of an epoch, a weight, a buffer, or what flowed through the network is not finite.
+        Diverged: The mean loss of an epoch, a weight, a buffer, a membrane or a logit is not finite.
     """
     watch = FiniteWatch(state.model)
     step = TrainingStep(state.model, spec, data, state.optimizer)
@@ -139,7 +139,7 @@ def _train_epoch(
     """Trains on one epoch's selection. Returns the epoch's row, and the examples in the order shown, [K].
 
     The epoch's order and augmentation come from streams that do not depend on the pruner; the selected examples are
-    taken out of that order. The last batch is watched: what is no number stays in weights and buffers till then.
+    taken out of that order. The last batch is watched: NaN stays in weights and buffers till then.
     """
     data, portion = step.data, min(1.0, length - epoch)
     state.model.train()

@@ -1,4 +1,4 @@
-"""A few training steps ahead of a run: its warm-up, and what a step costs."""
+"""A few training steps ahead of a run: its warm-up, and the cost of a step."""
 
 from __future__ import annotations
 

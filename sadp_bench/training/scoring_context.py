@@ -168,7 +168,7 @@ class RunContext:
             self._unsaved = error
 
     def _finish_fit(self, name: str) -> None:
-        """Keeps of a finished training what a resume needs: not the optimizer, and copies of what may change now."""
+        """Keeps the parts of a finished training that a resume needs: copies, without the optimizer."""
         if name in self._fits:
             training = {part: value for part, value in self._fits[name]["training"].items() if part != "optimizer"}
             self._fits[name] = copy.deepcopy(self._fits[name] | {"training": training})
@@ -206,7 +206,7 @@ class RunContext:
         self._fits = {name: fit for name, fit in self._fits.items() if not name.startswith(kind)}
 
     def state_dict(self) -> State:
-        """Returns what a resume needs, tensors and plain values. Raises BadInput where a training can't be saved."""
+        """Returns the state for a resume, tensors and plain values. Raises BadInput where a training can't be saved."""
         if self._unsaved is not None:
             raise self._unsaved
         return {"fits": self._fits, "scores": self._scores, "kept": self.kept, "search_kept": self._search_kept}
@@ -238,7 +238,7 @@ class RunContext:
         return torch.cat(parts, 1).float()
 
     def survey(self, model: nn.Module, watch: frozenset[str] = frozenset()) -> Survey:
-        """Returns what a pass over the training set shows; see `ScoringContext.survey`."""
+        """Returns logits, losses and norms of a pass over the training set; see `ScoringContext.survey`."""
         self.visits += self.num_examples
         loss = LOSSES[self.spec.loss]
         logits_NC = torch.zeros(self.num_examples, self.num_classes, device=self.device)
@@ -317,7 +317,7 @@ class RunContext:
             return found | ({name: spent[name] for name in ("seconds", "visits")} if sparsity.searches else {})
 
     def keep(self, **state: Any) -> None:
-        """Adds to what a resumed search finds in `kept`. Trainings that are finished by now are dropped."""
+        """Adds to the state that a resumed search finds in `kept`. Trainings that are finished by now are dropped."""
         with self._clock.uncharged():
             self.kept |= state
             self._search_kept = {"fits": self._num_fits["search"], **self._spent_since(self._search_start)}

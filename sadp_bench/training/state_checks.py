@@ -1,4 +1,4 @@
-"""Checks of what a checkpoint or a file of scores contains: a right checksum does not make its content right.
+"""Checks of the content of checkpoints and files of scores: a right checksum does not make it right.
 
 Each function raises BadInput, whose message completes the line "checkpoint FILE is ...". N: training examples.
 """
@@ -43,7 +43,7 @@ def contents() -> Iterator[None]:
 
 
 def require(holds: bool, name: str, value: Any, wanted: str) -> None:
-    """Raises BadInput where a value is not what it must be."""
+    """Raises BadInput with the value and the requirement where a check fails."""
     if not holds:
         raise BadInput(f"whole, but its {name} is {shown(value)}, and must be {wanted}")
 

@@ -14,7 +14,7 @@
     ranks               a run on two GPUs under torchrun
 
 Each section is a process with a limit of time, so a failure or a hang is printed and the next section follows. FOLDER gets
-each section's log and what it measured. CIFAR-10 is used where SADP_BENCH_DATA has it, else random images of its shape,
+each section's log and measurements. CIFAR-10 is used where SADP_BENCH_DATA has it, else random images of its shape,
 and digits for the records.
 """
 

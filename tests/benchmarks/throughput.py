@@ -74,7 +74,7 @@ def request_of(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Returns what one invocation measures.
+    """Returns the measurements of one invocation.
 
     Raises:
         BadInput: The options can't be measured.
@@ -261,14 +261,14 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"), help="of ours and by-hand")
     found.add_argument("--allocator-for-both", action="store_true", help="every arm keeps freed memory")
     found.add_argument("--arms", default="", help=f"names, or all; default: all but {', '.join(COMPILED)}")
-    found.add_argument("--json", type=Path, metavar="FILE", help="write what was measured")
+    found.add_argument("--json", type=Path, metavar="FILE", help="write the measurements")
     found.add_argument("--all", type=Path, metavar="FOLDER", help="write the files of docs/speed.md that it lacks")
     found.add_argument("--table", type=Path, metavar="FOLDER", help="print the tables of the files in it")
     return found
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Measures, and prints and writes what was measured."""
+    """Measures, prints and writes."""
     options = parser().parse_args(words)
     try:
         if options.table:

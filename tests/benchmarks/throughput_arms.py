@@ -1,7 +1,7 @@
 """The arms of tests/benchmarks/throughput.py: each trains, on call, for one epoch.
 
 Peers train on ready-made float tensors without augmentation. Ours run as `sadp-bench run` trains: uint8 images, crop and
-mirror, checks of what is finite. So what differs beside the network is to the peers' advantage.
+mirror, checks for NaN. So all differences beside the network are to the peers' advantage.
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ class Products(TorchDispatchMode):
 
     @torch.no_grad()
     def again(self, times: int) -> None:
-        """Computes what was recorded so many times."""
+        """Computes the recorded products so many times."""
         for _ in range(times):
             for func, args, kwargs in self.calls:
                 func(*args, **kwargs)

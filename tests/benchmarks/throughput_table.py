@@ -1,4 +1,4 @@
-"""The tables of docs/speed.md: what the files of tests/benchmarks/throughput.py contain.
+"""The tables of docs/speed.md, made of the files of tests/benchmarks/throughput.py.
 
 A cell is the median of the invocations' medians. Its bracket reaches from the least of them to the greatest, or, of a
 single invocation, is the interval of about 95 % over its rounds.

@@ -182,7 +182,7 @@ def test_sums_that_a_kernel_attaches_to_an_error_are_taken_while_they_are_the_er
         true = error.reshape(3, 4, -1).square().sum(2)
         torch.testing.assert_close(found, 3 * true if taken else true, msg=lambda text, name=name: f"{name}: {text}")
         if taken:
-            error.mul_(2)  # In place: what is attached is void.
+            error.mul_(2)  # In place: the attached sums are void.
             torch.testing.assert_close(error_squares(conv, error, 4), 4 * true)
 
 

@@ -34,8 +34,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import sadp_bench.runs.run  # noqa: F401  what a run imports
-from sadp_bench.cli import app, run_view  # noqa: F401  what a run imports
+import sadp_bench.runs.run  # noqa: F401  imported by a run
+from sadp_bench.cli import app, run_view  # noqa: F401  imported by a run
 
 FORK = multiprocessing.get_context("fork")
 DIFFER = (
@@ -202,7 +202,7 @@ def whereabouts(log: str) -> str:
 
 
 def torture(case: Case, arguments: argparse.Namespace, folder: Path, chance: random.Random) -> dict[str, Any]:
-    """Returns what the kills of one combination ended in."""
+    """Returns the outcomes of the kills of one combination."""
     whole = folder / f"{case}-whole"
     whole.mkdir()
     seconds = undisturbed(case.command(whole, arguments), case)

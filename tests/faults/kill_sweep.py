@@ -1,4 +1,4 @@
-"""Kills a sweep, runs it again, and compares what it leaves with an undisturbed one.
+"""Kills a sweep, runs it again, and compares its records and report with those of an undisturbed one.
 
     python tests/faults/kill_sweep.py              # SIGKILL of the sweep and all of its processes, three times
     python tests/faults/kill_sweep.py --executor ray    # SIGKILL of one of a local Ray's workers, in the middle of a run
@@ -47,7 +47,7 @@ def records(out: Path) -> dict[str, str]:
 
 
 def report(out: Path) -> list[dict[str, Any]]:
-    """The report's rows without what times do to them."""
+    """The report's rows without their times."""
     words = [sys.executable, "-m", "sadp_bench", "report", str(out), "--format", "json"]
     rows = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)["rows"]
     return [{name: v for name, v in row.items() if not any(part in name for part in OF_TIME)} for row in rows]

@@ -49,7 +49,7 @@ def checked(target: Target, given: Any) -> None:
 
 
 def signature(error: BaseException) -> str:
-    """Returns what faults of one cause share: the kind of error and the deepest line of the package."""
+    """Returns a signature that faults of one cause share: the kind of error and the deepest line of the package."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "sadp_bench/" in f.filename]
     where = f"{frames[-1].filename.rpartition('sadp_bench/')[2]}:{frames[-1].lineno}" if frames else ""
     what = str(error).split(":")[0][:60] if isinstance(error, AssertionError) else ""

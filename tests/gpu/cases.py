@@ -1,4 +1,4 @@
-"""Inputs of the fused block, and what a function makes of them."""
+"""Inputs of the fused block, and a function's results of them."""
 
 from __future__ import annotations
 

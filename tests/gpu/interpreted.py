@@ -1,4 +1,4 @@
-"""Saves what the fused block makes of all cases on Triton's interpreter: TRITON_INTERPRET=1 python -m ... RESULTS
+"""Saves the fused block's results of all cases on Triton's interpreter: TRITON_INTERPRET=1 python -m ... RESULTS
 
 It has a process to itself, because Triton decides at its import whether it interprets.
 """

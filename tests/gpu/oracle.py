@@ -31,7 +31,7 @@ def plain(distances: list[float], case: Case, y: Tensor, norm: nn.BatchNorm2d | 
 
 
 def differences(case: Case, found: Results) -> list[str]:
-    """Returns what differs from torch and SpikingJelly in float64, by more than rounding."""
+    """Returns the names of tensors that differ from torch and SpikingJelly in float64 by more than rounding."""
     distances: list[float] = []
     wanted = outcome(case, partial(plain, distances), torch.float64)
     assert min(distances) > 1e-6, "a membrane is within rounding of the threshold; draw others"
@@ -40,7 +40,7 @@ def differences(case: Case, found: Results) -> list[str]:
 
 
 def unequal(case: Case, found: Results, wanted: Results) -> list[str]:
-    """Returns what differs by more than rounding."""
+    """Returns the names of tensors that differ by more than rounding."""
     if found.keys() != wanted.keys() or not torch.equal(found["spikes"], wanted["spikes"]):
         return ["spikes"]
     differing = []

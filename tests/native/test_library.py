@@ -1,4 +1,4 @@
-"""Where the C core comes from, and what happens without it."""
+"""The place of the C core's library, and runs without it."""
 
 from __future__ import annotations
 

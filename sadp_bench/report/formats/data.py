@@ -12,7 +12,9 @@ from sadp_bench.report.rows import Row
 if TYPE_CHECKING:
     import pandas
 
-FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # beginnings of what spreadsheets run; the last four are wide
+FORMULA = tuple(
+    "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"
+)  # first characters of formulas in spreadsheets; the last four are wide
 
 
 def frame(rows: Iterable[Row]) -> pandas.DataFrame:

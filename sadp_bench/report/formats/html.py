@@ -120,7 +120,7 @@ def _environment(records: Iterable[Record], name: str) -> list[str]:
 
 
 def _facts(contents: Contents, num_left_out: int) -> list[tuple[str, str]]:
-    """Returns what was compared, and on what."""
+    """Returns the compared methods, and the data and network of the comparison."""
     records, specs = contents.records, contents.specs
     beside = [f"{len(contents.failures):,} failed"] if contents.failures else []
     beside += [f"{num_left_out:,} left out"] if num_left_out else []
@@ -151,7 +151,7 @@ def _code(text: str) -> list[tuple[bool, str]]:
 
 
 def _two(label: str) -> tuple[str, str]:
-    """Returns the main part of a label and what stands smaller beside it: a second line, or options in brackets."""
+    """Returns the main part of a label and its smaller part: a second line, or options in brackets."""
     main, line_end, below = label.partition("\n")
     if line_end:
         return main.removesuffix(" ·"), below

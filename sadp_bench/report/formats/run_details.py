@@ -119,7 +119,7 @@ def _result(pair: Comparison) -> Facts:
 
 
 def _costs(run: Record) -> Facts:
-    """Returns what records of an earlier version lack, and what runs with all connections lack."""
+    """Returns the names that records of an earlier version lack, and those that runs with all connections lack."""
     memory, counted = run.train_memory_bytes, run.operations
     facts: Facts = [] if memory is None else [("training memory", f"{number(memory / 2**20, 1)} MiB")]
     for name in ("accumulates", "multiply_accumulates"):
@@ -140,7 +140,7 @@ def _fact(value: Any) -> str:
 
 
 def _count(value: Any, unit: int = 1, digits: int = 0) -> str:
-    """Returns a number as text. No one has checked it: what is no number is shown as it is."""
+    """Returns a number as text. The value is unchecked: one that is no number is shown as it is."""
     return number(value / unit, digits) if isinstance(value, int | float) else shown(value)
 
 

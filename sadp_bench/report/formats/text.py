@@ -25,7 +25,7 @@ MIN_WIDTH = 20  # columns; some systems report 0 for a pipe, and nothing would b
 
 
 def _explained(contents: Contents, bold: bool) -> list[str]:
-    """Returns what the cells of the tables by ratio mean, where there are any."""
+    """Returns the explanation of the cells of the tables by ratio, where there are any."""
     by_ratio = [sheet for sheet in contents.sheets if sheet.kind == "ratio"]
     paired = any(len(sheet.tables) > 1 for sheet in by_ratio)
     return [*([LEGEND + (BOLD if bold else "")] if by_ratio else []), *([PAIRED] if paired else [])]

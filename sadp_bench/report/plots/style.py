@@ -301,7 +301,7 @@ def _fold_notes(notes: Iterable[str]) -> str:
 
 
 def seeds_note(seeds: Iterable[int], *estimates: Estimate) -> str:
-    """Returns 'Means of 3 to 5 seeds; bars: 95 % intervals.', given the numbers of seeds and what has bars."""
+    """Returns 'Means of 3 to 5 seeds; bars: 95 % intervals.', given the numbers of seeds and the name of the bars."""
     return means_note(seeds) + ("; bars: 95 % intervals." if any(map(interval_ends, estimates)) else ".")
 
 

@@ -131,7 +131,7 @@ AXES_STATISTICS: dict[str, tuple[Quantity, Callable[[AxesComparison], float | No
 
 
 def axes_rows(records: Iterable[Record]) -> list[AxesRow]:
-    """Returns a row for each choice: group by group, the plain run first, then what changes one axis, two and three.
+    """Returns a row for each choice: group by group, the plain run first, then choices that change one, two and three axes.
 
     A group is all of a spec but seed, data axis (method, its options, ratio), time axis and weight axis. Groups in which
     every run is on bptt and dense have no rows.

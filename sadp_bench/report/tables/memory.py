@@ -77,7 +77,7 @@ def _settings(runs: Runs) -> list[Runs]:
 
 
 def _titles(settings: Sequence[Runs]) -> list[str]:
-    """Returns a title of each setting: what differs among them in data, weights and environment."""
+    """Returns a title of each setting: its data, weights and environment where they differ."""
     specs = [runs[0].spec for runs in settings]
     rivals, labels = [spec.flat() for spec in specs], method_labels(specs)
     shared = [without(flat, "method", "ratio", "seed", "timesteps") for flat in rivals]

@@ -18,7 +18,7 @@ def scores(table: Sequence[RatioRow]) -> Scores:
     """Returns mean test accuracies by (group, ratio) and method, each over the seeds that all methods have.
 
     `full` is left out, and blocks whose runs saw different data. A method of other options is another method in every
-    group, although labels contain only what differs within a group.
+    group, although labels contain only the settings that differ within a group.
     """
     names = method_labels(spec for row in table for spec in row.specs)
     blocks: dict[tuple[str, float], list[RatioRow]] = {}

@@ -88,7 +88,7 @@ def mismatched(rows: Sequence[Row]) -> list[str]:
 
 
 def disturbed(rows: Sequence[Row]) -> list[str]:
-    """Returns what the mark of disturbed runs means, where a row has it."""
+    """Returns the explanation of the mark of disturbed runs, where a row has it."""
     explained = (
         f"{MARK}: without disturbed runs, and without speed-ups over disturbed references. sadp-bench speed measures "
         "speed-ups beside other processes."
@@ -97,7 +97,7 @@ def disturbed(rows: Sequence[Row]) -> list[str]:
 
 
 def by_cpu(speedups: Iterable[Estimate]) -> list[str]:
-    """Returns what the speed-up by CPU is, where there is one."""
+    """Returns the definition of the speed-up by CPU, where there is one."""
     explained = "Speed-up by CPU: CPU seconds of full over those of the run; other processes hardly change them."
     return [explained] if any(speedup.n for speedup in speedups) else []
 

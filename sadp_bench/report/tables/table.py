@@ -158,7 +158,7 @@ def table(columns: Sequence[Column], rows: Iterable[Any], label: Callable[[Any],
 
 
 def interval_notes(rows: Iterable[Any], *keys: str) -> list[str]:
-    """Returns what ± means, where one of these estimates has an interval, and what one seed lacks."""
+    """Returns the definition of ±, where one of these estimates has an interval, and a note on single seeds."""
     rows = list(rows)
     some = any(getattr(row, key).low is not None for row in rows for key in keys)
     return [*([INTERVALS] if some else []), *([ONE_SEED] if any(row.n == 1 for row in rows) else [])]

@@ -2,7 +2,7 @@
 const value = (row, column) => row.cells[column].dataset.value;
 
 function compare(a, b, direction) {
-  if (a === undefined || b === undefined) return (a === undefined) - (b === undefined); // what is missing stays last
+  if (a === undefined || b === undefined) return (a === undefined) - (b === undefined); // missing values stay last
   const numbers = [Number(a), Number(b)];
   const order = numbers.some(Number.isNaN) ? a.localeCompare(b, "en") : numbers[0] - numbers[1];
   return direction * order;
