@@ -35,10 +35,12 @@ class AnyPythonWheel(bdist_wheel):
 setup(
     ext_modules=[
         Extension(
-            "sadp_bench.native.libnorm_pool_lif",
-            ["sadp_bench/native/norm_pool_lif.c"],
-            # A product and a sum round apart, so that every processor computes the same numbers.
-            extra_compile_args=["-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno"],
+            "sadp_bench.native.libcore",
+            ["sadp_bench/native/norm_pool_lif.c", "sadp_bench/native/spike_conv.c"],
+            depends=["sadp_bench/native/blocks.h"],
+            # A product and a sum round apart, so that every processor computes the same numbers. Nothing reads the
+            # flags of floating-point exceptions, so a choice between two numbers may compute both, as vectors must.
+            extra_compile_args=["-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"],
             libraries=["m"],
             optional=True,
         )

@@ -54,11 +54,12 @@ class _Plain(Backbone):
         channels, *sides = input_shape
         parts: list[list[nn.Module]] = []
         for multiple, pooled in blocks:
-            mode = "m" if parts else "s"
+            mode, kernel = ("m", neuron.kernel) if parts else ("s", "python")  # the stem's input is no spikes
             outputs = width * multiple
             pooled = pooled and halves(min(sides))
             make = pooled_conv if pooled and pool == "before-norm" else conv
-            part = [make(channels, outputs, norm=norm, step_mode=mode), norm_layer(norm, outputs, mode)]
+            convolution = make(channels, outputs, norm=norm, step_mode=mode, kernel=kernel)
+            part = [convolution, norm_layer(norm, outputs, mode)]
             if pooled:
                 sides = [side // 2 for side in sides]
                 if pool == "after-norm":

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from spikingjelly.activation_based import layer
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, pad
 
+from sadp_bench.backbones.spike_conv2d import SpikeConv2d
 
-class PooledConv2d(layer.Conv2d):
+
+class PooledConv2d(SpikeConv2d):
     """A 3x3 convolution with padding 1 and a 2x2 average pool, computed as one 4x4 convolution of stride 2.
 
     The mean of the four outputs under a pool is linear in the input: its kernel is the mean of the 3x3 kernel at four
@@ -19,10 +20,11 @@ class PooledConv2d(layer.Conv2d):
         outputs: Channels.
         bias: Whether each output channel has a bias.
         step_mode: SpikingJelly's: "m" for [T, B, C, H, W], "s" for [B, C, H, W].
+        kernel: See `SpikeConv2d`.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, bias: bool, step_mode: str) -> None:
-        super().__init__(inputs, outputs, 3, stride=2, padding=1, bias=bias, step_mode=step_mode)
+    def __init__(self, inputs: int, outputs: int, *, bias: bool, step_mode: str, kernel: str) -> None:
+        super().__init__(inputs, outputs, 3, 2, bias=bias, step_mode=step_mode, kernel=kernel)
         self.kernel_size = (4, 4)
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

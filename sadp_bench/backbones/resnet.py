@@ -33,13 +33,13 @@ class PreActivationBlock(nn.Module):
         super().__init__()
         self.activate = nn.Sequential(nn.Identity() if first else norm_layer(norm, inputs), LIF(neuron))
         self.residual = nn.Sequential(
-            conv(inputs, outputs, stride=stride, norm=norm),
+            conv(inputs, outputs, stride=stride, norm=norm, kernel=neuron.kernel),
             norm_layer(norm, outputs),
             LIF(neuron),
-            conv(outputs, outputs, norm=norm),
+            conv(outputs, outputs, norm=norm, kernel=neuron.kernel),
         )
         reshapes = stride != 1 or inputs != outputs
-        self.shortcut = conv(inputs, outputs, 1, stride, norm=norm) if reshapes else None
+        self.shortcut = conv(inputs, outputs, 1, stride, norm=norm, kernel=neuron.kernel) if reshapes else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns currents, [T, B, C, H, W]."""
@@ -65,17 +65,19 @@ class SEWBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int, neuron: NeuronSettings, norm: str, first: bool) -> None:
         super().__init__()
         self.residual = nn.Sequential(
-            conv(inputs, outputs, stride=stride, norm=norm),
+            conv(inputs, outputs, stride=stride, norm=norm, kernel=neuron.kernel),
             norm_layer(norm, outputs),
             LIF(neuron),
-            conv(outputs, outputs, norm=norm),
+            conv(outputs, outputs, norm=norm, kernel=neuron.kernel),
             norm_layer(norm, outputs),
             LIF(neuron),
         )
         self.shortcut = nn.Sequential()
         if stride != 1 or inputs != outputs:
             self.shortcut = nn.Sequential(
-                conv(inputs, outputs, 1, stride, norm=norm), norm_layer(norm, outputs), LIF(neuron)
+                conv(inputs, outputs, 1, stride, norm=norm, kernel=neuron.kernel),
+                norm_layer(norm, outputs),
+                LIF(neuron),
             )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -120,7 +122,9 @@ class _ResNet18(Backbone):
     ) -> None:
         check_width(width, LEAST_WIDTH)
         channels, *sides = input_shape
-        stem = nn.Sequential(conv(channels, width, norm=norm, step_mode="s"), norm_layer(norm, width, "s"))
+        stem = nn.Sequential(
+            conv(channels, width, norm=norm, step_mode="s", kernel="python"), norm_layer(norm, width, "s")
+        )
         body = nn.Sequential(*self.body_of(width, min(sides), neuron, norm), layer.AdaptiveAvgPool2d(1, step_mode="m"))
         super().__init__(timesteps, stem, body, 8 * width, num_classes)
 

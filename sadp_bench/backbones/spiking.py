@@ -19,6 +19,7 @@ from sadp_bench.backbones.cpu_lif import CPULif
 from sadp_bench.backbones.current import Current, through
 from sadp_bench.backbones.fused import Block, fused_block
 from sadp_bench.backbones.pooled_conv import PooledConv2d
+from sadp_bench.backbones.spike_conv2d import SpikeConv2d
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.lif_equation import LIFEquation
 from sadp_bench.core.precision import wide_dtype
@@ -46,7 +47,8 @@ class NeuronSettings:
         reset: "hard" (to 0) or "soft" (minus the threshold).
         detach_reset: Whether the reset is outside of the graph.
         surrogate: The spike's derivative: "atan", "sigmoid" or "triangle".
-        kernel: What computes it: "python", or "native" for a `fused_block` of the norm and the pool before it as well.
+        kernel: What computes it: "python", or "native" for a `fused_block` of the norm and the pool before it as well,
+            and for the convolutions of spikes.
     """
 
     tau: float = 2.0
@@ -166,16 +168,26 @@ class LIF(neuron.LIFNode):
         return spikes, membrane
 
 
-def pooled_conv(inputs: int, outputs: int, *, norm: str, step_mode: str) -> nn.Module:
+def pooled_conv(inputs: int, outputs: int, *, norm: str, step_mode: str, kernel: str) -> nn.Module:
     """Returns a padded 3x3 convolution and the 2x2 average pool behind it, as one layer. A norm replaces its bias."""
-    return _initialised(PooledConv2d(inputs, outputs, bias=norm == "none", step_mode=step_mode), norm)
+    return _initialised(PooledConv2d(inputs, outputs, bias=norm == "none", step_mode=step_mode, kernel=kernel), norm)
 
 
-def conv(inputs: int, outputs: int, size: int = 3, stride: int = 1, *, norm: str, step_mode: str = "m") -> nn.Module:
-    """Returns a padded convolution that keeps the image's side, divided by the stride. A norm replaces its bias."""
-    made = layer.Conv2d(
-        inputs, outputs, size, stride=stride, padding=size // 2, bias=norm == "none", step_mode=step_mode
-    )
+def conv(
+    inputs: int, outputs: int, size: int = 3, stride: int = 1, *, norm: str, step_mode: str = "m", kernel: str
+) -> nn.Module:
+    """Returns a padded convolution that keeps the image's side, divided by the stride. A norm replaces its bias.
+
+    Args:
+        inputs: Channels.
+        outputs: Channels.
+        size: Side of the kernel.
+        stride: Of rows and columns.
+        norm: See `norm_layer`.
+        step_mode: SpikingJelly's: "m" for [T, B, C, H, W], "s" for [B, C, H, W].
+        kernel: See `SpikeConv2d`; "python" where the input is no spikes.
+    """
+    made = SpikeConv2d(inputs, outputs, size, stride, bias=norm == "none", step_mode=step_mode, kernel=kernel)
     return _initialised(made, norm)
 
 

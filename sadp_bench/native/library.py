@@ -11,8 +11,9 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-NAME = "libnorm_pool_lif"
+NAME = "libcore"
 SUFFIXES = (".so", ".dylib", ".dll")
 BUILD = "install sadp-bench where there is a C compiler, such as gcc"
 
@@ -38,6 +39,19 @@ class Block(ctypes.Structure):
     ]
 
 
+class Conv(ctypes.Structure):
+    """`conv` of spike_conv.c, field by field."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("images", "height", "width", "inputs", "rows", "columns", "outputs")),
+        *((name, ctypes.c_int32) for name in ("size", "stride", "padding", "threads")),
+        *((name, ctypes.c_void_p) for name in ("start", "x", "weight", "bias", "y", "dy", "dweight")),
+    ]
+
+
+STRUCTURES: dict[str, type[ctypes.Structure]] = {"norm_pool_lif": Block, "spike_conv": Conv}
+
+
 class Unavailable(Exception):
     """The C core can't be used here; the message states why."""
 
@@ -51,15 +65,23 @@ def core() -> ctypes.CDLL:
         raise Unavailable(f"the C core was not built: {BUILD}")
     try:
         library = ctypes.CDLL(str(file))
-        size = library.norm_pool_lif_size
+        sizes = {name: getattr(library, f"{name}_size") for name in STRUCTURES}
     except (OSError, AttributeError) as error:
         raise Unavailable(f"the C core does not load ({error}): {BUILD}") from None
-    size.restype = ctypes.c_int64
-    if size() != ctypes.sizeof(Block):
-        raise Unavailable("the C core was built from another version of its source: install sadp-bench again")
-    for name in ("norm_pool_lif_forward", "norm_pool_lif_backward"):
-        getattr(library, name).argtypes = [ctypes.c_void_p]
+    for name, size in sizes.items():
+        size.restype = ctypes.c_int64
+        if size() != ctypes.sizeof(STRUCTURES[name]):
+            raise Unavailable("the C core was built from another version of its source: install sadp-bench again")
+        for side in ("forward", "backward"):
+            getattr(library, f"{name}_{side}").argtypes = [ctypes.c_void_p]
     return library
+
+
+def call(function: str, structure: Block | Conv) -> None:
+    """Runs a function of the core on torch's threads. Raises MemoryError where it finds no memory."""
+    structure.threads, structure.start = torch.get_num_threads(), team()
+    if getattr(core(), function)(ctypes.byref(structure)):
+        raise MemoryError(f"{function} found no memory")
 
 
 @cache
@@ -85,3 +107,13 @@ def absence() -> str | None:
     except Unavailable as reason:
         return str(reason)
     return None
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Returns images as the core reads them."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def address(x: Tensor | None) -> int | None:
+    """Returns where a tensor's numbers start; None for none."""
+    return None if x is None else x.data_ptr()

@@ -10,28 +10,17 @@
 
    The backward pass computes the membranes again from y, so y is all that is kept. No gradient flows through the reset.
 
-   Work is divided into blocks whose number does not depend on the threads. Sums within a block are float32 for at most
-   FLUSH rows, then float64; sums of blocks are added in the blocks' order. So the numbers are the same for every number of
-   threads. Nothing here includes a header of torch or Python. The caller passes the function that starts a team of threads,
-   GOMP_parallel of the OpenMP that torch runs on, so that there is one pool of threads. */
+   Sums within a block of work are float32 for at most FLUSH rows, then float64. So the numbers are the same for every number
+   of threads. */
 
 #include <math.h>
-#include <stdatomic.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define INLINE static inline __attribute__((always_inline))
-#if defined(__x86_64__) && defined(__GLIBC__)
-#define EACH_PROCESSOR __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
-#else
-#define EACH_PROCESSOR
-#endif
+#include "blocks.h"
 
 enum { ATAN, SIGMOID, TRIANGLE };
-enum { MOST_BLOCKS = 64, RUN = 512, FLUSH = 64 }; /* blocks; numbers of a row that are computed at once; rows */
-
-typedef void (*team)(void (*)(void *), void *, unsigned threads, unsigned flags);
+enum { RUN = 512, FLUSH = 64 }; /* numbers of a row that are computed at once; rows */
 
 typedef struct {
     int64_t timesteps, examples, height, width, channels; /* T, B, and H, W, C of y */
@@ -114,43 +103,7 @@ INLINE float derivative(float z, int surrogate) { /* of the spike at z = h - thr
     return r < 0.0f ? 0.0f : r;
 }
 
-/* ---- Blocks of work ---- */
-
-typedef struct job {
-    const block *b;
-    int (*work)(const struct job *, int64_t first, int64_t end, double *sums); /* returns 0, or 1 without memory */
-    int64_t units, blocks, width; /* width: numbers in a block's sums */
-    double *sums;                 /* [blocks, width] */
-    const float *terms;           /* of `backward_norm`, [3, C] */
-    atomic_long next;
-    atomic_int failed;
-} job;
-
-static void take_blocks(void *data) {
-    job *j = data;
-    for (long k; (k = atomic_fetch_add(&j->next, 1)) < j->blocks;)
-        if (j->work(j, j->units * k / j->blocks, j->units * (k + 1) / j->blocks, j->sums + k * j->width))
-            atomic_store(&j->failed, 1);
-}
-
-static int run(const block *b, int (*work)(const job *, int64_t, int64_t, double *), int64_t units, const float *terms, double *total,
-               int64_t width) {
-    job j = {.b = b, .work = work, .units = units, .blocks = units < MOST_BLOCKS ? units : MOST_BLOCKS, .width = width, .terms = terms};
-    j.sums = calloc((size_t)(j.blocks * width + 1), sizeof(double));
-    if (!j.sums) return 1;
-    atomic_init(&j.next, 0);
-    atomic_init(&j.failed, 0);
-    if (b->start && b->threads > 1)
-        b->start(take_blocks, &j, (unsigned)b->threads, 0);
-    else
-        take_blocks(&j);
-    for (int64_t i = 0; i < width; i++) {
-        total[i] = 0;
-        for (int64_t k = 0; k < j.blocks; k++) total[i] += j.sums[k * width + i];
-    }
-    free(j.sums);
-    return atomic_load(&j.failed);
-}
+/* ---- Rows ---- */
 
 INLINE int64_t together(int64_t pixels, int64_t C) { /* how many pixels are computed at once */
     int64_t n = RUN / C;
@@ -180,7 +133,7 @@ INLINE void add_moments(const void *y, const float *origin, float *restrict sum,
 }
 
 EACH_PROCESSOR static int sum_moments(const job *j, int64_t first, int64_t end, double *sums) {
-    const block *b = j->b;
+    const block *b = j->of;
     int64_t C = b->channels, pixels = together(end - first, C), L = pixels * C;
     float *origin = calloc((size_t)(3 * L + C), sizeof(float)), *partial = origin + L, *of_channel = origin + 3 * L;
     if (!origin) return 1;
@@ -212,7 +165,7 @@ static int normalise(const block *b) {
         return 0;
     }
     double *sums = malloc(sizeof(double) * 2 * C);
-    if (!sums || run(b, sum_moments, n, NULL, sums, 2 * C)) {
+    if (!sums || run(b, b->start, b->threads, sum_moments, n, sums, 2 * C)) {
         free(sums);
         return 1;
     }
@@ -284,7 +237,7 @@ INLINE void start_membranes(const block *b, float *v, int64_t place, int64_t n) 
 }
 
 EACH_PROCESSOR static int forward_rows(const job *j, int64_t first, int64_t end, double *sums) {
-    const block *b = j->b;
+    const block *b = j->of;
     (void)sums;
     int64_t C = b->channels, h = b->height / b->pool, w = b->width / b->pool, pixels = together(w, C), L = pixels * C;
     int64_t frame = b->examples * h * w * C;
@@ -344,7 +297,7 @@ INLINE void add_products(const float *restrict d, const float *restrict x, const
 
 /* Writes inner, the gradient at the pooled y before the norm's scale. Sums: of it, and of it times the pooled y - mean. */
 EACH_PROCESSOR static int backward_rows(const job *j, int64_t first, int64_t end, double *sums) {
-    const block *b = j->b;
+    const block *b = j->of;
     int64_t C = b->channels, h = b->height / b->pool, w = b->width / b->pool, pixels = together(w, C), L = pixels * C;
     int64_t frame = b->examples * h * w * C, T = b->timesteps, inputs = b->still ? 1 : T;
     float *scale = calloc((size_t)(L * (8 + T + inputs) + 3 * C), sizeof(float));
@@ -427,13 +380,19 @@ INLINE void combine_row(const block *b, int64_t image, int64_t row, const float 
     }
 }
 
+typedef struct {
+    const block *b;
+    const float *terms; /* factor, slope and offset, [3, C] */
+} affine_back;
+
 EACH_PROCESSOR static int backward_norm(const job *j, int64_t first, int64_t end, double *sums) {
-    const block *b = j->b;
+    const affine_back *with = j->of;
+    const block *b = with->b;
     (void)sums;
     int64_t C = b->channels, pixels = together(b->width, C), L = pixels * C;
     float *terms = calloc((size_t)(4 * L + C), sizeof(float)), *lanes = terms + 3 * L, *zero = lanes + L;
     if (!terms) return 1;
-    for (int term = 0; term < 3; term++) repeat(terms + term * L, j->terms + term * C, pixels, C);
+    for (int term = 0; term < 3; term++) repeat(terms + term * L, with->terms + term * C, pixels, C);
     for (int64_t r = first; r < end; r++) { /* r: a row of an image of y */
         if (b->bf16)
             combine_row(b, r / b->height, r % b->height, terms, pixels, zero, lanes, 1);
@@ -456,14 +415,14 @@ int64_t norm_pool_lif_size(void) { return (int64_t)sizeof(block); }
 
 int norm_pool_lif_forward(const block *b) {
     if (b->normed && normalise(b)) return 1;
-    return run(b, forward_rows, b->examples * (b->height / b->pool), NULL, NULL, 0);
+    return run(b, b->start, b->threads, forward_rows, b->examples * (b->height / b->pool), NULL, 0);
 }
 
 int norm_pool_lif_backward(const block *b) {
     int64_t C = b->channels, images = (b->still ? 1 : b->timesteps) * b->examples, n = images * b->height * b->width;
     double *sums = malloc(sizeof(double) * 2 * C);
     float *terms = calloc((size_t)(3 * C), sizeof(float));
-    int failed = !sums || !terms || run(b, backward_rows, b->examples * (b->height / b->pool), NULL, sums, 2 * C);
+    int failed = !sums || !terms || run(b, b->start, b->threads, backward_rows, b->examples * (b->height / b->pool), sums, 2 * C);
     for (int64_t c = 0; !failed && c < C; c++) {
         float *factor = terms, *slope = terms + C, *offset = terms + 2 * C;
         double scale = 1.0;
@@ -480,7 +439,8 @@ int norm_pool_lif_backward(const block *b) {
         }
         factor[c] = (float)(scale / (b->pool * b->pool));
     }
-    failed = failed || run(b, backward_norm, images * b->height, terms, NULL, 0);
+    affine_back with = {b, terms};
+    failed = failed || run(&with, b->start, b->threads, backward_norm, images * b->height, NULL, 0);
     free(sums);
     free(terms);
     return failed;

@@ -5,7 +5,6 @@ T time steps, B examples, C channels, H rows, W columns; h = H / pool and w = W 
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from sadp_bench.core.lif_equation import LIFEquation
 from sadp_bench.core.row_squares import attach_row_squares
-from sadp_bench.native.library import Block, core, team
+from sadp_bench.native.library import Block, address, call, channels_last
 
 SURROGATES = {"atan": 0, "sigmoid": 1, "triangle": 2}
 DTYPES = (torch.float32, torch.bfloat16)
@@ -80,7 +79,7 @@ class _NormPoolLIF(torch.autograd.Function):
         still: bool,
     ) -> tuple[Tensor, Tensor]:
         """Returns the spikes and the membranes after the last step."""
-        y, before = _channels_last(y), None if before is None else _channels_last(before)
+        y, before = channels_last(y), None if before is None else channels_last(before)
         channels, height, width = y.shape[1:]
         examples = len(y) if still else len(y) // timesteps
         shape = (channels, height // pool, width // pool)
@@ -105,8 +104,8 @@ class _NormPoolLIF(torch.autograd.Function):
             threshold=equation.threshold,
             momentum=0.0 if norm is None else norm.momentum,
             eps=0.0 if norm is None else norm.eps,
-            running_mean=_address(None if norm is None else norm.running_mean),
-            running_var=_address(None if norm is None else norm.running_var),
+            running_mean=address(None if norm is None else norm.running_mean),
+            running_var=address(None if norm is None else norm.running_var),
             after=after.data_ptr(),
             spikes=spikes.data_ptr(),
         )
@@ -122,14 +121,14 @@ class _NormPoolLIF(torch.autograd.Function):
         """Returns the gradients at y and at the norm's weight and bias."""
         y, weight, bias, before, moments = ctx.saved_tensors
         block: Block = ctx.block
-        error = _channels_last(error.to(y.dtype))
+        error = channels_last(error.to(y.dtype))
         dy = torch.empty_like(y)
         dweight, dbias = (None if p is None else torch.empty_like(p) for p in (weight, bias))
         in_place = block.pool == 1 and not block.bf16
         inner = dy if in_place else torch.empty(len(y) * error[0].numel())
         block.error, block.dy, block.inner = error.data_ptr(), dy.data_ptr(), inner.data_ptr()
         squares = torch.empty(len(y), block.height)
-        block.dweight, block.dbias, block.squares = _address(dweight), _address(dbias), squares.data_ptr()
+        block.dweight, block.dbias, block.squares = address(dweight), address(dbias), squares.data_ptr()
         _run("backward", block, y, weight, bias, before, moments)
         attach_row_squares(dy, squares.sum(1))
         return dy, dweight, dbias, None, None, None, None, None, None
@@ -145,16 +144,6 @@ def _run(
     moments: Tensor,
 ) -> None:
     """Runs a side of the core. Raises MemoryError where it finds none."""
-    block.y, block.weight, block.bias, block.before = map(_address, (y, weight, bias, before))
+    block.y, block.weight, block.bias, block.before = map(address, (y, weight, bias, before))
     block.mean, block.inverse = moments[0].data_ptr(), moments[1].data_ptr()
-    block.threads, block.start = torch.get_num_threads(), team()
-    if getattr(core(), f"norm_pool_lif_{side}")(ctypes.byref(block)):
-        raise MemoryError("the fused block of norm, pool and neuron found no memory")
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last)
-
-
-def _address(x: Tensor | None) -> int | None:
-    return None if x is None else x.data_ptr()
+    call(f"norm_pool_lif_{side}", block)

@@ -17,6 +17,7 @@ from sadp_bench.capture.recorder import Recorder
 from sadp_bench.capture.signals import Signal
 from sadp_bench.core import registry
 from sadp_bench.core.losses import LOSSES
+from sadp_bench.native import spike_conv
 from sadp_bench.native.library import absence
 from sadp_bench.training.backprop import make_backprop
 from tests.small_runs import small_bench
@@ -25,6 +26,12 @@ pytestmark = pytest.mark.skipif(absence() is not None, reason=f"{absence()}")
 
 TIMESTEPS, BATCH, SHAPE = 3, 5, (2, 17, 16)  # an odd side, whose last row no pool covers
 WATCHED = frozenset(Signal) - {Signal.BOUND_RATIO, Signal.LOGIT_ERRORS}
+
+
+@pytest.fixture(autouse=True)
+def convolutions_of_few_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The C core takes these networks' convolutions too."""
+    monkeypatch.setattr(spike_conv, "LEAST", 1)
 
 
 def network(name: str, kernel: str, norm: str = "batch") -> nn.Module:

@@ -159,7 +159,7 @@ def compared(rounds: Rounds, clock: str, examples: int) -> dict[str, Any]:
     def ratios(slow: str, fast: str, by: str) -> dict[str, Any]:
         return median_of([a / b for a, b in zip(rounds[slow][by], rounds[fast][by], strict=True)])
 
-    peers = [name for name in rounds if name in ARMS and not name.startswith(OURS) and name != CONVOLUTIONS]
+    peers = [name for name in rounds if name in ARMS and not name.startswith((OURS, CONVOLUTIONS))]
     return {
         "arms": {
             name: {
@@ -213,8 +213,8 @@ def within(of: Mapping[str, float | None]) -> str:
 
 
 BEFORE = "--set backbone.pool=before-norm"
-FEWER = "plain,plain-after-norm,by-hand,plain-kept,ours,ours-python,ours-sadp,convolutions"
-DEEP = "--threads 1 --rounds 6 --arms plain,by-hand,ours,ours-python,ours-sadp,convolutions"
+FEWER = "plain,plain-after-norm,by-hand,plain-kept,ours,ours-python,ours-sadp,convolutions,convolutions-python"
+DEEP = "--threads 1 --rounds 6 --arms plain,by-hand,ours,ours-python,ours-sadp,convolutions,convolutions-python"
 ALL = {  # the files of docs/speed.md: number of invocations and options of each; about half an hour on two quiet cores
     "cnn-1-thread": (5, "--threads 1 --examples 384 --rounds 3"),
     "cnn-before-norm-1-thread": (5, f"--threads 1 --examples 384 --rounds 3 {BEFORE} --arms {FEWER}"),

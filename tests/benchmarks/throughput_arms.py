@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from sadp_bench.core.progress import Progress
 from sadp_bench.datasets.base import Dataset
 from sadp_bench.datasets.examples import Examples
 from sadp_bench.measure import speed
+from sadp_bench.native import spike_conv
 from sadp_bench.records.spec import Spec
 from sadp_bench.runs.resolve import resolve
 from sadp_bench.runs.resources import Resources
@@ -32,7 +34,8 @@ from tests.benchmarks.peers import AFTER_NORM, BEFORE_NORM, Kit, Peer, Shape, Sn
 
 MOST_EXAMPLES = 4096
 PLAIN, PLAIN_KEPT, PLAIN_DEFAULT = "plain", "plain-kept", "plain-after-norm"
-OURS, OURS_PYTHON, OURS_SADP, CONVOLUTIONS = "ours", "ours-python", "ours-sadp", "convolutions"
+OURS, OURS_PYTHON, OURS_SADP = "ours", "ours-python", "ours-sadp"
+CONVOLUTIONS, CONVOLUTIONS_PYTHON = "convolutions", "convolutions-python"
 ARMS = {  # in the order of a round: arms that keep freed memory stand together, with ours in their midst
     PLAIN: "SpikingJelly as its tutorials show: float32, contiguous, the image repeated over time",
     PLAIN_DEFAULT: "plain in the default order of layers, only where pool=before-norm",
@@ -46,8 +49,10 @@ ARMS = {  # in the order of a round: arms that keep freed memory stand together,
     OURS_PYTHON: "ours with `--kernel python`, only where another kernel computes ours",
     OURS_SADP: "SADP at 0.5, in images of the full data",
     CONVOLUTIONS: "nothing but the convolutions and the readout of ours, forward and backward, on ready inputs",
+    CONVOLUTIONS_PYTHON: "the same of ours-python: torch's convolutions",
 }
 COMPILED = tuple(name for name in ARMS if name.endswith("-compiled"))
+OF_SPIKES = ("output", "weight_gradient")  # of native/spike_conv.py
 PRODUCTS = {f"aten::{name}" for name in ("convolution", "convolution_backward", "addmm", "mm")}
 Epoch = Callable[[], None]
 
@@ -138,7 +143,7 @@ class Workshop:
         """Returns whether an arm differs from the others in this request."""
         if name == PLAIN_DEFAULT:
             return self.shape.pool == BEFORE_NORM
-        if name == OURS_PYTHON:
+        if name in (OURS_PYTHON, CONVOLUTIONS_PYTHON):
             return getattr(self.spec, "kernel", "python") != "python"
         return name != PLAIN_KEPT or not self.keep_memory
 
@@ -156,6 +161,8 @@ class Workshop:
             return Arm(self._ours("sadp", 0.5), self.spec.precision, True)
         if name == CONVOLUTIONS:
             return Arm(self._convolutions(), self.spec.precision, True)
+        if name == CONVOLUTIONS_PYTHON:
+            return Arm(self._convolutions(kernel="python"), self.spec.precision, True)
         return self._peer(name)
 
     def _peer(self, name: str) -> Arm:
@@ -184,9 +191,9 @@ class Workshop:
         arm = speed.Arm(RunTrainer(spec, resources, Progress()))
         return lambda: void(arm.step())
 
-    def _convolutions(self) -> Epoch:
+    def _convolutions(self, **other: Any) -> Epoch:
         """Returns an epoch of nothing but the matrix products of one training step of ours, once for each batch."""
-        spec, material = self._resolved("full", 0.0, train_examples=self.spec.batch_size, epochs=1)
+        spec, material = self._resolved("full", 0.0, train_examples=self.spec.batch_size, epochs=1, **other)
         arm = speed.Arm(RunTrainer(spec, Resources(spec, material), Progress()))
         with Products() as recorded:
             arm.step()
@@ -206,6 +213,27 @@ class Products(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
+        self.patches = [patch.object(spike_conv, name, self._recorded(name)) for name in OF_SPIKES]
+
+    def __enter__(self) -> Products:
+        for each in self.patches:
+            each.start()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        for each in self.patches:
+            each.stop()
+
+    def _recorded(self, name: str) -> Callable[..., Tensor]:
+        function = getattr(spike_conv, name)
+
+        def recorded(*args: Any) -> Tensor:
+            self.calls.append((function, args, {}))
+            return function(*args)
+
+        return recorded
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func._schema.name in PRODUCTS:

@@ -35,7 +35,7 @@ def test_without_a_library_runs_take_python_and_doctor_names_the_reason(empty: P
 def test_a_library_that_does_not_load_or_is_of_another_version_is_absent(
     empty: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (empty / "libnorm_pool_lif.so").write_bytes(b"no library")
+    (empty / "libcore.so").write_bytes(b"no library")
     assert "does not load" in str(library.absence())
 
     class Older:
@@ -44,6 +44,8 @@ def test_a_library_that_does_not_load_or_is_of_another_version_is_absent(
 
             def __new__(cls) -> int:  # type: ignore[misc]
                 return ctypes.sizeof(library.Block) - 8
+
+        spike_conv_size = norm_pool_lif_size
 
     monkeypatch.setattr(library.ctypes, "CDLL", lambda _: Older)
     with pytest.raises(Unavailable, match="another version"):
