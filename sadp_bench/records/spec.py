@@ -42,6 +42,11 @@ LATER: dict[str, Any] = {
 }
 # Options that were added later are left out of their tables at these defaults, likewise.
 LATER_OPTIONS: dict[str, dict[str, Any]] = {"backbone": {"pool": "after-norm"}}
+# Options that were added later, by sparsity, with the values that older records mean: a spec without the option gets that
+# value, and the key leaves it out.
+FORMER_OPTIONS: dict[str, dict[str, Any]] = {"imp": {"early_rule": "max"}, "eb": {"early_rule": "max"}}
+# Of them, those that chose a rule which was corrected since. Reports name a run by a former rule, and no other by its rule.
+FORMER_RULES: dict[str, Any] = {"early_rule": "max"}
 # By method, options that no longer exist, with the only values that records have. Records may contain them at these
 # values alone, and every key is made with them, so that older records keep their keys and equal new runs have the same.
 RETIRED: dict[str, dict[str, Any]] = {"sadp": {"warmup": 0.0, "refresh": 0, "refresh_share": 0.1}}
@@ -225,6 +230,12 @@ class Spec(_Remembering):
         for name in ("ratio", "learning_rate", "weight_decay", "density"):
             # 0, 0.0 and -0.0 are one run and must have one key.
             object.__setattr__(self, name, float(getattr(self, name)) + 0.0)
+        object.__setattr__(self, "sparsity_options", self._completed_options())
+
+    def _completed_options(self) -> dict[str, Any]:
+        """Returns the sparsity's options with those that older records lack; without early time no rule chooses T'."""
+        options = FORMER_OPTIONS.get(self.sparsity, {}) | self.sparsity_options
+        return {name: value for name, value in options.items() if self.early_time or name != "early_rule"}
 
     @property
     def key(self) -> str:
@@ -233,7 +244,12 @@ class Spec(_Remembering):
 
     @_remembered
     def _key(self) -> str:
-        fields = {name: value for name, value in self._fields().items() if name not in LATER or value != LATER[name]}
+        former = FORMER_OPTIONS.get(self.sparsity, {})
+        options = {
+            name: value for name, value in self.sparsity_options.items() if name not in former or value != former[name]
+        }
+        every = self._fields() | {"sparsity_options": options}
+        fields = {name: value for name, value in every.items() if name not in LATER or value != LATER[name]}
         fields["method_options"] = self.method_options | RETIRED.get(self.method, {})
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]

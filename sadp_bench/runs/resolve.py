@@ -115,7 +115,7 @@ class RunRequest:
         _pruner(given["method"], given["ratio"], given["method_options"]).check(given["epochs"])
         _connections(
             given["sparsity"], given.get("density", 1.0), given.get("early_time", False), given["sparsity_options"]
-        )
+        ).check(given["epochs"], given["timesteps"])
         return request
 
     def spec(self, train_examples: int) -> Spec:

@@ -95,6 +95,9 @@ class Sparsity:
         self.masks: Masks = {}
         self._hook: RemovableHandle | None = None
 
+    def check(self, num_epochs: int, timesteps: int) -> None:
+        """Raises BadInput for a run that `prepare` can't serve: before anything is trained."""
+
     def prepare(self, context: SearchContext, model: nn.Module) -> dict[str, Any]:
         """Sets `masks`, and may load other weights into the run's model. Called once, before training.
 

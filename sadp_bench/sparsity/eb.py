@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,13 +12,12 @@ from sadp_bench.sparsity.base import (
     MASK_COPIES,
     Masks,
     SearchContext,
-    Sparsity,
     density,
     magnitude_masks,
     num_live,
     prunable,
 )
-from sadp_bench.sparsity.early_time import Searching
+from sadp_bench.sparsity.early_time import Choice, Probing, Searching, search_steps
 
 MAX_WINDOW = 1000  # masks, all of which are kept
 
@@ -43,6 +42,7 @@ class EB(Searching):
         distance: The share of positions below which two masks agree.
         kl_share: See `early_time`.
         kl_examples: See `early_time`.
+        early_rule: See `early_time`.
     """
 
     def __init__(
@@ -54,8 +54,9 @@ class EB(Searching):
         distance: float = 0.02,
         kl_share: float = 0.6,
         kl_examples: int = 1000,
+        early_rule: str = "second",
     ) -> None:
-        super().__init__(density, early_time, kl_share, kl_examples)
+        super().__init__(density, early_time, kl_share, kl_examples, early_rule)
         if not 2 <= window <= MAX_WINDOW:
             raise BadInput(f"eb's window is from 2 to {MAX_WINDOW:,} masks, not {window}")
         if not 0 < distance <= 1:
@@ -65,8 +66,8 @@ class EB(Searching):
 
     def prepare(self, context: SearchContext, model: nn.Module) -> dict[str, Any]:
         """Trains until the mask settles. Returns the search's epochs and time steps, and whether it converged."""
-        timesteps = self.search_timesteps(context)
-        search = Drawing(self.density, self.window)
+        timesteps = self.first_timesteps(context, model)
+        search = Drawing(self.density, self.window, self.probe(context))
         converged = False
         for _ in context.train(search, timesteps=timesteps):
             converged = settled(search.drawn, self.window, self.distance)
@@ -76,8 +77,8 @@ class EB(Searching):
         found = "settled after" if converged else "did not settle; taken after all"
         context.message(f"eb: the mask of {density(self.masks):.2%} of the weights {found} {search.epochs} epochs")
         return {
-            "search_epochs": search.epochs + int(self.early_time),
-            "search_timesteps": timesteps,
+            "search_epochs": search.epochs + self.probe_epochs,
+            **search_steps(timesteps, search.choice),
             "converged": converged,
             "density": density(self.masks),
         }
@@ -88,7 +89,7 @@ class EB(Searching):
 
     def estimated_epochs(self, num_epochs: int) -> int:
         """Returns the epochs of a search that does not settle."""
-        return num_epochs + int(self.early_time)
+        return num_epochs + self.probe_epochs
 
 
 def mask_distance(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
@@ -103,20 +104,21 @@ def settled(drawn: Sequence[Mapping[str, Tensor]], window: int, distance: float)
     return len(others) == window - 1 and all(mask_distance(newest, other) < distance for other in others)
 
 
-class Drawing(Sparsity):
+class Drawing(Probing):
     """Dense training that draws the mask of the largest weights after each epoch.
 
     Args:
         goal: The density of the masks.
         window: Masks that are kept.
+        probe: Of `Probing`.
 
     Attributes:
         drawn: The last `window` masks.
         epochs: Finished epochs.
     """
 
-    def __init__(self, goal: float, window: int) -> None:
-        super().__init__()
+    def __init__(self, goal: float, window: int, probe: Callable[[nn.Module], Choice] | None = None) -> None:
+        super().__init__(probe)
         self.goal = goal
         self.window = window
         self.epochs = 0
@@ -124,16 +126,17 @@ class Drawing(Sparsity):
 
     def after_epoch(self, epoch: int, num_epochs: int) -> None:
         """Draws a mask."""
+        super().after_epoch(epoch, num_epochs)
         weights = prunable(self.model)
         total = sum(weight.numel() for weight in weights.values())
         self.drawn = [*self.drawn, magnitude_masks(weights, num_live(total, self.goal))][-self.window :]
         self.epochs = epoch + 1
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns masks and epochs."""
+        """Returns masks, choice and epochs."""
         return super().state_dict() | {"drawn": list(self.drawn), "epochs": self.epochs}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Loads masks and epochs."""
+        """Loads masks, choice and epochs."""
         super().load_state_dict(state)
         self.drawn, self.epochs = list(state["drawn"]), state["epochs"]

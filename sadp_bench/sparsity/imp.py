@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,14 +12,21 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.sparsity.base import (
     MASK_COPIES,
     SearchContext,
-    Sparsity,
     density,
     fixed,
     magnitude_masks,
     num_live,
     prunable,
 )
-from sadp_bench.sparsity.early_time import Searching, last
+from sadp_bench.sparsity.early_time import (
+    Choice,
+    Probing,
+    Searching,
+    chosen,
+    kept_choice,
+    last,
+    search_steps,
+)
 
 MAX_ROUNDS = 1000  # rounds, each of which trains
 
@@ -43,6 +50,7 @@ class IMP(Searching):
         rewind: Epochs after which the state is kept; 0: max(1, E / 15), the paper's 20 of 300.
         kl_share: See `early_time`.
         kl_examples: See `early_time`.
+        early_rule: See `early_time`.
     """
 
     def __init__(
@@ -54,8 +62,9 @@ class IMP(Searching):
         rewind: int = 0,
         kl_share: float = 0.6,
         kl_examples: int = 1000,
+        early_rule: str = "second",
     ) -> None:
-        super().__init__(density, early_time, kl_share, kl_examples)
+        super().__init__(density, early_time, kl_share, kl_examples, early_rule)
         if not 0 < prune_share < 1:
             raise BadInput(f"imp's prune_share is above 0 and below 1, not {prune_share:g}")
         if rewind < 0:
@@ -69,21 +78,23 @@ class IMP(Searching):
 
     def prepare(self, context: SearchContext, model: nn.Module) -> dict[str, Any]:
         """Trains and prunes in rounds, and rewinds the run's model. Returns facts of the search."""
+        timesteps, choice = self.first_timesteps(context, model), chosen(context.kept)
         rewind = self.rewind_epoch(context.num_epochs)
-        timesteps = self.search_timesteps(context)
         total = sum(weight.numel() for weight in prunable(model).values())
         steps = round_densities(self.density, self.prune_share)
         done = rounds_done(context.kept, steps, total)
         masks, rewound = context.kept.get("masks"), context.kept.get("rewound")
         for number, goal in enumerate(steps[done:], done + 1):
             if masks is None:
-                first = Rewindable(rewind)
+                first = Rewindable(rewind, self.probe(context))
                 networks = context.train(first, timesteps=timesteps)
             else:
-                networks = context.train(fixed(masks), timesteps=timesteps, weights=rewound, first_epoch=rewind)
+                steps_of_round = timesteps if choice is None else choice.timesteps
+                networks = context.train(fixed(masks), timesteps=steps_of_round, weights=rewound, first_epoch=rewind)
             masks = magnitude_masks(prunable(last(networks)), num_live(total, goal), masks)
-            rewound = first.kept if rewound is None else rewound
-            context.keep(rounds=number, masks=masks, rewound=rewound)
+            if rewound is None:
+                rewound, choice = first.kept, first.choice
+            context.keep(rounds=number, masks=masks, rewound=rewound, **kept_choice(choice))
             context.message(f"imp: round {number} of {len(steps)}, {density(masks):.2%} of the weights are left")
         assert masks is not None and rewound is not None
         self.masks = masks
@@ -91,10 +102,15 @@ class IMP(Searching):
         return {
             "rounds": len(steps),
             "search_epochs": self.estimated_epochs(context.num_epochs),
-            "search_timesteps": timesteps,
+            **search_steps(timesteps, choice),
             "rewind_epoch": rewind,
             "density": density(masks),
         }
+
+    def check(self, num_epochs: int, timesteps: int) -> None:
+        """Raises BadInput where no epoch follows the rewind epoch, or early time can't shorten the search."""
+        super().check(num_epochs, timesteps)
+        self.rewind_epoch(num_epochs)
 
     def rewind_epoch(self, num_epochs: int) -> int:
         """Returns the epoch after which the state is kept. Raises BadInput where no epoch would follow it."""
@@ -108,9 +124,9 @@ class IMP(Searching):
         return 1 + 2 * MASK_COPIES
 
     def estimated_epochs(self, num_epochs: int) -> int:
-        """Returns the epochs of all rounds, and of the epoch that `early_time` needs."""
+        """Returns the epochs of all rounds, and of a network that is trained for T' alone."""
         further = len(round_densities(self.density, self.prune_share)) - 1
-        return num_epochs + further * (num_epochs - self.rewind_epoch(num_epochs)) + int(self.early_time)
+        return num_epochs + further * (num_epochs - self.rewind_epoch(num_epochs)) + self.probe_epochs
 
 
 def round_densities(density: float, prune_share: float) -> list[float]:
@@ -144,31 +160,33 @@ def rounds_done(kept: Mapping[str, Any], steps: Sequence[float], total: int) -> 
     return done
 
 
-class Rewindable(Sparsity):
+class Rewindable(Probing):
     """Dense training that keeps the network's whole state after `rewind` epochs.
 
     Args:
         rewind: Finished epochs, at least 1.
+        probe: Of `Probing`.
 
     Attributes:
         kept: The state dict; empty before.
     """
 
-    def __init__(self, rewind: int) -> None:
-        super().__init__()
+    def __init__(self, rewind: int, probe: Callable[[nn.Module], Choice] | None = None) -> None:
+        super().__init__(probe)
         self.rewind = rewind
         self.kept: dict[str, Tensor] = {}
 
     def after_epoch(self, epoch: int, num_epochs: int) -> None:
         """Keeps the state if it is time."""
+        super().after_epoch(epoch, num_epochs)
         if epoch + 1 == self.rewind:
             self.kept = {name: value.clone() for name, value in self.model.state_dict().items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns masks and the kept state."""
+        """Returns masks, choice and the kept state."""
         return super().state_dict() | {"kept": dict(self.kept)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Loads masks and the kept state."""
+        """Loads masks, choice and the kept state."""
         super().load_state_dict(state)
         self.kept = dict(state["kept"])

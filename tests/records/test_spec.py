@@ -14,9 +14,11 @@ import pytest
 
 from sadp_bench.core import registry
 from sadp_bench.core.errors import BadInput
+from sadp_bench.gate.rerun import request_of
 from sadp_bench.pruners.sadp import SADP
-from sadp_bench.records.spec import PREFIXES, RETIRED, Spec
+from sadp_bench.records.spec import FORMER_OPTIONS, PREFIXES, RETIRED, Spec
 from sadp_bench.records.store import read
+from sadp_bench.runs.resolve import RunRequest
 from tests.example_records import make_spec
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -51,6 +53,34 @@ def test_a_new_run_has_the_key_of_the_committed_record_of_the_same_settings() ->
     defaults = {name: default for name, (_, default) in registry.options(SADP).items()}
     new = dataclasses.replace(read(path).spec, method_options=defaults)
     assert new.key in path.name
+
+
+def test_records_before_a_corrected_rule_keep_their_keys_and_their_commands_name_the_former_rule() -> None:
+    shown: dict[str, set[str]] = {}
+    for path in sorted(RESULTS.glob("*/*.json")):
+        data = json.loads(path.read_text())
+        sparsity = data.get("spec", {}).get("sparsity", "dense")
+        if sparsity not in FORMER_OPTIONS:
+            continue
+        spec = read(path).spec
+        assert spec.key == data["key"] and spec.key in path.name, path
+        assert RunRequest.of(request_of(spec)).spec(spec.train_examples) == spec, path
+        former = {name for name in FORMER_OPTIONS[sparsity] if name not in data["spec"]["sparsity_options"]}
+        words = {word for word in spec.words() if word.removeprefix("sparsity.").partition("=")[0] in former}
+        shown.setdefault(f"{sparsity} {spec.early_time}", set()).update(words)
+    assert shown["imp True"] == shown["eb True"] == {"sparsity.early_rule=max"}
+    assert shown["imp False"] == shown["eb False"] == set(), "without early time the rule changes nothing"
+
+
+def test_the_key_leaves_out_an_option_at_its_former_value_alone() -> None:
+    for sparsity, early_time in (("imp", True), ("eb", True)):
+        fields = {"sparsity": sparsity, "density": 0.5, "early_time": early_time}
+        older = make_spec(**fields, sparsity_options={"kl_share": 0.6})
+        assert older == make_spec(**fields, sparsity_options={"kl_share": 0.6, "early_rule": "max"})
+        newer = make_spec(**fields, sparsity_options={"kl_share": 0.6, "early_rule": "second"})
+        assert newer.key != older.key
+        without = [dataclasses.replace(spec, early_time=False) for spec in (older, newer)]
+        assert without[0] == without[1] and without[0].key == without[1].key
 
 
 def test_a_setting_that_no_reader_of_the_record_accepts_is_refused_before_the_run() -> None:

@@ -10,7 +10,12 @@ from tests.example_records import make_record, make_spec
 T = 4
 SLTT, SLTT_2 = {"backprop": "sltt"}, {"backprop": "sltt-k", "k": 2}
 IMP = {"sparsity": "imp", "density": 0.25, "sparsity_options": {"rewind": 0}}
-EARLY = {**IMP, "early_time": True}
+EARLY = {
+    "sparsity": "imp",
+    "density": 0.25,
+    "sparsity_options": {"rewind": 0, "early_rule": "second"},
+    "early_time": True,
+}
 EB = {"sparsity": "eb", "density": 0.5}
 PQ = {"sparsity": "pq", "density": 0.4}
 MIB = 2**20

@@ -27,7 +27,13 @@ WEIGHTS: dict[str, dict[str, Any]] = {
     "dense": {},
     "imp": {"sparsity": "imp", "density": 0.5},
     "eb": {"sparsity": "eb", "density": 0.3, "set": {"sparsity.window": 2, "sparsity.distance": 0.2}},
-    "eb-early": {"sparsity": "eb", "density": 0.3, "early_time": True, "set": {"sparsity.kl_examples": 50}},
+    "eb-early": {
+        "sparsity": "eb",
+        "density": 0.3,
+        "early_time": True,
+        "timesteps": 4,
+        "set": {"sparsity.kl_examples": 50, "sparsity.kl_share": 1.0},
+    },
     "pq": {"sparsity": "pq", "density": 0.3, "set": {"sparsity.every": 1}},
     "pq-fixed": {"sparsity": "pq", "density": 0.3, "set": {"sparsity.every": 1, "sparsity.adaptive": False}},
 }
@@ -36,6 +42,12 @@ DATA: dict[str, dict[str, Any]] = {
     "random": {"method": "random", "ratio": 0.4},
     "sadp": {"method": "sadp", "ratio": 0.4},
 }
+FORMER: dict[str, dict[str, Any]] = {
+    "eb-max": {
+        "sparsity": "eb", "density": 0.3, "early_time": True,
+        "set": {"sparsity.kl_examples": 50, "sparsity.early_rule": "max"},
+    },
+}  # fmt: skip
 DATA_THAT_SCORES = {"el2n": {"method": "el2n", "ratio": 0.4}}
 # Every two of the three axes together, and scores before a search.
 PAIRS = [
@@ -46,7 +58,8 @@ PAIRS += [("bptt", "imp", "el2n")]
 
 
 def requested(time: str, weights: str, data: str, **more: Any) -> tuple[Any, Any]:
-    return resolved(**SIZES | {"loss": "step"} | TIME[time] | WEIGHTS[weights] | (DATA | DATA_THAT_SCORES)[data] | more)
+    axes = TIME[time] | (WEIGHTS | FORMER)[weights] | (DATA | DATA_THAT_SCORES)[data]
+    return resolved(**SIZES | {"loss": "step"} | axes | more)
 
 
 @pytest.mark.parametrize(("time", "weights", "data"), PAIRS, ids=["-".join(three) for three in PAIRS])
@@ -68,14 +81,13 @@ def test_every_pair_of_axes_resumes_after_a_stop_to_the_same_record(
         assert not bench.model.get_parameter(name)[~mask].any()
 
 
-@pytest.mark.parametrize("weights", ["imp", "eb", "eb-early"])
+@pytest.mark.parametrize("weights", ["imp", "eb", "eb-early", "eb-max"])
 def test_a_search_is_charged_and_reported_apart(weights: str) -> None:
     spec, material = requested("bptt", weights, "random")
     record = make_trainer(spec, material).run()
     assert 0 < record.ticket["seconds"] <= record.seconds["prepare"]
-    early = 101 + 50 if weights == "eb-early" else 0
-    epochs = record.ticket["search_epochs"] - (weights == "eb-early")
-    assert record.ticket["visits"] == record.prepare_examples == 101 * epochs + early
+    early = 50 if weights in ("eb-early", "eb-max") else 0
+    assert record.ticket["visits"] == record.prepare_examples == 101 * record.ticket["search_epochs"] + early
     assert record.ticket["search_timesteps"] <= spec.timesteps
 
 

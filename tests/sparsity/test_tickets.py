@@ -14,11 +14,11 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.registry import options
 from sadp_bench.core.rng import stream
 from sadp_bench.sparsity.base import Sparsity, density, prunable
-from sadp_bench.sparsity.early_time import chosen_timesteps, early_timesteps
+from sadp_bench.sparsity.early_time import divergences, early_timesteps, timesteps_by_max
 from sadp_bench.sparsity.eb import EB, Drawing, mask_distance, settled
 from sadp_bench.sparsity.imp import IMP, Rewindable, round_densities
 from tests.small_runs import assert_same_weights
-from tests.sparsity.helpers import Killed, Tiny, TinyContext, restored, stored
+from tests.sparsity.helpers import Killed, Tiny, TinyContext, restored, sgd, stored
 
 TOTAL = sum(weight.numel() for weight in prunable(Tiny(1)).values())
 
@@ -175,74 +175,154 @@ def kl_in_numpy(logits_TBC):
     return [rel_entr(p_TBC[-1], p_BC).sum(1).mean() for p_BC in p_TBC]
 
 
-def test_early_timesteps_equal_the_rule_in_plain_numpy():
+# KL_1 .. KL_T in nats, and T' by the paper's section 3.3 and algorithm 1: the first t of {2, .., T - 1} with
+# KL_t / KL_2 < 0.6, otherwise T. The former rule divided by the largest KL and began at t = 1.
+TABLES = [
+    ([9.0, 1.00, 0.59, 0.10, 0.0], 3, 2),
+    ([9.0, 1.00, 0.60, 0.59, 0.0], 4, 2),
+    ([9.0, 1.00, 0.90, 0.80, 0.0], 5, 2),  # no shorter T, where the former rule has 2
+    ([1.0, 1.00, 0.30, 0.20, 0.0], 3, 3),
+    ([0.1, 1.00, 1.39, 0.90, 0.0], 5, 1),  # KL_3 / KL_2 from 0.90 to 1.39 is what README's setting has
+    ([1.0, 0.50, 0.31, 0.0], 4, 2),
+    ([1.0, 0.50, 0.29, 0.0], 3, 2),
+    ([0.0, 0.0, 0.0, 0.0, 0.0], 5, 1),  # silent
+    ([1.0, 0.0, 0.0, 0.0, 0.0], 5, 2),
+]
+
+
+def test_early_timesteps_of_written_tables():
+    for kl_T, expected, by_max in TABLES:
+        found = early_timesteps(torch.tensor(kl_T, dtype=torch.float64))
+        assert found.timesteps == expected and found.why, kl_T
+        assert timesteps_by_max(torch.tensor(kl_T, dtype=torch.float64)) == by_max, kl_T
+
+
+def test_early_timesteps_equal_the_rules_in_plain_numpy():
     for seed in range(4):
         for share in [0.1, 0.3, 0.6, 1.0]:
             logits_TBC = 3 * torch.randn(6, 20, 4, generator=stream(seed, "logits"))
             kl_T = kl_in_numpy(logits_TBC)
-            assert early_timesteps(logits_TBC, share) == 1 + next(t for t in range(6) if kl_T[t] / max(kl_T) < share)
+            near = [t for t in range(2, 6) if kl_T[t - 1] / kl_T[1] < share]
+            found = divergences(logits_TBC)
+            np.testing.assert_allclose(found, kl_T, atol=1e-12)
+            assert early_timesteps(found, share).timesteps == (near[0] if near else 6)
+            assert timesteps_by_max(found, share) == 1 + next(t for t in range(6) if kl_T[t] / max(kl_T) < share)
 
 
-def test_early_timesteps_of_constructed_logits():
+def test_divergences_of_made_logits():
     flat, sharp = torch.zeros(3, 2), torch.tensor([[4.0, 0.0]]).expand(3, 2)
-    # Means: 0, 2, 8/3, 3 against 3: the divergence falls to under a tenth at once.
-    assert early_timesteps(torch.stack([flat, sharp, sharp, sharp])) == 2
-    # Means: 0, 0, 0, 1 against 1: the divergence stays at its maximum up to the last step.
-    assert early_timesteps(torch.stack([flat, flat, flat, sharp])) == 4
-    # Means: 1, 3, -1, 0 against 0: the first is close enough, whatever comes after it; at a tenth only the last is.
-    steps = torch.tensor([1.0, 5, -9, 3])[:, None, None] * torch.tensor([[1.0, 0.0]])
-    assert (early_timesteps(steps), early_timesteps(steps, 0.1)) == (1, 4)
+    # Means: 0, 2, 8/3, 3 and 16/5 against 16/5: each step's distribution is a sigmoid's.
+    whole, means = 1 / (1 + math.exp(-3.2)), [0, 2, 8 / 3, 3, 3.2]
+    expected = [rel_entr([whole, 1 - whole], [1 / (1 + math.exp(-m)), 1 / (1 + math.exp(m))]).sum() for m in means]
+    found = divergences(torch.stack([flat, sharp, sharp, sharp, sharp]))
+    assert found.tolist() == pytest.approx(expected, abs=1e-12)
+    assert expected[2] / expected[1] < 0.6 and early_timesteps(found).timesteps == 3
 
 
-def test_where_all_steps_report_the_same_one_is_enough():
-    for steps in [1, 3, 7]:
-        logits_BC = torch.randn(10, 3, generator=stream(0, "logits"))
-        assert early_timesteps(logits_BC.expand(steps, 10, 3)) == 1
+def test_a_silent_network_searches_at_all_steps_and_the_reason_is_stated():
+    for logits_BC in [torch.zeros(10, 3), torch.randn(10, 3, generator=stream(0, "logits"))]:
+        found = early_timesteps(divergences(logits_BC.expand(5, 10, 3)))
+        assert found.timesteps == 5 and "silent" in found.why and "every KL is 0" in found.why
+
+    class Silent(TinyContext):
+        def logits(self, model, num_examples):
+            return torch.zeros(4, num_examples, 3)
+
+    context = Silent(num_epochs=4, timesteps=4)
+    facts = EB(0.5, True).prepare(context, Tiny(4))
+    assert facts["search_timesteps"] == 4 and "silent" in facts["early_time_why"]
+    assert any("4 of 4 time steps" in line and "silent" in line for line in context.messages)
 
 
-def test_the_whole_search_takes_the_early_timesteps_after_one_epoch_at_all():
-    for method in [IMP(0.5, True), EB(0.5, True), IMP(0.5, True, kl_share=0.05, kl_examples=9)]:
+class Counting(TinyContext):
+    """Notes the time steps of the network at each epoch that it trains."""
+
+    def _one_epoch(self, model, optimizer, epoch):
+        self.__dict__.setdefault("steps", []).append(model.timesteps)
+        super()._one_epoch(model, optimizer, epoch)
+
+
+def test_the_search_lowers_the_time_steps_of_the_same_network_after_two_epochs():
+    for method in [IMP(0.4, True, kl_share=1.0), EB(0.4, True, kl_share=1.0, window=4, distance=1e-9)]:
+        context, model = Counting(num_epochs=5, timesteps=6), Tiny(6)
+        facts = method.prepare(context, model)
+        # By hand: one network, two epochs at all steps, the choice, and the rest with fewer.
+        plain = TinyContext(num_epochs=5, timesteps=6)
+        by_hand = Tiny(6)
+        optimizer = sgd(by_hand)
+        for epoch in range(2):
+            plain._one_epoch(by_hand, optimizer, epoch)
+        kl_T = kl_in_numpy(plain.logits(by_hand, method.kl_examples))
+        expected = next((t for t in range(2, 6) if kl_T[t - 1] / kl_T[1] < 1.0), 6)
+        assert 2 < expected < 6 and facts["search_timesteps"] == expected
+        by_hand.timesteps = expected
+        for epoch in range(2, 5):
+            plain._one_epoch(by_hand, optimizer, epoch)
+        assert context.steps == [6] * 2 + [expected] * (len(context.steps) - 2)
+        assert [call["timesteps"] for call in context.calls] == [6] + [expected] * (len(context.calls) - 1)
+        assert facts["search_epochs"] == len(context.trained) and facts["probe_epochs"] == 2, "nothing for the bin"
+        assert model.timesteps == 6
+        first = context.calls[1]["masks"] if isinstance(method, IMP) else method.masks
+        assert positions(first) == largest(by_hand, live(first))
+
+
+def test_the_former_rule_trains_a_network_for_it_alone():
+    for method in [
+        IMP(0.5, True, early_rule="max"),
+        EB(0.5, True, early_rule="max"),
+        IMP(0.5, True, early_rule="max", kl_share=0.05, kl_examples=9),
+    ]:
         context, _, facts = prepared(method, num_epochs=3, timesteps=4)
         other = TinyContext(num_epochs=3, timesteps=4)
         *_, trained = other.train(Sparsity(), timesteps=4, epochs=1)
-        expected = early_timesteps(other.logits(trained, method.kl_examples), method.kl_share)
+        expected = timesteps_by_max(divergences(other.logits(trained, method.kl_examples)), method.kl_share)
         assert facts["search_timesteps"] == expected
         assert [call["timesteps"] for call in context.calls] == [4] + [expected] * (len(context.calls) - 1)
         assert [epoch for number, epoch in context.trained if number == 0] == [0]
         assert facts["search_epochs"] == len(context.trained)
 
 
-def test_the_share_decides_how_early():
-    one, other = TinyContext(timesteps=4), TinyContext(timesteps=4)
-    assert chosen_timesteps(one, 0.01) > chosen_timesteps(other, 1.0)
-
-
-def test_early_time_with_one_step_is_refused_before_training():
-    context = TinyContext(timesteps=1)
-    with pytest.raises(BadInput, match="the run has 1"):
-        EB(0.5, True).prepare(context, Tiny(1))
-    assert not context.trained
+def test_early_time_that_can_shorten_nothing_is_refused_before_training():
+    for cls in [IMP, EB]:
+        for rule, timesteps, epochs, message in [
+            ("max", 1, 9, "the run has 1"),
+            ("second", 1, 9, "the run has 1"),
+            ("second", 3, 9, "at least 4"),
+            ("second", 4, 2, "more than 2 epochs"),
+        ]:
+            context = TinyContext(num_epochs=epochs, timesteps=timesteps)
+            for refuses in (
+                lambda m, c: m.check(c.num_epochs, c.timesteps),
+                lambda m, c: m.prepare(c, Tiny(c.timesteps)),
+            ):
+                with pytest.raises(BadInput, match=message):
+                    refuses(cls(0.5, True, early_rule=rule), context)
+            assert not context.trained
+        with pytest.raises(BadInput, match="early_rule=max"):
+            cls(0.5, True).prepare(TinyContext(timesteps=4), Tiny(3))
 
 
 # --- All of them
 
 SEARCHES = {
     "imp": lambda: IMP(0.4, rewind=2),
-    "imp early": lambda: IMP(0.6, True),
+    "imp early": lambda: IMP(0.6, True, kl_share=1.0),
     "eb": lambda: EB(0.4, window=3, distance=1e-9),
-    "eb early": lambda: EB(0.4, True, window=3, distance=0.5),
+    "eb early": lambda: EB(0.4, True, window=3, distance=1e-9, kl_share=1.0),
+    "eb by max": lambda: EB(0.4, True, window=3, distance=0.5, early_rule="max"),
 }
 
 
 @pytest.mark.parametrize("name", SEARCHES)
 def test_an_interrupted_and_resumed_search_gives_the_same_ticket(name):
     make = SEARCHES[name]
-    context, model, facts = prepared(whole := make(), num_epochs=4)
+    at = {"num_epochs": 4, "timesteps": 4}
+    context, model, facts = prepared(whole := make(), **at)
     for kill_after in range(1, len(context.trained) + 1):
-        killed = TinyContext(num_epochs=4, kill_after=kill_after)
+        killed = TinyContext(**at, kill_after=kill_after)
         with pytest.raises(Killed):
-            make().prepare(killed, Tiny(2))
-        again, resumed_model, resumed_facts = prepared(resumed := make(), num_epochs=4, disk=killed.disk)
+            make().prepare(killed, Tiny(4))
+        again, resumed_model, resumed_facts = prepared(resumed := make(), **at, disk=killed.disk)
         assert killed.trained + again.trained == context.trained
         assert resumed_facts == facts
         assert_same_weights(resumed.masks, whole.masks)
@@ -251,11 +331,11 @@ def test_an_interrupted_and_resumed_search_gives_the_same_ticket(name):
 
 def test_the_estimate_is_what_a_search_makes_at_most_and_its_facts_are_plain():
     for name in SEARCHES:
-        context, _, facts = prepared(method := SEARCHES[name](), num_epochs=4)
+        context, _, facts = prepared(method := SEARCHES[name](), num_epochs=4, timesteps=4)
         made, most = len(context.trained), method.estimated_epochs(4)
         assert made == facts["search_epochs"] <= most
         assert made == most or facts["converged"]
-        assert all(type(value) in (int, float, bool) for value in facts.values())
+        assert all(type(value) in (int, float, bool, str) for value in facts.values())
 
 
 def test_states_of_searches_come_back_from_a_file():
@@ -274,6 +354,7 @@ def test_bad_settings_of_a_search_are_refused():
         ({"kl_share": 0.0}, "kl_share"),
         ({"kl_share": 1.1}, "kl_share"),
         ({"kl_examples": 0}, "kl_examples"),
+        ({"early_rule": "first"}, "early_rule is one of second, max"),
     ]:
         for cls in [IMP, EB]:
             with pytest.raises(BadInput, match=message):
@@ -293,6 +374,6 @@ def test_bad_settings_are_refused_by_name():
 
 
 def test_settings_and_their_defaults():
-    early = {"kl_share": (float, 0.6), "kl_examples": (int, 1000)}
+    early = {"kl_share": (float, 0.6), "kl_examples": (int, 1000), "early_rule": (str, "second")}
     assert options(IMP) == {"prune_share": (float, 0.25), "rewind": (int, 0)} | early
     assert options(EB) == {"window": (int, 5), "distance": (float, 0.02)} | early

@@ -90,7 +90,8 @@ def test_a_run_like_a_finished_one_is_expected_to_take_as_long(tmp_path, monkeyp
     monkeypatch.setattr(planning, "STARTUP_SECONDS", 0.0)
     kinds = {
         "plain": "", "eb": 'sparsity = "eb"\ndensity = 0.5\n', "imp": 'sparsity = "imp"\ndensity = 0.3\n',
-        "early": 'sparsity = "eb"\ndensity = 0.5\nearly_time = true\n', "pq": 'sparsity = "pq"\ndensity = 0.5\n',
+        "early": 'sparsity = "eb"\ndensity = 0.5\nearly_time = true\nset.sparsity.early_rule = "max"\n',
+        "pq": 'sparsity = "pq"\ndensity = 0.5\n',
     }  # fmt: skip
     for name, text in kinds.items():
         folder = tmp_path / name

@@ -50,7 +50,9 @@ def test_changed_axes_are_the_runs_of_one_axis_alone():
     assert (data.method, data.ratio, data.backprop, data.sparsity) == ("sadp", 0.5, "bptt", "dense")
     assert (time.method, time.backprop, time.k, time.sparsity) == ("full", "sltt-k", 2, "dense")
     assert (weights.method, weights.backprop, weights.sparsity, weights.early_time) == ("full", "bptt", "imp", True)
-    assert weights.sparsity_options == {"rewind": 0} and {one.seed for one in (data, time, weights)} == {3}
+    assert weights.sparsity_options == {"rewind": 0, "early_rule": "second"} and {
+        one.seed for one in (data, time, weights)
+    } == {3}
     assert changed_axes(spec.plain()) == [] == changed_axes(dataclasses.replace(spec.plain(), protocol="updates"))
     assert changed_axes(time) == [time]
 
@@ -97,6 +99,16 @@ def test_rows_stand_with_the_plain_run_first_and_then_by_the_number_of_changed_a
         "full · bptt · pq 40 %", "full · sltt · dense", "full · sltt-k K=2 · dense", "sadp 50 % · bptt · dense",
         "sadp 50 % · sltt-k K=2 · dense", "sadp 50 % · sltt-k K=2 · imp 25 %",
     ]  # fmt: skip
+
+
+def test_a_run_by_a_former_rule_is_named_by_it_and_no_other() -> None:
+    older = run(**{**EARLY, "sparsity_options": {"rewind": 0}})
+    for records, names in (
+        ([older], ["imp 25 % early-time (early_rule=max)"]),
+        ([run(**EARLY)], ["imp 25 % early-time"]),
+        ([older, run(**EARLY)], ["imp 25 % early-time", "imp 25 % early-time (early_rule=max)"]),
+    ):
+        assert [row.weights for row in table_of([run(), *records])][1:] == names
 
 
 def test_records_on_bptt_and_dense_have_no_further_tables_and_keep_their_json():
