@@ -107,6 +107,35 @@ def operations(model: nn.Module, batches: Iterable[Tensor], masks: Mapping[str, 
     return Operations(sum(row.accumulates for row in rows), sum(row.multiply_accumulates for row in rows), rows)
 
 
+class Products:
+    """Counts the products of one inference whose inputs all count, spikes or not, as dense hardware computes them.
+
+    A layer makes one product for each connection at each output position and time step, those of the padding included.
+
+    Args:
+        model: The network; returns logits, [T, B, C].
+        input: Of one batch.
+    """
+
+    def __init__(self, model: nn.Module, input: Tensor) -> None:
+        self.layers = {name: module for name, module in model.named_modules() if isinstance(module, WEIGHT_LAYERS)}
+        self.positions = dict.fromkeys(self.layers.values(), 0.0)
+
+        def count(layer: Any, _: tuple[Tensor, ...], output: Tensor) -> None:
+            self.positions[layer] += output.numel() // len(layer.weight)
+
+        with evaluation_mode(model), torch.no_grad(), ExitStack() as hooks:
+            for layer in self.layers.values():
+                hooks.callback(layer.register_forward_hook(count).remove)
+            examples = model(input).shape[1]
+        self.positions = {layer: number / examples for layer, number in self.positions.items()}
+
+    def count(self, masks: Mapping[str, Tensor] = {}) -> float:
+        """Returns the products of the live connections, per example; see `operations` for the masks."""
+        live = _live_connections(self.layers, masks)
+        return sum(number * int(live[layer].count_nonzero()) for layer, number in self.positions.items())
+
+
 class _Counter:
     """Counts the calls of a layer. The kind of its operations is known after the last call."""
 

@@ -4,7 +4,7 @@ Each run is compared with the plain run (full data, bptt, dense) of its seed:
 
 theoretical speed-up = ceiling * time factor * weights factor     counted, not measured: saved multiplications alone
 time factor          = 3 / (1 + 2 K / T)                          sltt-k: forward costs 1, backward 2; otherwise 1
-weights factor       = 1 / density                                dense hardware does not reward it
+weights factor       = products of all connections / live ones    by layer; dense hardware does not reward it
 product              = product of the measured speed-ups of the runs that change a single axis
 kept share           = speed-up / product                         1.0 = the axes multiply
 """
@@ -23,10 +23,10 @@ from sadp_bench.records.metrics import (
     speedup_by_cpu,
     timing_mismatch,
 )
-from sadp_bench.records.record import Record
+from sadp_bench.records.record import Record, is_number
 from sadp_bench.records.spec import LATER, Spec
 
-MIN_DENSITY = 1e-12  # share, less than one connection of any network
+MAX_FACTOR = 1e12  # products of all connections over those of the live ones, more than any network has connections
 TIME_AXIS = ("backprop", "k")
 WEIGHT_AXIS = ("sparsity", "density", "early_time", "sparsity_options")
 PLAIN_AXES = {name: LATER[name] for name in (*TIME_AXIS, *WEIGHT_AXIS)}
@@ -43,12 +43,24 @@ def time_factor(spec: Spec) -> float:
 
 
 def weights_factor(record: Record) -> float | None:
-    """Returns the weight axis's factor of the theoretical speed-up; None without a connection."""
-    return 1 / record.density if record.density >= MIN_DENSITY else None
+    """Returns the weight axis's factor of the theoretical speed-up: products of all connections over those of live ones.
+
+    The live ones are the mean over the visits of training, as their number may change. None without a live connection,
+    and for sparse records of an earlier version: their density is a share of weights, and large layers make fewer
+    products with each weight than early layers.
+    """
+    if record.density == 1:
+        return 1.0
+    dense = record.operations.get("dense_products")
+    rows = [(row["kept"], row.get("live_products")) for row in record.epochs]
+    if not is_number(dense) or not all(is_number(live) for _, live in rows):
+        return None
+    live, whole = sum(kept * live for kept, live in rows), dense * sum(kept for kept, _ in rows)
+    return whole / live if 0 < whole <= MAX_FACTOR * live else None
 
 
 def theoretical_speedup(record: Record) -> float | None:
-    """Returns ceiling * time factor * weights factor; None without a connection."""
+    """Returns ceiling * time factor * weights factor; None where the last is."""
     weights = weights_factor(record)
     return None if weights is None else ceiling(record) * time_factor(record.spec) * weights
 

@@ -32,7 +32,8 @@ class Record:
         examples_seen: Example visits of training.
         prepare_examples: Example visits for scores and for a search of connections, charged as time.
         epochs: A row for each epoch: epoch, kept, mean_weight, train_loss, learning_rate, seconds, and test_accuracy
-            where it was evaluated (on what `spec.evaluate_on` names).
+            where it was evaluated (on what `spec.evaluate_on` names). Of a sparse network also live_products: products
+            of live connections in a forward pass, per example; older records lack it.
         test_accuracy: Share in [0, 1] after the last epoch, of the examples that `spec.evaluate_on` names.
         test_examples: Examples of each evaluation.
         firing_rate: By spiking layer, spikes per neuron and time step over the evaluated examples, in evaluation mode.
@@ -48,7 +49,8 @@ class Record:
         train_memory_bytes: Bytes that training steps took beyond those in use before them (see `runs.peak_memory`),
             of a copy of the network without what a method watches; None where the system has no number, and in older
             records.
-        operations: Of one inference: accumulates, multiply_accumulates, energy_joules (see `capture.synaptic_ops`).
+        operations: Of one inference: accumulates, multiply_accumulates, energy_joules (see `capture.synaptic_ops`). Of a
+            sparse network also dense_products, those of a forward pass with all connections; older records lack it.
         density: Share of the connections that exist in the end.
         ticket: Facts of the search for connections (`--sparsity`), with its seconds and visits, which are part of the
             phase prepare and of prepare_examples.

@@ -26,6 +26,7 @@ from sadp_bench.records.record import Record
 from sadp_bench.records.spec import Spec
 from sadp_bench.runs import environment
 from sadp_bench.runs.expected_cost import expected_visits, training_visits
+from sadp_bench.runs.live_products import LiveProducts
 from sadp_bench.runs.peak_memory import PeakMemory, peak_bytes, reset_peak
 from sadp_bench.runs.resolve import Material, enough_memory, make_pruner, make_sparsity
 from sadp_bench.runs.resources import Resources
@@ -226,8 +227,10 @@ class RunTrainer:
         length = math.ceil(loop.run_length(self.pruner, spec, len(self.data)))
         left = training_visits(spec) - sum(row["kept"] for row in self.state.rows)
         progress.start(run_name(spec), round(left), length)
+        live = LiveProducts(self.model, self.state.sparsity, self.held)
         try:
             for row in self.rows():
+                row |= live.of_epoch()
                 if row["epoch"] + 1 == length or (row["epoch"] + 1) % spec.evaluate_every == 0:
                     with self.clock("evaluate"):
                         accuracy = evaluation.evaluate(self.model, self.held, spec.precision, row["epoch"])
@@ -236,7 +239,7 @@ class RunTrainer:
                 self._save(is_last=row["epoch"] + 1 == length)
             with self.clock("evaluate"):
                 rates = evaluation.firing_rates(self.model, self.held, spec.precision)
-                return {"firing_rate": rates, "operations": self._operations()}
+                return {"firing_rate": rates, "operations": self._operations() | live.of_dense()}
         finally:
             progress.stop()
 

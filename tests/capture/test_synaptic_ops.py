@@ -9,9 +9,13 @@ import pytest
 import torch
 from spikingjelly.activation_based import layer, op_counter
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from sadp_bench.capture.synaptic_ops import Operations, operations
-from tests.small_runs import hooks_of, small_bench
+from sadp_bench.backbones.pooled_conv import PooledConv2d, merged
+from sadp_bench.capture.synaptic_ops import Operations, Products, operations
+from sadp_bench.runs.resolve import make_model
+from sadp_bench.sparsity.base import prunable
+from tests.small_runs import hooks_of, resolved, small_bench
 
 
 class Given(nn.Module):
@@ -267,3 +271,25 @@ def test_what_has_no_mean_and_masks_that_fit_nothing_are_refused() -> None:
         operations(model, [image], {"second": torch.ones(2, 1, 3, 3)})
     with pytest.raises(ValueError, match=r"second.weight is \[2, 1, 3, 3\], and its mask \[2, 1, 3\]"):
         operations(model, [image], {"second.weight": torch.ones(2, 1, 3)})
+
+
+def test_products_equal_torchs_count_of_floating_point_operations() -> None:
+    """Two for each product, layer by layer; of the products masks leave the live share."""
+    for backbone, options in (("cnn", {}), ("cnn", {"backbone.pool": "before-norm"}), ("resnet18", {})):
+        spec, material = resolved(backbone=backbone, timesteps=3, set=options, kernel="python")
+        model, image = make_model(spec, material, 0), torch.rand(2, 1, 8, 8)
+        with FlopCounterMode(display=False) as counted, torch.no_grad():
+            model.eval()(image)
+        of_layer = {name.partition(".")[2]: sum(found.values()) / 4 for name, found in counted.flop_counts.items()}
+        products, draws = Products(model, image), torch.Generator().manual_seed(0)
+        assert products.count() == counted.get_total_flops() / 4
+        expected, masks = 0.0, {}
+        for number, (name, weight) in enumerate(prunable(model).items()):
+            masks[name] = torch.rand(weight.shape, generator=draws) < (
+                0.9 if number < 2 else 0.1
+            )  # early layers are spared
+            layer = model.get_submodule(name.removesuffix(".weight"))
+            live = merged(masks[name].float()) > 0 if isinstance(layer, PooledConv2d) else masks[name]
+            expected += of_layer[name.removesuffix(".weight")] * float(live.float().mean())
+        assert products.count(masks) == pytest.approx(expected, rel=1e-6)
+        assert hooks_of(model) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from sadp_bench.records.record import Record
@@ -47,7 +48,11 @@ def run(
         "ticket": ticket,
         "firing_rate": [0.1, 0.3],
     }
-    return make_record(spec, accuracy, seconds, prepare=search or 0.0, **result | (record or {}))
+    if spec.density < 1:
+        result["operations"]["dense_products"] = 8e6
+    made = make_record(spec, accuracy, seconds, prepare=search or 0.0, **result | (record or {}))
+    live = {} if spec.density == 1 else {"live_products": 8e6 * spec.density}
+    return dataclasses.replace(made, epochs=[row | live for row in made.epochs])
 
 
 def three_axes(seeds: tuple[int, ...] = (0, 1)) -> list[Record]:

@@ -11,6 +11,7 @@ import torch
 
 from sadp_bench.core.errors import BadInput
 from sadp_bench.gate.rerun import request_of as of_record
+from sadp_bench.records.axes import weights_factor
 from sadp_bench.records.record import Record
 from sadp_bench.runs import resolve
 from sadp_bench.sparsity.base import density, num_live, prunable
@@ -110,6 +111,9 @@ def test_sparse_connections_do_fewer_operations() -> None:
     sparse = make_trainer(*requested("bptt", "pq", "full")).run()
     assert dense.operations["accumulates"] > 2 * sparse.operations["accumulates"] > 0
     assert dense.operations["energy_joules"] > 0 and sparse.density < dense.density == 1
+    assert not any("live_products" in row for row in dense.epochs) and weights_factor(dense) == 1
+    found = [sparse.operations["dense_products"] / row["live_products"] for row in sparse.epochs]
+    assert 1 < weights_factor(sparse) == pytest.approx(len(found) / sum(1 / factor for factor in found))
 
 
 def test_a_search_takes_event_frames_of_fewer_steps() -> None:

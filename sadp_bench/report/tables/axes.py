@@ -52,9 +52,14 @@ SHORT = 6  # rows that fit on a printed page beside others
 TIMED = (
     "Speed-up, measured: charged seconds of the plain run (full · bptt · dense) over the run's, by seed; without search: "
     "less the seconds that finding the connections took.",
-    "Speed-up, theoretical: counted, not measured. Visits saved × 3 / (1 + 2 K / T) for sltt-k × 1 / density; sltt saves "
-    "memory, not operations, and dense hardware does not reward sparse weights.",
+    "Speed-up, theoretical: counted, not measured. Visits saved × 3 / (1 + 2 K / T) for sltt-k × products of all "
+    "connections over those of the live ones, layer by layer; sltt saves memory, not operations, and dense hardware does not "
+    "reward sparse weights.",
     "Product: of the measured speed-ups of the runs that change one axis alone. Kept: how much of it the combination has.",
+)
+UNCOUNTED = (
+    "No theoretical speed-up where a run of sparse weights was recorded before products were counted layer by layer: the "
+    "share of its weights is not that of its operations."
 )
 COUNTED = (
     "Connections: those that exist in the end. Training memory: the most that training steps took beyond what was in use "
@@ -277,6 +282,7 @@ def _notes(rows: Sequence[AxesRow]) -> list[str]:
         *mismatched(rows),
         *disturbed(rows),
         *by_cpu(row.cpu_speedup for row in rows),
+        *([UNCOUNTED] if any(weights_factor(run) is None for row in rows for run in row.runs) else []),
         *(
             f"No product for a seed of {names}: it lacks a run of one axis alone; make it: `{line}`"
             for line, names in named(rows, "missing_singles").items()

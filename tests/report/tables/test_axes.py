@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from sadp_bench.records.axes import changed_axes, theoretical_speedup, time_factor
+from sadp_bench.records.axes import changed_axes, theoretical_speedup, time_factor, weights_factor
 from sadp_bench.report import render
 from sadp_bench.report.contents import Contents
 from sadp_bench.report.naming import command
@@ -41,7 +41,19 @@ def test_theoretical_speedup_is_visits_times_time_times_weights():
     assert theoretical_speedup(run("sadp", 0.5, **SLTT_2, **IMP)) == pytest.approx(2 * 1.5 * 4)
     updates = run("sadp", 0.5, protocol="updates", record={"examples_seen": 10_000}, **SLTT_2)
     assert theoretical_speedup(updates) == pytest.approx(1.5)
-    assert theoretical_speedup(run(record={"density": 0.0}, **IMP)) is None
+
+
+def test_the_weights_factor_is_of_the_products_of_training_visit_by_visit() -> None:
+    older, sparse = run(record={"operations": {"accumulates": 5e5}}, **IMP), run("sadp", 0.5, **IMP)
+    assert theoretical_speedup(older) is None, "a share of the weights is no share of the operations"
+    assert "recorded before products were counted layer by layer" in " ".join(render([run(), older]).split())
+    assert "recorded before" not in render([run(), sparse])
+    # 300 visits with all 8 million products, 100 with 2 million: 8 over (3 * 8 + 2) / 4
+    epochs = [{**sparse.epochs[0], "kept": kept, "live_products": live} for kept, live in ((300, 8e6), (100, 2e6))]
+    assert weights_factor(dataclasses.replace(sparse, epochs=epochs)) == pytest.approx(8 / 6.5)
+    assert weights_factor(run()) == 1
+    for live in (0.0, 1e-300, None):
+        assert weights_factor(dataclasses.replace(sparse, epochs=[epochs[0] | {"live_products": live}])) is None
 
 
 def test_changed_axes_are_the_runs_of_one_axis_alone():
