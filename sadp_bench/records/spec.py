@@ -189,8 +189,8 @@ class Spec(_Remembering):
         processes: Processes that share each batch (torchrun). With batch norm their number changes the numbers.
         backprop: The time axis, through which steps gradients flow; k is the number of steps of `sltt-k`.
         sparsity: The weight axis, which connections exist; with density, early_time and sparsity_options.
-        kernel: What computes norm, pool and neuron: "python", or "native": the C core, on CUDA Triton kernels. They
-            differ by rounding.
+        kernel: What computes norm, pool, neuron and convolutions of spikes: "python", or "native": the C core; on CUDA
+            Triton kernels, without the convolutions. They differ by rounding.
     """
 
     method: str
