@@ -55,7 +55,7 @@ SPEC_OPTIONS: dict[str, Any] = {
     "kernel": Annotated[
         str | None,
         Option(
-            help="Norm, pool and neuron: auto, native (C; on CUDA Triton) or python.",
+            help="What computes the layers: auto, native (C; on CUDA Triton) or python.",
             show_default="auto",
         ),
     ],
