@@ -52,8 +52,8 @@ class Record:
         operations: Of one inference: accumulates, multiply_accumulates, energy_joules (see `capture.synaptic_ops`). Of a
             sparse network also dense_products, those of a forward pass with all connections; older records lack it.
         density: Share of the connections that exist in the end.
-        ticket: Facts of the search for connections (`--sparsity`), with its seconds and visits, which are part of the
-            phase prepare and of prepare_examples.
+        ticket: Facts of the connections (`--sparsity`). Those of a search contain its seconds and visits, which are part
+            of the phase prepare and of prepare_examples; those of `pq` the shares by layer and rewiring.
         cpu_seconds: By phase, of the run's process (see `core.clock`). Phases are missing whose CPU seconds are unknown:
             all of them in older records.
     """

@@ -44,9 +44,13 @@ LATER: dict[str, Any] = {
 LATER_OPTIONS: dict[str, dict[str, Any]] = {"backbone": {"pool": "after-norm"}}
 # Options that were added later, by sparsity, with the values that older records mean: a spec without the option gets that
 # value, and the key leaves it out.
-FORMER_OPTIONS: dict[str, dict[str, Any]] = {"imp": {"early_rule": "max"}, "eb": {"early_rule": "max"}}
+FORMER_OPTIONS: dict[str, dict[str, Any]] = {
+    "imp": {"early_rule": "max"},
+    "eb": {"early_rule": "max"},
+    "pq": {"shrink": False, "start": 0.5},
+}
 # Of them, those that chose a rule which was corrected since. Reports name a run by a former rule, and no other by its rule.
-FORMER_RULES: dict[str, Any] = {"early_rule": "max"}
+FORMER_RULES: dict[str, Any] = {"early_rule": "max", "shrink": False}
 # By method, options that no longer exist, with the only values that records have. Records may contain them at these
 # values alone, and every key is made with them, so that older records keep their keys and equal new runs have the same.
 RETIRED: dict[str, dict[str, Any]] = {"sadp": {"warmup": 0.0, "refresh": 0, "refresh_share": 0.1}}

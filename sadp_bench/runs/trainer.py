@@ -265,7 +265,7 @@ class RunTrainer:
             test_examples=len(self.held),
             num_parameters=sum(p.numel() for p in self.model.parameters()),
             density=density(self.state.sparsity.masks),
-            ticket=self.ticket,
+            ticket=self.ticket | self.state.sparsity.facts(),
             data_sha256=self.material.sha256,
             finished=now(),
             interruptions=self._starts - 1,

@@ -138,6 +138,10 @@ class Sparsity:
     def after_epoch(self, epoch: int, num_epochs: int) -> None:
         """Called at the end of each epoch, from 0, of `num_epochs`."""
 
+    def facts(self) -> dict[str, Any]:
+        """Returns plain facts of the training for the record, beside those of `prepare`."""
+        return {}
+
     def state_dict(self) -> dict[str, Any]:
         """Returns tensors and plain values: all that an exact resume needs, without the model's weights."""
         return {"masks": dict(self.masks)}

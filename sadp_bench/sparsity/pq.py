@@ -1,4 +1,4 @@
-"""Sparse training from scratch, rewired as far as the PQ index finds the live weights compressible.
+"""Sparse training from scratch, which shrinks as far as the PQ index finds the live weights compressible.
 
 G groups of weights (a layer, or each of its output neurons), M weights in each, d of them live.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
 from typing import Any
 
 import torch
@@ -15,31 +14,36 @@ from torch import Tensor, nn
 
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.precision import widest_dtype
-from sadp_bench.core.rng import stream
-from sadp_bench.sparsity.base import Masks, SearchContext, Sparsity, density, laid_out, num_live, prunable
+from sadp_bench.sparsity.base import SearchContext, Sparsity, density, laid_out, num_live, prunable
+from sadp_bench.sparsity.random_masks import erdos_renyi, random_masks
 
 PQ_GROUPS = ("layer", "neuron")
 
 
 class PQ(Sparsity):
-    """Trains a sparse network from scratch and rewires it by the PQ index: prunes small weights, regrows by momentum.
+    """Trains a sparse network from scratch that shrinks by the PQ index: prunes small weights, regrows by momentum.
 
     Source: Shen, Xu, Pan & Chen, "Improving the Sparse Structure Learning of Spiking Neural Networks from the View of
     Compression Efficiency", ICLR 2025 (arXiv 2502.13572); index and bound: Diao et al., ICLR 2023; densities of the
-    layers: Mocanu et al., Nature Communications 2018, with kernel sizes as in Evci et al., ICML 2020.
+    layers: Mocanu et al., Nature Communications 2018.
 
-    Training starts with random masks. Every few epochs, but not after the last epoch, the c d smallest of each
-    group's d live weights are pruned, and as many others are regrown from 0 where the gradient's momentum is largest.
-    So each group's density is constant. c is `rewiring_share`. Masked weights keep the momentum of their gradients.
+    Training starts with random masks of the density `start`. Every few epochs, but not after the last epoch, each group
+    of d live weights loses c d of them, so its density is start (1 - c)^k after k times. c is `rewiring_share`. 2 c d of
+    the smallest weights are pruned, and c d others are regrown from 0 where the gradient's momentum is largest. At the
+    density the masks are final; a run that ends before is denser. Masked weights keep the momentum of their gradients.
 
-    The paper leaves open, and we chose: p, q and `every`; c d is rounded down; no more weights are pruned than others
-    are dead; a weight that was just pruned is not regrown at once.
+    With `shrink` false, the former rule, training starts with the density, which stays: as many are regrown as pruned.
+    The layers' densities then depend on the kernels' sizes too (Evci et al., ICML 2020).
+
+    The source reports densities that fall by the index's c; that c is the shrinkage is inferred from them. It leaves
+    open, and we chose: p, q and `every`; c d is rounded down; half as many are regrown as pruned, but no more than
+    others are dead; a weight that was just pruned is not regrown at once.
 
     Args:
-        density: The share of the weights that exist.
+        density: The share of the weights that exist in the end.
         early_time: Refused, because nothing is searched.
         adaptive: False: c is the fixed `share`, whatever the index. This control is missing in the paper.
-        share: c where it is not adaptive.
+        share: c where it is not adaptive. A control takes the `mean_share` in the record of the adaptive run.
         every: Epochs between rewirings; 0: max(1, E / 10).
         per: The groups: "layer" or "neuron" (output channel).
         p: Of the index, 0 < p < q.
@@ -47,6 +51,12 @@ class PQ(Sparsity):
         eta: How much worse the kept weights may approximate all.
         gamma: The scale of c.
         beta: The cap of c.
+        shrink: Whether the density falls by c; false: it stays.
+        start: The density at the start of a network that shrinks, above `density`.
+
+    Attributes:
+        shares: By layer, c of each rewiring; with groups in it their mean, weighted by their live weights.
+        live: By layer, the number of live weights before each rewiring.
     """
 
     dense_momentum = True
@@ -57,7 +67,7 @@ class PQ(Sparsity):
         early_time: bool = False,
         *,
         adaptive: bool = True,
-        share: float = 0.3,
+        share: float = 0.15,
         every: int = 0,
         per: str = "layer",
         p: float = 0.5,
@@ -65,6 +75,8 @@ class PQ(Sparsity):
         eta: float = 0.001,
         gamma: float = 1.0,
         beta: float = 0.9,
+        shrink: bool = True,
+        start: float = 0.5,
     ) -> None:
         super().__init__(density, early_time)
         if density == 1:
@@ -80,34 +92,92 @@ class PQ(Sparsity):
             raise BadInput(f"pq's p and q are above 0, p below q, not {p:g} and {q:g}")
         if not (0 <= eta < math.inf and 0 < gamma < math.inf):
             raise BadInput(f"pq's eta is at least 0 and gamma above 0, not {eta:g} and {gamma:g}")
+        if not 0 < start <= 1:
+            raise BadInput(f"pq's start is above 0 and at most 1 (the share of weights at the start), not {start:g}")
+        if shrink and density >= start:
+            raise BadInput(
+                f"pq shrinks from density {start:g} (sparsity.start) to a lower one, not to {density:g}: lower --density, "
+                "raise sparsity.start, or keep the density with --set sparsity.shrink=false"
+            )
         self.adaptive, self.share, self.every, self.per = adaptive, share, every, per
         self.p, self.q, self.eta, self.gamma, self.beta = p, q, eta, gamma, beta
+        self.shrink, self.start = shrink, start
+        self.shares: dict[str, list[float]] = {}
+        self.live: dict[str, list[int]] = {}
 
     def prepare(self, context: SearchContext, model: nn.Module) -> dict[str, Any]:
         """Draws random masks. Returns the epochs between rewirings and the density."""
         shapes = {name: tuple(weight.shape) for name, weight in prunable(model).items()}
         total = sum(map(math.prod, shapes.values()))
-        self.masks = random_masks(shapes, erdos_renyi(shapes, num_live(total, self.density)), context.seed)
+        number = num_live(total, self.start if self.shrink else self.density)
+        self.masks = random_masks(shapes, erdos_renyi(shapes, number, kernels=not self.shrink), context.seed)
         return {"rewire_every": self._every(context.num_epochs), "density": density(self.masks)}
 
     def after_epoch(self, epoch: int, num_epochs: int) -> None:
-        """Rewires all weights if it is time."""
-        if epoch + 1 < num_epochs and (epoch + 1) % self._every(num_epochs) == 0:
-            self.masks = {name: self._rewired(name, mask) for name, mask in self.masks.items()}
+        """Rewires all weights if it is time, down to the density at the most."""
+        if epoch + 1 < num_epochs and (epoch + 1) % self._every(num_epochs) == 0 and not self._has_shrunk():
+            self._rewire()
             self.apply()
+
+    def facts(self) -> dict[str, Any]:
+        """Returns c by layer and rewiring, its mean over all live weights, and the density at the end."""
+        live = [number for numbers in self.live.values() for number in numbers]
+        shares = [share for of_layer in self.shares.values() for share in of_layer]
+        mean = sum(c * d for c, d in zip(shares, live, strict=True)) / max(1, sum(live))
+        found = {"shares": self.shares, "mean_share": mean, "density": density(self.masks)}
+        return found | ({"reached": self._has_shrunk()} if self.shrink else {})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns masks, shares and numbers of live weights."""
+        return super().state_dict() | {"shares": self.shares, "live": self.live}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Loads masks, shares and numbers of live weights; states of an earlier version contain masks alone."""
+        super().load_state_dict(state)
+        self.shares = {name: list(shares) for name, shares in state.get("shares", {}).items()}
+        self.live = {name: list(numbers) for name, numbers in state.get("live", {}).items()}
 
     def _every(self, num_epochs: int) -> int:
         return self.every or max(1, round(num_epochs / 10))
 
+    def _excess(self) -> int:
+        """Returns by how many weights the network is denser than in the end."""
+        total = sum(mask.numel() for mask in self.masks.values())
+        return sum(int(mask.sum()) for mask in self.masks.values()) - num_live(total, self.density)
+
+    def _has_shrunk(self) -> bool:
+        return self.shrink and self._excess() <= 0
+
     @torch.no_grad()
-    def _rewired(self, name: str, mask: Tensor) -> Tensor:
+    def _rewire(self) -> None:
+        """Chooses new masks and notes each layer's share."""
+        groups = {name: self._groups(name, mask) for name, mask in self.masks.items()}
+        shares = {name: self._share(weight_GM, live_GM) for name, (weight_GM, _, live_GM) in groups.items()}
+        lost = {name: share_of(shares[name], live_GM.sum(1)) for name, (_, _, live_GM) in groups.items()}
+        if self.shrink:
+            lost = dict(zip(lost, shortened(list(lost.values()), self._excess()), strict=True))
+        masks = {}
+        for name, (weight_GM, momentum_GM, live_GM) in groups.items():
+            live_G, lost_G = live_GM.sum(1), lost[name]
+            dead_G = live_GM.shape[1] - live_G
+            if self.shrink:
+                grown_G = lost_G.minimum(dead_G).minimum(live_G - lost_G)
+                new_GM = exchange(weight_GM, momentum_GM, live_GM, lost_G + grown_G, grown_G)
+            else:
+                new_GM = rewire(weight_GM, momentum_GM, live_GM, shares[name])
+            weight = self.model.get_parameter(name)
+            masks[name] = laid_out(new_GM.view(weight.shape), weight)
+            of_layer = float((shares[name] * live_G).sum() / live_G.sum().clamp_min(1))
+            self.shares[name] = [*self.shares.get(name, []), of_layer]
+            self.live[name] = [*self.live.get(name, []), int(live_G.sum())]
+        self.masks = masks
+
+    def _groups(self, name: str, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns a layer's weights, momenta and mask, group by group. [G, M] each."""
         weight = self.model.get_parameter(name)
         groups = len(weight) if self.per == "neuron" else 1
-        weight_GM, live_GM = weight.reshape(groups, -1), mask.reshape(groups, -1)
-        momentum_GM = momentum(self.optimizer, weight).reshape(groups, -1)
-        return laid_out(
-            rewire(weight_GM, momentum_GM, live_GM, self._share(weight_GM, live_GM)).view(weight.shape), weight
-        )
+        found = momentum(self.optimizer, weight)
+        return weight.reshape(groups, -1), found.reshape(groups, -1), mask.reshape(groups, -1)
 
     def _share(self, weight_GM: Tensor, live_GM: Tensor) -> Tensor:
         live_G = live_GM.sum(1)
@@ -148,6 +218,31 @@ def rewiring_share(bound_G: Tensor, live_G: Tensor, gamma: float, beta: float) -
     return (gamma * (1 - bound_G / live_G.clamp_min(1))).clamp(0, beta)
 
 
+def share_of(share_G: Tensor, live_G: Tensor) -> Tensor:
+    """Returns floor(c d), but for the rounding of floats. [G], int64."""
+    return (share_G.to(widest_dtype(share_G.device)) * live_G + 1e-9).floor().long()
+
+
+def shortened(lost: Sequence[Tensor], most: int) -> list[Tensor]:
+    """Returns the numbers of weights to lose, in proportion, so that they are at most `most` in all.
+
+    Largest remainders decide the rounding, of equal ones the first.
+
+    Args:
+        lost: Of each layer, [G].
+        most: At least 0.
+    """
+    lost_A = torch.cat(list(lost)).cpu()
+    total = int(lost_A.sum())
+    if total > most:
+        floor_A, rest_A = lost_A * most // total, lost_A * most % total
+        left = most - int(floor_A.sum())
+        floor_A[rest_A.argsort(descending=True, stable=True)[:left]] += 1
+        lost_A = floor_A
+    parts = lost_A.split([len(part) for part in lost])
+    return [part.to(like.device) for part, like in zip(parts, lost, strict=True)]
+
+
 def rewire(weight_GM: Tensor, momentum_GM: Tensor, live_GM: Tensor, share_G: Tensor) -> Tensor:
     """Returns the new mask, as dense as the old one in each group. [G, M].
 
@@ -155,10 +250,22 @@ def rewire(weight_GM: Tensor, momentum_GM: Tensor, live_GM: Tensor, share_G: Ten
     |momentum| grow. Ties go by position.
     """
     live_G = live_GM.sum(1)
-    dead_G = live_GM.shape[1] - live_G
-    num_G = (share_G.to(widest_dtype(share_G.device)) * live_G + 1e-9).floor().long().minimum(dead_G)
-    pruned_GM = lowest(weight_GM.abs().masked_fill(~live_GM, math.inf), num_G)
-    grown_GM = lowest((-momentum_GM.abs()).masked_fill(live_GM, math.inf), num_G)
+    num_G = share_of(share_G, live_G).minimum(live_GM.shape[1] - live_G)
+    return exchange(weight_GM, momentum_GM, live_GM, num_G, num_G)
+
+
+def exchange(weight_GM: Tensor, momentum_GM: Tensor, live_GM: Tensor, pruned_G: Tensor, grown_G: Tensor) -> Tensor:
+    """Returns the mask without each group's smallest |w| and with the dead weights of the largest |momentum|. [G, M].
+
+    Args:
+        weight_GM: The weights.
+        momentum_GM: Their gradients' momenta.
+        live_GM: The old mask.
+        pruned_G: Weights to prune, at most the live ones.
+        grown_G: Weights to grow, at most the dead ones.
+    """
+    pruned_GM = lowest(weight_GM.abs().masked_fill(~live_GM, math.inf), pruned_G)
+    grown_GM = lowest((-momentum_GM.abs()).masked_fill(live_GM, math.inf), grown_G)
     return live_GM & ~pruned_GM | grown_GM
 
 
@@ -175,39 +282,3 @@ def momentum(optimizer: torch.optim.Optimizer, weight: Tensor) -> Tensor:
     if found is None:
         raise BadInput(f"pq regrows weights by the gradient's momentum, and {type(optimizer).__name__} keeps none")
     return found
-
-
-def erdos_renyi(shapes: Mapping[str, Sequence[int]], num_live: int) -> dict[str, int]:
-    """Returns the number of live weights of each layer, `num_live` in all.
-
-    They are in proportion to the sum of the shape's numbers (inputs, outputs, kernel sides), so that large layers are
-    the sparsest, and at most the layer's size. Largest remainders decide the rounding.
-
-    Source: Mocanu et al., Nature Communications 2018; with kernel sizes ("ERK") Evci et al., ICML 2020.
-    """
-    size = {name: math.prod(shape) for name, shape in shapes.items()}
-    assert 0 <= num_live <= sum(size.values())
-    share = {name: Fraction(size[name]) for name in shapes}
-    open_layers = list(shapes)
-    while open_layers:
-        left = num_live - sum(size[name] for name in shapes if name not in open_layers)
-        scale = Fraction(left, sum(sum(shapes[name]) for name in open_layers))
-        share |= {name: scale * sum(shapes[name]) for name in open_layers}
-        full = [name for name in open_layers if share[name] > size[name]]
-        share |= {name: Fraction(size[name]) for name in full}
-        open_layers = [name for name in open_layers if name not in full] if full else []
-    number = {name: math.floor(exact) for name, exact in share.items()}
-    by_remainder = sorted(shapes, key=lambda name: number[name] - share[name])
-    for name in by_remainder[: num_live - sum(number.values())]:
-        number[name] += 1
-    return number
-
-
-def random_masks(shapes: Mapping[str, Sequence[int]], number: Mapping[str, int], seed: int) -> Masks:
-    """Returns random masks with `number` live weights of each layer, drawn without replacement."""
-    masks = {}
-    for name, shape in shapes.items():
-        size = math.prod(shape)
-        chosen = torch.randperm(size, generator=stream(seed, f"sparsity {name}"))[: number[name]]
-        masks[name] = torch.zeros(size, dtype=torch.bool).index_fill_(0, chosen, True).view(*shape)
-    return masks

@@ -74,7 +74,7 @@ class Case:
     def command(self, out: Path, arguments: argparse.Namespace) -> list[str]:
         """Returns the words of the command whose records go to `out`."""
         k = ["--k", "2"] if self.backprop == "sltt-k" else []
-        density = [] if self.sparsity == "dense" else ["--density", "0.5"]
+        density = [] if self.sparsity == "dense" else ["--density", "0.4"]
         return [
             *("run", "--method", self.method, "--ratio", "0" if self.method == "full" else "0.5", "--no-reference"),
             *("--dataset", arguments.dataset, "--train-examples", str(arguments.train_examples), "--epochs", "4"),

@@ -69,6 +69,7 @@ def test_records_before_a_corrected_rule_keep_their_keys_and_their_commands_name
         words = {word for word in spec.words() if word.removeprefix("sparsity.").partition("=")[0] in former}
         shown.setdefault(f"{sparsity} {spec.early_time}", set()).update(words)
     assert shown["imp True"] == shown["eb True"] == {"sparsity.early_rule=max"}
+    assert shown["pq False"] == {"sparsity.shrink=false", "sparsity.start=0.5"}
     assert shown["imp False"] == shown["eb False"] == set(), "without early time the rule changes nothing"
 
 
@@ -81,6 +82,9 @@ def test_the_key_leaves_out_an_option_at_its_former_value_alone() -> None:
         assert newer.key != older.key
         without = [dataclasses.replace(spec, early_time=False) for spec in (older, newer)]
         assert without[0] == without[1] and without[0].key == without[1].key
+    older = make_spec(sparsity="pq", density=0.2, sparsity_options={"share": 0.3})
+    assert older.sparsity_options == {"share": 0.3, "shrink": False, "start": 0.5}
+    assert dataclasses.replace(older, sparsity_options=older.sparsity_options | {"shrink": True}).key != older.key
 
 
 def test_a_setting_that_no_reader_of_the_record_accepts_is_refused_before_the_run() -> None:

@@ -18,7 +18,7 @@ EARLY = {
     "early_time": True,
 }
 EB = {"sparsity": "eb", "density": 0.5}
-PQ = {"sparsity": "pq", "density": 0.4}
+PQ = {"sparsity": "pq", "density": 0.4, "sparsity_options": {"shrink": True}}
 MIB = 2**20
 
 

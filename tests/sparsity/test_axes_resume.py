@@ -35,8 +35,12 @@ WEIGHTS: dict[str, dict[str, Any]] = {
         "timesteps": 4,
         "set": {"sparsity.kl_examples": 50, "sparsity.kl_share": 1.0},
     },
-    "pq": {"sparsity": "pq", "density": 0.3, "set": {"sparsity.every": 1}},
-    "pq-fixed": {"sparsity": "pq", "density": 0.3, "set": {"sparsity.every": 1, "sparsity.adaptive": False}},
+    "pq": {"sparsity": "pq", "density": 0.4, "set": {"sparsity.every": 1}},
+    "pq-fixed": {
+        "sparsity": "pq",
+        "density": 0.3,
+        "set": {"sparsity.every": 1, "sparsity.adaptive": False, "sparsity.shrink": False},
+    },
 }
 DATA: dict[str, dict[str, Any]] = {
     "full": {"method": "full", "ratio": 0.0},
@@ -108,12 +112,22 @@ def test_dense_runs_have_no_hook_and_no_ticket() -> None:
 
 def test_sparse_connections_do_fewer_operations() -> None:
     dense = make_trainer(*requested("bptt", "dense", "full")).run()
-    sparse = make_trainer(*requested("bptt", "pq", "full")).run()
+    sparse = make_trainer(*requested("bptt", "pq-fixed", "full")).run()
     assert dense.operations["accumulates"] > 2 * sparse.operations["accumulates"] > 0
     assert dense.operations["energy_joules"] > 0 and sparse.density < dense.density == 1
     assert not any("live_products" in row for row in dense.epochs) and weights_factor(dense) == 1
     found = [sparse.operations["dense_products"] / row["live_products"] for row in sparse.epochs]
     assert 1 < weights_factor(sparse) == pytest.approx(len(found) / sum(1 / factor for factor in found))
+
+
+def test_the_record_contains_the_shares_of_pq_and_the_density_that_they_lead_to() -> None:
+    record = make_trainer(*requested("bptt", "pq", "full", set={"sparsity.every": 1, "sparsity.start": 0.8})).run()
+    shares, totals = record.ticket["shares"], [row["live_products"] for row in record.epochs]
+    assert {len(of_layer) for of_layer in shares.values()} == {3} and 0.05 < record.ticket["mean_share"] < 0.4
+    assert totals == sorted(totals, reverse=True) and totals[-1] < 0.8 * totals[0], "fewer products with every epoch"
+    assert record.density == record.ticket["density"] and record.ticket["reached"] is (record.density <= 0.4)
+    lost = 1 - record.density / 0.8
+    assert lost == pytest.approx(1 - (1 - record.ticket["mean_share"]) ** 3, abs=0.02)
 
 
 def test_a_search_takes_event_frames_of_fewer_steps() -> None:

@@ -16,7 +16,8 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.registry import options
 from sadp_bench.core.rng import stream
 from sadp_bench.sparsity.base import prunable
-from sadp_bench.sparsity.pq import PQ, erdos_renyi, keep_bound, pq_index, random_masks, rewire, rewiring_share
+from sadp_bench.sparsity.pq import PQ, exchange, keep_bound, pq_index, rewire, rewiring_share, shortened
+from sadp_bench.sparsity.random_masks import erdos_renyi, random_masks
 from tests.small_runs import assert_same_weights
 from tests.sparsity.helpers import Tiny, TinyContext, adamw, batches, sgd
 
@@ -131,7 +132,7 @@ def test_the_share_of_the_live_is_rounded_down_but_for_the_rounding_of_floats():
 @pytest.mark.parametrize("per", ["layer", "neuron"])
 @pytest.mark.parametrize("adaptive", [True, False])
 def test_density_is_constant_through_rewiring_in_all_and_in_each_group(adaptive, per, make_optimizer):
-    pq = PQ(0.4, every=1, per=per, adaptive=adaptive, gamma=3.0)
+    pq = PQ(0.4, every=1, per=per, adaptive=adaptive, gamma=3.0, shrink=False)
     model, masks_E = trained(pq, make_optimizer=make_optimizer)
     assert sum(int(mask.sum()) for mask in masks_E[0].values()) == round(0.4 * TOTAL)
     for name, first in random_masks(SHAPES, erdos_renyi(SHAPES, round(0.4 * TOTAL)), 0).items():
@@ -148,15 +149,113 @@ def test_density_is_constant_through_rewiring_in_all_and_in_each_group(adaptive,
 
 def test_rewiring_comes_every_tenth_of_the_run_unless_reported():
     for epochs, requested, expected in [(6, 0, 1), (30, 0, 3), (6, 4, 4)]:
-        facts = PQ(0.5, every=requested).prepare(TinyContext(num_epochs=epochs), Tiny(2))
+        facts = PQ(0.5, every=requested, shrink=False).prepare(TinyContext(num_epochs=epochs), Tiny(2))
         assert facts == {"rewire_every": expected, "density": round(0.5 * TOTAL) / TOTAL}
-        _, masks_E = trained(PQ(0.5, every=requested, adaptive=False), num_epochs=epochs)
+        _, masks_E = trained(PQ(0.5, every=requested, adaptive=False, shrink=False), num_epochs=epochs)
         rewired = [
             epoch
             for epoch in range(1, epochs + 1)
             if any((masks_E[epoch][name] != masks_E[epoch - 1][name]).any() for name in SHAPES)
         ]
         assert rewired == list(range(expected, epochs, expected))
+
+
+# --- Shrinking
+
+
+class Gaussian(PQ):
+    """Draws its live weights anew before each rewiring, of another size each time."""
+
+    def after_epoch(self, epoch, num_epochs):
+        draws = stream(epoch, "gaussian")
+        with torch.no_grad():
+            for name, mask in self.masks.items():
+                weight = self.model.get_parameter(name)
+                weight.copy_(0.1**epoch * torch.randn(weight.shape, generator=draws) * mask)
+        super().after_epoch(epoch, num_epochs)
+
+
+def densities_of(pq, epochs):
+    """The densities of two large layers after each epoch, none of them trained."""
+    model = nn.Sequential(nn.Linear(300, 200, bias=False), nn.Linear(200, 300, bias=False))
+    facts = pq.prepare(TinyContext(num_epochs=epochs), model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9)
+    pq.attach(model, optimizer)
+    sum(weight.sum() for weight in model.parameters()).backward()
+    optimizer.step()
+    found = [facts["density"]]
+    for epoch in range(epochs):
+        pq.after_epoch(epoch, epochs)
+        found.append(sum(int(mask.sum()) for mask in pq.masks.values()) / 120_000)
+    return found
+
+
+def test_the_density_of_gaussian_weights_falls_as_the_paper_reports():
+    """The paper's densities: 0.5 at the start, then 0.423, 0.357 and 0.302, and 0.111 in the end. The rate is the index's."""
+    found = densities_of(pq := Gaussian(0.01, every=1), 10)
+    reported = [0.5, 0.423, 0.357, 0.302, 0.256, 0.216, 0.183, 0.155, 0.131, 0.111]
+    np.testing.assert_allclose(found[:10], reported, atol=2e-3)
+    assert found[10] == found[9], "not after the last epoch"
+    np.testing.assert_allclose(found[:10], [0.5 * (1 - 0.1544) ** k for k in range(10)], atol=2e-3)
+    facts = pq.facts()
+    assert facts["mean_share"] == pytest.approx(0.1544, abs=2e-3) and not facts["reached"]
+    assert facts["density"] == found[-1] and {len(shares) for shares in facts["shares"].values()} == {9}
+    for name, shares in facts["shares"].items():
+        assert shares == pytest.approx([0.1544] * 9, abs=4e-3), name
+
+
+def test_a_fixed_share_shrinks_by_it_and_both_end_at_the_density():
+    found = densities_of(pq := PQ(0.2, every=1, adaptive=False, share=0.3), 7)
+    assert found == pytest.approx([0.5, 0.35, 0.245, 0.2, 0.2, 0.2, 0.2, 0.2], abs=1e-4)
+    assert found[3] == 0.2, "the last step is shortened to the density, exactly"
+    facts = pq.facts()
+    assert facts["mean_share"] == pytest.approx(0.3) and facts["reached"] is True
+    assert all(len(shares) == 3 for shares in facts["shares"].values()), "the masks are final"
+    assert densities_of(Gaussian(0.2, every=1), 8)[-1] == 0.2
+
+
+def test_a_control_at_the_recorded_mean_share_loses_as_many_weights_as_the_index_chose():
+    adaptive = densities_of(pq := Gaussian(0.01, every=1), 6)
+    fixed = densities_of(PQ(0.01, every=1, adaptive=False, share=pq.facts()["mean_share"]), 6)
+    np.testing.assert_allclose(adaptive, fixed, atol=1e-3)
+
+
+def test_twice_as_many_small_weights_are_pruned_as_regrown_by_their_momentum():
+    for adaptive in [True, False]:
+        pq = Watching(0.1, adaptive=adaptive, share=0.2, every=1)
+        trained(pq, num_epochs=2)
+        for weight, before, after, now in pq.seen.values():
+            live = weight[before].double().numpy()
+            share = 1 - 1.001**-2 * (1 - index_in_numpy(live, 0.5, 1.0)) if adaptive else 0.2
+            lost = math.floor(share * len(live) + 1e-9)
+            pruned, grown = before & ~after, after & ~before
+            assert int(before.sum()) - int(after.sum()) == lost > 0
+            assert int(grown.sum()) == min(lost, int((~before).sum()), len(live) - lost) == int(pruned.sum()) - lost
+            assert weight[pruned].abs().max() < weight[before & after].abs().min()
+            assert not now[grown].any() and torch.equal(now[before & after], weight[before & after])
+        for name, shares in pq.facts()["shares"].items():
+            weight, before, _, _ = pq.seen[name]
+            index = index_in_numpy(weight[before].double().numpy(), 0.5, 1.0)
+            assert shares == pytest.approx([1 - 1.001**-2 * (1 - index) if adaptive else 0.2])
+
+
+def test_exchange_prunes_and_grows_the_given_numbers():
+    weight_GM = torch.tensor([[0.5, -0.1, 0.3, 0.2, 0, 0], [1.0, 2.0, 0, 0, 0, 0]])
+    momentum_GM = torch.tensor([[9.0, 9, 9, 9, 0.1, -0.4], [0, 0, 1.0, -3, 2, 0]])
+    live_GM = torch.tensor([[1, 1, 1, 1, 0, 0], [1, 1, 0, 0, 0, 0]]).bool()
+    found = exchange(weight_GM, momentum_GM, live_GM, torch.tensor([2, 1]), torch.tensor([1, 2]))
+    assert found.int().tolist() == [[1, 0, 1, 0, 0, 1], [0, 1, 0, 1, 1, 0]]
+
+
+def test_shortened_numbers_are_proportional_and_sum_to_the_most():
+    lost = [torch.tensor([10, 5]), torch.tensor([1]), torch.tensor([4])]
+    assert (
+        [part.tolist() for part in shortened(lost, 20)]
+        == [[10, 5], [1], [4]]
+        == [p.tolist() for p in shortened(lost, 99)]
+    )
+    assert [part.tolist() for part in shortened(lost, 10)] == [[5, 3], [0], [2]]  # 5, 2.5, 0.5 and 2
+    assert [part.tolist() for part in shortened(lost, 0)] == [[0, 0], [0], [0]]
 
 
 class Watching(PQ):
@@ -175,7 +274,7 @@ class Watching(PQ):
 
 def test_a_layer_is_rewired_by_its_own_index_or_by_the_fixed_share():
     for adaptive in [True, False]:
-        pq = Watching(0.2, adaptive=adaptive, gamma=2.0, share=0.2)
+        pq = Watching(0.2, adaptive=adaptive, gamma=2.0, share=0.2, shrink=False)
         trained(pq, num_epochs=2)
         for weight, before, after, _ in pq.seen.values():
             live = weight[before].double().numpy()
@@ -187,7 +286,7 @@ def test_a_layer_is_rewired_by_its_own_index_or_by_the_fixed_share():
 
 
 def test_what_grows_starts_at_0_and_what_stays_keeps_its_value():
-    pq = Watching(0.2, adaptive=False, share=0.5)
+    pq = Watching(0.2, adaptive=False, share=0.5, shrink=False)
     trained(pq, num_epochs=2)
     for weight, before, after, now in pq.seen.values():
         assert (after & ~before).any() and not now[~before].any() and not now[~after].any()
@@ -251,6 +350,17 @@ def test_erdos_renyi_equals_the_formula_where_no_layer_is_full():
         assert abs(number[name] - 5_000 * weights[name] / sum(weights.values())) < 1
 
 
+def test_erdos_renyi_without_kernels_is_the_papers_equation():
+    """A layer's density is in proportion to (inputs + outputs) / (inputs * outputs): Mocanu et al., Eq. 1 of PQ."""
+    shapes = {"a": (64, 32, 3, 3), "b": (128, 64, 3, 3), "c": (10, 512)}
+    number = erdos_renyi(shapes, 5_000, kernels=False)
+    assert sum(number.values()) == 5_000
+    density = {name: number[name] / math.prod(shapes[name]) for name in shapes}
+    wanted = {"a": 96 / (64 * 32), "b": 192 / (128 * 64), "c": 522 / 5120}
+    for name in shapes:
+        assert density[name] / wanted[name] == pytest.approx(density["b"] / wanted["b"], rel=2e-3), name
+
+
 def test_a_full_layer_leaves_the_rest_to_the_others():
     shapes = {"small": (2, 3), "a": (30, 20), "b": (40, 30)}
     assert erdos_renyi(shapes, 306) == {"small": 6, "a": 125, "b": 175}
@@ -285,7 +395,7 @@ def test_random_masks_are_drawn_from_the_seed_and_the_layers_name():
 
 def test_layers_of_any_kind_get_their_share():
     model = nn.Sequential(nn.Conv1d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv3d(8, 4, 3), nn.Linear(4, 9))
-    pq = PQ(0.1)
+    pq = PQ(0.1, shrink=False)
     assert pq.prepare(TinyContext(), model)["density"] == pytest.approx(0.1, abs=1e-3)
     assert all(mask.any() for mask in pq.masks.values())
 
@@ -304,6 +414,7 @@ def test_bad_settings_are_refused_by_name():
         ("q", [0.5, math.inf, math.nan]),
         ("eta", [-0.1, math.inf]),
         ("gamma", [0.0, math.nan]),
+        ("start", [0.0, 1.1, math.nan, 0.5]),
         ("early_time", [True]),
     ]:
         for value in values:
@@ -315,7 +426,7 @@ def test_settings_and_their_defaults():
     defaults = {name: default for name, (_, default) in options(PQ).items()}
     assert defaults == {
         "adaptive": True,
-        "share": 0.3,
+        "share": 0.15,
         "every": 0,
         "per": "layer",
         "p": 0.5,
@@ -323,4 +434,6 @@ def test_settings_and_their_defaults():
         "eta": 0.001,
         "gamma": 1.0,
         "beta": 0.9,
+        "shrink": True,
+        "start": 0.5,
     }

@@ -91,7 +91,7 @@ def test_a_run_like_a_finished_one_is_expected_to_take_as_long(tmp_path, monkeyp
     kinds = {
         "plain": "", "eb": 'sparsity = "eb"\ndensity = 0.5\n', "imp": 'sparsity = "imp"\ndensity = 0.3\n',
         "early": 'sparsity = "eb"\ndensity = 0.5\nearly_time = true\nset.sparsity.early_rule = "max"\n',
-        "pq": 'sparsity = "pq"\ndensity = 0.5\n',
+        "pq": 'sparsity = "pq"\ndensity = 0.4\n',
     }  # fmt: skip
     for name, text in kinds.items():
         folder = tmp_path / name

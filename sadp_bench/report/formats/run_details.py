@@ -9,7 +9,7 @@ from typing import Any
 from sadp_bench.core.phases import CHARGED_PHASES, PHASES
 from sadp_bench.core.text import NOTHING, number, percent, signed
 from sadp_bench.records.axes import is_plain
-from sadp_bench.records.metrics import Comparison, paired
+from sadp_bench.records.metrics import Comparison, paired, searched
 from sadp_bench.records.record import Failure, Record
 from sadp_bench.records.spec import Spec, shown
 from sadp_bench.report.naming import command, is_axis
@@ -129,7 +129,9 @@ def _costs(run: Record) -> Facts:
         facts.append(("energy (45 nm estimate)", f"{number(1e6 * counted['energy_joules'], 3)} µJ"))
     if run.ticket:
         facts.append(("connections left", f"{number(100 * run.density)} %"))
-    return facts + [(f"search: {_spaced(name)}", _fact(value)) for name, value in run.ticket.items()]
+    plain = {name: value for name, value in run.ticket.items() if not isinstance(value, dict | list)}
+    kind = "search" if searched(run) else run.spec.sparsity
+    return facts + [(f"{kind}: {_spaced(name)}", _fact(value)) for name, value in plain.items()]
 
 
 def _fact(value: Any) -> str:

@@ -191,7 +191,10 @@ def test_equal_updates_are_held_against_the_plain_run_of_equal_epochs():
 
 
 def test_weights_are_named_with_the_options_that_differ():
-    records = [run(sparsity="pq", density=0.4, sparsity_options={"adaptive": adaptive}) for adaptive in (True, False)]
+    records = [
+        run(sparsity="pq", density=0.4, sparsity_options={"adaptive": adaptive, "shrink": True})
+        for adaptive in (True, False)
+    ]
     names = {row.weights for row in table_of([*records, run()])}
     assert names == {"dense", "pq 40 % (adaptive=true)", "pq 40 % (adaptive=false)"}
 
