@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sadp_bench.capture.layer_shapes import by_time, num_features
-from sadp_bench.capture.per_example_norms import Pair, joined, square_norms
+from sadp_bench.capture.per_example_norms import Pair, square_norms
 from sadp_bench.capture.squared_norms import middle, squares, squares_of_input
 from sadp_bench.core import distributed
 
@@ -52,9 +52,9 @@ def bound_ratio(
             continue
         calls = [pair for _, pair in sorted(pairs[layer].items())]
         exact_b = square_norms(layer, calls, number, cheapest=True)
-        a, d = (middle(joined([middle(by_time(layer, pair[side], number)) for pair in calls])) for side in (0, 1))
+        a, d = (middle(by_time(layer, x, number)) for x in calls[len(calls) // 2])
         of_tokens = squares_of_input(layer, a, d, a.dim() - num_features(layer, a), binary=False)
-        bound_b = of_tokens.reshape(1, number, -1).sum((0, 2)) * squares(d).sum(0)
+        bound_b = of_tokens.reshape(number, -1).sum(1) * squares(d, 1)
         both = torch.stack([exact_b.to(bound_b.dtype), bound_b])
         sums.append((both if scale_B is None else both / scale_B[:number].square()).sum(1))
     return distributed.from_first(torch.stack(sums, 1))

@@ -1,4 +1,4 @@
-"""Tensors that hooks recorded of a layer's calls, put together.
+"""Tensors that hooks recorded of a network's calls in a batch, put together.
 
 Shape letters: T time steps, B examples, D readout features, L weight layers. Calls are numbered forward from 1; a network
 calls a layer for all time steps at once, or for each step.
@@ -12,14 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from sadp_bench.capture.per_example_norms import joined
-from sadp_bench.capture.squared_norms import every, middle
 
 Calls = dict[nn.Module, dict[int, Tensor]]  # By layer and call.
-
-
-def calls_in_order(calls: dict[int, Tensor]) -> Tensor:
-    """Returns the time steps of all of a layer's calls."""
-    return joined([calls[call] for call in sorted(calls)])
 
 
 def with_time(features: list[Tensor]) -> list[Tensor]:
@@ -27,27 +21,67 @@ def with_time(features: list[Tensor]) -> list[Tensor]:
     return features if features[0].dim() == 3 else [x.unsqueeze(0) for x in features]
 
 
-def layer_sums(name: str, squares: dict[str, Calls], layers: Sequence[nn.Module]) -> Tensor:
-    """Returns a signal's squares, summed over time; 0 for a layer that was not called. [L, B].
+class CallSquares:
+    """The squared norms of the calls of a network's layers in a batch.
 
-    Args:
-        name: The signal. The names of signals of the middle time step begin with "middle_".
-        squares: By signal, layer and call, the squares of each time step and example, [T, B].
-        layers: The L layers.
+    Attributes:
+        by_signal: By signal, layer and call: [T, B], or [B] for a signal of the middle time step.
+        twice: Whether a call was noted twice for a signal.
     """
-    steps = middle if name.startswith("middle_") else every
-    recorded = _paired(squares[name], squares.get(name.replace("input", "error")))
-    row = {layer: steps(calls_in_order(calls)).sum(0) for layer, calls in recorded.items()}
-    nothing = torch.zeros_like(next(iter(row.values())))
-    return torch.stack([row.get(layer, nothing) for layer in layers])
+
+    def __init__(self) -> None:
+        self.by_signal: dict[str, Calls] = {}
+        self.twice = False
+        self._num_calls: dict[nn.Module, int] = {}
+
+    def clear(self) -> None:
+        """Drops all squares."""
+        self.by_signal.clear()
+        self._num_calls.clear()
+        self.twice = False
+
+    def next_call(self, layer: nn.Module) -> int:
+        """Returns the number of a layer's call, forward, which begins."""
+        call = self._num_calls[layer] = self._num_calls.get(layer, 0) + 1
+        return call
+
+    def note(self, signal: str, layer: nn.Module, call: int, square: Tensor) -> None:
+        """Keeps the squares of a call. Calls come in order forward, and in the reverse order backward."""
+        calls = self.by_signal.setdefault(signal, {}).setdefault(layer, {})
+        self.twice |= call in calls
+        calls[call] = square
+
+    def sums(self, layers: Sequence[nn.Module], scale_B: Tensor | None) -> dict[str, Tensor]:
+        """Returns the signals, summed over time; 0 for a layer that was not called. [L, B] each.
+
+        Args:
+            layers: The L layers.
+            scale_B: The factor of each example's loss before the backward pass; errors are divided by it.
+        """
+        found = {signal: self._sums(signal, layers) for signal in self.by_signal}
+        for signal in found:
+            if "error" in signal and scale_B is not None:
+                found[signal] /= scale_B.square()
+        return found
+
+    def _sums(self, signal: str, layers: Sequence[nn.Module]) -> Tensor:
+        recorded = self.by_signal[signal]
+        # Some steps may get no gradient. The inputs of those calls do not count.
+        errors = self.by_signal.get(signal.replace("input", "error"), recorded)
+        over_time = _of_middle if signal.startswith("middle_") else _of_all
+        row_B = {}
+        for layer, calls in recorded.items():
+            paired = errors.get(layer, {})
+            if squares := [calls[call] for call in sorted(calls) if call in paired]:
+                row_B[layer] = over_time(squares)
+        if len(row_B) < len(layers):
+            row_B = dict.fromkeys(layers, torch.zeros_like(next(iter(row_B.values())))) | row_B
+        return torch.stack([row_B[layer] for layer in layers])
 
 
-def _paired(recorded: Calls, errors: Calls | None) -> Calls:
-    """Returns the calls whose errors were recorded too, because some steps may get no gradient; all without errors."""
-    if errors is None:
-        return recorded
-    paired = {
-        layer: {call: square for call, square in calls.items() if call in errors.get(layer, {})}
-        for layer, calls in recorded.items()
-    }
-    return {layer: calls for layer, calls in paired.items() if calls}
+def _of_middle(squares: list[Tensor]) -> Tensor:
+    return squares[len(squares) // 2]
+
+
+def _of_all(squares: list[Tensor]) -> Tensor:
+    return joined(squares).sum(0)

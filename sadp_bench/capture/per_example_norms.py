@@ -198,18 +198,19 @@ def _cheapest_square(module: nn.Conv1d | nn.Conv2d | nn.Linear, a: Tensor, d: Te
         return pairs_Bpp.sum((1, 2)).clamp_min(0) + _bias_square(module, d)
     if d.device.type != "cpu" or not isinstance(module, nn.Conv2d) or not window(module).pads_evenly():
         return _weight_square(module, a, d)
-    squares = [_conv_square(module, *of_one) for of_one in zip(a.unbind(1), d.unbind(1), strict=True)]
-    return torch.stack(squares) + _bias_square(module, _errors(module, d))
+    return _conv_square(module, a, d) + _bias_square(module, _errors(module, d))
 
 
 def _conv_square(conv: nn.Conv2d, a: Tensor, d: Tensor) -> Tensor:
-    """Returns the squared norm of an example's gradient of a convolution's weight, from a and d, [T, C, H, W]."""
+    """Returns the squares, [B], of a convolution's weight from a and d, [T, B, ...], an example's gradient at a time."""
     left, _, top, _ = window(conv).pads
-    weight = conv.weight.detach().to(d.dtype)
-    _, gradient, _ = torch.ops.aten.convolution_backward(
-        d, a, weight, None, conv.stride, (top, left), conv.dilation, False, (0, 0), 1, (False, True, False)
-    )
-    return torch.linalg.vector_norm(gradient, dtype=wide_dtype(gradient)).square()
+    how = conv.weight.detach().to(d.dtype), None, conv.stride, (top, left), conv.dilation, False, (0, 0), 1
+    backward, norm, wide = torch.ops.aten.convolution_backward, torch.linalg.vector_norm, wide_dtype(d)
+    norms = []
+    for a_of_one, d_of_one in zip(a.unbind(1), d.unbind(1), strict=True):
+        _, gradient, _ = backward(d_of_one, a_of_one, *how, (False, True, False))
+        norms.append(norm(gradient, dtype=wide))
+    return torch.stack(norms).square()
 
 
 def _patches(module: nn.Module, a: Tensor) -> Tensor:

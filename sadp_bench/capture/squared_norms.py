@@ -5,7 +5,6 @@ Shape letters: T time steps, B examples.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,14 +21,9 @@ SPIKES = "_sadp_bench_spikes"
 NORMS_OF_ROW = 16
 
 
-def every(x: Tensor) -> Tensor:
-    """Returns all T time steps of [T, ...]."""
-    return x
-
-
 def middle(x: Tensor) -> Tensor:
-    """Returns the middle time step of [T, ...], the later of two: [1, ...]."""
-    return x[len(x) // 2 :][:1]
+    """Returns the middle time step of [T, ...], the later of two: [...]."""
+    return x[x.shape[0] // 2]
 
 
 def mark_spikes(layer: nn.Module, inputs: tuple[Tensor, ...], spikes: Tensor) -> None:
@@ -64,9 +58,13 @@ def squares(x: Tensor, lead: int = 2, times: Tensor | None = None, binary: bool 
     Returns:
         The first `lead` dimensions, [T, B] by default; at least float32.
     """
-    shape = x.shape[:lead]
-    x = (x.movedim(lead, -1) if channels_last(x) and x.dim() == lead + 3 else x).reshape(shape.numel(), -1)
-    return row_squares(x, times, binary).view(shape).to(wide_dtype(x))
+    return row_squares(in_rows(x, lead), times, binary).view(x.shape[:lead])
+
+
+def in_rows(x: Tensor, lead: int) -> Tensor:
+    """Returns the first `lead` dimensions as rows, [n, m]; images whose channels lie last in memory in that order."""
+    rows = x.shape[:lead].numel()
+    return (x.movedim(lead, -1) if x.dim() == lead + 3 and channels_last(x) else x).reshape(rows, -1)
 
 
 def row_squares(x: Tensor, times: Tensor | None, binary: bool) -> Tensor:
@@ -78,41 +76,35 @@ def row_squares(x: Tensor, times: Tensor | None, binary: bool) -> Tensor:
         binary: Whether all numbers are 0 or 1.
 
     Returns:
-        [n], in the type of x or wider. The relative error is at most 2^-7 for bfloat16.
+        [n], at least float32. The relative error is at most 2^-7 for bfloat16.
     """
     wide = wide_dtype(x)
-    bfloat16 = x.dtype == torch.bfloat16 and x.device.type == "cpu"
-    if times is None and bfloat16 and x.shape[1] % NORMS_OF_ROW == 0:
+    if times is None and x.dtype == torch.bfloat16 and x.device.type == "cpu" and x.shape[1] % NORMS_OF_ROW == 0:
         # With a type, vector_norm makes a copy first. Without, it sums in float32, and rounds the norm to bfloat16.
         norms = torch.linalg.vector_norm(x.view(len(x), NORMS_OF_ROW, -1), dim=2)
         return norms.to(wide).square().sum(1)
     if times is None:
         return torch.linalg.vector_norm(x, dim=1, dtype=wide).square()
     if binary and x.dtype != torch.float16:  # The sum can exceed the range of float16.
-        return x @ times
-    if bfloat16:
-        return x.square() @ times
+        return (x @ times).to(wide)
+    if x.dtype == torch.bfloat16 and x.device.type == "cpu":
+        return (x.square() @ times).to(wide)
     return x.to(wide).square() @ times.to(wide)
 
 
-def error_squares(layer: nn.Module, error: Tensor, batch: int, steps: Callable[[Tensor], Tensor] = every) -> Tensor:
+def error_squares(layer: nn.Module, error: Tensor, batch: int) -> Tensor:
     """Returns E_l by time step, [T, B]: the sum of squares of the gradient at a layer's output.
 
     Args:
         layer: The layer.
         error: The gradient. Sums that are attached to it are taken as they are.
         batch: The number of examples, B.
-        steps: Selects time steps of [T, ...].
     """
     square_N = attached_row_squares(error)
-    if square_N is not None:
-        return steps(square_N.view(-1, batch))
-    return squares(steps(by_time(layer, error, batch)))
+    return squares(by_time(layer, error, batch)) if square_N is None else square_N.view(-1, batch)
 
 
-def input_squares(
-    layer: nn.Module, input: Tensor, output: Tensor, batch: int, steps: Callable[[Tensor], Tensor] = every
-) -> Tensor:
+def input_squares(layer: nn.Module, input: Tensor, output: Tensor, batch: int) -> Tensor:
     """Returns A_l by time step: the sum of squares of a layer's inputs, plus one for each output position with a bias.
 
     Each input counts once for each patch of the convolution that contains it.
@@ -122,13 +114,11 @@ def input_squares(
         input: Its input.
         output: Its output; only the shape is used.
         batch: The number of examples, B.
-        steps: Selects time steps of [T, ...].
 
     Returns:
         [T, B].
     """
-    x = steps(by_time(layer, input.detach(), batch))
-    return squares_of_input(layer, x, output, 2, are_spikes(input))
+    return squares_of_input(layer, by_time(layer, input.detach(), batch), output, 2, are_spikes(input))
 
 
 def squares_of_input(layer: nn.Module, x: Tensor, output: Tensor, lead: int, binary: bool) -> Tensor:
@@ -143,8 +133,13 @@ def squares_of_input(layer: nn.Module, x: Tensor, output: Tensor, lead: int, bin
     """
     image = images(layer, x)
     square = squares(image, lead, patches_per_pixel(layer, image, channels_last(image)), binary)
+    added = of_bias(layer, x, output, lead)
+    return square + added if added else square
+
+
+def of_bias(layer: nn.Module, x: Tensor, output: Tensor, lead: int) -> int:
+    """Returns what a bias adds to A_l: the number of output positions; 0 without a bias."""
     if getattr(layer, "bias", None) is None:
-        return square
+        return 0
     positions = output.shape[output.dim() - num_features(layer, output) + 1 :].numel()
-    tokens = x.shape[lead : x.dim() - num_features(layer, x)].numel()
-    return square + positions * tokens
+    return positions * x.shape[lead : x.dim() - num_features(layer, x)].numel()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -136,13 +136,21 @@ def total(value: Tensor) -> Tensor:
     return value
 
 
+def totals(*values: Tensor) -> Sequence[Tensor]:
+    """Returns the sums over the ranks of tensors of one type, in one exchange."""
+    if size() == 1:
+        return values
+    flat = total(torch.cat([value.flatten() for value in values]))
+    parts = flat.split([value.numel() for value in values])
+    return [part.view_as(value) for part, value in zip(parts, values, strict=True)]
+
+
 def average_gradients(model: nn.Module) -> None:
     """Averages the gradients over the ranks, after the backward passes of a network that is not `wrapped`."""
     if size() > 1:
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        means = total(torch.cat([gradient.flatten() for gradient in gradients])) / size()
-        for gradient, mean in zip(gradients, means.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(mean.view_as(gradient))
+        for gradient, sum_of_ranks in zip(gradients, totals(*gradients), strict=True):
+            gradient.copy_(sum_of_ranks / size())
 
 
 def agreed(value: bool) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -37,6 +38,31 @@ def step_mse_loss(logits_TBC: Tensor, label_B: Tensor) -> Tensor:
 
 
 LOSSES: dict[str, Loss] = {"mean": mean_loss, "step": step_loss, "step-mse": step_mse_loss}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WeightedLoss:
+    """The loss of a batch: the sum of weight_B * loss_B, divided by a number.
+
+    Args:
+        loss: Returns the loss of each example.
+        label_B: The labels, int64.
+        weight_B: Weights of the losses, float32.
+        divisor: The size of the whole batch divided by the number of processes, whose gradients are averaged.
+    """
+
+    loss: Loss
+    label_B: Tensor
+    weight_B: Tensor
+    divisor: float
+
+    def of_examples(self, logits_TBC: Tensor) -> Tensor:
+        """Returns loss_B, each example's loss before weighting."""
+        return self.loss(logits_TBC, self.label_B)
+
+    def total(self, loss_B: Tensor) -> Tensor:
+        """Returns the weighted loss of the batch."""
+        return (loss_B * self.weight_B.to(loss_B.dtype)).sum() / self.divisor
 
 
 def logit_errors(loss: Loss, logits_TBC: Tensor, label_B: Tensor) -> Tensor:

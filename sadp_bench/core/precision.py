@@ -10,7 +10,8 @@ def wide_dtype(*tensors: Tensor) -> torch.dtype:
     """Returns the smallest data type that holds float32 and each tensor's values."""
     dtype = torch.float32
     for x in tensors:
-        dtype = torch.promote_types(dtype, x.dtype)
+        if x.dtype != dtype:
+            dtype = torch.promote_types(dtype, x.dtype)
     return dtype
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sadp_bench.capture.example_rows import ExampleRows
 from sadp_bench.capture.layer_shapes import BOUNDED
-from sadp_bench.capture.recorder import Recorder
+from sadp_bench.capture.loop_recorder import LoopRecorder
 from sadp_bench.capture.signals import Signal
 from sadp_bench.core import distributed
 from sadp_bench.core.errors import BadInput
@@ -95,7 +95,7 @@ class Watch:
         self._num_skipped = 0
         self._order = LogitOrder(time_first, self._examples_first)
         self._outputs: list[OutputRecorder] = []
-        self._recorder: Recorder | None = None
+        self._recorder: LoopRecorder | None = None
         self.record(sampler.signals)
         sampler.watching = self
 
@@ -122,14 +122,14 @@ class Watch:
         if signals & (SCALED | {Signal.FEATURES}):
             self._outputs = [OutputRecorder(self.model, module, self._rows) for module in self._candidates()]
         if signals & OF_LAYERS:
-            self._recorder = Recorder(self.model, signals, self._bounded(), of_any_loop=True, rows=self._rows)
-            self._recorder.__enter__()
+            self._recorder = LoopRecorder(self.model, signals, self._bounded(), self._rows)
+            self._recorder.hook()
 
     def _unhook(self) -> None:
         for outputs in self._outputs:
             outputs.handle.remove()
         if self._recorder is not None:
-            self._recorder.__exit__()
+            self._recorder.unhook()
         self._outputs, self._recorder = [], None
 
     def _candidates(self) -> list[nn.Module]:

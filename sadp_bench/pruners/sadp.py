@@ -100,6 +100,7 @@ class SADP(Pruner):
         self.score_sq_N = torch.empty(0)  # NaN: not seen yet
         self.surplus_N = torch.empty(0)
         self.bound_ratio_2L = torch.empty(0)
+        self.factor_L = torch.empty(0)  # k; empty: to be computed
 
     def watch(self, epoch: int) -> frozenset[Signal]:
         """Returns the signals of the score; the bound ratio in the first four epochs and then in every fourth."""
@@ -123,11 +124,13 @@ class SADP(Pruner):
             newest_2L = seen.watched[Signal.BOUND_RATIO]
             old_2L = self.bound_ratio_2L if len(self.bound_ratio_2L) else torch.zeros_like(newest_2L)
             self.bound_ratio_2L = BOUND_RATIO_MEMORY * old_2L + newest_2L
-        new_B = self._score().squared(seen.watched, self._bound_ratio()).to(self.score_sq_N.dtype)
-        old_B = self.score_sq_N[seen.index_B]
+        if Signal.BOUND_RATIO in seen.watched or not self.factor_L.numel():
+            self.factor_L = self._bound_ratio()
+        new_B = self._score().squared(seen.watched, self.factor_L).to(self.score_sq_N.dtype)
+        old_B = self.score_sq_N.index_select(0, seen.index_B)
         mixed_B = torch.where(old_B.isnan(), new_B, self.memory * old_B + (1 - self.memory) * new_B)
         # NaN marks the unseen: a score that is not a number must be refused, not forgotten.
-        self.score_sq_N[seen.index_B] = mixed_B.nan_to_num(nan=torch.inf, posinf=torch.inf)
+        self.score_sq_N.index_copy_(0, seen.index_B, mixed_B.nan_to_num(nan=torch.inf, posinf=torch.inf))
 
     def select(self, epoch: int) -> Selection:
         """Draws an epoch's examples, and weights them. Raises Diverged where a score is not finite."""
@@ -165,10 +168,10 @@ class SADP(Pruner):
 
     def _bound_ratio(self) -> Tensor:
         """Returns k, [L]: 1 for a layer that was not measured, and a single 1 before any measurement."""
-        unmeasured_21 = torch.ones(2, 1, device=self.score_sq_N.device)
-        exact_L, bound_L = self.bound_ratio_2L if len(self.bound_ratio_2L) else unmeasured_21
-        factor_L = torch.where(bound_L > 0, exact_L / bound_L, torch.ones_like(bound_L))
-        return factor_L.to(self.score_sq_N.device)
+        if not len(self.bound_ratio_2L):
+            return torch.ones(1, device=self.score_sq_N.device)
+        exact_L, bound_L = self.bound_ratio_2L.to(self.score_sq_N.device)
+        return torch.where(bound_L > 0, exact_L / bound_L, 1.0)
 
 
 class Score(Protocol):
@@ -274,9 +277,9 @@ def limited_error_squares(error_LB: Tensor, logit_errors_TBC: Tensor, limit: flo
         limit: At least 1.
     """
     output_B = logit_errors_TBC.square().sum((0, 2))
-    sums = distributed.total(torch.cat([error_LB.sum(1), output_B.sum()[None].to(error_LB.dtype)]))
-    most_LB = limit * (sums[:-1] / sums[-1])[:, None] * output_B.to(error_LB.dtype)
-    return torch.where(sums[-1] > 0, error_LB.minimum(most_LB), error_LB)
+    error_L1, output = distributed.totals(error_LB.sum(1, keepdim=True), output_B.sum().to(error_LB.dtype))
+    most_LB = limit * (error_L1 / output) * output_B.to(error_LB.dtype)
+    return error_LB.fmin(most_LB)  # Where no example has an error, the limit is NaN, and none.
 
 
 def readout_gradient_norm(features_TBD: Tensor, error_TBC: Tensor) -> Tensor:

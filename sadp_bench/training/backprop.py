@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from sadp_bench.capture.recorder import Recorder
 from sadp_bench.core import distributed
 from sadp_bench.core.errors import BadInput
-from sadp_bench.core.losses import Loss
+from sadp_bench.core.losses import WeightedLoss
 from sadp_bench.core.precision import widened
 
 Forward = Callable[[Tensor], Tensor]  # model input -> logits_TBC, at least float32
@@ -41,23 +40,13 @@ class Backprop(ABC):
 
     @abstractmethod
     def __call__(
-        self,
-        loss: Loss,
-        input: Tensor,
-        label_B: Tensor,
-        weight_B: Tensor,
-        batch_size: float,
-        draws: torch.Generator,
-        recorder: Recorder | None = None,
+        self, input: Tensor, loss: WeightedLoss, draws: torch.Generator, recorder: Recorder | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Accumulates into `.grad` the gradient of sum(weight_B * loss_B) / batch_size, or an estimate of it.
+        """Accumulates into `.grad` the gradient of the batch's loss, or an estimate of it.
 
         Args:
-            loss: See `core.losses`.
             input: As `Loader.input` gives it.
-            label_B: int64.
-            weight_B: Weights of the losses, float32.
-            batch_size: Size of the whole batch divided by the number of processes, whose gradients are averaged.
+            loss: Of the batch.
             draws: Where random numbers come from.
             recorder: Records the pass. It receives which step is the middle one where the network runs step by step.
 
@@ -74,19 +63,14 @@ class BPTT(Backprop):
         self.forward = at_precision(distributed.wrapped(model), precision, device)
 
     def __call__(
-        self,
-        loss: Loss,
-        input: Tensor,
-        label_B: Tensor,
-        weight_B: Tensor,
-        batch_size: float,
-        draws: torch.Generator,
-        recorder: Recorder | None = None,
+        self, input: Tensor, loss: WeightedLoss, draws: torch.Generator, recorder: Recorder | None = None
     ) -> tuple[Tensor, Tensor]:
         """See `Backprop`."""
         logits_TBC = self.forward(input)
-        loss_B = loss(logits_TBC, label_B)
-        ((loss_B * weight_B.to(loss_B.dtype)).sum() / batch_size).backward()
+        loss_B = loss.of_examples(logits_TBC)
+        if recorder is not None:
+            recorder.note_loss(logits_TBC, loss_B)
+        loss.total(loss_B).backward()
         return logits_TBC.detach(), loss_B.detach()
 
 
@@ -107,14 +91,7 @@ class SLTT(Backprop):
     """
 
     def __call__(
-        self,
-        loss: Loss,
-        input: Tensor,
-        label_B: Tensor,
-        weight_B: Tensor,
-        batch_size: float,
-        draws: torch.Generator,
-        recorder: Recorder | None = None,
+        self, input: Tensor, loss: WeightedLoss, draws: torch.Generator, recorder: Recorder | None = None
     ) -> tuple[Tensor, Tensor]:
         """See `Backprop`."""
         num_steps = self.model.steps(input)  # type: ignore[operator]
@@ -122,20 +99,24 @@ class SLTT(Backprop):
         middle = sorted(live)[len(live) // 2]
 
         def of_step(step: int, outputs: Callable[[], Tensor]) -> Tensor:
-            recorded = nullcontext() if recorder is None else recorder.step(is_middle=step == middle)
-            with torch.set_grad_enabled(step in live), recorded:
+            if recorder is not None:
+                recorder.at_middle = step == middle
+            with torch.set_grad_enabled(step in live):
                 logits_1BC = widened(outputs())
                 if step in live:
-                    loss_B = loss(logits_1BC, label_B)
+                    loss_B = loss.of_examples(logits_1BC)
                     with torch.autocast(self.device.type, enabled=False):
-                        ((loss_B * weight_B.to(loss_B.dtype)).sum() / batch_size / num_steps).backward()
+                        (loss.total(loss_B) / num_steps).backward()
             return logits_1BC.detach()
 
         # A cache would give a step the copy of a weight that another step has made, perhaps without a graph.
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16", cache_enabled=False):
             logits_TBC: Tensor = self.model(input, of_step)
         distributed.average_gradients(self.model)
-        return logits_TBC, loss(logits_TBC, label_B)
+        loss_B = loss.of_examples(logits_TBC.requires_grad_(recorder is not None))
+        if recorder is not None:
+            recorder.note_loss(logits_TBC, loss_B)
+        return logits_TBC.detach(), loss_B.detach()
 
     def live_steps(self, num_steps: int, draws: torch.Generator) -> frozenset[int]:
         """Returns the steps that give gradients."""

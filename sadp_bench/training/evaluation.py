@@ -71,5 +71,5 @@ def firing_rates(model: nn.Module, data: Loader, precision: str) -> list[float]:
         for _ in predictions(model, data, precision):
             total_S += recorder.seen()["spike_counts"].mean(1).sum(1)
         totals = distributed.total(total_S).tolist()
-        neurons_S = recorder.neurons_S
+        neurons_S = recorder.spikes.neurons_S
         return [total / len(data) / max(1, neurons) for total, neurons in zip(totals, neurons_S, strict=True)]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sadp_bench.capture.recorder import Recorder
 from sadp_bench.capture.signals import Signal
 from sadp_bench.core import distributed
-from sadp_bench.core.losses import LOSSES, logit_errors
+from sadp_bench.core.losses import LOSSES, WeightedLoss
 from sadp_bench.pruners.base import Observation
 from sadp_bench.records.spec import Spec
 from sadp_bench.training.backprop import make_backprop
@@ -38,13 +38,12 @@ class TrainingStep:
         self.loss = LOSSES[spec.loss]
         self.backprop = make_backprop(spec.backprop, spec.k, model, spec.precision, data.device)
         self._recorder: Recorder | None = None
-        self._watch: frozenset[Signal] = frozenset()
 
     @contextmanager
     def recording(self, watch: frozenset[Signal]) -> Iterator[None]:
         """Records the signals in `watch` of every step within the context."""
         with Recorder(self.model, watch) as recorder:
-            self._recorder, self._watch = recorder, watch
+            self._recorder = recorder if watch else None
             try:
                 yield
             finally:
@@ -82,9 +81,11 @@ class TrainingStep:
         if self.optimizer is not None:
             self.optimizer.zero_grad(set_to_none=True)
         divisor = len(batch_B) / distributed.size() if divisor is None else divisor
-        logits_TBC, loss_B = self.backprop(self.loss, input, label_B, weight_B, divisor, draws, self._recorder)
+        loss = WeightedLoss(self.loss, label_B, weight_B, divisor)
+        logits_TBC, loss_B = self.backprop(input, loss, draws, self._recorder)
         scale_B = weight_B / divisor * self.backprop.gradient_share
-        seen = Observation(epoch, index_B, label_B, logits_TBC, loss_B, self._recorded(logits_TBC, label_B, scale_B))
+        watched = {} if self._recorder is None else self._recorder.seen(scale_B)
+        seen = Observation(epoch, index_B, label_B, logits_TBC, loss_B, watched)
         if observe is not None:
             observe(seen)
         if self.optimizer is not None:
@@ -92,11 +93,3 @@ class TrainingStep:
         else:
             self.model.zero_grad(set_to_none=True)
         return seen
-
-    def _recorded(self, logits_TBC: Tensor, label_B: Tensor, scale_B: Tensor) -> dict[str, Tensor]:
-        if self._recorder is None:
-            return {}
-        recorded = self._recorder.seen(scale_B)
-        if Signal.LOGIT_ERRORS in self._watch:
-            recorded[Signal.LOGIT_ERRORS] = logit_errors(self.loss, logits_TBC, label_B)
-        return recorded

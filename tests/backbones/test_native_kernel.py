@@ -16,7 +16,7 @@ from sadp_bench.capture.per_example_norms import gradient_norms
 from sadp_bench.capture.recorder import Recorder
 from sadp_bench.capture.signals import Signal
 from sadp_bench.core import registry
-from sadp_bench.core.losses import LOSSES
+from sadp_bench.core.losses import LOSSES, WeightedLoss
 from sadp_bench.native import spike_conv
 from sadp_bench.native.library import absence
 from sadp_bench.training.backprop import make_backprop
@@ -54,7 +54,9 @@ def trained(model: nn.Module, backprop: str, events: bool) -> tuple[Tensor, dict
     input, label_B = batch(events)
     step = make_backprop(backprop, 0, model, "fp32", torch.device("cpu"))
     with Recorder(model, WATCHED) as recorder:
-        logits, _ = step(LOSSES["step"], input, label_B, torch.ones(BATCH), float(BATCH), torch.Generator())
+        logits, _ = step(
+            input, WeightedLoss(LOSSES["step"], label_B, torch.ones(BATCH), float(BATCH)), torch.Generator()
+        )
         return logits, recorder.seen()
 
 

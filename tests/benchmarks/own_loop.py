@@ -36,7 +36,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from sadp_bench import SADP, PrunedSampler, watch, with_index
 from sadp_bench.capture.example_rows import ExampleRows
-from sadp_bench.capture.recorder import Recorder
+from sadp_bench.capture.loop_recorder import LoopRecorder
 from sadp_bench.drop_in.logit_source import OutputRecorder
 from sadp_bench.runs.environment import keep_freed_memory
 
@@ -71,7 +71,7 @@ class Inside:
         self.seconds, self.depth = 0.0, 0
         for kind, names in (
             (PrunedSampler, ("set_epoch", "weight", "observe")),
-            (Recorder, ("_record_later", "_record_pair")),
+            (LoopRecorder, ("_record", "_record_pair")),
             (ExampleRows, ("_look",)),
             (OutputRecorder, ("_record_output", "_record_gradient")),
         ):

@@ -26,6 +26,7 @@ import torch
 
 from sadp_bench.backbones.spiking import NeuronSettings
 from sadp_bench.capture import recorder
+from sadp_bench.capture.middle_step import MiddleStep
 from sadp_bench.capture.signals import Signal
 from sadp_bench.core import registry
 from sadp_bench.core.rng import isolated, stream
@@ -33,7 +34,6 @@ from sadp_bench.datasets.examples import Examples
 from sadp_bench.pruners.sadp import SADP
 from sadp_bench.records.spec import Spec
 from sadp_bench.runs import environment, resolve
-from sadp_bench.training import step as step_module
 from sadp_bench.training.data import Loader
 from sadp_bench.training.optimizer import make_optimizer
 from sadp_bench.training.step import TrainingStep
@@ -41,9 +41,9 @@ from sadp_bench.training.step import TrainingStep
 ARMS = ("plain", "watched", "measured")
 # Each part's name and the function whose seconds it has.
 PARTS: list[tuple[str, Any, str]] = [
-    ("error squares", recorder, "error_squares"),
-    ("input squares", recorder, "input_squares"),
-    ("logit errors", step_module, "logit_errors"),
+    ("error squares", MiddleStep, "error_squares"),
+    ("input squares", MiddleStep, "input_squares"),
+    ("logit errors", recorder.Recorder, "note_loss"),
     ("observe", SADP, "observe"),
     ("bound ratio", recorder, "bound_ratio"),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +12,9 @@ from spikingjelly.activation_based.neuron import LIFNode
 from torch import Tensor, nn
 
 from sadp_bench.capture.layers import norm_layers, weight_layers
+from sadp_bench.capture.middle_step import MiddleStep
 from sadp_bench.capture.recorder import RECORDED, Recorder
-from sadp_bench.capture.squared_norms import error_squares
+from sadp_bench.capture.squared_norms import error_squares, input_squares
 from sadp_bench.core.losses import mean_loss
 from sadp_bench.core.rng import stream
 from sadp_bench.core.row_squares import attach_row_squares
@@ -55,7 +57,7 @@ def test_features_and_spike_counts_equal_what_plain_hooks_see(backbone: str) -> 
             for example in range(7):
                 fired = int((of_layer[step, example] == 1).sum())
                 assert seen["spike_counts"][layer, step, example] == fired
-                assert of_layer[step, example].numel() == recorder.neurons_S[layer]
+                assert of_layer[step, example].numel() == recorder.spikes.neurons_S[layer]
     assert seen["spike_counts"].sum() > 0
 
 
@@ -228,3 +230,26 @@ def test_watching_changes_no_number_of_a_run() -> None:
         list(bench.rows())
     for one, other in zip(*(bench.model.state_dict().values() for bench in runs), strict=True):
         assert torch.equal(one, other)
+
+
+def test_the_middle_step_is_read_as_from_all_steps_in_every_layout() -> None:
+    """`MiddleStep` against the squares of every step, of inputs and errors in which types, strides and folds differ."""
+    images = torch.randn(12, 6, 5, 5, generator=stream(0, "layouts"))
+    last = images.contiguous(memory_format=torch.channels_last)
+    part = torch.randn(12, 9, 5, 5, generator=stream(1, "layouts"))[:, 2:8]
+    layers = (nn.Conv2d(6, 4, 3, padding=1, bias=False), nn.Conv2d(6, 4, 3, stride=2), nn.Linear(5, 4))
+    found = MiddleStep()
+    for layer, batch in itertools.product(layers, (2, 4, 12)):
+        output = layer(images).detach()
+        for x in (images, last, part, last.transpose(2, 3), images.bfloat16(), last.half(), last.double()):
+            for lead in ((12,), (12 // batch, batch)):
+                x, shaped = x.reshape(*lead, *x.shape[-3:]), output.view(*lead, *output.shape[1:])
+                inputs, errors = input_squares(layer, x, shaped, batch), error_squares(layer, x, batch)
+                tolerance = {"rtol": 2**-6 if x.dtype == torch.bfloat16 else 1e-5, "atol": 0}
+                for _ in range(2):  # The second time the place of the step is known.
+                    of_input, of_error = (
+                        found.input_squares(layer, x, shaped, batch),
+                        found.error_squares(layer, x, batch),
+                    )
+                    torch.testing.assert_close(of_input, inputs[len(inputs) // 2], **tolerance)
+                    torch.testing.assert_close(of_error, errors[len(errors) // 2], **tolerance)

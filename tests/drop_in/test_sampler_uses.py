@@ -87,7 +87,7 @@ def test_a_state_that_was_read_to_the_cpu_goes_where_the_sampler_has_its_own() -
     sampler = small_batches(SADP(0.5), device="meta")
     sampler.load_state_dict(state)
     where = {name: value.device.type for name, value in vars(sampler.pruner).items() if isinstance(value, torch.Tensor)}
-    assert where == {"score_sq_N": "meta", "bound_ratio_2L": "meta", "surplus_N": "cpu"}
+    assert where == {"score_sq_N": "meta", "bound_ratio_2L": "meta", "factor_L": "meta", "surplus_N": "cpu"}
 
 
 def test_a_forgotten_observe_causes_a_warning_and_only_where_it_matters() -> None:

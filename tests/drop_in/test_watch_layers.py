@@ -108,12 +108,12 @@ def test_every_layout_of_time_shows_the_same(steps: int) -> None:
 
 
 def test_the_middle_alone_is_read_where_the_shape_states_which_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sadp_bench.capture import recorder
+    from sadp_bench.capture import loop_recorder
 
     read: list[int] = []
-    squares = recorder.squares
+    squares = loop_recorder.squares
     monkeypatch.setattr(
-        recorder, "squares", lambda x, lead, **how: read.append(x.shape[:lead].numel()) or squares(x, lead, **how)
+        loop_recorder, "squares", lambda x, lead, **how: read.append(x.shape[:lead].numel()) or squares(x, lead, **how)
     )
     for layout, rows in (("multi-step", B), ("folded", T * B)):
         read.clear()

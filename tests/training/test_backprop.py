@@ -13,10 +13,10 @@ from spikingjelly.activation_based import neuron
 from torch import Tensor, nn
 
 from sadp_bench.backbones.spiking import LIF, SURROGATES, Backbone, NeuronSettings
-from sadp_bench.capture import recorder
+from sadp_bench.capture.middle_step import MiddleStep
 from sadp_bench.capture.recorder import Recorder
 from sadp_bench.core.errors import BadInput
-from sadp_bench.core.losses import LOSSES, logit_errors, step_loss, step_mse_loss
+from sadp_bench.core.losses import LOSSES, WeightedLoss, logit_errors, step_loss, step_mse_loss
 from sadp_bench.core.rng import stream
 from sadp_bench.runs.resolve import make_model
 from sadp_bench.training import evaluation
@@ -54,7 +54,7 @@ def gradients(backprop: Backprop, input: Tensor, loss: Any = step_loss, seed: in
     """By parameter, and of the batch's numbers."""
     _, label_B, weight_B = images()
     backprop.model.zero_grad(set_to_none=True)
-    logits_TBC, loss_B = backprop(loss, input, label_B, weight_B, BATCH, stream(seed, "steps"))
+    logits_TBC, loss_B = backprop(input, WeightedLoss(loss, label_B, weight_B, BATCH), stream(seed, "steps"))
     assert not logits_TBC.requires_grad and not loss_B.requires_grad
     torch.testing.assert_close(loss_B, loss(logits_TBC, label_B))
     return {name: p.grad.clone() for name, p in backprop.model.named_parameters() if p.grad is not None}
@@ -264,7 +264,7 @@ def saved_bytes(name: str, timesteps: int) -> int:
     input, label_B, weight_B = images(torch.float32)
     backprop = make_backprop(name, 0, model, "fp32", CPU)
     with torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda held: held.tensor):
-        backprop(step_loss, input, label_B, weight_B, BATCH, stream(0, "steps"))
+        backprop(input, WeightedLoss(step_loss, label_B, weight_B, BATCH), stream(0, "steps"))
     return saved.most
 
 
@@ -304,14 +304,16 @@ def test_taps_see_the_errors_of_the_steps_that_gave_gradients(backprop: str) -> 
     chosen = frozenset({1, 3}) if backprop == "sltt-k" else frozenset(range(4))
     names = {"input_squares", "error_squares", "features", "spike_counts"}
     with Recorder(model, names) as taps:
-        logits_TBC, _ = Chosen(model, chosen)(step_loss, input, label_B, weight_B, BATCH, stream(0, "steps"))
+        logits_TBC, _ = Chosen(model, chosen)(
+            input, WeightedLoss(step_loss, label_B, weight_B, BATCH), stream(0, "steps")
+        )
         seen = taps.seen(weight_B / BATCH)
     assert seen["features"].shape[:2] == (4, BATCH) and seen["spike_counts"].shape[1:] == (4, BATCH)
     # Of each example alone, without weights: the bound must hold for its own gradient of these steps.
     for place in range(3):
         model.zero_grad(set_to_none=True)
         one = slice(place, place + 1)
-        Chosen(model, chosen)(step_loss, input[one], label_B[one], torch.ones(1), 1.0, stream(0, "steps"))
+        Chosen(model, chosen)(input[one], WeightedLoss(step_loss, label_B[one], torch.ones(1), 1.0), stream(0, "steps"))
         layers = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
         for row, layer in enumerate(layers):
             exact = layer.weight.grad.square().sum() + layer.bias.grad.square().sum()
@@ -326,8 +328,8 @@ def test_the_middle_live_step_alone_is_read_and_shows_what_all_steps_show(monkey
     names = {"middle_input_squares", "middle_error_squares", "bound_ratio"}
     read: list[int] = []
     for name in ("input_squares", "error_squares"):
-        read_one = getattr(recorder, name)
-        monkeypatch.setattr(recorder, name, lambda *args, read_one=read_one: (read.append(1), read_one(*args))[1])
+        read_one = getattr(MiddleStep, name)
+        monkeypatch.setattr(MiddleStep, name, lambda *args, read_one=read_one: (read.append(1), read_one(*args))[1])
     for events, live in itertools.product([False, True], [{0, 1, 2, 3}, {0, 3}, {2}]):
         model, (_, label_B, weight_B) = network(4), images()
         backprop, input = Chosen(model, frozenset(live)), frames(4) if events else images()[0]
@@ -336,7 +338,7 @@ def test_the_middle_live_step_alone_is_read_and_shows_what_all_steps_show(monkey
             with Recorder(model, names) as taps:
                 read.clear()
                 told = taps if informed else None
-                backprop(step_loss, input, label_B, weight_B, BATCH, stream(0, "steps"), told)
+                backprop(input, WeightedLoss(step_loss, label_B, weight_B, BATCH), stream(0, "steps"), told)
                 found.append(taps.seen(weight_B / BATCH))
                 times.append(len(read))
         assert found[0].keys() == found[1].keys() == names
