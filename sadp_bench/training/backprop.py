@@ -67,6 +67,8 @@ class BPTT(Backprop):
     ) -> tuple[Tensor, Tensor]:
         """See `Backprop`."""
         logits_TBC = self.forward(input)
+        if recorder is not None:  # Only the backward pass reaches the network's tensors, and hooks on them.
+            logits_TBC = logits_TBC.view_as(logits_TBC)
         loss_B = loss.of_examples(logits_TBC)
         if recorder is not None:
             recorder.note_loss(logits_TBC, loss_B)

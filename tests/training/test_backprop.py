@@ -178,7 +178,9 @@ def test_the_logits_of_sltt_are_those_of_all_steps_at_once(events: bool) -> None
     model = network(4).eval()
     input = frames(4) if events else images()[0]
     _, label_B, weight_B = images()
-    logits_TBC, _ = SLTT(model, "fp64", CPU)(step_loss, input, label_B, weight_B, BATCH, stream(0, "steps"))
+    logits_TBC, _ = SLTT(model, "fp64", CPU)(
+        input, WeightedLoss(step_loss, label_B, weight_B, BATCH), stream(0, "steps")
+    )
     torch.testing.assert_close(logits_TBC, model(input))
 
 
