@@ -1,1 +1,1 @@
-"""The C core: the fused block of batch norm, pool and neuron. It is optional, and without a header of torch or Python."""
+"""The C core: the block of norm, pool and neuron, and the convolution of spikes. It is optional, without headers of torch."""
