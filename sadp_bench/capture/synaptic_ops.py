@@ -20,33 +20,16 @@ MULTIPLY_ACCUMULATE_JOULES = 4.6e-12
 
 
 @dataclass(frozen=True, slots=True)
-class LayerOperations:
-    """Mean operations of a layer per example, over all time steps. At least one of the two numbers is 0.
-
-    Attributes:
-        name: The layer's name in the network.
-        accumulates: Additions of a weight.
-        multiply_accumulates: Products with a weight, each with its addition.
-    """
-
-    name: str
-    accumulates: float
-    multiply_accumulates: float
-
-
-@dataclass(frozen=True, slots=True)
-class Operations:
-    """Mean operations of a network per example, over all time steps and layers.
+class Count:
+    """Operations by one rule, a mean per example over all time steps.
 
     Attributes:
         accumulates: Additions of a weight.
         multiply_accumulates: Products with a weight, each with its addition.
-        layers: The layers' operations, in the order of the network's modules.
     """
 
     accumulates: float
     multiply_accumulates: float
-    layers: list[LayerOperations]
 
     @property
     def energy_joules(self) -> float:
@@ -56,6 +39,45 @@ class Operations:
         biases, neurons, norms, pools and the additions of shortcuts.
         """
         return MULTIPLY_ACCUMULATE_JOULES * self.multiply_accumulates + ACCUMULATE_JOULES * self.accumulates
+
+    def __add__(self, other: Count) -> Count:
+        return Count(self.accumulates + other.accumulates, self.multiply_accumulates + other.multiply_accumulates)
+
+    def __truediv__(self, number: float) -> Count:
+        return Count(self.accumulates / number, self.multiply_accumulates / number)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerOperations(Count):
+    """Mean operations of a layer per example, over all time steps. At least one of the two numbers is 0.
+
+    Attributes:
+        name: The layer's name in the network.
+        by_rate: By the field's formula; see `operations`.
+        effective: By NeuroBench's rule; see `operations`.
+    """
+
+    name: str
+    by_rate: Count
+    effective: Count
+
+
+@dataclass(frozen=True, slots=True)
+class Operations(Count):
+    """Mean operations of a network per example, over all time steps and layers.
+
+    Attributes:
+        by_rate: By the field's formula; see `operations`.
+        effective: By NeuroBench's rule; see `operations`.
+        layers: The layers' operations, in the order of the network's modules.
+    """
+
+    by_rate: Count
+    effective: Count
+    layers: list[LayerOperations]
+
+
+NOTHING = Count(0.0, 0.0)
 
 
 def operations(model: nn.Module, batches: Iterable[Tensor], masks: Mapping[str, Tensor] = {}) -> Operations:
@@ -70,6 +92,15 @@ def operations(model: nn.Module, batches: Iterable[Tensor], masks: Mapping[str, 
     its operations are multiply-accumulates for binary data, counts of events and images alike. So event frames count in
     full, although hardware for events could skip their zeros. Transposed convolutions, and products that are not calls of
     a module (as in attention), are not counted.
+
+    Two other rules are counted beside this one, because papers compare such numbers across tools:
+
+    - `by_rate`, the field's formula (as in syops-counter): firing rate x T x connections at all positions, padding
+      included, are accumulates of a layer whose inputs are all 0 or 1. Any other layer makes a multiply-accumulate for
+      each connection: so sums of spikes, as in SEW networks, cost as much as an image.
+    - `effective` (as NeuroBench's synaptic operations): each live connection that a number other than 0 enters counts
+      once, whatever the number. These are accumulates where all inputs of the layer are -1, 0 or 1, data included, and
+      multiply-accumulates otherwise.
 
     Args:
         model: The network; returns logits, [T, B, C]. Its mode is restored afterwards.
@@ -102,9 +133,13 @@ def operations(model: nn.Module, batches: Iterable[Tensor], masks: Mapping[str, 
         )
     rows = []
     for name, layer in layers.items():
-        accumulates, multiplies = counters[layer].totals() if layer in counters else (0.0, 0.0)
-        rows.append(LayerOperations(name, accumulates / examples, multiplies / examples))
-    return Operations(sum(row.accumulates for row in rows), sum(row.multiply_accumulates for row in rows), rows)
+        own, by_rate, effective = (
+            count / examples for count in (counters[layer].totals() if layer in counters else (NOTHING,) * 3)
+        )
+        rows.append(LayerOperations(own.accumulates, own.multiply_accumulates, name, by_rate, effective))
+    accumulates, multiplies = (sum(getattr(row, n) for row in rows) for n in ("accumulates", "multiply_accumulates"))
+    by_rate, effective = sum((row.by_rate for row in rows), NOTHING), sum((row.effective for row in rows), NOTHING)
+    return Operations(accumulates, multiplies, by_rate, effective, rows)
 
 
 class Products:
@@ -143,25 +178,47 @@ class _Counter:
         self.layer = layer
         self.live = live
         self.num_live = int(live.count_nonzero())
-        self.by_spikes = not fed_data
+        self.fed_data = fed_data
+        self.whole = self.binary = self.ternary = True  # of all inputs: whole numbers from 0 on; 0 and 1; -1, 0 and 1
         self.accumulates = self.multiply_accumulates = 0.0
+        self.effective = 0.0
         self._fan_out: dict[torch.Size, Tensor] = {}  # by an input's shape
+        self._units: dict[torch.Size, float] = {}  # by an input's shape, the sum of all inputs
+        self._products: dict[torch.Size, float] = {}  # by an input's shape, products for each number of it
 
     def count(self, input: Tensor, output: Tensor) -> None:
-        """Adds a call's operations of both kinds."""
-        self.multiply_accumulates += self.num_live * (output.numel() // len(self.live))
+        """Adds a call's operations of all kinds."""
+        products = self.num_live * (output.numel() // len(self.live))
+        self.multiply_accumulates += products
         x = input.reshape(
             -1, *input.shape[input.dim() - self.live.dim() + 1 :]
         )  # Steps, batch and tokens share a dimension.
-        self.by_spikes = self.by_spikes and bool(((x >= 0) & (x.frac() == 0)).all())
-        if self.by_spikes:
-            if x.shape[1:] not in self._fan_out:
-                self._fan_out[x.shape[1:]] = fan_out(self.layer, self.live, x.shape[1:])
-            self.accumulates += float((x.sum(0, dtype=widest_dtype(x.device)) * self._fan_out[x.shape[1:]]).sum())
+        if not x.numel():
+            return
+        low, high, whole = float(x.min()), float(x.max()), bool((x.frac() == 0).all())
+        self.whole = self.whole and whole and low >= 0
+        self.binary = self.binary and whole and low >= 0 and high <= 1
+        self.ternary = self.ternary and whole and low >= -1 and high <= 1
+        if x.shape[1:] not in self._fan_out:
+            self._fan_out[x.shape[1:]] = fan_out(self.layer, self.live, x.shape[1:])
+        entered = float((x.sum(0, dtype=widest_dtype(x.device)) * self._fan_out[x.shape[1:]]).sum())
+        self.accumulates += entered if self.whole and not self.fed_data else 0.0
+        if self.binary and not self.fed_data:
+            self._units[x.shape[1:]] = self._units.get(x.shape[1:], 0.0) + float(x.sum(dtype=widest_dtype(x.device)))
+            self._products[x.shape[1:]] = products / x.numel()
+            self.effective += entered
+        else:
+            active = (x != 0).sum(0, dtype=widest_dtype(x.device))
+            self.effective += float((active * self._fan_out[x.shape[1:]]).sum())
 
-    def totals(self) -> tuple[float, float]:
-        """Returns the accumulates and the multiply-accumulates of all calls."""
-        return (self.accumulates, 0.0) if self.by_spikes else (0.0, self.multiply_accumulates)
+    def totals(self) -> tuple[Count, Count, Count]:
+        """Returns the operations of all calls: by our rule, by the field's formula, and by NeuroBench's rule."""
+        dense = Count(0.0, float(self.multiply_accumulates))
+        own = Count(self.accumulates, 0.0) if self.whole and not self.fed_data else dense
+        at_rate = sum(units * self._products[shape] for shape, units in self._units.items())
+        by_rate = Count(at_rate, 0.0) if self.binary and not self.fed_data else dense
+        effective = Count(self.effective, 0.0) if self.ternary else Count(0.0, self.effective)
+        return own, by_rate, effective
 
 
 def fan_out(layer: nn.Module, live: Tensor, shape: torch.Size) -> Tensor:

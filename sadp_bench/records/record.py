@@ -49,8 +49,10 @@ class Record:
         train_memory_bytes: Bytes that training steps took beyond those in use before them (see `runs.peak_memory`),
             of a copy of the network without what a method watches; None where the system has no number, and in older
             records.
-        operations: Of one inference: accumulates, multiply_accumulates, energy_joules (see `capture.synaptic_ops`). Of a
-            sparse network also dense_products, those of a forward pass with all connections; older records lack it.
+        operations: Of one inference: accumulates, multiply_accumulates, energy_joules (see `capture.synaptic_ops`), the
+            same by the rules rate_* and effective_*, and neuron_updates, normalised and other_energy_joules of neurons and
+            norms (see `capture.element_counts`). Of a sparse network also dense_products, those of a forward pass with all
+            connections. Older records contain the first three.
         density: Share of the connections that exist in the end.
         ticket: Facts of the connections (`--sparsity`). Those of a search contain its seconds and visits, which are part
             of the phase prepare and of prepare_examples; those of `pq` the shares by layer and rewiring.

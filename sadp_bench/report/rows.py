@@ -113,6 +113,9 @@ COSTS: dict[str, Callable[[Record], float | None]] = {
     "accumulates": lambda run: run.operations.get("accumulates"),
     "multiply_accumulates": lambda run: run.operations.get("multiply_accumulates"),
     "energy_joules": lambda run: run.operations.get("energy_joules"),
+    "rate_energy_joules": lambda run: run.operations.get("rate_energy_joules"),
+    "effective_energy_joules": lambda run: run.operations.get("effective_energy_joules"),
+    "other_energy_joules": lambda run: run.operations.get("other_energy_joules"),
     "density": lambda run: run.density,
 }
 
@@ -166,6 +169,9 @@ class RatioRow(Row):
     accumulates: Estimate
     multiply_accumulates: Estimate
     energy_joules: Estimate
+    rate_energy_joules: Estimate
+    effective_energy_joules: Estimate
+    other_energy_joules: Estimate
     density: Estimate
     random_difference: Estimate
     n_random_settings: int

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from sadp_bench.capture.synaptic_ops import operations
+from sadp_bench.capture.element_counts import element_counts
+from sadp_bench.capture.synaptic_ops import MULTIPLY_ACCUMULATE_JOULES, operations
 from sadp_bench.core import distributed
 from sadp_bench.core.clock import Clock
 from sadp_bench.core.errors import BadInput
@@ -244,11 +245,16 @@ class RunTrainer:
             progress.stop()
 
     def _operations(self) -> dict[str, float]:
-        """Returns the synaptic operations and the energy of one inference."""
+        """Returns the operations and the energy of one inference, synaptic and other, by three rules."""
         index_n = torch.arange(min(MAX_COUNTED, len(self.held)))
         batches = (self.held.input(index_B) for index_B in index_n.split(evaluation.EVALUATION_BATCH))
         counted = operations(self.model, batches, self.state.sparsity.masks)
-        return {name: getattr(counted, name) for name in ("accumulates", "multiply_accumulates", "energy_joules")}
+        neurons, norms = element_counts(self.model, self.held.input(index_n[:1]))
+        rules = {"": counted, "rate_": counted.by_rate, "effective_": counted.effective}
+        names = ("accumulates", "multiply_accumulates", "energy_joules")
+        by_rule = {f"{rule}{name}": float(getattr(count, name)) for rule, count in rules.items() for name in names}
+        others = {"neuron_updates": neurons, "normalised": norms}
+        return by_rule | others | {"other_energy_joules": MULTIPLY_ACCUMULATE_JOULES * (neurons + norms)}
 
     def _record(self, measured: Mapping[str, Any]) -> Record:
         rows, visits_N = self.state.rows, self.state.visits_N

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sadp_bench.backbones.pooled_conv import PooledConv2d, merged
+from sadp_bench.capture.element_counts import element_counts
 from sadp_bench.capture.synaptic_ops import Operations, Products, operations
 from sadp_bench.runs.resolve import make_model
 from sadp_bench.sparsity.base import prunable
@@ -56,6 +57,14 @@ def test_two_layers_worked_by_hand() -> None:
         ("second", 14, 0),
     ]
     assert (found.accumulates, found.multiply_accumulates) == (14, 81)
+    # A sum of 2 is no spike: a multiply-accumulate for each of the 2 channels at 4 positions with 9 connections each in
+    # both steps; or for each of the 4 + 1 + 1 windows that an active input enters. All 9 positions of the image are
+    # active, and 49 of their 81 connections lie inside it.
+    assert (found.by_rate.accumulates, found.by_rate.multiply_accumulates) == (0, 81 + 2 * 2 * 4 * 9)
+    assert (found.effective.accumulates, found.effective.multiply_accumulates) == (0, 49 + 2 * (4 + 1 + 1))
+    model.spikes = model.spikes.clamp(max=1)
+    spikes = operations(model, [image]).layers[1]
+    assert spikes.by_rate.accumulates == pytest.approx(3 / 18 * 2 * 2 * 4 * 9) and spikes.effective.accumulates == 12
     assert found.energy_joules == pytest.approx(81 * 4.6e-12 + 14 * 0.9e-12, rel=1e-12)
 
 
@@ -200,7 +209,26 @@ def test_a_sew_networks_sums_of_spikes_are_accumulated_and_its_pooled_features_m
             positions = 8 * 8 if name.startswith("stem") else 2
             expected = (0, positions * conv.weight.numel())
         assert counts(found, name) == pytest.approx(expected, rel=1e-12), name
+        # The formulas of syops-counter and of NeuroBench, whose code gives these numbers for this network.
+        row, x = next(row for row in found.layers if row.name == name), inputs[name]
+        x = x.flatten(0, 1).double() if x.dim() in (3, 5) else x.double()
+        kinds = set(x.unique().tolist())
+        if isinstance(conv, nn.Conv2d):
+            size = {"kernel_size": conv.kernel_size, "padding": conv.padding, "stride": conv.stride}
+            dense = nn.functional.unfold(x, **size).numel() * conv.out_channels / 12
+            active = float((nn.functional.unfold(x, **size) != 0).sum()) * conv.out_channels / 12
+        else:
+            dense, active = x.numel() * conv.out_features / 12, float((x != 0).sum()) * conv.out_features / 12
+        of_spikes = kinds <= {0.0, 1.0} and name.startswith("body")
+        by_rate = (float(x.mean()) * dense, 0) if of_spikes else (0, dense)
+        effective = (active, 0) if kinds <= {-1.0, 0.0, 1.0} else (0, active)
+        for rule, wanted in ((row.by_rate, by_rate), (row.effective, effective)):
+            assert (rule.accumulates, rule.multiply_accumulates) == pytest.approx(wanted, rel=1e-9), name
     assert max(float(x.max()) for name, x in inputs.items() if name.startswith("body")) >= 2
+    for rule in ("by_rate", "effective"):
+        total, parts = getattr(found, rule), [getattr(row, rule) for row in found.layers]
+        assert total.energy_joules == pytest.approx(sum(part.energy_joules for part in parts), rel=1e-9)
+    assert found.energy_joules < found.effective.energy_joules / 2 < found.by_rate.energy_joules / 4
 
 
 @pytest.mark.parametrize("backbone", ["cnn", "sew-resnet18"])
@@ -271,6 +299,17 @@ def test_what_has_no_mean_and_masks_that_fit_nothing_are_refused() -> None:
         operations(model, [image], {"second": torch.ones(2, 1, 3, 3)})
     with pytest.raises(ValueError, match=r"second.weight is \[2, 1, 3, 3\], and its mask \[2, 1, 3\]"):
         operations(model, [image], {"second.weight": torch.ones(2, 1, 3)})
+
+
+def test_neurons_and_norms_are_counted_apart() -> None:
+    """On 8x8 images in 3 steps: the stem's norm once for 4 channels; then 8 and 16 channels, with pools to 4x4 and 2x2."""
+    for kernel in ("python", "native"):
+        spec, material = resolved(backbone="cnn", timesteps=3, kernel=kernel)
+        model = make_model(spec, material, 0)
+        for of_batch in (1, 2):
+            neurons, normalised = element_counts(model, torch.rand(of_batch, 1, 8, 8))
+            assert normalised == 64 * 4 + 3 * (16 * 8 + 4 * 16), kernel
+            assert neurons == 3 * (16 * 4 + 4 * 8 + 4 * 16) and hooks_of(model) == 0, kernel
 
 
 def test_products_equal_torchs_count_of_floating_point_operations() -> None:

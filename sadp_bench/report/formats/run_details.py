@@ -118,6 +118,13 @@ def _result(pair: Comparison) -> Facts:
     return facts + ([("scores from run", run.scores_from)] if run.scores_from else [])
 
 
+OTHER_ENERGIES = {
+    "rate_energy_joules": "by firing rate",
+    "effective_energy_joules": "by NeuroBench",
+    "other_energy_joules": "of neurons, norms",
+}
+
+
 def _costs(run: Record) -> Facts:
     """Returns the names that records of an earlier version lack, and those that runs with all connections lack."""
     memory, counted = run.train_memory_bytes, run.operations
@@ -127,6 +134,9 @@ def _costs(run: Record) -> Facts:
             facts.append((_spaced(name), f"{number(counted[name] * 1e-6, 3)} million"))
     if "energy_joules" in counted:
         facts.append(("energy (45 nm estimate)", f"{number(1e6 * counted['energy_joules'], 3)} µJ"))
+    for name, label in OTHER_ENERGIES.items():
+        if name in counted:
+            facts.append((f"energy {label}", f"{number(1e6 * counted[name], 3)} µJ"))
     if run.ticket:
         facts.append(("connections left", f"{number(100 * run.density)} %"))
     plain = {name: value for name, value in run.ticket.items() if not isinstance(value, dict | list)}

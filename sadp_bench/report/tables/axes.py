@@ -64,7 +64,10 @@ UNCOUNTED = (
 COUNTED = (
     "Connections: those that exist in the end. Training memory: the most that training steps took beyond what was in use "
     "before them. Operations, of one inference: accumulates of spikes, and multiply-accumulates.",
-    "Energy of one inference is a 45 nm estimate: 0.9 pJ an accumulate, 4.6 pJ a multiply-accumulate, no memory access.",
+    "Energy of one inference is a 45 nm estimate: 0.9 pJ an accumulate, 4.6 pJ a multiply-accumulate, no memory access. By "
+    "firing rate: rate × T × operations, the field's formula, in which sums of spikes are multiplied. NeuroBench: each input "
+    "other than 0 counts once. Neurons, norms: a multiply-accumulate for each update and normalised number, in no other "
+    "column.",
 )
 
 
@@ -110,6 +113,9 @@ class AxesRow(Row):
     accumulates: Estimate
     multiply_accumulates: Estimate
     energy_joules: Estimate
+    rate_energy_joules: Estimate
+    effective_energy_joules: Estimate
+    other_energy_joules: Estimate
     density: Estimate
 
 
@@ -250,6 +256,9 @@ def _counted_columns(rows: Sequence[AxesRow]) -> tuple[Column, ...]:
         Column("accumulates", "accumulates", "millions", 3, 1e-6),
         Column("multiply-acc.", "multiply_accumulates", "millions", 3, 1e-6),
         Column("energy", "energy_joules", f"{unit}, estimate", 2, scale),
+        Column("energy", "rate_energy_joules", "by firing rate", 2, scale, optional=True),
+        Column("energy", "effective_energy_joules", "NeuroBench", 2, scale, optional=True),
+        Column("energy", "other_energy_joules", "neurons, norms", 2, scale, optional=True),
         Column("firing", "firing_rate", "rate", 3),
     )
 

@@ -123,6 +123,16 @@ def test_a_run_by_a_former_rule_is_named_by_it_and_no_other() -> None:
         assert [row.weights for row in table_of([run(), *records])][1:] == names
 
 
+def test_energies_by_three_rules_stand_beside_each_other_and_older_records_have_one() -> None:
+    joules = {"energy_joules": 1e-6, "rate_energy_joules": 30e-6, "effective_energy_joules": 2.5e-6}
+    newer = [run(record={"operations": joules | {"other_energy_joules": 0.7e-6}}, **axis) for axis in ({}, SLTT)]
+    [row] = [row for row in table_of(newer) if row.time == "sltt"]
+    shown = render(newer, [], "markdown")
+    assert "| 1.00 | 30.00 | 2.50 | 0.70 |" in shown and row.other_energy_joules.mean == 0.7e-6
+    assert "| energy NeuroBench |" in shown.replace("<br>", " ")
+    assert "NeuroBench |" not in render([run(), run(**SLTT)], [], "markdown")
+
+
 def test_records_on_bptt_and_dense_have_no_further_tables_and_keep_their_json():
     records = [make_record(make_spec()), make_record(make_spec("sadp", 0.5)), run(), run("sadp", 0.5), run(timesteps=2)]
     found = Contents(records)
