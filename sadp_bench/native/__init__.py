@@ -1,1 +1,1 @@
-"""The C core: the block of norm, pool and neuron, and the convolution of spikes. It is optional, without headers of torch."""
+"""The C core: the block of norm, pool and neuron, and the convolution of spikes. It is optional."""
