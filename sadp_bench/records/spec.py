@@ -40,14 +40,15 @@ LATER: dict[str, Any] = {
     "sparsity_options": {},
     "kernel": "python",
 }
-# Options that were added later are left out of their tables at these defaults, likewise.
-LATER_OPTIONS: dict[str, dict[str, Any]] = {"backbone": {"pool": "after-norm"}}
-# Options that were added later, by sparsity, with the values that older records mean: a spec without the option gets that
-# value, and the key leaves it out.
-FORMER_OPTIONS: dict[str, dict[str, Any]] = {
-    "imp": {"early_rule": "max"},
-    "eb": {"early_rule": "max"},
-    "pq": {"shrink": False, "start": 0.5},
+# Options that were added later, by table and owner, with the values that older records mean: a spec without the option gets
+# that value, and the key leaves it out.
+FORMER_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "backbone_options": {"cnn": {"pool": "after-norm"}, "vgg11": {"pool": "after-norm"}},
+    "sparsity_options": {
+        "imp": {"early_rule": "max"},
+        "eb": {"early_rule": "max"},
+        "pq": {"shrink": False, "start": 0.5},
+    },
 }
 # Of them, those that chose a rule which was corrected since. Reports name a run by a former rule, and no other by its rule.
 FORMER_RULES: dict[str, Any] = {"early_rule": "max", "shrink": False}
@@ -234,12 +235,23 @@ class Spec(_Remembering):
         for name in ("ratio", "learning_rate", "weight_decay", "density"):
             # 0, 0.0 and -0.0 are one run and must have one key.
             object.__setattr__(self, name, float(getattr(self, name)) + 0.0)
-        object.__setattr__(self, "sparsity_options", self._completed_options())
+        for table in FORMER_OPTIONS:
+            object.__setattr__(self, table, self._completed(table))
 
-    def _completed_options(self) -> dict[str, Any]:
-        """Returns the sparsity's options with those that older records lack; without early time no rule chooses T'."""
-        options = FORMER_OPTIONS.get(self.sparsity, {}) | self.sparsity_options
+    def _former(self, table: str) -> dict[str, Any]:
+        """Returns the options of a table that older records lack, with the values that they mean."""
+        owner: str = getattr(self, table.removesuffix("_options"))
+        return FORMER_OPTIONS[table].get(owner, {})
+
+    def _completed(self, table: str) -> dict[str, Any]:
+        """Returns a table of options with those that older records lack; without early time no rule chooses T'."""
+        options = self._former(table) | getattr(self, table)
         return {name: value for name, value in options.items() if self.early_time or name != "early_rule"}
+
+    def _without_former(self, table: str) -> dict[str, Any]:
+        former = self._former(table)
+        options: dict[str, Any] = getattr(self, table)
+        return {name: value for name, value in options.items() if name not in former or value != former[name]}
 
     @property
     def key(self) -> str:
@@ -248,11 +260,7 @@ class Spec(_Remembering):
 
     @_remembered
     def _key(self) -> str:
-        former = FORMER_OPTIONS.get(self.sparsity, {})
-        options = {
-            name: value for name, value in self.sparsity_options.items() if name not in former or value != former[name]
-        }
-        every = self._fields() | {"sparsity_options": options}
+        every = self._fields() | {table: self._without_former(table) for table in FORMER_OPTIONS}
         fields = {name: value for name, value in every.items() if name not in LATER or value != LATER[name]}
         fields["method_options"] = self.method_options | RETIRED.get(self.method, {})
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"))

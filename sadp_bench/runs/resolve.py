@@ -26,7 +26,7 @@ from sadp_bench.datasets.loading import load
 from sadp_bench.gpu import MOST_STEPS, compiles
 from sadp_bench.native import library
 from sadp_bench.pruners.base import Pruner
-from sadp_bench.records.spec import CHOICES, LATER_OPTIONS, OF_EACH_STEP, Spec, check_fields
+from sadp_bench.records.spec import CHOICES, OF_EACH_STEP, Spec, check_fields
 from sadp_bench.runs import environment
 from sadp_bench.sparsity import SPARSITIES
 from sadp_bench.sparsity.base import Sparsity
@@ -224,15 +224,10 @@ def _tables(
     for key, value in (settings or {}).items():
         prefix = next((p for p in owners if p and key.startswith(p)), "")
         given[prefix][key.removeprefix(prefix)] = value
-    tables = {}
-    for prefix, (kind, name, allowed) in owners.items():
-        settled, later = registry.settle(f"{kind} {name}", allowed, given[prefix]), LATER_OPTIONS.get(kind, {})
-        tables[f"{kind}_options"] = {
-            option: value
-            for option, value in settled.items()
-            if option not in later or not value == later[option] == allowed[option][1]
-        }
-    return tables
+    return {
+        f"{kind}_options": registry.settle(f"{kind} {name}", allowed, given[prefix])
+        for prefix, (kind, name, allowed) in owners.items()
+    }
 
 
 def _opened(request: RunRequest, data: Path | None, opened: dict[Any, Any]) -> Material:

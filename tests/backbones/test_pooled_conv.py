@@ -16,6 +16,7 @@ from sadp_bench.capture.squared_norms import input_squares, squares
 from sadp_bench.capture.synaptic_ops import operations
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.losses import LOSSES
+from sadp_bench.records.spec import Spec
 from sadp_bench.runs.resolve import RunRequest
 
 
@@ -87,12 +88,16 @@ def test_a_network_with_the_pool_before_the_norm() -> None:
     torch.testing.assert_close(norms[1].square(), wanted)
 
 
-def test_the_order_is_an_option_and_the_old_order_keeps_its_key() -> None:
+def test_the_order_is_an_option_and_records_without_it_mean_the_former_order() -> None:
     run = {"method": "full", "ratio": 0.0, "kernel": "python"}
-    options = RunRequest.of(run).fields["backbone_options"]
-    assert "pool" not in options
-    assert RunRequest.of({**run, "set": {"backbone.pool": "after-norm"}}).fields["backbone_options"] == options
-    merged = RunRequest.of({**run, "set": {"backbone.pool": "before-norm"}}).fields["backbone_options"]
-    assert merged == options | {"pool": "before-norm"}
+    spec, former = (
+        RunRequest.of(run | {"set": settings}).spec(100) for settings in ({}, {"backbone.pool": "after-norm"})
+    )
+    assert spec.backbone_options["pool"] == "before-norm"
+    table = former.to_json()
+    del table["backbone_options"]["pool"]
+    older = Spec.from_json(table)
+    assert older == former and older.key == former.key != spec.key
+    assert "backbone.pool=after-norm" in older.words()
     with pytest.raises(BadInput, match="backbone.pool is one of after-norm, before-norm, not 'none'"):
         CNN((3, 16, 16), 10, 2, NeuronSettings(), width=4, pool="none")

@@ -212,15 +212,18 @@ def within(of: Mapping[str, float | None]) -> str:
     return f"{of['median']:6.2f}{interval}"
 
 
-BEFORE = "--set backbone.pool=before-norm"
+AFTER = "--set backbone.pool=after-norm"
 FEWER = "plain,plain-after-norm,by-hand,plain-kept,ours,ours-python,ours-sadp,convolutions,convolutions-python"
 DEEP = "--threads 1 --rounds 6 --arms plain,by-hand,ours,ours-python,ours-sadp,convolutions,convolutions-python"
 ALL = {  # the files of docs/speed.md: number of invocations and options of each; about half an hour on two quiet cores
-    "cnn-1-thread": (5, "--threads 1 --examples 384 --rounds 3"),
-    "cnn-before-norm-1-thread": (5, f"--threads 1 --examples 384 --rounds 3 {BEFORE} --arms {FEWER}"),
-    "cnn-1-thread-compiled": (1, f"--threads 1 --examples 384 --rounds 6 --arms {','.join(COMPILED)},ours"),
+    "cnn-1-thread": (5, f"--threads 1 --examples 384 --rounds 3 --arms {FEWER}"),
+    "cnn-after-norm-1-thread": (5, f"--threads 1 --examples 384 --rounds 3 {AFTER}"),
+    "cnn-after-norm-1-thread-compiled": (
+        1,
+        f"--threads 1 --examples 384 --rounds 6 {AFTER} --arms {','.join(COMPILED)},ours",
+    ),
     "cnn-2-threads": (1, f"--threads 2 --examples 384 --rounds 6 --arms {FEWER}"),
-    "cnn-before-norm-2-threads": (1, f"--threads 2 --examples 384 --rounds 6 {BEFORE} --arms {FEWER}"),
+    "cnn-after-norm-2-threads": (1, f"--threads 2 --examples 384 --rounds 6 {AFTER} --arms {FEWER}"),
     "cnn-events": (1, f"{DEEP} --data events --examples 128"),
     "resnet18-width-16": (1, f"{DEEP} --backbone resnet18 --width 16 --batch-size 32 --examples 64"),
     "resnet18-width-64": (1, f"{DEEP} --backbone resnet18 --width 64 --batch-size 8 --examples 16"),

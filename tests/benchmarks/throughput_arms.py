@@ -38,7 +38,7 @@ OURS, OURS_PYTHON, OURS_SADP = "ours", "ours-python", "ours-sadp"
 CONVOLUTIONS, CONVOLUTIONS_PYTHON = "convolutions", "convolutions-python"
 ARMS = {  # in the order of a round: arms that keep freed memory stand together, with ours in their midst
     PLAIN: "SpikingJelly as its tutorials show: float32, contiguous, the image repeated over time",
-    PLAIN_DEFAULT: "plain in the default order of layers, only where pool=before-norm",
+    PLAIN_DEFAULT: "plain in the order pool=after-norm, beside a network of pool=before-norm",
     "plain-compiled": "plain under torch.compile",
     "by-hand": "SpikingJelly: channels last, first convolution once, bf16 autocast where the processor has it",
     "by-hand-compiled": "by-hand under torch.compile",

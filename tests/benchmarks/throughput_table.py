@@ -14,7 +14,6 @@ from typing import Any
 
 from tests.benchmarks.throughput_arms import (
     ARMS,
-    BEFORE_NORM,
     CONVOLUTIONS,
     CONVOLUTIONS_PYTHON,
     OURS,
@@ -56,8 +55,8 @@ def label(file: Measured) -> str:
     """Returns the name of a request, as a table shows it."""
     options = file["backbone_options"]
     parts = [file["backbone"], f"width {options['width']}", f"{file['threads']} thread{'s' * (file['threads'] > 1)}"]
-    if options.get("pool") == BEFORE_NORM:
-        parts.insert(1, "pool before norm")
+    if "pool" in options:
+        parts.insert(1, f"pool {options['pool'].replace('-', ' ')}")
     if file["data"] == "events":
         parts.insert(1, "events")
     if file["allocator_for_both"]:

@@ -60,12 +60,16 @@ def test_records_before_a_corrected_rule_keep_their_keys_and_their_commands_name
     for path in sorted(RESULTS.glob("*/*.json")):
         data = json.loads(path.read_text())
         sparsity = data.get("spec", {}).get("sparsity", "dense")
-        if sparsity not in FORMER_OPTIONS:
+        if sparsity not in FORMER_OPTIONS["sparsity_options"]:
             continue
         spec = read(path).spec
         assert spec.key == data["key"] and spec.key in path.name, path
         assert RunRequest.of(request_of(spec)).spec(spec.train_examples) == spec, path
-        former = {name for name in FORMER_OPTIONS[sparsity] if name not in data["spec"]["sparsity_options"]}
+        former = {
+            name
+            for name in FORMER_OPTIONS["sparsity_options"][sparsity]
+            if name not in data["spec"]["sparsity_options"]
+        }
         words = {word for word in spec.words() if word.removeprefix("sparsity.").partition("=")[0] in former}
         shown.setdefault(f"{sparsity} {spec.early_time}", set()).update(words)
     assert shown["imp True"] == shown["eb True"] == {"sparsity.early_rule=max"}
