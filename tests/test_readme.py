@@ -192,7 +192,9 @@ def test_the_table_of_the_studies_is_what_their_records_give() -> None:
     assert lines[first : first + len(SCORES)] == studied()
 
 
-@pytest.mark.parametrize("name", ["cifar10-cnn", "cifar10-cnn-sadp"])
+@pytest.mark.parametrize(
+    "name", ["cifar10-cnn", "cifar10-cnn-sadp", "cifar10-cnn-native-2000", "cifar10-cnn-native-10000"]
+)
 def test_the_tables_of_speed_are_what_their_records_give(name: str) -> None:
     page = text("docs/speed.md")
     measured = json.loads(text(f"results/speed/{name}.speed.json"))

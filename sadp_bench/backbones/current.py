@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
 
 from spikingjelly.activation_based import layer
 from torch import Tensor, nn
@@ -59,12 +58,12 @@ class Current:
         return y if y.dim() == 5 else y.unflatten(0, (self.timesteps, -1))
 
 
-@runtime_checkable
-class TakesCurrent(Protocol):
+class TakesCurrent:
     """A layer that computes norm and pool itself: a neuron, or a block that begins with one."""
 
     def of_current(self, current: Current) -> Current:
         """Returns the layer's output."""
+        raise NotImplementedError
 
 
 def through(layers: Iterable[nn.Module], current: Current) -> Current:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from spikingjelly.activation_based import layer
 from torch import Tensor, nn
 
-from sadp_bench.backbones.current import Current, through
+from sadp_bench.backbones.current import Current, TakesCurrent, through
 from sadp_bench.backbones.spiking import LIF, Backbone, NeuronSettings, check_width, conv, halves, norm_layer
 
 # Channels. With fewer, oneDNN's weight gradient of the shortcuts (1x1, stride 2, channels last) writes out of bounds: the
@@ -18,7 +18,7 @@ LEAST_WIDTH = 8
 Block = Callable[[int, int, int, NeuronSettings, str, bool], nn.Module]
 
 
-class PreActivationBlock(nn.Module):
+class PreActivationBlock(nn.Module, TakesCurrent):
     """shortcut(x) + conv(LIF(norm(conv(LIF(norm(x)))))).
 
     A shortcut that changes the shape starts after the first LIF.
@@ -56,7 +56,7 @@ class PreActivationBlock(nn.Module):
         return Current(residual + (current.y if current.still else current.tensor()), current.timesteps)
 
 
-class SEWBlock(nn.Module):
+class SEWBlock(nn.Module, TakesCurrent):
     """x + LIF(norm(conv(LIF(norm(conv(x)))))): spikes are added element by element, so sums reach 2 and more.
 
     Source: Fang et al., NeurIPS 2021 (spike-element-wise ResNet, g = ADD).

@@ -16,7 +16,7 @@ from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import Tensor, nn
 
 from sadp_bench.backbones.cpu_lif import CPULif
-from sadp_bench.backbones.current import Current, through
+from sadp_bench.backbones.current import Current, TakesCurrent, through
 from sadp_bench.backbones.fused import Block, fused_block
 from sadp_bench.backbones.pooled_conv import PooledConv2d
 from sadp_bench.backbones.spike_conv2d import SpikeConv2d
@@ -69,7 +69,7 @@ class NeuronSettings:
                 raise BadInput(f"backbone.{name} is one of {', '.join(allowed)}, not '{getattr(self, name)}'")
 
 
-class LIF(neuron.LIFNode):
+class LIF(neuron.LIFNode, TakesCurrent):
     """SpikingJelly's multi-step LIF neuron on [T, B, C, H, W] or [T, B, D].
 
     It has no state between calls, unless it `carries` (see `carrying`). The equations are SpikingJelly's. But the
