@@ -304,7 +304,7 @@ def test_what_has_no_mean_and_masks_that_fit_nothing_are_refused() -> None:
 def test_neurons_and_norms_are_counted_apart() -> None:
     """On 8x8 images in 3 steps: the stem's norm once for 4 channels; then 8 and 16 channels, with pools to 4x4 and 2x2."""
     for kernel in ("python", "native"):
-        spec, material = resolved(backbone="cnn", timesteps=3, kernel=kernel)
+        spec, material = resolved(timesteps=3, kernel=kernel, set={"backbone.pool": "after-norm"})
         model = make_model(spec, material, 0)
         for of_batch in (1, 2):
             neurons, normalised = element_counts(model, torch.rand(of_batch, 1, 8, 8))
