@@ -168,7 +168,7 @@ def let_spikes_through(model: nn.Module, image: Tensor) -> None:
 
 
 def test_spikingjellys_counters_agree_on_a_dense_network() -> None:
-    bench = small_bench(timesteps=3)
+    bench = small_bench(timesteps=3, set={"backbone.pool": "after-norm"})
     batches = [bench.data.input(torch.arange(30)), bench.data.input(torch.arange(30, 50))]
     let_spikes_through(bench.model, batches[0])
     found = operations(bench.model, batches)
@@ -233,7 +233,8 @@ def test_a_sew_networks_sums_of_spikes_are_accumulated_and_its_pooled_features_m
 
 @pytest.mark.parametrize("backbone", ["cnn", "sew-resnet18"])
 def test_the_operations_of_masks_and_of_what_they_lack_sum_to_the_dense_networks(backbone: str) -> None:
-    bench = small_bench(backbone=backbone)
+    # A connection of a merged kernel may belong to both masks.
+    bench = small_bench(backbone=backbone, set={"backbone.pool": "after-norm"} if backbone == "cnn" else {})
     model, image = bench.model, bench.data.input(torch.arange(10))
     let_spikes_through(model, image)
     weights = {name: weight for name, weight in model.named_parameters() if weight.dim() > 1}

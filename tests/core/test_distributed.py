@@ -34,10 +34,11 @@ EXACT: dict[str, list[Any]] = {
     "el2n": [*RUN, "el2n", *FLOAT64],
     "sltt-k": [*RUN, "sadp", *FLOAT64, "--backprop", "sltt-k", "--k", 1],
     "pq": [*RUN, "random", *FLOAT64, "--sparsity", "pq", "--density", 0.3, "--set", "sparsity.every=1"],
-    "eb": [*RUN, "random", *FLOAT64, "--sparsity", "eb", "--density", 0.3, "--early-time"],
+    "eb": [*RUN, "random", *FLOAT64, "--sparsity", "eb", "--density", 0.3, "--early-time", "--timesteps", 4],
 }
 WITH_BATCH_NORM = {
-    method: [*RUN, method, "--batch-size", 30, "--precision", "fp32"] for method in ("sadp", "infobatch", "el2n")
+    method: [*RUN, method, "--batch-size", 30, "--precision", "fp32", "--set", "backbone.pool=after-norm"]
+    for method in ("sadp", "infobatch", "el2n")
 }
 # Not evaluated in between, each rank has running statistics of its own when the checkpoint is written.
 LONG = [*WITH_BATCH_NORM["sadp"], "--epochs", 8, "--evaluate-every", 8]

@@ -204,7 +204,7 @@ def test_what_a_study_holds(whole: tuple[Study, dict[str, Any]]) -> None:
         norms = torch.tensor(stop["examples"]["exact"]["frozen"], dtype=torch.float64)
         scores = torch.tensor(stop["examples"]["plain"]["frozen"], dtype=torch.float64)
         assert stop["scores"]["plain"]["frozen"] == compared(norms, scores)
-    assert made.trainer.state.rows == found["rows"] and found["layers"] == ["stem.0", "body.1", "body.5"]
+    assert made.trainer.state.rows == found["rows"] and found["layers"] == ["stem.0", "body.1", "body.4"]
 
 
 def test_truth_and_frozen_scores_have_the_recalibrated_statistics_and_the_lag_the_running_ones(
