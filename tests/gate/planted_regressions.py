@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from baselines.infobatch import InfoBatch
 from sadp_bench.capture import recorder
+from sadp_bench.core.losses import WeightedLoss
 from sadp_bench.pruners import sadp
 from sadp_bench.pruners.base import Observation, Pruner, Selection, unweighted
 from sadp_bench.pruners.sadp import SADP
@@ -55,10 +56,8 @@ def dropped_weights_of_infobatch() -> AbstractContextManager[Any]:
 def weights_ignored_by_the_loop() -> AbstractContextManager[Any]:
     from sadp_bench.training.backprop import BPTT
 
-    def unweighted_step(
-        self: BPTT, loss: Any, input: Tensor, label_B: Tensor, weight_B: Tensor, *rest: Any
-    ) -> tuple[Tensor, Tensor]:
-        return step(self, loss, input, label_B, torch.ones_like(weight_B), *rest)
+    def unweighted_step(self: BPTT, input: Tensor, loss: WeightedLoss, *rest: Any) -> tuple[Tensor, Tensor]:
+        return step(self, input, dataclasses.replace(loss, weight_B=torch.ones_like(loss.weight_B)), *rest)
 
     step = BPTT.__call__
     return patch.object(BPTT, "__call__", unweighted_step)
