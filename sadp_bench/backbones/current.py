@@ -6,6 +6,7 @@ layer to layer, and the next neuron computes all three. Any other layer gets the
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -58,12 +59,12 @@ class Current:
         return y if y.dim() == 5 else y.unflatten(0, (self.timesteps, -1))
 
 
-class TakesCurrent:
+class TakesCurrent(ABC):
     """A layer that computes norm and pool itself: a neuron, or a block that begins with one."""
 
+    @abstractmethod
     def of_current(self, current: Current) -> Current:
         """Returns the layer's output."""
-        raise NotImplementedError
 
 
 def through(layers: Iterable[nn.Module], current: Current) -> Current:

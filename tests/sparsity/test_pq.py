@@ -1,4 +1,4 @@
-"""PQ: the index, the bound, the rewiring, the densities it starts from."""
+"""PQ: the rewiring and the densities."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -16,10 +14,11 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.registry import options
 from sadp_bench.core.rng import stream
 from sadp_bench.sparsity.base import prunable
-from sadp_bench.sparsity.pq import PQ, exchange, keep_bound, pq_index, rewire, rewiring_share, shortened
+from sadp_bench.sparsity.pq import PQ, exchange, rewire, shortened
 from sadp_bench.sparsity.random_masks import erdos_renyi, random_masks
 from tests.small_runs import assert_same_weights
 from tests.sparsity.helpers import Tiny, TinyContext, adamw, batches, sgd
+from tests.sparsity.pq_in_numpy import index_in_numpy
 
 SHAPES = {name: tuple(weight.shape) for name, weight in prunable(Tiny(1)).items()}
 TOTAL = sum(map(math.prod, SHAPES.values()))
@@ -35,73 +34,6 @@ def trained(pq, num_epochs=6, make_optimizer=sgd, **context):
     for model in context.train(pq, timesteps=context.timesteps):  # noqa: B007
         masks_E.append(dict(pq.masks))
     return model, masks_E
-
-
-def index_in_numpy(w, p, q):
-    def norm(order):
-        return (abs(w) ** order).sum() ** (1 / order)
-
-    return 1 - len(w) ** (1 / q - 1 / p) * norm(p) / norm(q)
-
-
-# --- The index, the bound, the share
-
-
-def test_pq_index_equals_the_formula_in_plain_numpy():
-    for p, q in ORDERS:
-        w = torch.randn(200, generator=stream(0, "w")).double()
-        assert float(pq_index(w, p, q)) == pytest.approx(index_in_numpy(w.numpy(), p, q), rel=1e-9)
-        weight_GM, live_GM = w.view(4, 50), torch.rand(4, 50, generator=stream(0, "live")) < 0.6
-        expected = [index_in_numpy(w[live].numpy(), p, q) for w, live in zip(weight_GM, live_GM, strict=True)]
-        np.testing.assert_allclose(pq_index(weight_GM, p, q, live_GM), expected, rtol=1e-9)
-
-
-def test_pq_index_is_0_of_a_constant_and_largest_of_a_single_weight():
-    for p, q in ORDERS:
-        assert float(pq_index(torch.tensor([3.0, -3.0, 3.0]), p, q)) == pytest.approx(0, abs=1e-12)
-        single = torch.zeros(40).index_fill_(0, torch.tensor([7]), -2.0)
-        assert float(pq_index(single, p, q)) == pytest.approx(1 - 40 ** (1 / q - 1 / p))
-        others = torch.randn(1000, 40, generator=stream(0, "w"))
-        assert (pq_index(others, p, q) < pq_index(single, p, q)).all()
-
-
-def test_pq_index_of_gaussian_weights():
-    mean_root = 2**0.25 * math.gamma(0.75) / math.pi**0.5  # E |w|^(1/2)
-    expected = 1 - mean_root**2 / (2 / math.pi) ** 0.5
-    assert expected == pytest.approx(0.153, abs=1e-3)
-    w = 1e-30 * torch.randn(400_000, generator=stream(0, "w"))  # whatever the scale
-    assert float(pq_index(w, 0.5, 1.0)) == pytest.approx(expected, abs=2e-3)
-
-
-def test_pq_index_of_nothing_is_0():
-    none = torch.zeros(2, 3, dtype=torch.bool)
-    assert pq_index(torch.randn(2, 3, generator=stream(0, "w")), 0.5, 1.0, none).tolist() == [0, 0]
-    assert pq_index(torch.zeros(2, 3), 0.5, 1.0).tolist() == [0, 0]
-
-
-def test_keep_bound_equals_the_formula():
-    for p, q in ORDERS:
-        index_G, live_G = torch.tensor([0.0, 0.2, 0.9]).double(), torch.tensor([10, 200, 3])
-        expected = [
-            d * (1 + 0.01) ** (-q / (q - p)) * (1 - i) ** (p * q / (q - p))
-            for i, d in zip(index_G.tolist(), live_G.tolist(), strict=True)
-        ]
-        np.testing.assert_allclose(keep_bound(index_G, live_G, p, q, 0.01), expected)
-
-
-def test_so_many_weights_of_one_size_and_zeros_beside_them_are_bounded_by_their_number():
-    for p, q in ORDERS:
-        w = torch.zeros(100).index_fill_(0, torch.arange(30), 5.0)
-        assert float(keep_bound(pq_index(w, p, q), torch.tensor(100), p, q, 0.0)) == pytest.approx(30)
-
-
-def test_rewiring_share_is_scaled_and_capped():
-    bound_G, live_G = torch.tensor([100.0, 60.0, 5.0, 0.0]), torch.tensor([100, 100, 100, 0])
-    np.testing.assert_allclose(rewiring_share(bound_G, live_G, 1.0, 0.9), [0, 0.4, 0.9, 0.9], atol=1e-6)
-    np.testing.assert_allclose(rewiring_share(bound_G, live_G, 0.5, 0.3), [0, 0.2, 0.3, 0.3], atol=1e-6)
-
-
-# --- Rewiring
 
 
 def test_the_smallest_are_pruned_and_the_largest_momenta_grow():
@@ -339,48 +271,6 @@ def test_an_interrupted_and_resumed_run_rewires_the_same(make_optimizer):
 
 
 # --- Where it starts
-
-
-def test_erdos_renyi_equals_the_formula_where_no_layer_is_full():
-    shapes = {"a": (64, 32, 3, 3), "b": (128, 64, 3, 3), "c": (10, 512)}
-    number = erdos_renyi(shapes, 5_000)
-    assert sum(number.values()) == 5_000
-    weights = {"a": 64 + 32 + 3 + 3, "b": 128 + 64 + 3 + 3, "c": 10 + 512}
-    for name in shapes:
-        assert abs(number[name] - 5_000 * weights[name] / sum(weights.values())) < 1
-
-
-def test_erdos_renyi_without_kernels_is_the_papers_equation():
-    """A layer's density is in proportion to (inputs + outputs) / (inputs * outputs): Mocanu et al., Eq. 1 of PQ."""
-    shapes = {"a": (64, 32, 3, 3), "b": (128, 64, 3, 3), "c": (10, 512)}
-    number = erdos_renyi(shapes, 5_000, kernels=False)
-    assert sum(number.values()) == 5_000
-    density = {name: number[name] / math.prod(shapes[name]) for name in shapes}
-    wanted = {"a": 96 / (64 * 32), "b": 192 / (128 * 64), "c": 522 / 5120}
-    for name in shapes:
-        assert density[name] / wanted[name] == pytest.approx(density["b"] / wanted["b"], rel=2e-3), name
-
-
-def test_a_full_layer_leaves_the_rest_to_the_others():
-    shapes = {"small": (2, 3), "a": (30, 20), "b": (40, 30)}
-    assert erdos_renyi(shapes, 306) == {"small": 6, "a": 125, "b": 175}
-    assert erdos_renyi(shapes, 6 + 600 + 1200) == {"small": 6, "a": 600, "b": 1200}
-
-
-@given(
-    st.lists(st.lists(st.integers(1, 12), min_size=2, max_size=4), min_size=1, max_size=8),
-    st.floats(0, 1),
-)
-def test_erdos_renyi_sums_to_the_budget_and_fills_no_layer_beyond_its_size(sides, share):
-    shapes = {str(number): tuple(sides) for number, sides in enumerate(sides)}
-    size = {name: math.prod(shape) for name, shape in shapes.items()}
-    budget = round(share * sum(size.values()))
-    number = erdos_renyi(shapes, budget)
-    assert sum(number.values()) == budget
-    assert all(0 <= number[name] <= size[name] for name in shapes)
-    open_layers = [name for name in shapes if number[name] < size[name] - 1]
-    scales = [(number[name] - 1, number[name] + 1, sum(shapes[name])) for name in open_layers]
-    assert max((low / s for low, _, s in scales), default=0) <= min((high / s for _, high, s in scales), default=1)
 
 
 def test_random_masks_are_drawn_from_the_seed_and_the_layers_name():
