@@ -26,7 +26,7 @@ class Place:
         stride: The matrix's strides, if it is a view of the tensor; None: it is a copy.
         offset: Where the matrix begins in the tensor.
         times: See `row_squares`.
-        added: What each row's sum gets.
+        added: The number that is added to each row's sum.
     """
 
     size: tuple[int, ...]

@@ -138,7 +138,7 @@ def squares_of_input(layer: nn.Module, x: Tensor, output: Tensor, lead: int, bin
 
 
 def of_bias(layer: nn.Module, x: Tensor, output: Tensor, lead: int) -> int:
-    """Returns what a bias adds to A_l: the number of output positions; 0 without a bias."""
+    """Returns the number of output positions, which a bias adds to A_l; 0 without a bias."""
     if getattr(layer, "bias", None) is None:
         return 0
     positions = output.shape[output.dim() - num_features(layer, output) + 1 :].numel()

@@ -55,7 +55,7 @@ SPEC_OPTIONS: dict[str, Any] = {
     "kernel": Annotated[
         str | None,
         Option(
-            help="What computes the layers: auto, native (C; on CUDA Triton) or python.",
+            help="Kernels of the layers: auto, native (C; on CUDA Triton) or python.",
             show_default="auto",
         ),
     ],

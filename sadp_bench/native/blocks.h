@@ -13,7 +13,8 @@
 
 #define INLINE static inline __attribute__((always_inline))
 #if defined(__x86_64__) && defined(__GLIBC__)
-/* By what a processor supports: "arch=" would compare its name, and leave every AMD processor the slowest version. */
+/* The names of instruction sets select a version by support. "arch=" selects it by the processor's name, and an AMD processor
+   then runs the slowest version. */
 #define EACH_PROCESSOR __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
 #define EACH_PROCESSOR
@@ -24,7 +25,7 @@ enum { MOST_BLOCKS = 64 };
 typedef void (*team)(void (*)(void *), void *, unsigned threads, unsigned flags);
 
 typedef struct job {
-    const void *of; /* what the work is on */
+    const void *of; /* the subject of the work */
     int (*work)(const struct job *, int64_t first, int64_t end, double *sums); /* returns 0, or 1 without memory */
     int64_t units, blocks, width; /* width: numbers in a block's sums */
     double *sums;                 /* [blocks, width] */

@@ -409,7 +409,7 @@ EACH_PROCESSOR static int backward_norm(const job *j, int64_t first, int64_t end
     return 0;
 }
 
-/* ---- What the caller calls. Each returns 0, or 1 where there is no memory. ---- */
+/* ---- Functions for callers. Each returns 0, or 1 where there is no memory. ---- */
 
 int64_t norm_pool_lif_size(void) { return (int64_t)sizeof(block); }
 

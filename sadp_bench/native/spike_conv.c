@@ -263,7 +263,7 @@ EACH_PROCESSOR static int add_parts(const job *j, int64_t first, int64_t end, do
     return 0;
 }
 
-/* ---- What the caller calls. Each returns 0, or 1 where there is no memory. ---- */
+/* ---- Functions for callers. Each returns 0, or 1 where there is no memory. ---- */
 
 int64_t spike_conv_size(void) { return (int64_t)sizeof(conv); }
 

@@ -26,7 +26,7 @@ from sadp_bench.records.spec import Spec
 
 # Fields of the environment that must agree before seconds are compared. Commit and dirty flag only warn.
 TIMED_TOGETHER = ("device", "processor", "threads", "jobs", "torch", "spikingjelly", "python", "kernel")
-VOID = "its seconds, or its reference's, say nothing"
+VOID = "its seconds, or its reference's, do not count"
 BUDGET_TOLERANCE = 0.005  # share of all example visits by which a method may miss its ratio
 ACCURACY_SLACK = 0.01  # share; the time to accuracy is the time to full's final accuracy minus it
 

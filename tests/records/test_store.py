@@ -286,7 +286,7 @@ def test_a_line_that_only_looks_like_one_about_seconds_is_said(tmp_path):
         (tmp_path / "note.txt").write_text(line)
         assert read_notes([tmp_path]) == [f"{tmp_path.name}: {line}{MEANT}"], line
         assert read_all([tmp_path]).records[0][1].disturbed is None, line
-    for line in ("So times say nothing.", "Seconds count.", "Made in 30 seconds: quick"):
+    for line in ("So times do not count.", "Seconds count.", "Made in 30 seconds: quick"):
         (tmp_path / "note.txt").write_text(line)
         assert read_notes([tmp_path]) == [f"{tmp_path.name}: {line}"], line
     (tmp_path / "note.txt").write_text("seconds:\n")

@@ -90,10 +90,10 @@ def test_report_names_and_skips_what_it_cannot_read(tmp_path: Path) -> None:
 def test_a_note_beside_the_records_is_reported_with_them(format: str, tmp_path: Path) -> None:
     folder = tmp_path / "busy"
     store.Store(folder).write(make_record(make_spec()))
-    (folder / "note.txt").write_text("Made while others trained.\n\nSo times say nothing.\n")
-    assert store.read_notes([tmp_path, folder]) == ["busy: Made while others trained.", "busy: So times say nothing."]
+    (folder / "note.txt").write_text("Made while others trained.\n\nSo times do not count.\n")
+    assert store.read_notes([tmp_path, folder]) == ["busy: Made while others trained.", "busy: So times do not count."]
     shown = command("report", tmp_path, "--format", format).out
-    assert "busy: Made while others trained." in shown and "busy: So times say nothing." in shown
+    assert "busy: Made while others trained." in shown and "busy: So times do not count." in shown
 
 
 def disturbed(folder: Path) -> None:
