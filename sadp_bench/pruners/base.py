@@ -276,6 +276,15 @@ def unweighted(index_K: Tensor) -> Selection:
     return Selection(index_K, torch.ones(len(index_K)))
 
 
+class FreshSubset(Pruner):
+    """Keeps a new random subset in each epoch, weight 1: the search for connections on a part of the data."""
+
+    def select(self, epoch: int) -> Selection:
+        """Returns the subset of an epoch."""
+        drawn_N = torch.randperm(self.num_examples, generator=self.generator(epoch))
+        return unweighted(drawn_N[: self.num_kept(epoch)])
+
+
 class KeepAll(Pruner):
     """Keeps every example at weight 1. Scoring runs use it: they train on all data and observe."""
 

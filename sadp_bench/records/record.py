@@ -58,6 +58,7 @@ class Record:
             of the phase prepare and of prepare_examples; those of `pq` the shares by layer and rewiring.
         cpu_seconds: By phase, of the run's process (see `core.clock`). Phases are missing whose CPU seconds are unknown:
             all of them in older records.
+        accuracy_by_step: Accuracy of the trained network after its first 1, 2, .. T time steps; empty in older records.
     """
 
     spec: Spec
@@ -83,6 +84,7 @@ class Record:
     density: float = 1.0
     ticket: dict[str, Any] = field(default_factory=dict)
     cpu_seconds: dict[str, float] = field(default_factory=dict)
+    accuracy_by_step: list[float] = field(default_factory=list)
 
     @property
     def disturbed(self) -> str | None:
@@ -191,6 +193,10 @@ def _is_share(value: Any) -> bool:
     return _is_amount(value) and value <= 1
 
 
+def _is_shares(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_share, value))
+
+
 def _is_rates(value: Any) -> bool:
     return isinstance(value, list) and all(map(_is_amount, value))
 
@@ -231,6 +237,7 @@ RECORD_CHECKS: Checks = {
     "density": AMOUNT,
     "ticket": FACTS,
     "cpu_seconds": AMOUNTS,
+    "accuracy_by_step": (_is_shares, "a list of shares in [0, 1]"),
 }
 FAILURE_CHECKS: Checks = {
     "reason": TEXT,

@@ -23,7 +23,7 @@ CHOICES = {
     "protocol": ("epochs", "updates"),
     "evaluate_on": ("test", "validation"),
     "backprop": ("bptt", "sltt", "sltt-k"),
-    "sparsity": ("dense", "imp", "eb", "pq"),
+    "sparsity": ("dense", "imp", "eb", "pq", "random"),
     "kernel": ("python", "native"),
 }
 Made = TypeVar("Made")
@@ -45,8 +45,8 @@ LATER: dict[str, Any] = {
 FORMER_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "backbone_options": {"cnn": {"pool": "after-norm"}, "vgg11": {"pool": "after-norm"}},
     "sparsity_options": {
-        "imp": {"early_rule": "max"},
-        "eb": {"early_rule": "max"},
+        "imp": {"early_rule": "max", "search_ratio": 0.0},
+        "eb": {"early_rule": "max", "search_ratio": 0.0},
         "pq": {"shrink": False, "start": 0.5},
     },
 }

@@ -239,8 +239,13 @@ class RunTrainer:
                 progress.epoch(row, len(self.data))
                 self._save(is_last=row["epoch"] + 1 == length)
             with self.clock("evaluate"):
-                rates = evaluation.firing_rates(self.model, self.held, spec.precision)
-                return {"firing_rate": rates, "operations": self._operations() | live.of_dense()}
+                by_step = evaluation.StepAccuracy(spec.timesteps, self.device)
+                rates = evaluation.firing_rates(self.model, self.held, spec.precision, by_step)
+                return {
+                    "firing_rate": rates,
+                    "accuracy_by_step": by_step.shares(len(self.held)),
+                    "operations": self._operations() | live.of_dense(),
+                }
         finally:
             progress.stop()
 

@@ -5,4 +5,5 @@ SPARSITIES = {
     "imp": "sadp_bench.sparsity.imp:IMP",
     "eb": "sadp_bench.sparsity.eb:EB",
     "pq": "sadp_bench.sparsity.pq:PQ",
+    "random": "sadp_bench.sparsity.random:Random",
 }

@@ -87,7 +87,7 @@ class Sparsity:
         if not 0 < density <= 1:
             raise BadInput(f"density is above 0 and at most 1 (the share of weights that exist), not {density:g}")
         if type(self) is Sparsity and density < 1:
-            raise BadInput(f"dense keeps every weight: for a density of {density:g} choose imp, eb or pq")
+            raise BadInput(f"dense keeps every weight: for a density of {density:g} choose imp, eb, pq or random")
         if early_time and not self.searches:
             raise BadInput("early_time shortens the search for a mask; only imp and eb search")
         self.density = density
@@ -200,8 +200,9 @@ class SearchContext(Protocol):
         weights: Mapping[str, Tensor] | None = None,
         first_epoch: int = 0,
         epochs: int | None = None,
+        ratio: float = 0.0,
     ) -> Iterator[nn.Module]:
-        """Trains a network on the full data with the run's loop, and yields it after each epoch.
+        """Trains a network with the run's loop on the full data, or a part of it, and yields it after each epoch.
 
         `sparsity` is attached, and its `after_epoch` is called before each yield. The consumer may stop early. After an
         interruption the state of `sparsity` is restored, and the first network yielded is that of the last finished
@@ -213,6 +214,7 @@ class SearchContext(Protocol):
             weights: A state dict to start from; None: the run's initial weights.
             first_epoch: The epoch of the run's schedule to start at.
             epochs: The epoch of the schedule to end before; None: the run's number.
+            ratio: The share of visits to save: each epoch trains on a new random subset.
         """
 
     def logits(self, model: nn.Module, num_examples: int) -> Tensor:

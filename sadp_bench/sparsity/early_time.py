@@ -136,11 +136,14 @@ class Searching(Sparsity):
         kl_share: The share of `early_timesteps`; without effect unless `early_time`.
         kl_examples: Training examples that T' is measured on; without effect unless `early_time`.
         early_rule: "second": T' of `early_timesteps`, the paper's. "max": T' of `timesteps_by_max`.
+        search_ratio: The share of visits that the search saves: each of its epochs has a new random subset.
     """
 
     searches = True
 
-    def __init__(self, density: float, early_time: bool, kl_share: float, kl_examples: int, early_rule: str) -> None:
+    def __init__(
+        self, density: float, early_time: bool, kl_share: float, kl_examples: int, early_rule: str, search_ratio: float
+    ) -> None:
         super().__init__(density, early_time)
         if density == 1:
             raise BadInput("a search for a mask needs a density below 1: choose one, or dense")
@@ -150,6 +153,11 @@ class Searching(Sparsity):
             raise BadInput(f"kl_examples is at least 1, not {kl_examples}")
         if early_rule not in EARLY_RULES:
             raise BadInput(f"early_rule is one of {', '.join(EARLY_RULES)}, not '{early_rule}'")
+        if not 0 <= search_ratio < 1:
+            raise BadInput(
+                f"search_ratio is at least 0 and below 1 (the share of the search's visits to save), not {search_ratio:g}"
+            )
+        self.search_ratio = search_ratio
         self.kl_share = kl_share
         self.kl_examples = kl_examples
         self.early_rule = early_rule
@@ -218,7 +226,7 @@ class Searching(Sparsity):
         return choice
 
     def _timesteps_by_max(self, context: SearchContext) -> int:
-        model = last(context.train(Sparsity(), timesteps=context.timesteps, epochs=1))
+        model = last(context.train(Sparsity(), timesteps=context.timesteps, epochs=1, ratio=self.search_ratio))
         timesteps = timesteps_by_max(divergences(context.logits(model, self.kl_examples)), self.kl_share)
         context.message(f"early time: the search takes {timesteps} of {context.timesteps} time steps")
         return timesteps

@@ -43,6 +43,7 @@ class EB(Searching):
         kl_share: See `early_time`.
         kl_examples: See `early_time`.
         early_rule: See `early_time`.
+        search_ratio: The share of visits that the search saves: each of its epochs has a new random subset.
     """
 
     def __init__(
@@ -55,8 +56,9 @@ class EB(Searching):
         kl_share: float = 0.6,
         kl_examples: int = 1000,
         early_rule: str = "second",
+        search_ratio: float = 0.0,
     ) -> None:
-        super().__init__(density, early_time, kl_share, kl_examples, early_rule)
+        super().__init__(density, early_time, kl_share, kl_examples, early_rule, search_ratio)
         if not 2 <= window <= MAX_WINDOW:
             raise BadInput(f"eb's window is from 2 to {MAX_WINDOW:,} masks, not {window}")
         if not 0 < distance <= 1:
@@ -69,7 +71,7 @@ class EB(Searching):
         timesteps = self.first_timesteps(context, model)
         search = Drawing(self.density, self.window, self.probe(context))
         converged = False
-        for _ in context.train(search, timesteps=timesteps):
+        for _ in context.train(search, timesteps=timesteps, ratio=self.search_ratio):
             converged = settled(search.drawn, self.window, self.distance)
             if converged:
                 break
@@ -87,9 +89,9 @@ class EB(Searching):
         """See `Sparsity.checkpoint_copies`: the masks drawn in the window."""
         return self.window * MASK_COPIES
 
-    def estimated_epochs(self, num_epochs: int) -> int:
-        """Returns the epochs of a search that does not settle."""
-        return num_epochs + self.probe_epochs
+    def estimated_epochs(self, num_epochs: int) -> float:
+        """Returns the epochs' worth of visits of a search that does not settle."""
+        return (num_epochs + self.probe_epochs) * (1 - self.search_ratio)
 
 
 def mask_distance(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:

@@ -51,6 +51,7 @@ class IMP(Searching):
         kl_share: See `early_time`.
         kl_examples: See `early_time`.
         early_rule: See `early_time`.
+        search_ratio: The share of visits that the search saves: each of its epochs has a new random subset.
     """
 
     def __init__(
@@ -63,8 +64,9 @@ class IMP(Searching):
         kl_share: float = 0.6,
         kl_examples: int = 1000,
         early_rule: str = "second",
+        search_ratio: float = 0.0,
     ) -> None:
-        super().__init__(density, early_time, kl_share, kl_examples, early_rule)
+        super().__init__(density, early_time, kl_share, kl_examples, early_rule, search_ratio)
         if not 0 < prune_share < 1:
             raise BadInput(f"imp's prune_share is above 0 and below 1, not {prune_share:g}")
         if rewind < 0:
@@ -87,10 +89,16 @@ class IMP(Searching):
         for number, goal in enumerate(steps[done:], done + 1):
             if masks is None:
                 first = Rewindable(rewind, self.probe(context))
-                networks = context.train(first, timesteps=timesteps)
+                networks = context.train(first, timesteps=timesteps, ratio=self.search_ratio)
             else:
                 steps_of_round = timesteps if choice is None else choice.timesteps
-                networks = context.train(fixed(masks), timesteps=steps_of_round, weights=rewound, first_epoch=rewind)
+                networks = context.train(
+                    fixed(masks),
+                    timesteps=steps_of_round,
+                    weights=rewound,
+                    first_epoch=rewind,
+                    ratio=self.search_ratio,
+                )
             masks = magnitude_masks(prunable(last(networks)), num_live(total, goal), masks)
             if rewound is None:
                 rewound, choice = first.kept, first.choice
@@ -101,7 +109,7 @@ class IMP(Searching):
         model.load_state_dict(rewound)
         return {
             "rounds": len(steps),
-            "search_epochs": self.estimated_epochs(context.num_epochs),
+            "search_epochs": self._search_epochs(context.num_epochs),
             **search_steps(timesteps, choice),
             "rewind_epoch": rewind,
             "density": density(masks),
@@ -123,8 +131,11 @@ class IMP(Searching):
         """See `Sparsity.checkpoint_copies`: the rewound weights, and the masks of two rounds."""
         return 1 + 2 * MASK_COPIES
 
-    def estimated_epochs(self, num_epochs: int) -> int:
-        """Returns the epochs of all rounds, and of a network that is trained for T' alone."""
+    def estimated_epochs(self, num_epochs: int) -> float:
+        """Returns the epochs' worth of visits of all rounds, and of a network that is trained for T' alone."""
+        return self._search_epochs(num_epochs) * (1 - self.search_ratio)
+
+    def _search_epochs(self, num_epochs: int) -> int:
         further = len(round_densities(self.density, self.prune_share)) - 1
         return num_epochs + further * (num_epochs - self.rewind_epoch(num_epochs)) + self.probe_epochs
 

@@ -17,6 +17,7 @@ from sadp_bench.training.backprop import at_precision
 from sadp_bench.training.data import Loader
 
 EVALUATION_BATCH = 256  # examples
+MAX_STEPS = 1000  # time steps of which a record contains an accuracy each
 
 
 def predictions(model: nn.Module, data: Loader, precision: str) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -59,17 +60,53 @@ def evaluate(model: nn.Module, data: Loader, precision: str, epoch: int = 0) -> 
     return float(distributed.total(correct)) / len(data)
 
 
-def firing_rates(model: nn.Module, data: Loader, precision: str) -> list[float]:
+def firing_rates(model: nn.Module, data: Loader, precision: str, by_step: StepAccuracy | None = None) -> list[float]:
     """Returns the spikes per neuron and time step of each spiking layer, over all data.
 
     A layer that is never called has the rate 0. A network without spiking layers has no rates.
+
+    Args:
+        model: The network.
+        data: The examples.
+        precision: Of the run.
+        by_step: Receives the logits of the same pass.
     """
-    with Recorder(model, {"spike_counts"}) as recorder:
-        total_S = torch.zeros(len(spiking_layers(model)), device=data.device)
-        if not len(total_S):
+    layers = len(spiking_layers(model))
+    with Recorder(model, {"spike_counts"} if layers else set()) as recorder:
+        total_S = torch.zeros(layers, device=data.device)
+        for index_B, logits_TBC, _ in predictions(model, data, precision):
+            if layers:
+                total_S += recorder.seen()["spike_counts"].mean(1).sum(1)
+            if by_step is not None:
+                by_step.add(logits_TBC, data.label_N[index_B.to(data.device)])
+        if not layers:
             return []
-        for _ in predictions(model, data, precision):
-            total_S += recorder.seen()["spike_counts"].mean(1).sum(1)
         totals = distributed.total(total_S).tolist()
         neurons_S = recorder.spikes.neurons_S
         return [total / len(data) / max(1, neurons) for total, neurons in zip(totals, neurons_S, strict=True)]
+
+
+class StepAccuracy:
+    """The accuracy of a trained network that stops after 1 to T of its time steps.
+
+    A network without a look ahead makes the same first t logits whatever T is, so one pass at T contains them all.
+
+    Args:
+        timesteps: T. A network that makes fewer keeps its last accuracy for the rest.
+        device: Of the logits.
+    """
+
+    def __init__(self, timesteps: int, device: torch.device) -> None:
+        steps = timesteps if timesteps <= MAX_STEPS else 0
+        self.correct_T = torch.zeros(steps, dtype=torch.int64, device=device)
+
+    def add(self, logits_TBC: Tensor, label_B: Tensor) -> None:
+        """Counts a batch: the mean of the first t logits classifies, for each t."""
+        class_TB = logits_TBC.cumsum(0).argmax(2)
+        class_TB[-1] = logits_TBC.mean(0).argmax(1)  # as `evaluate` rounds it
+        of_step = torch.arange(len(self.correct_T), device=class_TB.device).clamp_max(len(class_TB) - 1)
+        self.correct_T += (class_TB == label_B).sum(1)[of_step]
+
+    def shares(self, num_examples: int) -> list[float]:
+        """Returns the accuracy after t steps, [T]; none of more than `MAX_STEPS`."""
+        return [float(correct) / num_examples for correct in distributed.total(self.correct_T)]

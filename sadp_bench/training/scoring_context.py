@@ -18,7 +18,7 @@ from sadp_bench.core.evaluation_mode import evaluation_mode
 from sadp_bench.core.losses import LOSSES
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.rng import stream_seed
-from sadp_bench.pruners.base import KeepAll, Pruner, Survey
+from sadp_bench.pruners.base import FreshSubset, KeepAll, Pruner, Survey
 from sadp_bench.records.naming import run_name
 from sadp_bench.records.spec import Spec
 from sadp_bench.sparsity.base import Sparsity
@@ -119,9 +119,11 @@ class RunContext:
         weights: Mapping[str, Tensor] | None = None,
         first_epoch: int = 0,
         epochs: int | None = None,
+        ratio: float = 0.0,
     ) -> Iterator[nn.Module]:
         """Trains a network for the search and yields it after each epoch; see `SearchContext.train`."""
-        model, pruner = self._build(self.spec.seed, timesteps), KeepAll()
+        model = self._build(self.spec.seed, timesteps)
+        pruner = FreshSubset(ratio) if ratio else KeepAll()
         if weights is not None:
             model.load_state_dict(weights)
         pruner.prepare(self)

@@ -38,7 +38,7 @@ NAMES = {
     "protocol": ["epochs", "updates"],
     "evaluate_on": ["test", "validation", "train"],
     "backprop": ["bptt", "sltt", "sltt-k"],
-    "sparsity": ["dense", "imp", "eb", "pq"],
+    "sparsity": ["dense", "imp", "eb", "pq", "random"],
     "format": ["text", "markdown", "latex", "csv", "json", "html"],
     "kind": ["methods", "backbones", "datasets"],
     "methods": ["random", "sadp,random", "full", ",", "random,", "sadp,x"],

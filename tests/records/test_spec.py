@@ -72,9 +72,10 @@ def test_records_before_a_corrected_rule_keep_their_keys_and_their_commands_name
         }
         words = {word for word in spec.words() if word.removeprefix("sparsity.").partition("=")[0] in former}
         shown.setdefault(f"{sparsity} {spec.early_time}", set()).update(words)
-    assert shown["imp True"] == shown["eb True"] == {"sparsity.early_rule=max"}
+    assert shown["imp True"] == shown["eb True"] == {"sparsity.early_rule=max", "sparsity.search_ratio=0.0"}
     assert shown["pq False"] == {"sparsity.shrink=false", "sparsity.start=0.5"}
-    assert shown["imp False"] == shown["eb False"] == set(), "without early time the rule changes nothing"
+    # Without early time the rule changes nothing.
+    assert shown["imp False"] == shown["eb False"] == {"sparsity.search_ratio=0.0"}
 
 
 def test_the_key_leaves_out_an_option_at_its_former_value_alone() -> None:

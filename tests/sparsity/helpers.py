@@ -96,11 +96,13 @@ class TinyContext:
         weights: Mapping[str, Tensor] | None = None,
         first_epoch: int = 0,
         epochs: int | None = None,
+        ratio: float = 0.0,
     ) -> Iterator[nn.Module]:
         number = self.skipped + len(self.calls)
         kept = None if weights is None else {name: value.clone() for name, value in weights.items()}
         self.calls.append(
             {"timesteps": timesteps, "weights": kept, "first_epoch": first_epoch, "masks": dict(sparsity.masks)}
+            | {"ratio": ratio}
         )
         model = Tiny(timesteps, self.seed)
         if weights is not None:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import itertools
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from sadp_bench.core.errors import BadInput
 from sadp_bench.gate.rerun import request_of as of_record
+from sadp_bench.pruners.base import FreshSubset
 from sadp_bench.records.axes import weights_factor
 from sadp_bench.records.record import Record
 from sadp_bench.runs import resolve
 from sadp_bench.sparsity.base import density, num_live, prunable
+from sadp_bench.sparsity.random import Random
 from sadp_bench.training.scoring_context import RunContext
 from tests.small_runs import assert_same_weights, make_trainer, numbers, resolved, small_bench, weights_of
+from tests.sparsity.helpers import TinyContext
 from tests.stopping import SIZES, OneSecondABatch, Seconds, Stopped, resumed, saved, whole
 
 TIME: dict[str, dict[str, Any]] = {
@@ -47,7 +52,9 @@ DATA: dict[str, dict[str, Any]] = {
     "random": {"method": "random", "ratio": 0.4},
     "sadp": {"method": "sadp", "ratio": 0.4},
 }
-FORMER: dict[str, dict[str, Any]] = {
+MORE: dict[str, dict[str, Any]] = {
+    "random": {"sparsity": "random", "density": 0.3},
+    "eb-half": {"sparsity": "eb", "density": 0.3, "set": {"sparsity.search_ratio": 0.5, "sparsity.window": 2}},
     "eb-max": {
         "sparsity": "eb", "density": 0.3, "early_time": True,
         "set": {"sparsity.kl_examples": 50, "sparsity.early_rule": "max"},
@@ -59,11 +66,11 @@ PAIRS = [
     (time, weights, list(DATA)[(i + j) % len(DATA)])
     for (i, time), (j, weights) in itertools.product(enumerate(TIME), enumerate(WEIGHTS))
 ]
-PAIRS += [("bptt", "imp", "el2n")]
+PAIRS += [("bptt", "imp", "el2n"), ("sltt", "random", "sadp"), ("bptt", "eb-half", "full")]
 
 
 def requested(time: str, weights: str, data: str, **more: Any) -> tuple[Any, Any]:
-    axes = TIME[time] | (WEIGHTS | FORMER)[weights] | (DATA | DATA_THAT_SCORES)[data]
+    axes = TIME[time] | (WEIGHTS | MORE)[weights] | (DATA | DATA_THAT_SCORES)[data]
     return resolved(**SIZES | {"loss": "step"} | axes | more)
 
 
@@ -79,7 +86,7 @@ def test_every_pair_of_axes_resumes_after_a_stop_to_the_same_record(
     assert_same_weights(weights_of(bench.model), trained)
     assert bench.progress.count < num_batches  # type: ignore[attr-defined]  # what was done is not done again
     assert Record.from_json(record.to_json()) == record
-    goal = WEIGHTS[weights].get("density", 1.0)
+    goal = (WEIGHTS | MORE)[weights].get("density", 1.0)
     sizes = [weight.numel() for weight in prunable(bench.model).values()]
     assert round(record.density * sum(sizes)) == num_live(sum(sizes), goal)
     for name, mask in bench.state.sparsity.masks.items():
@@ -94,6 +101,37 @@ def test_a_search_is_charged_and_reported_apart(weights: str) -> None:
     early = 50 if weights in ("eb-early", "eb-max") else 0
     assert record.ticket["visits"] == record.prepare_examples == 101 * record.ticket["search_epochs"] + early
     assert record.ticket["search_timesteps"] <= spec.timesteps
+
+
+def test_a_search_on_pruned_data_is_charged_for_its_own_visits() -> None:
+    record = make_trainer(*requested("bptt", "eb-half", "full")).run()
+    epochs = record.ticket["search_epochs"]
+    assert epochs >= 2 and record.ticket["visits"] == record.prepare_examples
+    assert abs(record.ticket["visits"] - 101 * epochs / 2) <= 1 and record.examples_seen == 101 * 4
+    subset = FreshSubset(0.5)
+    subset.num_examples = 101
+    first, second = (subset.select(epoch).index_K for epoch in (0, 1))
+    assert len(first.unique()) == len(first) == 50 and {*first.tolist()} != {*second.tolist()}
+
+
+def test_random_masks_are_drawn_from_the_whole_network() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 40, 5), nn.Linear(200, 300))
+    drawn = []
+    for seed in (0, 0, 1):
+        masks = Random(0.2)
+        assert masks.prepare(TinyContext(seed=seed), model) == {"density": 0.2}
+        assert masks.estimated_epochs(9) == 0 and not masks.searches
+        drawn.append({name: mask.clone() for name, mask in masks.masks.items()})
+    assert_same_weights(drawn[0], drawn[1])
+    assert {name: mask.shape for name, mask in drawn[0].items()} == {n: w.shape for n, w in prunable(model).items()}
+    # Each weight exists with probability 0.2: within 4 standard deviations in each layer, and in two draws with 0.04.
+    for name, mask in drawn[0].items():
+        for chance, share in ((0.2, mask.double().mean()), (0.04, (mask & drawn[2][name]).double().mean())):
+            assert abs(float(share) - chance) < 4 * math.sqrt(chance * (1 - chance) / mask.numel()), name
+    with pytest.raises(BadInput, match="random masks need a density below 1"):
+        Random()
+    with pytest.raises(BadInput, match="only imp and eb search"):
+        Random(0.5, True)
 
 
 def test_a_ticket_of_early_bird_starts_from_the_runs_own_weights() -> None:

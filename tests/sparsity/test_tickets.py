@@ -112,7 +112,7 @@ class Scripted(TinyContext):
         super().__init__(num_epochs=len(kept_E))
         self.kept_E = kept_E
 
-    def train(self, sparsity, *, timesteps, weights=None, first_epoch=0, epochs=None):
+    def train(self, sparsity, *, timesteps, weights=None, first_epoch=0, epochs=None, ratio=0.0):
         model = nn.Sequential(nn.Linear(100, 10, bias=False))
         sparsity.attach(model, torch.optim.SGD(model.parameters()))
         for epoch, kept in enumerate(self.kept_E):
@@ -355,6 +355,8 @@ def test_bad_settings_of_a_search_are_refused():
         ({"kl_share": 1.1}, "kl_share"),
         ({"kl_examples": 0}, "kl_examples"),
         ({"early_rule": "first"}, "early_rule is one of second, max"),
+        ({"search_ratio": 1.0}, "search_ratio"),
+        ({"search_ratio": -0.1}, "search_ratio"),
     ]:
         for cls in [IMP, EB]:
             with pytest.raises(BadInput, match=message):
@@ -374,6 +376,11 @@ def test_bad_settings_are_refused_by_name():
 
 
 def test_settings_and_their_defaults():
-    early = {"kl_share": (float, 0.6), "kl_examples": (int, 1000), "early_rule": (str, "second")}
+    early = {
+        "kl_share": (float, 0.6),
+        "kl_examples": (int, 1000),
+        "early_rule": (str, "second"),
+        "search_ratio": (float, 0.0),
+    }
     assert options(IMP) == {"prune_share": (float, 0.25), "rewind": (int, 0)} | early
     assert options(EB) == {"window": (int, 5), "distance": (float, 0.02)} | early

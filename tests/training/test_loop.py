@@ -278,6 +278,21 @@ def test_accuracy_and_firing_rates_equal_a_plain_pass_with_plain_hooks() -> None
     assert all(0 < rate < 1 for rate in rates) and len(rates) == 3
 
 
+def test_the_accuracy_by_steps_is_that_of_networks_of_fewer_steps() -> None:
+    for more in ({}, {"kernel": "native", "precision": "fp32"}):
+        bench = trained(timesteps=3, epochs=2, **more)
+        by_step = evaluation.StepAccuracy(4, bench.device)
+        evaluation.firing_rates(bench.model, bench.held, bench.spec.precision, by_step)
+        expected = []
+        for steps in (1, 2, 3):
+            bench.model.timesteps = steps
+            expected.append(evaluation.evaluate(bench.model, bench.held, bench.spec.precision))
+        assert len(set(expected)) > 1
+        # A network that makes fewer steps than T keeps its last accuracy.
+        assert by_step.shares(len(bench.held)) == [*expected, expected[-1]]
+    assert evaluation.StepAccuracy(evaluation.MAX_STEPS + 1, bench.device).shares(360) == []
+
+
 def test_evaluation_leaves_no_trace_in_the_network() -> None:
     bench = small_bench()
     before = weights_of(bench.model)

@@ -108,6 +108,7 @@ def _result(pair: Comparison) -> Facts:
         ("visits to train", _count(run.examples_seen)),
         ("visits to score", _count(run.prepare_examples)),
         ("firing rate by layer", ", ".join(_count(rate, 1, 3) for rate in run.firing_rate) or NOTHING),
+        *([("accuracy by steps, %", _steps(run.accuracy_by_step))] if run.accuracy_by_step else []),
         ("parameters", _count(run.num_parameters)),
         ("peak memory", f"{_count(run.peak_memory_bytes, 2**20)} MiB"),
         *_costs(run),
@@ -118,6 +119,13 @@ def _result(pair: Comparison) -> Facts:
     return facts + ([("scores from run", run.scores_from)] if run.scores_from else [])
 
 
+def _steps(share_T: Sequence[float]) -> str:
+    return ", ".join(number(100 * share) for share in share_T[:MAX_STEPS]) + (
+        ", .." if len(share_T) > MAX_STEPS else ""
+    )
+
+
+MAX_STEPS = 16  # time steps whose accuracy fits on a line
 OTHER_ENERGIES = {
     "rate_energy_joules": "by firing rate",
     "effective_energy_joules": "by NeuroBench",
