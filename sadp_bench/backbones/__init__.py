@@ -4,5 +4,6 @@ BACKBONES = {
     "cnn": "sadp_bench.backbones.plain:CNN",
     "vgg11": "sadp_bench.backbones.plain:VGG11",
     "resnet18": "sadp_bench.backbones.resnet:ResNet18",
+    "resnet18-sltt": "sadp_bench.backbones.resnet:SLTTResNet18",
     "sew-resnet18": "sadp_bench.backbones.resnet:SEWResNet18",
 }

@@ -26,7 +26,11 @@ class PreActivationBlock(nn.Module, TakesCurrent):
     The first block of a network has no norm before its first LIF, because the stem ends with one, which is computed
     once for a static image.
 
-    Source: He et al., ECCV 2016, as in SLTT's spiking ResNet-18 (Meng et al., ICCV 2023).
+    The identity carries the block's input, a current, so currents add up from block to block (MS-ResNet's membrane
+    shortcut). SLTT's blocks carry spikes there: `SpikeShortcutBlock`.
+
+    Source: He et al., ECCV 2016; the shortcut of currents: Hu et al., "Advancing Spiking Neural Networks Toward Deep
+    Residual Learning".
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int, neuron: NeuronSettings, norm: str, first: bool) -> None:
@@ -54,6 +58,24 @@ class PreActivationBlock(nn.Module, TakesCurrent):
         if self.shortcut is not None:
             return Current(residual + self.shortcut(spikes.y), current.timesteps)
         return Current(residual + (current.y if current.still else current.tensor()), current.timesteps)
+
+
+class SpikeShortcutBlock(PreActivationBlock):
+    """across(spikes) + conv(LIF(norm(conv(spikes)))), with spikes = LIF(norm(x)): the identity takes the spikes too.
+
+    Source: SLTT's spiking ResNet-18 (Meng et al., ICCV 2023), whose code overwrites x by its spikes before the shortcut.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns currents, [T, B, C, H, W]."""
+        spikes = self.activate(x)
+        return self.residual(spikes) + (spikes if self.shortcut is None else self.shortcut(spikes))
+
+    def of_current(self, current: Current) -> Current:
+        """Returns currents."""
+        spikes = through(self.activate, current)
+        across = spikes.tensor() if self.shortcut is None else self.shortcut(spikes.tensor())
+        return Current(through(self.residual, spikes).tensor() + across, current.timesteps)
 
 
 class SEWBlock(nn.Module, TakesCurrent):
@@ -135,7 +157,19 @@ class _ResNet18(Backbone):
 
 
 class ResNet18(_ResNet18):
-    """Pre-activation spiking ResNet-18 with the CIFAR stem.
+    """Pre-activation spiking ResNet-18 with the CIFAR stem, whose identity shortcuts carry currents (as in MS-ResNet).
+
+    Source: He et al., ECCV 2016, with neurons. It is not the network of SLTT, which is `resnet18-sltt`.
+    """
+
+    @staticmethod
+    def body_of(width: int, side: int, neuron: NeuronSettings, norm: str) -> list[nn.Module]:
+        """Returns the stages, a norm and a neuron."""
+        return [*_stages(PreActivationBlock, width, side, neuron, norm), norm_layer(norm, 8 * width), LIF(neuron)]
+
+
+class SLTTResNet18(_ResNet18):
+    """Pre-activation spiking ResNet-18 with the CIFAR stem, whose identity shortcuts carry spikes.
 
     Source: Meng et al., ICCV 2023 (SLTT), after He et al., ECCV 2016.
     """
@@ -143,7 +177,7 @@ class ResNet18(_ResNet18):
     @staticmethod
     def body_of(width: int, side: int, neuron: NeuronSettings, norm: str) -> list[nn.Module]:
         """Returns the stages, a norm and a neuron."""
-        return [*_stages(PreActivationBlock, width, side, neuron, norm), norm_layer(norm, 8 * width), LIF(neuron)]
+        return [*_stages(SpikeShortcutBlock, width, side, neuron, norm), norm_layer(norm, 8 * width), LIF(neuron)]
 
 
 class SEWResNet18(_ResNet18):

@@ -34,7 +34,7 @@ SETTINGS = list(itertools.product(("hard", "soft"), (True, False), SURROGATES)) 
 # Of each data set: the input's channels and sides.
 IMAGES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 EVENTS = (2, 34, 34)
-MIN_WIDTHS = dict.fromkeys(("resnet18", "sew-resnet18"), LEAST_WIDTH)
+MIN_WIDTHS = dict.fromkeys(("resnet18", "resnet18-sltt", "sew-resnet18"), LEAST_WIDTH)
 
 
 def randn(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
@@ -279,6 +279,38 @@ def test_a_preactivation_block_adds_currents_to_the_identity() -> None:
         assert h.abs().max() > 0 and len(norms) == 1
 
 
+def logits_by_hand(model: Any, image: Tensor, identity_takes_spikes: bool) -> Tensor:
+    """A pre-activation network, block by block; SLTT's code overwrites x by its spikes before the identity takes it."""
+    x = norm_by_hand(conv_by_hand(image.expand(3, *image.shape), model.stem[0], 1, 1), model.stem[1])
+    *blocks, norm, _, _ = model.body
+    for number, block in enumerate(blocks):
+        spikes = lif_by_hand(x if number == 0 else norm_by_hand(x, block.activate[0]))
+        stride = block.residual[0].stride[0]
+        h = lif_by_hand(norm_by_hand(conv_by_hand(spikes, block.residual[0], stride, 1), block.residual[1]))
+        h = conv_by_hand(h, block.residual[3], 1, 1)
+        x = spikes if identity_takes_spikes else x
+        x = h + (x if block.shortcut is None else conv_by_hand(spikes, block.shortcut, stride, 0))
+    h = lif_by_hand(norm_by_hand(x, norm)).mean((3, 4))
+    return h @ model.readout.weight.T + model.readout.bias
+
+
+def test_the_two_identity_shortcuts_on_the_same_weights() -> None:
+    """`resnet18` adds the current to the block's output, and `resnet18-sltt`, as SLTT's network, the spikes."""
+    found = {}
+    for name in ("resnet18", "resnet18-sltt"):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = settled(registry.resolve("backbone", name)((2, 8, 8), 5, 3, BY_HAND, width=8))
+        image = 3 * randn(4, 2, 8, 8, dtype=torch.float64)
+        found[name] = model(image), dict(model.state_dict())
+        for takes_spikes in (False, True):
+            by_hand = logits_by_hand(model, image, takes_spikes)
+            assert torch.allclose(found[name][0], by_hand) == (takes_spikes == (name == "resnet18-sltt")), name
+    ours, sltts = found.values()
+    assert all(torch.equal(ours[1][key], sltts[1][key]) for key in ours[1] | sltts[1]), "the weights are the same"
+    assert not torch.allclose(ours[0], sltts[0])
+
+
 def test_the_cnn_is_three_pooled_convolutions_and_a_readout() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -301,6 +333,7 @@ def test_networks_have_the_published_size() -> None:
         # Published counts of the CIFAR variants; what ours adds or leaves out is named.
         ("vgg11", 8, 8, 9_231_114 - 2_752 + 3 * 512 * 10),  # no biases before norms; a readout of 2x2 pixels
         ("resnet18", 17, 20, 11_171_146 + 1_024),  # with the final norm
+        ("resnet18-sltt", 17, 20, 11_171_146 + 1_024),
         ("sew-resnet18", 20, 20, 11_173_962),
     ]:
         model = build(name, (3, 32, 32), width=64)
