@@ -62,9 +62,8 @@ def test_changed_axes_are_the_runs_of_one_axis_alone():
     assert (data.method, data.ratio, data.backprop, data.sparsity) == ("sadp", 0.5, "bptt", "dense")
     assert (time.method, time.backprop, time.k, time.sparsity) == ("full", "sltt-k", 2, "dense")
     assert (weights.method, weights.backprop, weights.sparsity, weights.early_time) == ("full", "bptt", "imp", True)
-    assert weights.sparsity_options == {"rewind": 0, "early_rule": "second"} and {
-        one.seed for one in (data, time, weights)
-    } == {3}
+    assert weights.sparsity_options == {"rewind": 0, "early_rule": "second", "search_ratio": 0.0}
+    assert {one.seed for one in (data, time, weights)} == {3}
     assert changed_axes(spec.plain()) == [] == changed_axes(dataclasses.replace(spec.plain(), protocol="updates"))
     assert changed_axes(time) == [time]
 
