@@ -88,7 +88,8 @@ def numbers(record: Record) -> dict[str, Any]:
         "scores_from",
     ):
         del data[name]
-    data["ticket"].pop("seconds", None)
+    for name in ("seconds", "from"):
+        data["ticket"].pop(name, None)
     for row in data["epochs"]:
         del row["seconds"]
     return data

@@ -55,7 +55,8 @@ class Record:
             connections. Older records contain the first three.
         density: Share of the connections that exist in the end.
         ticket: Facts of the connections (`--sparsity`). Those of a search contain its seconds and visits, which are part
-            of the phase prepare and of prepare_examples; those of `pq` the shares by layer and rewiring.
+            of the phase prepare and of prepare_examples, and as `from` the key of another run that made it; those of `pq`
+            the shares by layer and rewiring.
         cpu_seconds: By phase, of the run's process (see `core.clock`). Phases are missing whose CPU seconds are unknown:
             all of them in older records.
         accuracy_by_step: Accuracy of the trained network after its first 1, 2, .. T time steps; empty in older records.

@@ -104,6 +104,14 @@ class Store:
         """Returns the path of the scores that runs share which differ in the ratio alone."""
         return Store(self.folder / "scores").path(spec.any_ratio(), ".scores")
 
+    def search_path(self, spec: Spec) -> Path:
+        """Returns the path of the search for connections that runs share which differ in method and ratio alone."""
+        return Store(self.folder / "scores").path(spec.reference(), ".search")
+
+    def shared_paths(self, spec: Spec) -> tuple[Path, Path]:
+        """Returns the paths of all that a run may share with others: scores and search."""
+        return self.scores_path(spec), self.search_path(spec)
+
     def find(self, spec: Spec) -> Record | None:
         """Returns the record of a finished run; None where there is none. Raises BadInput where its file is broken."""
         path = self.path(spec)

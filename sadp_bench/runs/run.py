@@ -26,9 +26,11 @@ from sadp_bench.records.spec import Spec, check_count
 from sadp_bench.records.store import Store, atomic, remove_parts
 from sadp_bench.runs.out_folder import OutFolder
 from sadp_bench.runs.preflight import check_runs
+from sadp_bench.runs.preparation import epochs_to_make, preparations
 from sadp_bench.runs.resolve import Material, make_sparsity, weight_bytes
 from sadp_bench.runs.resources import Resources
 from sadp_bench.runs.trainer import RunTrainer, expected, now
+from sadp_bench.sparsity.base import MASK_COPIES
 from sadp_bench.training.checkpoint import Checkpoint
 
 OPTIMIZER_COPIES = {"sgd": 1, "adamw": 2}  # copies of the weights that the optimizer keeps
@@ -115,8 +117,11 @@ def run(
         resources = Resources(missing[0], material, jobs)
         check_runs(missing, resources)
         if distributed.rank() == 0:
-            store.check_writable(max(checkpoint_bytes(run, weight_bytes(resources.untrained)) for run in missing))
-        estimates = expected(missing, resources)
+            weights = weight_bytes(resources.untrained)
+            store.check_writable(max(checkpoint_bytes(run, weights) + search_bytes(run, weights) for run in missing))
+        estimates = expected(
+            missing, resources, None if again else epochs_to_make(missing, preparations(missing), store)
+        )
         parts = ", ".join(f"{run.method} {duration(s)}" for run, s in zip(missing, estimates, strict=True))
         progress.message(f"expected to take about {duration(sum(estimates))} ({parts})")
         for run in missing:
@@ -178,6 +183,16 @@ def checkpoint_bytes(spec: Spec, weight_bytes: int) -> int:
     """
     copies = 1 + OPTIMIZER_COPIES[spec.optimizer] + make_sparsity(spec).checkpoint_copies()
     return round(CHECKPOINTS * copies * weight_bytes)
+
+
+def search_bytes(spec: Spec, weight_bytes: int) -> int:
+    """Returns about how many bytes the shared file of a run's search takes: weights and masks; 0 without a search.
+
+    Args:
+        spec: The run.
+        weight_bytes: Of the network's parameters.
+    """
+    return round((1 + MASK_COPIES) * weight_bytes) if make_sparsity(spec).searches else 0
 
 
 @contextmanager
@@ -245,7 +260,8 @@ def _train_and_store(
         progress,
         checkpoint=checkpoint,
         scores_path=store.scores_path(spec),
-        fresh_scores=settings.again,
+        search_path=store.search_path(spec),
+        fresh=settings.again,
         starts=lock.starts,
         replaces=replaced.finished if replaced else None,
         before_save=check_lock,

@@ -29,6 +29,7 @@ from sadp_bench.runs import environment
 from sadp_bench.runs.expected_cost import expected_visits, training_visits
 from sadp_bench.runs.live_products import LiveProducts
 from sadp_bench.runs.peak_memory import PeakMemory, peak_bytes, reset_peak
+from sadp_bench.runs.preparation import preparations
 from sadp_bench.runs.resolve import Material, enough_memory, make_pruner, make_sparsity
 from sadp_bench.runs.resources import Resources
 from sadp_bench.sparsity.base import density
@@ -36,8 +37,8 @@ from sadp_bench.training import evaluation, loop, rehearsal
 from sadp_bench.training.checkpoint import Checkpoint
 from sadp_bench.training.optimizer import make_optimizer
 from sadp_bench.training.scoring_context import RunContext
-from sadp_bench.training.shared_scores import SharedScores
-from sadp_bench.training.state_checks import check_head, check_run, is_amount
+from sadp_bench.training.shared_file import SharedFile
+from sadp_bench.training.state_checks import Accept, check_head, check_run, check_scores, check_search
 
 MAX_COUNTED = 512  # held examples whose synaptic operations are counted: each layer runs once more for it
 
@@ -62,7 +63,8 @@ class RunTrainer:
         progress: Is informed of every batch.
         checkpoint: Where the run is saved, and resumed from; None: it is not saved.
         scores_path: Where runs share scores that differ in the ratio alone; None: they are not shared.
-        fresh_scores: Makes the scores anew, whatever lies there.
+        search_path: Where runs share a search that differ in method and ratio alone; None: it is not shared.
+        fresh: Makes scores and search anew, whatever lies there.
         starts: How often the run was started, this start included.
         replaces: When the record was finished that this run replaces. Only a checkpoint with the same value is resumed.
         before_save: Called before each save; an error that it raises ends the run.
@@ -83,7 +85,8 @@ class RunTrainer:
         *,
         checkpoint: Checkpoint | None = None,
         scores_path: Path | None = None,
-        fresh_scores: bool = False,
+        search_path: Path | None = None,
+        fresh: bool = False,
         starts: int = 1,
         replaces: str | None = None,
         before_save: Callable[[], None] = lambda: None,
@@ -96,13 +99,23 @@ class RunTrainer:
         model = resources.model()
         self.state = loop.TrainingState(model, make_pruner(spec), make_optimizer(model, spec), make_sparsity(spec))
         self.environment = dict(resources.environment)
-        shared = None
-        if scores_path is not None:
+
+        def shared(path: Path | None, noun: str, accept: Accept) -> SharedFile | None:
+            if path is None:
+                return None
             made_in = {"data_sha256": self.material.sha256, "environment": self.environment}
-            shared = SharedScores(scores_path, made_in, self.device, progress, fresh_scores, len(self.data), limit)
-        num_classes = len(self.material.dataset.class_names)
+            return SharedFile(path, noun, made_in, self.device, progress, fresh, accept, limit)
+
         self.context = RunContext(
-            spec, self.data, num_classes, resources.model, self.clock, progress, shared, self._save
+            spec,
+            self.data,
+            len(self.material.dataset.class_names),
+            resources.model,
+            self.clock,
+            progress,
+            shared(scores_path, "scores", lambda scores: check_scores(scores, len(self.data))),
+            shared(search_path, "search", lambda search: check_search(search, model)),
+            self._save,
         )
         self.prepared = False
         self.ticket: dict[str, Any] = {}
@@ -312,21 +325,21 @@ def check_shareable(spec: Spec, pruner: Pruner) -> None:
         )
 
 
-def expected(specs: list[Spec], resources: Resources) -> list[float]:
-    """Returns the seconds, charged or not, that each run is expected to take, from a few steps of the first."""
+def expected(specs: list[Spec], resources: Resources, before: Mapping[str, float] | None = None) -> list[float]:
+    """Returns the seconds, charged or not, that each run is expected to take, from a few steps of the first.
+
+    Args:
+        specs: The runs.
+        resources: Of all of them.
+        before: Epochs' worth of visits that each run makes itself before training, by key; None: it shares nothing.
+    """
     if not specs:
         return []
+    if before is None:
+        before = {key: sum(parts) for key, parts in preparations(specs).items()}
     with threads(specs[0].threads), enough_memory(specs[0]):
         per_visit = rehearsal.rehearse(resources.model(), resources.train, specs[0])
-    return [per_visit * expected_visits(spec, len(resources.held), preparation_epochs(spec)) for spec in specs]
-
-
-def preparation_epochs(spec: Spec) -> float:
-    """Returns the epochs' worth of example visits that a run makes before training."""
-    scoring: Any = make_pruner(spec).scoring_epochs(spec.epochs)
-    if not is_amount(scoring):
-        raise BadInput(f"{spec.method}'s scoring_epochs returns {scoring!r}, and must return a number of at least 0")
-    return float(scoring) + make_sparsity(spec).estimated_epochs(spec.epochs)
+    return [per_visit * expected_visits(spec, len(resources.held), before[spec.key]) for spec in specs]
 
 
 def now() -> str:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from sadp_bench.core.errors import BadInput
 from sadp_bench.records.file_lock import Lock
@@ -19,6 +19,7 @@ from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import Found, Store, read_all
 from sadp_bench.runs import environment, resolve, run, trainer
 from sadp_bench.runs.expected_cost import expected_visits, seconds_per_visit, shape
+from sadp_bench.runs.preparation import Preparation, epochs_to_make, preparations
 from sadp_bench.runs.resolve import Material
 from sadp_bench.runs.resources import Resources
 from sadp_bench.sweeps.sweep_file import RequestedRun, read_sweep
@@ -69,9 +70,12 @@ class Resolver:
         """Returns the data of a spec that was resolved here."""
         return self._materials[_data_of(spec)]
 
+    def search_bytes(self, spec: Spec) -> int:
+        """Returns the bytes on disk of the search of a run that was resolved here; see `run.search_bytes`."""
+        return run.search_bytes(spec, self._weight_bytes[_network_of(spec)])
+
     def _build(self, spec: Spec) -> None:
-        of = (spec.dataset, spec.timesteps, spec.backbone, spec.backbone_options, spec.precision, spec.kernel)
-        network = json.dumps(of, sort_keys=True)
+        network = _network_of(spec)
         if network not in self._weight_bytes:
             model = resolve.build_model(dataclasses.replace(spec, device="cpu"), self.material(spec), 0)
             self._weight_bytes[network] = resolve.weight_bytes(model)
@@ -83,6 +87,11 @@ def _data_of(spec: Spec) -> tuple[Any, ...]:
     return spec.dataset, spec.timesteps, spec.train_examples, spec.evaluate_on
 
 
+def _network_of(spec: Spec) -> str:
+    of = (spec.dataset, spec.timesteps, spec.backbone, spec.backbone_options, spec.precision, spec.kernel)
+    return json.dumps(of, sort_keys=True)
+
+
 def with_references(specs: Iterable[Spec]) -> list[Spec]:
     """Returns each run once, and before all of them the references that they share."""
     specs = list(specs)
@@ -90,40 +99,23 @@ def with_references(specs: Iterable[Spec]) -> list[Spec]:
     return list({spec.key: spec for spec in [*references, *specs]}.values())
 
 
-class Preparation(NamedTuple):
-    """Epochs' worth of example visits that a run makes before training.
+def sharers(specs: Iterable[Spec], before: Mapping[str, Preparation]) -> dict[str, str]:
+    """Returns a name of the runs that share scores or a search, by key.
 
-    Attributes:
-        scoring: For scores, which runs of several ratios share.
-        search: For a search of connections, which each run makes.
-    """
-
-    scoring: float
-    search: float
-
-
-def preparations(specs: Iterable[Spec]) -> dict[str, Preparation]:
-    """Returns the visits of each run before training, by key, as if no scores were there yet."""
-    found, of_any_seed = {}, dict[str, Preparation]()
-    for spec in specs:
-        alike = spec.any_seed().key
-        if alike not in of_any_seed:
-            scoring = resolve.make_pruner(spec).scoring_epochs(spec.epochs)
-            of_any_seed[alike] = Preparation(scoring, resolve.make_sparsity(spec).estimated_epochs(spec.epochs))
-        found[spec.key] = of_any_seed[alike]
-    return found
-
-
-def sharers(specs: Iterable[Spec], scoring: Collection[str]) -> dict[str, str]:
-    """Returns a name of the runs that share scores, by key.
-
-    All ratios of a method that scores share its scores. Every other run is alone.
+    All methods and ratios share a search. Without one, all ratios of a method that scores share its scores. Every other
+    run is alone.
 
     Args:
         specs: The runs.
-        scoring: Keys of those whose method scores before training.
+        before: What each run does before training, by key.
     """
-    return {spec.key: spec.any_ratio().key if spec.key in scoring else spec.key for spec in specs}
+
+    def name(spec: Spec) -> Spec:
+        if before[spec.key].search:
+            return spec.reference()
+        return spec.any_ratio() if before[spec.key].scoring else spec
+
+    return {spec.key: name(spec).key for spec in specs}
 
 
 def parse_shard(text: str | None) -> tuple[int, int]:
@@ -145,14 +137,6 @@ def shard_of(specs: list[Spec], group: Mapping[str, str], shard: tuple[int, int]
     return [spec for spec in specs if group[spec.key] in mine]
 
 
-def scorers(specs: Iterable[Spec], group: Mapping[str, str], has_scores: Callable[[Spec], bool]) -> set[str]:
-    """Returns the keys of the runs that will make their scores: the first of each group whose scores are not there."""
-    first: dict[str, Spec] = {}
-    for spec in specs:
-        first.setdefault(group[spec.key], spec)
-    return {spec.key for spec in first.values() if not has_scores(spec)}
-
-
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The work of a sweep.
@@ -161,15 +145,15 @@ class Plan:
         runs: The runs of this shard, references first.
         done: Keys of the runs that have a record.
         failed: Failures that an earlier sweep recorded, by key.
-        group: A name of the runs that share scores, by key.
+        before: What each run does before training, by key.
         seconds: Expected seconds of each run that is not done, by key.
-        needed_bytes: Bytes on disk for records and checkpoints.
+        needed_bytes: Bytes on disk for records, checkpoints and searches.
     """
 
     runs: list[Spec]
     done: frozenset[str]
     failed: dict[str, Failure]
-    group: dict[str, str]
+    before: dict[str, Preparation]
     seconds: dict[str, float] = field(default_factory=dict)
     needed_bytes: int = 0
 
@@ -210,27 +194,27 @@ def make_plan(
     cores = environment.available_threads()
     resolver = Resolver(data, max(1, cores // jobs))
     runs = with_references([resolver.spec(request) for request in read_sweep(path, allow_imports=allow_imports)])
-    preparation = preparations(runs)
-    group = sharers(runs, {key for key, epochs in preparation.items() if epochs.scoring})
-    runs = shard_of(runs, group, shard)
+    before = preparations(runs)
+    runs = shard_of(runs, sharers(runs, before), shard)
     there = read_all([store.folder]) if store.folder.is_dir() else Found([], [], [])
     done = frozenset(spec.key for spec in runs if store.find(spec) is not None)
-    plan = Plan(runs, done, {failure.spec.key: failure for failure in there.failures}, group)
+    plan = Plan(runs, done, {failure.spec.key: failure for failure in there.failures}, before)
     if not plan.to_do:
         return plan
     most = max(spec.threads for spec in plan.to_do)
     if jobs * most > cores:
         message(f"{jobs} x {most} threads on {cores} cores will slow one another down: take fewer jobs, or threads")
     known = seconds_per_visit(record for _, record in there.records)
-    seconds = _expected(plan, known, preparation, resolver, store, message)
-    needed_bytes = len(seconds) * RECORD_BYTES + jobs * resolver.checkpoint_bytes
+    seconds = _expected(plan, known, resolver, store, message)
+    searches = {store.search_path(spec): resolver.search_bytes(spec) for spec in plan.to_do}
+    kept_bytes = sum(size for path, size in searches.items() if not path.exists())
+    needed_bytes = len(seconds) * RECORD_BYTES + jobs * resolver.checkpoint_bytes + kept_bytes
     return dataclasses.replace(plan, seconds=seconds, needed_bytes=needed_bytes)
 
 
 def _expected(
     plan: Plan,
     known: Mapping[str, float],
-    preparation: Mapping[str, Preparation],
     resolver: Resolver,
     store: Store,
     message: Callable[[str], None],
@@ -241,21 +225,20 @@ def _expected(
     are rehearsed.
     """
 
-    def visits(spec: Spec, makes_scores: bool) -> float:
-        before = preparation[spec.key]
-        epochs = before.search + (before.scoring if makes_scores else 0.0)
+    def visits(spec: Spec, epochs: float) -> float:
         return expected_visits(spec, len(resolver.material(spec).held), epochs)
 
     unknown = {shape(spec): spec for spec in reversed(plan.to_do) if shape(spec) not in known}
     if unknown:
         message(f"estimating the time of {len(plan.to_do)} runs from a few steps of {len(unknown)} of them")
     rehearsed = {
-        of: trainer.expected([spec], Resources(spec, resolver.material(spec)))[0] / visits(spec, True)
+        of: trainer.expected([spec], Resources(spec, resolver.material(spec)))[0]
+        / visits(spec, sum(plan.before[spec.key]))
         for of, spec in unknown.items()
     }
     rates = {**known, **rehearsed}
-    scoring = scorers(plan.to_do, plan.group, lambda spec: store.scores_path(spec).exists())
-    return {spec.key: STARTUP_SECONDS + rates[shape(spec)] * visits(spec, spec.key in scoring) for spec in plan.to_do}
+    epochs = epochs_to_make(plan.to_do, plan.before, store)
+    return {spec.key: STARTUP_SECONDS + rates[shape(spec)] * visits(spec, epochs[spec.key]) for spec in plan.to_do}
 
 
 def states(plan: Plan, store: Store) -> dict[str, str]:

@@ -26,19 +26,23 @@ from sadp_bench.sweeps.executors import NUM_LINES, Child, Ended, Executor, Optio
 
 OBJECT_STORE_BYTES = (
     200 << 20
-)  # bytes, of a local Ray: records and scores are small, its default is a third of the memory
+)  # bytes, of a local Ray: records, scores and searches are small, its default is a third of the memory
 KNOCK_SECONDS = 10.0  # seconds for the cluster's port to answer
 Answer = tuple[int, list[str], dict[str, bytes]]
 
 
-def work(fields: dict[str, Any], options: Options, scores: bytes | None) -> Answer:
-    """Makes a run on a worker. Returns the exit code, the last lines, and the files by their relative names."""
+def work(fields: dict[str, Any], options: Options, shared: dict[str, bytes]) -> Answer:
+    """Makes a run on a worker. Returns the exit code, the last lines, and the files by their relative names.
+
+    Args:
+        fields: Of the spec.
+        options: The sweep's options.
+        shared: The files of scores and search that are there, by their relative names.
+    """
     spec = Spec.from_json(fields)
     with TemporaryDirectory(prefix="sadp-bench-") as folder:
         store = Store(Path(folder))
-        if scores is not None:
-            with atomic(store.scores_path(spec)) as file:
-                file.write(scores)
+        keep_shared(store, spec, shared)
         child = Child(run_command(spec, store.folder, options))
         try:
             code = child.wait()
@@ -49,9 +53,18 @@ def work(fields: dict[str, Any], options: Options, scores: bytes | None) -> Answ
         return code, list(child.lines), {str(path.relative_to(folder)): read_bytes(path, STATE_BYTES) for path in left}
 
 
-def files(store: Store, spec: Spec) -> tuple[Path, Path, Path]:
-    """Returns the paths of the files that a run may leave for the sweep: its record, its failure, its shared scores."""
-    return store.path(spec), store.path(spec, FAILED), store.scores_path(spec)
+def files(store: Store, spec: Spec) -> tuple[Path, ...]:
+    """Returns the paths of all that a run may leave for the sweep: record, failure, shared scores and search."""
+    return store.path(spec), store.path(spec, FAILED), *store.shared_paths(spec)
+
+
+def keep_shared(store: Store, spec: Spec, left: dict[str, bytes]) -> None:
+    """Writes the files of scores and search that are not there yet."""
+    for path in store.shared_paths(spec):
+        content = left.get(str(path.relative_to(store.folder)))
+        if content is not None and not path.exists():
+            with atomic(path) as file:
+                file.write(content)
 
 
 def keep(store: Store, spec: Spec, left: dict[str, bytes], interruptions: int = 0) -> None:
@@ -66,10 +79,8 @@ def keep(store: Store, spec: Spec, left: dict[str, bytes], interruptions: int = 
     Raises:
         BadInput: Where a file is no record or failure of the run.
     """
-    record, failure, scores = (left.get(str(path.relative_to(store.folder))) for path in files(store, spec))
-    if scores is not None and not store.scores_path(spec).exists():
-        with atomic(store.scores_path(spec)) as file:
-            file.write(scores)
+    keep_shared(store, spec, left)
+    record, failure = (left.get(store.path(spec, suffix).name) for suffix in (".json", FAILED))
     if record is not None:
         found = _checked(Record, record, spec)
         store.write(dataclasses.replace(found, interruptions=found.interruptions + interruptions))
@@ -142,15 +153,15 @@ class RayCluster(Executor):
         return min(int(there.get(name, 0) / least) for name, least in self._least.items() if least)
 
     def start(self, spec: Spec, earlier: int) -> None:
-        """Hands a run to Ray, with the scores that it shares if they are there."""
-        path = self._store.scores_path(spec)
-        scores = None
-        with suppress(BadInput):  # The run computes them where they can't be read.
-            scores = read_bytes(path, STATE_BYTES)
+        """Hands a run to Ray, with the scores and the search that it shares if they are there."""
+        shared: dict[str, bytes] = {}
+        for path in self._store.shared_paths(spec):
+            with suppress(BadInput):  # The run makes it where it can't be read.
+                shared[str(path.relative_to(self._store.folder))] = read_bytes(path, STATE_BYTES)
         # Ray must not repeat a task by itself, because the sweep counts the tries.
         task = self._ray.remote(work).options(num_cpus=spec.threads, num_gpus=self._gpus(spec), max_retries=0)
         options = dataclasses.replace(self._options, jobs=self._fitting(spec))
-        self._pending[task.remote(spec.to_json(), options, scores)] = spec, earlier
+        self._pending[task.remote(spec.to_json(), options, shared)] = spec, earlier
 
     def ended(self) -> list[Ended]:
         """Returns the runs that have ended since the last call, after their files were kept."""

@@ -23,6 +23,7 @@ from sadp_bench.records.file_lock import Lock
 from sadp_bench.records.record import Failure
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import Store
+from sadp_bench.runs.preparation import shared_files
 from sadp_bench.runs.run import tidy
 from sadp_bench.runs.trainer import now
 from sadp_bench.sweeps.executors import Ended, Executor, Local, Options
@@ -207,7 +208,7 @@ class Scheduler:
         limit: TimeLimit | None = None,
     ) -> None:
         self.standing = Standing(plan, set(plan.done))
-        self._group = plan.group
+        self._files = {spec.key: shared_files(spec, plan.before[spec.key], store).keys() for spec in plan.to_do}
         self._waiting = plan.to_do
         self._store, self._executor, self._watcher, self._retries = store, executor, watcher, retries
         self._limit = limit or TimeLimit()
@@ -245,30 +246,30 @@ class Scheduler:
         self._watcher.tick(self.standing)
 
     def _start_some(self) -> None:
-        """Fills the executor's room, in the plan's order, with runs that need not wait for another run's scores."""
+        """Fills the executor's room, in the plan's order, with runs that need not wait for another run's scores or search."""
         room, moment = self._executor.capacity() - len(self.standing.running), time.monotonic()
         if room <= 0 or not self._waiting or moment < self._next_check or self._limit.is_over():
             return
-        busy = {self._group[key] for key in self.standing.running}
+        busy = {path for key in self.standing.running for path in self._files[key]}
         self.standing.elsewhere.clear()
         waiting = []
         for position, spec in enumerate(self._waiting):
             if room <= 0:
                 waiting += self._waiting[position:]
                 break
-            if self._group[spec.key] in busy and not self._store.scores_path(spec).exists():
+            if any(path in busy and not path.exists() for path in self._files[spec.key]):
                 waiting.append(spec)
             elif self._is_done_elsewhere(spec):
                 continue
             elif not self._claims[spec.key].take():
                 self.standing.elsewhere.add(spec.key)
-                busy.add(self._group[spec.key])
+                busy.update(self._files[spec.key])
                 waiting.append(spec)
             elif self._is_done_elsewhere(spec):  # Its end may be why the claim was free.
                 self._claims[spec.key].leave(finished=True)
             else:
                 self._start(spec)
-                busy.add(self._group[spec.key])
+                busy.update(self._files[spec.key])
                 room -= 1
         self._waiting = waiting
         self._next_check = moment + RECHECK_SECONDS if waiting and room > 0 else 0.0

@@ -28,7 +28,7 @@ from sadp_bench.training.data import Loader
 from sadp_bench.training.evaluation import predictions
 from sadp_bench.training.loop import TrainingState, train
 from sadp_bench.training.optimizer import make_optimizer
-from sadp_bench.training.shared_scores import SharedScores
+from sadp_bench.training.shared_file import SharedFile
 from sadp_bench.training.state_checks import (
     SCORE_RULE,
     check_rows,
@@ -58,7 +58,8 @@ class RunContext:
         build: Makes an untrained network on the device from a seed and a number of time steps.
         clock: Is in the phase "prepare" while the context is used.
         progress: Is informed of every batch.
-        shared: Scores of runs that differ in the ratio alone; None: the run makes its scores itself.
+        scores_file: Scores of the runs that differ in the ratio alone; None: the run makes its scores itself.
+        search_file: The search of the runs that differ in method and ratio alone; None: the run makes its search itself.
         save: Called after every epoch, where the context can be resumed.
 
     Attributes:
@@ -75,7 +76,8 @@ class RunContext:
         build: Callable[[int, int], nn.Module],
         clock: Clock,
         progress: Progress,
-        shared: SharedScores | None = None,
+        scores_file: SharedFile | None = None,
+        search_file: SharedFile | None = None,
         save: Callable[[], None] = lambda: None,
     ) -> None:
         self.spec, self.data, self.num_classes = spec, data, num_classes
@@ -86,7 +88,7 @@ class RunContext:
         self.scores_from: str | None = None
         self.kept: State = {}
         self._build, self._clock, self._progress = build, clock, progress
-        self._shared, self._save = shared, save
+        self._scores_file, self._search_file, self._save = scores_file, search_file, save
         self._fits: dict[str, State] = {}  # scoring and search trainings so far, by name
         self._num_fits = {"scoring": 0, "search": 0}
         self._scores: State | None = None
@@ -273,26 +275,28 @@ class RunContext:
         if self._scores is not None:
             self._charge(self._scores)
         else:
-            self._scores = self._score(score) if self._shared is None else self._share(score, self._shared)
+            self._scores = self._shared(lambda: self._score(score), self._scores_file)
             self._forget_fits("scoring")
         self.scores_from = self._scores["by"] if self._scores["by"] != self.spec.key else None
         score_N: Tensor = self._scores["score_N"]
         return score_N
 
-    def _share(self, score: Callable[[], Tensor], shared: SharedScores) -> State:
-        """Returns the shared scores; where there are none, makes and shares them."""
+    def _shared(self, make: Callable[[], State], file: SharedFile | None) -> State:
+        """Returns a result, charged: that in the file or, where there is none, a new one, which the file then contains."""
+        if file is None:
+            return make()
         with self._clock.uncharged():
-            found = shared.find_or_lock()
+            found = file.find_or_lock()
         if found is not None:
             self._charge(found)
             return found
         try:
-            scored = self._score(score)
+            made = make()
             with self._clock.uncharged():
-                shared.write(scored)
-            return scored
+                file.write(made)
+            return made
         finally:
-            shared.unlock()
+            file.unlock()
 
     def _score(self, score: Callable[[], Tensor]) -> State:
         with self._clock.uncharged():
@@ -308,15 +312,31 @@ class RunContext:
             return {"score_N": score_N, **self._spent_since(start), "by": self.spec.key}
 
     def search(self, sparsity: Sparsity, model: nn.Module) -> dict[str, Any]:
-        """Prepares the connections, charged. Returns the facts for the record, the search's cost included."""
+        """Prepares the connections, charged. Returns the facts for the record, the search's cost included.
+
+        A search has the network's seed, the full data and streams of its name: nothing of the method enters it.
+        """
+        if not sparsity.searches:
+            return self._prepared(sparsity, model)
+        found = self._shared(lambda: self._searched(sparsity, model), self._search_file)
+        with self._clock.uncharged():
+            model.load_state_dict(found["model"])
+            sparsity.load_state_dict(found["sparsity"])
+            cost = {name: found[name] for name in ("seconds", "visits")}
+            return found["ticket"] | cost | ({"from": found["by"]} if found["by"] != self.spec.key else {})
+
+    def _searched(self, sparsity: Sparsity, model: nn.Module) -> State:
+        ticket = self._prepared(sparsity, model)
+        with self._clock.uncharged():
+            state = {"ticket": ticket, "model": model.state_dict(), "sparsity": sparsity.state_dict()}
+            return state | self._spent_since(self._search_start) | {"by": self.spec.key}
+
+    def _prepared(self, sparsity: Sparsity, model: nn.Module) -> dict[str, Any]:
         with self._clock.uncharged():
             self._search_start = self._spent()
             self._charge(self._search_kept)
             self._num_fits["search"] = self._search_kept["fits"]
-        found = sparsity.prepare(self, model)
-        with self._clock.uncharged():
-            spent = self._spent_since(self._search_start)
-            return found | ({name: spent[name] for name in ("seconds", "visits")} if sparsity.searches else {})
+        return sparsity.prepare(self, model)
 
     def keep(self, **state: Any) -> None:
         """Adds to the state that a resumed search finds in `kept`. Trainings that are finished by now are dropped."""

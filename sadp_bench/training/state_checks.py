@@ -1,4 +1,4 @@
-"""Checks of the content of checkpoints and files of scores: a right checksum does not make it right.
+"""Checks of the content of checkpoints and shared files: a right checksum does not make it right.
 
 Each function raises BadInput, whose message completes the line "checkpoint FILE is ...". N: training examples.
 """
@@ -101,6 +101,18 @@ def check_scores(scores: Any, num_examples: int) -> None:
     fault = score_fault(scores["score_N"], num_examples)
     if fault:
         raise BadInput(f"whole, but its scores are {fault}, and must be {num_examples} {SCORE_RULE}")
+
+
+def check_search(search: Any, model: nn.Module) -> None:
+    """Refuses a search that is none of the run's network, and a cost that is none."""
+    require(isinstance(search, dict), "content", search, "a table")
+    check_spent(search)
+    require(isinstance(search["by"], str), "key of a run", search["by"], "a text")
+    check_plain("ticket", search["ticket"])
+    check_network(search["model"], model)
+    masks = search["sparsity"]["masks"]
+    check_masks(masks, model)
+    require(masks.keys() == prunable(model).keys(), "masks", sorted(masks), "those of all the run's weights")
 
 
 def score_fault(score_N: Any, num_examples: int) -> str:

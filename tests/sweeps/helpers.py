@@ -6,9 +6,10 @@ from collections import Counter
 from pathlib import Path
 
 from sadp_bench.records.store import Store
+from sadp_bench.runs.preparation import Preparation
 from sadp_bench.sweeps import planning
 from sadp_bench.sweeps.executors import Ended, Executor
-from sadp_bench.sweeps.planning import Plan, sharers
+from sadp_bench.sweeps.planning import Plan
 from tests.example_records import make_record, make_spec
 
 GOOD = '[[sweep]]\nmethod = "random"\nratio = 0.5\n'
@@ -34,9 +35,9 @@ def planned(folder: Path, text: str, **how):
 FULL, RANDOM, SADP = make_spec(), make_spec("random", 0.5), make_spec("sadp", 0.5)
 
 
-def plan_of(*specs, scoring=()):
-    group = sharers(specs, {spec.key for spec in scoring})
-    return Plan(list(specs), frozenset(), {}, group, {spec.key: 1.0 for spec in specs})
+def plan_of(*specs, scoring=(), searching=()):
+    before = {spec.key: Preparation(float(spec in scoring), float(spec in searching)) for spec in specs}
+    return Plan(list(specs), frozenset(), {}, before, {spec.key: 1.0 for spec in specs})
 
 
 class Scripted(Executor):

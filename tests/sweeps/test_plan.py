@@ -13,6 +13,7 @@ from sadp_bench.records.record import Failure
 from sadp_bench.records.store import Store
 from sadp_bench.runs import expected_cost, resolve
 from sadp_bench.runs.expected_cost import EVALUATION_COST
+from sadp_bench.runs.preparation import preparations
 from sadp_bench.sweeps import planning
 from tests.commands import command, refused
 from tests.example_records import make_record, make_spec
@@ -54,7 +55,7 @@ def test_what_the_file_leaves_open_is_as_run_resolves_it(tmp_path):
 @pytest.mark.parametrize(("cores", "jobs", "threads"), [(8, 1, 8), (8, 3, 2), (2, 5, 1)])
 def test_each_job_gets_its_share_of_the_cores(cores, jobs, threads, tmp_path, monkeypatch):
     monkeypatch.setattr("sadp_bench.runs.environment.available_threads", lambda: cores)
-    monkeypatch.setattr("sadp_bench.runs.trainer.expected", lambda specs, material: [1.0])
+    monkeypatch.setattr("sadp_bench.runs.trainer.expected", lambda specs, resources: [1.0])
     plan = planned(tmp_path, GOOD + "epochs = 1\ntrain_examples = 256", jobs=jobs)
     assert {spec.threads for spec in plan.runs} == {threads}
 
@@ -65,7 +66,7 @@ SCORING = {spec.key for spec in METHODS if spec.method in ("el2n", "grand")}
 
 @given(st.integers(1, 20), st.permutations(METHODS))
 def test_shards_are_a_partition_that_keeps_together_what_shares_scores(total, specs):
-    group = planning.sharers(specs, SCORING)
+    group = planning.sharers(specs, preparations(specs))
     shards = [planning.shard_of(specs, group, (number, total)) for number in range(1, total + 1)]
     assert sorted(spec.key for shard in shards for spec in shard) == sorted(spec.key for spec in specs)
     home = {spec.key: number for number, shard in enumerate(shards) for spec in shard}
@@ -77,12 +78,19 @@ def test_shards_are_a_partition_that_keeps_together_what_shares_scores(total, sp
 
 
 def test_only_methods_that_score_share():
-    found = planning.preparations(METHODS)
-    scoring = {spec.key for spec in METHODS if found[spec.key].scoring}
-    assert scoring == SCORING
-    group = planning.sharers(METHODS, scoring)
+    found = preparations(METHODS)
+    assert {spec.key for spec in METHODS if found[spec.key].scoring} == SCORING
+    group = planning.sharers(METHODS, found)
     sizes = {spec.method: [*group.values()].count(group[spec.key]) for spec in METHODS}
     assert sizes == {"full": 1, "random": 1, "el2n": 2, "grand": 2}
+
+
+def test_all_methods_and_ratios_of_a_seed_share_a_search():
+    tickets = [dataclasses.replace(spec, sparsity="imp", density=density) for spec in METHODS for density in (0.3, 0.5)]
+    group = planning.sharers(tickets, preparations(tickets))
+    shared = {(spec.seed, spec.density): group[spec.key] for spec in tickets}
+    assert len(set(shared.values())) == 4
+    assert all(group[spec.key] == shared[spec.seed, spec.density] for spec in tickets)
 
 
 def test_a_run_like_a_finished_one_is_expected_to_take_as_long(tmp_path, monkeypatch):
@@ -113,6 +121,7 @@ def test_a_run_like_a_finished_one_is_expected_to_take_as_long(tmp_path, monkeyp
         again = planned(folder, block.replace("seed = 1", "seed = 2"))
         expected = [again.seconds[spec.key] for spec in again.to_do]
         taken = [sum(store.find(spec).seconds.values()) for spec in (full, pruned)]
+        taken[1] -= full.train_examples * search  # It takes the reference's.
         assert expected == pytest.approx(taken), name
 
 

@@ -55,7 +55,7 @@ def test_runs_start_in_the_plans_order_and_fill_the_room(store):
 
 def test_what_is_done_is_not_started(store):
     plan = plan_of(FULL, RANDOM)
-    plan = Plan(plan.runs, frozenset({FULL.key}), {}, plan.group, plan.seconds)
+    plan = Plan(plan.runs, frozenset({FULL.key}), {}, plan.before, plan.seconds)
     executor = Scripted(store)
     assert carried_out(plan, executor).done == {FULL.key, RANDOM.key} and executor.started == [RANDOM]
 
@@ -138,6 +138,21 @@ def test_scores_are_made_once_while_other_work_goes_on(store):
     executor.when_ended = scored
     carried_out(plan_of(*scoring, FULL, RANDOM, SADP, scoring=scoring), executor)
     assert executor.started == [scoring[0], FULL, RANDOM, *scoring[1:], SADP]
+
+
+def test_a_search_is_made_once_whatever_the_methods(store):
+    searching = [dataclasses.replace(spec, sparsity="eb", density=0.5) for spec in (FULL, RANDOM, SADP)]
+    other = dataclasses.replace(searching[1], seed=5)
+
+    def searched(spec):
+        if spec == searching[0]:
+            store.search_path(spec).parent.mkdir(exist_ok=True)
+            store.search_path(spec).write_bytes(b"")
+
+    executor = Scripted(store, jobs=2)
+    executor.when_ended = searched
+    carried_out(plan_of(*searching, other, searching=[*searching, other]), executor)
+    assert executor.started == [searching[0], other, *searching[1:]]
 
 
 def test_where_the_scoring_run_fails_the_next_one_scores(store):

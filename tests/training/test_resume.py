@@ -87,7 +87,7 @@ def test_writing_checkpoints_and_scores_is_not_charged(tmp_path: Path, monkeypat
         write_state(path, state)
 
     monkeypatch.setattr("sadp_bench.training.checkpoint.write_state", slowly)
-    monkeypatch.setattr("sadp_bench.training.shared_scores.write_state", slowly)
+    monkeypatch.setattr("sadp_bench.training.shared_file.write_state", slowly)
     progress = OneSecondABatch(seconds)
     outcome = run(spec, material, Store(tmp_path), progress, reference=False, checkpoint_seconds=0.0)
     assert outcome is not None and seconds.now > 9000

@@ -13,7 +13,7 @@ import torch
 from sadp_bench.core.errors import BadInput
 from sadp_bench.pruners.base import KeepAll, Observation
 from sadp_bench.runs.trainer import RunTrainer
-from sadp_bench.training import checkpoint, shared_scores
+from sadp_bench.training import checkpoint, shared_file
 from sadp_bench.training.checkpoint import read_state
 from sadp_bench.training.state_checks import contents
 from tests.small_runs import make_trainer
@@ -53,6 +53,19 @@ OF_SCORES: dict[str, list[Any]] = {
     "visits": [*WRONG, 1.5, True],
     "by": [None, 1, torch.zeros(1)],
     "made_in": [torch.zeros(3)],
+}
+OF_SEARCHES: dict[str, list[Any]] = {
+    **{name: values for name, values in OF_SCORES.items() if name != "score_N"},
+    "ticket": [None, "text", [1], {"a": torch.zeros(1)}, {"a": math.nan}],
+    "model": WRONG,
+    "model/*": [*WRONG, lambda value: value.double(), lambda value: value[1:], lambda value: value / 0],
+    "sparsity": WRONG,
+    "sparsity/masks": [
+        *WRONG,
+        {},
+        lambda masks: dict([*masks.items()][1:]),
+        lambda masks: masks | {"stem.0.weight": 1},
+    ],
 }
 OF_CHECKPOINTS: dict[str, list[Any]] = {
     "identity": WRONG,
@@ -96,22 +109,27 @@ OF_CHECKPOINTS: dict[str, list[Any]] = {
 }
 
 
-def test_scores_of_the_wrong_kind_are_computed_anew_and_that_is_reported(
+def test_scores_and_searches_of_the_wrong_kind_are_made_anew_and_that_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = saved(*requested("el2n"), tmp_path, scores_path=tmp_path / "el2n.scores")
+    eb = {"sparsity": "eb", "density": 0.3, "epochs": 2}
+    trainer = saved(
+        *requested("el2n", **eb), tmp_path, scores_path=tmp_path / "a.scores", search_path=tmp_path / "a.search"
+    )
     trainer.prepare()
-    shared = trainer.context._shared
-    assert shared is not None and shared._find() is not None
-    good = read_state(shared.path, CPU)
-    for place, values in OF_SCORES.items():
-        for value in values:
-            state = copy.deepcopy(good)
-            altered(state, place, value)
-            monkeypatch.setattr(shared_scores, "read_state", lambda path, device, state=state: state)
-            shared._progress = progress = StopsAt()
-            assert shared._find() is None, f"scores with another {place} are used: {value}"
-            assert len(progress.messages) == 1 and str(shared.path) in progress.messages[0], progress.messages
+    files = (trainer.context._scores_file, OF_SCORES), (trainer.context._search_file, OF_SEARCHES)
+    read = {file.path: read_state(file.path, CPU) for file, _ in files}
+    for shared, wrong in files:
+        assert shared._find() is not None
+        for place, values in wrong.items():
+            for value in values:
+                state = copy.deepcopy(read[shared.path])
+                altered(state, place, value)
+                monkeypatch.setattr(shared_file, "read_state", lambda path, device, state=state: state)
+                shared._progress = progress = StopsAt()
+                assert shared._find() is None, f"{shared.noun} with another {place}: used: {value}"
+                assert len(progress.messages) == 1 and str(shared.path) in progress.messages[0], progress.messages
+        monkeypatch.undo()
 
 
 def test_a_checkpoint_of_another_content_is_set_aside_and_changes_nothing(

@@ -1,4 +1,4 @@
-"""Scores on disk, shared by runs that differ in the ratio alone."""
+"""Work before training that several runs share: its result on disk, made by one of them."""
 
 from __future__ import annotations
 
@@ -15,43 +15,45 @@ from sadp_bench.core.time_limit import TimeLimit
 from sadp_bench.records.file_lock import Lock
 from sadp_bench.records.store import remove_parts
 from sadp_bench.training.checkpoint import State, read_state, write_state
-from sadp_bench.training.state_checks import check_scores, contents
+from sadp_bench.training.state_checks import Accept, contents
 
 
-class SharedScores:
-    """The scores of all runs that differ in the ratio alone. One process computes them while the others wait.
+class SharedFile:
+    """A result that several runs would make alike: scores, or a search. One process makes it while the others wait.
 
     Args:
-        path: Their file.
-        made_in: Data and environment that the scores must come from: their seconds hold nowhere else.
-        device: Where the scores are placed.
+        path: The file.
+        noun: The result in messages: "scores" or "search".
+        made_in: Data and environment that the result must come from: its seconds hold nowhere else.
+        device: Where its tensors are placed.
         progress: Receives lines for the user.
-        fresh: Computes them anew, whatever lies there.
-        num_examples: The number of scores.
+        fresh: Makes the result anew, whatever lies there.
+        accept: Raises BadInput for a content that is no such result.
         limit: Ends also the wait for another process.
     """
 
     def __init__(
         self,
         path: Path,
+        noun: str,
         made_in: dict[str, Any],
         device: torch.device,
         progress: Progress,
         fresh: bool,
-        num_examples: int,
+        accept: Accept,
         limit: TimeLimit,
     ) -> None:
-        self.path = path
+        self.path, self.noun = path, noun
         self._made_in = made_in
         self._device = device
         self._progress = progress
         self._fresh = fresh
-        self._num_examples = num_examples
+        self._accept = accept
         self._limit = limit
         self._lock = Lock(path.with_name(f"{path.name}.lock"))
 
     def find_or_lock(self) -> State | None:
-        """Returns the scores. None: this process must compute them, and holds the lock until `unlock`."""
+        """Returns the result. None: this process must make it, and holds the lock until `unlock`."""
         found = None if distributed.rank() > 0 else self._find_or_lock()
         if not distributed.agreed(found is not None):
             return None
@@ -67,9 +69,9 @@ class SharedScores:
                     self.unlock()
                 return found
             if not waiting:
-                self._progress.message(f"another process computes the scores {self.path}: waiting for them")
+                self._progress.message(f"another process makes {self.noun} {self.path}: waiting for it to end")
             waiting = True
-            self._limit.check_alone("the run waited for its scores")
+            self._limit.check_alone(f"the run waited for its {self.noun}")
             time.sleep(1)
 
     def _find(self) -> State | None:
@@ -79,23 +81,23 @@ class SharedScores:
             state = read_state(self.path, self._device)
             with contents():
                 is_from_here = state.pop("made_in", None) == self._made_in
-                check_scores(state, self._num_examples)
+                self._accept(state)
         except BadInput as error:
-            self._progress.message(f"scores {self.path} are {error}: computing them anew")
+            self._progress.message(f"{self.noun} {self.path}: the file is {error}: made anew")
             return None
         if not is_from_here:
-            self._progress.message(f"scores {self.path} were made from other data or in another environment: not used")
+            self._progress.message(f"{self.noun} {self.path}: made from other data or in another environment: not used")
             return None
         return state
 
     def write(self, state: State) -> None:
-        """Writes the scores; a failure is reported and ends nothing."""
+        """Writes the result; a failure is reported and ends nothing."""
         if distributed.rank() > 0:
             return
         try:
             write_state(self.path, {**state, "made_in": self._made_in})
         except BadInput as error:
-            self._progress.message(f"scores not kept for other ratios: {error}")
+            self._progress.message(f"{self.noun} not kept for other runs: {error}")
 
     def unlock(self) -> None:
         """Lets the waiting processes go on."""

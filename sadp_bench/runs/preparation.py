@@ -1,0 +1,63 @@
+"""What runs do before training, scores and the search for connections, and what of it they share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sadp_bench.core.errors import BadInput
+from sadp_bench.records.spec import Spec
+from sadp_bench.records.store import Store
+from sadp_bench.runs.resolve import make_pruner, make_sparsity
+from sadp_bench.training.state_checks import is_amount
+
+
+class Preparation(NamedTuple):
+    """Epochs' worth of example visits before training.
+
+    Attributes:
+        scoring: For scores, which runs that differ in the ratio alone share.
+        search: For a search of connections, which runs that differ in method and ratio alone share.
+    """
+
+    scoring: float
+    search: float
+
+
+def preparation(spec: Spec) -> Preparation:
+    """Returns the visits of a run before training, as if no file of other runs were there."""
+    scoring: Any = make_pruner(spec).scoring_epochs(spec.epochs)
+    if not is_amount(scoring):
+        raise BadInput(f"{spec.method}'s scoring_epochs returns {scoring!r}, and must return a number of at least 0")
+    return Preparation(float(scoring), make_sparsity(spec).estimated_epochs(spec.epochs))
+
+
+def preparations(specs: Iterable[Spec]) -> dict[str, Preparation]:
+    """Returns the visits of each run before training, by key, as if no file of other runs were there."""
+    found, of_any_seed = {}, dict[str, Preparation]()
+    for spec in specs:
+        alike = spec.any_seed().key
+        if alike not in of_any_seed:
+            of_any_seed[alike] = preparation(spec)
+        found[spec.key] = of_any_seed[alike]
+    return found
+
+
+def shared_files(spec: Spec, before: Preparation, store: Store) -> dict[Path, float]:
+    """Returns the files that a run takes, or makes for other runs, each with the epochs that it takes to make."""
+    return {path: epochs for path, epochs in zip(store.shared_paths(spec), before, strict=True) if epochs}
+
+
+def epochs_to_make(specs: Iterable[Spec], before: Mapping[str, Preparation], store: Store) -> dict[str, float]:
+    """Returns the epochs' worth of visits that each run makes itself before training, by key.
+
+    A file that is not there is made by the first of the runs that share it.
+    """
+    makers: dict[Path, str] = {}
+    found = {}
+    for spec in specs:
+        files = shared_files(spec, before[spec.key], store)
+        mine = [path for path in files if makers.setdefault(path, spec.key) == spec.key and not path.exists()]
+        found[spec.key] = sum(files[path] for path in mine)
+    return found
