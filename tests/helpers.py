@@ -79,14 +79,14 @@ def in_standard_errors(sample_RD: Tensor, expected_D: Tensor) -> Tensor:
     return (sample_RD.mean(0) - expected_D).abs() / error_D.clamp_min(1e-12)
 
 
-def network(backbone: str, norm: str, events: bool, side: int = 8) -> tuple[nn.Module, Tensor]:
+def network(backbone: str, norm: str, events: bool, side: int = 8, **options: Any) -> tuple[nn.Module, Tensor]:
     """In float64 and evaluation mode, with batch norm statistics, scales and shifts that are not the initial ones; and
     three examples."""
     steps, batch, width = 3, 3, LEAST_WIDTH if "resnet" in backbone else 3
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         model = resolve("backbone", backbone)(
-            (2, side, side), 5, steps, NeuronSettings(threshold=0.6), width=width, norm=norm
+            (2, side, side), 5, steps, NeuronSettings(threshold=0.6), width=width, norm=norm, **options
         ).double()
         for part in model.modules():
             if isinstance(part, nn.BatchNorm2d):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sadp_bench.core.losses import WeightedLoss, step_loss
 from sadp_bench.core.progress import Progress
 from sadp_bench.pruners.base import Observation, Pruner, Selection
 from sadp_bench.records.record import Record
@@ -16,6 +17,7 @@ from sadp_bench.records.spec import Spec
 from sadp_bench.runs.resolve import Material, resolve
 from sadp_bench.runs.resources import Resources
 from sadp_bench.runs.trainer import RunTrainer
+from sadp_bench.training.backprop import make_backprop
 
 SMALL: dict[str, Any] = {
     "method": "full",
@@ -50,6 +52,13 @@ def small_bench(pruner: Pruner | None = None, **requested: Any) -> RunTrainer:
         bench.state.pruner = pruner
     bench.pruner.prepare(bench.context)
     return bench
+
+
+def gradients_of_batch(model: torch.nn.Module, backprop: str, input: Tensor, label_B: Tensor) -> Tensor:
+    """Returns the logits of a batch of the per-step loss; its gradients are in the model."""
+    step = make_backprop(backprop, 0, model, "fp32", torch.device("cpu"))
+    loss = WeightedLoss(step_loss, label_B, torch.ones(len(label_B)), float(len(label_B)))
+    return step(input, loss, torch.Generator())[0]
 
 
 class Chosen(Pruner):

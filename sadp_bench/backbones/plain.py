@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from spikingjelly.activation_based import layer
 from torch import nn
 
@@ -17,14 +19,15 @@ from sadp_bench.backbones.spiking import (
 )
 from sadp_bench.core.errors import BadInput
 
-POOLS = ("after-norm", "before-norm")
+POOLS: dict[str, Callable[..., nn.Module]] = {"avg": layer.AvgPool2d, "max": layer.MaxPool2d}
+PLACES = ("before-norm", "after-norm", "after-neuron")
 
 
 class _Plain(Backbone):
     """A chain of blocks, each given as (channels as a multiple of the width, pooled or not).
 
-    A block pools before its neuron, not after it. So every convolution's input is spikes (0 or 1), and the neuron has a
-    quarter of the work.
+    By default a block pools before its neuron, not after it. So every convolution's input is spikes (0 or 1), and the
+    neuron has a quarter of the work.
 
     Args:
         blocks: Channels, as a multiple of the width, and whether the block pools.
@@ -34,7 +37,9 @@ class _Plain(Backbone):
         neuron: Of all spiking layers.
         width: Channels.
         norm: See `norm_layer`.
-        pool: Where a block's pool stands: "after-norm", or "before-norm", where pool and convolution are one layer.
+        pool: Of 2x2 pixels: "avg" or "max".
+        pool_at: Where a block's pool stands: "before-norm", where an average pool and its convolution are one layer;
+            "after-norm"; or "after-neuron". There a maximum of spikes is spikes, and a mean is k / 4.
     """
 
     def __init__(
@@ -47,31 +52,45 @@ class _Plain(Backbone):
         width: int,
         norm: str,
         pool: str,
+        pool_at: str,
     ) -> None:
         check_width(width)
-        if pool not in POOLS:
-            raise BadInput(f"backbone.pool is one of {', '.join(POOLS)}, not '{pool}'")
+        _check_pool(pool, pool_at)
         channels, *sides = input_shape
-        parts: list[list[nn.Module]] = []
+        stem: list[nn.Module] = []
+        body: list[nn.Module] = []
         for multiple, pooled in blocks:
-            mode, kernel = ("m", neuron.kernel) if parts else ("s", "python")  # the stem's input is no spikes
-            outputs = width * multiple
             pooled = pooled and halves(min(sides))
-            make = pooled_conv if pooled and pool == "before-norm" else conv
-            convolution = make(channels, outputs, norm=norm, step_mode=mode, kernel=kernel)
-            part = [convolution, norm_layer(norm, outputs, mode)]
-            if pooled:
-                sides = [side // 2 for side in sides]
-                if pool == "after-norm":
-                    part.append(layer.AvgPool2d(2, step_mode=mode))
-            parts.append(part)
-            channels = outputs
-        stem, *rest = parts
-        body: list[nn.Module] = [LIF(neuron)]
-        for part in rest:
-            body += [*part, LIF(neuron)]
+            sides = [side // 2 for side in sides] if pooled else sides
+            place = pool_at if pooled else ""
+            mode, kernel = ("m", neuron.kernel) if stem else ("s", "python")  # the stem's input is no spikes
+            current = _current(channels, width * multiple, norm, POOLS[pool], place, mode, kernel)
+            channels = width * multiple
+            if stem:
+                body += current
+            else:
+                stem = current
+            body += [LIF(neuron), *([POOLS[pool](2, step_mode="m")] if place == "after-neuron" else [])]
         features = channels * sides[0] * sides[1]
         super().__init__(timesteps, nn.Sequential(*stem), nn.Sequential(*body), features, num_classes)
+
+
+def _current(
+    inputs: int, outputs: int, norm: str, pool: Callable[..., nn.Module], place: str, mode: str, kernel: str
+) -> list[nn.Module]:
+    """Returns the layers of a block before its neuron; `place` is that of its pool, "" without a pool."""
+    merged = place == "before-norm" and pool is layer.AvgPool2d
+    make = pooled_conv if merged else conv
+    made = [make(inputs, outputs, norm=norm, step_mode=mode, kernel=kernel), norm_layer(norm, outputs, mode)]
+    if place in ("before-norm", "after-norm") and not merged:
+        made.insert(1 if place == "before-norm" else 2, pool(2, step_mode=mode))
+    return made
+
+
+def _check_pool(pool: str, pool_at: str) -> None:
+    for name, value, allowed in (("pool", pool, POOLS), ("pool_at", pool_at, PLACES)):
+        if value not in allowed:
+            raise BadInput(f"backbone.{name} is one of {', '.join(allowed)}, not '{value}'")
 
 
 class CNN(_Plain):
@@ -91,10 +110,11 @@ class CNN(_Plain):
         *,
         width: int = 32,
         norm: str = "batch",
-        pool: str = "before-norm",
+        pool: str = "avg",
+        pool_at: str = "before-norm",
     ) -> None:
         blocks = [(1, True), (2, True), (4, True)]
-        super().__init__(blocks, input_shape, num_classes, timesteps, neuron, width, norm, pool)
+        super().__init__(blocks, input_shape, num_classes, timesteps, neuron, width, norm, pool, pool_at)
 
 
 class VGG11(_Plain):
@@ -112,7 +132,8 @@ class VGG11(_Plain):
         *,
         width: int = 64,
         norm: str = "batch",
-        pool: str = "after-norm",
+        pool: str = "avg",
+        pool_at: str = "after-norm",
     ) -> None:
         blocks = [(1, True), (2, True), (4, False), (4, True), (8, False), (8, True), (8, False), (8, True)]
-        super().__init__(blocks, input_shape, num_classes, timesteps, neuron, width, norm, pool)
+        super().__init__(blocks, input_shape, num_classes, timesteps, neuron, width, norm, pool, pool_at)

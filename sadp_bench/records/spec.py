@@ -43,7 +43,7 @@ LATER: dict[str, Any] = {
 # Options that were added later, by table and owner, with the values that older records mean: a spec without the option gets
 # that value, and the key leaves it out.
 FORMER_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
-    "backbone_options": {"cnn": {"pool": "after-norm"}, "vgg11": {"pool": "after-norm"}},
+    "backbone_options": dict.fromkeys(("cnn", "vgg11"), {"pool": "avg", "pool_at": "after-norm"}),
     "sparsity_options": {
         "imp": {"early_rule": "max", "search_ratio": 0.0},
         "eb": {"early_rule": "max", "search_ratio": 0.0},
@@ -52,6 +52,12 @@ FORMER_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
 }
 # Of them, those that chose a rule which was corrected since. Reports name a run by a former rule, and no other by its rule.
 FORMER_RULES: dict[str, Any] = {"early_rule": "max", "shrink": False}
+# By table and owner, names of options in a key, where they differ: an option was renamed, and another took its former name.
+# So older records are known by their values (`FORMER_VALUES`, by present name).
+KEY_NAMES: dict[str, dict[str, dict[str, str]]] = {
+    "backbone_options": dict.fromkeys(("cnn", "vgg11"), {"pool_at": "pool", "pool": "pool_kind"})
+}
+FORMER_VALUES = {"pool_at": ("before-norm", "after-norm")}
 # By method, options that no longer exist, with the only values that records have. Records may contain them at these
 # values alone, and every key is made with them, so that older records keep their keys and equal new runs have the same.
 RETIRED: dict[str, dict[str, Any]] = {"sadp": {"warmup": 0.0, "refresh": 0, "refresh_share": 0.1}}
@@ -125,6 +131,10 @@ def check_fields(values: Mapping[str, Any]) -> None:
             raise BadInput(f"{option(name)} is a number of at least 0 and at most {MAX_RATE:g}, not {values[name]}")
     for name, value in values.items():
         _check_storable(name, value)
+    for table in KEY_NAMES:
+        for name, present in _former_names(table, values).items():
+            value, prefix = values[table][name], PREFIXES[table]
+            raise BadInput(f"{prefix}{name}={value} was renamed: it is --set {prefix}{present}={value}")
 
 
 @functools.cache
@@ -248,10 +258,15 @@ class Spec(_Remembering):
         options = self._former(table) | getattr(self, table)
         return {name: value for name, value in options.items() if self.early_time or name != "early_rule"}
 
-    def _without_former(self, table: str) -> dict[str, Any]:
-        former = self._former(table)
+    def _in_key(self, table: str) -> dict[str, Any]:
+        """Returns a table of options as the key contains it: without those that older records mean, by former names."""
+        former, names = self._former(table), _key_names(table, getattr(self, table.removesuffix("_options")))
         options: dict[str, Any] = getattr(self, table)
-        return {name: value for name, value in options.items() if name not in former or value != former[name]}
+        return {
+            names.get(name, name): value
+            for name, value in options.items()
+            if name not in former or value != former[name]
+        }
 
     @property
     def key(self) -> str:
@@ -260,7 +275,7 @@ class Spec(_Remembering):
 
     @_remembered
     def _key(self) -> str:
-        every = self._fields() | {table: self._without_former(table) for table in FORMER_OPTIONS}
+        every = self._fields() | {table: self._in_key(table) for table in FORMER_OPTIONS}
         fields = {name: value for name, value in every.items() if name not in LATER or value != LATER[name]}
         fields["method_options"] = self.method_options | RETIRED.get(self.method, {})
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
@@ -347,7 +362,25 @@ class Spec(_Remembering):
         missing = sorted(known - set(data) - set(LATER))
         if missing:
             raise BadInput(f"the spec lacks {', '.join(missing)}")
-        return cls(**data | {"method_options": _without_retired(data["method"], data.get("method_options", {}))})
+        tables = {"method_options": _without_retired(data["method"], data.get("method_options", {}))}
+        for table in KEY_NAMES:
+            if former := _former_names(table, data):
+                tables[table] = {former.get(name, name): value for name, value in data[table].items()}
+        return cls(**data | tables)
+
+
+def _key_names(table: str, owner: Any) -> dict[str, str]:
+    return KEY_NAMES.get(table, {}).get(owner, {}) if isinstance(owner, str) else {}
+
+
+def _former_names(table: str, fields: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the options of a table that stand under a former name, with their present names."""
+    options = fields.get(table)
+    return {
+        of_key: name
+        for name, of_key in _key_names(table, fields.get(table.removesuffix("_options"))).items()
+        if isinstance(options, dict) and options.get(of_key) in FORMER_VALUES.get(name, ())
+    }
 
 
 def _without_retired(method: Any, options: Any) -> Any:

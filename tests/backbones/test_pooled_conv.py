@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from spikingjelly.activation_based import layer
 from torch import Tensor, nn
@@ -14,7 +13,6 @@ from sadp_bench.backbones.spiking import NeuronSettings
 from sadp_bench.capture.per_example_norms import gradient_norms, square_norms
 from sadp_bench.capture.squared_norms import input_squares, squares
 from sadp_bench.capture.synaptic_ops import operations
-from sadp_bench.core.errors import BadInput
 from sadp_bench.core.losses import LOSSES
 from sadp_bench.records.spec import Spec
 from sadp_bench.runs.resolve import RunRequest
@@ -76,7 +74,7 @@ def test_its_operations_are_those_of_the_kernel_that_is_computed() -> None:
 
 
 def test_a_network_with_the_pool_before_the_norm() -> None:
-    model = CNN((3, 16, 16), 10, 2, NeuronSettings(), width=4, pool="before-norm").double()
+    model = CNN((3, 16, 16), 10, 2, NeuronSettings(), width=4).double()
     pooled = [module for module in model.modules() if isinstance(module, PooledConv2d)]
     assert len(pooled) == 3 and not any(isinstance(module, layer.AvgPool2d) for module in model.modules())
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items() if "weight" in name}
@@ -91,13 +89,11 @@ def test_a_network_with_the_pool_before_the_norm() -> None:
 def test_the_order_is_an_option_and_records_without_it_mean_the_former_order() -> None:
     run = {"method": "full", "ratio": 0.0, "kernel": "python"}
     spec, former = (
-        RunRequest.of(run | {"set": settings}).spec(100) for settings in ({}, {"backbone.pool": "after-norm"})
+        RunRequest.of(run | {"set": settings}).spec(100) for settings in ({}, {"backbone.pool_at": "after-norm"})
     )
-    assert spec.backbone_options["pool"] == "before-norm"
+    assert spec.backbone_options["pool_at"] == "before-norm"
     table = former.to_json()
-    del table["backbone_options"]["pool"]
+    del table["backbone_options"]["pool_at"], table["backbone_options"]["pool"]
     older = Spec.from_json(table)
     assert older == former and older.key == former.key != spec.key
-    assert "backbone.pool=after-norm" in older.words()
-    with pytest.raises(BadInput, match="backbone.pool is one of after-norm, before-norm, not 'none'"):
-        CNN((3, 16, 16), 10, 2, NeuronSettings(), width=4, pool="none")
+    assert "backbone.pool_at=after-norm" in older.words()

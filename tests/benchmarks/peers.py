@@ -50,7 +50,7 @@ class Shape:
         if self.backbone not in (*PLAIN, *RESIDUAL):
             raise BadInput(f"--backbone is one of {', '.join((*PLAIN, *RESIDUAL))} here, not '{self.backbone}'")
         if self.pool not in (AFTER_NORM, BEFORE_NORM):
-            raise BadInput(f"backbone.pool is {AFTER_NORM} or {BEFORE_NORM}, not '{self.pool}'")
+            raise BadInput(f"backbone.pool_at is {AFTER_NORM} or {BEFORE_NORM} here, not '{self.pool}'")
 
 
 class Kit(ABC):

@@ -1,7 +1,7 @@
 """Images per second of our training step against the loops of others, on the same network.
 
     python tests/benchmarks/throughput.py [--backbone cnn] [--threads 1] [--json results/speed/throughput-cnn-1.speed.json]
-    python tests/benchmarks/throughput.py --backbone cnn --set backbone.pool=before-norm --arms plain,by-hand,ours
+    python tests/benchmarks/throughput.py --backbone cnn --set backbone.pool_at=before-norm --arms plain,by-hand,ours
     python tests/benchmarks/throughput.py --all results/speed      # every file of docs/speed.md, on a quiet machine
     python tests/benchmarks/throughput.py --table results/speed    # their tables
 
@@ -212,7 +212,7 @@ def within(of: Mapping[str, float | None]) -> str:
     return f"{of['median']:6.2f}{interval}"
 
 
-AFTER = "--set backbone.pool=after-norm"
+AFTER = "--set backbone.pool_at=after-norm"
 FEWER = "plain,plain-after-norm,by-hand,plain-kept,ours,ours-python,ours-sadp,convolutions,convolutions-python"
 DEEP = "--threads 1 --rounds 6 --arms plain,by-hand,ours,ours-python,ours-sadp,convolutions,convolutions-python"
 ALL = {  # the files of docs/speed.md: number of invocations and options of each; about half an hour on two quiet cores

@@ -38,7 +38,7 @@ OURS, OURS_PYTHON, OURS_SADP = "ours", "ours-python", "ours-sadp"
 CONVOLUTIONS, CONVOLUTIONS_PYTHON = "convolutions", "convolutions-python"
 ARMS = {  # in the order of a round: arms that keep freed memory stand together, with ours in their midst
     PLAIN: "SpikingJelly as its tutorials show: float32, contiguous, the image repeated over time",
-    PLAIN_DEFAULT: "plain in the order pool=after-norm, beside a network of pool=before-norm",
+    PLAIN_DEFAULT: "plain in the order pool_at=after-norm, beside a network of pool_at=before-norm",
     "plain-compiled": "plain under torch.compile",
     "by-hand": "SpikingJelly: channels last, first convolution once, bf16 autocast where the processor has it",
     "by-hand-compiled": "by-hand under torch.compile",
@@ -135,9 +135,11 @@ class Workshop:
         options = self.spec.backbone_options
         if options.get("norm", "batch") != "batch":
             raise BadInput(f"the peers have batch norm: leave out backbone.norm={options['norm']}")
+        if options.get("pool", "avg") != "avg":
+            raise BadInput(f"the peers have average pools: leave out backbone.pool={options['pool']}")
         dataset = material.dataset
         sizes = material.train.input_shape, len(dataset.class_names), self.spec.timesteps
-        self.shape = Shape(self.spec.backbone, options["width"], options.get("pool", AFTER_NORM), *sizes)
+        self.shape = Shape(self.spec.backbone, options["width"], options.get("pool_at", AFTER_NORM), *sizes)
 
     def makes(self, name: str) -> bool:
         """Returns whether an arm differs from the others in this request."""

@@ -55,8 +55,9 @@ def label(file: Measured) -> str:
     """Returns the name of a request, as a table shows it."""
     options = file["backbone_options"]
     parts = [file["backbone"], f"width {options['width']}", f"{file['threads']} thread{'s' * (file['threads'] > 1)}"]
-    if "pool" in options:
-        parts.insert(1, f"pool {options['pool'].replace('-', ' ')}")
+    place = options.get("pool_at", options.get("pool"))  # older files name the place "pool"
+    if place is not None:
+        parts.insert(1, f"pool {place.replace('-', ' ')}")
     if file["data"] == "events":
         parts.insert(1, "events")
     if file["allocator_for_both"]:

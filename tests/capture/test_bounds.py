@@ -162,6 +162,13 @@ def test_squares_of_backbones_equal_patches_and_errors_by_hand(backbone):
         check_squares(model, mean_loss, input, LABELS)
 
 
+def test_squares_of_pooled_spikes_equal_patches_and_errors_by_hand():
+    for pool in ("avg", "max"):
+        model, input = network("cnn", "none", False, pool=pool, pool_at="after-neuron")
+        seen = check_squares(model, mean_loss, input, LABELS)
+        assert (seen["input_squares"][1:].frac() != 0).any() == (pool == "avg")
+
+
 KINDS = {
     "3x3": {"kernel_size": 3, "padding": 1},
     "dilated": {"kernel_size": 3, "dilation": 2, "padding": 1},

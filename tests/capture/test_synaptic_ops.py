@@ -168,7 +168,7 @@ def let_spikes_through(model: nn.Module, image: Tensor) -> None:
 
 
 def test_spikingjellys_counters_agree_on_a_dense_network() -> None:
-    bench = small_bench(timesteps=3, set={"backbone.pool": "after-norm"})
+    bench = small_bench(timesteps=3, set={"backbone.pool_at": "after-norm"})
     batches = [bench.data.input(torch.arange(30)), bench.data.input(torch.arange(30, 50))]
     let_spikes_through(bench.model, batches[0])
     found = operations(bench.model, batches)
@@ -234,7 +234,7 @@ def test_a_sew_networks_sums_of_spikes_are_accumulated_and_its_pooled_features_m
 @pytest.mark.parametrize("backbone", ["cnn", "sew-resnet18"])
 def test_the_operations_of_masks_and_of_what_they_lack_sum_to_the_dense_networks(backbone: str) -> None:
     # A connection of a merged kernel may belong to both masks.
-    bench = small_bench(backbone=backbone, set={"backbone.pool": "after-norm"} if backbone == "cnn" else {})
+    bench = small_bench(backbone=backbone, set={"backbone.pool_at": "after-norm"} if backbone == "cnn" else {})
     model, image = bench.model, bench.data.input(torch.arange(10))
     let_spikes_through(model, image)
     weights = {name: weight for name, weight in model.named_parameters() if weight.dim() > 1}
@@ -305,7 +305,7 @@ def test_what_has_no_mean_and_masks_that_fit_nothing_are_refused() -> None:
 def test_neurons_and_norms_are_counted_apart() -> None:
     """On 8x8 images in 3 steps: the stem's norm once for 4 channels; then 8 and 16 channels, with pools to 4x4 and 2x2."""
     for kernel in ("python", "native"):
-        spec, material = resolved(timesteps=3, kernel=kernel, set={"backbone.pool": "after-norm"})
+        spec, material = resolved(timesteps=3, kernel=kernel, set={"backbone.pool_at": "after-norm"})
         model = make_model(spec, material, 0)
         for of_batch in (1, 2):
             neurons, normalised = element_counts(model, torch.rand(of_batch, 1, 8, 8))
@@ -315,7 +315,7 @@ def test_neurons_and_norms_are_counted_apart() -> None:
 
 def test_products_equal_torchs_count_of_floating_point_operations() -> None:
     """Two for each product, layer by layer; of the products masks leave the live share."""
-    for backbone, options in (("cnn", {}), ("cnn", {"backbone.pool": "before-norm"}), ("resnet18", {})):
+    for backbone, options in (("cnn", {}), ("cnn", {"backbone.pool_at": "before-norm"}), ("resnet18", {})):
         spec, material = resolved(backbone=backbone, timesteps=3, set=options, kernel="python")
         model, image = make_model(spec, material, 0), torch.rand(2, 1, 8, 8)
         with FlopCounterMode(display=False) as counted, torch.no_grad():

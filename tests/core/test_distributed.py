@@ -37,7 +37,7 @@ EXACT: dict[str, list[Any]] = {
     "eb": [*RUN, "random", *FLOAT64, "--sparsity", "eb", "--density", 0.3, "--early-time", "--timesteps", 4],
 }
 WITH_BATCH_NORM = {
-    method: [*RUN, method, "--batch-size", 30, "--precision", "fp32", "--set", "backbone.pool=after-norm"]
+    method: [*RUN, method, "--batch-size", 30, "--precision", "fp32", "--set", "backbone.pool_at=after-norm"]
     for method in ("sadp", "infobatch", "el2n")
 }
 # Not evaluated in between, each rank has running statistics of its own when the checkpoint is written.

@@ -24,7 +24,7 @@ def train(out: Path, methods: Iterable[str], seeds: Iterable[int], **requested: 
     for seed in seeds:
         for method in methods:
             # In this order of pool and norm a few hundred updates suffice to see wrong scores.
-            order = {"backbone.pool": "after-norm"}
+            order = {"backbone.pool_at": "after-norm"}
             spec, material = resolved(method=method, ratio=METHODS.get(method, 0.5), seed=seed, set=order, **requested)
             Store(out).write(RunTrainer(spec, Resources(spec, material), Progress()).run())
     return out

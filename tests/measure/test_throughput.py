@@ -84,14 +84,14 @@ def norm_buffers(model: nn.Module) -> list[Tensor]:
 
 def orders(backbone: str) -> list[str]:
     """Returns the places of the pool that a backbone offers."""
-    offered = "pool" in registry.options(registry.resolve("backbone", backbone))
+    offered = "pool_at" in registry.options(registry.resolve("backbone", backbone))
     return [AFTER_NORM, BEFORE_NORM] if offered else [AFTER_NORM]
 
 
 def test_the_peers_are_our_networks() -> None:
     inputs = torch.rand(2, 3, 8, 8).double(), torch.rand(2, 2, 3, 8, 8).double()  # images, events
     for backbone, pool in [(name, pool) for name in (*PLAIN, *RESIDUAL) for pool in orders(name)]:
-        options = {"pool": pool} if len(orders(backbone)) > 1 else {}
+        options = {"pool_at": pool} if len(orders(backbone)) > 1 else {}
         kind = registry.resolve("backbone", backbone)
         width = LEAST_WIDTH if backbone in RESIDUAL else 4
         ours = kind((3, 8, 8), 10, 2, NeuronSettings(), width=width, **options).double()

@@ -81,7 +81,7 @@ def test_scores_of_a_weighted_training_run_are_the_calibrated_bounds_by_hand(los
         loss=loss,
         precision="fp64",
         timesteps=3,
-        set=CONSTANT | {"backbone.pool": "after-norm"},
+        set=CONSTANT | {"backbone.pool_at": "after-norm"},
     )
     run.pruner.prepare(run.context)
     layers = [m for m in run.model.modules() if isinstance(m, nn.Conv2d)]

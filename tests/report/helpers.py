@@ -52,7 +52,7 @@ def spec_of(words: list[str]) -> Spec:
         if flag == "--set":
             name, _, setting = value.partition("=")
             table = "backbone_options" if name.startswith("backbone.") else "method_options"
-            is_word = setting in ("batch", "after-norm", "before-norm")
+            is_word = setting in ("batch", "avg", "after-norm", "before-norm")
             fields[table][name.removeprefix("backbone.")] = setting if is_word else json.loads(setting)
         else:
             name = flag.removeprefix("--").replace("-", "_")

@@ -262,7 +262,7 @@ class Held:
 
 
 def saved_bytes(name: str, timesteps: int) -> int:
-    model, saved = network(timesteps, "fp32", width=8, pool="after-norm"), Saved()
+    model, saved = network(timesteps, "fp32", width=8, pool_at="after-norm"), Saved()
     input, label_B, weight_B = images(torch.float32)
     backprop = make_backprop(name, 0, model, "fp32", CPU)
     with torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda held: held.tensor):
