@@ -43,7 +43,9 @@ SPEC_OPTIONS: dict[str, Any] = {
     ],
     "schedule": Annotated[str | None, Option(help="cosine or constant.", show_default="cosine")],
     "weight_decay": Annotated[float | None, Option(help="Weight decay of all parameters.", show_default="5e-4")],
-    "augment": Annotated[str | None, Option(help="none, crop or crop-flip.", show_default="the data set's")],
+    "augment": Annotated[
+        str | None, Option(help="none, or crop, crop-flip, cutout or crop-flip,cutout.", show_default="the data set's")
+    ],
     "loss": Annotated[
         str | None,
         Option(

@@ -41,7 +41,7 @@ class TrainingTurns:
         self.step = TrainingStep(self.model, spec, data, optimizer)
         self.draws = stream(spec.seed, "study cost", 2)
         looks = stream(spec.seed, "study cost")
-        self.augmentation = draw_augmentation(spec.augment, len(data), data.padding, looks, data.device)
+        self.augmentation = draw_augmentation(spec.augment, len(data), data.padding, data.sides, looks, data.device)
         order_N = torch.randperm(len(data), generator=stream(spec.seed, "study cost", 1)).to(data.place)
         places = torch.arange(BATCHES * spec.batch_size) % len(data)
         self.batches = order_N[places].split(spec.batch_size)

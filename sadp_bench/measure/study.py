@@ -248,7 +248,7 @@ class Study:
         data, square_n = self.trainer.data, torch.zeros_like(norm_n)
         for view in range(self.views):
             draw = stream(self.spec.seed, f"study view {view}", epoch)
-            augmentation = draw_augmentation(self.spec.augment, len(data), data.padding, draw, data.device)
+            augmentation = draw_augmentation(self.spec.augment, len(data), data.padding, data.sides, draw, data.device)
             square_n += self._exact(augmentation).square() / self.views
         return square_n.sqrt() if self.views else norm_n
 

@@ -17,7 +17,6 @@ from sadp_bench.core.storable import not_storable
 CHOICES = {
     "optimizer": ("sgd", "adamw"),
     "schedule": ("cosine", "constant"),
-    "augment": ("none", "crop", "crop-flip"),
     "loss": ("mean", "step", "step-mse"),
     "precision": ("fp32", "bf16", "fp64"),
     "protocol": ("epochs", "updates"),
@@ -26,6 +25,7 @@ CHOICES = {
     "sparsity": ("dense", "imp", "eb", "pq", "random"),
     "kernel": ("python", "native"),
 }
+AUGMENTATIONS = ("crop", "crop-flip", "cutout")  # parts of `--augment`, in the order of a spec
 Made = TypeVar("Made")
 OF_EACH_STEP = ("step", "step-mse")  # losses that are a mean over the time steps
 COUNTS = ("epochs", "batch_size", "timesteps", "threads", "train_examples", "evaluate_every", "processes")
@@ -115,6 +115,7 @@ def check_fields(values: Mapping[str, Any]) -> None:
     for name, allowed in CHOICES.items():
         if name in values and values[name] not in allowed:
             raise BadInput(f"{option(name)} is one of {', '.join(allowed)}, not '{values[name]}'")
+    canonical_augment(values["augment"])
     if not 0 <= values["ratio"] < 1:
         raise BadInput(f"--ratio is at least 0 and below 1 (the share of visits to save), not {values['ratio']}")
     _check_axes(values["backprop"], values.get("k", 0), values["loss"], values["timesteps"])
@@ -135,6 +136,20 @@ def check_fields(values: Mapping[str, Any]) -> None:
         for name, present in _former_names(table, values).items():
             value, prefix = values[table][name], PREFIXES[table]
             raise BadInput(f"{prefix}{name}={value} was renamed: it is --set {prefix}{present}={value}")
+
+
+def canonical_augment(text: str) -> str:
+    """Returns `--augment`, "none" or parts with commas between them, in the order of `AUGMENTATIONS`. Raises BadInput."""
+    parts = {part.strip() for part in text.split(",")}
+    if text == "none":
+        return text
+    known = parts <= set(AUGMENTATIONS) and len(parts) == text.count(",") + 1
+    if not known or parts >= {"crop", "crop-flip"}:
+        raise BadInput(
+            f"--augment is none, or of crop, crop-flip and cutout one or two with a comma between them, such as "
+            f"crop-flip,cutout, not '{text}' (crop-flip crops too)"
+        )
+    return ",".join(sorted(parts, key=AUGMENTATIONS.index))
 
 
 @functools.cache
@@ -245,6 +260,7 @@ class Spec(_Remembering):
         for name in ("ratio", "learning_rate", "weight_decay", "density"):
             # 0, 0.0 and -0.0 are one run and must have one key.
             object.__setattr__(self, name, float(getattr(self, name)) + 0.0)
+        object.__setattr__(self, "augment", canonical_augment(self.augment))
         for table in FORMER_OPTIONS:
             object.__setattr__(self, table, self._completed(table))
 

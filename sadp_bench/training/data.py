@@ -25,38 +25,51 @@ class Augmentation:
         row_N: First row of the crop in the padded image, pixels.
         column_N: First column of the crop, pixels.
         mirrored_N: Whether the image is mirrored, bool.
+        hole_N2: Row and column of the hole's centre in the image as it is shown, pixels; None: no holes.
     """
 
     row_N: Tensor
     column_N: Tensor
     mirrored_N: Tensor
+    hole_N2: Tensor | None = None
 
     def to(self, device: torch.device) -> Augmentation:
         """Returns the augmentation on a device; the same tensors where they lie there already."""
-        return Augmentation(self.row_N.to(device), self.column_N.to(device), self.mirrored_N.to(device))
+        drawn = (self.row_N, self.column_N, self.mirrored_N, self.hole_N2)
+        return Augmentation(*(part if part is None else part.to(device) for part in drawn))  # type: ignore[arg-type]
 
 
 def draw_augmentation(
     kind: str,
     num_examples: int,
     padding: tuple[int, int],
+    sides: tuple[int, int],
     generator: torch.Generator,
     device: torch.device | None = None,
 ) -> Augmentation | None:
     """Returns the augmentation of all N examples, drawn at once so that no selection changes it; None for "none".
 
     Args:
-        kind: "none", "crop" or "crop-flip".
+        kind: As `--augment`: "none", or "crop", "crop-flip" and "cutout" with commas between them.
         num_examples: N.
         padding: See `Loader`.
+        sides: See `Loader`.
         generator: Of the draws.
         device: Where the augmentation shall lie, the loader's; None: on the CPU, where it is drawn.
     """
     if kind == "none":
         return None
+    parts = kind.split(",")
     row_N, column_N = (torch.randint(0, 2 * pad + 1, (num_examples,), generator=generator) for pad in padding)
-    mirrored_N = torch.rand(num_examples, generator=generator) < (0.5 if kind == "crop-flip" else 0)
-    drawn = Augmentation(row_N, column_N, mirrored_N)
+    mirrored_N = torch.rand(num_examples, generator=generator) < (0.5 if "crop-flip" in parts else 0)
+    if parts == [
+        "cutout"
+    ]:  # The draws above are made all the same, so an example has the same hole with and without them.
+        row_N, column_N = (torch.full((num_examples,), pad) for pad in padding)
+    hole_N2 = None
+    if "cutout" in parts:
+        hole_N2 = torch.stack([torch.randint(0, side, (num_examples,), generator=generator) for side in sides], 1)
+    drawn = Augmentation(row_N, column_N, mirrored_N, hole_N2)
     return drawn if device is None else drawn.to(device)
 
 
@@ -76,6 +89,7 @@ class Loader:
 
     Attributes:
         padding: Rows above and below an image, columns left and right of it: how far a crop can move along each side.
+        sides: Rows and columns of an image.
     """
 
     def __init__(
@@ -97,6 +111,7 @@ class Loader:
         self._input_N = input_N
         _, height, width = examples.input_shape
         self.padding = min(PADDING, height // 8), min(PADDING, width // 8)
+        self.sides = height, width
         gain = 1 / (scale * torch.as_tensor(std, dtype=torch.float64))
         self._gain_C = gain.to(device, dtype)
         self._shift_C = (-torch.as_tensor(mean, dtype=torch.float64) * gain * scale).to(device, dtype)
@@ -115,8 +130,28 @@ class Loader:
         if pixels.dim() == 5:
             pixels = pixels.transpose(0, 1).contiguous()
         if augmentation is not None:
-            pixels = self._augmented(pixels, index_B.to(self.device), augmentation.to(self.device))
-        return (pixels * self._gain_C + self._shift_C).movedim(-1, -3)
+            index_B, augmentation = index_B.to(self.device), augmentation.to(self.device)
+            pixels = self._augmented(pixels, index_B, augmentation)
+        input = pixels * self._gain_C + self._shift_C
+        if augmentation is not None and augmentation.hole_N2 is not None:
+            input.masked_fill_(self._hole(augmentation.hole_N2[index_B])[..., None], 0)  # the channel's mean
+        return input.movedim(-1, -3)
+
+    def _hole(self, centre_B2: Tensor) -> Tensor:
+        """Returns which pixels lie in a hole, [B, H, W]: half of each side around the centre, clipped at the edges.
+
+        A half that is no whole number is rounded up. Every time step of an event has the same hole.
+
+        Source: DeVries & Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout", 2017: one hole of
+        16x16 pixels in each image of CIFAR-10. Other versions draw the area, and leave some images whole.
+        """
+        inside = []
+        for side, centre_B in zip(self.sides, centre_B2.T, strict=True):
+            hole = (side + 1) // 2
+            offset_BS = torch.arange(side, device=self.device) - (centre_B[:, None] - hole // 2)
+            inside.append((offset_BS >= 0) & (offset_BS < hole))
+        rows_BH, columns_BW = inside
+        return rows_BH[:, :, None] & columns_BW[:, None, :]
 
     def _augmented(self, pixels: Tensor, index_B: Tensor, augmentation: Augmentation) -> Tensor:
         height, width = pixels.shape[-3:-1]

@@ -145,7 +145,7 @@ def _train_epoch(
     state.model.train()
     draws = stream(seed, "steps", epoch)
     looks = stream(seed, "augmentation", epoch)
-    augmentation = draw_augmentation(spec.augment, len(data), data.padding, looks, data.device)
+    augmentation = draw_augmentation(spec.augment, len(data), data.padding, data.sides, looks, data.device)
     order_N = torch.randperm(len(data), generator=stream(seed, "order", epoch))
     index_K, weight_K = in_order(selection, order_N, portion, at_least=distributed.size())
     total_loss, shown, visited = torch.zeros((), device=data.device, dtype=widest_dtype(data.device)), 0, []

@@ -27,7 +27,7 @@ def rehearse(model: nn.Module, data: Loader, spec: Spec, timed_steps: int = 3) -
     step = TrainingStep(model, spec, data, make_optimizer(model, spec))
     batch_B = torch.arange(min(spec.batch_size, len(data)), device=data.place)
     weight_B, draws = torch.ones(len(batch_B), device=data.device), stream(spec.seed, "rehearsal")
-    augmentation = draw_augmentation(spec.augment, len(data), data.padding, draws, data.device)
+    augmentation = draw_augmentation(spec.augment, len(data), data.padding, data.sides, draws, data.device)
     clock = Clock(data.device)
     with isolated(spec.seed, "rehearsal", data.device):
         for number in range(1 + timed_steps):

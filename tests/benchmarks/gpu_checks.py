@@ -182,7 +182,7 @@ def shown(spec: Spec, trainer: RunTrainer) -> dict[str, Tensor]:
     model, data = copy.deepcopy(trainer.model).train(), trainer.data
     step, made = TrainingStep(model, spec, data, make_optimizer(model, spec)), dict[str, Tensor]()
     index_B = torch.arange(len(data)).flip(0)
-    look = draw_augmentation("crop-flip", len(data), data.padding, stream(0, "looks"), data.device)
+    look = draw_augmentation("crop-flip", len(data), data.padding, data.sides, stream(0, "looks"), data.device)
     made["input"] = data.input(index_B, look)
 
     def observe(seen: Observation) -> None:

@@ -23,7 +23,7 @@ from sadp_bench.datasets.cifar import CIFAR10, CIFAR100
 from sadp_bench.datasets.digits import Digits
 from sadp_bench.datasets.mnist import MNIST, FashionMNIST
 from sadp_bench.datasets.nmnist import NMNIST
-from sadp_bench.records.spec import CHOICES
+from sadp_bench.records.spec import canonical_augment
 from tests.datasets.helpers import channel_statistics, md5, refusal
 from tests.paths import ROOT
 
@@ -44,7 +44,7 @@ def test_the_table_imports_nothing_heavy() -> None:
 
 def test_every_data_set_declares_what_a_run_needs() -> None:
     for cls in CLASSES:
-        assert cls.augment in CHOICES["augment"]
+        assert canonical_augment(cls.augment) == cls.augment
         assert cls.epochs > 0 and cls.batch_size > 0 and cls.timesteps > 0 and cls.learning_rate > 0 and cls.scale > 0
         assert len(cls.mean) == len(cls.std) and min(cls.std) > 0
         assert len(set(cls.class_names)) == len(cls.class_names) in (10, 100)

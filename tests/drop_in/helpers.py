@@ -151,7 +151,9 @@ def train_by_hand(bench: RunTrainer, sampler: PrunedSampler, epoch: int, recorde
     """
     spec, data, optimizer = bench.spec, bench.data, bench.state.optimizer
     forward = at_precision(bench.model, spec.precision, data.device)
-    augmentation = draw_augmentation(spec.augment, len(data), data.padding, stream(spec.seed, "augmentation", epoch))
+    augmentation = draw_augmentation(
+        spec.augment, len(data), data.padding, data.sides, stream(spec.seed, "augmentation", epoch)
+    )
     num_visits, num_kept = 0, sum(map(len, sampler.batches))
     portion = min(1.0, sampler.length - epoch)
     bench.model.train()

@@ -32,7 +32,7 @@ NAMES = {
     "device": ["cpu", "cuda", "cuda:0", "cuda:99", "mps", "mps:0", "meta", "auto", "xpu", "hpu:1", "cuda:-1"],
     "optimizer": ["sgd", "adamw", "adam"],
     "schedule": ["cosine", "constant"],
-    "augment": ["none", "crop", "crop-flip"],
+    "augment": ["none", "crop", "crop-flip", "cutout", "cutout,crop", "crop,crop-flip", "cutout,", ","],
     "loss": ["mean", "step", "step-mse"],
     "precision": ["auto", "fp32", "bf16", "fp64", "fp16"],
     "protocol": ["epochs", "updates"],

@@ -8,10 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from sadp_bench.core.errors import BadInput
 from sadp_bench.datasets.examples import Examples, stratified_order
 from sadp_bench.pruners.base import Selection
 from sadp_bench.pruners.batching import batches, in_order
+from sadp_bench.records.spec import canonical_augment
 from sadp_bench.training.data import Augmentation, Loader, draw_augmentation
+from tests.small_runs import resolved
 
 CPU = torch.device("cpu")
 
@@ -106,7 +109,7 @@ def test_crop_and_mirror_equal_padding_slicing_and_flipping_one_by_one(
     input_N = bytes_of(*shape)
     loader = plain_loader(input_N)
     assert loader.padding == pad
-    look = draw_augmentation(kind, 40, pad, generator(3))
+    look = draw_augmentation(kind, 40, pad, loader.sides, generator(3))
     assert look is not None
     index_B = torch.randperm(40, generator=generator(4))[:23]
     shown = loader.input(index_B, look)
@@ -120,7 +123,7 @@ def test_crop_and_mirror_equal_padding_slicing_and_flipping_one_by_one(
 def test_no_image_is_shifted_by_more_than_an_eighth_of_each_of_its_sides() -> None:
     for sides in ((1, 64), (1, 700), (700, 1), (1, 39), (7, 200), (128, 9), (32, 32), (34, 34)):
         loader = plain_loader(torch.full((200, 1, *sides), 1, dtype=torch.uint8))
-        look = draw_augmentation("crop-flip", 200, loader.padding, generator())
+        look = draw_augmentation("crop-flip", 200, loader.padding, loader.sides, generator())
         shown_N1HW = loader.input(torch.arange(200), look)
         for axis, side in zip((3, 2), sides, strict=True):
             blank_N = side - shown_N1HW.amax(axis).sum((1, 2))
@@ -130,7 +133,7 @@ def test_no_image_is_shifted_by_more_than_an_eighth_of_each_of_its_sides() -> No
 def test_equal_sides_are_padded_and_drawn_as_ever() -> None:
     for side, pad in ((32, 4), (28, 3), (8, 1), (34, 4)):
         loader = plain_loader(bytes_of(2, 1, side, side))
-        look, draws = draw_augmentation("crop-flip", 50, loader.padding, generator()), generator()
+        look, draws = draw_augmentation("crop-flip", 50, loader.padding, loader.sides, generator()), generator()
         assert look is not None and loader.padding == (pad, pad)
         row_N, column_N = torch.randint(0, 2 * pad + 1, (2, 50), generator=draws)
         assert torch.equal(look.row_N, row_N) and torch.equal(look.column_N, column_N)
@@ -138,7 +141,7 @@ def test_equal_sides_are_padded_and_drawn_as_ever() -> None:
 
 
 def test_every_offset_is_drawn_and_half_of_the_images_are_mirrored() -> None:
-    look, crop = (draw_augmentation(kind, 4000, (4, 4), generator()) for kind in ("crop-flip", "crop"))
+    look, crop = (draw_augmentation(kind, 4000, (4, 4), (32, 32), generator()) for kind in ("crop-flip", "crop"))
     assert look is not None and crop is not None
     for offset_N in (look.row_N, look.column_N):
         counts = offset_N.bincount()
@@ -146,17 +149,65 @@ def test_every_offset_is_drawn_and_half_of_the_images_are_mirrored() -> None:
     assert not torch.equal(look.row_N, look.column_N)
     assert 1850 < int(look.mirrored_N.sum()) < 2150
     assert not crop.mirrored_N.any()
-    assert draw_augmentation("none", 4000, (4, 4), generator()) is None
+    assert draw_augmentation("none", 4000, (4, 4), (32, 32), generator()) is None
 
 
 def test_how_an_example_is_shown_does_not_depend_on_who_else_is_chosen() -> None:
     loader = plain_loader(bytes_of(50, 3, 32, 32))
-    look = draw_augmentation("crop-flip", 50, (4, 4), generator())
+    look = draw_augmentation("crop-flip", 50, (4, 4), (32, 32), generator())
     together = loader.input(torch.arange(50), look)
     some = torch.tensor([31, 4, 17])
     assert torch.equal(loader.input(some, look), together[some])
     for i in (0, 17, 49):
         assert torch.equal(loader.input(torch.tensor([i]), look)[0], together[i])
+
+
+def test_a_hole_is_zero_after_normalisation_and_the_rest_is_the_image_without_it() -> None:
+    """One pixel after the other: half of each side around a centre, clipped at the edges, at every time step."""
+    for shape in ((30, 3, 32, 32), (30, 1, 8, 8), (30, 4, 2, 34, 34), (30, 1, 5, 12), (30, 2, 1, 9)):
+        input_N, (height, width) = bytes_of(*shape), shape[-2:]
+        examples = Examples(input_N, torch.zeros(30).long())
+        loader = Loader(examples, 255.0, [0.4] * shape[-3], [0.2] * shape[-3], CPU)
+        index_B = torch.randperm(30, generator=generator(5))[:17]
+        alone, both, crop = (
+            draw_augmentation(kind, 30, loader.padding, (height, width), generator(3))
+            for kind in ("cutout", "crop-flip,cutout", "crop-flip")
+        )
+        assert alone is not None and both is not None and crop is not None and crop.hole_N2 is None
+        assert alone.hole_N2 is not None and both.hole_N2 is not None
+        assert torch.equal(alone.hole_N2, both.hole_N2) and torch.equal(crop.row_N, both.row_N)
+        assert torch.equal(crop.mirrored_N, both.mirrored_N) and torch.equal(crop.column_N, both.column_N)
+        for look, plain in ((alone, loader.input(index_B)), (both, loader.input(index_B, crop))):
+            wanted = plain.clone()
+            for place, i in enumerate(index_B.tolist()):
+                row, column = both.hole_N2[i].tolist()
+                tall, wide = -(-height // 2), -(-width // 2)
+                for y in range(max(0, row - tall // 2), min(height, row - tall // 2 + tall)):
+                    for x in range(max(0, column - wide // 2), min(width, column - wide // 2 + wide)):
+                        wanted[..., place, :, y, x] = 0
+            assert torch.equal(loader.input(index_B, look), wanted), shape
+            assert (wanted != plain).any(), shape
+
+
+def test_holes_lie_everywhere_and_have_a_quarter_of_an_image_where_no_edge_clips_them() -> None:
+    look = draw_augmentation("cutout", 4000, (4, 2), (32, 16), generator())
+    assert look is not None and look.hole_N2 is not None
+    for axis, side in enumerate((32, 16)):
+        counts = look.hole_N2[:, axis].bincount()
+        assert len(counts) == side and int(counts.min()) > 4000 / side * 0.6
+    loader = plain_loader(torch.ones(4000, 1, 32, 16, dtype=torch.uint8))
+    holes_N = (loader.input(torch.arange(4000), look) == 0).sum((1, 2, 3))
+    assert int(holes_N.max()) == 16 * 8 and int(holes_N.min()) == 8 * 4  # in a corner half of each side is left
+
+
+def test_augment_takes_a_list_in_any_order() -> None:
+    wanted = {"cutout,crop-flip": "crop-flip,cutout", "crop, cutout": "crop,cutout", "cutout": "cutout", "none": "none"}
+    assert {text: canonical_augment(text) for text in wanted} == wanted
+    keys = {resolved(augment=text)[0].key for text in ("crop-flip,cutout", "cutout,crop-flip")}
+    assert len(keys) == 1 and resolved(augment="crop-flip")[0].key not in keys
+    for text in ("", "flip", "crop,crop-flip", "cutout,cutout", "none,cutout", "cutout,"):
+        with pytest.raises(BadInput, match="^--augment is none, or of crop, crop-flip and cutout"):
+            canonical_augment(text)
 
 
 def test_no_crop_and_no_mirror_is_the_image_itself() -> None:

@@ -53,7 +53,9 @@ class Waits(TorchDispatchMode):
 
 
 def waits_of_an_epoch(batch_size: int, **requested: Any) -> Counter[str]:
-    spec, material = resolved(batch_size=batch_size, epochs=1, train_examples=40, augment="crop-flip", **requested)
+    spec, material = resolved(
+        batch_size=batch_size, epochs=1, train_examples=40, augment="crop-flip,cutout", **requested
+    )
     trainer = make_trainer(spec, material)
     trainer.context.device = META
     trainer.pruner.prepare(trainer.context)
@@ -92,6 +94,6 @@ def test_no_step_but_the_first_waits_for_a_gpu(monkeypatch: pytest.MonkeyPatch) 
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
-    bench = small_bench(method="sadp", ratio=0.3, batch_size=10, augment="crop-flip", device="cuda")
+    bench = small_bench(method="sadp", ratio=0.3, batch_size=10, augment="crop-flip,cutout", device="cuda")
     monkeypatch.setattr(TrainingStep, "__call__", strict)
     assert len(list(bench.rows())) == 2 and next(calls) > 10
