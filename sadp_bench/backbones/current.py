@@ -81,6 +81,19 @@ def through(layers: Iterable[nn.Module], current: Current) -> Current:
     return current
 
 
+def parted(layers: Iterable[nn.Module], ends: type[nn.Module] | tuple[type[nn.Module], ...]) -> list[list[nn.Module]]:
+    """Returns layers in parts that each end with a layer of the given kinds; layers behind the last stay with its part."""
+    parts: list[list[nn.Module]] = [[]]
+    for module in layers:
+        parts[-1].append(module)
+        if isinstance(module, ends):
+            parts.append([])
+    rest = parts.pop()
+    if parts:
+        parts[-1] += rest
+    return parts or [rest]
+
+
 def _may_wait(norm: nn.BatchNorm2d) -> bool:
     return supports(norm) and not _is_hooked(norm)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from spikingjelly.activation_based import layer
 from torch import Tensor, nn
 
-from sadp_bench.backbones.current import Current, TakesCurrent, through
+from sadp_bench.backbones.current import Current, TakesCurrent, parted, through
 from sadp_bench.backbones.spiking import LIF, Backbone, NeuronSettings, check_width, conv, halves, norm_layer
 
 # Channels. With fewer, oneDNN's weight gradient of the shortcuts (1x1, stride 2, channels last) writes out of bounds: the
@@ -149,6 +149,10 @@ class _ResNet18(Backbone):
         )
         body = nn.Sequential(*self.body_of(width, min(sides), neuron, norm), layer.AdaptiveAvgPool2d(1, step_mode="m"))
         super().__init__(timesteps, stem, body, 8 * width, num_classes)
+
+    def blocks(self) -> list[list[nn.Module]]:
+        """Returns the body's layers in blocks, which each end with a residual block; see `Backbone.blocks`."""
+        return parted(self.body, (PreActivationBlock, SEWBlock))
 
     @staticmethod
     @abstractmethod

@@ -16,7 +16,7 @@ from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import Tensor, nn
 
 from sadp_bench.backbones.cpu_lif import CPULif
-from sadp_bench.backbones.current import Current, TakesCurrent, through
+from sadp_bench.backbones.current import Current, TakesCurrent, parted, through
 from sadp_bench.backbones.fused import Block, fused_block
 from sadp_bench.backbones.pooled_conv import PooledConv2d
 from sadp_bench.backbones.spike_conv2d import SpikeConv2d
@@ -258,6 +258,7 @@ def carrying(model: nn.Module) -> Iterator[Callable[[], None]]:
 
 
 OfStep = Callable[[int, Callable[[], Tensor]], Tensor]  # (step, function of its logits_1BC) -> the logits, detached
+OfBlock = Callable[[int, Tensor], Tensor]  # (block, its output) -> the next block's input
 
 
 class Backbone(nn.Module):
@@ -285,20 +286,22 @@ class Backbone(nn.Module):
         self.readout = layer.Linear(features, num_classes, step_mode="m")
         self.native = any(isinstance(module, LIF) and module.kernel == "native" for module in body.modules())
 
-    def forward(self, input: Tensor, of_step: OfStep | None = None) -> Tensor:
+    def forward(self, input: Tensor, of_step: OfStep | None = None, of_block: OfBlock | None = None) -> Tensor:
         """Returns logits_TBC.
 
         Args:
             input: [B, C, H, W] (static) or [T, B, C, H, W] (events).
             of_step: Called with each step and a function that computes its logits. Only the neurons' membranes remain
                 of a step when it returns, see `training.backprop.SLTT`.
+            of_block: Called with each of the `blocks` but the last, by its number, and its output; returns the next
+                block's input, see `training.local.Local`.
         """
         if of_step is not None:
             return self._step_by_step(input, of_step)
+        if of_block is not None:
+            return self._block_by_block(input, of_block)
         if self.native:
-            still = input.dim() == 4
-            x = input if still else input[: self.timesteps].flatten(0, 1)
-            return self._of_current((*self.stem, *self.body), Current(x, self.steps(input), still))
+            return self._of_current((*self.stem, *self.body), self._current(input))
         if input.dim() == 4:
             x = self.stem(input)
             x = x.unsqueeze(0).expand(self.timesteps, *x.shape)
@@ -310,6 +313,25 @@ class Backbone(nn.Module):
     def steps(self, input: Tensor) -> int:
         """Returns the number of time steps of an input."""
         return self.timesteps if input.dim() == 4 else min(len(input), self.timesteps)
+
+    def blocks(self) -> list[list[nn.Module]]:
+        """Returns the body's layers in blocks, which `training.local.Local` trains one by one; each ends with its neuron.
+
+        The stem is a part of the first block. The readout, and what stands before it, is a part of the last.
+        """
+        return parted(self.body, LIF)
+
+    def _current(self, input: Tensor) -> Current:
+        still = input.dim() == 4
+        x = input if still else input[: self.timesteps].flatten(0, 1)
+        return Current(x, self.steps(input), still)
+
+    def _block_by_block(self, input: Tensor, of_block: OfBlock) -> Tensor:
+        *blocks, last = self.blocks()
+        current = through(self.stem, self._current(input))
+        for number, block in enumerate(blocks):
+            current = Current(of_block(number, through(block, current).tensor()), current.timesteps)
+        return self._of_current(last, current)
 
     def _logits(self, x: Tensor) -> Tensor:
         logits_TBC: Tensor = self.readout(self.body(x).flatten(2))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sadp_bench.capture.bound_ratio import bound_ratio, num_exact
 from sadp_bench.capture.calls import CallSquares, with_time
+from sadp_bench.capture.heads import linear_of_layer
 from sadp_bench.capture.layer_shapes import by_time
 from sadp_bench.capture.layers import spiking_layers, weight_layers
 from sadp_bench.capture.middle_step import MiddleStep
@@ -52,6 +53,7 @@ class Recorder:
         self.at_middle = True
         self.spikes = SpikeCounts(model)
         self._layers = weight_layers(model)
+        self._head_of_layer = linear_of_layer(model)
         self._input_reads = self._reads(Signal.INPUT_SQUARES, Signal.MIDDLE_INPUT_SQUARES)
         self._error_reads = self._reads(Signal.ERROR_SQUARES, Signal.MIDDLE_ERROR_SQUARES)
         self._notes_errors = Signal.LOGIT_ERRORS in frozenset(signals)
@@ -109,9 +111,20 @@ class Recorder:
         if self._error_TBC is not None:
             seen[Signal.LOGIT_ERRORS] = self._error_TBC
         seen |= self._squares.sums(self._layers, scale_B)
+        if self._head_of_layer and self._error_TBC is not None:
+            seen |= self._head_errors(seen, self._error_TBC)
         if self._pairs is not None:
             seen[Signal.BOUND_RATIO] = bound_ratio(self._layers, self._pairs, self._num_exact, scale_B)
         return seen
+
+    def _head_errors(self, seen: dict[str, Tensor], error_TBC: Tensor) -> dict[str, Tensor]:
+        error_LB = seen.get(Signal.MIDDLE_ERROR_SQUARES, seen.get(Signal.ERROR_SQUARES))
+        if error_LB is None:
+            return {}
+        of_layer = dict(zip(self._layers, error_LB, strict=True))
+        of_readout_B = error_TBC.square().sum((0, 2)).to(error_LB.dtype)
+        heads = map(self._head_of_layer.get, self._layers)
+        return {Signal.HEAD_ERRORS: torch.stack([of_layer[head] if head else of_readout_B for head in heads])}
 
     def _begin(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         for kept in (self._features, self.spikes, self._squares):

@@ -23,6 +23,8 @@ class Signal(StrEnum):
         MIDDLE_INPUT_SQUARES: (L, B), A_l of the middle time step alone, so that its cost does not grow with T. If only
             some steps give gradients, the middle one of these.
         MIDDLE_ERROR_SQUARES: (L, B), E_l of the middle time step alone.
+        HEAD_ERRORS: (L, B), with local learning alone, beside the error squares: E of the head by whose loss a layer trains.
+            For a layer that trains by the readout, the sum of squares of the logits' errors.
         BOUND_RATIO: (2, L), in an epoch's first batch only: sums over the batch's first examples (at most 32) of the exact
             squared norm over all time steps, and of E_l A_l of the middle step.
     """
@@ -35,3 +37,4 @@ class Signal(StrEnum):
     MIDDLE_INPUT_SQUARES = "middle_input_squares"
     MIDDLE_ERROR_SQUARES = "middle_error_squares"
     BOUND_RATIO = "bound_ratio"
+    HEAD_ERRORS = "head_errors"

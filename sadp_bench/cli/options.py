@@ -70,7 +70,7 @@ SPEC_OPTIONS: dict[str, Any] = {
         int | None, Option(help="Train on a fixed, class-balanced part of the data.", show_default="all")
     ],
     "backprop": Annotated[
-        str | None, Option(help="Time steps that give gradients: bptt, sltt or sltt-k.", show_default="bptt")
+        str | None, Option(help="Where gradients flow: bptt, sltt, sltt-k or local.", show_default="bptt")
     ],
     "k": Annotated[int | None, Option(help="Number of time steps of sltt-k.", show_default="none")],
     "sparsity": Annotated[str | None, Option(help="Connections: dense, imp, eb, pq or random.", show_default="dense")],

@@ -222,7 +222,8 @@ class LayersScore:
         input_LB = watched[Signal.MIDDLE_INPUT_SQUARES if self.calibrate else Signal.INPUT_SQUARES]
         error_LB = watched[Signal.MIDDLE_ERROR_SQUARES if self.calibrate else Signal.ERROR_SQUARES]
         if self.gain_limit:
-            error_LB = limited_error_squares(error_LB, watched[Signal.LOGIT_ERRORS], self.gain_limit)
+            heads_LB = watched.get(Signal.HEAD_ERRORS)
+            error_LB = limited_error_squares(error_LB, watched[Signal.LOGIT_ERRORS], self.gain_limit, heads_LB)
         bound_LB = error_LB * input_LB
         bound_B = bound_ratio_L.to(bound_LB.dtype).expand(len(bound_LB)) @ bound_LB
         if Signal.FEATURES not in watched:
@@ -268,17 +269,21 @@ SCORES: dict[str, type[LayersScore] | type[ReadoutScore] | type[SpikesScore]] = 
 }
 
 
-def limited_error_squares(error_LB: Tensor, logit_errors_TBC: Tensor, limit: float) -> Tensor:
+def limited_error_squares(
+    error_LB: Tensor, logit_errors_TBC: Tensor, limit: float, heads_LB: Tensor | None = None
+) -> Tensor:
     """Returns E_l, at most `limit` times as large for an example's squared error at the logits as over the batch. [L, B].
 
     Args:
         error_LB: E_l.
         logit_errors_TBC: The examples' errors at the logits.
         limit: At least 1.
+        heads_LB: With local learning, the squared errors at the logits by whose loss each layer trains.
     """
-    output_B = logit_errors_TBC.square().sum((0, 2))
-    error_L1, output = distributed.totals(error_LB.sum(1, keepdim=True), output_B.sum().to(error_LB.dtype))
-    most_LB = limit * (error_L1 / output) * output_B.to(error_LB.dtype)
+    output = logit_errors_TBC.square().sum((0, 2)) if heads_LB is None else heads_LB
+    total = output.sum() if heads_LB is None else heads_LB.sum(1, keepdim=True)
+    error_L1, total = distributed.totals(error_LB.sum(1, keepdim=True), total.to(error_LB.dtype))
+    most_LB = limit * (error_L1 / total) * output.to(error_LB.dtype)
     return error_LB.fmin(most_LB)  # Where no example has an error, the limit is NaN, and none.
 
 

@@ -3,7 +3,7 @@
 Each run is compared with the plain run (full data, bptt, dense) of its seed:
 
 theoretical speed-up = ceiling * time factor * weights factor     counted, not measured: saved multiplications alone
-time factor          = 3 / (1 + 2 K / T)                          sltt-k: forward costs 1, backward 2; otherwise 1
+time factor          = 3 / (1 + 2 K / T)                          sltt-k: forward costs 1, backward 2; otherwise 1 (local: without its heads)
 weights factor       = products of all connections / live ones    by layer; dense hardware does not reward it
 product              = product of the measured speed-ups of the runs that change a single axis
 kept share           = speed-up / product                         1.0 = the axes multiply
@@ -38,7 +38,10 @@ def is_plain(spec: Spec) -> bool:
 
 
 def time_factor(spec: Spec) -> float:
-    """Returns the time axis's factor of the theoretical speed-up; sltt saves memory alone."""
+    """Returns the time axis's factor of the theoretical speed-up.
+
+    Sltt and local learning save memory alone. The products of local learning's heads, a few per cent, are not counted.
+    """
     return 3 / (1 + 2 * spec.k / spec.timesteps) if spec.backprop == "sltt-k" else 1.0
 
 

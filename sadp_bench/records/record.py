@@ -37,7 +37,7 @@ class Record:
         test_accuracy: Share in [0, 1] after the last epoch, of the examples that `spec.evaluate_on` names.
         test_examples: Examples of each evaluation.
         firing_rate: By spiking layer, spikes per neuron and time step over the evaluated examples, in evaluation mode.
-        num_parameters: Parameters of the network.
+        num_parameters: Parameters of the network, without auxiliary heads, which exist in training alone.
         peak_memory_bytes: The device's on a GPU. On a CPU the process's, an upper bound; 0 where the system has no
             number.
         data_sha256: Hash of the training and evaluation inputs and labels.

@@ -21,12 +21,13 @@ CHOICES = {
     "precision": ("fp32", "bf16", "fp64"),
     "protocol": ("epochs", "updates"),
     "evaluate_on": ("test", "validation"),
-    "backprop": ("bptt", "sltt", "sltt-k"),
+    "backprop": ("bptt", "sltt", "sltt-k", "local"),
     "sparsity": ("dense", "imp", "eb", "pq", "random"),
     "kernel": ("python", "native"),
 }
 AUGMENTATIONS = ("crop", "crop-flip", "cutout")  # parts of `--augment`, in the order of a spec
 Made = TypeVar("Made")
+STEP_BY_STEP = ("sltt", "sltt-k")  # backpropagation that needs a loss of each step
 OF_EACH_STEP = ("step", "step-mse")  # losses that are a mean over the time steps
 COUNTS = ("epochs", "batch_size", "timesteps", "threads", "train_examples", "evaluate_every", "processes")
 # Fields that were added later do not enter the key at these values, so that older records keep their keys.
@@ -171,7 +172,7 @@ def _check_storable(field: str, value: Any) -> None:
 
 
 def _check_axes(backprop: str, k: int, loss: str, timesteps: int) -> None:
-    if backprop != "bptt" and loss not in OF_EACH_STEP:
+    if backprop in STEP_BY_STEP and loss not in OF_EACH_STEP:
         raise BadInput(
             f"--backprop {backprop} needs a loss of each step, --loss {' or '.join(OF_EACH_STEP)}, not {loss}"
         )
@@ -217,7 +218,7 @@ class Spec(_Remembering):
         ratio: The pruning ratio as a budget: the share of example visits saved over the run.
         method_options: The method's options of `--set`, defaults filled in; likewise of backbone and sparsity.
         processes: Processes that share each batch (torchrun). With batch norm their number changes the numbers.
-        backprop: The time axis, through which steps gradients flow; k is the number of steps of `sltt-k`.
+        backprop: The time axis, through which steps, or blocks, gradients flow; k is the number of steps of `sltt-k`.
         sparsity: The weight axis, which connections exist; with density, early_time and sparsity_options.
         kernel: What computes norm, pool, neuron and convolutions of spikes: "python", or "native": the C core; on CUDA
             Triton kernels, without the convolutions. They differ by rounding.

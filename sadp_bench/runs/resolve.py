@@ -26,11 +26,12 @@ from sadp_bench.datasets.loading import load
 from sadp_bench.gpu import MOST_STEPS, compiles
 from sadp_bench.native import library
 from sadp_bench.pruners.base import Pruner
-from sadp_bench.records.spec import CHOICES, OF_EACH_STEP, Spec, check_fields
+from sadp_bench.records.spec import CHOICES, OF_EACH_STEP, STEP_BY_STEP, Spec, check_fields
 from sadp_bench.runs import environment
 from sadp_bench.sparsity import SPARSITIES
 from sadp_bench.sparsity.base import Sparsity
 from sadp_bench.training.data import Loader
+from sadp_bench.training.local import add_heads
 
 VALIDATION_SHARE = 0.1
 OUT_OF_MEMORY = re.compile(  # in errors of torch, the last three for sizes beyond its integers
@@ -90,10 +91,12 @@ class RunRequest:
         backbone = _class("backbone", given.setdefault("backbone", "cnn"))
         sparsity = _sparsity(given.setdefault("sparsity", "dense"))
         if given.setdefault("backprop", "bptt") != "bptt":
-            given.setdefault("loss", OF_EACH_STEP[0])
+            parts = "steps" if given["backprop"] in STEP_BY_STEP else "blocks"
+            if parts == "steps":
+                given.setdefault("loss", OF_EACH_STEP[0])
             if not issubclass(backbone, Backbone):
                 raise BadInput(
-                    f"--backprop {given['backprop']} needs a backbone whose steps can be taken one by one: "
+                    f"--backprop {given['backprop']} needs a backbone whose {parts} can be taken one by one: "
                     f"'{given['backbone']}' is no subclass of sadp_bench.backbones.spiking.Backbone"
                 )
         owners = {"": ("method", given["method"], registry.options(method))}
@@ -344,6 +347,8 @@ def build_model(spec: Spec, material: Material, seed: int, timesteps: int | None
         model: nn.Module = backbone(*inputs, **options)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise BadInput(f"backbone '{spec.backbone}' has no parameters to train")
+    if spec.backprop == "local":
+        add_heads(model, inputs[0], inputs[1], seed)
     return model.double() if spec.precision == "fp64" else model
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from sadp_bench.capture.heads import inference_state
 from sadp_bench.core import distributed
 from sadp_bench.core.errors import BadInput, Diverged
 from sadp_bench.core.files import remove
@@ -279,6 +280,6 @@ def _train_and_store(
     check_lock()
     if settings.save_model:  # before the record, whose existence means that all is done
         with atomic(store.path(spec, ".pt")) as file:
-            torch.save(trainer.model.state_dict(), file)
+            torch.save(inference_state(trainer.model), file)
     store.write(record)
     checkpoint.discard()

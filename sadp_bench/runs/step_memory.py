@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sadp_bench.capture.heads import heads_of
 from sadp_bench.core.memory import check_room, machine_bytes
 from sadp_bench.core.rng import isolated
-from sadp_bench.records.spec import Spec
+from sadp_bench.records.spec import STEP_BY_STEP, Spec
 from sadp_bench.runs.resolve import Material, build_model, weight_bytes
 from sadp_bench.training.backprop import at_precision
 
@@ -52,12 +53,14 @@ def kept_bytes(spec: Spec, material: Material, model: nn.Module) -> int:
     """Returns the bytes that a training step keeps at least: weights, their gradients, and activations.
 
     Activations are those that autograd saves for the backward pass. Each example adds the same, and so does each time
-    step of an example. So forward passes of few examples at one and at two time steps give all others.
+    step of an example. So forward passes of few examples at one and at two time steps give all others. With local
+    learning they are those of the largest block: at least the mean over the blocks.
     """
     (first, fixed), (two, _) = (_probe(spec, material, timesteps) for timesteps in (1, 2))
-    steps = spec.timesteps if spec.backprop == "bptt" else 1
+    steps = 1 if spec.backprop in STEP_BY_STEP else spec.timesteps
     of_example = first + (steps - 1) * (two - first)
-    return 2 * weight_bytes(model) + fixed + of_example * spec.batch_size // spec.processes
+    activations = fixed + of_example * spec.batch_size // spec.processes
+    return 2 * weight_bytes(model) + activations // (1 + len(heads_of(model)))
 
 
 def _probe(spec: Spec, material: Material, timesteps: int) -> tuple[int, int]:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from sadp_bench.capture.element_counts import element_counts
+from sadp_bench.capture.heads import inference_parameters
 from sadp_bench.capture.synaptic_ops import MULTIPLY_ACCUMULATE_JOULES, operations
 from sadp_bench.core import distributed
 from sadp_bench.core.clock import Clock
@@ -287,7 +288,7 @@ class RunTrainer:
             epochs=rows,
             test_accuracy=rows[-1]["test_accuracy"],
             test_examples=len(self.held),
-            num_parameters=sum(p.numel() for p in self.model.parameters()),
+            num_parameters=inference_parameters(self.model),
             density=density(self.state.sparsity.masks),
             ticket=self.ticket | self.state.sparsity.facts(),
             data_sha256=self.material.sha256,

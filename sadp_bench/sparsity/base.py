@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from sadp_bench.capture.heads import head_layers
 from sadp_bench.capture.layer_shapes import WEIGHT_LAYERS
 from sadp_bench.core.errors import BadInput
 
@@ -24,9 +25,10 @@ Masks = dict[str, Tensor]
 def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
     """Returns the weights of all convolution and linear layers, the readout included, by name, in the modules' order.
 
-    Biases and norms are left out. A weight that two layers share appears once.
+    Biases, norms and auxiliary heads are left out. A weight that two layers share appears once.
     """
-    weights = {id(layer.weight) for layer in model.modules() if isinstance(layer, WEIGHT_LAYERS)}
+    layers = set(model.modules()) - head_layers(model)
+    weights = {id(layer.weight) for layer in layers if isinstance(layer, WEIGHT_LAYERS)}
     return {name: weight for name, weight in model.named_parameters() if id(weight) in weights}
 
 

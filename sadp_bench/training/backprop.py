@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sadp_bench.capture.recorder import Recorder
-from sadp_bench.core import distributed
+from sadp_bench.core import distributed, registry
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.losses import WeightedLoss
 from sadp_bench.core.precision import widened
@@ -148,12 +148,20 @@ class SLTTK(SLTT):
         return frozenset(torch.randperm(num_steps, generator=draws)[: self.k].tolist())
 
 
+BACKPROPS = {
+    "bptt": "sadp_bench.training.backprop:BPTT",
+    "sltt": "sadp_bench.training.backprop:SLTT",
+    "local": "sadp_bench.training.local:Local",
+}
+
+
 def make_backprop(name: str, k: int, model: nn.Module, precision: str, device: torch.device) -> Backprop:
-    """Returns the strategy of that name: "bptt", "sltt" or "sltt-k", the last with at most the network's steps as k."""
+    """Returns the strategy of that name: one of `BACKPROPS`, or "sltt-k" with at most the network's steps as k."""
     if name == "sltt-k":
         timesteps: int = model.timesteps  # type: ignore[assignment]
         return SLTTK(model, precision, device, min(k, timesteps), timesteps)
-    return {"bptt": BPTT, "sltt": SLTT}[name](model, precision, device)
+    made: Backprop = registry.load(BACKPROPS[name])(model, precision, device)
+    return made
 
 
 def at_precision(model: nn.Module, precision: str, device: torch.device) -> Forward:

@@ -33,6 +33,7 @@ EXACT: dict[str, list[Any]] = {
     "infobatch": [*RUN, "infobatch", *FLOAT64],
     "el2n": [*RUN, "el2n", *FLOAT64],
     "sltt-k": [*RUN, "sadp", *FLOAT64, "--backprop", "sltt-k", "--k", 1],
+    "local": [*RUN, "sadp", *FLOAT64, "--backprop", "local"],
     "pq": [*RUN, "random", *FLOAT64, "--sparsity", "pq", "--density", 0.3, "--set", "sparsity.every=1"],
     "eb": [*RUN, "random", *FLOAT64, "--sparsity", "eb", "--density", 0.3, "--early-time", "--timesteps", 4],
 }

@@ -37,7 +37,7 @@ NAMES = {
     "precision": ["auto", "fp32", "bf16", "fp64", "fp16"],
     "protocol": ["epochs", "updates"],
     "evaluate_on": ["test", "validation", "train"],
-    "backprop": ["bptt", "sltt", "sltt-k"],
+    "backprop": ["bptt", "sltt", "sltt-k", "local"],
     "sparsity": ["dense", "imp", "eb", "pq", "random"],
     "format": ["text", "markdown", "latex", "csv", "json", "html"],
     "kind": ["methods", "backbones", "datasets"],

@@ -60,6 +60,7 @@ MORE: dict[str, dict[str, Any]] = {
         "set": {"sparsity.kl_examples": 50, "sparsity.early_rule": "max"},
     },
 }  # fmt: skip
+LOCAL: dict[str, dict[str, Any]] = {"local": {"backprop": "local"}}
 DATA_THAT_SCORES = {"el2n": {"method": "el2n", "ratio": 0.4}}
 # Every two of the three axes together, and scores before a search.
 PAIRS = [
@@ -67,10 +68,11 @@ PAIRS = [
     for (i, time), (j, weights) in itertools.product(enumerate(TIME), enumerate(WEIGHTS))
 ]
 PAIRS += [("bptt", "imp", "el2n"), ("sltt", "random", "sadp"), ("bptt", "eb-half", "full")]
+PAIRS += [("local", "pq", "sadp"), ("local", "eb", "random")]
 
 
 def requested(time: str, weights: str, data: str, **more: Any) -> tuple[Any, Any]:
-    axes = TIME[time] | (WEIGHTS | MORE)[weights] | (DATA | DATA_THAT_SCORES)[data]
+    axes = (TIME | LOCAL)[time] | (WEIGHTS | MORE)[weights] | (DATA | DATA_THAT_SCORES)[data]
     return resolved(**SIZES | {"loss": "step"} | axes | more)
 
 

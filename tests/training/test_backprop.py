@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from typing import Any
-from weakref import finalize
 
 import pytest
 import torch
@@ -21,6 +20,7 @@ from sadp_bench.core.rng import stream
 from sadp_bench.runs.resolve import make_model
 from sadp_bench.training import evaluation
 from sadp_bench.training.backprop import BPTT, SLTT, SLTTK, Backprop, make_backprop
+from tests.saved_bytes import Saved
 from tests.small_runs import resolved, small_bench, weights_of
 
 CPU = torch.device("cpu")
@@ -235,32 +235,6 @@ def test_steps_without_gradients_build_no_graph() -> None:
     assert sorted(graphs) == [False, False, False, True]
 
 
-class Saved:
-    """Bytes that graphs hold on to, and the most they did at once; storages that several operations saved count once."""
-
-    def __init__(self) -> None:
-        self.now = self.most = 0
-        self.held: dict[int, int] = {}
-
-    def pack(self, tensor: Tensor) -> Any:
-        held = Held(tensor)
-        pointer, size = tensor.untyped_storage().data_ptr(), tensor.untyped_storage().nbytes()
-        self.held[pointer] = self.held.get(pointer, 0) + 1
-        self.now += size if self.held[pointer] == 1 else 0
-        self.most = max(self.most, self.now)
-        finalize(held, self.free, pointer, size)
-        return held
-
-    def free(self, pointer: int, size: int) -> None:
-        self.held[pointer] -= 1
-        self.now -= size if self.held[pointer] == 0 else 0
-
-
-class Held:
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
-
-
 def saved_bytes(name: str, timesteps: int) -> int:
     model, saved = network(timesteps, "fp32", width=8, pool_at="after-norm"), Saved()
     input, label_B, weight_B = images(torch.float32)
@@ -368,7 +342,7 @@ BAD = [
     ({"backprop": "sltt-k", "k": 3}, "needs --k, .*from 1 to --timesteps"),
     ({"backprop": "sltt", "k": 1}, "--k is the number of steps of --backprop sltt-k"),
     ({"k": 1}, "--k is the number of steps of --backprop sltt-k"),
-    ({"backprop": "slt"}, "--backprop is one of bptt, sltt, sltt-k"),
+    ({"backprop": "slt"}, "--backprop is one of bptt, sltt, sltt-k, local"),
 ]
 
 
