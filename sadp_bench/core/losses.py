@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, one_hot
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits_TBC, label_B) -> loss_B
+MSE_WEIGHT = 0.05  # of the squared distance in "step-mse"
 
 
 def mean_loss(logits_TBC: Tensor, label_B: Tensor) -> Tensor:
@@ -27,17 +29,31 @@ def step_loss(logits_TBC: Tensor, label_B: Tensor) -> Tensor:
     return loss_TB.view(num_steps, -1).mean(0)
 
 
-def step_mse_loss(logits_TBC: Tensor, label_B: Tensor) -> Tensor:
-    """Returns the mean over time of 0.95 cross-entropy + 0.05 squared distance of the logits from 1. [B].
+def step_mse_loss(logits_TBC: Tensor, label_B: Tensor, weight: float = MSE_WEIGHT) -> Tensor:
+    """Returns the mean over time of (1 - weight) cross-entropy + weight squared distance of the logits from 1. [B].
 
     The squared distance is the mean over the classes.
 
     Source: TET (Deng et al., ICLR 2022, with lambda = 0.05 and all targets 1), as SLTT trains (Meng et al., ICCV 2023).
     """
-    return 0.95 * step_loss(logits_TBC, label_B) + 0.05 * (logits_TBC - 1).square().mean((0, 2))
+    return (1 - weight) * step_loss(logits_TBC, label_B) + weight * (logits_TBC - 1).square().mean((0, 2))
 
 
-LOSSES: dict[str, Loss] = {"mean": mean_loss, "step": step_loss, "step-mse": step_mse_loss}
+def mse_loss(logits_TBC: Tensor, label_B: Tensor) -> Tensor:
+    """Returns the squared distance of the logits' mean over time from the one-hot label, its mean over the classes. [B].
+
+    Source: the tutorials of SpikingJelly, there of firing rates.
+    """
+    target_BC = one_hot(label_B, logits_TBC.shape[2]).to(logits_TBC.dtype)
+    return (logits_TBC.mean(0) - target_BC).square().mean(1)
+
+
+LOSSES: dict[str, Loss] = {"mean": mean_loss, "step": step_loss, "step-mse": step_mse_loss, "mse": mse_loss}
+
+
+def loss_of(name: str, mse_weight: float) -> Loss:
+    """Returns the loss of that name; `mse_weight` is that of the squared distance in "step-mse"."""
+    return partial(step_mse_loss, weight=mse_weight) if name == "step-mse" else LOSSES[name]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,7 +17,7 @@ from sadp_bench.capture.layers import norm_layers
 from sadp_bench.capture.per_example_norms import gradient_norms
 from sadp_bench.capture.signals import Signal
 from sadp_bench.core.evaluation_mode import evaluation_mode
-from sadp_bench.core.losses import LOSSES
+from sadp_bench.core.losses import loss_of
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.rng import isolated, stream
 from sadp_bench.pruners.base import KeepAll, Observation, ScoringContext
@@ -189,11 +189,11 @@ def exact_norms(
         progress: Is informed of every batch.
         augmentation: How each example is shown; None: as it is stored.
     """
-    norms = []
+    norms, loss = [], loss_of(spec.loss, spec.mse_weight)
     with evaluation_mode(model):
         for index_B in index_n.split(SURVEY_BATCH):
             label_B = data.label_N[index_B.to(data.device)]
-            norms.append(gradient_norms(model, LOSSES[spec.loss], data.input(index_B, augmentation), label_B).cpu())
+            norms.append(gradient_norms(model, loss, data.input(index_B, augmentation), label_B).cpu())
             progress.advance(len(index_B))
     return torch.cat(norms).double()
 

@@ -17,7 +17,7 @@ from sadp_bench.core.storable import not_storable
 CHOICES = {
     "optimizer": ("sgd", "adamw"),
     "schedule": ("cosine", "constant"),
-    "loss": ("mean", "step", "step-mse"),
+    "loss": ("mean", "step", "step-mse", "mse"),
     "precision": ("fp32", "bf16", "fp64"),
     "protocol": ("epochs", "updates"),
     "evaluate_on": ("test", "validation"),
@@ -40,6 +40,7 @@ LATER: dict[str, Any] = {
     "early_time": False,
     "sparsity_options": {},
     "kernel": "python",
+    "mse_weight": 0.05,
 }
 # Options that were added later, by table and owner, with the values that older records mean: a spec without the option gets
 # that value, and the key leaves it out.
@@ -119,6 +120,7 @@ def check_fields(values: Mapping[str, Any]) -> None:
     canonical_augment(values["augment"])
     if not 0 <= values["ratio"] < 1:
         raise BadInput(f"--ratio is at least 0 and below 1 (the share of visits to save), not {values['ratio']}")
+    _check_mse_weight(values.get("mse_weight", LATER["mse_weight"]), values["loss"])
     _check_axes(values["backprop"], values.get("k", 0), values["loss"], values["timesteps"])
     for name in (*COUNTS, "seed", "k"):
         minimum = int(name in COUNTS)
@@ -169,6 +171,13 @@ def _check_storable(field: str, value: Any) -> None:
             prefix = PREFIXES.get(field, "").removeprefix(PREFIXES["method_options"])
             named = f"--set {prefix}{name}" if field in PREFIXES else option(name)
             raise BadInput(f"{ascii(named)[1:-1]} is {ascii(part)[:80]}, and no record may contain {wrong}")
+
+
+def _check_mse_weight(weight: float, loss: str) -> None:
+    if not 0 <= weight <= 1:
+        raise BadInput(f"--mse-weight is a number from 0 to 1, not {weight}")
+    if loss != "step-mse" and weight != LATER["mse_weight"]:
+        raise BadInput(f"--mse-weight is that of the squared distance in --loss step-mse; {loss} has none")
 
 
 def _check_axes(backprop: str, k: int, loss: str, timesteps: int) -> None:
@@ -222,6 +231,7 @@ class Spec(_Remembering):
         sparsity: The weight axis, which connections exist; with density, early_time and sparsity_options.
         kernel: What computes norm, pool, neuron and convolutions of spikes: "python", or "native": the C core; on CUDA
             Triton kernels, without the convolutions. They differ by rounding.
+        mse_weight: The weight of the squared distance in the loss `step-mse`.
     """
 
     method: str
@@ -255,10 +265,11 @@ class Spec(_Remembering):
     early_time: bool = False
     sparsity_options: dict[str, Any] = field(default_factory=dict)
     kernel: str = "python"
+    mse_weight: float = 0.05
 
     def __post_init__(self) -> None:
         check_fields(self._fields())
-        for name in ("ratio", "learning_rate", "weight_decay", "density"):
+        for name in ("ratio", "learning_rate", "weight_decay", "density", "mse_weight"):
             # 0, 0.0 and -0.0 are one run and must have one key.
             object.__setattr__(self, name, float(getattr(self, name)) + 0.0)
         object.__setattr__(self, "augment", canonical_augment(self.augment))
@@ -306,7 +317,7 @@ class Spec(_Remembering):
     @_remembered
     def plain(self) -> Spec:
         """Returns the plain run of all three axes: full data, backpropagation through all steps, all connections."""
-        axes = {name: value for name, value in LATER.items() if name not in ("processes", "kernel")}
+        axes = {name: value for name, value in LATER.items() if name not in ("processes", "kernel", "mse_weight")}
         return self.reference().of_valid(**axes)
 
     @_remembered

@@ -15,7 +15,7 @@ from sadp_bench.core import distributed
 from sadp_bench.core.clock import Clock
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.evaluation_mode import evaluation_mode
-from sadp_bench.core.losses import LOSSES
+from sadp_bench.core.losses import loss_of
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.rng import stream_seed
 from sadp_bench.pruners.base import FreshSubset, KeepAll, Pruner, Survey
@@ -244,7 +244,7 @@ class RunContext:
     def survey(self, model: nn.Module, watch: frozenset[str] = frozenset()) -> Survey:
         """Returns logits, losses and norms of a pass over the training set; see `ScoringContext.survey`."""
         self.visits += self.num_examples
-        loss = LOSSES[self.spec.loss]
+        loss = loss_of(self.spec.loss, self.spec.mse_weight)
         logits_NC = torch.zeros(self.num_examples, self.num_classes, device=self.device)
         loss_N, norm_N = torch.zeros(2, self.num_examples, device=self.device)
         for index_B, logits_TBC, input in predictions(model, self.data, self.spec.precision):
@@ -263,7 +263,8 @@ class RunContext:
         batched = 1 if input.dim() == 5 else 0
         parts = zip(input.split(SURVEY_BATCH, batched), label_B.split(SURVEY_BATCH), strict=True)
         with evaluation_mode(model):
-            return torch.cat([gradient_norms(model, LOSSES[self.spec.loss], part, label) for part, label in parts])
+            loss = loss_of(self.spec.loss, self.spec.mse_weight)
+            return torch.cat([gradient_norms(model, loss, part, label) for part, label in parts])
 
     def scores(self, score: Callable[[], Tensor]) -> Tensor:
         """Returns the scores, [N]: the run's own, or those of a run that differs in the ratio alone."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sadp_bench.capture.recorder import Recorder
 from sadp_bench.capture.signals import Signal
 from sadp_bench.core import distributed
-from sadp_bench.core.losses import LOSSES, WeightedLoss
+from sadp_bench.core.losses import WeightedLoss, loss_of
 from sadp_bench.pruners.base import Observation
 from sadp_bench.records.spec import Spec
 from sadp_bench.training.backprop import make_backprop
@@ -35,7 +35,7 @@ class TrainingStep:
         self, model: nn.Module, spec: Spec, data: Loader, optimizer: torch.optim.Optimizer | None = None
     ) -> None:
         self.model, self.data, self.optimizer = model, data, optimizer
-        self.loss = LOSSES[spec.loss]
+        self.loss = loss_of(spec.loss, spec.mse_weight)
         self.backprop = make_backprop(spec.backprop, spec.k, model, spec.precision, data.device)
         self._recorder: Recorder | None = None
 

@@ -206,11 +206,12 @@ CHANGES = {
 
 def test_key_changes_with_every_field():
     spec = make_spec()
-    assert {*CHANGES, "backprop", "k"} == {f.name for f in dataclasses.fields(spec)}
+    assert {*CHANGES, "backprop", "k", "mse_weight"} == {f.name for f in dataclasses.fields(spec)}
     keys = {dataclasses.replace(spec, **{name: value}).key for name, value in CHANGES.items()}
     for backprop, k in (("sltt", 0), ("sltt-k", 1), ("sltt-k", 2)):  # which need a loss of each step
         keys.add(dataclasses.replace(spec, loss="step", backprop=backprop, k=k).key)
-    assert len(keys | {spec.key}) == len(CHANGES) + 3 + 1
+    keys |= {dataclasses.replace(spec, loss="step-mse", mse_weight=weight).key for weight in (0.05, 0.1)}
+    assert len(keys | {spec.key}) == len(CHANGES) + 3 + 2 + 1
 
 
 def test_fields_that_came_later_leave_older_records_their_key():
