@@ -212,7 +212,7 @@ def network(device: torch.device, backbone: str) -> Found:
     found, differing = {}, []
     width = 16 if device.type == "cuda" else 8
     for precision, allowed in ALLOWED.items() if device.type == "cuda" else [("fp32", 0.2)]:
-        for backprop in ("bptt", "sltt", "sltt-k"):
+        for backprop in ("bptt", "sltt", "sltt-k", "local"):
             for data in ("images", "events") if backbone == "cnn" else ("images",):
                 settings = {"backbone": backbone, "width": width, "precision": precision, "backprop": backprop}
                 settings |= {"k": 2} if backprop == "sltt-k" else {}

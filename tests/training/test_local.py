@@ -22,8 +22,9 @@ from sadp_bench.core.rng import stream
 from sadp_bench.pruners.base import Observation
 from sadp_bench.pruners.sadp import SADP, limited_error_squares
 from sadp_bench.records.record import Record
-from sadp_bench.runs.resolve import build_model, make_model
+from sadp_bench.runs.resolve import build_model, make_model, weight_bytes
 from sadp_bench.runs.resources import Resources
+from sadp_bench.runs.step_memory import kept_bytes
 from sadp_bench.sparsity.base import prunable
 from sadp_bench.training import evaluation
 from sadp_bench.training.local import Local
@@ -51,7 +52,8 @@ def batch(events: bool, dtype: torch.dtype = torch.float64) -> Tensor:
 
 LABELS = torch.arange(BATCH) % 10
 WEIGHTS = torch.rand(BATCH, generator=stream(0, "weights"), dtype=torch.float64) + 0.5
-AFTER_NORM = [1, 5, 8]  # of "cnn" with a pool of its own
+AFTER_NORM = [1, 5, 8]  # of "cnn" with pools after the norms
+AFTER_NEURON = [1, 5, 9]  # a pool after the neuron is a part of the next block
 ENDS = {"cnn": [1, 4, 7], "resnet18": [1, 2, 3, 4, 5, 6, 7, 11], "sew-resnet18": [2, 3, 4, 5, 6, 7, 8, 10]}
 
 
@@ -89,19 +91,20 @@ def local_gradients(model: Backbone, input: Tensor, loss: str, precision: str = 
 
 
 def test_the_gradient_of_every_block_is_autograds_of_a_graph_that_is_detached_between_blocks() -> None:
-    cases = [*itertools.product(ENDS, ("python",), ("fp64",)), *itertools.product(ENDS, ("native",), ("fp32",))]
-    for number, (backbone, kernel, precision) in enumerate(cases):
-        events, loss = bool(number % 2), ("mean", "step", "step-mse")[number % 3]
+    networks = [(backbone, ends, {}) for backbone, ends in ENDS.items()]
+    networks.append(("cnn", AFTER_NEURON, {"pool_at": "after-neuron", "pool": "max", "norm": "none"}))
+    kernels = [("python", "fp64"), ("native", "fp32")]
+    cases = itertools.product(networks, kernels)
+    for number, ((backbone, ends, settings), (kernel, precision)) in enumerate(cases):
+        events, loss = bool(number % 4 in (1, 2)), ("mean", "step", "step-mse")[number % 3]
         input = batch(events, torch.float64 if precision == "fp64" else torch.float32)
-        model, twin = network(backbone, precision, kernel), network(backbone, precision, "python")
+        model, twin = (network(backbone, precision, name, **settings) for name in (kernel, "python"))
         twin.load_state_dict(model.state_dict())
         found = local_gradients(model, input, loss, precision)
-        losses = [
-            (LOSSES[loss](logits, LABELS) * WEIGHTS).sum() / BATCH for logits in by_hand(twin, ENDS[backbone], input)
-        ]
+        losses = [(LOSSES[loss](logits, LABELS) * WEIGHTS).sum() / BATCH for logits in by_hand(twin, ends, input)]
         sum(losses, torch.zeros(())).backward()
         expected = gradients_of(twin)
-        assert len(losses) == len(ENDS[backbone])
+        assert len(losses) == len(ends)
         assert found.keys() == expected.keys() == dict(twin.named_parameters()).keys()
         for name, gradient in expected.items():
             error = (found[name] - gradient).norm() / gradient.norm().clamp_min(1e-12)
@@ -136,7 +139,7 @@ def passed(layers: list[Any], x: Tensor) -> Tensor:
 def test_a_block_is_freed_before_the_next_one_runs() -> None:
     """The most bytes that are saved at once are those of one block with its head."""
     loss, input = WeightedLoss(LOSSES["mean"], LABELS, WEIGHTS, BATCH), batch(True, torch.float32)
-    small, deep = network(precision="fp32", pool="after-norm"), network("resnet18", "fp32")
+    small, deep = network(precision="fp32", pool_at="after-norm"), network("resnet18", "fp32")
     for model, ends in ((small, AFTER_NORM), (deep, ENDS["resnet18"])):
         local = most_saved(partial(Local(model, "fp32", CPU), input, loss, stream(0, "steps")))
         whole = most_saved(partial(by_hand, model, ends, input, detached=False))
@@ -204,7 +207,7 @@ def observed(model: Backbone, input: Tensor, pruner: SADP) -> tuple[Tensor, dict
 
 
 def test_sadps_score_is_a_sum_over_layers_and_heads_and_the_readout() -> None:
-    model, input = network(norm="none", pool="after-norm"), batch(True)
+    model, input = network(norm="none", pool_at="after-norm"), batch(True)
     by_example, middle = example_numbers(model, input), T // 2
     assert len(by_example.exact_LB) == 3 + 2 and bool((by_example.exact_LB > 0).any(1).all())
     error_LB, input_LB = by_example.error_LBT.sum(2), by_example.input_LBT.sum(2)
@@ -225,6 +228,18 @@ def test_sadps_score_is_a_sum_over_layers_and_heads_and_the_readout() -> None:
     ratio_L = by_example.exact_LB[:, first].sum(1) / (error_LB * input_LB)[:, first].sum(1)
     expected = ratio_L @ (limited_LB * input_LB) + by_example.readout_B
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)  # the bound ratio is float32
+
+
+def test_the_memory_that_a_run_is_refused_for_is_no_more_than_a_block_takes() -> None:
+    needed = {}
+    for backprop in ("local", "bptt"):
+        spec, material = resolved(backprop=backprop, timesteps=T, batch_size=BATCH, kernel="python")
+        model = make_model(spec, material, 0).train()
+        needed[backprop] = kept_bytes(spec, material, model) - 2 * weight_bytes(model)
+    model, input = network(precision="fp32"), batch(False, torch.float32)
+    loss = WeightedLoss(LOSSES["mean"], LABELS, WEIGHTS, BATCH)
+    assert 0 < needed["local"] <= most_saved(partial(Local(model, "fp32", CPU), input, loss, stream(0, "steps")))
+    assert needed["bptt"] > 2 * needed["local"]
 
 
 def test_a_layers_error_is_limited_by_the_head_that_trains_it() -> None:
