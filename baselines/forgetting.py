@@ -15,9 +15,9 @@ class Forgetting(Scored):
     Source: Toneva et al., "An Empirical Study of Example Forgetting", ICLR 2019.
 
     A forgetting event is a right answer at a presentation and a wrong answer at the next. Presentations are those of
-    training: augmented, before the update. Examples that are never learned count as the most forgotten; some public
-    code scores them 0, and so drops them as the easiest. `score_epochs` 0 means the whole run. The score sums the
-    events of all `score_runs` networks.
+    training: augmented, before the update. An example that a network never learns gets the number of its presentations,
+    more than any other can have; some public code scores it 0, and so drops it as the easiest. `score_epochs` 0 means the
+    whole run. The score sums those of all `score_runs` networks.
     """
 
     def epochs_of(self, num_epochs: int) -> int:
@@ -25,15 +25,13 @@ class Forgetting(Scored):
         return self.score_epochs or num_epochs
 
     def score(self, context: ScoringContext) -> Tensor:
-        """Returns the number of forgetting events of each example; infinity where it was never right."""
-        events_N = torch.zeros(context.num_examples)
-        learned_N = torch.zeros(context.num_examples, dtype=torch.bool)
+        """Returns each example's score, summed over the networks. An epoch presents an example once."""
+        score_N, epochs = torch.zeros(context.num_examples), self.epochs_of(context.num_epochs)
         for run in range(self.score_runs):
             counter = ForgettingCounter()
-            context.fit(counter, self.epochs_of(context.num_epochs), run)
-            events_N += counter.events_N.cpu()
-            learned_N |= counter.learned_N.cpu()
-        return torch.where(learned_N, events_N, torch.inf)
+            context.fit(counter, epochs, run)
+            score_N += torch.where(counter.learned_N, counter.events_N, float(epochs)).cpu()
+        return score_N
 
 
 class ForgettingCounter(KeepAll):

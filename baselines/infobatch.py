@@ -5,11 +5,16 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 
 from sadp_bench.pruner import BadInput, Observation, Pruner, ScoringContext, Selection
 
-# Share of the examples below the threshold that an epoch drops, at most: weights stay at or below 10.
-MAX_DROPPED = 0.9
+MAX_DROPPED = 0.9  # share of all examples that an epoch drops, at most: weights stay at or below 10
+VARIANTS = ("mean", "quantile")
+# Of the variant "quantile": the lowest share of the losses with its share of drops, then the next one with its own.
+QUANTILES = ((0.20, 0.75), (0.85, 0.50))
+
+Group = tuple[Tensor, int]  # indices of examples, and how many of them an epoch drops
 
 
 class InfoBatch(Pruner):
@@ -21,30 +26,66 @@ class InfoBatch(Pruner):
     the published code, so the mean weight exceeds 1 (a hidden raise of the learning rate; the record contains it).
 
     By default the ratio is a budget. A = floor((1 - delta) E + 0.5) epochs use all data. Each of the other E - A drops
-    d = ratio N E / (E - A) examples, rounded so that the run's total is exact. With b examples below the mean, p = d / b.
-    If p would exceed 0.9, the threshold rises until b = d / 0.9. In the first epoch all examples count as below the mean.
+    d = ratio N E / (E - A) examples, rounded so that the run's total is exact. They are drawn from the b lowest losses.
+    b is the number of losses below the mean, and p = d / b. If p would exceed `drop_share`, which the paper's 0.5 is, the
+    threshold rises: b = d / drop_share. Only where all N examples are below it does p rise further. In the first epoch
+    all examples count as below the mean. The budget is ours; the paper has none.
+
+    The authors' code for ImageNet has two thresholds: of the losses' lowest 20 % an epoch keeps a quarter, of the next
+    65 % a half, of the rest all ("quantile"). It has no setting for how much is saved. In the first epoch, which has no
+    losses, it keeps all.
 
     Args:
         prune_ratio: The share of visits to save.
         delta: The share of the epochs that drop examples, above 0 and at most 1.
-        native: Whether p is the ratio as published, exempt from the budget (p = 0.5 realises only about 0.3).
+        native: Whether p is the ratio as published, in floor(delta E) epochs, exempt from the budget (p = 0.5 realises
+            only about 0.3).
+        drop_share: The share of the examples below the threshold that an epoch drops before the threshold rises, above
+            0 and at most 0.9. At 0.9 a fifth of the kept examples can carry two thirds of the weight.
+        variant: "mean" or "quantile".
     """
 
     fixed_size = False
 
-    def __init__(self, prune_ratio: float, *, delta: float = 0.875, native: bool = False) -> None:
+    def __init__(
+        self,
+        prune_ratio: float,
+        *,
+        delta: float = 0.875,
+        native: bool = False,
+        drop_share: float = 0.5,
+        variant: str = "mean",
+    ) -> None:
         super().__init__(prune_ratio)
         if not 0 < delta <= 1:
             raise BadInput(f"infobatch's delta is above 0 and at most 1, not {delta:g}")
+        if not 0 < drop_share <= MAX_DROPPED:
+            raise BadInput(f"infobatch's drop_share is above 0 and at most {MAX_DROPPED:g}, not {drop_share:g}")
+        if variant not in VARIANTS:
+            raise BadInput(f"infobatch's variant is one of {', '.join(VARIANTS)}, not '{variant}'")
+        if native and variant == "quantile":
+            raise BadInput("infobatch's variant quantile has no p: leave out native")
         self.delta = delta
         self.native = native
+        self.drop_share = drop_share
+        self.variant = variant
         self.exempt = native
         self.score_N = torch.empty(0)
 
     def check(self, num_epochs: int) -> None:
-        """Raises BadInput where the pruned epochs can't save as much as the ratio."""
+        """Raises BadInput where the pruned epochs can't save as much as the ratio, or save a share of their own."""
+        if self.native:
+            return
+        if self.variant == "quantile":
+            saved = _quantile_drops() * max(0, self._num_pruned_epochs(num_epochs) - 1) / num_epochs
+            if abs(self.prune_ratio - saved) > 0.0005:
+                raise BadInput(
+                    f"infobatch's variant quantile with delta={self.delta:g} saves {saved:.3f} of the visits in "
+                    f"{num_epochs} epochs, and no other share: give --ratio {saved:.3f}"
+                )
+            return
         largest = MAX_DROPPED * self._num_pruned_epochs(num_epochs) / num_epochs
-        if not self.native and self.prune_ratio > largest:
+        if self.prune_ratio > largest:
             named = math.floor(1000 * largest) / 1000  # Rounded down, so that the method can realise it.
             raise BadInput(
                 f"infobatch with delta={self.delta:g} saves at most {named:g} of the visits in {num_epochs} epochs, "
@@ -63,36 +104,62 @@ class InfoBatch(Pruner):
         self.score_N[seen.index_B] = seen.loss_B.to(self.score_N.dtype)
 
     def select(self, epoch: int) -> Selection:
-        """Drops a random share of the examples below the mean loss and weights the rest of them."""
+        """Drops a random part of each group of examples and weights the rest of it."""
         weight_N = torch.ones(self.num_examples)
         if epoch < self.pruned_epochs:
-            score_N, generator = self.score_N.cpu(), self.generator(epoch)
-            below_N = score_N < score_N.mean() if epoch > 0 or self.native else torch.ones_like(weight_N).bool()
-            num_dropped = self._num_dropped(epoch, int(below_N.sum()))
-            if not self.native and num_dropped > MAX_DROPPED * below_N.sum():
-                below_N = _lowest(score_N, num_dropped, generator)
-            below = below_N.nonzero().squeeze(1)
-            if num_dropped:
-                shuffled = below[torch.randperm(len(below), generator=generator)]
-                weight_N[below] = len(below) / (len(below) - num_dropped)
-                weight_N[shuffled[:num_dropped]] = 0
+            generator = self.generator(epoch)
+            for index, num_dropped in self._groups(epoch, self.score_N.cpu(), generator):
+                if num_dropped:
+                    shuffled = index[torch.randperm(len(index), generator=generator)]
+                    weight_N[index] = len(index) / (len(index) - num_dropped)
+                    weight_N[shuffled[:num_dropped]] = 0
         index_K = weight_N.nonzero().squeeze(1)
         return Selection(index_K, weight_N[index_K])
 
+    def _groups(self, epoch: int, score_N: Tensor, generator: torch.Generator) -> list[Group]:
+        """Returns the examples that lose members in an epoch, in groups of one weight."""
+        if self.variant == "quantile":
+            return _quantile_groups(score_N, generator) if epoch else []
+        first = epoch == 0 and not self.native
+        below_N = torch.ones_like(score_N).bool() if first else score_N < score_N.mean()
+        num_below = int(below_N.sum())
+        if self.native:
+            return [(below_N.nonzero().squeeze(1), int(self.prune_ratio * num_below))]
+        num_dropped = self._num_dropped(epoch)
+        if num_dropped > self.drop_share * num_below:
+            num_below = min(self.num_examples, math.ceil(num_dropped / self.drop_share))
+            return [(_ascending(score_N, generator)[:num_below].sort().values, num_dropped)]
+        return [(below_N.nonzero().squeeze(1), num_dropped)]
+
     def _num_pruned_epochs(self, num_epochs: int) -> int:
+        if self.native or self.variant == "quantile":
+            return math.floor(self.delta * num_epochs)
         return num_epochs - int((1 - self.delta) * num_epochs + 0.5)
 
-    def _num_dropped(self, epoch: int, num_below: int) -> int:
-        """Returns d with the rounding error carried over, or natively the published share of the examples below the mean."""
-        if self.native:
-            return int(self.prune_ratio * num_below)
+    def _num_dropped(self, epoch: int) -> int:
+        """Returns d with the rounding error carried over."""
         per_epoch = self.prune_ratio * self.num_examples * self.num_epochs / self.pruned_epochs
         return int((epoch + 1) * per_epoch + 0.5) - int(epoch * per_epoch + 0.5)
 
 
-def _lowest(score_N: torch.Tensor, num_dropped: int, generator: torch.Generator) -> torch.Tensor:
-    """Returns the mask of the lowest d / 0.9 scores, ties at random: a raised threshold."""
+def _ascending(score_N: Tensor, generator: torch.Generator) -> Tensor:
+    """Returns the examples by score, ties at random."""
     shuffled = torch.randperm(len(score_N), generator=generator)
-    num_below = min(len(score_N), -int(-num_dropped / MAX_DROPPED // 1))
-    lowest = shuffled[score_N[shuffled].argsort(stable=True)[:num_below]]
-    return torch.zeros(len(score_N), dtype=torch.bool).index_fill_(0, lowest, True)
+    return shuffled[score_N[shuffled].argsort(stable=True)]
+
+
+def _quantile_groups(score_N: Tensor, generator: torch.Generator) -> list[Group]:
+    """Returns the groups between the quantiles of the scores, each with its number of drops."""
+    ranked_N = _ascending(score_N, generator)
+    groups, start = [], 0
+    for quantile, share in QUANTILES:
+        end = round(quantile * len(score_N))
+        groups.append((ranked_N[start:end], round(share * (end - start))))
+        start = end
+    return groups
+
+
+def _quantile_drops() -> float:
+    """Returns the share of the examples that an epoch of the variant "quantile" drops."""
+    starts = (0.0, *(quantile for quantile, _ in QUANTILES))
+    return sum((quantile - start) * share for start, (quantile, share) in zip(starts, QUANTILES, strict=False))

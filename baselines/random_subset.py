@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from sadp_bench.pruner import Pruner, ScoringContext, Selection, unweighted
 
 
 class Random(Pruner):
-    """Keeps a random subset: fresh every epoch, without replacement across epochs, or fixed. Weight 1.
+    """Keeps a random subset: fresh every epoch, without replacement across epochs, or fixed. Weight 1, or N / K.
 
     Source: Okanovic et al., "Repeated Random Sampling for Minimizing the Time-to-Accuracy of Learning", ICLR 2024 (RS2).
 
@@ -18,11 +19,14 @@ class Random(Pruner):
     Args:
         prune_ratio: The share of visits to save.
         fresh: Whether every epoch has a new selection; otherwise the first slice stays for the whole run.
+        rescale: Whether the weights are N / K, so that their sum is N: the control of methods that raise the mean weight,
+            as InfoBatch does.
     """
 
-    def __init__(self, prune_ratio: float, *, fresh: bool = True) -> None:
+    def __init__(self, prune_ratio: float, *, fresh: bool = True, rescale: bool = False) -> None:
         super().__init__(prune_ratio)
         self.fresh = fresh
+        self.rescale = rescale
         self.shuffles = 0
         self.queue = torch.empty(0, dtype=torch.int64)
 
@@ -33,9 +37,15 @@ class Random(Pruner):
 
     def select(self, epoch: int) -> Selection:
         """Returns the next slice of the shuffle, or the first slice where the selection is fixed."""
+        index_K = self._subset(epoch)
+        if not self.rescale:
+            return unweighted(index_K)
+        return Selection(index_K, torch.full((len(index_K),), self.num_examples / len(index_K)))
+
+    def _subset(self, epoch: int) -> Tensor:
         num_kept = self.num_kept(epoch)
         if not self.fresh:
-            return unweighted(self.queue[:num_kept])
+            return self.queue[:num_kept]
         taken, self.queue = self.queue[:num_kept], self.queue[num_kept:]
         missing = num_kept - len(taken)
         if missing:
@@ -43,8 +53,8 @@ class Random(Pruner):
             more = shuffled[~torch.isin(shuffled, taken)][:missing]
             # Skipped examples stay in the new shuffle, so that every shuffle shows every example once.
             taken, self.queue = torch.cat([taken, more]), shuffled[~torch.isin(shuffled, more)]
-        return unweighted(taken)
+        return taken
 
-    def _shuffled(self) -> torch.Tensor:
+    def _shuffled(self) -> Tensor:
         self.shuffles += 1
         return torch.randperm(self.num_examples, generator=self.generator(self.shuffles))

@@ -11,10 +11,14 @@ from sadp_bench.pruner import BadInput, Pruner, ScoringContext, Selection, unwei
 from sadp_bench.sampling import ranked
 
 MAX_SCORE_RUNS = 1000  # networks, each of which trains
+KEPT = ("hardest", "easiest", "middle")
 
 
 class Scored(Pruner):
     """Keeps the K examples of the highest score for the whole run, ties broken by the seed. Weight 1.
+
+    The hardest are the papers' choice. It is known to fail where few examples are kept: there the easiest (Sorscher et
+    al., NeurIPS 2022) or those without the extremes (Zheng et al., ICLR 2023) are the better subset.
 
     Args:
         prune_ratio: The share of visits to save.
@@ -23,12 +27,25 @@ class Scored(Pruner):
             run, at least 1 (the papers of EL2N and GraNd: 20 of 200).
         score_runs: The number of scoring networks, each with its initial weights and order. The papers use 10; the
             default is 1, because the run is charged for each.
+        keep: "hardest": the highest scores. "easiest": the lowest. "middle": as many are dropped above as below.
     """
 
-    def __init__(self, prune_ratio: float, *, offset: float = 0.0, score_epochs: int = 0, score_runs: int = 1) -> None:
+    def __init__(
+        self,
+        prune_ratio: float,
+        *,
+        offset: float = 0.0,
+        score_epochs: int = 0,
+        score_runs: int = 1,
+        keep: str = "hardest",
+    ) -> None:
         super().__init__(prune_ratio)
         if not 0 <= offset <= prune_ratio:
             raise BadInput(f"offset is between 0 and the ratio ({prune_ratio:g}), not {offset:g}: it drops the hardest")
+        if keep not in KEPT:
+            raise BadInput(f"keep is one of {', '.join(KEPT)}, not '{keep}'")
+        if offset and keep != "hardest":
+            raise BadInput(f"offset drops the hardest from keep=hardest; with keep={keep} leave it out")
         if score_epochs < 0:
             raise BadInput(f"score_epochs is at least 0, not {score_epochs}")
         if not 1 <= score_runs <= MAX_SCORE_RUNS:
@@ -36,6 +53,7 @@ class Scored(Pruner):
         self.offset = offset
         self.score_epochs = score_epochs
         self.score_runs = score_runs
+        self.keep = keep
         self.score_N = torch.empty(0)
         self.ranked_N = torch.empty(0, dtype=torch.int64)
 
@@ -59,9 +77,11 @@ class Scored(Pruner):
         self.ranked_N = ranked(self.score_N, self.generator())
 
     def select(self, epoch: int) -> Selection:
-        """Returns the K highest scores below the offset."""
+        """Returns the K highest scores below the offset, the K lowest, or the K in the middle."""
         num_kept = self.num_kept(epoch)
-        first = min(round(self.offset * self.num_examples), self.num_examples - num_kept)
+        num_dropped = self.num_examples - num_kept
+        above = {"hardest": round(self.offset * self.num_examples), "easiest": num_dropped, "middle": num_dropped // 2}
+        first = min(above[self.keep], num_dropped)
         return unweighted(self.ranked_N[first : first + num_kept])
 
     def scoring_epochs(self, num_epochs: int) -> float:

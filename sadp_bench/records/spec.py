@@ -45,6 +45,13 @@ LATER: dict[str, Any] = {
 # Options that were added later, by table and owner, with the values that older records mean: a spec without the option gets
 # that value, and the key leaves it out.
 FORMER_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "method_options": {
+        "infobatch": {"drop_share": 0.9, "variant": "mean"},
+        "random": {"rescale": False},
+        "el2n": {"keep": "hardest"},
+        "grand": {"keep": "hardest"},
+        "forgetting": {"keep": "hardest"},
+    },
     "backbone_options": dict.fromkeys(("cnn", "vgg11"), {"pool": "avg", "pool_at": "after-norm"}),
     "sparsity_options": {
         "imp": {"early_rule": "max", "search_ratio": 0.0},
@@ -53,7 +60,7 @@ FORMER_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 # Of them, those that chose a rule which was corrected since. Reports name a run by a former rule, and no other by its rule.
-FORMER_RULES: dict[str, Any] = {"early_rule": "max", "shrink": False}
+FORMER_RULES: dict[str, Any] = {"early_rule": "max", "shrink": False, "drop_share": 0.9}
 # By table and owner, names of options in a key, where they differ: an option was renamed, and another took its former name.
 # So older records are known by their values (`FORMER_VALUES`, by present name).
 KEY_NAMES: dict[str, dict[str, dict[str, str]]] = {
@@ -305,7 +312,7 @@ class Spec(_Remembering):
     def _key(self) -> str:
         every = self._fields() | {table: self._in_key(table) for table in FORMER_OPTIONS}
         fields = {name: value for name, value in every.items() if name not in LATER or value != LATER[name]}
-        fields["method_options"] = self.method_options | RETIRED.get(self.method, {})
+        fields["method_options"] |= RETIRED.get(self.method, {})
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -55,6 +55,19 @@ def test_highest_scores_are_kept_for_the_whole_run_with_weight_1():
     assert chosen[0] == chosen[2] > chosen[1] == chosen[3]
 
 
+def test_easiest_and_middle_are_the_lowest_scores_and_those_around_the_median():
+    for keep, first in (("easiest", 0), ("middle", 25)):
+        run = bench("el2n", 0.5, set={"keep": keep})
+        run.pruner.prepare(run.context)
+        score_N = run.pruner.score_N
+        found = sorted(score_N[run.pruner.select(0).index_K].tolist())
+        assert found == sorted(score_N.tolist())[first : first + 51], keep
+    with pytest.raises(BadInput, match="keep is one of hardest, easiest, middle, not 'hard'"):
+        EL2N(0.5, keep="hard")
+    with pytest.raises(BadInput, match="with keep=middle leave it out"):
+        EL2N(0.5, keep="middle", offset=0.1)
+
+
 def test_offset_drops_the_hardest_first():
     run = bench("el2n", 0.5, set={"offset": 0.1})
     run.pruner.prepare(run.context)

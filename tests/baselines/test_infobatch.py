@@ -24,15 +24,17 @@ LOSSES = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 5.0, 6.0, 7.0]  # mean 2.08: seven 
 
 
 def test_weights_and_drops_by_hand():
-    # E = 10, delta = 0.8: 2 epochs on all data, so d = 0.3 x 10 x 10 / 8 = 3.75 of the 7 below the mean.
+    # E = 10, delta = 0.8: 2 epochs on all data, so d = 0.3 x 10 x 10 / 8 = 3.75: 3 or 4. Seven are below the mean. Three of
+    # them are less than half; for four the threshold rises to the eight lowest losses.
     pruner = with_losses(LOSSES, 0.3, delta=0.8)
     dropped = []
     for epoch in range(1, 8):
         selection = pruner.select(epoch)
         kept = selection.index_K.tolist()
-        assert {7, 8, 9} <= set(kept), "those above the mean stay"
         dropped.append(10 - len(kept))
-        expected = [1.0 if i >= 7 else 7 / (7 - dropped[-1]) for i in kept]
+        below = {3: 7, 4: 8}[dropped[-1]]
+        assert set(range(below, 10)) <= set(kept), "those above the threshold stay"
+        expected = [1.0 if i >= below else below / (below - dropped[-1]) for i in kept]
         assert selection.weight_K.tolist() == pytest.approx(expected)
     assert set(dropped) == {3, 4} and sum(dropped) == 26  # round(30) less round(3.75) of the first epoch
 
@@ -52,7 +54,7 @@ def test_native_first_epoch_and_last_epochs_use_all_data():
     assert len(pruner.select(0).index_K) == 10, "no loss is below the mean of none"
     pruner.observe(seen(torch.arange(10), loss_B=torch.tensor(LOSSES)))
     assert len(pruner.select(6).index_K) == 7
-    assert torch.equal(pruner.select(7).weight_K, torch.ones(10))  # floor(0.125 x 8 + 0.5) = 1
+    assert torch.equal(pruner.select(7).weight_K, torch.ones(10))  # floor(0.875 x 8) = 7 epochs drop
 
 
 def test_a_loss_equal_to_the_mean_is_not_below_it():
@@ -96,16 +98,44 @@ def test_total_budget_is_exact(num_examples):
         assert abs(kept - (1 - ratio) * num_examples * num_epochs) <= 0.5 + 1e-6, (num_epochs, ratio)
 
 
-def test_threshold_rises_only_where_more_than_nine_tenths_would_be_dropped():
-    # 30 of 100 are below the mean, but d = 36 must go: the lowest 36 / 0.9 = 40 count as below.
+def test_the_threshold_rises_before_the_share_of_drops_does():
+    # 30 of 100 are below the mean. Of d = 36 the 72 lowest lose half; d = 15 takes half of the 30; d = 70 takes 70 of all.
     loss_N = torch.cat([torch.linspace(0, 0.1, 30), torch.linspace(1.0, 1.1, 70)])
-    selection = with_losses(loss_N, 0.36, delta=1.0).select(1)
-    weights = dict(zip(selection.index_K.tolist(), selection.weight_K.tolist(), strict=True))
-    assert len(weights) == 64
-    assert set(range(40, 100)) <= weights.keys()
-    assert all(weight == pytest.approx(10 if i < 40 else 1) for i, weight in weights.items())
-    selection = with_losses(loss_N, 0.27, delta=1.0).select(1)
-    assert set(range(30, 100)) <= set(selection.index_K.tolist())
+    for ratio, options, below, weight in (
+        (0.36, {}, 72, 2), (0.15, {}, 30, 2), (0.12, {}, 30, 30 / 18), (0.7, {}, 100, 100 / 30),
+        # The former rule: the share of drops rises to 0.9 first.
+        (0.36, {"drop_share": 0.9}, 40, 10), (0.27, {"drop_share": 0.9}, 30, 10),
+    ):  # fmt: skip
+        selection = with_losses(loss_N, ratio, delta=1.0, **options).select(1)
+        weights = dict(zip(selection.index_K.tolist(), selection.weight_K.tolist(), strict=True))
+        assert len(weights) == 100 - round(100 * ratio) and set(range(below, 100)) <= weights.keys()
+        assert all(found == pytest.approx(weight if i < below else 1) for i, found in weights.items()), ratio
+
+
+def test_native_prunes_the_whole_part_of_delta_times_the_epochs():
+    pruner = with_losses(LOSSES, 0.5, native=True, num_epochs=10)  # 8.75
+    assert [len(pruner.select(epoch).index_K) for epoch in (1, 7, 8, 9)] == [7, 7, 10, 10]
+
+
+def test_quantile_keeps_a_quarter_a_half_and_all():
+    loss_N = torch.rand(200, generator=stream(0, "losses"))
+    rank_N = loss_N.argsort().argsort()
+    # 17 of 20 epochs drop, the first has no losses: 16 / 20 x (0.2 x 0.75 + 0.65 x 0.5) = 0.38.
+    pruner = with_losses(loss_N, 0.38, num_epochs=20, variant="quantile")
+    selection = pruner.select(1)
+    rank_K, weight_K = rank_N[selection.index_K], selection.weight_K
+    for low, high, kept, weight in ((0, 40, 10, 4), (40, 170, 65, 2), (170, 200, 30, 1)):
+        within_K = (low <= rank_K) & (rank_K < high)
+        assert int(within_K.sum()) == kept and torch.equal(weight_K[within_K], torch.full((kept,), float(weight)))
+    kept = [len(pruner.select(epoch).index_K) for epoch in range(20)]
+    assert kept == [200, *[105] * 16, *[200] * 3] and sum(kept) == (1 - 0.38) * 200 * 20
+
+
+def test_quantile_refuses_a_ratio_that_it_does_not_realise():
+    with pytest.raises(BadInput, match=r"saves 0\.380 of the visits in 20 epochs.*give --ratio 0\.380"):
+        prepared(InfoBatch(0.5, variant="quantile"), 100, 20)
+    with pytest.raises(BadInput, match="leave out native"):
+        InfoBatch(0.5, variant="quantile", native=True)
 
 
 @pytest.mark.parametrize("ratio", [0.2, 0.5, 0.7])
@@ -153,10 +183,15 @@ def test_the_largest_ratio_that_a_refusal_names_is_never_itself_refused():
         prepared(InfoBatch(largest_ratio_named(0.99, num_epochs)), 100, num_epochs)
 
 
-def test_delta_out_of_range_is_refused():
+def test_settings_out_of_range_are_refused():
     for delta in (0.0, -1.0, 1.1, float("nan")):
         with pytest.raises(BadInput, match=f"delta is above 0 and at most 1, not {delta:g}"):
             InfoBatch(0.3, delta=delta)
+    for share in (0.0, 0.95, float("nan")):
+        with pytest.raises(BadInput, match=f"drop_share is above 0 and at most 0.9, not {share:g}"):
+            InfoBatch(0.3, drop_share=share)
+    with pytest.raises(BadInput, match="variant is one of mean, quantile, not 'max'"):
+        InfoBatch(0.3, variant="max")
 
 
 def test_scores_are_the_training_losses_of_the_last_visit():

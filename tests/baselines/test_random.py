@@ -49,6 +49,14 @@ def test_every_example_is_as_likely_in_the_epoch_that_crosses_the_end():
     assert (taken_N - 1400).abs().max() < 4.5 * (2000 * 0.7 * 0.3) ** 0.5
 
 
+def test_rescaled_weights_sum_to_n_and_the_selection_is_the_same():
+    plain, rescaled = prepared(Random(0.3), 31), prepared(Random(0.3, rescale=True), 31)
+    for epoch in range(4):
+        selection = rescaled.select(epoch)
+        assert torch.equal(selection.index_K, plain.select(epoch).index_K)
+        assert torch.equal(selection.weight_K, torch.full((len(selection.index_K),), 31 / len(selection.index_K)))
+
+
 def test_fixed_keeps_one_subset_for_the_whole_run():
     pruner = prepared(Random(0.3, fresh=False), 31)  # K alternates between 22 and 21
     subsets = [set(pruner.select(epoch).index_K.tolist()) for epoch in range(10)]
