@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from sadp_bench.records.spec import PREFIXES, Spec, shown
+from sadp_bench.records.spec import FORMER_RULES, PREFIXES, Spec, shown
 
 Settings = Mapping[str, Any]  # a spec as `Spec.flat` returns it, or a part of it
 
@@ -15,6 +15,22 @@ def differing(tables: Iterable[Settings]) -> set[str]:
     texts = [{name: shown(value) for name, value in table.items()} for table in tables]
     names = set().union(*texts)
     return {name for name in names if len({text.get(name) for text in texts}) > 1}
+
+
+def distinguishing(settings: Settings, rivals: Collection[Settings]) -> set[str]:
+    """Returns the names of the options that set a table apart from its rivals, itself included.
+
+    They are those that differ. A rule that was corrected since (`FORMER_RULES`) is among them where the table has the
+    former rule, or where the rivals by the present rule differ in it.
+    """
+    names = differing(rivals)
+    for name, former in FORMER_RULES.items():
+        present = {shown(table[name]) for table in rivals if name in table and table[name] != former}
+        if name in settings and settings[name] == former:
+            names.add(name)
+        elif len(present) < 2:
+            names.discard(name)
+    return names
 
 
 def settings_text(settings: Settings, names: Collection[str]) -> list[str]:
@@ -47,15 +63,15 @@ def run_names(specs: Iterable[Spec]) -> dict[str, str]:
 def method_labels(specs: Iterable[Spec]) -> dict[str, str]:
     """Returns each run's method, by key: 'sadp (smoothing=0.1)'.
 
-    The options in brackets are those that differ among the runs of this method, sorted by name.
+    The options in brackets are those that set a run apart from the others of its method, sorted by name.
     """
     specs = list(specs)
     rivals: dict[str, list[Settings]] = {}
     for spec in specs:
         rivals.setdefault(spec.method, []).append(spec.method_options)
-    names = {method: differing(tables) for method, tables in rivals.items()}
     found = {}
     for spec in specs:
-        options = settings_text(dict(sorted(spec.method_options.items())), names[spec.method])
+        names = distinguishing(spec.method_options, rivals[spec.method])
+        options = settings_text(dict(sorted(spec.method_options.items())), names)
         found[spec.key] = f"{spec.method} ({', '.join(options)})" if options else spec.method
     return found

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 
 from sadp_bench.core.text import count, percent
 from sadp_bench.records.axes import TIME_AXIS, WEIGHT_AXIS
-from sadp_bench.records.naming import Settings, differing, settings_text
-from sadp_bench.records.spec import FORMER_RULES, PREFIXES, Spec, shown
+from sadp_bench.records.naming import Settings, differing, distinguishing, settings_text
+from sadp_bench.records.spec import PREFIXES, Spec, shown
 
 IN_EVERY_TITLE = "dataset backbone train_examples epochs timesteps precision protocol evaluate_on".split()
 FIRST_METHODS = ("full", "fewer-epochs", "random")
@@ -59,8 +59,8 @@ def time_name(settings: Settings) -> str:
 def weights_name(settings: Settings, rivals: Iterable[Settings] = ()) -> str:
     """Returns 'dense' or 'imp 10 % early-time (rewind=1)'.
 
-    The share is that of the connections that the run requested. The options in brackets are those that differ among
-    the rivals of the same kind, and rules that were corrected since (`FORMER_RULES`).
+    The share is that of the connections that the run requested. The options in brackets are those that set the run
+    apart from its rivals of the same kind (`distinguishing`).
     """
     if settings["sparsity"] == "dense":
         return "dense"
@@ -70,8 +70,7 @@ def weights_name(settings: Settings, rivals: Iterable[Settings] = ()) -> str:
         for table in (settings, *rivals)
         if table["sparsity"] == settings["sparsity"]
     ]
-    former = {name for name, value in FORMER_RULES.items() if tables[0].get(name) == value}
-    options = settings_text(tables[0], differing(tables) - FORMER_RULES.keys() | former)
+    options = settings_text(tables[0], distinguishing(tables[0], tables))
     name = f"{settings['sparsity']} {percent(settings['density'])}{' early-time' if settings['early_time'] else ''}"
     return f"{name} ({', '.join(options)})" if options else name
 

@@ -15,7 +15,7 @@ EVIL = r"a_b & 50% $x$ #1 {y} \input{z} ~ ^ <|> [q] *"
 
 
 def example_records(ratios=(0.3, 0.5), seeds=3, **changed):
-    accuracy = {"random": 0.65, "el2n": 0.6, "sadp": 0.67, "infobatch": 0.66}
+    accuracy = {"random": 0.65, "el2n": 0.6, "sadp": 0.67, "grand": 0.66}
     records = [make_record(make_spec(seed=seed, **changed), 0.7 + 0.001 * seed) for seed in range(seeds)]
     return records + [
         make_record(make_spec(name, ratio, seed, **changed), accuracy[name] + 0.001 * seed * seed, 100 * (1 - ratio))
@@ -32,7 +32,7 @@ def line_of(text, label):
 
 def test_best_is_bold_and_second_best_underlined_at_each_ratio():
     text = render(example_records(), [], "latex")
-    for label, mark in (("sadp", r"\textbf{"), ("infobatch", r"\underline{")):
+    for label, mark in (("sadp", r"\textbf{"), ("grand", r"\underline{")):
         assert line_of(text, label).count(mark) == 2
     for label in ("random", "el2n", "full"):
         assert r"\textbf" not in line_of(text, label) and r"\underline" not in line_of(text, label)
