@@ -30,11 +30,12 @@ Held = tuple[Tensor, Tensor, bool]  # A call's input and error, and whether they
 class LoopRecorder:
     """Records signals of a batch of any training loop. Hooks exist from `hook` to `unhook`.
 
-    The loop may step through time outside of the network, with T calls a batch. Calls accumulate until `seen`, which
-    receives the batch's size. A call counts in training mode with gradients on; a layer's call counts only if a gradient
-    comes back. So evaluation passes are not recorded. `layer_shapes.arranged` finds the examples' dimension. If a layer's
-    shape shows time (SpikingJelly's multi-step layers), only its middle step is read. Otherwise all steps are read, and
-    the middle is taken at the end: the same numbers, at T times the cost. Features are not recorded.
+    The loop may step through time outside of the network, with T calls a batch, and a backward pass for each. Calls
+    accumulate until `seen`, which receives the batch's size. A call counts in training mode with gradients on; a layer's
+    call counts only if a gradient comes back. So evaluation passes are not recorded. `layer_shapes.arranged` finds the
+    examples' dimension. If a layer's shape shows time (SpikingJelly's multi-step layers), only its middle step is read.
+    Otherwise all steps are read, and the middle is taken at the end: the same numbers, at T times the cost. Features are
+    not recorded.
 
     Args:
         model: The network.

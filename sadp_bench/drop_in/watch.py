@@ -41,7 +41,8 @@ def watch(
     """Records the signals that the sampler's pruner needs, so that `sampler.observe(index, logits, label)` is enough.
 
     Hooks exist for the signals of the current epoch only. They record forward passes in training mode whose gradient came
-    back, until the batch is observed. Observe each batch once, after its backward pass and before the next forward pass.
+    back, until the batch is observed. Observe each batch once, after its backward pass, or the last of those of its time
+    steps, and before the next forward pass.
     Factors of the loss (weight, batch mean, accumulation, a GradScaler) are measured at the logits and divided out. A batch
     with gradients that are not finite is left out. Wrong weights or a wrong loss cause a warning. Convolutions of one or
     two dimensions and linear layers are watched; a network with other weight layers is refused.
