@@ -7,6 +7,7 @@ from collections.abc import Callable
 from spikingjelly.activation_based import layer
 from torch import nn
 
+from sadp_bench.backbones.spike_conv2d import SpikeConv2d
 from sadp_bench.backbones.spiking import (
     LIF,
     Backbone,
@@ -17,6 +18,9 @@ from sadp_bench.backbones.spiking import (
     norm_layer,
     pooled_conv,
 )
+from sadp_bench.capture.heads import linear_of_layer
+from sadp_bench.capture.layers import norm_layers
+from sadp_bench.core.channels import ChannelGroup
 from sadp_bench.core.errors import BadInput
 
 POOLS: dict[str, Callable[..., nn.Module]] = {"avg": layer.AvgPool2d, "max": layer.MaxPool2d}
@@ -73,6 +77,19 @@ class _Plain(Backbone):
             body += [LIF(neuron), *([POOLS[pool](2, step_mode="m")] if place == "after-neuron" else [])]
         features = channels * sides[0] * sides[1]
         super().__init__(timesteps, nn.Sequential(*stem), nn.Sequential(*body), features, num_classes)
+
+    def channel_groups(self) -> list[ChannelGroup]:
+        """Returns the outputs of every convolution, which the next one reads, and the readout those of the last.
+
+        With local learning the head of a block reads them too.
+        """
+        convs = [module for module in self.modules() if isinstance(module, SpikeConv2d)]
+        norms, readers = norm_layers(self), [*convs[1:], self.readout]
+        heads = list(dict.fromkeys(linear_of_layer(self).values()))
+        return [
+            ChannelGroup(conv, norms[place] if norms else None, (reader, *heads[place : place + 1]))
+            for place, (conv, reader) in enumerate(zip(convs, readers, strict=True))
+        ]
 
 
 def _current(

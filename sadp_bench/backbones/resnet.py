@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 from spikingjelly.activation_based import layer
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sadp_bench.backbones.current import Current, TakesCurrent, parted, through
 from sadp_bench.backbones.spiking import LIF, Backbone, NeuronSettings, check_width, conv, halves, norm_layer
+from sadp_bench.core.channels import ChannelGroup
 
 # Channels. With fewer, oneDNN's weight gradient of the shortcuts (1x1, stride 2, channels last) writes out of bounds: the
 # process dies, hangs, or gets wrong numbers.
@@ -153,6 +156,16 @@ class _ResNet18(Backbone):
     def blocks(self) -> list[list[nn.Module]]:
         """Returns the body's layers in blocks, which each end with a residual block; see `Backbone.blocks`."""
         return parted(self.body, (PreActivationBlock, SEWBlock))
+
+    def channel_groups(self) -> list[ChannelGroup]:
+        """Returns the channels between the two convolutions of each block; identity shortcuts tie all others."""
+        groups = []
+        for block in self.body:
+            if isinstance(block, PreActivationBlock | SEWBlock):
+                residual: Any = block.residual
+                inner, norm, _, outer, *_ = residual
+                groups.append(ChannelGroup(inner, norm if isinstance(norm, _BatchNorm) else None, (outer,)))
+        return groups
 
     @staticmethod
     @abstractmethod

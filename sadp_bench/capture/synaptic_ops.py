@@ -167,8 +167,12 @@ class Products:
 
     def count(self, masks: Mapping[str, Tensor] = {}) -> float:
         """Returns the products of the live connections, per example; see `operations` for the masks."""
+        return sum(self.by_layer(masks).values())
+
+    def by_layer(self, masks: Mapping[str, Tensor] = {}) -> dict[str, float]:
+        """Returns the same by the layers' names. The weights may have other shapes by now, but not the outputs' sides."""
         live = _live_connections(self.layers, masks)
-        return sum(number * int(live[layer].count_nonzero()) for layer, number in self.positions.items())
+        return {name: self.positions[of] * int(live[of].count_nonzero()) for name, of in self.layers.items()}
 
 
 class _Counter:

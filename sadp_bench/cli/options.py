@@ -76,7 +76,10 @@ SPEC_OPTIONS: dict[str, Any] = {
         str | None, Option(help="Where gradients flow: bptt, sltt, sltt-k or local.", show_default="bptt")
     ],
     "k": Annotated[int | None, Option(help="Number of time steps of sltt-k.", show_default="none")],
-    "sparsity": Annotated[str | None, Option(help="Connections: dense, imp, eb, pq or random.", show_default="dense")],
+    "sparsity": Annotated[
+        str | None,
+        Option(help="Connections: dense, imp, eb, pq, random or channels.", show_default="dense"),
+    ],
     "density": Annotated[float | None, Option(help="Share of the connections that exist.", show_default="1")],
     "early_time": Annotated[
         bool | None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import nn
 
@@ -15,26 +17,29 @@ class LiveProducts:
 
     Args:
         model: The network.
-        sparsity: Its masks, before the next epoch.
+        sparsity: Its connections, before the next epoch.
         data: Examples; the first is passed through the network.
+        dense: Returns the products of an inference of the network with all connections, by the weights' names.
     """
 
-    def __init__(self, model: nn.Module, sparsity: Sparsity, data: Loader) -> None:
-        self.sparsity, self._masks = sparsity, sparsity.masks
-        self.counter = Products(model, data.input(torch.arange(1))) if self._masks else None
+    def __init__(
+        self, model: nn.Module, sparsity: Sparsity, data: Loader, dense: Callable[[], Mapping[str, float]]
+    ) -> None:
+        self.sparsity, self._dense = sparsity, dense
+        self.counter = Products(model, data.input(torch.arange(1))) if sparsity.density < 1 else None
         self._live = self._count()
 
     def of_epoch(self) -> dict[str, float]:
         """Returns the row's part of the epoch that has just ended: the products of a forward pass, per example."""
         if self.counter is None:
             return {}
-        ended, self._masks = {"live_products": self._live}, self.sparsity.masks
+        ended = {"live_products": self._live}
         self._live = self._count()
         return ended
 
     def of_dense(self) -> dict[str, float]:
         """Returns the products of a forward pass with all connections, per example."""
-        return {} if self.counter is None else {"dense_products": self.counter.count()}
+        return {} if self.counter is None else {"dense_products": sum(self._dense().values())}
 
     def _count(self) -> float:
-        return 0.0 if self.counter is None else self.counter.count(self._masks)
+        return 0.0 if self.counter is None else self.counter.count(self.sparsity.masks)

@@ -116,9 +116,11 @@ class RunRequest:
         check_fields(given)
         request = cls(given, given.pop("train_examples", None))
         _pruner(given["method"], given["ratio"], given["method_options"]).check(given["epochs"])
-        _connections(
+        connections = _connections(
             given["sparsity"], given.get("density", 1.0), given.get("early_time", False), given["sparsity_options"]
-        ).check(given["epochs"], given["timesteps"])
+        )
+        connections.check(given["epochs"], given["timesteps"])
+        connections.check_network(backbone, given["backbone_options"], given["processes"])
         return request
 
     def spec(self, train_examples: int) -> Spec:

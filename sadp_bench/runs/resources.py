@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
+from sadp_bench.capture.synaptic_ops import Products
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.rng import isolated
 from sadp_bench.core.strangers import is_ours
@@ -51,19 +53,31 @@ class Resources:
         check_step_fits(spec, material, self.untrained)
         check_logits(self.untrained, spec, self.train, len(material.dataset.class_names))
 
-    def model(self, seed: int | None = None, timesteps: int | None = None) -> nn.Module:
+    def model(
+        self,
+        seed: int | None = None,
+        timesteps: int | None = None,
+        change: Callable[[nn.Module], None] = lambda model: None,
+    ) -> nn.Module:
         """Returns an untrained network on the device, always the same for a seed.
 
         Args:
             seed: Of the initial weights; None: the runs' own.
             timesteps: None: the runs' own.
+            change: Called with the network as its class builds it, on the CPU, before it is placed.
         """
         spec = self._spec
         if seed in (None, spec.seed) and timesteps in (None, spec.timesteps):
             model = copy.deepcopy(self.untrained)
         else:
             model = build_model(spec, self.material, spec.seed if seed is None else seed, timesteps)
+        change(model)
         return placed(model, spec)
+
+    def products(self) -> dict[str, float]:
+        """Returns the products of an inference with all connections, by the weights' names; see `Products`."""
+        counted = Products(copy.deepcopy(self.untrained), self.train.input(torch.arange(1)).cpu())
+        return {f"{name}.weight" if name else "weight": number for name, number in counted.by_layer().items()}
 
 
 def check_logits(model: nn.Module, spec: Spec, data: Loader, num_classes: int) -> None:

@@ -33,7 +33,6 @@ from sadp_bench.runs.peak_memory import PeakMemory, peak_bytes, reset_peak
 from sadp_bench.runs.preparation import preparations
 from sadp_bench.runs.resolve import Material, enough_memory, make_pruner, make_sparsity
 from sadp_bench.runs.resources import Resources
-from sadp_bench.sparsity.base import density
 from sadp_bench.training import evaluation, loop, rehearsal
 from sadp_bench.training.checkpoint import Checkpoint
 from sadp_bench.training.optimizer import make_optimizer
@@ -97,8 +96,9 @@ class RunTrainer:
         self.spec, self.resources, self.progress = spec, resources, progress
         self.data, self.held, self.device = resources.train, resources.held, resources.device
         self.clock = Clock(self.device)
-        model = resources.model()
-        self.state = loop.TrainingState(model, make_pruner(spec), make_optimizer(model, spec), make_sparsity(spec))
+        sparsity = make_sparsity(spec)
+        model = resources.model(change=lambda model: sparsity.build(model, resources.products, spec.seed))
+        self.state = loop.TrainingState(model, make_pruner(spec), make_optimizer(model, spec), sparsity)
         self.environment = dict(resources.environment)
 
         def shared(path: Path | None, noun: str, accept: Accept) -> SharedFile | None:
@@ -242,7 +242,7 @@ class RunTrainer:
         length = math.ceil(loop.run_length(self.pruner, spec, len(self.data)))
         left = training_visits(spec) - sum(row["kept"] for row in self.state.rows)
         progress.start(run_name(spec), round(left), length)
-        live = LiveProducts(self.model, self.state.sparsity, self.held)
+        live = LiveProducts(self.model, self.state.sparsity, self.held, self.resources.products)
         try:
             for row in self.rows():
                 row |= live.of_epoch()
@@ -289,7 +289,7 @@ class RunTrainer:
             test_accuracy=rows[-1]["test_accuracy"],
             test_examples=len(self.held),
             num_parameters=inference_parameters(self.model),
-            density=density(self.state.sparsity.masks),
+            density=self.state.sparsity.live_share(),
             ticket=self.ticket | self.state.sparsity.facts(),
             data_sha256=self.material.sha256,
             finished=now(),

@@ -6,4 +6,5 @@ SPARSITIES = {
     "eb": "sadp_bench.sparsity.eb:EB",
     "pq": "sadp_bench.sparsity.pq:PQ",
     "random": "sadp_bench.sparsity.random:Random",
+    "channels": "sadp_bench.sparsity.channels:Channels",
 }

@@ -6,7 +6,7 @@ a new mask replaces the old one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -89,7 +89,9 @@ class Sparsity:
         if not 0 < density <= 1:
             raise BadInput(f"density is above 0 and at most 1 (the share of weights that exist), not {density:g}")
         if type(self) is Sparsity and density < 1:
-            raise BadInput(f"dense keeps every weight: for a density of {density:g} choose imp, eb, pq or random")
+            raise BadInput(
+                f"dense keeps every weight: for a density of {density:g} choose imp, eb, pq, random or channels"
+            )
         if early_time and not self.searches:
             raise BadInput("early_time shortens the search for a mask; only imp and eb search")
         self.density = density
@@ -99,6 +101,27 @@ class Sparsity:
 
     def check(self, num_epochs: int, timesteps: int) -> None:
         """Raises BadInput for a run that `prepare` can't serve: before anything is trained."""
+
+    def check_network(self, backbone: type[nn.Module], options: Mapping[str, Any], processes: int) -> None:
+        """Raises BadInput for a network that has no such connections: before anything is trained.
+
+        Args:
+            backbone: Its class.
+            options: Of the backbone.
+            processes: Of the run.
+        """
+
+    def build(self, model: nn.Module, products: Callable[[], Mapping[str, float]], seed: int) -> None:
+        """Changes the untrained network of a run. Called once, before the optimizer exists, and so before `prepare`.
+
+        Args:
+            model: As its class builds it, on the CPU.
+            products: Returns the products of one inference by the weights' names.
+            seed: Of the run.
+        """
+
+    def shape(self, model: nn.Module) -> None:
+        """Gives a network of `build` the shape that belongs to a loaded state. Its weights are loaded after that."""
 
     def prepare(self, context: SearchContext, model: nn.Module) -> dict[str, Any]:
         """Sets `masks`, and may load other weights into the run's model. Called once, before training.
@@ -139,6 +162,10 @@ class Sparsity:
 
     def after_epoch(self, epoch: int, num_epochs: int) -> None:
         """Called at the end of each epoch, from 0, of `num_epochs`."""
+
+    def live_share(self) -> float:
+        """Returns the share of the dense network's connections that exist; 1 without masks."""
+        return density(self.masks)
 
     def facts(self) -> dict[str, Any]:
         """Returns plain facts of the training for the record, beside those of `prepare`."""

@@ -59,10 +59,7 @@ class EB(Searching):
         search_ratio: float = 0.0,
     ) -> None:
         super().__init__(density, early_time, kl_share, kl_examples, early_rule, search_ratio)
-        if not 2 <= window <= MAX_WINDOW:
-            raise BadInput(f"eb's window is from 2 to {MAX_WINDOW:,} masks, not {window}")
-        if not 0 < distance <= 1:
-            raise BadInput(f"eb's distance is above 0 and at most 1 (a share of positions), not {distance:g}")
+        check_window("eb", window, distance)
         self.window = window
         self.distance = distance
 
@@ -92,6 +89,14 @@ class EB(Searching):
     def estimated_epochs(self, num_epochs: int) -> float:
         """Returns the epochs' worth of visits of a search that does not settle."""
         return (num_epochs + self.probe_epochs) * (1 - self.search_ratio)
+
+
+def check_window(name: str, window: int, distance: float) -> None:
+    """Raises BadInput for a window or a distance of a sparsity by which no masks can settle."""
+    if not 2 <= window <= MAX_WINDOW:
+        raise BadInput(f"{name}'s window is from 2 to {MAX_WINDOW:,} masks, not {window}")
+    if not 0 < distance <= 1:
+        raise BadInput(f"{name}'s distance is above 0 and at most 1 (a share of positions), not {distance:g}")
 
 
 def mask_distance(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:

@@ -66,11 +66,12 @@ class TrainingState:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes over what `state_dict` returned; the optimizer keeps its state where there is none in it."""
         self.rows, self.visits_N = list(state["rows"]), state["visits_N"].cpu()
+        self.sparsity.load_state_dict(state["sparsity"])
+        self.sparsity.shape(self.model)
         self.model.load_state_dict(state["model"])
         self.pruner.load_state_dict(state["pruner"])
         if "optimizer" in state:
             self.optimizer.load_state_dict(state["optimizer"])
-        self.sparsity.load_state_dict(state["sparsity"])
 
     def finish_epoch(self, row: EpochRow, index_K: Tensor, num_examples: int) -> None:
         """Adds an epoch's row, and counts its examples, each of which it has shown once."""

@@ -218,12 +218,15 @@ def check_training(saved: Any, state: Any, num_examples: int) -> None:
     """
     require(isinstance(saved, dict), "training", saved, "a table")
     check_rows(saved["rows"], saved["visits_N"], num_examples)
-    check_network(saved["model"], state.model)
-    if "optimizer" in saved:
-        check_optimizer(saved["optimizer"], state.optimizer)
-    check_pruner(saved["pruner"], state.pruner, num_examples)
     require(isinstance(saved["sparsity"], dict), "connections", saved["sparsity"], "a table")
     check_masks(saved["sparsity"]["masks"], state.model)
+    model, optimizer, sparsity = copy.deepcopy((state.model, state.optimizer, state.sparsity))
+    sparsity.load_state_dict(saved["sparsity"])
+    sparsity.shape(model)
+    check_network(saved["model"], model)
+    if "optimizer" in saved:
+        check_optimizer(saved["optimizer"], optimizer)
+    check_pruner(saved["pruner"], state.pruner, num_examples)
     try:
         other = copy.deepcopy(state)
     except Exception:  # a pruner that can't be copied: its state is loaded without a try

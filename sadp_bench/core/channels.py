@@ -1,0 +1,104 @@
+"""Groups of channels that can be cut out of a network, and the cut itself, in place.
+
+C channels of a group, before the cut.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChannelGroup:
+    """The outputs of a convolution that nothing but its norm and the consumers reads.
+
+    Attributes:
+        producer: The convolution.
+        norm: Its batch norm; None: it has none.
+        consumers: Convolutions and linear layers behind it. A linear layer reads the positions of a channel one after
+            the other.
+    """
+
+    producer: nn.Conv2d
+    norm: nn.Module | None
+    consumers: tuple[nn.Module, ...]
+
+
+class HasChannelGroups(Protocol):
+    """A network whose channels can be cut."""
+
+    def channel_groups(self) -> list[ChannelGroup]:
+        """Returns the groups, in the order of the modules. None of them shares a layer's side with another."""
+
+    def initialise(self) -> None:
+        """Draws all weights anew, as a network that is built with these widths draws them."""
+
+
+def named_groups(model: Any) -> dict[str, ChannelGroup]:
+    """Returns the groups of a network by the names of their convolutions."""
+    names = {module: name for name, module in model.named_modules()}
+    return {names[group.producer]: group for group in model.channel_groups()}
+
+
+@torch.no_grad()
+def keep_channels(group: ChannelGroup, kept_C: Tensor, optimizer: torch.optim.Optimizer | None = None) -> None:
+    """Cuts the other channels out: weights, statistics, and the optimizer's state of the weights' shape.
+
+    Parameters remain the same objects, so optimizers and hooks need no change. Gradients are dropped. No graph of an
+    earlier pass may be alive.
+
+    Args:
+        group: Of the network.
+        kept_C: Bool; at least one channel is kept.
+        optimizer: Of the network; None: it has no state yet.
+
+    Raises:
+        ValueError: The mask does not fit the group.
+    """
+    producer: Any = group.producer
+    channels = producer.out_channels
+    if kept_C.dtype is not torch.bool or kept_C.shape != (channels,) or not bool(kept_C.any()):
+        raise ValueError(
+            f"a mask of {channels} channels with one kept at least, not {kept_C.dtype} {list(kept_C.shape)}"
+        )
+    index = kept_C.nonzero()[:, 0]
+    _take(producer, ("weight", "bias"), 0, index, optimizer)
+    producer.out_channels = len(index)
+    if group.norm is not None:
+        _take(group.norm, ("weight", "bias", "running_mean", "running_var"), 0, index, optimizer)
+        group.norm.num_features = len(index)  # type: ignore[assignment]
+    for consumer in group.consumers:
+        name = "in_features" if isinstance(consumer, nn.Linear) else "in_channels"
+        positions = getattr(consumer, name) // channels
+        columns = (index[:, None] * positions + torch.arange(positions, device=index.device)).flatten()
+        _take(consumer, ("weight",), 1, columns, optimizer)
+        setattr(consumer, name, len(columns))
+
+
+def _take(
+    module: nn.Module, names: tuple[str, ...], dim: int, index: Tensor, optimizer: torch.optim.Optimizer | None
+) -> None:
+    """Takes the rows of an index out of a module's tensors, where they exist, and of the optimizer's state of them."""
+    for name in names:
+        whole = getattr(module, name, None)
+        if whole is None:
+            continue
+        if not isinstance(whole, nn.Parameter):
+            setattr(module, name, _rows(whole, dim, index))
+            continue
+        state = {} if optimizer is None else optimizer.state.get(whole, {})
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.shape == whole.shape:
+                state[key] = _rows(value, dim, index)
+        whole.data, whole.grad = _rows(whole.data, dim, index), None
+
+
+def _rows(whole: Tensor, dim: int, index: Tensor) -> Tensor:
+    """Returns the rows in the memory format of the whole."""
+    last = whole.dim() == 4 and whole.is_contiguous(memory_format=torch.channels_last)
+    rows = whole.index_select(dim, index.to(whole.device))
+    return rows.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
