@@ -286,6 +286,15 @@ class Backbone(nn.Module):
         self.readout = layer.Linear(features, num_classes, step_mode="m")
         self.native = any(isinstance(module, LIF) and module.kernel == "native" for module in body.modules())
 
+    def initialise(self) -> None:
+        """Draws all weights anew, in the order in which a network of these widths draws them when it is built."""
+        for module in self.modules():
+            reset: Callable[[], None] | None = getattr(module, "reset_parameters", None)
+            if reset is not None:
+                reset()
+            if isinstance(module, SpikeConv2d):
+                _initialised(module, "batch" if module.bias is None else "none")
+
     def forward(self, input: Tensor, of_step: OfStep | None = None, of_block: OfBlock | None = None) -> Tensor:
         """Returns logits_TBC.
 

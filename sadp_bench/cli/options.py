@@ -78,9 +78,11 @@ SPEC_OPTIONS: dict[str, Any] = {
     "k": Annotated[int | None, Option(help="Number of time steps of sltt-k.", show_default="none")],
     "sparsity": Annotated[
         str | None,
-        Option(help="Connections: dense, imp, eb, pq, random or channels.", show_default="dense"),
+        Option(help="Connections: dense, imp, eb, pq, random, channels or narrow.", show_default="dense"),
     ],
-    "density": Annotated[float | None, Option(help="Share of the connections that exist.", show_default="1")],
+    "density": Annotated[
+        float | None, Option(help="Share of the connections (narrow: of the products) that exist.", show_default="1")
+    ],
     "early_time": Annotated[
         bool | None,
         Option("--early-time", help="Search the ticket of imp or eb with fewer time steps.", show_default="no"),

@@ -22,7 +22,7 @@ CHOICES = {
     "protocol": ("epochs", "updates"),
     "evaluate_on": ("test", "validation"),
     "backprop": ("bptt", "sltt", "sltt-k", "local"),
-    "sparsity": ("dense", "imp", "eb", "pq", "random", "channels"),
+    "sparsity": ("dense", "imp", "eb", "pq", "random", "channels", "narrow"),
     "kernel": ("python", "native"),
 }
 AUGMENTATIONS = ("crop", "crop-flip", "cutout")  # parts of `--augment`, in the order of a spec

@@ -7,4 +7,5 @@ SPARSITIES = {
     "pq": "sadp_bench.sparsity.pq:PQ",
     "random": "sadp_bench.sparsity.random:Random",
     "channels": "sadp_bench.sparsity.channels:Channels",
+    "narrow": "sadp_bench.sparsity.narrow:Narrow",
 }

@@ -38,7 +38,7 @@ NAMES = {
     "protocol": ["epochs", "updates"],
     "evaluate_on": ["test", "validation", "train"],
     "backprop": ["bptt", "sltt", "sltt-k", "local"],
-    "sparsity": ["dense", "imp", "eb", "pq", "random", "channels"],
+    "sparsity": ["dense", "imp", "eb", "pq", "random", "channels", "narrow"],
     "format": ["text", "markdown", "latex", "csv", "json", "html"],
     "kind": ["methods", "backbones", "datasets"],
     "methods": ["random", "sadp,random", "full", ",", "random,", "sadp,x"],

@@ -60,6 +60,7 @@ MORE: dict[str, dict[str, Any]] = {
         "set": {"sparsity.kl_examples": 50, "sparsity.early_rule": "max"},
     },
     "channels": {"sparsity": "channels", "density": 0.5, "set": {"sparsity.latest": 0.3}},  # cut after the first epoch
+    "narrow": {"sparsity": "narrow", "density": 0.4},
 }  # fmt: skip
 LOCAL: dict[str, dict[str, Any]] = {"local": {"backprop": "local"}}
 DATA_THAT_SCORES = {"el2n": {"method": "el2n", "ratio": 0.4}}
@@ -71,6 +72,7 @@ PAIRS = [
 PAIRS += [("bptt", "imp", "el2n"), ("sltt", "random", "sadp"), ("bptt", "eb-half", "full")]
 PAIRS += [("local", "pq", "sadp"), ("local", "eb", "random")]
 PAIRS += [("bptt", "channels", "full"), ("sltt-k", "channels", "sadp"), ("local", "channels", "random")]
+PAIRS += [("bptt", "narrow", "random"), ("sltt-k", "narrow", "sadp"), ("local", "narrow", "sadp")]
 
 
 def requested(time: str, weights: str, data: str, **more: Any) -> tuple[Any, Any]:
