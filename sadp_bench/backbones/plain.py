@@ -7,6 +7,7 @@ from collections.abc import Callable
 from spikingjelly.activation_based import layer
 from torch import nn
 
+from sadp_bench.backbones.dropout import dropouts
 from sadp_bench.backbones.spike_conv2d import SpikeConv2d
 from sadp_bench.backbones.spiking import (
     LIF,
@@ -44,6 +45,7 @@ class _Plain(Backbone):
         pool: Of 2x2 pixels: "avg" or "max".
         pool_at: Where a block's pool stands: "before-norm", where an average pool and its convolution are one layer;
             "after-norm"; or "after-neuron". There a maximum of spikes is spikes, and a mean is k / 4.
+        dropout: Of the readout's input; see `Dropout`. There is none between the blocks.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class _Plain(Backbone):
         norm: str,
         pool: str,
         pool_at: str,
+        dropout: float,
     ) -> None:
         check_width(width)
         _check_pool(pool, pool_at)
@@ -76,6 +79,7 @@ class _Plain(Backbone):
                 stem = current
             body += [LIF(neuron), *([POOLS[pool](2, step_mode="m")] if place == "after-neuron" else [])]
         features = channels * sides[0] * sides[1]
+        body += dropouts(dropout)
         super().__init__(timesteps, nn.Sequential(*stem), nn.Sequential(*body), features, num_classes)
 
     def channel_groups(self) -> list[ChannelGroup]:
@@ -129,9 +133,10 @@ class CNN(_Plain):
         norm: str = "batch",
         pool: str = "avg",
         pool_at: str = "before-norm",
+        dropout: float = 0.0,
     ) -> None:
         blocks = [(1, True), (2, True), (4, True)]
-        super().__init__(blocks, input_shape, num_classes, timesteps, neuron, width, norm, pool, pool_at)
+        super().__init__(blocks, input_shape, num_classes, timesteps, neuron, width, norm, pool, pool_at, dropout)
 
 
 class VGG11(_Plain):
@@ -151,6 +156,7 @@ class VGG11(_Plain):
         norm: str = "batch",
         pool: str = "avg",
         pool_at: str = "after-norm",
+        dropout: float = 0.0,
     ) -> None:
         blocks = [(1, True), (2, True), (4, False), (4, True), (8, False), (8, True), (8, False), (8, True)]
-        super().__init__(blocks, input_shape, num_classes, timesteps, neuron, width, norm, pool, pool_at)
+        super().__init__(blocks, input_shape, num_classes, timesteps, neuron, width, norm, pool, pool_at, dropout)

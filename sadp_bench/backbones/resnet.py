@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sadp_bench.backbones.current import Current, TakesCurrent, parted, through
+from sadp_bench.backbones.dropout import dropouts
 from sadp_bench.backbones.spiking import LIF, Backbone, NeuronSettings, check_width, conv, halves, norm_layer
 from sadp_bench.core.channels import ChannelGroup
 
@@ -188,8 +189,28 @@ class ResNet18(_ResNet18):
 class SLTTResNet18(_ResNet18):
     """Pre-activation spiking ResNet-18 with the CIFAR stem, whose identity shortcuts carry spikes.
 
+    As in the authors' code, dropout stands before the second convolution of each block, and before the readout.
+
     Source: Meng et al., ICCV 2023 (SLTT), after He et al., ECCV 2016.
     """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int],
+        num_classes: int,
+        timesteps: int,
+        neuron: NeuronSettings,
+        *,
+        width: int = 64,
+        norm: str = "batch",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(input_shape, num_classes, timesteps, neuron, width=width, norm=norm)
+        for part in self.body:
+            if isinstance(part, PreActivationBlock):
+                for made in dropouts(dropout):
+                    part.residual.insert(len(part.residual) - 1, made)
+        self.body.extend(dropouts(dropout))
 
     @staticmethod
     def body_of(width: int, side: int, neuron: NeuronSettings, norm: str) -> list[nn.Module]:

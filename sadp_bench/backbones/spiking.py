@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sadp_bench.backbones.cpu_lif import CPULif
 from sadp_bench.backbones.current import Current, TakesCurrent, parted, through
+from sadp_bench.backbones.dropout import Dropout
 from sadp_bench.backbones.fused import Block, fused_block
 from sadp_bench.backbones.pooled_conv import PooledConv2d
 from sadp_bench.backbones.spike_conv2d import SpikeConv2d
@@ -230,24 +231,24 @@ def halves(side: int) -> bool:
 
 @contextmanager
 def carrying(model: nn.Module) -> Iterator[Callable[[], None]]:
-    """Makes each call within the block start from the membranes that the call before it left.
+    """Makes each call within the block start from the membranes that the call before it left, and keep its dropout masks.
 
-    The first call starts from rest.
+    The first call starts from rest, with new masks.
 
     Yields:
         A function that detaches the membranes from the graph, to be called after each call. `LIF` needs no detaching,
         but SpikingJelly's neurons do.
     """
-    neurons = [module for module in model.modules() if isinstance(module, neuron.BaseNode)]
+    layers = [module for module in model.modules() if isinstance(module, neuron.BaseNode | Dropout)]
 
     def reset(carries: bool) -> None:
-        for each in neurons:
+        for each in layers:
             each.reset()
-            if isinstance(each, LIF):
+            if isinstance(each, LIF | Dropout):
                 each.carries = carries
 
     def cut() -> None:
-        for each in neurons:
+        for each in layers:
             each.detach()
 
     reset(True)

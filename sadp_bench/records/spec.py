@@ -52,7 +52,10 @@ FORMER_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
         "grand": {"keep": "hardest"},
         "forgetting": {"keep": "hardest"},
     },
-    "backbone_options": dict.fromkeys(("cnn", "vgg11"), {"pool": "avg", "pool_at": "after-norm"}),
+    "backbone_options": {
+        **dict.fromkeys(("cnn", "vgg11"), {"pool": "avg", "pool_at": "after-norm", "dropout": 0.0}),
+        "resnet18-sltt": {"dropout": 0.0},
+    },
     "sparsity_options": {
         "imp": {"early_rule": "max", "search_ratio": 0.0},
         "eb": {"early_rule": "max", "search_ratio": 0.0},
