@@ -164,7 +164,8 @@ class _ResNet18(Backbone):
         for block in self.body:
             if isinstance(block, PreActivationBlock | SEWBlock):
                 residual: Any = block.residual
-                inner, norm, _, outer, *_ = residual
+                inner, norm, *later = residual
+                outer = next(module for module in later if isinstance(module, nn.Conv2d))
                 groups.append(ChannelGroup(inner, norm if isinstance(norm, _BatchNorm) else None, (outer,)))
         return groups
 

@@ -18,6 +18,7 @@ from sadp_bench.backbones.spiking import Backbone, NeuronSettings
 from sadp_bench.capture.recorder import Recorder
 from sadp_bench.capture.signals import Signal
 from sadp_bench.core import registry
+from sadp_bench.core.channels import keep_channels
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.losses import logit_errors, step_loss
 from sadp_bench.native.library import absence
@@ -139,6 +140,20 @@ def test_a_stopped_run_goes_on_with_the_same_masks(backprop: str, tmp_path: Path
     bench = saved(spec, material, tmp_path)
     assert numbers(bench.run()) == numbers(record)
     assert_same_weights(weights_of(bench.model), weights)
+
+
+def test_channels_are_cut_from_the_same_layers_with_dropout_as_without() -> None:
+    for backbone in ("cnn", "resnet18-sltt"):
+        cut = []
+        for p in (0.0, P):
+            model = network(backbone, dropout=p, norm="batch")
+            groups = model.channel_groups()  # type: ignore[operator]
+            for group in groups:
+                keep_channels(group, torch.arange(group.producer.out_channels) < 3)
+            layers = [[g.producer, *g.consumers] for g in groups]
+            cut.append([[(type(m), tuple(m.weight.shape)) for m in group] for group in layers])
+            assert model(images()).shape == (STEPS, BATCH, 5)
+        assert cut[0] == cut[1], backbone
 
 
 def test_no_dropout_is_the_former_run_and_what_is_no_share_is_refused() -> None:
