@@ -15,9 +15,15 @@ from rich.text import Text
 from sadp_bench.cli.output import say
 from sadp_bench.core.progress import Progress as Silent
 from sadp_bench.core.text import duration, interval, percent, printable
+from sadp_bench.records.axes import cosine_places, cosine_text, weak_cosine
 from sadp_bench.records.metrics import Comparison, charged_cpu_seconds, charged_seconds, is_void
 from sadp_bench.records.naming import run_name
 from sadp_bench.runs.run import Outcome
+
+WEAK_COSINE = (
+    "SLTT's gradient has cosine {} with BPTT's: the gradient from step to step, which it leaves out, is large here. The "
+    "paper's regime is backbone.tau=1.1 (with reset=soft, surrogate=triangle, detach_reset=false)."
+)
 
 
 def reporter(quiet: bool) -> Silent:
@@ -127,6 +133,8 @@ def panel(outcome: Outcome) -> Panel:
         parts += ["", Text(f"No speed-up: the reference is from another environment ({why}); use --again.", "yellow")]
     for line in disturbances(found):
         parts += ["", Text(f"{line}. Measure it with sadp-bench speed.", "yellow")]
+    if (cosine := weak_cosine(run)) is not None:
+        parts += ["", Text(WEAK_COSINE.format(cosine_text(cosine)), "yellow")]
     if run.interruptions:
         times = "once" if run.interruptions == 1 else f"{run.interruptions} times"
         parts += ["", Text(f"Interrupted {times}; the seconds are those of all parts together.", "dim")]
@@ -170,6 +178,9 @@ def _facts(found: Comparison) -> Table:
         table.add_row("efficiency", percent(found.efficiency, 1), "speed-up / ceiling")
         if found.record.seconds["prepare"] > 0.01 * charged_seconds(found.record):
             table.add_row("  training part", percent(found.training_efficiency, 1), "the same without prepare")
+    if cosine := found.record.gradient_cosine:
+        places = printable(cosine_places(cosine))
+        table.add_row("cosine with BPTT", cosine_text(cosine.get("last")), f"of SLTT's gradient; {places}")
     return table
 
 

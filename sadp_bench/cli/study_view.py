@@ -12,6 +12,7 @@ from rich.text import Text
 
 from sadp_bench.core.text import compact, percent, printable
 from sadp_bench.measure.study_file import BOUNDS, KEEPS, LABELS, RIVALS, SOURCES
+from sadp_bench.records.axes import cosine_text
 
 KEEP = [f"{keep:g}" for keep in KEEPS]
 MIDDLE_KEEP = KEEP[len(KEEP) // 2]
@@ -51,6 +52,12 @@ STUDY_LEGEND = (
     "sampling mixed in. errors: layers with the batch's mean in place of each example's spikes. SADP: layers\n"
     "with memory."
 )
+COSINE_LEGEND = (
+    "\ncosine: of the weights of all convolution and linear layers, the mean over some full batches in training\n"
+    "mode. Batch norm takes the statistics of each step, as SLTT trains, so that both gradients are of one\n"
+    "forward pass; in brackets: BPTT's takes those of all steps, as BPTT trains. g is the norm of BPTT's\n"
+    "gradient in evaluation mode."
+)
 
 
 def study_table(study: dict[str, Any], path: Path | None = None) -> Group:
@@ -58,15 +65,22 @@ def study_table(study: dict[str, Any], path: Path | None = None) -> Group:
     spec = study["spec"]
     title = (
         f"{spec['dataset']} · {spec['backbone']} · {study['examples']:,} of {study['num_examples']:,} examples · batch "
-        f"{spec['batch_size']} · seed {spec['seed']} · {spec['device']}, threads {spec['threads']}"
+        f"{spec['batch_size']}{_backprop(spec)} · seed {spec['seed']} · {spec['device']}, threads {spec['threads']}"
     )
     parts: list[Any] = [Text(title, "bold"), ""]
     for stop in study["stops"]:
         parts += [*_stop(stop, spec["epochs"]), ""]
-    parts += [_cost(study["cost"]), "", Text(STUDY_LEGEND.format(smoothing=study["smoothing"]), "dim")]
+    legend = STUDY_LEGEND.format(smoothing=study["smoothing"])
+    legend += COSINE_LEGEND if any("gradient_cosine" in stop for stop in study["stops"]) else ""
+    parts += [_cost(study["cost"]), "", Text(legend, "dim")]
     return Group(
         *parts, *([Text("\n" + printable(f"study  {path}"), "dim", overflow="fold")] if path is not None else [])
     )
+
+
+def _backprop(spec: dict[str, Any]) -> str:
+    name = spec.get("backprop", "bptt")
+    return "" if name == "bptt" else f" · {name}"
 
 
 def print_study(study: dict[str, Any], path: Path | None = None) -> None:
@@ -140,6 +154,10 @@ def _lines(stop: dict[str, Any]) -> list[str]:
         f"variation over examples: spikes {spikes}, input squares {percent(first, 0)} in the first layer"
         + (f", then {then} %" if then else "")
     )
+    if found := stop.get("gradient_cosine"):
+        other = cosine_text(found["norms_of_all_steps"])
+        least = f", least {cosine_text(found['least'])} in {found['least_layer']}" if found["least_layer"] else ""
+        lines.append(f"SLTT's gradient with BPTT's: cosine {cosine_text(found['whole'])} ({other}){least}")
     bound_ratio = " ".join("–" if value is None else f"{value:.2g}" for value in stop["bound_ratio"]["frozen"])
     return [*lines, f"k, exact over middle step's bound, by layer: {bound_ratio}"]
 

@@ -21,17 +21,20 @@ from sadp_bench.measure import score_cost
 from sadp_bench.measure.score_collectors import Collector, exact_norms, observations, recalibrated
 from sadp_bench.measure.study_file import AGES, KEEPS, STUDY_SCHEMA, study_key
 from sadp_bench.pruners.sampling import inclusion_probability, smooth
+from sadp_bench.records.spec import STEP_BY_STEP
 from sadp_bench.runs.resolve import enough_memory, resolve
 from sadp_bench.runs.resources import Resources
 from sadp_bench.runs.trainer import RunTrainer, now, threads
 from sadp_bench.training import loop
 from sadp_bench.training.data import Augmentation, draw_augmentation
+from sadp_bench.training.gradient_cosine import gradient_cosines
 
 SMOOTHING = 0.02  # share of uniform sampling mixed into a score, so that single zeros do not decide the comparison
 OPTIMUM_SMOOTHING = 1e-6  # share mixed into the exact norm as the optimum, for finite numbers only
 MIN_VARIANCE = 1e-6  # share of uniform sampling's variance; a ratio to a smaller optimum means nothing
 MIN_EXAMPLES = 10  # examples
 CALIBRATION_BATCHES = 20  # batches whose statistics recalibrate the normalisation
+COSINE_BATCHES = 4  # batches over which the cosines of gradients are averaged
 VIEWS = 4  # augmented views, whose root mean square norm stands for the next epoch's
 
 
@@ -109,6 +112,9 @@ def stops(at: str | None, epochs: int) -> list[int]:
 class Study:
     """One study; its request is checked before anything trains.
 
+    Where SLTT trains, the truth stays the gradient through all time steps, and each stop has the cosine of SLTT's
+    gradient with BPTT's (see `training.gradient_cosine`), the mean over some full batches.
+
     The truth is the exact norm of each example's loss gradient over all parameters (see `per_example_norms`) with
     recalibrated normalisation statistics (see `score_collectors.recalibrated`). Sources of a score:
 
@@ -133,9 +139,9 @@ class Study:
         self, request: Mapping[str, Any], at: str | None, examples: int, data: Path | None, progress: Progress
     ) -> None:
         self.spec, material = resolve({**request, "method": "full", "ratio": 0.0}, data)
-        if self.spec.backprop != "bptt" or self.spec.sparsity != "dense":
+        if self.spec.backprop == "local" or self.spec.sparsity != "dense":
             raise BadInput(
-                "a study compares scores with gradients through all time steps and connections: leave --backprop and "
+                "a study compares scores with gradients through all blocks and connections: leave --backprop local and "
                 "--sparsity out"
             )
         self.at = stops(at, self.spec.epochs)
@@ -236,8 +242,30 @@ class Study:
                 "training": trained.bound_ratio(),
                 "collected": collector.bound_ratio(),
             },
+            **self._cosine(epoch),
             "examples": {"exact": {"frozen": norm_n.tolist(), "coming": coming_n.tolist()}}
             | {name: {at: values[at][name].tolist() for at in ("frozen", "age 0")} for name in collector.scores},
+        }
+
+    def _cosine(self, epoch: int) -> dict[str, Any]:
+        """Returns the cosine of SLTT's gradient with BPTT's where SLTT trains."""
+        if self.spec.backprop not in STEP_BY_STEP:
+            return {}
+        data, masks = self.trainer.data, self.trainer.state.sparsity.masks
+        batches = self._statistics_batches(epoch)[:COSINE_BATCHES]
+        found, other = (
+            gradient_cosines(self.model, data, self.spec, batches, masks, norms) for norms in ("step", "all")
+        )
+        layer, least = found.least() or (None, None)
+        return {
+            "gradient_cosine": {
+                "whole": found.whole,
+                "least": least,
+                "least_layer": layer,
+                "layers": found.layers,
+                "norms_of_all_steps": other.whole,
+                "batches": len(batches),
+            }
         }
 
     def _exact(self, augmentation: Augmentation | None = None) -> Tensor:

@@ -55,6 +55,14 @@ STOP = {
     "bound_ratio": {"frozen": [MAYBE]},
     "examples": {"exact": {"frozen": [MAYBE]}} | {name: {"frozen": [MAYBE], "age 0": [MAYBE]} for name in RIVALS},
 }
+COSINE = {
+    "whole": MAYBE,
+    "least": MAYBE,
+    "least_layer": (str, type(None)),
+    "layers": Each(of=MAYBE),
+    "norms_of_all_steps": MAYBE,
+    "batches": NUMBER,
+}
 STUDY_SHAPE = {
     "sadp_bench": (str,),
     "key": (str,),
@@ -113,6 +121,8 @@ def read_study(path: Path) -> dict[str, Any]:
         for stop in study["stops"]:
             if stop["lag"] is not None:
                 _check_shape(stop["lag"], CELL, "lag")
+            if "gradient_cosine" in stop:  # only where SLTT trains, and not in studies of earlier versions
+                _check_shape(stop["gradient_cosine"], COSINE, "gradient_cosine")
         tables = [sources.values() for stop in study["stops"] for sources in stop["examples"].values()]
         lengths = {len(values) for table in tables for values in table}
         if lengths != {study["examples"]} or not study["at"] or not study["layers"]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sadp_bench.records.metrics import (
     ceiling,
@@ -27,6 +28,7 @@ from sadp_bench.records.record import Record, is_number
 from sadp_bench.records.spec import LATER, Spec
 
 MAX_FACTOR = 1e12  # products of all connections over those of the live ones, more than any network has connections
+ENOUGH_COSINE = 0.8  # of SLTT's gradient with BPTT's; the paper's neuron has about 0.98
 TIME_AXIS = ("backprop", "k")
 WEIGHT_AXIS = ("sparsity", "density", "early_time", "sparsity_options")
 PLAIN_AXES = {name: LATER[name] for name in (*TIME_AXIS, *WEIGHT_AXIS)}
@@ -43,6 +45,24 @@ def time_factor(spec: Spec) -> float:
     Sltt and local learning save memory alone. The products of local learning's heads, a few per cent, are not counted.
     """
     return 3 / (1 + 2 * spec.k / spec.timesteps) if spec.backprop == "sltt-k" else 1.0
+
+
+def weak_cosine(record: Record) -> float | None:
+    """Returns the least cosine of SLTT's gradient with BPTT's, first or last, where it is below `ENOUGH_COSINE`."""
+    known = [value for name in ("first", "last") if (value := record.gradient_cosine.get(name)) is not None]
+    least = min(known, default=1.0)
+    return least if least < ENOUGH_COSINE else None
+
+
+def cosine_places(found: Mapping[str, Any]) -> str:
+    """Returns 'least 0.170 in body.3, after the first epoch 0.512' of a record's `gradient_cosine`."""
+    least = f"least {cosine_text(found.get('least'))} in {found['least_layer']}, " if found.get("least_layer") else ""
+    return f"{least}after the first epoch {cosine_text(found.get('first'))}"
+
+
+def cosine_text(value: float | None) -> str:
+    """Returns '0.512'; '–' where a gradient is 0 and so has no direction."""
+    return "–" if value is None else f"{value:.3f}"
 
 
 def weights_factor(record: Record) -> float | None:

@@ -59,6 +59,9 @@ class Record:
             the shares by layer and rewiring.
         cpu_seconds: By phase, of the run's process (see `core.clock`). Phases are missing whose CPU seconds are unknown:
             all of them in older records.
+        gradient_cosine: Of a run by `sltt` or `sltt-k`: the cosine of SLTT's gradient with BPTT's after the first epoch and
+            after the last (first, last), of a batch of `examples`, and after the last the least of a layer's weight (least,
+            least_layer). None where a gradient is 0. See `training.gradient_cosine`. Empty in all other records.
         accuracy_by_step: Accuracy of the trained network after its first 1, 2, .. T time steps; empty in older records.
     """
 
@@ -86,6 +89,7 @@ class Record:
     ticket: dict[str, Any] = field(default_factory=dict)
     cpu_seconds: dict[str, float] = field(default_factory=dict)
     accuracy_by_step: list[float] = field(default_factory=list)
+    gradient_cosine: dict[str, Any] = field(default_factory=dict)
 
     @property
     def disturbed(self) -> str | None:
@@ -202,6 +206,14 @@ def _is_rates(value: Any) -> bool:
     return isinstance(value, list) and all(map(_is_amount, value))
 
 
+def is_cosines(value: Any) -> bool:
+    """Returns whether a value is the content of `gradient_cosine`: cosines or nothing, a layer, a count."""
+    if not isinstance(value, dict) or not isinstance(value.get("least_layer"), str | None):
+        return False
+    numbers = [value[name] for name in ("first", "last", "least") if value.get(name) is not None]
+    return all(is_number(number) and -1 <= number <= 1 for number in numbers) and _is_count(value.get("examples", 0))
+
+
 def _or_none(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or check(value)
 
@@ -239,6 +251,7 @@ RECORD_CHECKS: Checks = {
     "ticket": FACTS,
     "cpu_seconds": AMOUNTS,
     "accuracy_by_step": (_is_shares, "a list of shares in [0, 1]"),
+    "gradient_cosine": (is_cosines, "a table of cosines from -1 to 1"),
 }
 FAILURE_CHECKS: Checks = {
     "reason": TEXT,

@@ -35,6 +35,7 @@ from sadp_bench.runs.resolve import Material, enough_memory, make_pruner, make_s
 from sadp_bench.runs.resources import Resources
 from sadp_bench.training import evaluation, loop, rehearsal
 from sadp_bench.training.checkpoint import Checkpoint
+from sadp_bench.training.gradient_cosine import RunCosine
 from sadp_bench.training.optimizer import make_optimizer
 from sadp_bench.training.scoring_context import RunContext
 from sadp_bench.training.shared_file import SharedFile
@@ -74,6 +75,7 @@ class RunTrainer:
         state: What training changes.
         prepared: Whether pruner and connections are prepared.
         ticket: The facts of the search for connections.
+        cosine: Of SLTT's gradient.
         environment: Where the run took place, in all its parts.
     """
 
@@ -120,9 +122,11 @@ class RunTrainer:
         )
         self.prepared = False
         self.ticket: dict[str, Any] = {}
+        self.cosine = RunCosine(spec, self.data)
         self._checkpoint, self._before_save = checkpoint, before_save
         self._starts, self._replaces = starts, replaces
         self._limit = limit
+        self._peak = 0  # bytes, before the measurements that are no part of training
 
     @property
     def model(self) -> nn.Module:
@@ -158,7 +162,7 @@ class RunTrainer:
                 self.prepare()
                 self._save()
             measured = self._train()
-        peak_after = peak_bytes(self.device)
+        peak_after = max(self._peak, peak_bytes(self.device))
         measured["peak_memory_bytes"] = peak_after if self.device.type == "cuda" else max(peak_before, peak_after)
         record = self._record(measured | {"train_memory_bytes": memory.extra_bytes})
         self._check_budget(record)
@@ -188,6 +192,7 @@ class RunTrainer:
             "visits": self.context.visits,
             "scores_from": self.context.scores_from,
             "ticket": self.ticket,
+            "gradient_cosine": self.cosine.found,
             "training": self.state.state_dict(),
         }
 
@@ -200,7 +205,7 @@ class RunTrainer:
         self.state.load_state_dict(state["training"])
         self.clock.seconds, self.clock.cpu_seconds = dict(state["seconds"]), dict(state.get("cpu_seconds", {}))
         self.context.visits, self.context.scores_from = state["visits"], state["scores_from"]
-        self.ticket = state["ticket"]
+        self.ticket, self.cosine.found = state["ticket"], state.get("gradient_cosine", {})
         self.prepared = True
 
     def _check_state(self, state: Mapping[str, Any]) -> None:
@@ -250,6 +255,8 @@ class RunTrainer:
                     with self.clock("evaluate"):
                         accuracy = evaluation.evaluate(self.model, self.held, spec.precision, row["epoch"])
                         row["test_accuracy"] = accuracy
+                if self.cosine.due(row["epoch"], length):
+                    self._measure_cosine(row["epoch"])
                 progress.epoch(row, len(self.data))
                 self._save(is_last=row["epoch"] + 1 == length)
             with self.clock("evaluate"):
@@ -262,6 +269,16 @@ class RunTrainer:
                 }
         finally:
             progress.stop()
+
+    def _measure_cosine(self, epoch: int) -> None:
+        """Measures SLTT's gradient, not charged. BPTT's memory may not suffice: then the record contains none."""
+        self._peak = max(self._peak, peak_bytes(self.device))
+        try:
+            with self.clock("evaluate"), enough_memory(self.spec):
+                self.cosine.measure(epoch, self.model, self.state.sparsity.masks)
+        except BadInput as error:
+            self.progress.message(f"no cosine with BPTT's gradient: {error}")
+        reset_peak(self.device)
 
     def _operations(self) -> dict[str, float]:
         """Returns the operations and the energy of one inference, synaptic and other, by three rules."""
@@ -291,6 +308,7 @@ class RunTrainer:
             num_parameters=inference_parameters(self.model),
             density=self.state.sparsity.live_share(),
             ticket=self.ticket | self.state.sparsity.facts(),
+            gradient_cosine=self.cosine.found,
             data_sha256=self.material.sha256,
             finished=now(),
             interruptions=self._starts - 1,

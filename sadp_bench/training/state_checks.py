@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.phases import PHASES
 from sadp_bench.pruners.base import Pruner
+from sadp_bench.records.record import is_cosines
 from sadp_bench.sparsity.base import prunable
 
 # By optimizer, the state of each weight.
@@ -255,6 +256,8 @@ def check_run(state: Any, now: Any, num_examples: int, length: int, evaluate_eve
     require(is_count(state["visits"]), "visits", state["visits"], "a count")
     require(isinstance(state["scores_from"], str | None), "scores_from", state["scores_from"], "a run's key")
     check_plain("ticket", state["ticket"])
+    cosines = state.get("gradient_cosine", {})
+    require(is_cosines(cosines), "gradient_cosine", cosines, "a table of cosines from -1 to 1")
     check_training(state["training"], now, num_examples)
     rows = state["training"]["rows"]
     require(len(rows) <= length, "number of epochs", len(rows), f"at most {length}")

@@ -133,6 +133,8 @@ BAD = {
     "--method sadp": "No such option: --method",
     f"--backbone {__name__}:Unknown": "exact gradient norms support",
     "--epochs 0": "--epochs is at least 1",
+    "--backprop local": "through all blocks and connections",
+    "--sparsity eb --density 0.5": "leave --backprop local and --sparsity out",
     "--set backbone.widht=8": "did you mean 'width'",
     "--out file": "can't write file/",
     "--from nowhere.json": "leave the options of training out",

@@ -19,7 +19,7 @@ from tests.stopping import OneSecondABatch, Seconds, Stopped, StopsAt, requested
 
 EB = {"sparsity": "eb", "density": 0.3, "epochs": 3}
 IMP = {
-    "sparsity": "imp", "density": 0.5, "epochs": 3, "timesteps": 4, "early_time": True, "loss": "step", "backprop": "sltt",
+    "sparsity": "imp", "density": 0.7, "epochs": 3, "timesteps": 4, "early_time": True, "loss": "step", "backprop": "sltt",
     "set": {"sparsity.kl_examples": 50, "sparsity.search_ratio": 0.5},
 }  # fmt: skip
 BATCHES = 6  # of an epoch of all 101 examples

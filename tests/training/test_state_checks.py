@@ -77,6 +77,7 @@ OF_CHECKPOINTS: dict[str, list[Any]] = {
     "visits": [*WRONG, 0.5],
     "scores_from": [1, torch.zeros(1)],
     "ticket": [None, "text", [1], {"a": torch.zeros(1)}, {"a": math.nan}],
+    "gradient_cosine": [None, "text", [1], {"first": 1.5}, {"least": "text"}, {"least_layer": 1}, {"examples": -1}],
     "training": WRONG,
     "training/rows": [None, "text", {"a": 1}, lambda rows: rows[1:], lambda rows: rows * 2, lambda rows: rows[:-1]],
     "training/rows/0/epoch": [*WRONG, 7, False],

@@ -8,7 +8,7 @@ from typing import Any
 
 from sadp_bench.core.phases import CHARGED_PHASES, PHASES
 from sadp_bench.core.text import NOTHING, number, percent, signed
-from sadp_bench.records.axes import is_plain
+from sadp_bench.records.axes import cosine_places, cosine_text, is_plain
 from sadp_bench.records.metrics import Comparison, paired, searched
 from sadp_bench.records.record import Failure, Record
 from sadp_bench.records.spec import Spec, shown
@@ -109,6 +109,7 @@ def _result(pair: Comparison) -> Facts:
         ("visits to score", _count(run.prepare_examples)),
         ("firing rate by layer", ", ".join(_count(rate, 1, 3) for rate in run.firing_rate) or NOTHING),
         *([("accuracy by steps, %", _steps(run.accuracy_by_step))] if run.accuracy_by_step else []),
+        *_cosine(run.gradient_cosine),
         ("parameters", _count(run.num_parameters)),
         ("peak memory", f"{_count(run.peak_memory_bytes, 2**20)} MiB"),
         *_costs(run),
@@ -123,6 +124,11 @@ def _steps(share_T: Sequence[float]) -> str:
     return ", ".join(number(100 * share) for share in share_T[:MAX_STEPS]) + (
         ", .." if len(share_T) > MAX_STEPS else ""
     )
+
+
+def _cosine(found: Mapping[str, Any]) -> Facts:
+    """Returns SLTT's gradient against BPTT's; nothing of runs that lack it."""
+    return [("cosine with BPTT", f"{cosine_text(found.get('last'))}, {cosine_places(found)}")] if found else []
 
 
 MAX_STEPS = 16  # time steps whose accuracy fits on a line
