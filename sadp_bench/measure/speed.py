@@ -108,6 +108,11 @@ def measure_speed(
         BadInput: The request can't be measured.
     """
     _check(rounds, half_width, seconds, request.get("epochs"))
+    if request.get("sparsity") == "channels":
+        raise BadInput(
+            "speed pairs epochs of one network, and --sparsity channels makes it smaller on the way, in each arm after "
+            "another epoch: take --sparsity narrow, or compare the seconds of runs"
+        )
     request = {**request, "epochs": request.get("epochs") or rounds + 1}
     specs, resources = _fitted(request, methods, ratios, data, seconds, progress)
     full, num_examples = specs[0].reference(), len(resources.train)

@@ -205,6 +205,7 @@ SPEED = {
     "--ratios nan": "at least 0 and below 1",
     "--ratios 0.5,1": "at least 0 and below 1",
     "--methods sdap": "did you mean 'sadp'",
+    "--sparsity channels --density 0.5": "take --sparsity narrow",
     "--methods ''": "unknown method ''",
     "--methods full": "its ratio is 0",
     "--methods fewer-epochs": "leave it out of --methods",
