@@ -49,12 +49,13 @@ SPEC_OPTIONS: dict[str, Any] = {
     "loss": Annotated[
         str | None,
         Option(
-            help="mean, mse: loss of the logits' mean over time; step, step-mse: mean of the steps' losses.",
+            help="mean: loss of the logits' mean over time; step, step-mse, step-mse-onehot: mean of the steps' losses.",
             show_default="mean, or step with --backprop sltt",
         ),
     ],
     "mse_weight": Annotated[
-        float | None, Option(help="Weight of the squared distance in step-mse.", show_default="0.05")
+        float | None,
+        Option(help="Weight of the squared distance in step-mse and step-mse-onehot.", show_default="0.05"),
     ],
     "precision": Annotated[str | None, Option(help="auto, fp32, bf16 or fp64.", show_default="auto")],
     "kernel": Annotated[

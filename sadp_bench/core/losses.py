@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits_TBC, label_B) -> loss_B
-MSE_WEIGHT = 0.05  # of the squared distance in "step-mse"
+MSE_WEIGHT = 0.05  # of the squared distance in `WITH_MSE`
 
 
 def mean_loss(logits_TBC: Tensor, label_B: Tensor) -> Tensor:
@@ -39,21 +39,22 @@ def step_mse_loss(logits_TBC: Tensor, label_B: Tensor, weight: float = MSE_WEIGH
     return (1 - weight) * step_loss(logits_TBC, label_B) + weight * (logits_TBC - 1).square().mean((0, 2))
 
 
-def mse_loss(logits_TBC: Tensor, label_B: Tensor) -> Tensor:
-    """Returns the squared distance of the logits' mean over time from the one-hot label, its mean over the classes. [B].
+def step_mse_onehot_loss(logits_TBC: Tensor, label_B: Tensor, weight: float = MSE_WEIGHT) -> Tensor:
+    """Returns `step_mse_loss` with the squared distance from the one-hot label. [B].
 
-    Source: the tutorials of SpikingJelly, there of firing rates.
+    Source: SLTT on CIFAR10-DVS (Meng et al., ICCV 2023; its code's option `mse_n_reg`).
     """
     target_BC = one_hot(label_B, logits_TBC.shape[2]).to(logits_TBC.dtype)
-    return (logits_TBC.mean(0) - target_BC).square().mean(1)
+    return (1 - weight) * step_loss(logits_TBC, label_B) + weight * (logits_TBC - target_BC).square().mean((0, 2))
 
 
-LOSSES: dict[str, Loss] = {"mean": mean_loss, "step": step_loss, "step-mse": step_mse_loss, "mse": mse_loss}
+WITH_MSE: dict[str, Callable[..., Tensor]] = {"step-mse": step_mse_loss, "step-mse-onehot": step_mse_onehot_loss}
+LOSSES: dict[str, Loss] = {"mean": mean_loss, "step": step_loss, **WITH_MSE}
 
 
 def loss_of(name: str, mse_weight: float) -> Loss:
-    """Returns the loss of that name; `mse_weight` is that of the squared distance in "step-mse"."""
-    return partial(step_mse_loss, weight=mse_weight) if name == "step-mse" else LOSSES[name]
+    """Returns the loss of that name; `mse_weight` is that of the squared distance in `WITH_MSE`."""
+    return partial(WITH_MSE[name], weight=mse_weight) if name in WITH_MSE else LOSSES[name]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

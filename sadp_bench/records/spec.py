@@ -17,7 +17,7 @@ from sadp_bench.core.storable import not_storable
 CHOICES = {
     "optimizer": ("sgd", "adamw"),
     "schedule": ("cosine", "constant"),
-    "loss": ("mean", "step", "step-mse", "mse"),
+    "loss": ("mean", "step", "step-mse", "step-mse-onehot"),
     "precision": ("fp32", "bf16", "fp64"),
     "protocol": ("epochs", "updates"),
     "evaluate_on": ("test", "validation"),
@@ -28,7 +28,7 @@ CHOICES = {
 AUGMENTATIONS = ("crop", "crop-flip", "cutout")  # parts of `--augment`, in the order of a spec
 Made = TypeVar("Made")
 STEP_BY_STEP = ("sltt", "sltt-k")  # backpropagation that needs a loss of each step
-OF_EACH_STEP = ("step", "step-mse")  # losses that are a mean over the time steps
+OF_EACH_STEP = ("step", "step-mse", "step-mse-onehot")  # losses that are a mean over the time steps
 COUNTS = ("epochs", "batch_size", "timesteps", "threads", "train_examples", "evaluate_every", "processes")
 # Fields that were added later do not enter the key at these values, so that older records keep their keys.
 LATER: dict[str, Any] = {
@@ -186,8 +186,10 @@ def _check_storable(field: str, value: Any) -> None:
 def _check_mse_weight(weight: float, loss: str) -> None:
     if not 0 <= weight <= 1:
         raise BadInput(f"--mse-weight is a number from 0 to 1, not {weight}")
-    if loss != "step-mse" and weight != LATER["mse_weight"]:
-        raise BadInput(f"--mse-weight is that of the squared distance in --loss step-mse; {loss} has none")
+    if "mse" not in loss and weight != LATER["mse_weight"]:
+        raise BadInput(
+            f"--mse-weight is that of the squared distance in --loss step-mse or step-mse-onehot; {loss} has none"
+        )
 
 
 def _check_axes(backprop: str, k: int, loss: str, timesteps: int) -> None:
@@ -241,7 +243,7 @@ class Spec(_Remembering):
         sparsity: The weight axis, which connections exist; with density, early_time and sparsity_options.
         kernel: What computes norm, pool, neuron and convolutions of spikes: "python", or "native": the C core; on CUDA
             Triton kernels, without the convolutions. They differ by rounding.
-        mse_weight: The weight of the squared distance in the loss `step-mse`.
+        mse_weight: The weight of the squared distance in the losses `step-mse` and `step-mse-onehot`.
     """
 
     method: str

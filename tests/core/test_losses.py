@@ -25,10 +25,11 @@ def by_hand(name: str, logits_TC: list[list[float]], label: int, weight: float) 
     mean_C = [sum(column) / STEPS for column in zip(*logits_TC, strict=True)]
     if name == "mean":
         return cross_entropy(mean_C, label)
-    if name == "mse":
-        return sum((z - (c == label)) ** 2 for c, z in enumerate(mean_C)) / CLASSES
     by_step = sum(cross_entropy(logits, label) for logits in logits_TC) / STEPS
-    squares = sum((z - 1) ** 2 for logits in logits_TC for z in logits) / (STEPS * CLASSES)
+    target_C = [float(c == label) if name == "step-mse-onehot" else 1.0 for c in range(CLASSES)]
+    squares = sum((z - y) ** 2 for logits in logits_TC for z, y in zip(logits, target_C, strict=True)) / (
+        STEPS * CLASSES
+    )
     return by_step if name == "step" else (1 - weight) * by_step + weight * squares
 
 
@@ -59,7 +60,7 @@ def test_the_default_weight_gives_the_former_numbers_bit_for_bit() -> None:
 
 def test_a_run_trains_and_scores_by_its_loss_and_its_weight() -> None:
     rows = {}
-    for name, weight in (("mse", MSE_WEIGHT), ("step-mse", MSE_WEIGHT), ("step-mse", 0.5)):
+    for name, weight in (("step-mse-onehot", MSE_WEIGHT), ("step-mse", MSE_WEIGHT), ("step-mse", 0.5)):
         bench = small_bench(loss=name, mse_weight=weight, epochs=1)
         rows[name, weight] = next(iter(bench.rows()))["train_loss"]
         survey = bench.context.survey(bench.model, frozenset({"gradient_norms"}))

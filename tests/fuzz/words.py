@@ -33,7 +33,7 @@ NAMES = {
     "optimizer": ["sgd", "adamw", "adam"],
     "schedule": ["cosine", "constant"],
     "augment": ["none", "crop", "crop-flip", "cutout", "cutout,crop", "crop,crop-flip", "cutout,", ","],
-    "loss": ["mean", "step", "step-mse", "mse"],
+    "loss": ["mean", "step", "step-mse", "step-mse-onehot"],
     "precision": ["auto", "fp32", "bf16", "fp64", "fp16"],
     "protocol": ["epochs", "updates"],
     "evaluate_on": ["test", "validation", "train"],
