@@ -129,6 +129,18 @@ def test_differing_commits_dirty_trees_and_missed_budgets_are_warned_of():
     assert "Warning: these saved another share than asked (in brackets): random 50 % (40.0 %)." in text
 
 
+def test_visits_for_scores_stand_below_the_table_without_those_of_a_search():
+    records = [
+        make_record(make_spec()),
+        make_record(make_spec("forgetting", 0.3), prepare_examples=10_000),
+        make_record(make_spec("forgetting", 0.5), prepare_examples=10_000),
+        make_record(make_spec("el2n", 0.5), prepare_examples=1500, ticket={"visits": 500}),
+        make_record(make_spec("sadp", 0.5)),
+    ]
+    note = "Visits for scores before training, of full data's visits: el2n 10.0 %, forgetting 100.0 %."
+    assert note in render(records, width=200) and "Visits for scores" not in render(records[::4], width=200)
+
+
 DIVERGED = "training diverged: the mean loss is nan in epoch 3 at --learning-rate 0.1"
 
 

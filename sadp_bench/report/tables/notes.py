@@ -29,6 +29,7 @@ def ratio_notes(rows: Sequence[RatioRow]) -> list[str]:
         *disturbed(done),
         *by_cpu(row.cpu_speedup for row in done),
         *_off_budget(done),
+        *_scoring(done),
         *_several_randoms(done),
         *(["One seed: no ± and no interval."] if any(row.n == 1 for row in rows) else []),
     ]
@@ -118,6 +119,17 @@ def _off_budget(rows: Sequence[RatioRow]) -> list[str]:
         if abs(row.realised_ratio.mean - row.ratio) > BUDGET_TOLERANCE
     ]
     return [f"Warning: these saved another share than asked (in brackets): {', '.join(off)}."] if off else []
+
+
+def _scoring(rows: Sequence[RatioRow]) -> list[str]:
+    """Returns the cost of the scores that are made before training."""
+    shares: dict[str, float] = {}
+    for row in rows:
+        visits = [run.prepare_examples - run.ticket.get("visits", 0) for run in row.runs]
+        full = [run.num_examples * run.spec.epochs for run in row.runs]
+        shares[row.label] = max(shares.get(row.label, 0.0), sum(visits) / sum(full))
+    scored = [f"{label} {percent(share, 1)}" for label, share in shares.items() if share > 0]
+    return [f"Visits for scores before training, of full data's visits: {', '.join(scored)}."] if scored else []
 
 
 def _several_randoms(rows: Sequence[RatioRow]) -> list[str]:
