@@ -25,8 +25,12 @@ RESULTS = Path(__file__).parents[2] / "results"
 
 
 def committed() -> list[Path]:
-    """Returns the files of all committed records of SADP."""
-    files = sorted(RESULTS.glob("*/*-sadp-r*-s*.json"))
+    """Returns the files of the committed records of SADP that contain its retired options."""
+    files = [
+        path
+        for path in sorted(RESULTS.glob("*/*-sadp-r*-s*.json"))
+        if json.loads(path.read_text())["spec"]["method_options"].keys() >= RETIRED["sadp"].keys()
+    ]
     assert len(files) > 90
     return files
 
@@ -34,7 +38,6 @@ def committed() -> list[Path]:
 def test_records_with_retired_options_load_under_their_keys_and_print_commands_without_them() -> None:
     for path in committed():
         spec = read(path).spec
-        assert json.loads(path.read_text())["spec"]["method_options"].keys() >= RETIRED["sadp"].keys(), path
         assert spec.key in path.name and not spec.method_options.keys() & RETIRED["sadp"].keys(), path
         assert not any("warmup" in word or "refresh" in word for word in spec.words()), path
         assert Spec.from_json(spec.to_json()).key == spec.key, path
