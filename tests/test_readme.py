@@ -145,7 +145,9 @@ def test_the_stated_differences_of_sadp_are_those_of_the_records() -> None:
             assert any(triple == pytest.approx(sum(wanted, ()), abs=0.051) for triple in triples), (document, wanted)
 
 
-@pytest.mark.parametrize(("name", "least"), [("axes", 21), ("axes with SLTT's neuron", 9), ("memory", 3), ("search", 5)])
+@pytest.mark.parametrize(
+    ("name", "least"), [("axes", 21), ("axes with SLTT's neuron", 9), ("memory", 3), ("search", 5)]
+)
 def test_the_page_of_the_axes_shows_tables_of_the_records(results: str, name: str, least: int) -> None:
     page = text("docs/axes.md")
     begin, end = f"<!-- {name}, from results/README.md -->", f"<!-- end {name} -->"
