@@ -11,9 +11,10 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.registry import GROUPS
 from sadp_bench.core.text import duration
+from sadp_bench.records.fields import PREFIXES
 from sadp_bench.records.naming import run_name
 from sadp_bench.records.record import Record
-from sadp_bench.records.spec import PREFIXES, Spec
+from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import Store
 from sadp_bench.runs import resolve, run
 from sadp_bench.runs.resolve import Material

@@ -14,8 +14,9 @@ from typing import Any
 
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.progress import Progress
+from sadp_bench.records.fields import check_count
 from sadp_bench.records.metrics import nominal_maximum
-from sadp_bench.records.spec import Spec, check_count
+from sadp_bench.records.spec import Spec
 from sadp_bench.runs import environment
 from sadp_bench.runs.resolve import Material, enough_memory, resolve
 from sadp_bench.runs.resources import Resources

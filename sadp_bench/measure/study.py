@@ -21,7 +21,7 @@ from sadp_bench.measure import score_cost
 from sadp_bench.measure.score_collectors import Collector, exact_norms, observations, recalibrated
 from sadp_bench.measure.study_file import AGES, KEEPS, STUDY_SCHEMA, study_key
 from sadp_bench.pruners.sampling import inclusion_probability, smooth
-from sadp_bench.records.spec import STEP_BY_STEP
+from sadp_bench.records.fields import STEP_BY_STEP
 from sadp_bench.runs.resolve import enough_memory, resolve
 from sadp_bench.runs.resources import Resources
 from sadp_bench.runs.trainer import RunTrainer, now, threads

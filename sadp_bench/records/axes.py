@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sadp_bench.records.former import LATER
 from sadp_bench.records.metrics import (
     ceiling,
     charged_seconds,
@@ -25,7 +26,7 @@ from sadp_bench.records.metrics import (
     timing_mismatch,
 )
 from sadp_bench.records.record import Record, is_number
-from sadp_bench.records.spec import LATER, Spec
+from sadp_bench.records.spec import Spec
 
 MAX_FACTOR = 1e12  # products of all connections over those of the live ones, more than any network has connections
 ENOUGH_COSINE = 0.8  # of SLTT's gradient with BPTT's; the paper's neuron has about 0.98

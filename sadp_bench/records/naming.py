@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from sadp_bench.records.spec import FORMER_RULES, PREFIXES, Spec, shown
+from sadp_bench.records.fields import PREFIXES, shown
+from sadp_bench.records.former import FORMER_RULES
+from sadp_bench.records.spec import Spec
 
 Settings = Mapping[str, Any]  # a spec as `Spec.flat` returns it, or a part of it
 

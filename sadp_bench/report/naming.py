@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 
 from sadp_bench.core.text import count, percent
 from sadp_bench.records.axes import TIME_AXIS, WEIGHT_AXIS
+from sadp_bench.records.fields import PREFIXES, shown
 from sadp_bench.records.naming import Settings, differing, distinguishing, settings_text
-from sadp_bench.records.spec import PREFIXES, Spec, shown
+from sadp_bench.records.spec import Spec
 
 IN_EVERY_TITLE = "dataset backbone train_examples epochs timesteps precision protocol evaluate_on".split()
 FIRST_METHODS = ("full", "fewer-epochs", "random")

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sadp_bench.core.text import percent
+from sadp_bench.records.fields import shown
 from sadp_bench.records.metrics import Comparison, is_void, nominal_maximum, paired, search_seconds
 from sadp_bench.records.naming import Settings, method_labels
 from sadp_bench.records.record import Failure, Record
-from sadp_bench.records.spec import Spec, shown
+from sadp_bench.records.spec import Spec
 from sadp_bench.records.statistics import Estimate, Quantity, estimate, paired_difference, verdict
 from sadp_bench.report.naming import command, is_method_option, method_order, settings_order, titles, without
 

@@ -26,7 +26,8 @@ from sadp_bench.datasets.loading import load
 from sadp_bench.gpu import MOST_STEPS, compiles
 from sadp_bench.native import library
 from sadp_bench.pruners.base import Pruner
-from sadp_bench.records.spec import CHOICES, OF_EACH_STEP, STEP_BY_STEP, Spec, check_fields
+from sadp_bench.records.fields import CHOICES, OF_EACH_STEP, STEP_BY_STEP
+from sadp_bench.records.spec import Spec, check_fields
 from sadp_bench.runs import environment
 from sadp_bench.sparsity import SPARSITIES
 from sadp_bench.sparsity.base import Sparsity

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from sadp_bench.capture.heads import heads_of
 from sadp_bench.core.memory import check_room, machine_bytes
 from sadp_bench.core.rng import isolated
-from sadp_bench.records.spec import STEP_BY_STEP, Spec
+from sadp_bench.records.fields import STEP_BY_STEP
+from sadp_bench.records.spec import Spec
 from sadp_bench.runs.resolve import Material, build_model, weight_bytes
 from sadp_bench.training.backprop import at_precision
 

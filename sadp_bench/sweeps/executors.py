@@ -21,7 +21,8 @@ from typing import NamedTuple
 
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.time_limit import TimeLimit
-from sadp_bench.records.spec import Spec, check_count, option
+from sadp_bench.records.fields import check_count, option
+from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import Store
 
 NUM_LINES = 20  # last lines of a process that are kept

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.files import Unreadable, read_text
 from sadp_bench.core.registry import GROUPS, nearest
-from sadp_bench.records.spec import FIELD_KINDS, MAX_COUNT, Spec
+from sadp_bench.records.fields import FIELD_KINDS, MAX_COUNT
+from sadp_bench.records.spec import Spec
 
 # torchrun sets the processes, and `set` contains the three tables.
 NOT_KEYS = ("processes", "method_options", "backbone_options", "sparsity_options")

@@ -17,7 +17,8 @@ from sadp_bench.backbones.spiking import LIF
 from sadp_bench.core.losses import loss_of
 from sadp_bench.core.precision import widened, widest_dtype
 from sadp_bench.core.rng import isolated, stream
-from sadp_bench.records.spec import STEP_BY_STEP, Spec
+from sadp_bench.records.fields import STEP_BY_STEP
+from sadp_bench.records.spec import Spec
 from sadp_bench.sparsity.base import Masks, prunable
 from sadp_bench.training.backprop import at_precision
 from sadp_bench.training.data import Loader, draw_augmentation

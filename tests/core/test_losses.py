@@ -10,7 +10,8 @@ import torch
 from sadp_bench.core.losses import LOSSES, MSE_WEIGHT, logit_errors, loss_of, step_mse_loss
 from sadp_bench.core.progress import Progress
 from sadp_bench.measure.score_collectors import exact_norms
-from sadp_bench.records.spec import CHOICES, LATER
+from sadp_bench.records.fields import CHOICES
+from sadp_bench.records.former import LATER
 from tests.small_runs import resolved, small_bench
 
 STEPS, CLASSES, LABELS = 3, 4, [2, 0, 3, 2, 1]

@@ -23,7 +23,7 @@ from sadp_bench.datasets.cifar import CIFAR10, CIFAR100
 from sadp_bench.datasets.digits import Digits
 from sadp_bench.datasets.mnist import MNIST, FashionMNIST
 from sadp_bench.datasets.nmnist import NMNIST
-from sadp_bench.records.spec import canonical_augment
+from sadp_bench.records.fields import canonical_augment
 from tests.datasets.helpers import channel_statistics, md5, refusal
 from tests.paths import ROOT
 

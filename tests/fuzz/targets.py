@@ -246,8 +246,8 @@ def check_scores(given: Any) -> None:
     _finished(other, material)
 
 
-# Errors of torch.save for edits that no file can contain: a quantized tensor, text with half a surrogate, a huge number.
-CANNOT_BE_SAVED = (RuntimeError, NotImplementedError, OverflowError, UnicodeEncodeError, TypeError)
+# torch.save raises these for edits that no file can hold: a quantized tensor, text with half a surrogate, a huge number.
+SAVE_ERRORS = (RuntimeError, NotImplementedError, OverflowError, UnicodeEncodeError, TypeError)
 
 
 def _check_state(source: Path, place: Path, changes: Any, damage: Any, keep: str) -> None:
@@ -257,7 +257,7 @@ def _check_state(source: Path, place: Path, changes: Any, damage: Any, keep: str
     place.parent.mkdir(exist_ok=True)
     try:
         write_state(place, {**changed, keep: copy.deepcopy(state[keep])})
-    except CANNOT_BE_SAVED:  # then the unedited file is damaged instead
+    except SAVE_ERRORS:  # then the unedited file is damaged instead
         place.write_bytes(source.read_bytes())
     place.write_bytes(damaged(place.read_bytes(), damage))
 

@@ -16,7 +16,9 @@ from sadp_bench.core import registry
 from sadp_bench.core.errors import BadInput
 from sadp_bench.gate.rerun import request_of
 from sadp_bench.pruners.sadp import SADP
-from sadp_bench.records.spec import FORMER_OPTIONS, PREFIXES, RETIRED, Spec
+from sadp_bench.records.fields import PREFIXES
+from sadp_bench.records.former import FORMER_OPTIONS, RETIRED
+from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import read
 from sadp_bench.runs.resolve import RunRequest
 from tests.example_records import make_spec

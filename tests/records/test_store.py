@@ -9,8 +9,9 @@ import pytest
 
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.progress import Progress
+from sadp_bench.records.former import LATER
 from sadp_bench.records.record import Failure, Record
-from sadp_bench.records.spec import LATER, Spec
+from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import MEANT, Store, atomic, read, read_all, read_notes
 from sadp_bench.report import render
 from sadp_bench.sweeps.sweep_file import read_sweep

@@ -12,7 +12,7 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.datasets.examples import Examples, stratified_order
 from sadp_bench.pruners.base import Selection
 from sadp_bench.pruners.batching import batches, in_order
-from sadp_bench.records.spec import canonical_augment
+from sadp_bench.records.fields import canonical_augment
 from sadp_bench.training.data import Augmentation, Loader, draw_augmentation
 from tests.small_runs import resolved
 

@@ -19,10 +19,11 @@ from sadp_bench.records.axes import (
     time_factor,
     weights_factor,
 )
+from sadp_bench.records.fields import CHOICES
 from sadp_bench.records.metrics import ceiling, charged_seconds
 from sadp_bench.records.naming import Settings, method_labels
 from sadp_bench.records.record import Record, is_number
-from sadp_bench.records.spec import CHOICES, Spec
+from sadp_bench.records.spec import Spec
 from sadp_bench.records.statistics import Estimate, Quantity
 from sadp_bench.report.naming import (
     command,

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from sadp_bench.core.text import NOTHING, percent
 from sadp_bench.records.axes import TIME_AXIS
+from sadp_bench.records.fields import CHOICES
 from sadp_bench.records.metrics import TIMED_TOGETHER
 from sadp_bench.records.naming import method_labels
 from sadp_bench.records.record import Record
-from sadp_bench.records.spec import CHOICES
 from sadp_bench.records.statistics import Estimate, Quantity
 from sadp_bench.report.naming import is_axis, is_method_option, time_name, titles, weights_name, without
 from sadp_bench.report.rows import Row, over_seeds

@@ -1,0 +1,92 @@
+"""Specs of older records: options and rules that came later, were renamed or retired. Older records keep their keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sadp_bench.core.errors import BadInput
+
+# Fields that were added later do not enter the key at these values, so that older records keep their keys.
+LATER: dict[str, Any] = {
+    "processes": 1,
+    "backprop": "bptt",
+    "k": 0,
+    "sparsity": "dense",
+    "density": 1.0,
+    "early_time": False,
+    "sparsity_options": {},
+    "kernel": "python",
+    "mse_weight": 0.05,
+}
+# Options that were added later, by table and owner, with the values that older records mean: a spec without the option gets
+# that value, and the key leaves it out.
+FORMER_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "method_options": {
+        "infobatch": {"drop_share": 0.9, "variant": "mean"},
+        "random": {"rescale": False},
+        "el2n": {"keep": "hardest"},
+        "grand": {"keep": "hardest"},
+        "forgetting": {"keep": "hardest"},
+    },
+    "backbone_options": {
+        **dict.fromkeys(("cnn", "vgg11"), {"pool": "avg", "pool_at": "after-norm", "dropout": 0.0}),
+        "resnet18-sltt": {"dropout": 0.0},
+    },
+    "sparsity_options": {
+        "imp": {"early_rule": "max", "search_ratio": 0.0},
+        "eb": {"early_rule": "max", "search_ratio": 0.0},
+        "pq": {"shrink": False, "start": 0.5},
+    },
+}
+# Of them, those that chose a rule which was corrected since. Reports name a run by a former rule, and no other by its rule.
+FORMER_RULES: dict[str, Any] = {"early_rule": "max", "shrink": False, "drop_share": 0.9}
+# By table and owner, names of options in a key, where they differ: an option was renamed, and another took its former name.
+# So older records are known by their values (`FORMER_VALUES`, by present name).
+KEY_NAMES: dict[str, dict[str, dict[str, str]]] = {
+    "backbone_options": dict.fromkeys(("cnn", "vgg11"), {"pool_at": "pool", "pool": "pool_kind"})
+}
+FORMER_VALUES = {"pool_at": ("before-norm", "after-norm")}
+# By method, options that no longer exist, with the only values that records have. Records may contain them at these
+# values alone, and every key is made with them, so that older records keep their keys and equal new runs have the same.
+RETIRED: dict[str, dict[str, Any]] = {"sadp": {"warmup": 0.0, "refresh": 0, "refresh_share": 0.1}}
+
+
+def former_options(table: str, owner: str) -> dict[str, Any]:
+    """Returns the options of a table that older records lack, with the values that they mean."""
+    return FORMER_OPTIONS[table].get(owner, {})
+
+
+def in_key(table: str, owner: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a table of options as the key contains it: without those that older records mean, by former names."""
+    former, names = former_options(table, owner), _key_names(table, owner)
+    kept = {name: value for name, value in options.items() if name not in former or value != former[name]}
+    return {names.get(name, name): value for name, value in kept.items()}
+
+
+def _key_names(table: str, owner: Any) -> dict[str, str]:
+    return KEY_NAMES.get(table, {}).get(owner, {}) if isinstance(owner, str) else {}
+
+
+def former_names(table: str, fields: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the options of a table that stand under a former name, with their present names."""
+    options = fields.get(table)
+    return {
+        of_key: name
+        for name, of_key in _key_names(table, fields.get(table.removesuffix("_options"))).items()
+        if isinstance(options, dict) and options.get(of_key) in FORMER_VALUES.get(name, ())
+    }
+
+
+def without_retired(method: Any, options: Any) -> Any:
+    """Returns a record's method options without those that no longer exist."""
+    retired = RETIRED.get(method) if isinstance(method, str) else None
+    if not retired or not isinstance(options, dict):
+        return options
+    for name, value in retired.items():
+        if options.get(name, value) != value:
+            raise BadInput(
+                f"{method}'s option {name} is {options[name]!r}, and this version has no such option: it reads {value!r} "
+                "only; read the record with the version that made it"
+            )
+    return {name: value for name, value in options.items() if name not in retired}
