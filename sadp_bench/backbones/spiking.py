@@ -225,7 +225,7 @@ def norm_layer(norm: str, channels: int, step_mode: str = "m") -> nn.Module:
 
 
 def halves(side: int) -> bool:
-    """Returns whether a pool or a stride of 2 leaves at least 2 pixels of a side, and so is applied."""
+    """Returns whether a pool or a stride of 2 leaves at least 2 pixels of a side. Only then it is applied."""
     return side // 2 >= 2
 
 
@@ -327,7 +327,7 @@ class Backbone(nn.Module):
     def blocks(self) -> list[list[nn.Module]]:
         """Returns the body's layers in blocks, which `training.local.Local` trains one by one; each ends with its neuron.
 
-        The stem is a part of the first block. The readout, and what stands before it, is a part of the last.
+        The stem is a part of the first block. The readout, and the layers before it, are a part of the last.
         """
         return parted(self.body, LIF)
 

@@ -1,4 +1,4 @@
-"""Counts of what an inference computes beside synapses: updates of neurons, and normalised numbers."""
+"""Counts of the work of an inference beside synapses: updates of neurons, and normalised numbers."""
 
 from __future__ import annotations
 

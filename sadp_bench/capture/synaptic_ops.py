@@ -99,7 +99,7 @@ def operations(model: nn.Module, batches: Iterable[Tensor], masks: Mapping[str, 
       included, are accumulates of a layer whose inputs are all 0 or 1. Any other layer makes a multiply-accumulate for
       each connection: so sums of spikes, as in SEW networks, cost as much as an image.
     - `effective` (as NeuroBench's synaptic operations): each live connection that a number other than 0 enters counts
-      once, whatever the number. These are accumulates where all inputs of the layer are -1, 0 or 1, data included, and
+      once, at any value. These are accumulates where all inputs of the layer are -1, 0 or 1, data included, and
       multiply-accumulates otherwise.
 
     Args:

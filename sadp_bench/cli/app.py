@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> Any:
 def _run(arguments: list[str], debug: bool) -> int:
     """Runs a command, prints its result or why it failed, and returns the exit code."""
     try:
-        # With --json the result is alone on stdout, whatever a data set or a method of somebody else prints.
+        # With --json the result is alone on stdout, although other people's data sets and methods may print.
         with calls_of_strangers(), redirect_stdout(sys.stderr if "--json" in arguments else sys.stdout):
             result = _called(*arguments)
         if isinstance(result, Result):

@@ -49,7 +49,7 @@ def shadowing() -> str | None:
 
 
 def doctor_text(found: dict[str, Any]) -> str:
-    """Returns what `examine` found, one line each."""
+    """Returns the findings of `examine`, one line each."""
     lines = {name: value for name, value in found.items() if name not in ("datasets", "baselines", "bf16", "jobs")}
     lines["bf16"] = "native: --precision auto takes it" if found["bf16"] else "not native: --precision auto takes fp32"
     lines.pop("c_core_absent")

@@ -1,4 +1,4 @@
-"""The error for whatever a user can mend."""
+"""The error for faults that a user can mend."""
 
 
 class BadInput(ValueError):

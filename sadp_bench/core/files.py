@@ -102,7 +102,7 @@ def read_text(path: Path, limit: int = TEXT_BYTES) -> str:
 
 
 def set_aside(path: Path) -> str:
-    """Renames whatever is at a path to `<name>.broken`, and returns the outcome in words."""
+    """Renames the file or folder at a path to `<name>.broken`, and returns the outcome in words."""
     aside = path.with_name(f"{path.name}.broken")
     try:
         path.replace(aside)

@@ -63,7 +63,7 @@ def check_room(needed: float, what: str, remedy: str) -> None:
 
     Args:
         needed: Bytes, at least.
-        what: What needs them.
+        what: The part that needs them.
         remedy: What to do.
     """
     room = machine_bytes()

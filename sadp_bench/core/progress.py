@@ -15,7 +15,7 @@ class Progress:
         """Reports that training begins.
 
         Args:
-            title: Of what is trained.
+            title: Of the training.
             visits: About how many example visits are to come.
             num_epochs: The number of its last epoch.
         """

@@ -93,7 +93,7 @@ def load(path: str, what: str = "") -> Any:
 
     Args:
         path: The path.
-        what: What a user named, for messages.
+        what: The user's name of it, for messages.
 
     Raises:
         BadInput: There is no such module, its import raises, or it has no class of that name.
@@ -112,7 +112,7 @@ def load(path: str, what: str = "") -> Any:
 
 @contextmanager
 def _loading(what: str, module_name: str = "") -> Iterator[None]:
-    """Turns whatever an import within the context raises into one line."""
+    """Turns any error of an import within the context into one line."""
     try:
         yield
     except BadInput:

@@ -9,7 +9,7 @@ MAX_WITH_DIGITS = 1e7  # from here on the power of ten is shown, as the digits c
 
 
 def printable(text: str) -> str:
-    """Returns one line that cannot steer a terminal, whatever a file from elsewhere contains or is called."""
+    """Returns one line that cannot steer a terminal, of any text or file name from elsewhere."""
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
@@ -32,7 +32,7 @@ def number(value: float | None, digits: int = 2, unit: str = "") -> str:
 
 
 def signed(value: float | None, digits: int = 2, unit: str = "") -> str:
-    """Returns `number` with a '+' before what rounds to more than zero."""
+    """Returns `number` with a '+' before values that round to more than zero."""
     sign = "+" if value is not None and round(value, digits) > 0 else ""
     return sign + number(value, digits, unit)
 

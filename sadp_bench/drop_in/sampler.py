@@ -367,7 +367,7 @@ class PrunedSampler(Sampler[list[int]]):
         }
 
     def _placed(self, name: str, value: Any) -> Any:
-        """Returns a tensor on the device of the pruner's tensor of that name, whatever map_location it was loaded with.
+        """Returns a tensor on the device of the pruner's tensor of that name, at any map_location.
 
         A tensor that the pruner has yet to fill from batches goes to the sampler's device.
         """

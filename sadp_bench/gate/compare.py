@@ -100,7 +100,7 @@ def compare_runs(
         nows: The new records by key.
         failed: By key, why a run has no record.
         margin: Allowed fall of a mean accuracy in [0, 1]; None: a band of the reference's spread.
-        exact: Whether to compare bit for bit what only the same environment repeats.
+        exact: Whether to compare bit for bit the numbers that only the same environment repeats.
     """
     reference, failed = list(reference), failed or {}
     groups = group(reference, nows)

@@ -92,7 +92,7 @@ def exact_findings(group: Group, exact: bool) -> list[Finding]:
 
     Args:
         group: The pairs of one run.
-        exact: Whether to compare what only the same environment repeats.
+        exact: Whether to compare the numbers that only the same environment repeats.
     """
     found = [_budget(group)]
     here = [pair for pair in group.pairs if exact and not pair.differing]

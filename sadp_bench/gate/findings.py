@@ -29,7 +29,7 @@ class Finding:
     """The outcome of one comparison over all seeds of a run.
 
     Args:
-        run: Method and ratio, and what else distinguishes the run.
+        run: Method and ratio, and the settings that distinguish the run.
         name: The quantity that was compared.
         kind: ANYWHERE, HERE, BAND or SPEED_CHECK.
         outcome: PASSED, FAILED, SKIPPED or WARNING.

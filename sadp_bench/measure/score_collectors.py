@@ -179,7 +179,7 @@ def exact_norms(
 ) -> Tensor:
     """Returns each example's exact gradient norm over all parameters, [n], float64 on the CPU, in evaluation mode.
 
-    No autocast is used, whatever the run's precision: a rounded norm would be another score.
+    No autocast is used at any precision of the run, because a rounded norm would be another score.
 
     Args:
         model: The network.

@@ -1,4 +1,4 @@
-"""Measures what collecting a score costs, as a share of a training step."""
+"""Measures the cost of collecting a score, as a share of a training step."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def measure_cost(trainer: RunTrainer, progress: Progress, rounds: int = ROUNDS) 
 
     A round consists of turns of several steps: plain training, plain training again (the noise), and every score. The
     order of the turns is reversed every round, and each turn is divided by the round's plain training. The first round is
-    the warm-up. "calibration" contains what SADP's default score adds to an epoch's first step beyond its share of any
-    other step, and that as a share of the epoch. "exact" contains exact norms of every example, which are no part of a
+    the warm-up. "calibration" contains the time that SADP's default score adds to an epoch's first step beyond its share
+    of any other step, and that as a share of the epoch. "exact" contains exact norms of every example, which are no part of a
     training step.
 
     Args:

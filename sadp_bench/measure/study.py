@@ -166,7 +166,7 @@ class Study:
         return self.trainer.model
 
     def measure(self) -> dict[str, Any]:
-        """Trains and measures; returns what `study_file` writes."""
+        """Trains and measures. Returns the table that `study_file` writes."""
         trainer, spec, progress = self.trainer, self.spec, self.progress
         collector = Collector(self.index_n)
         found = []

@@ -50,7 +50,7 @@ class SADP(Pruner):
     - Draw: exactly K examples, without replacement, with inclusion probabilities pi. Over epochs each example's visits stay
       close to the sum of its pi.
     - Weight: K / (N pi_i). The mean over the kept of weight x gradient is, over draws, an unbiased estimate of the full
-      data's mean gradient for fixed parameters, whatever the scores are. The mean weight is 1 in expectation.
+      data's mean gradient for fixed parameters and any scores. The mean weight is 1 in expectation.
 
     Args:
         prune_ratio: The share of visits to save.
@@ -61,8 +61,8 @@ class SADP(Pruner):
             of an example without an error would consist of it.
         smoothing: The share of uniform sampling mixed in, in (0, 1]; it bounds the weights by about 1 / smoothing.
         memory: In [0, 1), the share of an example's earlier scores in its score (a running mean of the squares).
-        draw: "balanced" over epochs, see `sampling.balanced`; or "independent" of what earlier epochs drew, where pi is
-            exact whatever the scores depend on.
+        draw: "balanced" over epochs, see `sampling.balanced`; or "independent" of earlier epochs, where pi is
+            exact for scores of any origin.
         schedule: "constant"; "falling" keeps more at the start and less at the end, "rising" the reverse; same budget.
         weight_power: 1 is unbiased, 0 means no weights; between them weights^power, scaled to mean 1 in expectation.
     """

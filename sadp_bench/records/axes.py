@@ -36,7 +36,7 @@ PLAIN_AXES = {name: LATER[name] for name in (*TIME_AXIS, *WEIGHT_AXIS)}
 
 
 def is_plain(spec: Spec) -> bool:
-    """Returns whether time and weights are the defaults, whatever the data."""
+    """Returns whether time and weights are the defaults."""
     return all(getattr(spec, name) == value for name, value in PLAIN_AXES.items())
 
 
@@ -62,7 +62,7 @@ def cosine_places(found: Mapping[str, Any]) -> str:
 
 
 def cosine_text(value: float | None) -> str:
-    """Returns '0.512'; '–' where a gradient is 0 and so has no direction."""
+    """Returns '0.512'; '–' where a gradient is 0, which has no direction."""
     return "–" if value is None else f"{value:.3f}"
 
 

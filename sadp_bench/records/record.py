@@ -47,7 +47,7 @@ class Record:
         visits: How often training showed each example, as `visit_counts.pack` writes it; None in older records.
         class_visits: Mean visits by class; empty in older records.
         train_memory_bytes: Bytes that training steps took beyond those in use before them (see `runs.peak_memory`),
-            of a copy of the network without what a method watches; None where the system has no number, and in older
+            of a copy of the network without a method's signals; None where the system has no number, and in older
             records.
         operations: Of one inference: accumulates, multiply_accumulates, energy_joules (see `capture.synaptic_ops`), the
             same by the rules rate_* and effective_*, and neuron_updates, normalised and other_energy_joules of neurons and

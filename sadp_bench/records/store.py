@@ -226,8 +226,8 @@ def read_all(folders: Iterable[Path]) -> Found:
 def read_notes(folders: Iterable[Path]) -> list[str]:
     """Returns the remarks in all files `note.txt` below the folders, one line each: 'cifar10: the first ...'.
 
-    Lines about seconds are left out: they are part of the records (`Record.disturbed`). A line that only resembles
-    them is said to exclude nothing.
+    Lines about seconds are left out: they are part of the records (`Record.disturbed`). The remark of a line that
+    only resembles them adds that it excludes nothing.
     """
     paths = {os.path.abspath(path): path for folder in folders for path in Path(folder).rglob(NOTE)}
     remarks = []

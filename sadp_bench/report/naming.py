@@ -77,7 +77,7 @@ def weights_name(settings: Settings, rivals: Iterable[Settings] = ()) -> str:
 
 
 def titles(groups: Sequence[Settings]) -> list[str]:
-    """Returns a title of each group: its main settings, and what else differs among the groups of its data and network.
+    """Returns a title of each group: its main settings, and the others that differ among the groups of its data and network.
 
     Args:
         groups: Each group's settings, as `Spec.flat` returns them or a part of it. Groups without the settings of the

@@ -88,7 +88,7 @@ def choose_device(name: str) -> torch.device:
         raise BadInput(f"--device {name}: PyTorch finds no Apple GPU of that name here; use --device cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise BadInput(f"--device {name}: {torch.cuda.device_count()} CUDA devices are visible; use --device cpu")
-    return device if device.type == "cuda" else torch.device(device.type)  # there is only one, whatever its index
+    return device if device.type == "cuda" else torch.device(device.type)  # there is only one, at any index
 
 
 def bf16_is_fast(device: torch.device) -> bool:
@@ -107,7 +107,7 @@ def bf16_is_fast(device: torch.device) -> bool:
 
 
 def tf32() -> str:
-    """Returns what CUDA rounds to TF32, which has 10 binary digits, in a run of float32: by default convolutions."""
+    """Returns the operations that CUDA rounds to TF32 (10 binary digits) in a run of float32: by default convolutions."""
     on = {
         "convolutions": torch.backends.cudnn.allow_tf32,
         "products": torch.get_float32_matmul_precision() != "highest",
@@ -131,7 +131,7 @@ def keep_freed_memory(keep: bool = True) -> None:
     time. The setting is the whole process's, so only the command line makes it.
 
     Args:
-        keep: False restores what glibc arrives at by itself.
+        keep: False restores glibc's own choice.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)

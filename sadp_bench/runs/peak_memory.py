@@ -20,7 +20,7 @@ class PeakMemory:
     """The largest peak of its contexts, in bytes beyond the memory in use when each began. Contexts do not nest.
 
     On a GPU it counts tensors, as PyTorch's allocator does. On a CPU under Linux it counts the process's resident set,
-    which is an upper bound: freed memory that the C library keeps counts, and so do pages mapped for the first time (a
+    which is an upper bound: freed memory that the C library keeps counts, and pages mapped for the first time count (a
     library's code). Pages that are taken and never written do not count.
 
     As a context begins, freed memory is returned to the system; otherwise memory that the context takes again would not

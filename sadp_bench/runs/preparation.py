@@ -1,4 +1,4 @@
-"""What runs do before training, scores and the search for connections, and what of it they share."""
+"""The work of runs before training, scores and the search for connections, and its sharing between runs."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def _likely_bytes(spec: Spec, material: Material) -> float:
 def kept_bytes(spec: Spec, material: Material, model: nn.Module) -> int:
     """Returns the bytes that a training step keeps at least: weights, their gradients, and activations.
 
-    Activations are those that autograd saves for the backward pass. Each example adds the same, and so does each time
+    Activations are those that autograd saves for the backward pass. Each example adds the same, and likewise each time
     step of an example. So forward passes of few examples at one and at two time steps give all others. With local
     learning they are those of the largest block: at least the mean over the blocks.
     """

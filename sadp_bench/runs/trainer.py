@@ -65,7 +65,7 @@ class RunTrainer:
         checkpoint: Where the run is saved, and resumed from; None: it is not saved.
         scores_path: Where runs share scores that differ in the ratio alone; None: they are not shared.
         search_path: Where runs share a search that differ in method and ratio alone; None: it is not shared.
-        fresh: Makes scores and search anew, whatever lies there.
+        fresh: Makes scores and search anew, and replaces their files.
         starts: How often the run was started, this start included.
         replaces: When the record was finished that this run replaces. Only a checkpoint with the same value is resumed.
         before_save: Called before each save; an error that it raises ends the run.
@@ -197,7 +197,7 @@ class RunTrainer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes over what `state_dict` returned."""
+        """Loads the state of `state_dict`."""
         self.environment.update(environment.joined_environments(state["environment"], self.environment))
         if "context" in state:
             self.context.load_state_dict(state["context"])
@@ -215,7 +215,7 @@ class RunTrainer:
             self.context.check_state(state["context"])
             return
         pruner = make_pruner(self.spec)
-        pruner.load_state_dict(state["training"]["pruner"])  # A run's length may depend on what `prepare` found.
+        pruner.load_state_dict(state["training"]["pruner"])  # A run's length may depend on the findings of `prepare`.
         length = math.ceil(loop.run_length(pruner, self.spec, len(self.data)))
         check_run(state, self.state, len(self.data), length, self.spec.evaluate_every)
 

@@ -43,7 +43,7 @@ def magnitude_masks(weights: Mapping[str, Tensor], num_live: int, live: Mapping[
     Args:
         weights: By name.
         num_live: Weights to choose, exactly.
-        live: Masks; weights that they lack are not chosen, whatever their size.
+        live: Masks; weights that they lack are not chosen at any size.
     """
     size_W = torch.cat([weight.detach().abs().flatten() for weight in weights.values()])
     if live is not None:

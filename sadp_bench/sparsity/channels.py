@@ -28,7 +28,7 @@ class Channels(Cutting):
     After each epoch it draws the mask of the largest |scale| of all channels that can be cut. The largest one of each
     layer always stays. The mask has settled when the newest of `window` masks differs from each of the others in less
     than `distance` of its positions. Then, or after the share `latest` of the epochs, the channels are cut. Weights,
-    statistics and the optimizer's state of the others stay, and so does the schedule. The search is a part of the run:
+    statistics and the optimizer's state of the others stay. The schedule stays, too. The search is a part of the run:
     it costs no epoch, and the epochs after it are shorter. What a cut channel added to later layers is lost: a channel
     whose shift lets it spike all by itself is not replaced by a bias.
 

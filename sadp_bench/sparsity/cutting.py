@@ -1,4 +1,4 @@
-"""The base of all that trains with fewer channels: what it needs of a network, and what it counts."""
+"""The base class of the sparsities with fewer channels: its needs of a network, and its counts."""
 
 from __future__ import annotations
 

@@ -213,7 +213,7 @@ class Searching(Sparsity):
         return timesteps
 
     def probe(self, context: SearchContext) -> Callable[[nn.Module], Choice] | None:
-        """Returns what chooses T' of the search's network, and shows the choice; None where the time steps stay."""
+        """Returns the function that chooses and shows T' of the search's network; None where the time steps stay."""
         if not self.probes:
             return None
 

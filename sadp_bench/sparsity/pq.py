@@ -42,7 +42,7 @@ class PQ(Sparsity):
     Args:
         density: The share of the weights that exist in the end.
         early_time: Refused, because nothing is searched.
-        adaptive: False: c is the fixed `share`, whatever the index. This control is missing in the paper.
+        adaptive: False: c is the fixed `share`, and the index has no effect. This control is missing in the paper.
         share: c where it is not adaptive. A control takes the `mean_share` in the record of the adaptive run.
         every: Epochs between rewirings; 0: max(1, E / 10).
         per: The groups: "layer" or "neuron" (output channel).

@@ -30,7 +30,7 @@ RECORD_BYTES = 20_000  # bytes on disk, of one record
 
 
 class Resolver:
-    """Resolves the runs of a sweep file to specs, and finds now what would fail only when its turn comes.
+    """Resolves the runs of a sweep file to specs, and finds early the errors of runs whose turn comes late.
 
     Each distinct network is built once, on the CPU, because some settings are only found wrong there.
 

@@ -100,7 +100,7 @@ class Watcher:
         """Called after a run's process was started; attempt: from 1."""
 
     def ended(self, spec: Spec, outcome: str, standing: Standing) -> None:
-        """Called after a run ended; outcome: "done", or what went wrong and what follows."""
+        """Called after a run ended; outcome: "done", or the error and the next step."""
 
     def tick(self, standing: Standing) -> None:
         """Called several times a second."""

@@ -45,7 +45,7 @@ def evaluate(model: nn.Module, data: Loader, precision: str, epoch: int = 0) -> 
         epoch: Of the training, from 0, for the error.
 
     Raises:
-        Diverged: Inputs, membranes or logits are not finite: what such a network classifies is no accuracy.
+        Diverged: Inputs, membranes or logits are not finite. Such a network has no accuracy.
     """
     correct, watch = torch.zeros((), device=data.device), FiniteWatch(model)
     with watch.passes():
@@ -89,7 +89,7 @@ def firing_rates(model: nn.Module, data: Loader, precision: str, by_step: StepAc
 class StepAccuracy:
     """The accuracy of a trained network that stops after 1 to T of its time steps.
 
-    A network without a look ahead makes the same first t logits whatever T is, so one pass at T contains them all.
+    A network that does not look ahead makes the same first t logits at every T. So one pass at T contains them all.
 
     Args:
         timesteps: T. A network that makes fewer keeps its last accuracy for the rest.

@@ -64,7 +64,7 @@ class TrainingState:
         return {"rows": self.rows, "visits_N": self.visits_N, **states}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes over what `state_dict` returned; the optimizer keeps its state where there is none in it."""
+        """Loads the state of `state_dict`; the optimizer keeps its state where there is none in it."""
         self.rows, self.visits_N = list(state["rows"]), state["visits_N"].cpu()
         self.sparsity.load_state_dict(state["sparsity"])
         self.sparsity.shape(self.model)

@@ -216,7 +216,7 @@ class RunContext:
         return {"fits": self._fits, "scores": self._scores, "kept": self.kept, "search_kept": self._search_kept}
 
     def load_state_dict(self, state: State) -> None:
-        """Takes over what `state_dict` returned. Costs are charged when the work that they stand for comes up."""
+        """Loads the state of `state_dict`. Costs are charged when the work that they stand for comes up."""
         self._fits, self._scores = dict(state["fits"]), state["scores"]
         self.kept, self._search_kept = dict(state["kept"]), state["search_kept"]
 
@@ -259,7 +259,7 @@ class RunContext:
         return Survey(logits_NC, self.label_N, loss_N, norm_N if "gradient_norms" in watch else None)
 
     def _norms(self, model: nn.Module, input: Tensor, label_B: Tensor) -> Tensor:
-        """Returns exact gradient norms, without autocast whatever the run's precision. [B]."""
+        """Returns exact gradient norms, without autocast at any precision of the run. [B]."""
         batched = 1 if input.dim() == 5 else 0
         parts = zip(input.split(SURVEY_BATCH, batched), label_B.split(SURVEY_BATCH), strict=True)
         with evaluation_mode(model):

@@ -27,7 +27,7 @@ class SharedFile:
         made_in: Data and environment that the result must come from: its seconds hold nowhere else.
         device: Where its tensors are placed.
         progress: Receives lines for the user.
-        fresh: Makes the result anew, whatever lies there.
+        fresh: Makes the result anew, and replaces the file.
         accept: Raises BadInput for a content that is no such result.
         limit: Ends also the wait for another process.
     """

@@ -34,7 +34,7 @@ Accept = Callable[[dict[str, Any]], None]  # raises BadInput for a content that 
 
 @contextmanager
 def contents() -> Iterator[None]:
-    """Turns whatever a content of wrong types raises within the context into BadInput."""
+    """Turns any error that a content of wrong types raises within the context into BadInput."""
     try:
         yield
     except BadInput:
@@ -236,7 +236,7 @@ def check_training(saved: Any, state: Any, num_examples: int) -> None:
 
 
 def check_head(state: Any) -> None:
-    """Refuses what every checkpoint of a run contains, where it is of another type."""
+    """Raises BadInput where a part that every checkpoint contains has another type."""
     require(isinstance(state["replaces"], str | None), "replaced record", state["replaces"], "a date")
     check_plain("environment", state["environment"])
 

@@ -1,6 +1,6 @@
 """The report as one HTML page that stands alone: no script, style, font or picture comes from anywhere else.
 
-The page reads without its script, which only sorts tables. The template escapes whatever a record contains. A
+The page reads without its script, which only sorts tables. The template escapes all text of records. A
 Content-Security-Policy names the page's style and script by their hashes, and forbids all other ones and all traffic.
 Figures are images from `data:` URIs, which cannot run a script.
 """
@@ -33,7 +33,7 @@ VERDICT_SIGNS = {"lossless": "●", "worse": "▼", "undecided": "○"}  # a sig
 
 
 def page(contents: Contents, images: Callable[[Record], Any] | None = None) -> str:
-    """Returns the page. The same records give the same bytes, in whatever order.
+    """Returns the page. The same records in any order give the same bytes.
 
     Args:
         contents: The report, in which one row at least has a number.

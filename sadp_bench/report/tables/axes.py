@@ -1,4 +1,4 @@
-"""The tables of the three axes: what data, time and weights save together, and each alone."""
+"""The tables of the three axes: the savings of data, time and weights, together and alone."""
 
 from __future__ import annotations
 

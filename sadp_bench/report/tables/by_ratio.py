@@ -71,7 +71,7 @@ def _verdict(row: RatioRow) -> Cell:
 
 
 def _to_accuracy(row: RatioRow) -> Cell:
-    """Returns the time to full's accuracy less the slack, and below it the share of what full takes for it."""
+    """Returns the time to full's accuracy less the slack, and below it the share of full's time."""
     timed, reached = row.speedup.n, row.seconds_to_accuracy.n
     if not timed:
         return Cell(f"{NOTHING}{row.mark}")

@@ -1,4 +1,4 @@
-"""The table of the searches for connections: what finding them took."""
+"""The table of the searches for connections and their cost."""
 
 from __future__ import annotations
 
