@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from functools import cache
+from statistics import median
 
 import pytest
 
@@ -166,3 +167,15 @@ def test_charged_seconds_of_the_tickets_table_are_those_of_the_records() -> None
         assert float(accuracy) == pytest.approx(paired("tickets", f"full bptt {arm}", PLAIN, points)[0], abs=0.051), (
             label
         )
+
+
+def test_the_stated_saving_of_a_cut_is_that_of_the_epochs_before_and_after_it() -> None:
+    ratios = []
+    for run in arms("tickets")["full bptt channels"].values():
+        seconds, cut = [row["seconds"] for row in run.epochs], run.ticket["cut_epoch"]
+        ratios.append(median(seconds[1:cut]) / median(seconds[cut:]))  # The first epoch warms up.
+    page = " ".join((ROOT / "docs" / "axes.md").read_text(encoding="utf-8").split())
+    assert (
+        f"takes {median(ratios):.2f} times as long as one after it (median; {min(ratios):.2f} to {max(ratios):.2f})"
+        in page
+    )
