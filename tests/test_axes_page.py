@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable
 from functools import cache
-from statistics import median
+from statistics import fmean, median
 
 import pytest
 
@@ -179,3 +180,25 @@ def test_the_stated_saving_of_a_cut_is_that_of_the_epochs_before_and_after_it() 
         f"takes {median(ratios):.2f} times as long as one after it (median; {min(ratios):.2f} to {max(ratios):.2f})"
         in page
     )
+
+
+def test_the_stated_cosines_are_those_of_the_study_and_the_records() -> None:
+    page = (ROOT / "docs" / "axes.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^\| .*\| (default|SLTT's) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+|–) \|$", page, re.MULTILINE)
+    wanted = []
+    for neuron, tau in (("default", 2.0), ("SLTT's", 1.1)):
+        [study] = (
+            json.loads(path.read_text(encoding="utf-8"))
+            for path in (ROOT / "results" / "studies" / "sltt").glob("*.study.json")
+            if json.loads(path.read_text(encoding="utf-8"))["spec"]["backbone_options"]["tau"] == tau
+        )
+        found = study["stops"][-1]["gradient_cosine"]
+        wanted.append((neuron, found["whole"], found["least"], found["norms_of_all_steps"]))
+    for neuron, tau in (("default", 2.0), ("SLTT's", 1.1)):
+        runs = [r.gradient_cosine for _, r in read_all([ROOT / "results" / "cosine"]).records
+                if r.spec.backbone_options["tau"] == tau]  # fmt: skip
+        assert len(runs) == 3
+        wanted.append((neuron, fmean(run["last"] for run in runs), fmean(run["least"] for run in runs), None))
+    assert shown == [
+        (name, *("–" if value is None else f"{value:.2f}" for value in values)) for name, *values in wanted
+    ]
