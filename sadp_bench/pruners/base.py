@@ -78,7 +78,12 @@ class ScoringContext(Protocol):
         """Returns a network trained by the run's loop for `epochs` epochs of its schedule of `num_epochs`."""
 
     def survey(self, model: nn.Module, watch: frozenset[str] = frozenset()) -> Survey:
-        """Passes over the training set once: evaluation mode, no augmentation, in index order."""
+        """Passes over the training set once: evaluation mode, no augmentation, in index order.
+
+        Args:
+            model: The network.
+            watch: The optional fields of `Survey` to fill: "gradient_norms", "errors", "features", "spikes".
+        """
 
     def scores(self, score: Callable[[], Tensor]) -> Tensor:
         """Returns the scores of `score`, [N]. Runs that differ in the ratio alone compute them once; each is charged."""
@@ -93,12 +98,20 @@ class Survey:
         label_N: The labels.
         loss_N: Float32.
         gradient_norm_N: The exact norm of each example's gradient; None unless "gradient_norms" was watched.
+        error_NC: The gradient of each example's loss at its logits, summed over time, float32; None unless "errors" was
+            watched. For a loss on the time-mean of the logits it is p - y.
+        feature_ND: The readout's input, averaged over time, float32; None unless "features" was watched.
+        spikes_ND: The spikes of each channel of the last spiking layer, summed over time and positions, float32; None
+            unless "spikes" was watched.
     """
 
     logits_NC: Tensor
     label_N: Tensor
     loss_N: Tensor
     gradient_norm_N: Tensor | None = None
+    error_NC: Tensor | None = None
+    feature_ND: Tensor | None = None
+    spikes_ND: Tensor | None = None
 
 
 class Pruner(ABC):

@@ -5,17 +5,21 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sadp_bench.capture.channel_spikes import ChannelSpikes
 from sadp_bench.capture.per_example_norms import gradient_norms
+from sadp_bench.capture.recorder import Recorder
+from sadp_bench.capture.signals import Signal
 from sadp_bench.core import distributed
 from sadp_bench.core.clock import Clock
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.evaluation_mode import evaluation_mode
-from sadp_bench.core.losses import loss_of
+from sadp_bench.core.losses import logit_errors, loss_of
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.rng import stream_seed
 from sadp_bench.pruners.base import FreshSubset, KeepAll, Pruner, Survey
@@ -42,6 +46,7 @@ from sadp_bench.training.state_checks import (
 )
 
 SURVEY_BATCH = 64  # examples
+SURVEYED = frozenset({"gradient_norms", "errors", "features", "spikes"})  # the optional fields of a survey
 NOTHING_SPENT: dict[str, Any] = {"seconds": 0.0, "cpu_seconds": 0.0, "visits": 0}
 
 
@@ -242,21 +247,37 @@ class RunContext:
         return torch.cat(parts, 1).float()
 
     def survey(self, model: nn.Module, watch: frozenset[str] = frozenset()) -> Survey:
-        """Returns logits, losses and norms of a pass over the training set; see `ScoringContext.survey`."""
+        """Returns logits, losses and the watched fields of a pass over the training set; see `ScoringContext.survey`."""
+        if unknown := watch - SURVEYED:
+            raise BadInput(f"a survey watches {', '.join(sorted(SURVEYED))}, not {', '.join(sorted(unknown))}")
         self.visits += self.num_examples
         loss = loss_of(self.spec.loss, self.spec.mse_weight)
-        logits_NC = torch.zeros(self.num_examples, self.num_classes, device=self.device)
-        loss_N, norm_N = torch.zeros(2, self.num_examples, device=self.device)
-        for index_B, logits_TBC, input in predictions(model, self.data, self.spec.precision):
-            index_B = index_B.to(self.device)
-            label_B = self.data.label_N[index_B]
-            logits_NC[index_B] = logits_TBC.mean(0).float()
-            loss_N[index_B] = loss(logits_TBC, label_B).float()
-            if "gradient_norms" in watch:
-                norm_N[index_B] = self._norms(model, input, label_B).float()
+        rows: dict[str, Tensor] = {}
+
+        def put(name: str, index_B: Tensor, value: Tensor) -> None:
+            if name not in rows:
+                rows[name] = torch.zeros(self.num_examples, *value.shape[1:], device=self.device)
+            rows[name][index_B] = value.float()
+
+        features = Recorder(model, {Signal.FEATURES} if "features" in watch else set())
+        spikes = ChannelSpikes(model) if "spikes" in watch else None
+        with features, spikes or nullcontext():
+            for index_B, logits_TBC, input in predictions(model, self.data, self.spec.precision):
+                index_B = index_B.to(self.device)
+                label_B = self.data.label_N[index_B]
+                put("logits_NC", index_B, logits_TBC.mean(0))
+                put("loss_N", index_B, loss(logits_TBC, label_B))
+                if "errors" in watch:
+                    put("error_NC", index_B, logit_errors(loss, logits_TBC, label_B).sum(0))
+                if "features" in watch:
+                    put("feature_ND", index_B, features.seen()[Signal.FEATURES].mean(0))
+                if spikes is not None:
+                    put("spikes_ND", index_B, spikes.counts())
+                if "gradient_norms" in watch:
+                    put("gradient_norm_N", index_B, self._norms(model, input, label_B))
         # Each of several processes has filled its own part: the zeros elsewhere leave the sums exact.
-        logits_NC, loss_N, norm_N = (distributed.total(part).cpu() for part in (logits_NC, loss_N, norm_N))
-        return Survey(logits_NC, self.label_N, loss_N, norm_N if "gradient_norms" in watch else None)
+        rows = {name: distributed.total(row).cpu() for name, row in rows.items()}
+        return Survey(label_N=self.label_N, **rows)
 
     def _norms(self, model: nn.Module, input: Tensor, label_B: Tensor) -> Tensor:
         """Returns exact gradient norms, without autocast at any precision of the run. [B]."""
