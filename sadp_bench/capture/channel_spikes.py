@@ -41,7 +41,9 @@ class ChannelSpikes:
     def counts(self) -> Tensor:
         """Returns the counts of the newest pass, float32 [B, D]. Raises BadInput without a spiking layer."""
         if self._last is None or self._last not in self._of_layer:
-            raise BadInput("the network calls no spiking layer, so its examples have no spike counts: take other features")
+            raise BadInput(
+                "the network calls no spiking layer, so its examples have no spike counts: take other features"
+            )
         return self._of_layer[self._last]
 
     def _count(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:

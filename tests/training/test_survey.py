@@ -16,7 +16,9 @@ ALL = frozenset({"errors", "features", "spikes"})
 
 @pytest.mark.parametrize("backbone", ["cnn", "resnet18"])
 def test_a_survey_contains_the_inputs_of_the_readout_the_spikes_of_channels_and_the_errors(backbone: str) -> None:
-    run = bench("el2n", 0.5, backbone=backbone, loss="step", train_examples=43, timesteps=3, set={"backbone.threshold": 0.1})
+    run = bench(
+        "el2n", 0.5, backbone=backbone, loss="step", train_examples=43, timesteps=3, set={"backbone.threshold": 0.1}
+    )
     model = run.context.fresh_model(0)
     found = run.context.survey(model, ALL)
     inputs, spikes = [], []
