@@ -15,6 +15,9 @@ class EL2N(Scored):
 
     Source: Paul, Ganguli & Dziugaite, "Deep Learning on a Data Diet", NeurIPS 2021.
 
+    Kind: static.
+    Scoring: a tenth of the run and a pass.
+
     p is the softmax of the time-mean of the logits, in evaluation mode, without augmentation.
     """
 

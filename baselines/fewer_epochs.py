@@ -10,7 +10,10 @@ from sadp_bench.pruner import Pruner, Selection, unweighted
 class FewerEpochs(Pruner):
     """Trains on all data for (1 - ratio) of the epochs, the last partial, with the whole schedule. Weight 1.
 
-    Source: the control of equal cost that any data pruning has to beat.
+    Source: The control of equal cost that any data pruning has to beat.
+
+    Kind: reference.
+    Scoring: none.
     """
 
     fixed_size = False

@@ -14,6 +14,9 @@ class Forgetting(Scored):
 
     Source: Toneva et al., "An Empirical Study of Example Forgetting", ICLR 2019.
 
+    Kind: static.
+    Scoring: the whole run.
+
     A forgetting event is a right answer at a presentation and a wrong answer at the next. Presentations are those of
     training: augmented, before the update. An example that a network never learns gets the number of its presentations,
     more than any other can have; some public code scores it 0, and so drops it as the easiest. `score_epochs` 0 means the

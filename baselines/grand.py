@@ -14,6 +14,9 @@ class GraNd(Scored):
 
     Source: Paul, Ganguli & Dziugaite, "Deep Learning on a Data Diet", NeurIPS 2021.
 
+    Kind: static.
+    Scoring: a tenth of the run and a pass, of exact gradients.
+
     The norm is exact: of the example's loss, with batch norm's running statistics, over every parameter. The paper's
     scores at initialisation do not reproduce (Kirsch, arXiv 2303.14753), so the networks train first.
     """

@@ -22,6 +22,9 @@ class InfoBatch(Pruner):
 
     Source: Qin et al., "InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning", ICLR 2024.
 
+    Kind: dynamic.
+    Scoring: none.
+
     The last (1 - delta) of the epochs use all data, weight 1. The batch's loss is the mean over the actual batch, as in
     the published code, so the mean weight exceeds 1 (a hidden raise of the learning rate; the record contains it).
 

@@ -13,6 +13,9 @@ class Random(Pruner):
 
     Source: Okanovic et al., "Repeated Random Sampling for Minimizing the Time-to-Accuracy of Learning", ICLR 2024 (RS2).
 
+    Kind: dynamic.
+    Scoring: none.
+
     Fresh selections are consecutive slices of K of a shuffle. A slice that crosses the end takes its rest from a new
     shuffle, without the examples that this epoch already has.
 

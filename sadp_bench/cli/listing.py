@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Iterator, Sequence
+
 from sadp_bench.cli.output import Result
 from sadp_bench.core import registry
 from sadp_bench.core.errors import BadInput
+from sadp_bench.core.registry import Entry
 
 KINDS = {"methods": "method", "backbones": "backbone", "datasets": "dataset"}
+WIDTH = 80  # columns
+INDENT = 16  # columns before the text of an entry
+# By a method's kind, in the order of the list, the heading. A method of any other kind, or of none, is in the group "other".
+GROUPS = {
+    "reference": "Reference",
+    "static": "Static: one subset, chosen before training",
+    "dynamic": "Dynamic: a new selection in every epoch",
+    "within the batch": "Within the batch: a selection from every batch's forward pass",
+    "other": "Other",
+}
 
 
 def registered(kind: str, as_json: bool = False) -> Result:
-    """Returns the registered classes of a kind with their summaries and sources.
+    """Returns the registered classes of a kind with their summaries and sources; methods by group, with scoring costs.
 
     Args:
         kind: A key of `KINDS`.
@@ -20,6 +34,39 @@ def registered(kind: str, as_json: bool = False) -> Result:
         raise BadInput(f"list what? '{kind}' is unknown{registry.nearest(kind, KINDS)}")
     entries = registry.entries(KINDS[kind])
     if as_json:
-        return Result([{"name": e.name, "path": e.path, "summary": e.summary, "source": e.source} for e in entries])
-    text = "\n".join(f"{entry.name:<14}{entry.summary}\n{'':<14}{entry.source}" for entry in entries)
+        return Result([_row(entry, kind) for entry in entries])
+    lines = _grouped(entries) if kind == "methods" else (line for entry in entries for line in _lines(entry))
+    text = "\n".join(lines)
     return Result(lambda: print(text))
+
+
+def group_of(entry: Entry) -> str:
+    """Returns the key of `GROUPS` of a method."""
+    return entry.kind if entry.kind in GROUPS else "other"
+
+
+def _row(entry: Entry, kind: str) -> dict[str, str]:
+    row = {"name": entry.name, "path": entry.path, "summary": entry.summary, "source": entry.source}
+    return row | ({"group": group_of(entry), "scoring": entry.scoring} if kind == "methods" else {})
+
+
+def _grouped(entries: Sequence[Entry]) -> Iterator[str]:
+    """Yields the lines of the methods under the headings of their groups."""
+    found = {name: [entry for entry in entries if group_of(entry) == name] for name in GROUPS}
+    for number, (name, members) in enumerate((name, members) for name, members in found.items() if members):
+        yield from [""] * (number > 0)
+        yield GROUPS[name]
+        for entry in members:
+            yield from _lines(entry, "  ")
+
+
+def _lines(entry: Entry, margin: str = "") -> Iterator[str]:
+    """Yields the summary beside the name, then the source, with the cost of scoring where there is one."""
+    cost = f"Scoring: {entry.scoring}." if entry.scoring else ""
+    below = " ".join(filter(None, [entry.source, cost]))
+    yield from _wrapped(entry.summary, f"{margin}{entry.name} ".ljust(INDENT))
+    yield from _wrapped(below, " " * INDENT) if below else ()
+
+
+def _wrapped(text: str, first: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=" " * INDENT) or [first.rstrip()]

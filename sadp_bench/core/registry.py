@@ -12,6 +12,7 @@ import functools
 import importlib
 import importlib.util
 import math
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -29,12 +30,23 @@ GROUPS = {"method": "sadp_bench.pruners", "backbone": "sadp_bench.backbones", "d
 
 
 class Entry(NamedTuple):
-    """One row of `sadp-bench list`."""
+    """One row of `sadp-bench list`.
+
+    Attributes:
+        name: The registered name.
+        path: Its `module:Class`.
+        summary: The first line of the class's docstring.
+        source: The docstring's `Source:`, or "".
+        kind: The docstring's `Kind:` without its full stop, such as "static", or "".
+        scoring: The docstring's `Scoring:` without its full stop: the visits before training, in words; or "".
+    """
 
     name: str
     path: str
     summary: str
     source: str
+    kind: str = ""
+    scoring: str = ""
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
@@ -130,9 +142,15 @@ def entries(kind: str) -> list[Entry]:
     for name, path in table(kind).items():
         doc = docstring(path)
         summary = doc.partition("\n")[0].strip()
-        source = next((line.strip()[7:].strip() for line in doc.splitlines() if line.strip().startswith("Source:")), "")
-        rows.append(Entry(name, path, summary, source))
+        kind, scoring = (_entry(doc, of).removesuffix(".") for of in ("Kind", "Scoring"))
+        rows.append(Entry(name, path, summary, _entry(doc, "Source"), kind, scoring))
     return rows
+
+
+def _entry(doc: str, name: str) -> str:
+    """Returns the text after "name:" in a docstring, up to an empty line or the next such entry; "": there is none."""
+    found = re.search(rf"^[ \t]*{name}:(.*(?:\n[ \t]*(?![ \t]|[A-Z]\w*:)\S.*)*)", doc, re.MULTILINE)
+    return " ".join(found[1].split()) if found else ""
 
 
 def docstring(path: str) -> str:

@@ -9,7 +9,10 @@ from sadp_bench.pruners.base import KeepAll
 class Full(KeepAll):
     """Keeps every example in every epoch, weight 1: the reference that every speed-up is measured against.
 
-    Source: ordinary training.
+    Source: Ordinary training.
+
+    Kind: reference.
+    Scoring: none.
     """
 
     def __init__(self, prune_ratio: float = 0.0) -> None:

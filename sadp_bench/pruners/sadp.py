@@ -36,7 +36,10 @@ BOUND_RATIO_EVERY = 4  # epochs, from the fourth on: the ratio hardly changes, a
 class SADP(Pruner):
     """Draws examples in proportion to an estimate of their gradient's norm, and weights them so that nothing is biased.
 
-    Source: after Ma, Chen, Wu, Tan & Wu, "Spike-Aware Data Pruning", arXiv 2510.04098.
+    Source: After Ma, Chen, Wu, Tan & Wu, "Spike-Aware Data Pruning", arXiv 2510.04098, 2025.
+
+    Kind: dynamic.
+    Scoring: none.
 
     A reconstruction: only the paper's abstract and summaries are public, not its formula or constants. The paper's ideas
     are selection probabilities in proportion to the gradient norm to reduce the gradient's variance, an efficient bound in

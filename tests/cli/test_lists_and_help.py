@@ -8,8 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
+from sadp_bench.cli.listing import GROUPS
 from sadp_bench.core import registry
 from sadp_bench.records import store
 from tests.commands import command
@@ -21,10 +23,46 @@ def test_list_gives_each_name_its_line_and_source() -> None:
         found = json.loads(command("list", kind, "--json").out)
         assert [entry["name"] for entry in found] == list(registry.table(of))
         assert all(entry["summary"] and entry["source"] for entry in found)
-        text = command("list", kind).out.splitlines()
-        for entry, line, source in zip(found, text[::2], text[1::2], strict=True):
-            assert line.split()[0] == entry["name"] and line.endswith(entry["summary"])
-            assert source.strip() == entry["source"]
+        text = command("list", kind).out
+        assert all(len(line) <= 80 for line in text.splitlines())
+        for entry in found:
+            assert re.search(rf"^ *{entry['name']} ", text, re.MULTILINE), entry
+            assert entry["summary"] in " ".join(text.split())
+
+
+def test_methods_are_listed_by_group_with_paper_year_and_cost_of_scoring(monkeypatch: pytest.MonkeyPatch) -> None:
+    stranger = {"highest-loss": "tests.cli.test_lists_and_help:HighestLoss"}
+    table = registry.table("method") | stranger
+    monkeypatch.setattr(registry, "table", lambda kind: table)
+    found = {entry["name"]: entry for entry in json.loads(command("list", "methods", "--json").out)}
+    for entry in found.values():
+        paper = entry["group"] not in ("reference", "other")
+        assert not paper or re.search(r"(19|20)\d\d\b(?!\.\d)", entry["source"]), f"{entry} has no year"
+        assert entry["group"] == "other" or entry["scoring"], f"{entry} has no cost of scoring"
+    assert [name for name, entry in found.items() if entry["group"] == "other"] == [*stranger]
+    assert {name: found[name]["group"] for name in ("full", "fewer-epochs", "el2n", "random")} == {
+        "full": "reference", "fewer-epochs": "reference", "el2n": "static", "random": "dynamic"
+    }  # fmt: skip
+    text = command("list", "methods").out
+    blocks = dict(re.findall(r"^(\w[^\n]*)\n(.*?)(?=^\w|\Z)", text, re.MULTILINE | re.DOTALL))
+    shown = {
+        name.partition(":")[0].lower(): re.findall(r"^  (\S+) ", block, re.MULTILINE) for name, block in blocks.items()
+    }
+    groups = [entry["group"] for entry in found.values()]
+    assert shown == {group: [n for n, e in found.items() if e["group"] == group] for group in GROUPS if group in groups}
+    assert list(shown) == [group for group in GROUPS if group in groups]
+    el2n = " ".join(text.partition("  el2n ")[2].split())
+    assert "NeurIPS 2021. Scoring: a tenth of the run and a pass." in el2n
+    assert 'Keeps examples.\n                Nobody & Noone, "A Title That Wraps", JOURNAL 2020.' in text
+
+
+class HighestLoss:
+    """Keeps examples.
+
+    Source: Nobody & Noone, "A Title
+        That Wraps", JOURNAL 2020.
+    Args: none
+    """
 
 
 def test_doctor_reports_versions_device_data_and_whose_baselines(tmp_path: Path) -> None:
