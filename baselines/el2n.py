@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from baselines.scored import Scored
-from sadp_bench.pruner import KeepAll, ScoringContext
+from sadp_bench.pruner import ScoringContext
 
 
 class EL2N(Scored):
@@ -25,7 +25,7 @@ class EL2N(Scored):
         """Returns each example's error norm, averaged over the scoring networks."""
         runs = []
         for run in range(self.score_runs):
-            model = context.fit(KeepAll(), self.epochs_of(context.num_epochs), run)
+            model = self.fit(context, run)
             survey = context.survey(model)
             runs.append(error_norm(survey.logits_NC, survey.label_N))
         return torch.stack(runs).mean(0)

@@ -23,33 +23,37 @@ class Forgetting(Scored):
     whole run. The score sums those of all `score_runs` networks.
     """
 
-    def epochs_of(self, num_epochs: int) -> int:
-        """Returns the epochs of a scoring network: by default the whole run."""
-        return self.score_epochs or num_epochs
+    least_epochs = 1
+
+    def default_epochs(self, num_epochs: int) -> int:
+        """Returns the whole run."""
+        return num_epochs
 
     def score(self, context: ScoringContext) -> Tensor:
-        """Returns each example's score, summed over the networks. An epoch presents an example once."""
-        score_N, epochs = torch.zeros(context.num_examples), self.epochs_of(context.num_epochs)
+        """Returns each example's score, summed over the networks."""
+        score_N = torch.zeros(context.num_examples)
         for run in range(self.score_runs):
             counter = ForgettingCounter()
-            context.fit(counter, epochs, run)
-            score_N += torch.where(counter.learned_N, counter.events_N, float(epochs)).cpu()
+            self.fit(context, run, counter)
+            score_N += torch.where(counter.learned_N, counter.events_N, counter.presentations_N).cpu()
         return score_N
 
 
 class ForgettingCounter(KeepAll):
-    """Counts each example's correct -> wrong transitions, and whether it was ever right."""
+    """Counts each example's presentations and correct -> wrong transitions, and whether it was ever right."""
 
     def prepare(self, context: ScoringContext) -> None:
         """Sets all counts to zero."""
         super().prepare(context)
         self.events_N = torch.zeros(context.num_examples, device=context.device)
+        self.presentations_N = torch.zeros(context.num_examples, device=context.device)
         self.right_N = torch.zeros(context.num_examples, dtype=torch.bool, device=context.device)
         self.learned_N = torch.zeros(context.num_examples, dtype=torch.bool, device=context.device)
 
     def observe(self, seen: Observation) -> None:
         """Counts the examples that were right at their last visit and are wrong now."""
         right_B = seen.logits_TBC.mean(0).argmax(1) == seen.label_B
+        self.presentations_N[seen.index_B] += 1
         self.events_N[seen.index_B] += (self.right_N[seen.index_B] & ~right_B).float()
         self.right_N[seen.index_B] = right_B
         self.learned_N[seen.index_B] |= right_B

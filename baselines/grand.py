@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from baselines.scored import Scored
-from sadp_bench.pruner import KeepAll, ScoringContext
+from sadp_bench.pruner import ScoringContext
 
 
 class GraNd(Scored):
@@ -25,7 +25,7 @@ class GraNd(Scored):
         """Returns each example's gradient norm, averaged over the scoring networks."""
         runs = []
         for run in range(self.score_runs):
-            model = context.fit(KeepAll(), self.epochs_of(context.num_epochs), run)
+            model = self.fit(context, run)
             gradient_norm_N = context.survey(model, frozenset({"gradient_norms"})).gradient_norm_N
             assert gradient_norm_N is not None
             runs.append(gradient_norm_N)

@@ -65,7 +65,12 @@ class LoopContext:
         """Raises BadInput: the method needs scores."""
         raise BadInput(NEEDS_SCORES)
 
-    def fit(self, pruner: Pruner, epochs: int, seed: int) -> nn.Module:
+    @property
+    def updates_per_epoch(self) -> int:
+        """Raises BadInput: the method needs scores."""
+        raise BadInput(NEEDS_SCORES)
+
+    def fit(self, pruner: Pruner, epochs: float, seed: int) -> nn.Module:
         """Raises BadInput: the method needs scores."""
         raise BadInput(NEEDS_SCORES)
 

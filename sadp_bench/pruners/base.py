@@ -74,8 +74,15 @@ class ScoringContext(Protocol):
     def fresh_model(self, seed: int) -> nn.Module:
         """Returns an untrained network of the run's backbone."""
 
-    def fit(self, pruner: Pruner, epochs: int, seed: int) -> nn.Module:
-        """Returns a network trained by the run's loop for `epochs` epochs of its schedule of `num_epochs`."""
+    @property
+    def updates_per_epoch(self) -> int:
+        """Number of updates of an epoch on all data."""
+
+    def fit(self, pruner: Pruner, epochs: float, seed: int) -> nn.Module:
+        """Returns a network trained by the run's loop for `epochs` epochs of its schedule of `num_epochs`.
+
+        The last epoch may be partial: u updates are u / `updates_per_epoch` epochs.
+        """
 
     def survey(self, model: nn.Module, watch: frozenset[str] = frozenset()) -> Survey:
         """Passes over the training set once: evaluation mode, no augmentation, in index order.
@@ -171,6 +178,10 @@ class Pruner(ABC):
 
     def scoring_epochs(self, num_epochs: int) -> float:
         """Returns the visits that `prepare` will make, in epochs, for the estimate before training."""
+        return 0
+
+    def scoring_updates(self) -> int:
+        """Returns the updates that `prepare` will make beside `scoring_epochs`, on all data, for the same estimate."""
         return 0
 
     def num_kept(self, epoch: int) -> int:

@@ -25,9 +25,7 @@ FORMER_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "method_options": {
         "infobatch": {"drop_share": 0.9, "variant": "mean"},
         "random": {"rescale": False},
-        "el2n": {"keep": "hardest"},
-        "grand": {"keep": "hardest"},
-        "forgetting": {"keep": "hardest"},
+        **dict.fromkeys(("el2n", "grand", "forgetting"), {"keep": "hardest", "score_updates": 0, "untrained": False}),
     },
     "backbone_options": {
         **dict.fromkeys(("cnn", "vgg11"), {"pool": "avg", "pool_at": "after-norm", "dropout": 0.0}),

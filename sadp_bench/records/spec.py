@@ -144,6 +144,11 @@ class Spec(_Remembering):
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
+    @property
+    def updates_per_epoch(self) -> int:
+        """The number of updates of an epoch on all data."""
+        return -(-self.train_examples // self.batch_size)
+
     @_remembered
     def reference(self) -> Spec:
         """Returns the paired full-data run: everything alike but the method, `full`, which has no options."""

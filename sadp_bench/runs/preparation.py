@@ -27,9 +27,13 @@ class Preparation(NamedTuple):
 
 def preparation(spec: Spec) -> Preparation:
     """Returns the visits of a run before training, as if no file of other runs were there."""
-    scoring: Any = make_pruner(spec).scoring_epochs(spec.epochs)
-    if not is_amount(scoring):
-        raise BadInput(f"{spec.method}'s scoring_epochs returns {scoring!r}, and must return a number of at least 0")
+    pruner = make_pruner(spec)
+    scoring: Any = pruner.scoring_epochs(spec.epochs)
+    updates: Any = pruner.scoring_updates()
+    for name, value in (("scoring_epochs", scoring), ("scoring_updates", updates)):
+        if not is_amount(value):
+            raise BadInput(f"{spec.method}'s {name} returns {value!r}, and must return a number of at least 0")
+    scoring += updates / spec.updates_per_epoch
     return Preparation(float(scoring), make_sparsity(spec).estimated_epochs(spec.epochs))
 
 

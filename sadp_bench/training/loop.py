@@ -6,7 +6,6 @@ N examples, K kept in an epoch, B in a batch.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -88,7 +87,7 @@ def train(
     clock: Clock,
     progress: Progress,
     seed: int,
-    until: int | None = None,
+    until: float | None = None,
 ) -> Iterator[EpochRow]:
     """Trains epoch by epoch, from the first that has no row, and yields each epoch's row.
 
@@ -99,7 +98,7 @@ def train(
         clock: Charges the phases "select" and "train".
         progress: Is informed of every batch.
         seed: Of the order, the augmentation, dropout and the backward pass's draws.
-        until: Number of epochs after which training stops early.
+        until: Number of epochs after which training stops early; the last one may be partial.
 
     Yields:
         epoch, kept, mean_weight, train_loss (unweighted mean over the visits, before each update), learning_rate,
@@ -112,13 +111,14 @@ def train(
     step = TrainingStep(state.model, spec, data, state.optimizer)
     length = run_length(state.pruner, spec, len(data))
     state.sparsity.attach(state.model, state.optimizer)
-    for epoch in range(len(state.rows), min(math.ceil(length), sys.maxsize if until is None else until)):
+    end = length if until is None else min(length, until)
+    for epoch in range(len(state.rows), math.ceil(end)):
         before = sum(clock.seconds.values())
         with clock("select"):
             selection = selection_of(state.pruner, epoch)
         dropout = isolated(seed, f"dropout {epoch} {distributed.rank()}", data.device)
         with clock("train"), dropout, step.recording(signals_of(state.pruner, epoch)):
-            row, index_K = _train_epoch(state, step, watch, selection, spec, progress, seed, epoch, length)
+            row, index_K = _train_epoch(state, step, watch, selection, spec, progress, seed, epoch, length, end)
             state.sparsity.after_epoch(epoch, math.ceil(length))
         row["seconds"] = sum(clock.seconds.values()) - before
         _check_finite(row, watch, spec)
@@ -136,13 +136,14 @@ def _train_epoch(
     seed: int,
     epoch: int,
     length: float,
+    end: float,
 ) -> tuple[EpochRow, Tensor]:
     """Trains on one epoch's selection. Returns the epoch's row, and the examples in the order shown, [K].
 
     The epoch's order and augmentation come from streams that do not depend on the pruner; the selected examples are
     taken out of that order. The last batch is watched: NaN stays in weights and buffers till then.
     """
-    data, portion = step.data, min(1.0, length - epoch)
+    data, portion = step.data, min(1.0, end - epoch)
     state.model.train()
     draws = stream(seed, "steps", epoch)
     looks = stream(seed, "augmentation", epoch)
@@ -198,7 +199,7 @@ def run_length(pruner: Pruner, spec: Spec, num_examples: int) -> float:
                 f"{spec.epochs}"
             )
         return epochs
-    left, epoch = spec.epochs * math.ceil(num_examples / spec.batch_size), 0
+    left, epoch = spec.epochs * spec.updates_per_epoch, 0
     while True:
         updates = math.ceil(kept_in_epoch(num_examples, spec.ratio, epoch) / spec.batch_size)
         if left <= updates:

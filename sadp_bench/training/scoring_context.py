@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any
@@ -110,8 +111,16 @@ class RunContext:
         """Reports a line, named by the run."""
         self._progress.message(f"{run_name(self.spec)}, {self.spec.sparsity}: {text}")
 
-    def fit(self, pruner: Pruner, epochs: int, seed: int) -> nn.Module:
-        """Returns a network trained for `epochs` epochs of the full-data run's schedule, with all connections."""
+    @property
+    def updates_per_epoch(self) -> int:
+        """Number of updates of an epoch on all data."""
+        return self.spec.updates_per_epoch
+
+    def fit(self, pruner: Pruner, epochs: float, seed: int) -> nn.Module:
+        """Returns a network trained for `epochs` epochs of the full-data run's schedule, with all connections.
+
+        The last epoch may be partial.
+        """
         model = self.fresh_model(seed)
         pruner.prepare(self)
         for _ in self._fit("scoring", TrainingState(model, pruner, make_optimizer(model, self.spec)), epochs, seed):
@@ -139,7 +148,7 @@ class RunContext:
         for _ in self._fit("search", state, self.num_epochs if epochs is None else epochs, 0):
             yield model
 
-    def _fit(self, kind: str, state: TrainingState, epochs: int, seed: int) -> Iterator[None]:
+    def _fit(self, kind: str, state: TrainingState, epochs: float, seed: int) -> Iterator[None]:
         """Trains until `epochs` epochs are done, charged, and yields after each.
 
         A resumed training continues after its last saved epoch, and yields for that epoch first.
@@ -152,7 +161,7 @@ class RunContext:
             resumed = self._resume_fit(name, state)
         left = epochs - len(state.rows)
         if left > 0:
-            self._progress.start(f"{spec.method}: {kind}", left * self.num_examples, epochs)
+            self._progress.start(f"{spec.method}: {kind}", round(left * self.num_examples), math.ceil(epochs))
         order_seed = stream_seed(spec.seed, f"{kind} {seed if kind == 'scoring' else number}")
         try:
             if resumed:
