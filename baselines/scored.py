@@ -111,7 +111,9 @@ class Scored(Pruner):
         least = math.ceil(self.least_epochs * context.updates_per_epoch)
         most = context.num_epochs * context.updates_per_epoch
         if not least <= self.score_updates <= most:
-            raise BadInput(f"score_updates is from {max(1, least)} to {most} updates in this run, not {self.score_updates}")
+            raise BadInput(
+                f"score_updates is from {max(1, least)} to {most} updates in this run, not {self.score_updates}"
+            )
         return self.score_updates / context.updates_per_epoch
 
     def fit(self, context: ScoringContext, run: int, pruner: Pruner | None = None) -> nn.Module:

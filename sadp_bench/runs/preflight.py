@@ -52,6 +52,7 @@ class DryContext:
     def __init__(self, spec: Spec, resources: Resources) -> None:
         self.num_examples, self.num_epochs = len(resources.train), spec.epochs
         self.seed, self.device = spec.seed, resources.device
+        self.updates_per_epoch = spec.updates_per_epoch
         self.num_classes = len(resources.material.dataset.class_names)
         self.label_N = resources.train.label_N.cpu()
 
@@ -59,7 +60,7 @@ class DryContext:
         """Raises WouldTrain."""
         raise WouldTrain
 
-    def fit(self, pruner: Pruner, epochs: int, seed: int) -> nn.Module:
+    def fit(self, pruner: Pruner, epochs: float, seed: int) -> nn.Module:
         """Raises WouldTrain."""
         raise WouldTrain
 
