@@ -7,4 +7,5 @@ PRUNERS = {
     "grand": "baselines.grand:GraNd",
     "forgetting": "baselines.forgetting:Forgetting",
     "infobatch": "baselines.infobatch:InfoBatch",
+    "moderate": "baselines.moderate:Moderate",
 }

@@ -1,0 +1,93 @@
+"""The base class of methods that order the examples by the geometry of their features, and what such methods share.
+
+Shape letters: N training examples, M examples of a block, D features.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from baselines.scored import Scored
+from sadp_bench.pruner import BadInput, KeepAll, ScoringContext, Survey
+
+FEATURES = {"readout": "features", "spikes": "spikes"}  # the setting's value -> the field of a survey
+
+
+class Geometry(Scored):
+    """Keeps the first K examples of an order that comes from their features, for the whole run. Weight 1.
+
+    The features are those of one scoring network. The order does not depend on K, so runs that differ in the ratio alone
+    share it.
+
+    Args:
+        prune_ratio: The share of visits to save.
+        features: "readout": the readout's input, averaged over time, as in the papers. "spikes": the spikes of each
+            channel of the last spiking layer, summed over time and positions.
+        by_class: Whether each class has its order, and every class keeps the same share; otherwise there is one order of
+            all examples.
+        score_epochs: The number of epochs that the scoring network trains, of the run's schedule; 0 means a tenth of the
+            run, at least 1.
+
+    Attributes:
+        watched: The fields of a survey that the order needs beside the features.
+    """
+
+    watched: frozenset[str] = frozenset()
+
+    def __init__(
+        self, prune_ratio: float, *, features: str = "readout", by_class: bool = True, score_epochs: int = 0
+    ) -> None:
+        super().__init__(prune_ratio, score_epochs=score_epochs)
+        if features not in FEATURES:
+            raise BadInput(f"{type(self).__name__}'s features are {' or '.join(FEATURES)}, not '{features}'")
+        self.features = features
+        self.by_class = by_class
+
+    @abstractmethod
+    def order(self, feature_MD: Tensor, index_M: Tensor, survey: Survey) -> Tensor:
+        """Returns the positions of a block's examples, the first to keep first. Int64, [M].
+
+        Args:
+            feature_MD: The block's features, float64, on the context's device. The rows are in random order, so that ties
+                go to the first row.
+            index_M: The examples' indices, on the CPU.
+            survey: The whole survey, on the CPU.
+        """
+
+    def score(self, context: ScoringContext) -> Tensor:
+        """Returns -(place + 1/2) / M of each example in the order of its block, so that all blocks keep the same share."""
+        survey = self.surveyed(context)
+        feature_ND = features_of(survey, self.features)
+        score_N = torch.empty(self.num_examples, dtype=torch.float64)
+        for index_M in self.blocks(survey.label_N):
+            order_M = self.order(feature_ND[index_M].to(context.device, torch.float64), index_M, survey)
+            place_M = torch.arange(len(index_M), dtype=torch.float64)
+            score_N[index_M[order_M.cpu()]] = -(place_M + 0.5) / len(index_M)
+        return score_N
+
+    def surveyed(self, context: ScoringContext) -> Survey:
+        """Returns the survey of a trained scoring network, with the features and the watched fields."""
+        model = context.fit(KeepAll(), self.epochs_of(context.num_epochs), 0)
+        return context.survey(model, self.watched | {FEATURES[self.features]})
+
+    def blocks(self, label_N: Tensor) -> list[Tensor]:
+        """Returns the indices of each block's examples, in random order."""
+        shuffled_N = torch.randperm(len(label_N), generator=self.generator())
+        return of_classes(shuffled_N, label_N) if self.by_class else [shuffled_N]
+
+
+def features_of(survey: Survey, features: str) -> Tensor:
+    """Returns the features that the setting `features` names. Float32, [N, D]."""
+    feature_ND = survey.feature_ND if features == "readout" else survey.spikes_ND
+    assert feature_ND is not None, "the survey watched them"
+    return feature_ND
+
+
+def of_classes(index_M: Tensor, label_N: Tensor) -> list[Tensor]:
+    """Returns the indices of each class that has any, in their order."""
+    label_M = label_N[index_M]
+    grouped_M = index_M[label_M.argsort(stable=True)]
+    return [part for part in grouped_M.split(label_M.bincount().tolist()) if len(part)]
