@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from baselines.moderate import Moderate
@@ -13,16 +15,16 @@ def distances(feature_MD: np.ndarray, label_M: np.ndarray, centre: str) -> np.nd
     return np.array([np.linalg.norm(x - of_class[c]) for x, c in zip(feature_MD, label_M, strict=True)])
 
 
+def from_the_median(feature_MD: np.ndarray, index_M: np.ndarray, context: MadeContext, centre: str) -> list[int]:
+    of = distances(feature_MD, context.label_N.numpy()[index_M], centre)
+    rank = [sum(of < d) + sum(of[:row] == d) for row, d in enumerate(of)]
+    # Of two ranks as far from the middle, the row that comes first in the block's random order is first.
+    return sorted(range(len(of)), key=lambda row: (abs(rank[row] - (len(of) - 1) / 2), row))
+
+
 def test_the_order_goes_from_the_median_distance_outwards() -> None:
     for centre in ("median", "mean"):
-
-        def order(feature_MD: np.ndarray, index_M: np.ndarray, context: MadeContext) -> list[int]:
-            of = distances(feature_MD, context.label_N.numpy()[index_M], centre)
-            rank = [sum(of < d) + sum(of[:row] == d) for row, d in enumerate(of)]
-            # Of two ranks as far from the middle, the row that comes first in the block's random order is first.
-            return sorted(range(len(of)), key=lambda row: (abs(rank[row] - (len(of) - 1) / 2), row))
-
-        check_order(Moderate, order, centre=centre)
+        check_order(Moderate, partial(from_the_median, centre=centre), centre=centre)
 
 
 def test_the_kept_are_the_middle_quantiles_of_every_class() -> None:
