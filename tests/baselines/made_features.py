@@ -59,7 +59,10 @@ def check_order(
     """
     for seed in range(3):
         context = made(seed)
-        for features, feature_ND in (("readout", context.fields["feature_ND"]), ("spikes", context.fields["spikes_ND"])):
+        for features, feature_ND in (
+            ("readout", context.fields["feature_ND"]),
+            ("spikes", context.fields["spikes_ND"]),
+        ):
             for by_class in (True, False):
                 pruner: Any = make(0.5, features=features, by_class=by_class, **options)
                 pruner.prepare(context)

@@ -34,9 +34,7 @@ def test_the_order_depends_on_the_seed_alone_where_all_examples_are_equal() -> N
         for value in (0.0, 1 / 3):
             orders = []
             for seed in (0, 0, 1):
-                context = MadeContext(
-                    label_N, seed, feature_ND=torch.full((31, 4), value), logits_NC=torch.ones(31, 2)
-                )
+                context = MadeContext(label_N, seed, feature_ND=torch.full((31, 4), value), logits_NC=torch.ones(31, 2))
                 pruner = make(0.5)
                 pruner.prepare(context)
                 orders.append(pruner.ranked_N.tolist())
