@@ -8,4 +8,7 @@ PRUNERS = {
     "forgetting": "baselines.forgetting:Forgetting",
     "infobatch": "baselines.infobatch:InfoBatch",
     "moderate": "baselines.moderate:Moderate",
+    "balanced-random": "baselines.balanced_random:BalancedRandom",
+    "drop": "baselines.drop:DRoP",
+    "rcap": "baselines.rcap:RCAP",
 }

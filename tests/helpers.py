@@ -46,6 +46,7 @@ class PlainContext:
     seed: int = 0
     num_classes: int = 10
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    label_N: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
     def scores(self, score: Callable[[], Tensor]) -> Tensor:
         return score()
@@ -54,6 +55,18 @@ class PlainContext:
 def prepared(pruner: Pruner, num_examples: int, num_epochs: int = 10, seed: int = 0) -> Any:
     pruner.prepare(PlainContext(num_examples, num_epochs, seed))
     return pruner
+
+
+def prepared_for(pruner: Pruner, label_N: Tensor, num_epochs: int = 10, seed: int = 0) -> Any:
+    """Prepared for examples of these classes."""
+    pruner.prepare(PlainContext(len(label_N), num_epochs, seed, int(label_N.max()) + 1, label_N=label_N))
+    return pruner
+
+
+def classes_of(*sizes: int, seed: int = 0) -> Tensor:
+    """Labels of so many examples a class, shuffled."""
+    label_N = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    return label_N[torch.randperm(len(label_N), generator=stream(seed, "labels"))]
 
 
 def seen(index_B: Tensor, *, loss_B: Tensor | None = None, epoch: int = 0, **rest: Any) -> Observation:

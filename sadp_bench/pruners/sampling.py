@@ -260,3 +260,25 @@ def ranked(score_N: Tensor, generator: torch.Generator) -> Tensor:
     """Returns all indices by falling score, ties in random order. Int64, [N]."""
     shuffled_N = torch.randperm(len(score_N), generator=generator)
     return shuffled_N[score_N[shuffled_N].argsort(descending=True, stable=True)]
+
+
+def by_class(rank_N: Tensor, label_N: Tensor, weight_C: Tensor) -> Tensor:
+    """Returns all indices in an order of which every start has classes in proportion to their weights. Int64, [N].
+
+    The j-th example of a class, from 0, has the place (j + 1/2) / weight. So the first K have the counts that Webster's
+    method (Sainte-Lague) gives: the numbers weight x level, rounded, with the level of which they sum to K. A class of
+    which all examples are taken leaves the rest to the other classes, in proportion to their weights.
+
+    Args:
+        rank_N: All indices. Examples of a class, and examples with equal places, keep this order.
+        label_N: The classes.
+        weight_C: At least 0. Classes of weight 0 come last, in proportion to their sizes.
+    """
+    class_M, size_C, weight_C = label_N[rank_N], label_N.bincount(minlength=len(weight_C)), weight_C.double()
+    positive_C = weight_C[weight_C > 0]
+    least = 1e-12 * float(positive_C.min()) / float(size_C.max()) if len(positive_C) else 1.0
+    weight_C = torch.where(weight_C > 0, weight_C, size_C * least)
+    grouped_M = class_M.argsort(stable=True)
+    within_M = torch.empty_like(rank_N)
+    within_M[grouped_M] = torch.arange(len(rank_N)) - (size_C.cumsum(0) - size_C)[class_M[grouped_M]]
+    return rank_N[((within_M + 0.5) / weight_C[class_M]).argsort(stable=True)]

@@ -1,0 +1,89 @@
+"""DRoP: more examples of the classes that a network gets wrong."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from baselines.scored import Scored
+from sadp_bench.pruner import BadInput, KeepAll, ScoringContext, Selection, Survey, unweighted
+from sadp_bench.sampling import by_class
+
+HELD_OUT = 10  # one of so many examples
+
+
+class DRoP(Scored):
+    """Keeps a random subset with more of the classes of which a network gets more held-out examples wrong. Weight 1.
+
+    Source: Vysogorets, Ahuja & Kempe, "DRoP: Distributionally Robust Data Pruning", ICLR 2025 (arXiv 2404.05579).
+
+    Kind: static.
+    Scoring: a tenth of the run and a pass.
+
+    With the recall r_c of class c, of n_c examples, on held-out data, the class keeps the share d_c = min(1, (1 - r_c) z)
+    of its examples, drawn at random; z makes sum n_c d_c = K. This is the paper's algorithm: a full class leaves its
+    excess to the others, in proportion to 1 - r_c. Counts are rounded by Webster's method, so that their sum is K.
+    Classes without errors have a share only where the others are full.
+
+    The paper takes half of the test set as held-out data. Here it is a tenth of each class of the training set, which the
+    scoring network does not train on; the run may keep these examples. A class without held-out examples has the mean
+    error. The length of the authors' first training is not public to us: `score_epochs` sets it.
+
+    Args:
+        prune_ratio: The share of visits to save.
+        score_epochs: The number of epochs that a scoring network trains, of the run's schedule; 0 means a tenth of the
+            run, at least 1.
+        score_runs: The number of scoring networks, of which the errors are averaged.
+    """
+
+    def __init__(self, prune_ratio: float, *, score_epochs: int = 0, score_runs: int = 1) -> None:
+        super().__init__(prune_ratio, score_epochs=score_epochs, score_runs=score_runs)
+
+    def prepare(self, context: ScoringContext) -> None:
+        """Measures the classes' errors on the `prepare` clock, and orders the examples."""
+        super().prepare(context)
+        if bool((self.score_N < 0).any()):
+            raise BadInput("drop's scores are errors of the example's class, at least 0; a given score is below 0")
+        weight_C = torch.zeros(context.num_classes, dtype=torch.float64)
+        weight_C.index_add_(0, context.label_N, self.score_N.cpu().double())
+        shuffled_N = torch.randperm(self.num_examples, generator=self.generator(1))
+        self.ranked_N = by_class(shuffled_N, context.label_N, weight_C)
+
+    def score(self, context: ScoringContext) -> Tensor:
+        """Returns the error of each example's class, averaged over the scoring networks."""
+        held_N = held_out(context.label_N, self.generator(2))
+        runs = []
+        for run in range(self.score_runs):
+            model = context.fit(KeepSome((~held_N).nonzero().squeeze(1)), self.epochs_of(context.num_epochs), run)
+            runs.append(class_error(context.survey(model), held_N, context.num_classes))
+        return torch.stack(runs).mean(0)[context.label_N]
+
+
+class KeepSome(KeepAll):
+    """Keeps the given examples at weight 1: the training of a network that others are held out from."""
+
+    def __init__(self, index_K: Tensor) -> None:
+        super().__init__()
+        self.index_K = index_K
+
+    def select(self, epoch: int) -> Selection:
+        """Returns the given examples."""
+        return unweighted(self.index_K)
+
+
+def held_out(label_N: Tensor, generator: torch.Generator) -> Tensor:
+    """Returns which examples are held out: a random tenth, of every class in proportion to its size. Bool, [N]."""
+    shuffled_N = torch.randperm(len(label_N), generator=generator)
+    order_N = by_class(shuffled_N, label_N, label_N.bincount())
+    held_N = torch.zeros(len(label_N), dtype=torch.bool)
+    held_N[order_N[: max(1, len(label_N) // HELD_OUT)]] = True
+    return held_N
+
+
+def class_error(survey: Survey, held_N: Tensor, num_classes: int) -> Tensor:
+    """Returns each class's share of wrong answers on its held-out examples; the mean where it has none. Float32, [C]."""
+    label_M = survey.label_N[held_N]
+    wrong_M = survey.logits_NC[held_N].argmax(1) != label_M
+    size_C = label_M.bincount(minlength=num_classes)
+    error_C = label_M.bincount(wrong_M.float(), minlength=num_classes).float() / size_C
+    return torch.where(size_C > 0, error_C, error_C[size_C > 0].mean())
