@@ -27,17 +27,20 @@ class DRoP(Scored):
 
     The paper takes half of the test set as held-out data. Here it is a tenth of each class of the training set, which the
     scoring network does not train on; the run may keep these examples. A class without held-out examples has the mean
-    error. The length of the authors' first training is not public to us: `score_epochs` sets it.
+    error. The length of the authors' first training is not public to us.
 
     Args:
         prune_ratio: The share of visits to save.
         score_epochs: The number of epochs that a scoring network trains, of the run's schedule; 0 means a tenth of the
             run, at least 1.
+        score_updates: The number of updates that a scoring network trains, in place of epochs; 0 means by epochs.
         score_runs: The number of scoring networks, of which the errors are averaged.
     """
 
-    def __init__(self, prune_ratio: float, *, score_epochs: int = 0, score_runs: int = 1) -> None:
-        super().__init__(prune_ratio, score_epochs=score_epochs, score_runs=score_runs)
+    def __init__(
+        self, prune_ratio: float, *, score_epochs: int = 0, score_updates: int = 0, score_runs: int = 1
+    ) -> None:
+        super().__init__(prune_ratio, score_epochs=score_epochs, score_updates=score_updates, score_runs=score_runs)
 
     def prepare(self, context: ScoringContext) -> None:
         """Measures the classes' errors on the `prepare` clock, and orders the examples."""
@@ -54,7 +57,7 @@ class DRoP(Scored):
         held_N = held_out(context.label_N, self.generator(2))
         runs = []
         for run in range(self.score_runs):
-            model = context.fit(KeepSome((~held_N).nonzero().squeeze(1)), self.epochs_of(context.num_epochs), run)
+            model = self.fit(context, run, KeepSome((~held_N).nonzero().squeeze(1)))
             runs.append(class_error(context.survey(model), held_N, context.num_classes))
         return torch.stack(runs).mean(0)[context.label_N]
 
