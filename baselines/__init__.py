@@ -11,4 +11,5 @@ PRUNERS = {
     "balanced-random": "baselines.balanced_random:BalancedRandom",
     "drop": "baselines.drop:DRoP",
     "rcap": "baselines.rcap:RCAP",
+    "subset": "baselines.subset:Subset",
 }

@@ -134,11 +134,7 @@ class Scored(Pruner):
 
     def select(self, epoch: int) -> Selection:
         """Returns the K highest scores below the offset, the K lowest, or the K in the middle."""
-        num_kept = self.num_kept(epoch)
-        num_dropped = self.num_examples - num_kept
-        above = {"hardest": round(self.offset * self.num_examples), "easiest": num_dropped, "middle": num_dropped // 2}
-        first = min(above[self.keep], num_dropped)
-        return unweighted(self.ranked_N[first : first + num_kept])
+        return unweighted(slice_of(self.ranked_N, self.num_kept(epoch), self.keep, self.offset))
 
     def scoring_epochs(self, num_epochs: int) -> float:
         """Returns the epochs of all scoring networks together; of untrained ones, the passes over the data."""
@@ -147,3 +143,18 @@ class Scored(Pruner):
     def scoring_updates(self) -> int:
         """Returns the updates of all scoring networks together, where they train by updates."""
         return self.score_runs * self.score_updates
+
+
+def slice_of(ranked_N: Tensor, num_kept: int, keep: str, offset: float = 0.0) -> Tensor:
+    """Returns K of the ranked examples. Int64, [K].
+
+    Args:
+        ranked_N: All indices by falling score.
+        num_kept: K.
+        keep: One of `KEPT`.
+        offset: The share of N that "hardest" leaves out at the top.
+    """
+    num_dropped = len(ranked_N) - num_kept
+    above = {"hardest": round(offset * len(ranked_N)), "easiest": num_dropped, "middle": num_dropped // 2}
+    first = min(above[keep], num_dropped)
+    return ranked_N[first : first + num_kept]

@@ -2,6 +2,7 @@
 
 from sadp_bench.capture.signals import Signal as Signal
 from sadp_bench.core.errors import BadInput as BadInput
+from sadp_bench.core.files import read_bytes as read_bytes
 from sadp_bench.pruners.base import KeepAll as KeepAll
 from sadp_bench.pruners.base import Observation as Observation
 from sadp_bench.pruners.base import Pruner as Pruner

@@ -8,7 +8,8 @@ import torch
 from sadp_bench.core.registry import table
 from sadp_bench.pruners.base import Pruner, Selection, unweighted
 from sadp_bench.pruners.batching import in_order
-from sadp_bench.testing import SIMULATED, ContractBroken, SecondDevice, check_pruner
+from sadp_bench.testing import SETTING, SIMULATED, ContractBroken, SecondDevice, check_pruner
+from tests.small_runs import needed_options
 
 # Each registered method with options that change what it keeps or watches.
 OPTIONS = {
@@ -21,7 +22,7 @@ OPTIONS = {
 
 @pytest.mark.parametrize("method", sorted(table("method")))
 def test_every_registered_method_keeps_the_contract(method):
-    for options in ({}, *OPTIONS.get(method, [])):
+    for options in (needed_options(method, SETTING["train_examples"]), *OPTIONS.get(method, [])):
         check_pruner(method, options, ratio=0.0 if method == "full" else 0.4)
 
 

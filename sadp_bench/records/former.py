@@ -56,8 +56,13 @@ def former_options(table: str, owner: str) -> dict[str, Any]:
 
 
 def in_key(table: str, owner: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a table of options as the key contains it: without those that older records mean, by former names."""
+    """Returns a table of options as the key contains it: without those that older records mean, by former names.
+
+    A `file` beside its `sha256` is left out: the content makes the run, wherever it lies.
+    """
     former, names = former_options(table, owner), _key_names(table, owner)
+    if "sha256" in options:
+        options = {name: value for name, value in options.items() if name != "file"}
     kept = {name: value for name, value in options.items() if name not in former or value != former[name]}
     return {names.get(name, name): value for name, value in kept.items()}
 

@@ -16,16 +16,15 @@ from sadp_bench.runs.trainer import check_shareable
 
 
 def check_runs(specs: Sequence[Spec], resources: Resources) -> None:
-    """Raises BadInput where a method can't watch the network, or can't run on several processes."""
+    """Raises BadInput where a method can't watch the network, refuses the data, or can't run on several processes."""
     for spec in specs:
         pruner = make_pruner(spec)
         _check_network(spec, pruner, resources.untrained)
-        if spec.processes > 1:
-            try:
-                pruner.prepare(DryContext(spec, resources))
-            except WouldTrain:  # is checked once it has its scores
-                continue
-            check_shareable(spec, pruner)
+        try:
+            pruner.prepare(DryContext(spec, resources))
+        except WouldTrain:  # is checked once it has its scores
+            continue
+        check_shareable(spec, pruner)
 
 
 def _check_network(spec: Spec, pruner: Pruner, model: nn.Module) -> None:

@@ -19,6 +19,7 @@ from torch import nn
 from sadp_bench.backbones.spiking import Backbone, NeuronSettings
 from sadp_bench.core import distributed, registry
 from sadp_bench.core.errors import BadInput
+from sadp_bench.core.files import read_bytes
 from sadp_bench.core.rng import isolated, stream
 from sadp_bench.datasets.base import Dataset, data_root
 from sadp_bench.datasets.examples import Examples, stratified_order
@@ -104,6 +105,7 @@ class RunRequest:
         owners["backbone."] = ("backbone", given["backbone"], registry.options(backbone) | _neuron_options())
         owners["sparsity."] = ("sparsity", given["sparsity"], registry.options(sparsity))
         given |= _tables(owners, requested.get("set"))
+        given["method_options"] = _with_hash(given["method_options"])
         device = environment.choose_device(given.get("device", "auto"))
         given["device"] = str(device)
         if given.get("precision", "auto") == "auto":
@@ -234,6 +236,16 @@ def _tables(
         f"{kind}_options": registry.settle(f"{kind} {name}", allowed, given[prefix])
         for prefix, (kind, name, allowed) in owners.items()
     }
+
+
+def _with_hash(options: dict[str, Any]) -> dict[str, Any]:
+    """Returns a method's options, of which an empty `sha256` becomes the hash of the `file` beside it.
+
+    So a run is known by the file's content. The method compares a given hash with the content.
+    """
+    if not options.get("file") or options.get("sha256") != "":
+        return options
+    return options | {"sha256": hashlib.sha256(read_bytes(Path(options["file"]))).hexdigest()}
 
 
 def _opened(request: RunRequest, data: Path | None, opened: dict[Any, Any]) -> Material:

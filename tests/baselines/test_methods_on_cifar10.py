@@ -6,7 +6,7 @@ import pytest
 
 from sadp_bench.core.registry import table
 from sadp_bench.runs import resolve
-from tests.small_runs import make_trainer
+from tests.small_runs import make_trainer, needed_options
 
 SETTING = {
     "dataset": "cifar10",
@@ -29,7 +29,8 @@ def opened():
 
 @pytest.mark.parametrize("method", sorted(table("method")))
 def test_learns_well_above_chance(method, real_data, opened):
-    requested = {**SETTING, "method": method, "ratio": 0.0 if method == "full" else 0.3}
+    options = SETTING["set"] | needed_options(method, SETTING["train_examples"])
+    requested = {**SETTING, "method": method, "ratio": 0.0 if method == "full" else 0.3, "set": options}
     spec, material = resolve.resolve(requested, real_data, opened)
     record = make_trainer(spec, material).run()
     assert record.test_accuracy > 0.2, record.test_accuracy

@@ -1,0 +1,144 @@
+"""Somebody's subset: indices or scores from a file."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from baselines.scored import KEPT, slice_of
+from sadp_bench.pruner import BadInput, Pruner, ScoringContext, Selection, read_bytes
+from sadp_bench.sampling import ranked
+
+TOLERANCE = 0.005  # of the ratio, by which a list of indices may miss it
+MOST_BYTES = 1 << 30  # of an archive's arrays, unpacked
+Array = np.ndarray[Any, np.dtype[Any]]
+Arrays = dict[str, Array]
+
+
+class Subset(Pruner):
+    """Keeps the examples that a file names, or those of its highest scores, for the whole run. Weight 1, or the file's.
+
+    Source: Whoever made the file.
+
+    Kind: static.
+    Scoring: none.
+
+    A `.npz` file has the array `index`, distinct positions in the run's training set from 0, or the array `scores`, a
+    number for each of its N examples. An array `weights` beside them has as many numbers above 0. Weights are taken as
+    they are: a mean other than 1 changes the effective learning rate. A text file has a number a line: N lines are scores,
+    and any other count of lines are indices.
+
+    Indices are kept in every epoch, so their number must fit the ratio to within 0.5 points. Of scores, the K highest are
+    kept, ties broken by the seed. The cost of making the file is not charged: compare with that in mind.
+
+    Args:
+        prune_ratio: The share of visits to save.
+        file: The path.
+        sha256: The hash of the file's content, by which the run is known; "": that of the present content, filled in
+            when the run is resolved. With another content the run is refused.
+        keep: Of scores, "hardest": the highest. "easiest": the lowest. "middle": as many are dropped above as below.
+    """
+
+    def __init__(self, prune_ratio: float, *, file: str = "", sha256: str = "", keep: str = "hardest") -> None:
+        super().__init__(prune_ratio)
+        if keep not in KEPT:
+            raise BadInput(f"subset's keep is one of {', '.join(KEPT)}, not '{keep}'")
+        self.file = file
+        self.sha256 = sha256
+        self.keep = keep
+        self.is_scored = False
+        self.order = torch.empty(0, dtype=torch.int64)
+        self.weight = torch.empty(0)
+
+    def check(self, num_epochs: int) -> None:
+        """Raises BadInput where the file can't be read, is another file, or has no indices or scores."""
+        self._arrays()
+
+    def prepare(self, context: ScoringContext) -> None:
+        """Reads the file. Raises BadInput where its numbers don't fit the training set or the ratio."""
+        super().prepare(context)
+        arrays = self._arrays()
+        name = next(name for name in arrays if name != "weights")
+        values = arrays[name]
+        self.is_scored = name == "scores" or name == "lines" and len(values) == self.num_examples
+        self.order = self._ranked(values) if self.is_scored else self._indices(values)
+        weights = arrays.get("weights", np.ones(len(values)))
+        if len(weights) != len(values):
+            raise self._fault(f"has {len(weights):,} weights for {len(values):,} {name}")
+        self.weight = torch.from_numpy(weights).float()
+        if not bool(((self.weight > 0) & self.weight.isfinite()).all()):
+            raise self._fault("has weights that are no numbers above 0 of float32")
+
+    def select(self, epoch: int) -> Selection:
+        """Returns the file's examples, or as many of the ranked examples as the ratio keeps."""
+        if not self.is_scored:
+            return Selection(self.order, self.weight)
+        index_K = slice_of(self.order, self.num_kept(epoch), self.keep)
+        return Selection(index_K, self.weight[index_K])
+
+    def _arrays(self) -> Arrays:
+        """Returns the file's arrays: `lines` of a text, or `index` or `scores`, and `weights`, of a `.npz`."""
+        if not self.file:
+            raise BadInput("subset needs a file of indices or scores: --set file=subset.npz (or .txt, a number a line)")
+        content = read_bytes(Path(self.file))
+        found = hashlib.sha256(content).hexdigest()
+        if self.sha256 not in ("", found):
+            raise self._fault(f"is another file: its SHA-256 is {found}, and the run's is {self.sha256}")
+        try:
+            arrays = _unpacked(content) if content[:2] == b"PK" else _lines(content)
+        except Exception as error:  # Damaged archives raise errors of many kinds.
+            reason = " ".join(str(error).split())[:120]
+            raise self._fault(f"is no .npz file of numbers, and no text of a number a line: {ascii(reason)}") from None
+        if sum(name != "weights" for name in arrays) != 1:
+            raise self._fault("has the array index or scores, one of the two, and perhaps weights")
+        for name, values in arrays.items():
+            if values.ndim != 1 or values.dtype.kind not in "iuf" or not len(values):
+                raise self._fault(f"has {name} as {values.dtype} {list(values.shape)}; it is a list of numbers")
+            if not np.isfinite(values).all():
+                raise self._fault(f"has {name} that are not finite")
+        return arrays
+
+    def _ranked(self, values: Array) -> Tensor:
+        if len(values) != self.num_examples:
+            raise self._fault(f"has {len(values):,} scores, and the run {self.num_examples:,} training examples")
+        return ranked(torch.from_numpy(values.astype(np.float64)), self.generator())
+
+    def _indices(self, values: Array) -> Tensor:
+        rule = f"they are distinct whole numbers from 0 to {self.num_examples - 1:,}"
+        wrong = values[(values != np.floor(values)) | (values < 0) | (values >= self.num_examples)]
+        if len(wrong):
+            raise self._fault(f"has {len(values):,} indices, among them {wrong[0]:.10g}; {rule}")
+        index = values.astype(np.int64)
+        if len(np.unique(index)) < len(index):
+            raise self._fault(f"has an index twice; {rule}")
+        ratio = 1 - len(index) / self.num_examples
+        if abs(ratio - self.prune_ratio) > TOLERANCE:
+            raise self._fault(
+                f"has {len(index):,} of {self.num_examples:,} indices, which is --ratio {ratio:.4g}, not {self.prune_ratio:g}"
+            )
+        if self.keep != "hardest":
+            raise self._fault(f"has indices, and keep={self.keep} chooses among scores: leave it out")
+        return torch.from_numpy(index)
+
+    def _fault(self, text: str) -> BadInput:
+        return BadInput(f"subset's file {ascii(self.file)} {text}")
+
+
+def _unpacked(content: bytes) -> Arrays:
+    """Returns the arrays of a `.npz` file. No Python object is built; damaged and huge arrays raise an error."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as found:
+        size = sum(part.file_size for part in found.zip.infolist())
+        if size > MOST_BYTES:
+            raise ValueError(f"larger than {MOST_BYTES:,} bytes, unpacked")
+        return {name: found[name] for name in ("index", "scores", "weights") if name in found.files}
+
+
+def _lines(content: bytes) -> Arrays:
+    """Returns the numbers of a text, one a line; empty lines and comments after # are left out."""
+    return {"lines": np.loadtxt(io.StringIO(content.decode("utf-8-sig")), ndmin=1)} if content.strip() else {}

@@ -1,0 +1,174 @@
+"""`subset`: examples or scores of a file."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from baselines.subset import Subset
+from sadp_bench.core.errors import BadInput
+from sadp_bench.drop_in.sampler import PrunedSampler
+from sadp_bench.records.spec import Spec
+from sadp_bench.records.store import Store
+from sadp_bench.runs.resolve import resolve
+from sadp_bench.runs.run import run
+from tests.commands import command
+from tests.helpers import prepared
+from tests.small_runs import SMALL
+from tests.stopping import StopsAt
+
+N = 37
+SCORES = np.random.default_rng(0).permutation(N).astype(float)
+
+
+def file_of(folder: Path, **arrays: Any) -> str:
+    np.savez(folder / "s.npz", **arrays)
+    return str(folder / "s.npz")
+
+
+def test_indices_are_kept_in_every_epoch_with_their_weights(tmp_path: Path) -> None:
+    index = np.array([30, 2, 5, 36, 0, 11, 12, 13, 1, 9, 20, 21, 22, 24, 25, 33, 34, 35, 7], dtype=np.int32)
+    weights = np.linspace(0.5, 2, 19)
+    pruner = prepared(Subset(1 - 19 / N, file=file_of(tmp_path, index=index, weights=weights)), N)
+    for epoch in range(3):
+        selection = pruner.select(epoch)
+        assert selection.index_K.tolist() == index.tolist()
+        np.testing.assert_allclose(selection.weight_K, weights, rtol=1e-6)
+    (tmp_path / "s.txt").write_text("# best\n" + "\n".join(map(str, index)) + "\n\n")
+    selection = prepared(Subset(0.49, file=str(tmp_path / "s.txt")), N).select(0)
+    assert selection.index_K.tolist() == index.tolist() and selection.weight_K.tolist() == [1.0] * 19
+
+
+def test_of_scores_the_highest_the_lowest_or_the_middle_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "s.txt").write_text("\n".join(map(str, SCORES)))
+    weights = 1 + SCORES
+    file = file_of(tmp_path, scores=SCORES, weights=weights)
+    by_score = np.argsort(-SCORES)
+    for path in (file, str(tmp_path / "s.txt")):
+        for keep in ("hardest", "easiest", "middle"):
+            pruner, total = prepared(Subset(0.3, file=path, keep=keep), N), 0
+            for epoch in range(5):
+                selection = pruner.select(epoch)
+                num_kept = len(selection.index_K)
+                total += num_kept
+                first = {"hardest": 0, "easiest": N - num_kept, "middle": (N - num_kept) // 2}[keep]
+                expected = by_score[first : first + num_kept]
+                assert selection.index_K.tolist() == expected.tolist(), keep
+                if path == file:
+                    np.testing.assert_allclose(selection.weight_K, weights[expected])
+            assert abs(total - 0.7 * N * 5) <= 0.5
+
+
+def test_bad_files_are_refused_in_one_line(tmp_path: Path) -> None:
+    index = np.arange(19)
+    texts = {"words": "no\nnumbers", "two": "1 2\n3 4", "empty": " \n", "infinite": "1\ninf", "float": "0.5\n1\n2"}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    np.savez(tmp_path / "object.npz", index=np.array([{}]))
+    whole = Path(file_of(tmp_path, index=index)).read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[:-40])
+    (tmp_path / "flipped.npz").write_bytes(whole[:100] + bytes(value ^ 255 for value in whole[100:140]) + whole[140:])
+    arrays: dict[str, dict[str, Any]] = {
+        "both": {"index": index, "scores": SCORES},
+        "none": {"other": index},
+        "twice": {"index": np.array([0, *range(18)])},
+        "outside": {"index": index + 20},
+        "negative": {"index": index - 1},
+        "table": {"index": index.reshape(1, -1)},
+        "mask": {"index": np.ones(N, dtype=bool)},
+        "few": {"index": index[:10]},
+        "scores": {"scores": SCORES[:-1]},
+        "nan": {"scores": np.where(SCORES == 3, np.nan, SCORES)},
+        "weights": {"index": index, "weights": np.ones(18)},
+        "zero": {"index": index, "weights": np.append(np.ones(18), 0)},
+        "tiny": {"index": index, "weights": np.append(np.ones(18), 1e-300)},
+    }
+    for name, of_file in arrays.items():
+        np.savez(tmp_path / f"{name}.npz", **of_file)
+    faults = {
+        "absent": "can't read .*: No such file",
+        ".": "can't read",
+        "words": "no text of a number a line",
+        "two": r"has lines as float64 \[2, 2\]",
+        "empty": "has the array index or scores, one of the two",
+        "infinite": "has lines that are not finite",
+        "float": r"has 3 indices, among them 0\.5; they are distinct whole numbers from 0 to 36",
+        "object.npz": "no .npz file of numbers",
+        "cut.npz": "no .npz file of numbers",
+        "flipped.npz": "no .npz file of numbers",
+        "both.npz": "one of the two",
+        "none.npz": "one of the two",
+        "twice.npz": "has an index twice",
+        "outside.npz": "has 19 indices, among them 37;",
+        "negative.npz": "among them -1;",
+        "table.npz": r"has index as int64 \[1, 19\]",
+        "mask.npz": r"has index as bool \[37\]",
+        "few.npz": r"has 10 of 37 indices, which is --ratio 0\.7297, not 0\.49",
+        "scores.npz": "has 36 scores, and the run 37 training examples",
+        "nan.npz": "has scores that are not finite",
+        "weights.npz": "has 18 weights for 19 index",
+        "zero.npz": "has weights that are no numbers above 0 of float32",
+        "tiny.npz": "has weights that are no numbers above 0 of float32",
+    }
+    for name, fault in faults.items():
+        with pytest.raises(BadInput, match=fault) as caught:
+            prepared(Subset(0.49, file=str(tmp_path / name)), N)
+        assert "\n" not in str(caught.value), name
+    options: list[tuple[dict[str, str], str]] = [
+        ({"keep": "best"}, "subset's keep is one of hardest, easiest, middle, not 'best'"),
+        ({}, "subset needs a file of indices or scores"),
+        ({"file": file_of(tmp_path, index=index), "keep": "easiest"}, "has indices, and keep=easiest chooses among"),
+        (
+            {"file": file_of(tmp_path, index=index), "sha256": "ab"},
+            "is another file: its SHA-256 is .*, and the run's is ab",
+        ),
+    ]
+    for given, fault in options:
+        with pytest.raises(BadInput, match=fault):
+            prepared(Subset(0.49, **given), N)
+
+
+def requested(file: str, **more: Any) -> dict[str, Any]:
+    return {**SMALL, "method": "subset", "ratio": 0.5, "set": {"file": file, "backbone.width": 4}} | more
+
+
+def test_the_content_makes_the_run_and_the_path_does_not(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        path = file_of(tmp_path / folder, index=np.arange(65))
+    first, material = resolve(requested(str(tmp_path / "a" / "s.npz")))
+    second, _ = resolve(requested(path))
+    assert first.method_options["sha256"] == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    assert first.key == second.key and first.method_options["file"] != second.method_options["file"]
+    assert Spec.from_json(first.to_json()) == first
+    np.savez(path, index=np.arange(65)[::-1])
+    third, _ = resolve(requested(path))
+    assert third.key != first.key
+    with pytest.raises(BadInput, match="is another file"):
+        resolve(requested(path, set=second.method_options))
+    assert run(first, material, Store(tmp_path / "records"), StopsAt(), reference=False)
+    record = Store(tmp_path / "records").find(second)
+    assert record is not None and record.spec == first and record.examples_seen == 2 * 65
+
+
+def test_a_file_that_does_not_fit_is_refused_before_the_reference_trains(tmp_path: Path) -> None:
+    spec, material = resolve(requested(file_of(tmp_path, index=np.arange(66, 132))))
+    with pytest.raises(BadInput, match=r"among them 130; they are distinct whole numbers from 0 to 129"):
+        run(spec, material, Store(tmp_path), progress := StopsAt())
+    assert progress.count == 0
+    args = ("--method", "subset", "--ratio", "0.5", "--train-examples", "130", "--set", "file=absent", "--out")
+    answer = command("run", *args, str(tmp_path))
+    assert answer.code == 2 and answer.err.count("\n") == 1 and "can't read absent" in answer.err
+
+
+def test_the_sampler_takes_a_file(tmp_path: Path) -> None:
+    file = file_of(tmp_path, scores=SCORES)
+    sampler = PrunedSampler(Subset(0.5, file=file), num_examples=N, epochs=2, batch_size=5)
+    sampler.set_epoch(0)
+    chosen = torch.cat([torch.as_tensor(batch) for batch in sampler])
+    assert set(chosen.tolist()) == set(np.argsort(-SCORES)[: len(chosen)].tolist())
