@@ -12,4 +12,6 @@ PRUNERS = {
     "drop": "baselines.drop:DRoP",
     "rcap": "baselines.rcap:RCAP",
     "subset": "baselines.subset:Subset",
+    "ucb": "baselines.ucb:UCB",
+    "eps-greedy": "baselines.eps_greedy:EpsGreedy",
 }

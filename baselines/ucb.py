@@ -1,0 +1,42 @@
+"""UCB: the highest upper confidence bounds of the loss."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from baselines.bandit import Bandit
+from sadp_bench.pruner import BadInput
+from sadp_bench.sampling import ranked
+
+
+class UCB(Bandit):
+    """Keeps the highest m + c v, a running mean of the loss and its variance, for a period of epochs. Weight 1.
+
+    Source: Raju, Daruwalla & Lipasti, "Accelerating Deep Learning with Dynamic Data Pruning", arXiv 2111.12621, 2021.
+
+    Kind: dynamic.
+    Scoring: none.
+
+    m and v are those of `Bandit`, with a = 0.2. As published, v enters itself, not its root, and without the number of
+    visits. So the bound rises with a noisy loss, and not while an example is left out. The paper also prunes the same share
+    in every epoch; the K of an epoch are exact here.
+
+    Args:
+        prune_ratio: The share of visits to save.
+        confidence: c, at least 0; at 0 the means alone rank. Its value is not public to us.
+        memory: a, in [0, 1): the share of the earlier visits in m and v.
+        period: The number of epochs that keep the same examples (the paper: 10); 0 means a tenth of the run, at most 10.
+    """
+
+    name = "ucb"
+
+    def __init__(self, prune_ratio: float, *, confidence: float = 1.0, memory: float = 0.2, period: int = 0) -> None:
+        super().__init__(prune_ratio, memory=memory, period=period)
+        if not confidence >= 0:
+            raise BadInput(f"ucb's confidence is at least 0, not {confidence:g}")
+        self.confidence = confidence
+
+    def ranked_anew(self, epoch: int, generator: torch.Generator) -> Tensor:
+        """Returns the examples by falling bound, ties at random."""
+        return ranked((self.mean_N + self.confidence * self.variance_N).cpu(), generator)
