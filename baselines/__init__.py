@@ -12,6 +12,7 @@ PRUNERS = {
     "drop": "baselines.drop:DRoP",
     "rcap": "baselines.rcap:RCAP",
     "subset": "baselines.subset:Subset",
+    "hwbs": "baselines.hwbs:HWBS",
     "ucb": "baselines.ucb:UCB",
     "eps-greedy": "baselines.eps_greedy:EpsGreedy",
 }
