@@ -13,6 +13,7 @@ PRUNERS = {
     "rcap": "baselines.rcap:RCAP",
     "subset": "baselines.subset:Subset",
     "hwbs": "baselines.hwbs:HWBS",
+    "orderdp": "baselines.orderdp:OrderDP",
     "ucb": "baselines.ucb:UCB",
     "eps-greedy": "baselines.eps_greedy:EpsGreedy",
 }
