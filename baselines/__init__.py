@@ -14,6 +14,7 @@ PRUNERS = {
     "subset": "baselines.subset:Subset",
     "hwbs": "baselines.hwbs:HWBS",
     "orderdp": "baselines.orderdp:OrderDP",
+    "repb": "baselines.repb:RePB",
     "ucb": "baselines.ucb:UCB",
     "eps-greedy": "baselines.eps_greedy:EpsGreedy",
 }
