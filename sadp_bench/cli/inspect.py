@@ -32,6 +32,7 @@ def report(
     if pictures and plots is None and format != "html":
         raise BadInput("--pictures is for --plots and --format html: give one of them")
     from sadp_bench.records.store import atomic, read_all, read_notes
+    from sadp_bench.records.trials import sorted_out
     from sadp_bench.report import render, stale
     from sadp_bench.report.plots.pictures import at_hand
 
@@ -39,19 +40,20 @@ def report(
     found = read_all(folders)
     for problem in found.problems:
         _complain(f"skipped {problem}")
-    records = [record for _, record in found.records]
+    records, failures, searches = sorted_out(found.records, found.failures, folders)
     width, styled = _terminal() if to is None else (120, False)
     images = at_hand(data) if pictures else None
     text = render(
         records,
         found.problems,
         format,
-        failures=found.failures,
+        failures=failures,
         margin_points=margin,
         width=width,
         styled=styled,
         images=images,
         remarks=read_notes(folders),
+        searches=searches,
     )
     if check and to is not None:
         if (why := stale(to, text)) is not None:
@@ -61,7 +63,7 @@ def report(
     if plots is not None:
         from sadp_bench.report.plots import draw
 
-        for path in draw(records, plots, images, _complain, failures=found.failures):
+        for path in draw(records, plots, images, _complain, failures=failures, searches=searches):
             say(f"drew {path}")
     if to is None:
         return Result(lambda: print(text, end=""))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group
@@ -14,69 +15,130 @@ from rich.table import Table
 from rich.text import Text
 
 from sadp_bench.cli.output import say
+from sadp_bench.cli.search_view import search_choices, search_line, search_table
 from sadp_bench.core.text import count, duration, printable
 from sadp_bench.records.naming import run_names
+from sadp_bench.records.record import Failure
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import FAILED, Store
+from sadp_bench.sweeps import planning
+from sadp_bench.sweeps.outcome import Outcome
 from sadp_bench.sweeps.planning import Plan
 from sadp_bench.sweeps.scheduler import Standing, Watcher
 
 SWEEP_WIDTH = 200  # columns, where stdout is no terminal
+STATES = ("failed before", "being trained")  # that the plan's line counts
 REMINDER_SECONDS = 600.0  # seconds between plain lines while no run ends
 
 
-def plan_table(plan: Plan, states: dict[str, str], jobs: int) -> Group:
-    """Returns the table that `--dry-run` prints."""
+def plan_table(plan: Plan, store: Store, jobs: int) -> Group:
+    """Returns the tables that `--dry-run` prints: the trials of the search, what they chose so far, and the runs."""
+    if plan.search is None:
+        return Group(*_plan_parts(plan, store, jobs))
+    trials, found = plan.search.plan, search_choices(plan.search)
+    searched: list[Any] = [Text(""), search_table(found), Text(search_line(found))] if found else []
+    whole = Text(f"search and runs: about {duration(plan.whole_seconds(jobs))} with {count(jobs, 'job')}")
+    return Group(
+        *_plan_parts(trials, plan.search.store, jobs, "trial"),
+        *searched,
+        Text(""),
+        *_plan_parts(plan, store, jobs),
+        whole,
+    )
+
+
+def _plan_parts(plan: Plan, store: Store, jobs: int, noun: str = "run") -> list[Any]:
+    """Returns a plan's table, and the plan in a line."""
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("run", "state"):
+    for name in (noun, "state"):
         table.add_column(name, overflow="fold")
     table.add_column("expected", justify="right", no_wrap=True)
-    names = run_names(plan.runs)
+    names, states = run_names(plan.runs), planning.states(plan, store)
     for spec in plan.runs:
         seconds = plan.seconds.get(spec.key)
         table.add_row(Text(names[spec.key]), states[spec.key], "" if seconds is None else duration(seconds))
-    return Group(table, Text(plan_line(plan, states, jobs)))
+    return [table, Text(plan_line(plan, states, jobs, noun))]
 
 
-def plan_line(plan: Plan, states: dict[str, str], jobs: int) -> str:
+def plan_line(plan: Plan, states: dict[str, str], jobs: int, noun: str = "run") -> str:
     """Returns the plan in a line: '12 runs: 3 done, 9 to do (1 failed before), about 4 min 10 s with 2 jobs'."""
-    if not plan.to_do:
-        return f"{count(len(plan.runs), 'run')}: all done"
+    if not plan.seconds:
+        return f"{count(len(plan.runs), noun)}: all done"
     found = list(states.values())
-    parts = [f"{found.count(state)} {state}" for state in ("failed before", "being trained") if state in found]
+    parts = [
+        f"{found.count(state)} {state}" for state in (*STATES, *dict.fromkeys(plan.skipped.values())) if state in found
+    ]
     detail = f" ({', '.join(parts)})" if parts else ""
     return (
-        f"{count(len(plan.runs), 'run')}: {len(plan.done)} done, {len(plan.to_do)} to do{detail}, about "
+        f"{count(len(plan.runs), noun)}: {len(plan.done)} done, {len(plan.runs) - len(plan.done)} to do{detail}, about "
         f"{duration(plan.expected_seconds(jobs))} with {count(jobs, 'job')}"
     )
 
 
-def plan_json(plan: Plan, states: dict[str, str], jobs: int) -> dict[str, Any]:
-    """Returns the object that `--dry-run --json` prints."""
-    runs = [
-        {"key": spec.key, "state": states[spec.key], "seconds": plan.seconds.get(spec.key), "spec": spec.to_json()}
-        for spec in plan.runs
-    ]
-    return {"runs": runs, "expected_seconds": plan.expected_seconds(jobs), "jobs": jobs}
+def plan_json(plan: Plan, store: Store, jobs: int) -> dict[str, Any]:
+    """Returns the object that `--dry-run --json` prints. A run without settings has no key yet."""
+    found = {"runs": _runs_json(plan, store), "expected_seconds": plan.whole_seconds(jobs), "jobs": jobs}
+    if plan.search is None:
+        return found
+    chosen = [choice.to_json() for choice in search_choices(plan.search)]
+    return found | {"trials": _runs_json(plan.search.plan, plan.search.store), "search": chosen}
 
 
-def closing(standing: Standing, store: Store) -> Group:
-    """Returns the closing summary: the failed runs, and the counts."""
-    names = run_names(standing.plan.runs)
+def _runs_json(plan: Plan, store: Store) -> list[dict[str, Any]]:
+    states, names = planning.states(plan, store), () if plan.search is None else plan.search.names
+    found = []
+    for spec in plan.runs:
+        is_open = plan.search is not None and spec.key in plan.skipped
+        fields = {name: None if is_open and name in names else v for name, v in spec.to_json().items()}
+        key = None if is_open else spec.key
+        found.append({"key": key, "state": states[spec.key], "seconds": plan.seconds.get(spec.key), "spec": fields})
+    return found
+
+
+def num_runs(outcome: Outcome) -> int:
+    """Returns the number of trials and runs of a sweep."""
+    return len(outcome.plan.runs) + (0 if outcome.trials is None else len(outcome.trials.plan.runs))
+
+
+def closing(outcome: Outcome, store: Store) -> Group:
+    """Returns the closing summary: the failed runs, what a search chose and from which trials, and the counts."""
     parts: list[Any] = []
-    if standing.failed:
+    if failed := _failed(outcome, store):
+        names = run_names([*outcome.plan.runs, *(failure.spec for failure, _ in failed)])
         table = Table(box=None, padding=(0, 2, 0, 0))
         for name in ("failed", "tries", "why", "its last lines"):
             table.add_column(name, overflow="fold")
-        for failure in standing.failed.values():
-            path = printable(str(store.path(failure.spec, FAILED)))
-            table.add_row(Text(names[failure.spec.key]), str(failure.attempts), Text(failure.reason), Text(path))
+        for failure, path in failed:
+            shown = printable(str(path))
+            table.add_row(Text(names[failure.spec.key]), str(failure.attempts), Text(failure.reason), Text(shown))
         parts += [table, Text("The same command tries them again.")]
-    counts = f"{count(len(standing.plan.runs), 'run')}: {len(standing.done)} done, {len(standing.failed)} failed"
+    search = outcome.plan.search
+    if search is not None and outcome.trials is not None:
+        found = search_choices(search)
+        parts += [search_table(found), Text(search_line(found))]
+        parts += [Text(f"{count(len(search.plan.runs), 'trial')}: {len(search.plan.done)} done")]
+        if lacking := len(outcome.without_settings):
+            parts += [
+                Text(f"not trained: {count(lacking, 'run')}, for which the search has no point with all trials done")
+            ]
+    failures = 0 if outcome.runs is None else len(outcome.runs.failed)
+    done = len(outcome.plan.done) if outcome.runs is None else len(outcome.runs.done)
+    counts = f"{count(len(outcome.plan.runs), 'run')}: {done} done, {failures} failed"
     return Group(*parts, Text(printable(f"{counts}; sadp-bench report {store.folder}")))
 
 
-def closing_json(standing: Standing, store: Store) -> dict[str, Any]:
+def _failed(outcome: Outcome, store: Store) -> list[tuple[Failure, Path]]:
+    """Returns the failures of trials and runs with their files."""
+    search, runs = outcome.plan.search, outcome.runs
+    in_search = Store(store.folder) if search is None else search.store
+    of_runs = set() if runs is None else set(runs.failed)
+    return [
+        (failure, (store if key in of_runs else in_search).path(failure.spec, FAILED))
+        for key, failure in outcome.failed.items()
+    ]
+
+
+def closing_json(outcome: Outcome, store: Store) -> dict[str, Any]:
     """Returns the object that `sweep --json` prints."""
     failed = [
         {
@@ -86,12 +148,15 @@ def closing_json(standing: Standing, store: Store) -> dict[str, Any]:
             "seed": failure.spec.seed,
             "reason": failure.reason,
             "attempts": failure.attempts,
-            "file": str(store.path(failure.spec, FAILED)),
+            "file": str(path),
         }
-        for failure in standing.failed.values()
+        for failure, path in _failed(outcome, store)
     ]
-    records = [str(store.path(spec)) for spec in standing.plan.runs if spec.key in standing.done]
-    return {"runs": len(standing.plan.runs), "done": len(standing.done), "failed": failed, "records": records}
+    done = outcome.plan.done if outcome.runs is None else outcome.runs.done
+    records = [str(store.path(spec)) for spec in outcome.plan.runs if spec.key in done]
+    found = {"runs": len(outcome.plan.runs), "done": len(done), "failed": failed, "records": records}
+    search = outcome.plan.search
+    return found if search is None else found | {"search": [choice.to_json() for choice in search_choices(search)]}
 
 
 def watcher(quiet: bool, plan: Plan) -> Watcher:

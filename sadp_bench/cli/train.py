@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -99,7 +100,7 @@ def sweep(
     from sadp_bench.cli import sweep_view
     from sadp_bench.core.time_limit import TimeLimit
     from sadp_bench.records.store import Store
-    from sadp_bench.sweeps import planning, scheduler
+    from sadp_bench.sweeps import outcome, planning, scheduler
     from sadp_bench.sweeps.executors import Options
 
     limit = TimeLimit(minutes)
@@ -109,7 +110,8 @@ def sweep(
         Options(jobs, retries, data, checkpoint_seconds, executor, address, gpus_per_run, limit),
     )
     message = (lambda line: None) if quiet else say
-    plan = planning.make_plan(
+    make = partial(
+        planning.make_plan,
         file,
         store,
         jobs=jobs,
@@ -118,21 +120,25 @@ def sweep(
         allow_imports=allow_imports,
         message=message,
     )
+    plan = make()
     if dry_run:
-        states = planning.states(plan, store)
         if as_json:
-            return Result(sweep_view.plan_json(plan, states, jobs))
-        return Result(lambda: sweep_view.print_sweep(sweep_view.plan_table(plan, states, jobs)))
-    if plan.to_do:
-        store.check_writable(plan.needed_bytes)
-    with redirect_stdout(sys.stderr):  # Ray prints messages, which are no results.
-        started = scheduler.make_executor(plan, store, options)
-        watcher = sweep_view.watcher(quiet, plan)
-        standing = scheduler.Scheduler(plan, store, started, watcher, options.retries, limit).run()
-    code, why = (1 if standing.failed else 0), ""
-    if left := len(standing.plan.runs) - len(standing.done) - len(standing.failed):
-        stopped = limit.error(f"{left} of {len(standing.plan.runs)} runs were still to do")
+            return Result(sweep_view.plan_json(plan, store, jobs))
+        return Result(lambda: sweep_view.print_sweep(sweep_view.plan_table(plan, store, jobs)))
+    if plan.is_to_do:
+        store.check_writable(plan.whole_bytes)
+
+    def schedule(plan: planning.Plan, store: Store) -> scheduler.Standing:
+        with redirect_stdout(sys.stderr):  # Ray prints messages, which are no results.
+            started = scheduler.make_executor(plan, store, options)
+            watcher = sweep_view.watcher(quiet, plan)
+            return scheduler.Scheduler(plan, store, started, watcher, options.retries, limit).run()
+
+    ended = outcome.carry_out(plan, store, make, schedule)
+    code, why = (1 if ended.failed or ended.without_settings else 0), ""
+    if ended.left:
+        stopped = limit.error(f"{ended.left} of {sweep_view.num_runs(ended)} runs were still to do")
         code, why = stopped.code, str(stopped)
     if as_json:
-        return Result(sweep_view.closing_json(standing, store), code, why)
-    return Result(lambda: sweep_view.print_sweep(sweep_view.closing(standing, store)), code, why)
+        return Result(sweep_view.closing_json(ended, store), code, why)
+    return Result(lambda: sweep_view.print_sweep(sweep_view.closing(ended, store)), code, why)

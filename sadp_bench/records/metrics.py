@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from sadp_bench.core.phases import CHARGED_PHASES, PHASES
@@ -235,12 +235,19 @@ def speedup_by_cpu(record: Record, reference: Record | None) -> float | None:
     return None if spent is None or of_reference is None else of_reference / spent
 
 
-def paired(records: Iterable[Record]) -> list[Comparison]:
-    """Returns every record beside its reference, where that is among the records."""
+def paired(
+    records: Iterable[Record], reference_of: Callable[[Spec], Spec] = lambda spec: spec.reference()
+) -> list[Comparison]:
+    """Returns every record beside its reference, where that is among the records.
+
+    Args:
+        records: The runs.
+        reference_of: Returns a run's reference, which may have another learning rate (`trials.Searches`).
+    """
     by_key: Mapping[str, Record] = {record.spec.key: record for record in records}
-    references = {record.spec.reference().key for record in by_key.values()}
+    keys = [(record, reference_of(record.spec).key) for record in by_key.values()]
+    references = {key for _, key in keys}
     marks = {key: marked(by_key[key]) for key in references if key in by_key}  # once, as many runs share a reference
-    keys = ((record, record.spec.reference().key) for record in by_key.values())
     return [_compare(record, by_key.get(key), marks.get(key)) for record, key in keys]
 
 

@@ -12,7 +12,9 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.files import read_bytes
 from sadp_bench.core.text import printable
 from sadp_bench.records.record import Failure, Record
+from sadp_bench.records.trials import Searches
 from sadp_bench.report.contents import Contents
+from sadp_bench.report.rows import NO_SEARCHES
 
 if TYPE_CHECKING:
     import pandas
@@ -32,6 +34,7 @@ def render(
     styled: bool = False,
     images: Callable[[Record], Any] | None = None,
     remarks: Sequence[str] = (),
+    searches: Searches = NO_SEARCHES,
 ) -> str:
     """Returns the report as one string that ends in a newline.
 
@@ -45,6 +48,7 @@ def render(
         styled: Whether to emit ANSI codes (text only).
         images: Opens the images that a record was trained on, for the pictures of the page (HTML only).
         remarks: Remarks about the folders of the records (`store.read_notes`); every format but CSV shows them.
+        searches: The searches that settings of the runs come from (`trials.sorted_out`).
 
     Raises:
         BadInput: There is nothing to report, or an argument is out of range.
@@ -53,7 +57,7 @@ def render(
         raise BadInput(f"--format is one of {', '.join(FORMATS)}, not '{format}'")
     if not 0 < margin_points < 100:
         raise BadInput(f"--margin is a number of points above 0 and below 100, not {margin_points:g}")
-    contents = Contents(list(records), list(failures), problems, remarks, margin_points / 100)
+    contents = Contents(list(records), list(failures), problems, remarks, margin_points / 100, searches)
     if not any(row.n for row in contents.rows):
         raise BadInput(_nothing(contents))
     if format in ("csv", "json"):

@@ -10,7 +10,8 @@ from typing import Any
 
 from sadp_bench.records.record import Failure, Record
 from sadp_bench.records.spec import Spec
-from sadp_bench.report.rows import MARGIN, RatioRow, Row, rows
+from sadp_bench.records.trials import Searches
+from sadp_bench.report.rows import MARGIN, NO_SEARCHES, RatioRow, Row, rows
 from sadp_bench.report.tables.axes import AxesRow, axes_rows, axes_sheets
 from sadp_bench.report.tables.by_ratio import ratio_sheets
 from sadp_bench.report.tables.memory import MemoryRow, memory_rows, memory_sheets
@@ -29,6 +30,7 @@ class Contents:
         problems: The files that were left out, a line each.
         remarks: The remarks about the folders of the records.
         margin: The share of accuracy that a lossless method may lose.
+        searches: The searches that settings of the runs come from.
     """
 
     records: Sequence[Record]
@@ -36,6 +38,7 @@ class Contents:
     problems: Sequence[str] = ()
     remarks: Sequence[str] = ()
     margin: float = MARGIN
+    searches: Searches = NO_SEARCHES
 
     @property
     def specs(self) -> list[Spec]:
@@ -45,7 +48,7 @@ class Contents:
     @cached_property
     def rows(self) -> list[RatioRow]:
         """The rows by ratio."""
-        return rows(self.records, self.failures, margin=self.margin)
+        return rows(self.records, self.failures, margin=self.margin, searches=self.searches)
 
     @cached_property
     def axes(self) -> list[AxesRow]:

@@ -16,6 +16,7 @@ from sadp_bench.records.naming import Settings, method_labels
 from sadp_bench.records.record import Failure, Record
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.statistics import Estimate, Quantity, estimate, paired_difference, verdict
+from sadp_bench.records.trials import SEARCHED, Choice, Searches
 from sadp_bench.report.naming import command, is_method_option, method_order, settings_order, titles, without
 
 Run = Comparison | Failure
@@ -25,6 +26,7 @@ ENVIRONMENT = (
 )
 MARGIN = 0.005  # share of accuracy that a lossless method may lose
 MARK = "†"  # of numbers that lack a disturbed run
+NO_SEARCHES = Searches()
 NOT_MEASURED = Estimate(math.nan, None, None, None, 0)
 
 
@@ -102,7 +104,7 @@ class Row:
             if isinstance(value, Estimate):
                 numbers = (value.mean if value.n else None, value.spread, value.low, value.high)
                 found |= {f"{name}_{part}": x for part, x in zip(("mean", "sd", "low", "high"), numbers, strict=True)}
-            elif name not in ("group", "settings", "runs", "failed"):
+            elif name not in ("group", "settings", "runs", "failed", "choice"):
                 found[name] = list(value) if isinstance(value, tuple) else value
         return found | {f"environment.{name}": self.environment(name) for name in ENVIRONMENT}
 
@@ -140,6 +142,7 @@ class RatioRow(Row):
         random_difference: Paired difference to the method `random` of the same group and ratio.
         n_random_settings: Number of settings that `random` ran with there. There is no difference to several.
         nominal_maximum: The speed-up if the budget of visits were all that costs.
+        choice: The search that the runs' settings come from; None without one.
     """
 
     COUNTED: ClassVar[dict[str, str]] = {
@@ -178,6 +181,15 @@ class RatioRow(Row):
     n_random_settings: int
     margin: float
     verdict: str | None
+    choice: Choice | None = None
+
+    def columns(self) -> dict[str, Any]:
+        """Returns the row as one flat table; with the search's, where there was one."""
+        if self.choice is None:
+            return super().columns()
+        found = self.choice.to_json()
+        names = ("trials", "seeds", "epochs", "visits", "edges")
+        return super().columns() | {f"search.{name}": found[name] for name in names}
 
     @property
     def method(self) -> str:
@@ -242,20 +254,27 @@ STATISTICS: dict[str, tuple[Quantity, Callable[[Comparison], float | None]]] = {
 }
 
 
-def rows(records: Iterable[Record], failures: Iterable[Failure] = (), *, margin: float = MARGIN) -> list[RatioRow]:
+def rows(
+    records: Iterable[Record],
+    failures: Iterable[Failure] = (),
+    *,
+    margin: float = MARGIN,
+    searches: Searches = NO_SEARCHES,
+) -> list[RatioRow]:
     """Returns a row for each group, method and ratio, in reading order.
 
     A group is all of a spec but method, ratio, seed and method_options: runs that differ in anything else never share a
-    row. Under the protocol `updates` a group also holds its reference, which is a run of equal epochs.
-    A row that has failed runs alone has n = 0.
+    row. Settings that a search chose for each method and ratio are no part of it. Under the protocol `updates` a group
+    also holds its reference, which is a run of equal epochs. A row that has failed runs alone has n = 0.
 
     Args:
         records: The finished runs.
         failures: The runs that ended without a record.
         margin: The share of accuracy that a lossless method may lose.
+        searches: The searches that settings of the runs come from.
     """
-    runs: list[Run] = [*paired(records), *failures]
-    groups = _groups(runs)
+    runs: list[Run] = [*paired(records, searches.reference), *failures]
+    groups = _groups(runs, searches)
     table = []
     for title, (settings, members) in zip(titles([settings for settings, _ in groups]), groups, strict=True):
         labels = method_labels(run.spec for run in members)
@@ -265,13 +284,19 @@ def rows(records: Iterable[Record], failures: Iterable[Failure] = (), *, margin:
         found = []
         for (label, ratio), cell in cells.items():
             randoms = [runs for at, runs in cells.items() if at[1] == ratio and runs[0].spec.method == "random"]
-            found.append(_row(title, settings, label, cell, randoms, margin))
+            found.append(_row(title, settings, label, cell, randoms, margin, searches))
         table += sorted(found, key=lambda row: (method_order(row.method), row.label, row.ratio))
     return table
 
 
 def _row(
-    title: str, settings: Settings, label: str, runs: Sequence[Run], randoms: Sequence[Sequence[Run]], margin: float
+    title: str,
+    settings: Settings,
+    label: str,
+    runs: Sequence[Run],
+    randoms: Sequence[Sequence[Run]],
+    margin: float,
+    searches: Searches,
 ) -> RatioRow:
     """Returns the row of these runs.
 
@@ -282,9 +307,11 @@ def _row(
         runs: The row's runs, in the order of their seeds.
         randoms: The runs of the method `random` at the same ratio, a list for each of its settings.
         margin: The share of accuracy that a lossless method may lose.
+        searches: The searches that settings of the runs come from.
     """
     spec, pairs = runs[0].spec, [run for run in runs if isinstance(run, Comparison)]
-    own = {name: value for name, value in spec.flat().items() if name in ("method", "ratio") or is_method_option(name)}
+    chosen = {"method", "ratio", *(name for name, value in settings.items() if value == SEARCHED)}
+    own = {name: value for name, value in spec.flat().items() if name in chosen or is_method_option(name)}
     estimates = {name: over_seeds(map(value, pairs), quantity) for name, (quantity, value) in STATISTICS.items()}
     difference = estimates["accuracy_difference"]
     rivals = [accuracies for others in randoms if (accuracies := _accuracies(others))]
@@ -296,7 +323,7 @@ def _row(
         settings={**settings, **own},
         name=f"{label} {percent(spec.ratio)}",
         runs=tuple(pair.record for pair in pairs),
-        missing_references=tuple(command(pair.spec.reference()) for pair in pairs if pair.reference is None),
+        missing_references=tuple(command(searches.reference(pair.spec)) for pair in pairs if pair.reference is None),
         mismatches=tuple(sorted({phrase for pair in pairs for phrase in pair.mismatch})),
         label=label,
         failed=tuple(run for run in runs if isinstance(run, Failure)),
@@ -305,6 +332,7 @@ def _row(
         n_random_settings=len(rivals),
         margin=margin,
         verdict=None if spec.method == "full" else verdict(difference.low, difference.high, margin),
+        choice=searches.choice(spec),
         **estimates,
         **costs([pair.record for pair in pairs]),
     )
@@ -316,18 +344,26 @@ def _accuracies(runs: Iterable[Run]) -> dict[tuple[int, str], float]:
     return {(record.spec.seed, record.data_sha256): record.test_accuracy for record in done}
 
 
-def _groups(runs: Iterable[Run]) -> list[tuple[Settings, list[Run]]]:
+def _alike(spec: Spec, choice: Choice | None) -> tuple[str, Settings]:
+    """Returns the key and the settings of a run's group. The settings that a search chose are the group's in name alone."""
+    alike, names = spec.any_method(), () if choice is None else choice.names
+    shared = without(alike.flat(), "method", "ratio", "seed")
+    key = alike.of_valid(**dict.fromkeys(names, 0.0)).key
+    return f"{key} {' '.join(names)}", {**shared, **dict.fromkeys(names, SEARCHED)}
+
+
+def _groups(runs: Iterable[Run], searches: Searches) -> list[tuple[Settings, list[Run]]]:
     """Returns settings and members of each group, ordered by its settings."""
     runs = list(runs)
     by_key = {run.spec.key: run for run in runs}
     settings: dict[str, Settings] = {}
     members: dict[str, dict[str, Run]] = {}
     for run in runs:
-        spec, alike = run.spec, run.spec.any_method()
-        if alike.key not in settings:
-            settings[alike.key] = without(alike.flat(), "method", "ratio", "seed")
-        group = members.setdefault(alike.key, {})
-        reference = spec.reference().key
+        spec = run.spec
+        alike, shared = _alike(spec, searches.choice(spec))
+        settings.setdefault(alike, shared)
+        group = members.setdefault(alike, {})
+        reference = searches.reference(spec).key
         # `full` is the same run under both protocols: named by its reference's key, it counts once a seed.
         group.setdefault(reference if spec.method == "full" else spec.key, run)
         if reference in by_key:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,14 @@ from sadp_bench.records.file_lock import Lock
 from sadp_bench.records.record import Failure
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import Found, Store, read_all
+from sadp_bench.records.trials import FOLDER, Choice, choices, without_search
 from sadp_bench.runs import environment, resolve, run, trainer
 from sadp_bench.runs.expected_cost import expected_visits, seconds_per_visit, shape
 from sadp_bench.runs.preparation import Preparation, epochs_to_make, preparations
 from sadp_bench.runs.resolve import Material
 from sadp_bench.runs.resources import Resources
-from sadp_bench.sweeps.sweep_file import RequestedRun, read_sweep
+from sadp_bench.sweeps.sweep_file import RequestedRun, read_search, read_sweep
+from sadp_bench.sweeps.trial_specs import TrialSpecs
 
 STARTUP_SECONDS = 5.0  # seconds until a process trains: a guess, for estimates only
 MAX_SHARD_DIGITS = 40  # characters of i/n; Python refuses to read numbers of thousands of digits
@@ -40,10 +42,12 @@ class Resolver:
 
     Attributes:
         checkpoint_bytes: Bytes on disk of the largest checkpoints among the runs.
+        rehearsed: Seconds per visit of the shapes whose first steps were trained.
     """
 
     def __init__(self, data: Path | None, threads: int) -> None:
         self.checkpoint_bytes = 0
+        self.rehearsed: dict[str, float] = {}
         self._data, self._threads = data, threads
         self._opened: dict[Any, Any] = {}
         self._specs: dict[str, Spec] = {}
@@ -99,15 +103,18 @@ def with_references(specs: Iterable[Spec]) -> list[Spec]:
     return list({spec.key: spec for spec in [*references, *specs]}.values())
 
 
-def sharers(specs: Iterable[Spec], before: Mapping[str, Preparation]) -> dict[str, str]:
+def sharers(
+    specs: Iterable[Spec], before: Mapping[str, Preparation], alike: Callable[[Spec], Spec] = lambda spec: spec
+) -> dict[str, str]:
     """Returns a name of the runs that share scores or a search, by key.
 
-    All methods and ratios share a search. Without one, all ratios of a method that scores share its scores. Every other
-    run is alone.
+    All methods and ratios share a search for connections. Without one, all ratios of a method that scores share its
+    scores. Every other run is alone.
 
     Args:
         specs: The runs.
         before: What each run does before training, by key.
+        alike: Returns the same spec for runs that a shard may not divide for another reason.
     """
 
     def name(spec: Spec) -> Spec:
@@ -115,7 +122,7 @@ def sharers(specs: Iterable[Spec], before: Mapping[str, Preparation]) -> dict[st
             return spec.reference()
         return spec.any_ratio() if before[spec.key].scoring else spec
 
-    return {spec.key: name(spec).key for spec in specs}
+    return {spec.key: alike(name(spec)).key for spec in specs}
 
 
 def parse_shard(text: str | None) -> tuple[int, int]:
@@ -148,6 +155,9 @@ class Plan:
         before: What each run does before training, by key.
         seconds: Expected seconds of each run that is not done, by key.
         needed_bytes: Bytes on disk for records, checkpoints and searches.
+        skipped: The states of runs that are not trained now, by key: their settings are not chosen yet, or their training
+            diverged in the search.
+        search: The search that chooses the runs' settings; None without one.
     """
 
     runs: list[Spec]
@@ -156,15 +166,61 @@ class Plan:
     before: dict[str, Preparation]
     seconds: dict[str, float] = field(default_factory=dict)
     needed_bytes: int = 0
+    skipped: dict[str, str] = field(default_factory=dict)
+    search: SearchPlan | None = None
 
     @property
     def to_do(self) -> list[Spec]:
-        """The runs without a record, in the plan's order."""
-        return [spec for spec in self.runs if spec.key not in self.done]
+        """The runs to train, in the plan's order: those without a record that are not skipped."""
+        return [spec for spec in self.runs if spec.key not in self.done and spec.key not in self.skipped]
+
+    @property
+    def trainable(self) -> Plan:
+        """The plan without the runs that are skipped."""
+        runs = [spec for spec in self.runs if spec.key not in self.skipped]
+        seconds = {key: seconds for key, seconds in self.seconds.items() if key not in self.skipped}
+        return dataclasses.replace(self, runs=runs, seconds=seconds, skipped={})
+
+    @property
+    def is_to_do(self) -> bool:
+        """Whether a run or a trial is to train."""
+        return bool(self.to_do) or self.search is not None and bool(self.search.plan.to_do)
+
+    @property
+    def whole_bytes(self) -> int:
+        """Bytes on disk for runs and trials."""
+        return self.needed_bytes + (0 if self.search is None else self.search.plan.needed_bytes)
 
     def expected_seconds(self, jobs: int) -> float:
-        """Returns the seconds of the whole sweep with `jobs` runs at a time."""
+        """Returns the seconds of all runs of this plan with `jobs` at a time, without its search."""
         return max(sum(self.seconds.values()) / jobs, max(self.seconds.values(), default=0.0))
+
+    def whole_seconds(self, jobs: int) -> float:
+        """Returns the seconds of the whole sweep: its search, then its runs."""
+        return self.expected_seconds(jobs) + (0.0 if self.search is None else self.search.plan.expected_seconds(jobs))
+
+
+@dataclass(frozen=True, slots=True)
+class SearchPlan:
+    """The search of a sweep.
+
+    Attributes:
+        plan: Its trials.
+        store: The trials' records.
+        choices: What the trials choose as far as they are done, by the key of `trials.without_search`.
+        shown: Keys of the choices that the sweep's runs take.
+        names: The searched settings.
+    """
+
+    plan: Plan
+    store: Store
+    choices: dict[str, Choice]
+    shown: tuple[str, ...]
+    names: tuple[str, ...]
+
+    def is_over(self, trials: Iterable[Spec]) -> bool:
+        """Returns whether every one of some trials is done, or its training diverged."""
+        return all(spec.key in self.plan.done or spec.key in self.plan.skipped for spec in trials)
 
 
 def make_plan(
@@ -191,62 +247,111 @@ def make_plan(
     Raises:
         BadInput: For all that can be known to fail before training.
     """
-    cores = environment.available_threads()
-    resolver = Resolver(data, max(1, cores // jobs))
-    runs = with_references([resolver.spec(request) for request in read_sweep(path, allow_imports=allow_imports)])
-    before = preparations(runs)
-    runs = shard_of(runs, sharers(runs, before), shard)
+    resolver = Resolver(data, max(1, environment.available_threads() // jobs))
+    requests, search = read_sweep(path, allow_imports=allow_imports), read_search(path)
     there = read_all([store.folder]) if store.folder.is_dir() else Found([], [], [])
-    done = frozenset(spec.key for spec in runs if store.find(spec) is not None)
-    plan = Plan(runs, done, {failure.spec.key: failure for failure in there.failures}, before)
-    if not plan.to_do:
-        return plan
-    most = max(spec.threads for spec in plan.to_do)
-    if jobs * most > cores:
-        message(f"{jobs} x {most} threads on {cores} cores will slow one another down: take fewer jobs, or threads")
-    known = seconds_per_visit(record for _, record in there.records)
-    seconds = _expected(plan, known, resolver, store, message)
-    searches = {store.search_path(spec): resolver.search_bytes(spec) for spec in plan.to_do}
-    kept_bytes = sum(size for path, size in searches.items() if not path.exists())
-    needed_bytes = len(seconds) * RECORD_BYTES + jobs * resolver.checkpoint_bytes + kept_bytes
-    return dataclasses.replace(plan, seconds=seconds, needed_bytes=needed_bytes)
+    maker = Maker(resolver, jobs, there, message)
+    if search is None:
+        runs = with_references([resolver.spec(request) for request in requests])
+        before = preparations(runs)
+        return maker.plan(shard_of(runs, sharers(runs, before), shard), before, store)
+    trials = TrialSpecs(search, f"{path}, [search]", requests, resolver.spec)
+    before = preparations(trials.runs)
+    runs = shard_of(trials.runs, sharers(trials.runs, before, without_search), shard)
+    searching = _search_plan(trials, runs, store, maker)
+    specs, skipped = [], {}
+    for spec in runs:
+        choice = searching.choices.get(without_search(spec).key)
+        is_decided = choice is not None and choice.best is not None and searching.is_over(trials.trials(spec))
+        specs.append(choice.apply(spec) if is_decided and choice is not None else spec)
+        if not is_decided:
+            skipped[spec.key] = "after the search"
+    before = {new.key: before[old.key] for old, new in zip(runs, specs, strict=True)}
+    return dataclasses.replace(maker.plan(specs, before, store, skipped), search=searching)
 
 
-def _expected(
-    plan: Plan,
-    known: Mapping[str, float],
-    resolver: Resolver,
-    store: Store,
-    message: Callable[[str], None],
-) -> dict[str, float]:
-    """Returns the expected seconds of each run that is not done, by key.
+def _search_plan(trials: TrialSpecs, runs: Sequence[Spec], store: Store, maker: Maker) -> SearchPlan:
+    """Returns the search that chooses the settings of some runs."""
+    store = Store(store.folder / FOLDER)
+    there = read_all([store.folder]) if store.folder.is_dir() else Found([], [], [])
+    specs = trials.of(runs, [record.spec for _, record in there.records], store.folder)
+    diverged = {failure.spec.key: "diverged" for failure in there.failures if failure.epoch is not None}
+    skipped = {spec.key: diverged[spec.key] for spec in specs if spec.key in diverged}
+    plan = maker.plan(specs, preparations(specs), store, skipped)
+    shown = tuple(dict.fromkeys(without_search(spec).key for spec in runs))
+    return SearchPlan(
+        plan, store, choices([record for _, record in there.records], there.failures), shown, trials.names
+    )
 
-    The cost of a visit is that in the records of the run's shape. For a shape without records the first steps of one run
-    are rehearsed.
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """Makes plans: finds the runs that are done, and estimates the cost of the others.
+
+    Attributes:
+        resolver: Has resolved the runs.
+        jobs: Runs that share this machine.
+        there: All records and failures of the sweep's folder.
+        message: Shows one line to the user.
     """
 
-    def visits(spec: Spec, epochs: float) -> float:
-        return expected_visits(spec, len(resolver.material(spec).held), epochs)
+    resolver: Resolver
+    jobs: int
+    there: Found
+    message: Callable[[str], None]
 
-    unknown = {shape(spec): spec for spec in reversed(plan.to_do) if shape(spec) not in known}
-    if unknown:
-        message(f"estimating the time of {len(plan.to_do)} runs from a few steps of {len(unknown)} of them")
-    rehearsed = {
-        of: trainer.expected([spec], Resources(spec, resolver.material(spec)))[0]
-        / visits(spec, sum(plan.before[spec.key]))
-        for of, spec in unknown.items()
-    }
-    rates = {**known, **rehearsed}
-    epochs = epochs_to_make(plan.to_do, plan.before, store)
-    return {spec.key: STARTUP_SECONDS + rates[shape(spec)] * visits(spec, epochs[spec.key]) for spec in plan.to_do}
+    def plan(
+        self, runs: list[Spec], before: dict[str, Preparation], store: Store, skipped: Mapping[str, str] | None = None
+    ) -> Plan:
+        """Returns the plan of some runs. A skipped run is estimated, but for one whose training diverged."""
+        skipped = dict(skipped or {})
+        done = frozenset(spec.key for spec in runs if spec.key not in skipped and store.find(spec) is not None)
+        failed = {failure.spec.key: failure for failure in self.there.failures}
+        plan = Plan(runs, done, failed, before, skipped=skipped)
+        coming = [spec for spec in runs if spec.key not in done and (spec.key not in skipped or spec.key not in failed)]
+        if not coming:
+            return plan
+        cores, most = environment.available_threads(), max(spec.threads for spec in coming)
+        if self.jobs * most > cores:
+            self.message(
+                f"{self.jobs} x {most} threads on {cores} cores will slow one another down: take fewer jobs, or threads"
+            )
+        seconds = self._expected(coming, before, store)
+        searches = {store.search_path(spec): self.resolver.search_bytes(spec) for spec in coming}
+        kept_bytes = sum(size for path, size in searches.items() if not path.exists())
+        needed_bytes = len(seconds) * RECORD_BYTES + self.jobs * self.resolver.checkpoint_bytes + kept_bytes
+        return dataclasses.replace(plan, seconds=seconds, needed_bytes=needed_bytes)
+
+    def _expected(self, specs: list[Spec], before: Mapping[str, Preparation], store: Store) -> dict[str, float]:
+        """Returns the expected seconds of each run, by key.
+
+        The cost of a visit is that in the records of the run's shape. For a shape without records the first steps of one
+        run are rehearsed.
+        """
+
+        def visits(spec: Spec, epochs: float) -> float:
+            return expected_visits(spec, len(self.resolver.material(spec).held), epochs)
+
+        known = seconds_per_visit(record for _, record in self.there.records) | self.resolver.rehearsed
+        unknown = {shape(spec): spec for spec in reversed(specs) if shape(spec) not in known}
+        if unknown:
+            self.message(f"estimating the time of {len(specs)} runs from a few steps of {len(unknown)} of them")
+        for of, spec in unknown.items():
+            seconds = trainer.expected([spec], Resources(spec, self.resolver.material(spec)))[0]
+            self.resolver.rehearsed[of] = seconds / visits(spec, sum(before[spec.key]))
+        rates = known | self.resolver.rehearsed
+        epochs = epochs_to_make(specs, before, store)
+        return {spec.key: STARTUP_SECONDS + rates[shape(spec)] * visits(spec, epochs[spec.key]) for spec in specs}
 
 
 def states(plan: Plan, store: Store) -> dict[str, str]:
-    """Returns by key "done", "being trained" (by another sweep, now), "failed before" or "to do"."""
+    """Returns by key "done", "being trained" (by another sweep, now), "failed before", "to do", or why it is skipped."""
 
     def state(spec: Spec) -> str:
         if spec.key in plan.done:
             return "done"
+        if spec.key in plan.skipped:
+            return plan.skipped[spec.key]
         if any(Lock(store.path(spec, suffix)).is_held() for suffix in (".lock", ".claim")):
             return "being trained"
         return "failed before" if spec.key in plan.failed else "to do"

@@ -77,6 +77,11 @@ class Standing:
     actual_seconds: float = 0.0
     expected_seconds: float = 0.0
 
+    @property
+    def left(self) -> list[Spec]:
+        """The runs that are neither done nor failed."""
+        return [spec for spec in self.plan.runs if spec.key not in self.done and spec.key not in self.failed]
+
     def seconds_left(self) -> float:
         """Returns the expected seconds of all that is left here, corrected by those of the runs that ended."""
         correction = self.actual_seconds / self.expected_seconds if self.expected_seconds else 1.0

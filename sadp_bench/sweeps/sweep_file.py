@@ -1,7 +1,8 @@
 """Sweep files: from TOML to one table of fields for each run.
 
 A file has a table `[common]` and one or more blocks `[[sweep]]`. Their keys are the fields of `Spec`, and `set`, the
-table of settings. A block's keys replace those of common. The runs of a block are the product of its lists.
+table of settings. A block's keys replace those of common. The runs of a block are the product of its lists. A table
+`[search]` has settings chosen for every method and ratio by trials (`sweeps.search`).
 """
 
 from __future__ import annotations
@@ -18,11 +19,16 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.files import Unreadable, read_text
 from sadp_bench.core.registry import GROUPS, nearest
 from sadp_bench.records.fields import FIELD_KINDS, MAX_COUNT
+from sadp_bench.records.former import LATER
 from sadp_bench.records.spec import Spec
+from sadp_bench.sweeps.search import Search, search_of
 
 # torchrun sets the processes, and `set` contains the three tables.
 NOT_KEYS = ("processes", "method_options", "backbone_options", "sparsity_options")
 FIELDS = {of.name: str(of.type) for of in dataclasses.fields(Spec) if of.name not in NOT_KEYS}
+TABLES = ("common", "search", "sweep")
+# The other axes' fields: tables of several axes compare runs of equal settings, and so show no settings that a search chose.
+UNSEARCHED = {name: LATER[name] for name in ("backprop", "sparsity")}
 MAX_RUNS = 100_000  # runs of one file
 
 
@@ -48,7 +54,7 @@ def read_sweep(path: Path, *, allow_imports: bool = False) -> list[RequestedRun]
     Raises:
         BadInput: Names the file and the block.
     """
-    common, blocks = _tables(path)
+    common, blocks, search = _tables(path)
     flat_common = _flat(f"{path}, [common]", common)
     merged = {
         f"{path}, [[sweep]] {number}": flat_common | _flat(f"{path}, [[sweep]] {number}", block)
@@ -58,6 +64,8 @@ def read_sweep(path: Path, *, allow_imports: bool = False) -> list[RequestedRun]
         for name in ("method", "ratio"):
             if name not in flat:
                 raise BadInput(f"{where} lacks {name}: write it there or in [common]")
+        if search is not None:
+            _check_searched(where, flat, search)
         for name in GROUPS:
             if not allow_imports and (code := next((value for value in flat.get(name, ()) if ":" in value), None)):
                 raise BadInput(
@@ -70,7 +78,12 @@ def read_sweep(path: Path, *, allow_imports: bool = False) -> list[RequestedRun]
     return [RequestedRun(where, fields) for where, flat in merged.items() for fields in _product(flat)]
 
 
-def _tables(path: Path) -> tuple[Any, list[Any]]:
+def read_search(path: Path) -> Search | None:
+    """Returns the search of a sweep file; None where the file has none. Raises BadInput, which names the file."""
+    return _tables(path)[2]
+
+
+def _tables(path: Path) -> tuple[Any, list[Any], Search | None]:
     try:
         data = tomllib.loads(read_text(path))
     except Unreadable as error:
@@ -78,12 +91,26 @@ def _tables(path: Path) -> tuple[Any, list[Any]]:
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} is not TOML: {error}") from None
     for name in data:
-        if name not in ("common", "sweep"):
-            raise BadInput(f"{path}: unknown table '{name}'{nearest(name, ('common', 'sweep'))}")
+        if name not in TABLES:
+            raise BadInput(f"{path}: unknown table '{name}'{nearest(name, TABLES)}")
     blocks = data.get("sweep")
     if not isinstance(blocks, list) or not blocks:
         raise BadInput(f"{path} has no [[sweep]]: each such block, double brackets, names methods, ratios, seeds")
-    return data.get("common", {}), blocks
+    search = search_of(f"{path}, [search]", data["search"]) if "search" in data else None
+    return data.get("common", {}), blocks, search
+
+
+def _check_searched(where: str, flat: Mapping[str, list[Any]], search: Search) -> None:
+    """Raises BadInput for a block that fixes what the search chooses, or that no search serves."""
+    for name in (*search.ranges, "evaluate_on"):
+        if name in flat:
+            raise BadInput(f"{where}: {name} is what [search] sets; leave it out of the blocks and of [common]")
+    for name, plain in UNSEARCHED.items():
+        if other := next((value for value in flat.get(name, ()) if value != plain), None):
+            raise BadInput(
+                f"{where}: {name} = {other!r} beside [search], which serves the data axis alone ({name} = {plain!r}); write "
+                "the values into a file without [search]"
+            )
 
 
 def _flat(where: str, table: Any) -> dict[str, list[Any]]:

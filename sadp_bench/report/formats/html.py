@@ -75,7 +75,7 @@ def page(contents: Contents, images: Callable[[Record], Any] | None = None) -> s
         groups=[(rows[0].group, whole_table(rows)) for rows in contents.groups],
         plots=plots,
         verdicts=VERDICT_SIGNS,
-        runs=run_details(contents.rows, contents.records),
+        runs=run_details(contents.rows, contents.records, contents.searches),
         commands=commands(specs),
         commits=listed(_environment(contents.records, "commit")),
         left_out=left_out,
@@ -95,7 +95,7 @@ def plots_by_group(
     from sadp_bench.report.plots import as_data_uri, plots_of
 
     found: dict[str, list[tuple[str, str, str]]] = {}
-    for plot in plots_of(contents.records, images, warn, contents.failures):
+    for plot in plots_of(contents.records, images, warn, contents.failures, contents.searches):
         found.setdefault(plot.group, []).append((plot.kind, plot.caption, as_data_uri(plot.figure)))
     return found
 

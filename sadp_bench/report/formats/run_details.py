@@ -13,8 +13,9 @@ from sadp_bench.records.fields import shown
 from sadp_bench.records.metrics import Comparison, paired, searched
 from sadp_bench.records.record import Failure, Record
 from sadp_bench.records.spec import Spec
+from sadp_bench.records.trials import Searches
 from sadp_bench.report.naming import command, is_axis
-from sadp_bench.report.rows import RatioRow
+from sadp_bench.report.rows import NO_SEARCHES, RatioRow
 
 Facts = list[tuple[str, Any]]  # names and values
 
@@ -42,9 +43,11 @@ class RunDetails:
     command: str
 
 
-def run_details(rows: Iterable[RatioRow], records: Iterable[Record]) -> dict[str, list[RunDetails]]:
+def run_details(
+    rows: Iterable[RatioRow], records: Iterable[Record], searches: Searches = NO_SEARCHES
+) -> dict[str, list[RunDetails]]:
     """Returns the runs of each group in the order of its rows. A run of several groups is in the first alone."""
-    pairs = {pair.spec.key: pair for pair in paired(records)}
+    pairs = {pair.spec.key: pair for pair in paired(records, searches.reference)}
     found: dict[str, dict[str, RunDetails]] = {}
     for row in rows:
         own: Sequence[Record | Failure] = sorted((*row.runs, *row.failed), key=lambda run: run.spec.seed)

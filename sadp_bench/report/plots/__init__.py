@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.text import percent
 from sadp_bench.records.record import Failure, Record
+from sadp_bench.records.trials import Searches
 from sadp_bench.report.plots.epochs import by_ratio, kept_figure, progress_figure
 from sadp_bench.report.plots.memory import memory_figure
 from sadp_bench.report.plots.pictures import Images, pictures_figure
@@ -21,7 +22,7 @@ from sadp_bench.report.plots.ratio import accuracy_figure, speedup_figure
 from sadp_bench.report.plots.style import FORMATS, Styles, as_data_uri, method_styles, save_all, slug
 from sadp_bench.report.plots.time import phases_figure, time_figure, timed_together
 from sadp_bench.report.plots.visits import Visits, classes_figure, visits_figure, visits_of
-from sadp_bench.report.rows import RatioRow, rows
+from sadp_bench.report.rows import NO_SEARCHES, RatioRow, rows
 from sadp_bench.report.tables.memory import memory_rows
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def draw(
     warn: Warn = lambda reason: None,
     formats: Sequence[str] = FORMATS,
     failures: Iterable[Failure] = (),
+    searches: Searches = NO_SEARCHES,
 ) -> list[Path]:
     """Draws and saves every plot of the records.
 
@@ -91,11 +93,12 @@ def draw(
         warn: see `plots_of`.
         formats: endings of the files: pdf, png (200 dpi), svg.
         failures: see `plots_of`.
+        searches: see `plots_of`.
 
     Returns:
         The saved files, by name.
     """
-    plots = plots_of(records, images, warn, failures)
+    plots = plots_of(records, images, warn, failures, searches)
     return sorted(path for plot in plots for path in save_all(plot.figure, folder, plot.name, formats))
 
 
@@ -104,6 +107,7 @@ def plots_of(
     images: OpenImages | None = None,
     warn: Warn = lambda reason: None,
     failures: Iterable[Failure] = (),
+    searches: Searches = NO_SEARCHES,
 ) -> Iterator[Plot]:
     """Draws every plot of the records, group by group, in the order of `CAPTIONS`; memory comes last.
 
@@ -116,9 +120,10 @@ def plots_of(
             there are no pictures.
         warn: is called with the reason where a requested plot is left out.
         failures: runs without a record. They take part in the names of groups and methods, as in the tables.
+        searches: the searches that settings of the runs come from.
     """
     records = list(records)
-    table = rows(records, failures)
+    table = rows(records, failures, searches=searches)
     styles = method_styles({row.label: row.method for row in table})
     visits = visits_of(records, warn)
     for _, group in itertools.groupby(table, key=lambda row: row.group):

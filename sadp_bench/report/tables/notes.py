@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sadp_bench.core.text import percent
+from sadp_bench.core.text import count, listed, percent
 from sadp_bench.records.metrics import BUDGET_TOLERANCE, is_void
 from sadp_bench.records.statistics import Estimate
 from sadp_bench.report.rows import ENVIRONMENT, MARK, RatioRow, Row
@@ -30,6 +30,7 @@ def ratio_notes(rows: Sequence[RatioRow]) -> list[str]:
         *by_cpu(row.cpu_speedup for row in done),
         *_off_budget(done),
         *_scoring(done),
+        *searched(done),
         *_several_randoms(done),
         *(["One seed: no ± and no interval."] if any(row.n == 1 for row in rows) else []),
     ]
@@ -130,6 +131,45 @@ def _scoring(rows: Sequence[RatioRow]) -> list[str]:
         shares[row.label] = max(shares.get(row.label, 0.0), sum(visits) / sum(full))
     scored = [f"{label} {percent(share, 1)}" for label, share in shares.items() if share > 0]
     return [f"Visits for scores before training, of full data's visits: {', '.join(scored)}."] if scored else []
+
+
+def searched(rows: Sequence[RatioRow]) -> list[str]:
+    """Returns how settings were searched, what was chosen, and which choices lie on the edge of the search."""
+    found = [(row, row.choice) for row in rows if row.choice is not None]
+    if not found:
+        return []
+    names = dict.fromkeys(name for _, choice in found for name in choice.names)
+    kinds = {
+        (choice.names, choice.seeds, choice.spec.epochs, tuple(point.values for point in choice.points))
+        for _, choice in found
+    }
+    _, first = found[0]
+    ranges = listed([f"{_named(name)} from {low:g} to {high:g}" for name, (low, high) in first.ranges.items()])
+    diverged = sum(len(point.diverged) for _, choice in found for point in choice.points)
+    lost = f", {count(diverged, 'trial')} diverged" if diverged else ""
+    spent = f"{sum(choice.visits for _, choice in found):,} visits in all{lost}"
+    warning = "Warning: the search was not the same for all of these; the next line is the first one's."
+    edges = [
+        f"{row.name} ({_named(name)} {choice.chosen[name]:g}, the {end})"
+        for row, choice in found
+        for name, end in choice.edges.items()
+    ]
+    chosen = "; ".join(f"{row.name} {', '.join(f'{v:g}' for v in choice.chosen.values())}" for row, choice in found)
+    return [
+        *([warning] if len(kinds) > 1 else []),
+        f"Searched for each method and ratio, on validation images: {ranges}, {count(len(first.points), 'trial')}, "
+        f"{_seeds(first.seeds)}, {count(first.spec.epochs, 'epoch')}; {spent}.",
+        f"Chosen {listed([_named(name) for name in names])}: {chosen}.",
+        *([f"Best at the edge of the search, so a better one may lie beyond: {', '.join(edges)}."] if edges else []),
+    ]
+
+
+def _named(field: str) -> str:
+    return field.replace("_", " ")
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed{'s' * (len(seeds) > 1)} {listed([str(seed) for seed in seeds])}"
 
 
 def _several_randoms(rows: Sequence[RatioRow]) -> list[str]:

@@ -1,0 +1,64 @@
+"""Both stages of a sweep: the trials of its search, then the runs with the settings that the trials chose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sadp_bench.records.record import Failure
+from sadp_bench.records.store import Store
+from sadp_bench.sweeps.planning import Plan
+from sadp_bench.sweeps.scheduler import Standing
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The end of a sweep.
+
+    Attributes:
+        plan: The plan at the end, with the settings that were chosen.
+        trials: How the search's trials ended; None without a search.
+        runs: How the runs ended; None where the time was over before.
+    """
+
+    plan: Plan
+    trials: Standing | None
+    runs: Standing | None
+
+    @property
+    def failed(self) -> dict[str, Failure]:
+        """Trials and runs that failed for good, by key. A trial whose training diverged is none of them."""
+        trials = {} if self.trials is None else self.trials.failed
+        runs = {} if self.runs is None else self.runs.failed
+        return {key: failure for key, failure in trials.items() if failure.epoch is None} | runs
+
+    @property
+    def without_settings(self) -> list[str]:
+        """Keys of the runs that were not trained, because the search chose nothing for them."""
+        return [] if self.runs is None else list(self.plan.skipped)
+
+    @property
+    def left(self) -> int:
+        """Number of trials and runs that are still to do, because the time was over."""
+        trials = 0 if self.trials is None else len(self.trials.left)
+        return trials + (len(self.plan.runs) if self.runs is None else len(self.runs.left))
+
+
+def carry_out(
+    plan: Plan, store: Store, make: Callable[[], Plan], schedule: Callable[[Plan, Store], Standing]
+) -> Outcome:
+    """Trains the trials of a plan, if it has a search, and then its runs.
+
+    Args:
+        plan: The plan.
+        store: The records of its runs.
+        make: Makes the plan anew, once the trials are done.
+        schedule: Trains the runs of a plan.
+    """
+    if plan.search is None:
+        return Outcome(plan, None, schedule(plan, store))
+    trials = Standing(plan.search.plan.trainable, set(plan.search.plan.done))
+    if plan.search.plan.to_do:
+        trials = schedule(plan.search.plan.trainable, plan.search.store)
+        plan = make()
+    return Outcome(plan, trials, None if trials.left else schedule(plan.trainable, store))
