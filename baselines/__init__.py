@@ -17,4 +17,5 @@ PRUNERS = {
     "repb": "baselines.repb:RePB",
     "ucb": "baselines.ucb:UCB",
     "eps-greedy": "baselines.eps_greedy:EpsGreedy",
+    "craig": "baselines.craig:CRAIG",
 }

@@ -14,6 +14,10 @@ NEEDS_SCORES = (
     "this method scores the examples before training, and the sampler has no scores: pass scores=, a number for each "
     "example (see score_with)"
 )
+NEEDS_NETWORK = (
+    "this method trains a network before the run, which the sampler can't: run it by sadp-bench run, or give its choice to "
+    "Subset(ratio, file=...)"
+)
 
 
 class LoopContext:
@@ -44,6 +48,7 @@ class LoopContext:
         self.device = torch.device(device)
         self._label_N = label_N
         self._score_N = score_N
+        self._scoring = False
 
     @property
     def label_N(self) -> Tensor:
@@ -59,24 +64,28 @@ class LoopContext:
 
     def scores(self, score: Callable[[], Tensor]) -> Tensor:
         """Returns the given scores, or those of `score`."""
+        self._scoring = True
         return score() if self._score_N is None else self._score_N
 
     def fresh_model(self, seed: int) -> nn.Module:
-        """Raises BadInput: the method needs scores."""
-        raise BadInput(NEEDS_SCORES)
+        """Raises BadInput: the method needs scores, or a network."""
+        raise self._refusal()
 
     @property
     def updates_per_epoch(self) -> int:
-        """Raises BadInput: the method needs scores."""
-        raise BadInput(NEEDS_SCORES)
+        """Raises BadInput: the method needs scores, or a network."""
+        raise self._refusal()
 
     def fit(self, pruner: Pruner, epochs: float, seed: int) -> nn.Module:
-        """Raises BadInput: the method needs scores."""
-        raise BadInput(NEEDS_SCORES)
+        """Raises BadInput: the method needs scores, or a network."""
+        raise self._refusal()
 
     def survey(self, model: nn.Module, watch: frozenset[str] = frozenset()) -> Survey:
-        """Raises BadInput: the method needs scores."""
-        raise BadInput(NEEDS_SCORES)
+        """Raises BadInput: the method needs scores, or a network."""
+        raise self._refusal()
+
+    def _refusal(self) -> BadInput:
+        return BadInput(NEEDS_SCORES if self._scoring else NEEDS_NETWORK)
 
 
 def label_N_of(labels: Sequence[int] | Tensor | None, num_examples: int | None) -> Tensor | None:

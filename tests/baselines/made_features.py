@@ -43,6 +43,7 @@ def made(seed: int, num_examples: int = 61, num_features: int = 5, num_classes: 
         feature_ND=torch.randn(num_examples, num_features, generator=generator) + label_N[:, None],
         spikes_ND=torch.poisson(torch.full((num_examples, num_features), 400.0), generator=generator),
         logits_NC=torch.randn(num_examples, num_classes, generator=generator),
+        error_NC=torch.randn(num_examples, num_classes, generator=generator),
     )
 
 

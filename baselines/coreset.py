@@ -1,0 +1,129 @@
+"""The base class of methods that choose a weighted subset by the gradients of the last layer.
+
+Shape letters: N training examples, M examples of a block, K kept, C classes, D features.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from baselines.geometry import FEATURES, features_of, of_classes
+from baselines.scoring_networks import WithScoringNetworks
+from sadp_bench.pruner import BadInput, ScoringContext, Selection
+from sadp_bench.sampling import by_class
+
+ROWS = 512  # of inner products, computed at a time in float64
+
+
+@dataclass(frozen=True, eq=False)
+class Gradients:
+    """The gradient of each example's loss at the readout's weights and bias, a factor pair: error x [feature, 1].
+
+    Attributes:
+        error_NC: The gradient at the logits, summed over time, float64.
+        input_ND: The readout's input, averaged over time, with a last column of ones for the bias, float64.
+    """
+
+    error_NC: Tensor
+    input_ND: Tensor
+
+    def of(self, index_M: Tensor) -> Gradients:
+        """Returns the gradients of some examples."""
+        return Gradients(self.error_NC[index_M], self.input_ND[index_M])
+
+    def inner(self, other: Gradients) -> Tensor:
+        """Returns the inner products with other gradients, float64, [N, other N]. No gradient [C D] is formed."""
+        return (self.error_NC @ other.error_NC.T) * (self.input_ND @ other.input_ND.T)
+
+    def square_norm(self) -> Tensor:
+        """Returns the squared norms. [N]."""
+        return self.error_NC.square().sum(1) * self.input_ND.square().sum(1)
+
+    def __len__(self) -> int:
+        return len(self.error_NC)
+
+
+class Coreset(WithScoringNetworks):
+    """Keeps a weighted subset for the whole run, chosen by the gradients of one scoring network's last layer.
+
+    The weights are scaled such that their mean is 1. So they set the examples in proportion, and no method changes the
+    learning rate by the sum of its weights.
+
+    K differs by one between epochs where (1 - ratio) N is no whole number. The subset is chosen for the larger K; the
+    last example of its order is left out in the other epochs.
+
+    Args:
+        prune_ratio: The share of visits to save.
+        features: "readout": the readout's input, averaged over time. "spikes": in its place the spikes of each channel of
+            the last spiking layer, summed over time and positions.
+        score_epochs: The number of epochs that the scoring network trains, of the run's schedule; 0 means a tenth of the
+            run, at least 1.
+    """
+
+    def __init__(self, prune_ratio: float, *, features: str = "readout", score_epochs: int = 0) -> None:
+        super().__init__(prune_ratio, score_epochs=score_epochs)
+        if features not in FEATURES:
+            raise BadInput(f"{type(self).__name__}'s features are {' or '.join(FEATURES)}, not '{features}'")
+        self.features = features
+        self.index_K = torch.empty(0, dtype=torch.int64)
+        self.weight_K = torch.empty(0)
+
+    @abstractmethod
+    def choose(self, gradients: Gradients, label_N: Tensor, num_kept: int) -> tuple[Tensor, Tensor]:
+        """Returns a subset and its weights before scaling, the example to leave out first last. Int64 and float, [K].
+
+        Args:
+            gradients: Of all examples, on the CPU.
+            label_N: The labels.
+            num_kept: K.
+        """
+
+    def prepare(self, context: ScoringContext) -> None:
+        """Trains the scoring network and chooses the subset, on the `prepare` clock."""
+        super().prepare(context)
+        survey = context.survey(self.fit(context, 0), frozenset({"errors", FEATURES[self.features]}))
+        assert survey.error_NC is not None, "the survey watched them"
+        input_ND = torch.nn.functional.pad(features_of(survey, self.features).double(), (0, 1), value=1.0)
+        num_kept = max(self.num_kept(epoch) for epoch in range(context.num_epochs))
+        gradients = Gradients(survey.error_NC.double(), input_ND)
+        self.index_K, weight_K = self.choose(gradients, survey.label_N, num_kept)
+        self.weight_K = (weight_K.double() / weight_K.double().mean()).float()
+
+    def select(self, epoch: int) -> Selection:
+        """Returns the subset, without its last example where K is smaller by one."""
+        num_kept = self.num_kept(epoch)
+        return Selection(self.index_K[:num_kept], self.weight_K[:num_kept])
+
+    def blocks(self, label_N: Tensor, largest: int) -> list[Tensor]:
+        """Returns each class in random order, cut into equal blocks of at most `largest` examples."""
+        shuffled_N = torch.randperm(len(label_N), generator=self.generator())
+        return [
+            part for index in of_classes(shuffled_N, label_N) for part in index.tensor_split(-(-len(index) // largest))
+        ]
+
+
+def shares(blocks: list[Tensor], num_kept: int) -> list[int]:
+    """Returns how many examples each block keeps: in proportion to its size, with the sum K."""
+    size_B = torch.tensor([len(block) for block in blocks])
+    block_N = torch.arange(len(blocks)).repeat_interleave(size_B)
+    first_K = by_class(torch.arange(len(block_N)), block_N, size_B)[:num_kept]
+    counts: list[int] = block_N[first_K].bincount(minlength=len(blocks)).tolist()
+    return counts
+
+
+def joined(blocks: list[Tensor], chosen: list[Tensor], weights: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Returns the choices of all blocks in one order, of which every start has the blocks' shares.
+
+    Args:
+        blocks: The examples' indices.
+        chosen: Of each block, the chosen positions in the order of the choice.
+        weights: Of the chosen.
+    """
+    places = [(torch.arange(len(of)) + 0.5) / len(block) for block, of in zip(blocks, chosen, strict=True)]
+    order_K = torch.cat(places).argsort(stable=True)
+    index_K = torch.cat([block[of] for block, of in zip(blocks, chosen, strict=True)])
+    return index_K[order_K], torch.cat(weights)[order_K]
