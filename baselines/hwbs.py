@@ -17,14 +17,15 @@ LEAST_DRAWN = 32  # examples, expected of independent draws: they take none with
 class HWBS(Pruner):
     """Draws examples in proportion to a moving average of the error norm ||p - y||. Weight K / (N pi).
 
-    Source: Anonymous, "Learn from the Past: Dynamic Data Pruning with Historically Weighted Bernoulli Sampling", 2024.
+    Source: Anonymous, "Learn from the Past: Dynamic Data Pruning with Historically Weighted Bernoulli Sampling", submitted
+    to ICLR 2025 (OpenReview ZQ9SF5eUHZ).
 
     Kind: dynamic.
     Scoring: none.
 
-    The paper is a submission to ICLR 2025 (OpenReview ZQ9SF5eUHZ). Only its abstract is public to us. It contains the
-    optimal probabilities of draws without repetition, the gradient's norm at the logits as the score, the moving average
-    over an example's visits, and the smoothing. Its constants a and b are not public; ours are the defaults.
+    Only the paper's abstract is public to us. It contains the optimal probabilities of draws without repetition, the
+    gradient's norm at the logits as the score, the moving average over an example's visits, and the smoothing. The
+    paper's constants a and b are not public; ours are the defaults.
 
     - v_i <- b v_i + (1 - b) ||p_i - y_i||_2 at each visit, in training mode. p is the softmax of the time-mean of the
       logits. The first visit sets v_i to the norm. Unseen examples have the mean.

@@ -13,14 +13,15 @@ CANDIDATES = 0.8  # share of the examples; their run on CIFAR takes .8 x .375
 class OrderDP(Pruner):
     """Draws candidates at random in each epoch, and keeps those of the highest last loss. Weight 1.
 
-    Source: Jin et al., "OrderDP: A Theoretically Guaranteed Lossless Dynamic Data Pruning Framework", ICLR 2026.
+    Source: Jin et al., "OrderDP: A Theoretically Guaranteed Lossless Dynamic Data Pruning Framework", ICLR 2026
+    (arXiv 2606.08574).
 
     Kind: dynamic.
     Scoring: none.
 
     An epoch draws s N candidates uniformly without replacement, and keeps the share q of them that has the highest last
-    training loss (arXiv 2606.08574). Unseen examples have an infinite loss. The seed breaks ties. An example at rank j has
-    a chance that depends on j alone, so that the loss that is minimised is another one, with less weight on easy examples.
+    training loss. Unseen examples have an infinite loss. The seed breaks ties. An example's chance depends on the rank of
+    its loss alone. So training minimises another loss, with less weight on easy examples.
 
     The budget is ours: s q = 1 - ratio, and the K of an epoch are exact. The paper sets s and q. Known traps of the
     public code: it starts at a loss of 3, so seen examples with a higher loss pass before unseen ones; it replaces a

@@ -14,14 +14,14 @@ NO_WINDOW = -1  # of an example that the last pass skipped
 class RePB(Pruner):
     """Skips the lowest losses of each window of batches at the next pass; weights by the missing visits, mean 1.
 
-    Source: after Zhou et al., "Inconsistency Biases in Dynamic Data Pruning", ICLR 2026.
+    Source: After Zhou et al., "Inconsistency Biases in Dynamic Data Pruning", ICLR 2026 (OpenReview Zw1Uw7u6Su).
 
     Kind: dynamic.
     Scoring: none.
 
-    Only the abstract and a summary are public to us (OpenReview Zw1Uw7u6Su). They contain the comparison within a window
-    of batches, where the network hardly changes; the uniform return of skipped examples; and weights by the visits so far.
-    The sizes, the budget and the scale of the weights are ours:
+    Only the abstract and a summary are public to us. They contain the comparison within a window of batches, where the
+    network hardly changes; the uniform return of skipped examples; and weights by the visits so far. The sizes, the
+    budget and the scale of the weights are ours:
 
     - A window is w consecutive batches of a pass (an epoch); the last one may be shorter. A pass's examples have the
       rank of their loss within their window: (place from the lowest + 1/2) / the window's size.

@@ -62,7 +62,7 @@ VALUES = {
 }
 NAMES = {
     "--method sdap": "did you mean 'sadp'",
-    "--method zzz": "allowed: el2n, ",
+    "--method zzz": ", el2n, ",
     "--method ''": "unknown method ''",
     "--method random,sadp": "did you mean 'random'",
     "--method :": "no module named ''",
