@@ -18,4 +18,6 @@ PRUNERS = {
     "ucb": "baselines.ucb:UCB",
     "eps-greedy": "baselines.eps_greedy:EpsGreedy",
     "craig": "baselines.craig:CRAIG",
+    "herding": "baselines.herding:Herding",
+    "k-center": "baselines.k_center:KCenter",
 }

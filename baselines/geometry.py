@@ -14,6 +14,7 @@ from baselines.scored import Scored
 from sadp_bench.pruner import BadInput, KeepAll, ScoringContext, Survey
 
 FEATURES = {"readout": "features", "spikes": "spikes"}  # the setting's value -> the field of a survey
+ROUNDING = 1e-12  # of squared distances, relative to the sum of the squared norms
 
 
 class Geometry(Scored):
@@ -91,3 +92,13 @@ def of_classes(index_M: Tensor, label_N: Tensor) -> list[Tensor]:
     label_M = label_N[index_M]
     grouped_M = index_M[label_M.argsort(stable=True)]
     return [part for part in grouped_M.split(label_M.bincount().tolist()) if len(part)]
+
+
+def squared_distances(a_AD: Tensor, b_BD: Tensor) -> Tensor:
+    """Returns the squared Euclidean distances of rows, float64 [A, B], by a product of matrices.
+
+    A distance below its rounding error is 0, so that equal rows have none.
+    """
+    scale_AB = a_AD.square().sum(1)[:, None] + b_BD.square().sum(1)
+    square_AB = torch.addmm(scale_AB, a_AD, b_BD.T, alpha=-2)
+    return square_AB.masked_fill_(square_AB <= ROUNDING * scale_AB, 0)

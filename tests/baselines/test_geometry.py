@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 import torch
 
+from baselines.herding import Herding
+from baselines.k_center import KCenter
 from baselines.moderate import Moderate
 from sadp_bench.core.errors import BadInput
 from tests.baselines.made_features import MadeContext, made
 from tests.helpers import bench
 
-METHODS: list[Any] = [Moderate]
+METHODS: list[Any] = [Herding, KCenter, Moderate]
 
 
 def test_every_number_of_kept_examples_has_the_same_share_of_each_class() -> None:
