@@ -188,6 +188,14 @@ class Comparison:
         """The run's spec."""
         return self.record.spec
 
+    @property
+    def worst_class_difference(self) -> float | None:
+        """In [-1, 1], the accuracy on the run's worst class minus that on the reference's."""
+        if self.reference is None or self.accuracy_difference is None:
+            return None
+        of_run, of_reference = worst_class_accuracy(self.record), worst_class_accuracy(self.reference)
+        return None if of_run is None or of_reference is None else of_run - of_reference
+
 
 def compare(record: Record, reference: Record | None) -> Comparison:
     """Returns a run beside its reference, or alone where there is none."""
@@ -225,6 +233,11 @@ def _compare(record: Record, unmarked: Record | None, reference: Record | None) 
         share_to_accuracy=share_to_accuracy,
         mismatch=mismatch,
     )
+
+
+def worst_class_accuracy(record: Record) -> float | None:
+    """Returns the least of the accuracies on the classes; None where the record has none."""
+    return min(record.class_accuracy.values(), default=None)
 
 
 def speedup_by_cpu(record: Record, reference: Record | None) -> float | None:

@@ -63,6 +63,8 @@ class Record:
             after the last (first, last), of a batch of `examples`, and after the last the least of a layer's weight (least,
             least_layer). None where a gradient is 0. See `training.gradient_cosine`. Empty in all other records.
         accuracy_by_step: Accuracy of the trained network after its first 1, 2, .. T time steps; empty in older records.
+        class_accuracy: Accuracy of the trained network on each class that has evaluated examples, by its name; empty in
+            older records.
     """
 
     spec: Spec
@@ -90,6 +92,7 @@ class Record:
     cpu_seconds: dict[str, float] = field(default_factory=dict)
     accuracy_by_step: list[float] = field(default_factory=list)
     gradient_cosine: dict[str, Any] = field(default_factory=dict)
+    class_accuracy: dict[str, float] = field(default_factory=dict)
 
     @property
     def disturbed(self) -> str | None:
@@ -202,6 +205,10 @@ def _is_shares(value: Any) -> bool:
     return isinstance(value, list) and all(map(_is_share, value))
 
 
+def _is_share_table(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_share, value.values()))
+
+
 def _is_rates(value: Any) -> bool:
     return isinstance(value, list) and all(map(_is_amount, value))
 
@@ -252,6 +259,7 @@ RECORD_CHECKS: Checks = {
     "cpu_seconds": AMOUNTS,
     "accuracy_by_step": (_is_shares, "a list of shares in [0, 1]"),
     "gradient_cosine": (is_cosines, "a table of cosines from -1 to 1"),
+    "class_accuracy": (_is_share_table, "a table of shares in [0, 1]"),
 }
 FAILURE_CHECKS: Checks = {
     "reason": TEXT,

@@ -13,7 +13,7 @@ from sadp_bench.records.spec import Spec
 from sadp_bench.records.trials import Searches
 from sadp_bench.report.rows import MARGIN, NO_SEARCHES, RatioRow, Row, rows
 from sadp_bench.report.tables.axes import AxesRow, axes_rows, axes_sheets
-from sadp_bench.report.tables.by_ratio import ratio_sheets
+from sadp_bench.report.tables.by_ratio import class_sheets, ratio_sheets
 from sadp_bench.report.tables.memory import MemoryRow, memory_rows, memory_sheets
 from sadp_bench.report.tables.method_ranks import rank_sheet, why_no_ranks
 from sadp_bench.report.tables.table import Sheet
@@ -78,6 +78,7 @@ class Contents:
         ranks = rank_sheet(self.rows)
         return [
             *ratio_sheets(row for group in self.groups for row in group),
+            *class_sheets(row for group in self.groups for row in group),
             *axes_sheets(self.axes),
             *memory_sheets(self.memory),
             *search_sheets(self.search),

@@ -11,7 +11,14 @@ from typing import Any, ClassVar
 
 from sadp_bench.core.text import percent
 from sadp_bench.records.fields import shown
-from sadp_bench.records.metrics import Comparison, is_void, nominal_maximum, paired, search_seconds
+from sadp_bench.records.metrics import (
+    Comparison,
+    is_void,
+    nominal_maximum,
+    paired,
+    search_seconds,
+    worst_class_accuracy,
+)
 from sadp_bench.records.naming import Settings, method_labels
 from sadp_bench.records.record import Failure, Record
 from sadp_bench.records.spec import Spec
@@ -139,6 +146,7 @@ class RatioRow(Row):
         verdict: That of `accuracy_difference`; None for `full`, and where there is no interval.
         cpu_speedup: Speed-up by CPU seconds, of runs on a CPU.
         accuracy_difference: Paired difference to `full`, and the differences, factors and shares below it too.
+        worst_class_accuracy: Accuracy on the class where it is least, in each run. Older records have none.
         random_difference: Paired difference to the method `random` of the same group and ratio.
         n_random_settings: Number of settings that `random` ran with there. There is no difference to several.
         nominal_maximum: The speed-up if the budget of visits were all that costs.
@@ -148,6 +156,7 @@ class RatioRow(Row):
     COUNTED: ClassVar[dict[str, str]] = {
         "n_paired": "accuracy_difference", "n_timed": "speedup", "n_seconds": "seconds", "n_cpu": "cpu_speedup",
         "n_reached": "seconds_to_accuracy", "n_random": "random_difference", "n_failed": "failures",
+        "n_worst_class": "worst_class_accuracy",
     }  # fmt: skip
     DERIVED: ClassVar[tuple[str, ...]] = (
         "interruptions", "accuracies", "failures", "disturbed", "disturbed_seeds", "data_sha256",
@@ -178,6 +187,8 @@ class RatioRow(Row):
     other_energy_joules: Estimate
     density: Estimate
     random_difference: Estimate
+    worst_class_accuracy: Estimate
+    worst_class_difference: Estimate
     n_random_settings: int
     margin: float
     verdict: str | None
@@ -251,6 +262,8 @@ STATISTICS: dict[str, tuple[Quantity, Callable[[Comparison], float | None]]] = {
     "training_efficiency": (Quantity.RATIO, lambda pair: pair.training_efficiency),
     "seconds_to_accuracy": (Quantity.AMOUNT, lambda pair: pair.seconds_to_accuracy),
     "share_to_accuracy": (Quantity.RATIO, lambda pair: pair.share_to_accuracy),
+    "worst_class_accuracy": (Quantity.SHARE, lambda pair: worst_class_accuracy(pair.record)),
+    "worst_class_difference": (Quantity.DIFFERENCE, lambda pair: pair.worst_class_difference),
 }
 
 

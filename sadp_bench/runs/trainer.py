@@ -261,10 +261,12 @@ class RunTrainer:
                 self._save(is_last=row["epoch"] + 1 == length)
             with self.clock("evaluate"):
                 by_step = evaluation.StepAccuracy(spec.timesteps, self.device)
-                rates = evaluation.firing_rates(self.model, self.held, spec.precision, by_step)
+                by_class = evaluation.ClassAccuracy(len(self.material.dataset.class_names), self.device)
+                rates = evaluation.firing_rates(self.model, self.held, spec.precision, (by_step, by_class))
                 return {
                     "firing_rate": rates,
                     "accuracy_by_step": by_step.shares(len(self.held)),
+                    "class_accuracy": by_class.shares(self.material.dataset.class_names),
                     "operations": self._operations() | live.of_dense(),
                 }
         finally:

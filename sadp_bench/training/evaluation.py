@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +61,14 @@ def evaluate(model: nn.Module, data: Loader, precision: str, epoch: int = 0) -> 
     return float(distributed.total(correct)) / len(data)
 
 
-def firing_rates(model: nn.Module, data: Loader, precision: str, by_step: StepAccuracy | None = None) -> list[float]:
+class Tally(Protocol):
+    """Counts what a pass over data shows, batch by batch."""
+
+    def add(self, logits_TBC: Tensor, label_B: Tensor) -> None:
+        """Counts a batch."""
+
+
+def firing_rates(model: nn.Module, data: Loader, precision: str, tallies: Sequence[Tally] = ()) -> list[float]:
     """Returns the spikes per neuron and time step of each spiking layer, over all data.
 
     A layer that is never called has the rate 0. A network without spiking layers has no rates.
@@ -69,7 +77,7 @@ def firing_rates(model: nn.Module, data: Loader, precision: str, by_step: StepAc
         model: The network.
         data: The examples.
         precision: Of the run.
-        by_step: Receives the logits of the same pass.
+        tallies: Receive the logits of the same pass.
     """
     layers = len(spiking_layers(model))
     with Recorder(model, {"spike_counts"} if layers else set()) as recorder:
@@ -77,8 +85,8 @@ def firing_rates(model: nn.Module, data: Loader, precision: str, by_step: StepAc
         for index_B, logits_TBC, _ in predictions(model, data, precision):
             if layers:
                 total_S += recorder.seen()["spike_counts"].mean(1).sum(1)
-            if by_step is not None:
-                by_step.add(logits_TBC, data.label_N[index_B.to(data.device)])
+            for tally in tallies:
+                tally.add(logits_TBC, data.label_N[index_B.to(data.device)])
         if not layers:
             return []
         totals = distributed.total(total_S).tolist()
@@ -110,3 +118,28 @@ class StepAccuracy:
     def shares(self, num_examples: int) -> list[float]:
         """Returns the accuracy after t steps, [T]; none of more than `MAX_STEPS`."""
         return [float(correct) / num_examples for correct in distributed.total(self.correct_T)]
+
+
+class ClassAccuracy:
+    """The accuracy of a trained network on each class.
+
+    Args:
+        num_classes: C.
+        device: Of the logits.
+    """
+
+    def __init__(self, num_classes: int, device: torch.device) -> None:
+        self.correct_C, self.shown_C = torch.zeros(2, num_classes, dtype=torch.int64, device=device)
+
+    def add(self, logits_TBC: Tensor, label_B: Tensor) -> None:
+        """Counts a batch: the mean of the logits over time classifies."""
+        right_B = logits_TBC.mean(0).argmax(1) == label_B
+        self.correct_C.index_add_(0, label_B, right_B.to(self.correct_C.dtype))
+        self.shown_C.index_add_(0, label_B, torch.ones_like(label_B))
+
+    def shares(self, names: Sequence[str]) -> dict[str, float]:
+        """Returns the accuracy on each class that has examples, by its name."""
+        counts = zip(
+            names, distributed.total(self.correct_C).tolist(), distributed.total(self.shown_C).tolist(), strict=True
+        )
+        return {name: correct / shown for name, correct, shown in counts if shown}

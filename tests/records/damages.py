@@ -56,5 +56,7 @@ DAMAGES = {
     "no visits": (edited(examples_seen=0), "must be a count of at least 1"),
     "visits a number": (edited(visits=3), "visits is 3, and must be a text or null"),
     "visits by class a list": (edited(class_visits=[1]), "class_visits .* must be a table of amounts"),
+    "accuracy by class in percent": (edited(class_accuracy={"cat": 71.2}), r"class_accuracy .* shares in \[0, 1\]"),
+    "accuracy by class a list": (edited(class_accuracy=[0.5]), "class_accuracy .* must be a table of shares"),
     "visits by class a text": (edited(class_visits={"cat": "many"}), "class_visits .* must be a table of amounts"),
 }

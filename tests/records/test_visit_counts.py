@@ -60,5 +60,6 @@ def test_a_record_carries_the_visits_its_rows_count(method, ratio):
 
 def test_a_record_of_an_earlier_version_has_none():
     data = make_record(make_spec()).to_json()
-    del data["visits"], data["class_visits"]
-    assert Record.from_json(data).visits is None
+    del data["visits"], data["class_visits"], data["class_accuracy"]
+    read = Record.from_json(data)
+    assert read.visits is None and read.class_accuracy == {}

@@ -282,7 +282,7 @@ def test_the_accuracy_by_steps_is_that_of_networks_of_fewer_steps() -> None:
     for more in ({}, {"kernel": "native", "precision": "fp32"}):
         bench = trained(timesteps=3, epochs=2, **more)
         by_step = evaluation.StepAccuracy(4, bench.device)
-        evaluation.firing_rates(bench.model, bench.held, bench.spec.precision, by_step)
+        evaluation.firing_rates(bench.model, bench.held, bench.spec.precision, (by_step,))
         expected = []
         for steps in (1, 2, 3):
             bench.model.timesteps = steps
@@ -291,6 +291,28 @@ def test_the_accuracy_by_steps_is_that_of_networks_of_fewer_steps() -> None:
         # A network that makes fewer steps than T keeps its last accuracy.
         assert by_step.shares(len(bench.held)) == [*expected, expected[-1]]
     assert evaluation.StepAccuracy(evaluation.MAX_STEPS + 1, bench.device).shares(360) == []
+
+
+def test_a_record_has_the_accuracy_on_each_class_of_the_trained_network() -> None:
+    bench = small_bench(epochs=6)
+    record = bench.run()
+    held, model, right_C, shown_C = bench.held, bench.model.eval(), [0] * 10, [0] * 10
+    with torch.no_grad():
+        for index in range(len(held)):
+            label = int(held.label_N[index])
+            shown_C[label] += 1
+            right_C[label] += int(model(held.input(torch.tensor([index]))).sum(0).argmax(1)) == label
+    expected = {str(c): right / shown for c, (right, shown) in enumerate(zip(right_C, shown_C, strict=True))}
+    assert record.class_accuracy == expected and len(set(expected.values())) > 2
+    assert record.test_accuracy == sum(right_C) / len(held)
+    assert type(record).from_json(record.to_json()) == record
+
+
+def test_a_class_without_evaluated_examples_has_no_accuracy() -> None:
+    by_class = evaluation.ClassAccuracy(3, torch.device("cpu"))
+    for label_B in (torch.tensor([0, 0]), torch.tensor([0, 2])):
+        by_class.add(torch.tensor([[[9.0, 0, 0], [0, 9, 0]], [[0, 1, 2], [0, 0, 2]]]), label_B)  # says 0, 1
+    assert by_class.shares(["a", "b", "c"]) == {"a": 2 / 3, "c": 0.0}
 
 
 def test_evaluation_leaves_no_trace_in_the_network() -> None:

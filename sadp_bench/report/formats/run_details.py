@@ -74,6 +74,7 @@ def _finished(label: str, pair: Comparison) -> RunDetails:
         ("Result", _result(pair)),
         ("Seconds", _seconds(run.seconds)),
         ("CPU seconds", _seconds(run.cpu_seconds)),
+        ("Accuracy by class", [(name, f"{number(100 * share)} %") for name, share in run.class_accuracy.items()]),
         ("Mean visits by class", [(name, number(mean)) for name, mean in run.class_visits.items()]),
         ("Settings", _settings(run.spec)),
         ("Environment", [(_spaced(name), shown(value)) for name, value in run.environment.items()]),

@@ -10,9 +10,13 @@ from sadp_bench.core.text import NOTHING, number, percent
 from sadp_bench.records.metrics import ACCURACY_SLACK
 from sadp_bench.report.rows import RatioRow, shared_means
 from sadp_bench.report.tables.notes import ratio_notes
-from sadp_bench.report.tables.table import Cell, Column, Sheet, Table, table
+from sadp_bench.report.tables.table import Cell, Column, Sheet, Table, interval_notes, table
 
 ACCURACY = Column("accuracy", "accuracy", "%", 2, 100)
+WORST_EXPLAINED = (
+    "Worst class: the class of the least accuracy, in each run. Its difference to full's worst class is paired by seed; the "
+    "two may be different classes."
+)
 
 
 def ratio_sheets(rows: Iterable[RatioRow]) -> list[Sheet]:
@@ -27,6 +31,18 @@ def _sheet(title: str, rows: list[RatioRow]) -> Sheet:
     if any(found.low is not None for found in shown) or any(row.cpu_speedup.n for row in pruned):
         tables.append(_differences(rows))
     return Sheet("ratio", title, title, tables, ratio_notes(rows))
+
+
+def class_sheets(rows: Iterable[RatioRow]) -> list[Sheet]:
+    """Returns a sheet for each group whose records contain accuracies by class: the accuracy on the worst class."""
+    known = [row for row in rows if row.worst_class_accuracy.n]
+    return [_class_sheet(title, list(own)) for title, own in itertools.groupby(known, key=lambda row: row.group)]
+
+
+def _class_sheet(title: str, rows: list[RatioRow]) -> Sheet:
+    notes = [WORST_EXPLAINED, *interval_notes(rows, "worst_class_accuracy", "worst_class_difference")]
+    shown = table(WORST, rows, lambda row: f"{row.label}\n{percent(row.ratio)}")
+    return Sheet("classes", title, f"Worst class: {title}", [shown], notes)
 
 
 def _results(rows: list[RatioRow]) -> Table:
@@ -103,9 +119,15 @@ TO_RANDOM = _but(
 )  # fmt: skip
 SPEEDUP = _but(Column("speed-up", "speedup", "×", interval="ends", runs="beside", timed=True), "full")
 CPU_SPEEDUP = _but(Column("speed-up", "cpu_speedup", interval="ends", runs="beside", optional=True), "full")
+WORST_CLASS = Column("worst class", "worst_class_accuracy", "%", 2, 100, runs="beside", optional=True)
+WORST_TO_FULL = _but(
+    Column("to full", "worst_class_difference", "points", 2, 100, interval="ends", runs="beside", sign=True, optional=True),
+    "full",
+)  # fmt: skip
 VERDICT = Column("verdict", show=_verdict)
 TO_ACCURACY = Column("time to", unit=f"full's - {100 * ACCURACY_SLACK:g}", show=_to_accuracy)
 DIFFERENCES = (Column("method"), TO_FULL, VERDICT, TO_RANDOM, SPEEDUP, replace(CPU_SPEEDUP, unit="by CPU"), TO_ACCURACY)
+WORST = (Column("method"), replace(ACCURACY, runs="beside"), WORST_CLASS, replace(WORST_TO_FULL, unit="points [95 %]"))
 EVERYTHING = (
     Column("method"),
     Column("ratio", show=lambda row: Cell(percent(row.ratio), sort=row.ratio)),
@@ -120,6 +142,8 @@ EVERYTHING = (
     Column("efficiency", "efficiency", "of ceiling", interval="", timed=True),
     Column("time", "seconds", "charged s", 1, interval="", timed=True),
     TO_ACCURACY,
+    replace(WORST_CLASS, runs="fewer"),
+    replace(WORST_TO_FULL, head="worst class to full", unit="points [95 %]"),
 )
 
 
