@@ -20,4 +20,8 @@ PRUNERS = {
     "craig": "baselines.craig:CRAIG",
     "herding": "baselines.herding:Herding",
     "k-center": "baselines.k_center:KCenter",
+    "selective-backprop": "baselines.selective_backprop:SelectiveBackprop",
+    "divbs": "baselines.divbs:DivBS",
+    "importance-sampling": "baselines.importance_sampling:ImportanceSampling",
+    "ies": "baselines.ies:IES",
 }

@@ -3,10 +3,12 @@
 from sadp_bench.capture.signals import Signal as Signal
 from sadp_bench.core.errors import BadInput as BadInput
 from sadp_bench.core.files import read_bytes as read_bytes
+from sadp_bench.pruners.base import Candidates as Candidates
 from sadp_bench.pruners.base import KeepAll as KeepAll
 from sadp_bench.pruners.base import Observation as Observation
 from sadp_bench.pruners.base import Pruner as Pruner
 from sadp_bench.pruners.base import ScoringContext as ScoringContext
 from sadp_bench.pruners.base import Selection as Selection
 from sadp_bench.pruners.base import Survey as Survey
+from sadp_bench.pruners.base import WithinBatch as WithinBatch
 from sadp_bench.pruners.base import unweighted as unweighted

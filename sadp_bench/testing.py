@@ -26,7 +26,7 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.progress import Progress
 from sadp_bench.datasets.base import Dataset, data_root
 from sadp_bench.datasets.contract import first_breach
-from sadp_bench.pruners.base import Observation, Pruner, Selection, selection_fault
+from sadp_bench.pruners.base import Candidates, Observation, Pruner, Selection, selection_fault
 from sadp_bench.runs.resolve import Material, RunRequest, make_pruner, resolve
 from sadp_bench.runs.resources import Resources
 from sadp_bench.runs.trainer import BUDGET_TOLERANCE, RunTrainer
@@ -111,6 +111,8 @@ def check_pruner(method: str, options: Mapping[str, Any] | None = None, *, ratio
     second = _CheckedRun(spec, material)
     second.run(interrupted_after=INTERRUPTED_AFTER)
     _check_repeated(first.selections, second.selections)
+    same = [a == b for a, b in zip(first.choices, second.choices, strict=True)]
+    _require(all(same), "chooses otherwise with the same seed, or after its state was saved and loaded")
     _CheckedRun(spec, material, simulated=True).run()
 
 
@@ -127,6 +129,7 @@ class _CheckedRun:
         self.trainer = RunTrainer(spec, Resources(spec, material), Progress())
         self.simulated = simulated
         self.selections: list[Selection] = []
+        self.choices: list[tuple[int, list[int], list[float]]] = []
         self.visits = 0
 
     def run(self, interrupted_after: int | None = None) -> None:
@@ -139,11 +142,24 @@ class _CheckedRun:
         if self.simulated:
             on_second_device(pruner)
         pruner.prepare(_DeviceContext(context) if self.simulated else context)
-        pruner.select = self._checked(pruner.select)  # type: ignore[method-assign]
+        self._check_calls(pruner)
         for row in self.trainer.rows():
             self.visits += row["kept"]
             if row["epoch"] == interrupted_after:
                 self._replace_pruner()
+
+    def _check_calls(self, pruner: Pruner) -> None:
+        """Lets the pruner's selections and choices be checked and kept."""
+        pruner.select = self._checked(pruner.select)  # type: ignore[method-assign]
+        pruner.choose_in_batch = self._noted(pruner.choose_in_batch)  # type: ignore[method-assign]
+
+    def _noted(self, choose: Any) -> Any:
+        def noted(candidates: Candidates) -> Selection:
+            choice: Selection = choose(candidates)
+            self.choices.append((candidates.epoch, choice.index_K.tolist(), choice.weight_K.tolist()))
+            return choice
+
+        return noted
 
     def _checked(self, select: Any) -> Any:
         def checked(epoch: int) -> Selection:
@@ -156,14 +172,14 @@ class _CheckedRun:
 
     def _replace_pruner(self) -> None:
         old, new = self.trainer.pruner, make_pruner(self.trainer.spec)
-        del old.select  # The checked function is no part of the state.
+        del old.select, old.choose_in_batch  # The checked functions are no part of the state.
         try:
             state = old.state_dict()
         except BadInput as error:
             raise ContractBroken(str(error)) from None
         _require(isinstance(state, dict), f"state_dict returns a {type(state).__name__}, not a dict")
         new.load_state_dict(state)
-        new.select = self._checked(new.select)  # type: ignore[method-assign]
+        self._check_calls(new)
         self.trainer.state.pruner = new
 
 
@@ -259,12 +275,15 @@ def on_second_device(pruner: Pruner) -> None:
 
     def simulated(method: Callable[..., Any]) -> Callable[..., Any]:
         def call(given: Any) -> Any:
+            if isinstance(given, Candidates):
+                forward = given.forward
+                given = dataclasses.replace(given, forward=lambda watch: _marked(forward(watch)))
             with SecondDevice():
                 return method(_marked(given) if isinstance(given, Observation) else given)
 
         return call
 
-    for name in ("prepare", "select", "observe"):
+    for name in ("prepare", "select", "observe", "observe_forward", "choose_in_batch"):
         setattr(pruner, name, simulated(getattr(pruner, name)))
 
 

@@ -132,7 +132,7 @@ class Recorder:
         self.at_middle = True
         self._batch = inputs[0].shape[-4]
         self._pairs = {} if self._measures and torch.is_grad_enabled() else None
-        self._measures = False
+        self._measures &= not torch.is_grad_enabled()
         if self._pairs is not None:
             self._num_exact = num_exact(self._batch, int(distributed.total(torch.tensor(self._batch))))
 

@@ -16,7 +16,14 @@ from sadp_bench.cli.output import say
 from sadp_bench.core.progress import Progress as Silent
 from sadp_bench.core.text import duration, interval, percent, printable
 from sadp_bench.records.axes import cosine_places, cosine_text, weak_cosine
-from sadp_bench.records.metrics import Comparison, charged_cpu_seconds, charged_seconds, is_void
+from sadp_bench.records.metrics import (
+    Comparison,
+    charged_cpu_seconds,
+    charged_seconds,
+    forward_only,
+    forward_share,
+    is_void,
+)
 from sadp_bench.records.naming import run_name
 from sadp_bench.runs.run import Outcome
 
@@ -173,7 +180,12 @@ def _facts(found: Comparison) -> Table:
     if found.cpu_speedup is not None and found.record.spec.method != "full":
         table.add_row("speed-up by CPU", f"{found.cpu_speedup:.3f} x", "CPU seconds of full data / of this run")
     table.add_row("nominal maximum", f"{found.nominal_maximum:.3f} x", "1 / (1 - ratio)")
-    table.add_row("ceiling", f"{found.ceiling:.3f} x", "if dropped examples cost nothing")
+    share = forward_share(found.record.epochs, found.record.seconds["train"])
+    if share is not None:
+        note = f"of a visit, measured; forward alone: {forward_only(found.record):,.0f} visits"
+        table.add_row("forward pass", percent(share, 1), note)
+    but = "" if share is None else " but their forward pass"
+    table.add_row("ceiling", f"{found.ceiling:.3f} x", f"if dropped examples cost nothing{but}")
     if found.efficiency is not None:
         table.add_row("efficiency", percent(found.efficiency, 1), "speed-up / ceiling")
         if found.record.seconds["prepare"] > 0.01 * charged_seconds(found.record):

@@ -44,7 +44,7 @@ class Clock:
     def __call__(self, phase: str) -> Iterator[None]:
         """Charges the context to a phase, up to an error too."""
         assert phase in PHASES and self._phase is None
-        self._phase, self._since = phase, self._now()
+        self._phase, self._since = phase, now(self.device)
         try:
             yield
         finally:
@@ -58,7 +58,7 @@ class Clock:
         try:
             yield
         finally:
-            self._since = self._now()
+            self._since = now(self.device)
 
     def charge(self, phase: str, seconds: float, cpu_seconds: float | None) -> None:
         """Adds the time that another part of the run, or another run, has spent; its CPU seconds may be unknown (None)."""
@@ -70,13 +70,14 @@ class Clock:
 
     def _book(self) -> None:
         if self._phase is not None:
-            seconds, cpu_seconds = self._now()
+            seconds, cpu_seconds = now(self.device)
             self.charge(self._phase, seconds - self._since[0], cpu_seconds - self._since[1])
 
-    def _now(self) -> tuple[float, float]:
-        """Returns the wall clock's and the process's seconds."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        elif self.device.type == "mps":
-            torch.mps.synchronize()
-        return time.perf_counter(), time.process_time()
+
+def now(device: torch.device) -> tuple[float, float]:
+    """Returns the wall clock's and the process's seconds, once the device has done its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+    return time.perf_counter(), time.process_time()

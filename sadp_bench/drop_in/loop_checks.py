@@ -29,6 +29,15 @@ def settings_of(pruner: Pruner) -> dict[str, Any]:
     return {name: value for name, value in kept.items() if isinstance(value, bool | int | float | str | None)}
 
 
+def check_forward(pruner: Pruner) -> None:
+    """Raises BadInput for a pruner that passes examples forward itself: the sampler has no network."""
+    if type(pruner).choose_in_batch is not Pruner.choose_in_batch or type(pruner).revisit is not Pruner.revisit:
+        raise BadInput(
+            f"{type(pruner).__name__} needs forward passes between the training steps, and a sampler has no network: run it "
+            "with sadp-bench run, or take a method that learns from the training steps alone"
+        )
+
+
 def check_processes() -> None:
     """Raises BadInput where several processes can't exchange tensors on the CPU."""
     if distributed.size() > 1 and "cpu" not in torch.distributed.get_backend_config():

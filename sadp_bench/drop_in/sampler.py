@@ -21,6 +21,7 @@ from sadp_bench.drop_in.batch_logits import LossesAlone, in_time, not_finite, wr
 from sadp_bench.drop_in.context import LoopContext, label_N_of, score_N_of
 from sadp_bench.drop_in.epoch_batches import EpochBatches
 from sadp_bench.drop_in.loop_checks import (
+    check_forward,
     check_processes,
     check_share,
     looks_at,
@@ -92,6 +93,7 @@ class PrunedSampler(Sampler[list[int]]):
         label_N = label_N_of(labels, num_examples)
         size = len(labels) if labels is not None else num_examples or 0
         context = LoopContext(label_N, size, epochs, seed=seed, device=device, score_N=score_N_of(scores, size))
+        check_forward(pruner)
         pruner.check(epochs)
         pruner.prepare(context)
         self.pruner = pruner

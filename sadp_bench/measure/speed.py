@@ -15,7 +15,7 @@ from typing import Any
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.progress import Progress
 from sadp_bench.records.fields import check_count
-from sadp_bench.records.metrics import nominal_maximum
+from sadp_bench.records.metrics import nominal_maximum, whole_visits
 from sadp_bench.records.spec import Spec
 from sadp_bench.runs import environment
 from sadp_bench.runs.resolve import Material, enough_memory, resolve
@@ -50,10 +50,10 @@ class Arm:
             )
         self.epochs: Iterator[EpochRow] = trainer.rows()
 
-    def step(self) -> tuple[float, int]:
-        """Trains an epoch and returns its seconds and the number of kept examples."""
+    def step(self) -> tuple[float, float]:
+        """Trains an epoch and returns its seconds and its visits, see `metrics.whole_visits`."""
         row = next(self.epochs)
-        return row["seconds"], row["kept"]
+        return row["seconds"], whole_visits([row], row["seconds"])
 
 
 @dataclass(slots=True)
@@ -63,12 +63,12 @@ class Timed:
     Args:
         full_seconds: Mean seconds of the epochs of full data before and after the arm's epoch.
         seconds: Seconds of the arm's epoch.
-        kept: Number of examples in the arm's epoch.
+        kept: Visits of the arm's epoch; a forward pass alone counts as its share of a visit.
     """
 
     full_seconds: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
-    kept: list[int] = field(default_factory=list)
+    kept: list[float] = field(default_factory=list)
 
     def efficiencies(self, num_examples: int) -> list[float]:
         """Returns each round's speed-up over its ceiling, the speed-up if dropped examples cost nothing."""

@@ -55,6 +55,25 @@ class Observation:
     watched: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """Examples of which a part trains as a batch: what `Pruner.choose_in_batch` receives.
+
+    Attributes:
+        epoch: From 0.
+        index_C: Int64, the candidates' indices, in the epoch's random order.
+        num_trained: The number of them that train, B.
+        forward: Passes the candidates forward once, with the signals that it is given, and returns what they show. It is
+            in evaluation mode, without gradients, and charged. The signals are those that need no backward pass:
+            `FEATURES`, `LOGIT_ERRORS`, `SPIKE_COUNTS`, `INPUT_SQUARES`.
+    """
+
+    epoch: int
+    index_C: Tensor
+    num_trained: int
+    forward: Callable[[frozenset[Signal]], Observation]
+
+
 class ScoringContext(Protocol):
     """Access to data and training before the run; the `prepare` clock is charged for all calls."""
 
@@ -171,6 +190,33 @@ class Pruner(ABC):
         In a run on several processes, each process receives its part of the batch. Before the next `select`, processes
         exchange the tensors of length N named `*_N`, and no other state.
         """
+
+    def num_trained(self, epoch: int, num_selected: int) -> int:
+        """Returns the number of an epoch's selected examples that train; where it is below all, `choose_in_batch` names them.
+
+        Args:
+            epoch: From 0.
+            num_selected: The number of examples that `select` returned.
+        """
+        return num_selected
+
+    def choose_in_batch(self, candidates: Candidates) -> Selection:
+        """Returns the candidates that train as a batch: places in [0, C), int64, with weights; a place may come twice.
+
+        Called before each batch where `num_trained` leaves some out. It may wait for the device. The weights multiply
+        those of the selection. Of several processes none could choose alone, so such a method runs on one.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must say which candidates train: override choose_in_batch")
+
+    def revisit(self, epoch: int) -> Tensor:
+        """Returns the examples to pass forward once more after an epoch's training, int64; none by default.
+
+        `observe_forward` receives them, in evaluation mode. Each is charged.
+        """
+        return torch.empty(0, dtype=torch.int64)
+
+    def observe_forward(self, seen: Observation) -> None:  # noqa: B027 (optional)
+        """Receives a part of the examples that `revisit` returned, after their forward pass."""
 
     def run_epochs(self, epochs: int) -> float:
         """Returns the number of epochs of the run when full data trains for `epochs`; a pruner may shorten the run."""
@@ -295,9 +341,37 @@ def selection_fault(selection: Any, num_examples: int) -> str:
     return ""
 
 
+def choice_fault(choice: Any, num_candidates: int, num_trained: int) -> str:
+    """Returns how a choice breaks the contract of `Pruner.choose_in_batch`, as the rest of a sentence; "": nothing."""
+    index, weight = getattr(choice, "index_K", None), getattr(choice, "weight_K", None)
+    if not isinstance(index, Tensor) or not isinstance(weight, Tensor):
+        return f"returns a {type(choice).__name__}, and must return Selection(index_K, weight_K) of two tensors"
+    if index.dtype != torch.int64 or index.shape != (num_trained,):
+        return f"returns index_K as {index.dtype} {list(index.shape)}, and it must be int64 [{num_trained}]"
+    if weight.dtype != torch.float32 or weight.shape != index.shape:
+        return f"returns weight_K as {weight.dtype} {list(weight.shape)}, and it must be float32 [{num_trained}]"
+    if int(index.min()) < 0 or int(index.max()) >= num_candidates:
+        return f"names a place outside [0, {num_candidates})"
+    if not bool((weight > 0).all() and weight.isfinite().all()):
+        return "gives a weight that is not a finite number above 0"
+    return ""
+
+
 def unweighted(index_K: Tensor) -> Selection:
     """Returns a selection of weight 1 for every example."""
     return Selection(index_K, torch.ones(len(index_K)))
+
+
+class WithinBatch(Pruner):
+    """The base of methods that choose within the batch: all examples are candidates, of which each batch trains its share."""
+
+    def select(self, epoch: int) -> Selection:
+        """Returns all examples: the candidates."""
+        return unweighted(torch.arange(self.num_examples))
+
+    def num_trained(self, epoch: int, num_selected: int) -> int:
+        """Returns the epoch's share of the budget."""
+        return self.num_kept(epoch)
 
 
 class FreshSubset(Pruner):

@@ -37,5 +37,17 @@ def batches(index_K: Tensor, weight_K: Tensor, batch_size: int) -> Iterator[tupl
 
     Nothing is dropped, and no short last batch gives its examples more weight.
     """
-    num_batches = -(-len(index_K) // batch_size)
-    return zip(index_K.tensor_split(num_batches), weight_K.tensor_split(num_batches), strict=True)
+    return ((index_B, weight_B) for index_B, weight_B, _ in candidates(index_K, weight_K, len(index_K), batch_size))
+
+
+def candidates(
+    index_K: Tensor, weight_K: Tensor, num_trained: int, batch_size: int
+) -> Iterator[tuple[Tensor, Tensor, int]]:
+    """Returns the candidates of ceil(num_trained / batch_size) batches, each with the number of them that train.
+
+    Their sizes differ by at most one, and so do the numbers.
+    """
+    number = -(-num_trained // batch_size)
+    least, rest = divmod(num_trained, number)
+    sizes = [least + (place < rest) for place in range(number)]
+    return zip(index_K.tensor_split(number), weight_K.tensor_split(number), sizes, strict=True)

@@ -3,7 +3,8 @@
 seconds           = prepare + select + train
 speed-up          = seconds(full) / seconds(run)           with the same settings, data and environment
 nominal maximum   = 1 / (1 - ratio)                        1 under the protocol `updates`
-ceiling           = N * epochs / examples_seen             the speed-up if dropped examples cost nothing
+ceiling           = N * epochs / examples_seen             the speed-up if dropped examples cost nothing; with visits
+                                                           of a forward pass alone, N * epochs / `whole_visits`
 efficiency        = speed-up / ceiling                     1.0 = the theoretical maximum is reached
 training speed-up = the same without prepare
 speed-up by CPU   = CPU seconds(full) / CPU seconds(run)   hardly changed by other processes
@@ -16,8 +17,9 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sadp_bench.core.phases import CHARGED_PHASES, PHASES
 from sadp_bench.records.disturbance import disturbance, ready_threads
@@ -69,8 +71,45 @@ def realised_ratio(record: Record) -> float:
 
 
 def ceiling(record: Record) -> float:
-    """Returns the speed-up that the run would have if dropped examples cost nothing."""
-    return record.num_examples * record.spec.epochs / record.examples_seen
+    """Returns the speed-up that the run would have if dropped examples cost nothing, but for their forward passes.
+
+    Where each of N candidates passes forward, and a share k of them trains, it is 1 / (f + (1 - f) k) with the forward
+    share f: a forward pass that is repeated in the training step is the method's loss.
+    """
+    visits = whole_visits(record.epochs, record.seconds["train"]) if forward_only(record) else record.examples_seen
+    return record.num_examples * record.spec.epochs / visits
+
+
+def forward_only(record: Record) -> float:
+    """Returns the visits that were a forward pass alone, of candidates that did not train; 0 in older records."""
+    return _sum(record.epochs, "forward_only")
+
+
+def forward_share(rows: Sequence[Mapping[str, Any]], train_seconds: float) -> float | None:
+    """Returns f, the seconds of a forward pass in training over those of a whole visit, measured in the same epochs.
+
+    Args:
+        rows: Of the epochs.
+        train_seconds: Their training seconds, which contain those of the forward passes and of the choices.
+
+    Returns:
+        A share in (0, 1]; None without forward passes.
+    """
+    passed, seconds = _sum(rows, "forward_visits"), _sum(rows, "forward_seconds")
+    rest = train_seconds - seconds - _sum(rows, "choice_seconds")
+    if not passed or seconds <= 0 or rest <= 0:
+        return None
+    return min(1.0, (seconds / passed) / (rest / _sum(rows, "kept")))
+
+
+def whole_visits(rows: Sequence[Mapping[str, Any]], train_seconds: float) -> float:
+    """Returns the visits of some epochs; a forward pass alone counts as the share f of a visit. See `forward_share`."""
+    share = forward_share(rows, train_seconds)
+    return _sum(rows, "kept") + (1.0 if share is None else share) * _sum(rows, "forward_only")
+
+
+def _sum(rows: Iterable[Mapping[str, Any]], name: str) -> float:
+    return sum(value for row in rows if is_number(value := row.get(name, 0)))
 
 
 def seconds_to_accuracy(record: Record, accuracy: float) -> float | None:

@@ -338,7 +338,12 @@ class RunTrainer:
 
 
 def check_shareable(spec: Spec, pruner: Pruner) -> None:
-    """Raises BadInput where several processes could not share the observations of a prepared pruner."""
+    """Raises BadInput where several processes could not share the observations or the choices of a prepared pruner."""
+    if spec.processes > 1 and type(pruner).choose_in_batch is not Pruner.choose_in_batch:
+        raise BadInput(
+            f"{spec.method} chooses among the candidates of a whole batch, which several processes would divide: run it on "
+            "one process"
+        )
     if spec.processes > 1 and type(pruner).observe is not Pruner.observe and not pruner.per_example():
         raise BadInput(
             f"{spec.method} keeps nothing of each example that several processes could share: let it keep what it "

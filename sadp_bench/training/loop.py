@@ -22,11 +22,12 @@ from sadp_bench.core.precision import widest_dtype
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.rng import isolated, stream
 from sadp_bench.pruners.base import Pruner, Selection, selection_of, signals_of
-from sadp_bench.pruners.batching import batches, in_order
+from sadp_bench.pruners.batching import candidates, in_order
 from sadp_bench.pruners.sampling import kept_in_epoch
 from sadp_bench.records.record import is_number
 from sadp_bench.records.spec import Spec
 from sadp_bench.sparsity.base import Sparsity
+from sadp_bench.training.choosing import Choosing
 from sadp_bench.training.data import Loader, draw_augmentation
 from sadp_bench.training.optimizer import learning_rate, set_learning_rate
 from sadp_bench.training.step import TrainingStep
@@ -73,11 +74,11 @@ class TrainingState:
             self.optimizer.load_state_dict(state["optimizer"])
 
     def finish_epoch(self, row: EpochRow, index_K: Tensor, num_examples: int) -> None:
-        """Adds an epoch's row, and counts its examples, each of which it has shown once."""
+        """Adds an epoch's row, and counts the visits of its examples."""
         self.rows.append(row)
         if not len(self.visits_N):
             self.visits_N = torch.zeros(num_examples, dtype=torch.int32)
-        self.visits_N[index_K] += 1
+        self.visits_N.index_add_(0, index_K, torch.ones(len(index_K), dtype=torch.int32))
 
 
 def train(
@@ -102,7 +103,7 @@ def train(
 
     Yields:
         epoch, kept, mean_weight, train_loss (unweighted mean over the visits, before each update), learning_rate,
-        seconds.
+        seconds. Where examples were passed forward alone, also `Choosing.row`.
 
     Raises:
         Diverged: The mean loss of an epoch, a weight, a buffer, a membrane or a logit is not finite.
@@ -138,7 +139,7 @@ def _train_epoch(
     length: float,
     end: float,
 ) -> tuple[EpochRow, Tensor]:
-    """Trains on one epoch's selection. Returns the epoch's row, and the examples in the order shown, [K].
+    """Trains on one epoch's selection. Returns the epoch's row, and the visited examples in the order shown, [K].
 
     The epoch's order and augmentation come from streams that do not depend on the pruner; the selected examples are
     taken out of that order. The last batch is watched: NaN stays in weights and buffers till then.
@@ -150,28 +151,55 @@ def _train_epoch(
     augmentation = draw_augmentation(spec.augment, len(data), data.padding, data.sides, looks, data.device)
     order_N = torch.randperm(len(data), generator=stream(seed, "order", epoch))
     index_K, weight_K = in_order(selection, order_N, portion, at_least=distributed.size())
+    num_trained = trained_of(state.pruner, epoch, len(selection.index_K), len(index_K))
     total_loss, shown, visited = torch.zeros((), device=data.device, dtype=widest_dtype(data.device)), 0, []
+    choosing, trained, observe = Choosing(step, state.pruner, epoch, augmentation), [], state.pruner.observe
     # A GPU gets the epoch's order and weights at once: it would wait for a copy in every step.
-    parts = list(batches(index_K.to(data.place), weight_K.to(data.device), spec.batch_size))
-    for number, (batch_B, weight_B) in enumerate(parts, 1):
-        rate = learning_rate(spec, (epoch + portion * shown / len(index_K)) / length)
+    parts = list(candidates(index_K.to(data.place), weight_K.to(data.device), num_trained, spec.batch_size))
+    for number, part in enumerate(parts, 1):
+        rate = learning_rate(spec, (epoch + portion * shown / num_trained) / length)
         set_learning_rate(state.optimizer, rate)
-        observe = state.pruner.observe
+        batch_B, weight_B = choosing(*part)
         with watch.passes() if number == len(parts) else nullcontext():
             seen = step(batch_B, weight_B, draws, epoch=epoch, augmentation=augmentation, observe=observe)
         total_loss += seen.loss_B.sum()
         shown += len(batch_B)
         visited.append(seen.index_B)
+        trained.append((batch_B, weight_B))
         progress.advance(len(batch_B))
+    visited += choosing.revisit()
     distributed.gather(state.pruner.per_example().values(), visited)
+    index_K, weight_K = (torch.cat(parts).cpu() for parts in zip(*trained, strict=True))
     row = {
         "epoch": epoch,
         "kept": shown,
         "mean_weight": float(weight_K.mean()),
         "train_loss": float(distributed.total(total_loss)) / shown,
         "learning_rate": rate,
+        **choosing.row(),
     }
     return row, index_K
+
+
+def trained_of(pruner: Pruner, epoch: int, num_selected: int, num_shown: int) -> int:
+    """Returns how many of an epoch's examples train.
+
+    Args:
+        pruner: The pruner.
+        epoch: From 0.
+        num_selected: The number that it selected.
+        num_shown: The number that the epoch shows; less in a partial epoch, where as great a share trains.
+
+    Raises:
+        BadInput: The pruner's number is none.
+    """
+    number: Any = pruner.num_trained(epoch, num_selected)
+    if not isinstance(number, int) or not 0 < number <= num_selected:
+        raise BadInput(
+            f"{type(pruner).__name__}.num_trained({epoch}, {num_selected}) returns {number!r}, and must return a whole "
+            f"number from 1 to {num_selected}"
+        )
+    return max(1, round(number * num_shown / num_selected))
 
 
 def _check_finite(row: EpochRow, watch: FiniteWatch, spec: Spec) -> None:

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from sadp_bench.capture.recorder import Recorder
 from sadp_bench.capture.signals import Signal
 from sadp_bench.core import distributed
-from sadp_bench.core.losses import WeightedLoss, loss_of
+from sadp_bench.core.evaluation_mode import evaluation_mode
+from sadp_bench.core.losses import WeightedLoss, logit_errors, loss_of
 from sadp_bench.pruners.base import Observation
 from sadp_bench.records.spec import Spec
-from sadp_bench.training.backprop import make_backprop
+from sadp_bench.training.backprop import at_precision, make_backprop
 from sadp_bench.training.data import Augmentation, Loader
 
 
@@ -37,6 +38,7 @@ class TrainingStep:
         self.model, self.data, self.optimizer = model, data, optimizer
         self.loss = loss_of(spec.loss, spec.mse_weight)
         self.backprop = make_backprop(spec.backprop, spec.k, model, spec.precision, data.device)
+        self._forward = at_precision(model, spec.precision, data.device)
         self._recorder: Recorder | None = None
 
     @contextmanager
@@ -93,3 +95,33 @@ class TrainingStep:
         else:
             self.model.zero_grad(set_to_none=True)
         return seen
+
+    def look(
+        self,
+        batch_B: Tensor,
+        *,
+        epoch: int = 0,
+        augmentation: Augmentation | None = None,
+        watch: frozenset[Signal] = frozenset(),
+    ) -> Observation:
+        """Passes a batch forward alone, in evaluation mode. Each of several processes passes its part.
+
+        Args:
+            batch_B: Indices of the whole batch, int64.
+            epoch: For the observation, from 0.
+            augmentation: How each example of the epoch is shown; None: as it is stored.
+            watch: Signals of the forward pass.
+
+        Returns:
+            What the batch showed.
+        """
+        index_B = distributed.part(batch_B)
+        input = self.data.input(index_B, augmentation)
+        index_B = index_B.to(self.data.device, non_blocking=True)
+        label_B = self.data.label_N[index_B]
+        with evaluation_mode(self.model), torch.no_grad(), Recorder(self.model, watch) as recorder:
+            logits_TBC = self._forward(input)
+        watched = recorder.seen()
+        if Signal.LOGIT_ERRORS in watch:
+            watched[Signal.LOGIT_ERRORS] = logit_errors(self.loss, logits_TBC, label_B)
+        return Observation(epoch, index_B, label_B, logits_TBC, self.loss(logits_TBC, label_B), watched)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Sequence
 
 from sadp_bench.core.text import count, listed, percent
-from sadp_bench.records.metrics import BUDGET_TOLERANCE, is_void
+from sadp_bench.records.metrics import BUDGET_TOLERANCE, forward_share, is_void
 from sadp_bench.records.statistics import Estimate
 from sadp_bench.report.rows import ENVIRONMENT, MARK, RatioRow, Row
 
@@ -31,6 +32,7 @@ def ratio_notes(rows: Sequence[RatioRow]) -> list[str]:
         *_off_budget(done),
         *_scoring(done),
         *searched(done),
+        *_forward(done),
         *_several_randoms(done),
         *(["One seed: no ± and no interval."] if any(row.n == 1 for row in rows) else []),
     ]
@@ -170,6 +172,16 @@ def _named(field: str) -> str:
 
 def _seeds(seeds: Sequence[int]) -> str:
     return f"seed{'s' * (len(seeds) > 1)} {listed([str(seed) for seed in seeds])}"
+
+
+def _forward(rows: Sequence[RatioRow]) -> list[str]:
+    """Returns the share of a visit that a forward pass alone costs, by which the ceiling is lower than 1 / (1 - ratio)."""
+    shares: dict[str, list[float]] = {}
+    for row in rows:
+        found = [forward_share(run.epochs, run.seconds["train"]) for run in row.runs if not run.disturbed]
+        shares.setdefault(row.label, []).extend(share for share in found if share is not None)
+    passed = [f"{label} {percent(statistics.fmean(found), 1)}" for label, found in shares.items() if found]
+    return [f"Cost of a forward pass alone, of a whole visit, in the ceiling: {', '.join(passed)}."] if passed else []
 
 
 def _several_randoms(rows: Sequence[RatioRow]) -> list[str]:
