@@ -19,6 +19,7 @@ PRUNERS = {
     "eps-greedy": "baselines.eps_greedy:EpsGreedy",
     "craig": "baselines.craig:CRAIG",
     "herding": "baselines.herding:Herding",
+    "d2": "baselines.d2:D2",
     "k-center": "baselines.k_center:KCenter",
     "selective-backprop": "baselines.selective_backprop:SelectiveBackprop",
     "divbs": "baselines.divbs:DivBS",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from baselines.scored import Scored
-from sadp_bench.pruner import BadInput, KeepAll, ScoringContext, Survey
+from sadp_bench.pruner import BadInput, ScoringContext, Survey
 
 FEATURES = {"readout": "features", "spikes": "spikes"}  # the setting's value -> the field of a survey
 ROUNDING = 1e-12  # of squared distances, relative to the sum of the squared norms
@@ -71,7 +71,7 @@ class Geometry(Scored):
 
     def surveyed(self, context: ScoringContext) -> Survey:
         """Returns the survey of a trained scoring network, with the features and the watched fields."""
-        model = context.fit(KeepAll(), self.epochs_of(context.num_epochs), 0)
+        model = self.fit(context, 0)
         return context.survey(model, self.watched | {FEATURES[self.features]})
 
     def blocks(self, label_N: Tensor) -> list[Tensor]:

@@ -7,14 +7,16 @@ from typing import Any
 import pytest
 import torch
 
+from baselines.d2 import D2
 from baselines.herding import Herding
 from baselines.k_center import KCenter
 from baselines.moderate import Moderate
 from sadp_bench.core.errors import BadInput
+from sadp_bench.core.rng import stream
 from tests.baselines.made_features import MadeContext, made
 from tests.helpers import bench
 
-METHODS: list[Any] = [Herding, KCenter, Moderate]
+METHODS: list[Any] = [D2, Herding, KCenter, Moderate]
 
 
 def test_every_number_of_kept_examples_has_the_same_share_of_each_class() -> None:
@@ -28,6 +30,14 @@ def test_every_number_of_kept_examples_has_the_same_share_of_each_class() -> Non
             for kept in range(1, 62):
                 count_C = context.label_N[pruner.ranked_N[:kept]].bincount(minlength=3)
                 assert (count_C - kept * size_C / 61).abs().max() <= 1, (make, seed, kept)
+
+
+def test_classes_of_one_example_and_of_none_are_blocks_like_others() -> None:
+    for make in METHODS:
+        label_N = torch.tensor([3] * 20 + [1] + [4] * 2)
+        pruner = make(0.5)
+        pruner.prepare(MadeContext(label_N, feature_ND=torch.rand(23, 2, generator=stream(0, "few"))))
+        assert label_N[pruner.ranked_N[:12]].bincount(minlength=5)[[3, 4]].tolist() in ([10, 1], [11, 1]), make
 
 
 def test_the_order_depends_on_the_seed_alone_where_all_examples_are_equal() -> None:
