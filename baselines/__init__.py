@@ -25,4 +25,5 @@ PRUNERS = {
     "divbs": "baselines.divbs:DivBS",
     "importance-sampling": "baselines.importance_sampling:ImportanceSampling",
     "ies": "baselines.ies:IES",
+    "gradmatch": "baselines.gradmatch:GradMatch",
 }

@@ -43,6 +43,10 @@ class Gradients:
         """Returns the squared norms. [N]."""
         return self.error_NC.square().sum(1) * self.input_ND.square().sum(1)
 
+    def mean(self) -> Tensor:
+        """Returns the mean gradient, formed. [C D]."""
+        return (self.error_NC.T @ self.input_ND).flatten() / len(self)
+
     def __len__(self) -> int:
         return len(self.error_NC)
 
