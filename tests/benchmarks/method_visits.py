@@ -26,7 +26,7 @@ from sadp_bench.core.errors import BadInput, Stopped
 from sadp_bench.core.progress import Progress
 from sadp_bench.pruners.base import KeepAll, Observation, ScoringContext
 from sadp_bench.records.store import atomic
-from sadp_bench.report.plots.style import NOTE_STYLE, drawing, outer_labels, panels, save_all
+from sadp_bench.report.plots.style import drawing, note, outer_labels, panels, save_all
 from sadp_bench.runs.resolve import resolve
 from sadp_bench.runs.resources import Resources
 from sadp_bench.runs.trainer import RunTrainer, threads
@@ -104,7 +104,7 @@ def picture(shares: Mapping[str, Shares], settings: Mapping[str, Any]) -> Any:
     names = in_order(shares)
     title = (
         f"Share of the examples shown in each epoch, by difficulty: {settings['dataset']}, {settings['train_examples']:,} "
-        f"examples, ratio {settings['ratio']:g}"
+        f"examples, {settings['epochs']} epochs, ratio {settings['ratio']:g}"
     )
     lines = -(-len(names) // COLUMNS)
     figure, axes = panels(title, len(names), COLUMNS, 1.0 + 0.8 / lines, grid="", sharex=True, sharey=True)
@@ -118,11 +118,10 @@ def picture(shares: Mapping[str, Shares], settings: Mapping[str, Any]) -> Any:
         panel.set_yticks([0, 1], ["easy", "hard"])
     outer_labels(axes, COLUMNS, "epoch", "")
     figure.colorbar(image, ax=axes, label="share shown", fraction=0.03, aspect=40)
-    figure.supxlabel(
-        "Difficulty: mean loss over a full-data run of another seed, in tenths of the examples.",
-        **NOTE_STYLE,
-        x=0.01,
-        ha="left",
+    note(
+        figure,
+        "Difficulty: mean loss over a full-data run of another seed, in tenths of the examples. Order: reference, static, "
+        "dynamic, within the batch.",
     )
     return figure
 

@@ -2,7 +2,7 @@
 
     python tests/faults/kill_sweep.py              # SIGKILL of the sweep and all of its processes, three times
     python tests/faults/kill_sweep.py --executor ray    # SIGKILL of one of a local Ray's workers, in the middle of a run
-    python tests/faults/kill_sweep.py tests/faults/axes.toml --kills 40 --to kills.jsonl    # all methods and axes
+    python tests/faults/kill_sweep.py tests/faults/axes.toml    # runs of all three axes
 
 The undisturbed sweep and the killed one must end with the same runs and, but for times, the same report; and a run that had
 its record before a kill must still have that very record. Exit code 1 otherwise.
