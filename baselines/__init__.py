@@ -26,4 +26,5 @@ PRUNERS = {
     "importance-sampling": "baselines.importance_sampling:ImportanceSampling",
     "ies": "baselines.ies:IES",
     "gradmatch": "baselines.gradmatch:GradMatch",
+    "seta": "baselines.seta:SeTa",
 }
