@@ -27,4 +27,12 @@ PRUNERS = {
     "ies": "baselines.ies:IES",
     "gradmatch": "baselines.gradmatch:GradMatch",
     "seta": "baselines.seta:SeTa",
+    "ccs": "baselines.ccs:CCS",
+    "dual": "baselines.dual:DUAL",
+    "dyn-unc": "baselines.dyn_unc:DynUnc",
+    "dyn-unc-dynamic": "baselines.dyn_unc:DynUncDynamic",
+    "entropy": "baselines.uncertainty:Entropy",
+    "least-confidence": "baselines.uncertainty:LeastConfidence",
+    "margin": "baselines.uncertainty:Margin",
+    "tdds": "baselines.tdds:TDDS",
 }

@@ -70,7 +70,11 @@ class Scored(WithScoringNetworks):
         """Scores the examples on the `prepare` clock, and ranks them."""
         super().prepare(context)
         self.score_N = context.scores(lambda: self.score(context))
-        self.ranked_N = ranked(self.score_N, self.generator())
+        self.ranked_N = self.order(self.score_N)
+
+    def order(self, score_N: Tensor) -> Tensor:
+        """Returns all examples by falling score, ties at random. Int64, [N]."""
+        return ranked(score_N, self.generator())
 
     def select(self, epoch: int) -> Selection:
         """Returns the K highest scores below the offset, the K lowest, or the K in the middle."""

@@ -112,7 +112,10 @@ class ScoringContext(Protocol):
         """
 
     def scores(self, score: Callable[[], Tensor]) -> Tensor:
-        """Returns the scores of `score`, [N]. Runs that differ in the ratio alone compute them once; each is charged."""
+        """Returns the scores of `score`, [N] or [N, M].
+
+        Runs that differ in the ratio alone compute them once; each is charged.
+        """
 
 
 @dataclass(frozen=True, slots=True, eq=False)

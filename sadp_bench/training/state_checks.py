@@ -117,12 +117,17 @@ def check_search(search: Any, model: nn.Module) -> None:
 
 
 def score_fault(score_N: Any, num_examples: int) -> str:
-    """Returns why scores are no vector of N real numbers; "" where they are. Infinity marks an example that comes first."""
-    if not isinstance(score_N, Tensor) or score_N.layout is not torch.strided or score_N.shape != (num_examples,):
+    """Returns why scores are not N real numbers, or N rows of them; "" where they are.
+
+    Infinity marks an example that comes first. Rows are for methods that rank by more than one number an example.
+    """
+    if not isinstance(score_N, Tensor) or score_N.layout is not torch.strided:
+        return shown(score_N)
+    if score_N.shape[:1] != (num_examples,) or score_N.dim() > 2:
         return shown(score_N)
     if score_N.is_complex() or score_N.dtype is torch.bool:
         return shown(score_N)
-    num_nan = int(score_N.isnan().sum())
+    num_nan = int(score_N.reshape(num_examples, -1).isnan().any(1).sum())
     return f"NaN for {num_nan} examples" if num_nan else ""
 
 
