@@ -63,7 +63,9 @@ class CCS(Scored):
         if score not in SCORES:
             raise BadInput(f"ccs's score is one of {', '.join(SCORES)}, not '{score}'")
         if beta is not None and not 0 <= beta <= prune_ratio:
-            raise BadInput(f"ccs's beta is between 0 and the ratio ({prune_ratio:g}), not {beta:g}: it drops the hardest")
+            raise BadInput(
+                f"ccs's beta is between 0 and the ratio ({prune_ratio:g}), not {beta:g}: it drops the hardest"
+            )
         if not 1 <= strata <= 10_000:
             raise BadInput(f"ccs's strata are from 1 to 10,000, not {strata}")
         self.by_margin = score == "aum"
@@ -88,12 +90,12 @@ class CCS(Scored):
                 runs.append(error_norm(survey.logits_NC, survey.label_N))
         return torch.stack(runs).mean(0)
 
-    def order(self, score_N: Tensor) -> Tensor:
+    def ranking(self, score_N: Tensor) -> Tensor:
         """Returns the kept examples in random order, then the others of the strata, then the hardest."""
         if not bool(score_N.isfinite().all()):
             raise BadInput("ccs cuts the range of the scores into strata: they must be finite, and some are not")
         num_kept = max(self.num_kept(epoch) for epoch in range(self.num_epochs))
-        by_score_N = super().order(score_N)
+        by_score_N = super().ranking(score_N)
         num_dropped = min(round(self.beta * self.num_examples), self.num_examples - num_kept)
         left = by_score_N[num_dropped:]
         left = left[torch.randperm(len(left), generator=self.generator(1))]

@@ -96,10 +96,10 @@ class DUAL(Scored):
             runs.append(score_N if self.sampling == "top" else torch.stack([score_N, mean_N], 1))
         return torch.stack(runs).mean(0)
 
-    def order(self, score_N: Tensor) -> Tensor:
+    def ranking(self, score_N: Tensor) -> Tensor:
         """Returns all examples, by falling score or in the order of the draw."""
         if self.sampling == "top":
-            return super().order(score_N)
+            return super().ranking(score_N)
         if score_N.dim() == 1:
             raise BadInput("dual's sampling=beta needs each example's mean p_y beside its score: [N, 2], not [N]")
         score_N, mean_N = score_N.double().unbind(1)

@@ -70,9 +70,9 @@ class Scored(WithScoringNetworks):
         """Scores the examples on the `prepare` clock, and ranks them."""
         super().prepare(context)
         self.score_N = context.scores(lambda: self.score(context))
-        self.ranked_N = self.order(self.score_N)
+        self.ranked_N = self.ranking(self.score_N)
 
-    def order(self, score_N: Tensor) -> Tensor:
+    def ranking(self, score_N: Tensor) -> Tensor:
         """Returns all examples by falling score, ties at random. Int64, [N]."""
         return ranked(score_N, self.generator())
 

@@ -24,7 +24,8 @@ class Uncertainty(Scored):
     def score(self, context: ScoringContext) -> Tensor:
         """Returns each example's uncertainty, averaged over the scoring networks."""
         runs = [
-            self.uncertainty(context.survey(self.fit(context, run)).logits_NC.double()) for run in range(self.score_runs)
+            self.uncertainty(context.survey(self.fit(context, run)).logits_NC.double())
+            for run in range(self.score_runs)
         ]
         return torch.stack(runs).mean(0)
 

@@ -11,7 +11,7 @@ from sadp_bench.pruners.base import Pruner
 from tests.drop_in.helpers import observe_all, sampler_of
 from tests.helpers import prepared, seen
 
-METHODS = ("infobatch", "hwbs", "orderdp", "repb", "ucb", "eps-greedy")
+METHODS = ("infobatch", "hwbs", "orderdp", "repb", "ucb", "eps-greedy", "dyn-unc-dynamic")
 N, B = 131, 8
 
 
