@@ -9,11 +9,13 @@ import torch
 from baselines.ccs import CCS, PUBLISHED_BETA, default_beta, equal_budgets
 from baselines.dual import DUAL, beta_log_density, drawn_order
 from baselines.dyn_unc import DynUnc, DynUncDynamic
+from baselines.dynamics import DivergenceRecorder, MarginRecorder, WindowRecorder
 from baselines.tdds import TDDS
 from baselines.uncertainty import Entropy, LeastConfidence, Margin
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.rng import stream
 from tests.baselines.played import CLASSES, N, PlayedContext, of_label, probabilities, show
+from tests.baselines.test_dynamic import exchange
 
 
 def highest(score_N, num):
@@ -208,3 +210,21 @@ def test_settings_that_make_no_sense_are_refused_in_one_line():
     context.scores = lambda score: torch.arange(float(N))  # given, as a sampler has them
     with pytest.raises(BadInput, match="needs each example's mean p_y beside its score"):
         DUAL(0.5, sampling="beta").prepare(context)
+
+
+def test_two_processes_record_what_one_does():
+    context = PlayedContext(6)
+    for kind, setting in ((WindowRecorder, (3,)), (MarginRecorder, ()), (DivergenceRecorder, (3, 0.9))):
+        whole, *ranks = recorders = [kind(*setting) for _ in range(3)]
+        for recorder in recorders:
+            recorder.prepare(context)
+        for epoch, logits_NC in enumerate(context.logits(0)):
+            order_N = torch.randperm(N, generator=stream(epoch, "order"))
+            show(whole, logits_NC, order_N, context.label_N, epoch)
+            parts = order_N.tensor_split(2)
+            for rank, index_K in zip(ranks, parts, strict=True):
+                show(rank, logits_NC, index_K, context.label_N, epoch)
+            exchange(ranks, list(parts))
+        for name, value_N in whole.per_example().items():
+            for rank in ranks:
+                assert torch.equal(rank.per_example()[name], value_N), (kind, name)
