@@ -155,8 +155,8 @@ class DivergenceRecorder(KeepAll):
         earlier_B = self.visits_N[index_B]
         log_ratio_BC = (p_BC + FLOOR).log() - (self.last_N[index_B] + FLOOR).log()
         move_B = (p_BC * log_ratio_BC).abs().sum(1)
-        # The first presentation has no move: its place is overwritten before the first window is complete.
-        self.moves_N[index_B, (earlier_B - 1) % (self.window - 1)] = move_B
+        # The first presentation has no move: its place is overwritten as the first window is completed.
+        self.moves_N[index_B, earlier_B % (self.window - 1)] = move_B
         moves_BJ = self.moves_N[index_B]
         spread_B = (moves_BJ - moves_BJ.mean(1, keepdim=True)).norm(dim=1)
         score_B = self.score_N[index_B]
