@@ -73,21 +73,17 @@ class WithScoringNetworks(Pruner):
                 "--epochs or score_epochs"
             )
 
-    def length(self, context: ScoringContext) -> float:
-        """Returns the epochs of a scoring network, partial where it trains by updates.
+    def check_updates(self, num_epochs: int, updates_per_epoch: int) -> None:
+        """Raises BadInput where scoring would make more updates than the run, or too few for the score."""
+        least, most = max(1, math.ceil(self.least_epochs * updates_per_epoch)), num_epochs * updates_per_epoch
+        if self.score_updates and not least <= self.score_updates <= most:
+            raise BadInput(f"score_updates is from {least} to {most} updates in this run, not {self.score_updates}")
 
-        Raises:
-            BadInput: The updates are more than the run's, or too few for the score.
-        """
-        if not self.score_updates:
-            return self.epochs_of(context.num_epochs)
-        least = math.ceil(self.least_epochs * context.updates_per_epoch)
-        most = context.num_epochs * context.updates_per_epoch
-        if not least <= self.score_updates <= most:
-            raise BadInput(
-                f"score_updates is from {max(1, least)} to {most} updates in this run, not {self.score_updates}"
-            )
-        return self.score_updates / context.updates_per_epoch
+    def length(self, context: ScoringContext) -> float:
+        """Returns the epochs of a scoring network, partial where it trains by updates."""
+        if self.score_updates:
+            return self.score_updates / context.updates_per_epoch
+        return self.epochs_of(context.num_epochs)
 
     def fit(self, context: ScoringContext, run: int, pruner: Pruner | None = None) -> nn.Module:
         """Returns the scoring network of a number from 0, trained on all data.

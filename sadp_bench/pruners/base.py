@@ -175,6 +175,9 @@ class Pruner(ABC):
     def check(self, num_epochs: int) -> None:  # noqa: B027 (optional)
         """Raises BadInput where the run can't realise the ratio. Called before any training, including the reference's."""
 
+    def check_updates(self, num_epochs: int, updates_per_epoch: int) -> None:  # noqa: B027 (optional)
+        """Raises BadInput where the run has too few updates. Called once the data are read, before any training."""
+
     def prepare(self, context: ScoringContext) -> None:
         """Receives the data once, before training. An override, as in methods that score first, calls this method too."""
         self.num_examples, self.num_epochs, self.seed = context.num_examples, context.num_epochs, context.seed

@@ -295,6 +295,7 @@ def _check_fits(spec: Spec, pruner: Pruner) -> None:
             f"--batch-size {spec.batch_size} is less than two examples for each of {spec.processes} processes; raise it, or "
             "take fewer processes"
         )
+    pruner.check_updates(spec.epochs, spec.updates_per_epoch)
     if spec.processes > 1 and spec.device not in ("cpu", "cuda"):
         raise BadInput(f"--device {spec.device} with {spec.processes} processes: take cuda, each has a GPU of its own")
     if spec.backbone_options.get("norm") == "sync" and not spec.device.startswith("cuda"):
