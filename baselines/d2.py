@@ -48,6 +48,7 @@ class D2(Geometry):
         gamma: The decay of the messages of kept examples; 0: neighbours at any distance get the whole score.
         relative: Whether distances are divided by the mean distance of the graph's edges.
         score_epochs: The epochs of the scoring network; 0 means a tenth of the run, at least 1.
+        score_updates: Its updates, in place of epochs; 0 means by epochs.
     """
 
     def __init__(
@@ -60,8 +61,15 @@ class D2(Geometry):
         gamma: float = 0.1,
         relative: bool = True,
         score_epochs: int = 0,
+        score_updates: int = 0,
     ) -> None:
-        super().__init__(prune_ratio, features=features, by_class=by_class, score_epochs=score_epochs)
+        super().__init__(
+            prune_ratio,
+            features=features,
+            by_class=by_class,
+            score_epochs=score_epochs,
+            score_updates=score_updates,
+        )
         if neighbours < 1:
             raise BadInput(f"D2's neighbours are at least 1, not {neighbours}")
         if gamma < 0:

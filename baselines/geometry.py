@@ -31,6 +31,7 @@ class Geometry(Scored):
             all examples.
         score_epochs: The number of epochs that the scoring network trains, of the run's schedule; 0 means a tenth of the
             run, at least 1.
+        score_updates: The number of its updates, in place of epochs; 0 means by epochs.
 
     Attributes:
         watched: The fields of a survey that the order needs beside the features.
@@ -39,9 +40,15 @@ class Geometry(Scored):
     watched: frozenset[str] = frozenset()
 
     def __init__(
-        self, prune_ratio: float, *, features: str = "readout", by_class: bool = True, score_epochs: int = 0
+        self,
+        prune_ratio: float,
+        *,
+        features: str = "readout",
+        by_class: bool = True,
+        score_epochs: int = 0,
+        score_updates: int = 0,
     ) -> None:
-        super().__init__(prune_ratio, score_epochs=score_epochs)
+        super().__init__(prune_ratio, score_epochs=score_epochs, score_updates=score_updates)
         if features not in FEATURES:
             raise BadInput(f"{type(self).__name__}'s features are {' or '.join(FEATURES)}, not '{features}'")
         self.features = features

@@ -33,6 +33,7 @@ class Herding(Geometry):
         features: "readout" or "spikes"; see `Geometry`.
         by_class: Whether each class is followed apart, with the same share of every class; otherwise the mean of all.
         score_epochs: The epochs of the scoring network; 0 means a tenth of the run, at least 1.
+        score_updates: Its updates, in place of epochs; 0 means by epochs.
     """
 
     def order(self, feature_MD: Tensor, index_M: Tensor, survey: Survey) -> Tensor:

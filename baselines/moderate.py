@@ -33,6 +33,7 @@ class Moderate(Geometry):
         by_class: Whether the distances of each class are sorted apart, so that every class keeps the same share.
         centre: "median" of each feature, as in the authors' code; or "mean".
         score_epochs: The epochs of the scoring network; 0 means a tenth of the run, at least 1.
+        score_updates: Its updates, in place of epochs; 0 means by epochs.
     """
 
     def __init__(
@@ -43,8 +44,15 @@ class Moderate(Geometry):
         by_class: bool = True,
         centre: str = "median",
         score_epochs: int = 0,
+        score_updates: int = 0,
     ) -> None:
-        super().__init__(prune_ratio, features=features, by_class=by_class, score_epochs=score_epochs)
+        super().__init__(
+            prune_ratio,
+            features=features,
+            by_class=by_class,
+            score_epochs=score_epochs,
+            score_updates=score_updates,
+        )
         if centre not in CENTRES:
             raise BadInput(f"Moderate's centre is {' or '.join(CENTRES)}, not '{centre}'")
         self.centre = centre

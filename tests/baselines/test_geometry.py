@@ -67,9 +67,10 @@ def test_features_come_from_one_trained_network_and_both_kinds_give_other_subset
 
 
 def test_a_run_scores_for_a_tenth_of_its_epochs_and_a_pass() -> None:
-    run = bench("moderate", 0.5, epochs=20, set={"features": "spikes"})
-    run.pruner.prepare(run.context)
-    assert run.context.visits == (2 + 1) * 101
+    for options, visits in (({}, 2 * 101), ({"score_updates": 8}, 101 + 2 * 17)):
+        run = bench("moderate", 0.5, epochs=20, set={"features": "spikes", **options})
+        run.pruner.prepare(run.context)
+        assert run.context.visits == visits + 101
     assert run.pruner.select(0).index_K.shape == (51,)
 
 

@@ -21,7 +21,7 @@ def farthest(feature_MD: np.ndarray, index_M: np.ndarray, context: MadeContext |
     return chosen
 
 
-@pytest.mark.parametrize("candidates", [512, 7, 1])
+@pytest.mark.parametrize("candidates", [512, 7])
 def test_each_example_is_the_farthest_of_those_before_it(candidates: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(k_center, "CANDIDATES", candidates)
     monkeypatch.setattr(k_center, "ROWS", 10)
