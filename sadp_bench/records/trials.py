@@ -204,7 +204,7 @@ def sorted_out(records: Sequence[tuple[Path, Record]], failures: Sequence[Failur
     """Separates trials from runs.
 
     A trial is evaluated on validation images, and lies in a folder `search` below one of the folders. A folder that was
-    named itself contains ordinary runs.
+    named itself contains ordinary runs. Without any other run, trials are ordinary runs too.
 
     Args:
         records: With their paths.
@@ -220,6 +220,8 @@ def sorted_out(records: Sequence[tuple[Path, Record]], failures: Sequence[Failur
             trials.setdefault(at, []).append(record)
         else:
             runs.append(record)
+    if not runs:
+        return Sorted([record for _, record in records], list(failures), Searches())
     found, lost = [], set[str]()
     for at, own in trials.items():
         beside = {failure.spec.key: failure for failure in failures if failure.spec.key in _keys(at)}

@@ -136,6 +136,8 @@ def test_a_search_resumes_and_grows_without_repeating_a_trial(tmp_path):
     search = planned(tmp_path, FILE).search
     for spec in search.plan.to_do[:-1]:
         search.store.write(record_of(spec))
+    shown = json.loads(command("report", tmp_path / "runs", "--format", "json").out)["rows"]
+    assert {row["evaluate_on"] for row in shown} == {"validation"}, "before the first run its trials are shown"
     assert planned(tmp_path, FILE).search.plan.to_do == search.plan.to_do[-1:]
     again = planned(tmp_path, FILE)
     assert {spec.method for spec in again.to_do} == {"full", "random", "sadp"} and len(again.skipped) == 2
@@ -238,6 +240,8 @@ def test_the_command_searches_trains_and_reports_what_was_chosen_and_from_what(t
     assert all(row["n_paired"] == 2 and not row["missing_references"] for row in table)
     text = " ".join(command("report", tmp_path / "runs").out.split())
     assert "learning rate from 0.025 to 0.2, 4 trials, seeds 0 and 1, 1 epoch; " in text
+    visits = 2 * 4 * sum(round(256 * (1 - ratio)) for _, ratio in PEAKS)
+    assert f"{visits:,} visits in all, those of {visits / 512:.1f} full-data runs." in text
     assert "Chosen learning rate: full 0 % 0.0707; random 25 % 0.042; random 50 % 0.0707;" in text
     assert "beyond: sadp 25 % (learning rate 0.2, the highest), sadp 50 % (learning rate 0.025, the lowest)." in text
     for format in ("csv", "html", "latex", "markdown"):

@@ -149,7 +149,9 @@ def searched(rows: Sequence[RatioRow]) -> list[str]:
     ranges = listed([f"{_named(name)} from {low:g} to {high:g}" for name, (low, high) in first.ranges.items()])
     diverged = sum(len(point.diverged) for _, choice in found for point in choice.points)
     lost = f", {count(diverged, 'trial')} diverged" if diverged else ""
-    spent = f"{sum(choice.visits for _, choice in found):,} visits in all{lost}"
+    visits, run = sum(choice.visits for _, choice in found), rows[0].runs[0]
+    full_runs = visits / (run.num_examples * run.spec.epochs)
+    spent = f"{visits:,} visits in all, those of {full_runs:.1f} full-data runs{lost}"
     warning = "Warning: the search was not the same for all of these; the next line is the first one's."
     edges = [
         f"{row.name} ({_named(name)} {choice.chosen[name]:g}, the {end})"
