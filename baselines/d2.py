@@ -26,8 +26,8 @@ class D2(Geometry):
 
     Two examples are neighbours if one is among the k nearest of the other. With difficulties s, forward messages give
     x_i = s_i + sum of exp(-d_ij) s_j over the neighbours j of i. Then the example i of the highest x is kept, and each
-    neighbour j gets x_j - exp(-gamma d_ij) x_i, until all are kept. Ties are broken by the seed, those of neighbours
-    apart. Distances d are Euclidean.
+    neighbour j gets x_j - exp(-gamma d_ij) x_i, until all are kept. Distances d are Euclidean. These are the formulas of
+    the authors' code ("sum", "weighted"). Equal scores go by the seed.
 
     Differences from the authors' code: s is EL2N of the early scoring network, where theirs counts forgetting events over
     a whole run. d is in units of the mean d of the graph's edges, because the scale of features of spikes depends on the
