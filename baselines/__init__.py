@@ -35,4 +35,5 @@ PRUNERS = {
     "least-confidence": "baselines.uncertainty:LeastConfidence",
     "margin": "baselines.uncertainty:Margin",
     "tdds": "baselines.tdds:TDDS",
+    "kakurenbo": "baselines.kakurenbo:Kakurenbo",
 }

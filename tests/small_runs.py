@@ -115,7 +115,8 @@ def numbers(record: Record) -> dict[str, Any]:
     for name in ("seconds", "from"):
         data["ticket"].pop(name, None)
     for row in data["epochs"]:
-        del row["seconds"]
+        for name in [name for name in row if name.endswith("seconds")]:
+            del row[name]
     return data
 
 
