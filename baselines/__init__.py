@@ -36,4 +36,5 @@ PRUNERS = {
     "margin": "baselines.uncertainty:Margin",
     "tdds": "baselines.tdds:TDDS",
     "kakurenbo": "baselines.kakurenbo:Kakurenbo",
+    "glister": "baselines.glister:Glister",
 }

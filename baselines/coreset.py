@@ -1,4 +1,4 @@
-"""The base class of methods that choose a weighted subset by the gradients of the last layer.
+"""The base class of methods that choose a subset by the gradients of the last layer.
 
 Shape letters: N training examples, M examples of a block, K kept, C classes, D features.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from baselines.geometry import FEATURES, features_of, of_classes
 from baselines.scoring_networks import WithScoringNetworks
-from sadp_bench.pruner import BadInput, ScoringContext, Selection
+from sadp_bench.pruner import BadInput, ScoringContext, Selection, Survey
 from sadp_bench.sampling import by_class
 
 ROWS = 512  # of inner products, computed at a time in float64
@@ -43,9 +43,9 @@ class Gradients:
         """Returns the squared norms. [N]."""
         return self.error_NC.square().sum(1) * self.input_ND.square().sum(1)
 
-    def mean(self) -> Tensor:
-        """Returns the mean gradient, formed. [C D]."""
-        return (self.error_NC.T @ self.input_ND).flatten() / len(self)
+    def sum(self) -> Tensor:
+        """Returns the sum of the gradients, formed. [C, D]."""
+        return self.error_NC.T @ self.input_ND
 
     def __len__(self) -> int:
         return len(self.error_NC)
@@ -77,12 +77,12 @@ class Coreset(WithScoringNetworks):
         self.weight_K = torch.empty(0)
 
     @abstractmethod
-    def choose(self, gradients: Gradients, label_N: Tensor, num_kept: int) -> tuple[Tensor, Tensor]:
+    def choose(self, gradients: Gradients, survey: Survey, num_kept: int) -> tuple[Tensor, Tensor]:
         """Returns a subset and its weights before scaling, the example to leave out first last. Int64 and float, [K].
 
         Args:
             gradients: Of all examples, on the CPU.
-            label_N: The labels.
+            survey: Labels and logits, on the CPU.
             num_kept: K.
         """
 
@@ -94,7 +94,7 @@ class Coreset(WithScoringNetworks):
         input_ND = torch.nn.functional.pad(features_of(survey, self.features).double(), (0, 1), value=1.0)
         num_kept = max(self.num_kept(epoch) for epoch in range(context.num_epochs))
         gradients = Gradients(survey.error_NC.double(), input_ND)
-        self.index_K, weight_K = self.choose(gradients, survey.label_N, num_kept)
+        self.index_K, weight_K = self.choose(gradients, survey, num_kept)
         self.weight_K = (weight_K.double() / weight_K.double().mean()).float()
 
     def select(self, epoch: int) -> Selection:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from baselines.coreset import ROWS, Coreset, Gradients, joined, shares
-from sadp_bench.pruner import BadInput
+from sadp_bench.pruner import BadInput, Survey
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
@@ -48,9 +48,9 @@ class CRAIG(Coreset):
             raise BadInput(f"craig's block is at least 2 examples, not {block}")
         self.block = block
 
-    def choose(self, gradients: Gradients, label_N: Tensor, num_kept: int) -> tuple[Tensor, Tensor]:
+    def choose(self, gradients: Gradients, survey: Survey, num_kept: int) -> tuple[Tensor, Tensor]:
         """Returns the medoids of each block, in the order of the greedy choice, and the sizes of their clusters."""
-        blocks = self.blocks(label_N, self.block)
+        blocks = self.blocks(survey.label_N, self.block)
         chosen, sizes = [], []
         for index_M, num_of_block in zip(blocks, shares(blocks, num_kept), strict=True):
             position_k, size_k = medoids(distances(gradients.of(index_M)), num_of_block)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from baselines.coreset import ROWS, Coreset, Gradients, joined, shares
-from sadp_bench.pruner import BadInput
+from sadp_bench.pruner import BadInput, Survey
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 BY = ("class", "batch")
@@ -34,7 +34,8 @@ class GradMatch(Coreset):
 
     An example whose weight becomes 0 leaves S and makes room; in the authors' code it stays in the budget. The pursuit may
     end before it has K examples: no further example has a positive product with the residual, or 3 K steps are over. The
-    rest is drawn at random with weight 1 before scaling, as in the authors' code. The budget is exact, every class keeps the
+    rest is drawn at random with weight 1 before scaling, as in the authors' code. DeepCore (Guo et al. 2022) keeps fewer
+    than K then; its weights may be negative until the last step, and its l2 is 1. The budget is exact, every class keeps the
     same share, and the subset is chosen once, where the paper chooses anew every 20 epochs.
 
     A block of M examples takes 8 (M^2 + M K + K^2) bytes, and choosing the half of 1,000 about half a second of one core. A
@@ -75,11 +76,11 @@ class GradMatch(Coreset):
         self.batch = batch
         self.block = block
 
-    def choose(self, gradients: Gradients, label_N: Tensor, num_kept: int) -> tuple[Tensor, Tensor]:
+    def choose(self, gradients: Gradients, survey: Survey, num_kept: int) -> tuple[Tensor, Tensor]:
         """Returns the examples of each block, or of the batches, by falling weight."""
         if self.by == "batch":
             return self._batches(gradients, num_kept)
-        blocks = self.blocks(label_N, self.block)
+        blocks = self.blocks(survey.label_N, self.block)
         chosen, weights = [], []
         for index_M, num_of_block in zip(blocks, shares(blocks, num_kept), strict=True):
             position_k, weight_k = pursuit(products(gradients.of(index_M)), num_of_block, self.l2)
@@ -90,7 +91,7 @@ class GradMatch(Coreset):
     def _batches(self, gradients: Gradients, num_kept: int) -> tuple[Tensor, Tensor]:
         """Returns the first K examples of enough batches."""
         batches = self.batches(len(gradients))
-        mean_BP = torch.stack([gradients.of(index_b).mean() for index_b in batches])
+        mean_BP = torch.stack([gradients.of(index_b).sum().flatten() / len(index_b) for index_b in batches])
         num_chosen = -(-num_kept // min(len(index_b) for index_b in batches))
         chosen, weights = pursuit((mean_BP @ mean_BP.T).numpy(), min(num_chosen, len(batches)), self.l2)
         parts = [batches[place] for place in chosen.tolist()]

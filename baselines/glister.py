@@ -1,0 +1,108 @@
+"""GLISTER: examples whose gradient step lowers the loss of all examples most."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from baselines.coreset import Coreset, Gradients, joined, shares
+from sadp_bench.pruner import BadInput, Survey
+
+
+class Glister(Coreset):
+    """Keeps the examples whose step of the last layer lowers the loss of all most, chosen in rounds. Weight 1.
+
+    Source: Killamsetty et al., "GLISTER: Generalization based Data Subset Selection for Efficient and Robust Learning",
+    AAAI 2021.
+
+    Kind: static.
+    Scoring: a tenth of the run and a pass.
+
+    With g_i = e_i x [f_i, 1] and S the examples so far, the readout's weights and bias are W - (eta / K) sum of g_j over
+    S. The gain of i is g_i . (gradient of the validation loss there), the first term of its Taylor expansion. A round
+    takes the K / rounds highest gains, ties broken by the seed, and then moves the readout (the paper's r-greedy). All
+    else in the network stays, so the logits after the step are exact.
+
+    The paper has a validation set. A run has none to spare, so the loss is the mean over the training set, as in DeepCore
+    (Guo et al. 2022). It is the cross-entropy of the logits' mean over time, whatever loss trains the run. The paper's step
+    is eta times the sum of g_j, DeepCore's eta times their mean. Here it is eta times the mean over a full subset: it grows
+    with S, and not with K. No eta suits all: the default is ours. The subset is chosen once, where the paper chooses anew
+    every few epochs. DeepCore also applies the softmax twice, which flattens its gradients.
+
+    Without `by_class` a class may lose most of its examples, the more so the smaller eta is. The cost beside the scoring network is O(rounds N C D).
+
+    Args:
+        prune_ratio: The share of visits to save.
+        eta: The learning rate of the step by the mean gradient of the subset, at least 0. At 0 all gains are those of the
+            scoring network.
+        rounds: How often the readout moves; the authors' code has 15. K rounds are the naive greedy choice.
+        by_class: Whether each class chooses the same share of its examples by its loss alone, as in DeepCore.
+        score_epochs: The epochs of the scoring network; 0 means a tenth of the run, at least 1.
+    """
+
+    def __init__(
+        self,
+        prune_ratio: float,
+        *,
+        eta: float = 1.0,
+        rounds: int = 15,
+        by_class: bool = False,
+        score_epochs: int = 0,
+    ) -> None:
+        super().__init__(prune_ratio, score_epochs=score_epochs)
+        if not 0 <= eta < math.inf:
+            raise BadInput(f"glister's eta is at least 0 and finite, not {eta:g}")
+        if rounds < 1:
+            raise BadInput(f"glister's rounds are at least 1, not {rounds}")
+        self.eta = eta
+        self.rounds = rounds
+        self.by_class = by_class
+
+    def choose(self, gradients: Gradients, survey: Survey, num_kept: int) -> tuple[Tensor, Tensor]:
+        """Returns the choices of all rounds, each by falling gain, with weight 1."""
+        label_N = survey.label_N
+        blocks = self.blocks(label_N if self.by_class else torch.zeros_like(label_N), len(label_N))
+        true_NC = one_hot(label_N, survey.logits_NC.shape[1])
+        chosen = [
+            greedy(
+                gradients.of(index_M),
+                survey.logits_NC[index_M].double(),
+                true_NC[index_M],
+                number,
+                self.eta,
+                self.rounds,
+            )
+            for index_M, number in zip(blocks, shares(blocks, num_kept), strict=True)
+        ]
+        return joined(blocks, chosen, [torch.ones(len(position_k)) for position_k in chosen])
+
+
+def greedy(
+    gradients: Gradients, logits_MC: Tensor, true_MC: Tensor, num_chosen: int, eta: float, rounds: int
+) -> Tensor:
+    """Returns the positions of the highest gains in each round, of which the first moves no readout.
+
+    Args:
+        gradients: Of the candidates, which are the validation set too.
+        logits_MC: Theirs, float64.
+        true_MC: One-hot labels.
+        num_chosen: How many positions, at most M.
+        eta: The learning rate of the step by the mean gradient of the choice.
+        rounds: At most one for each position.
+    """
+    open_M = torch.ones(len(gradients), dtype=torch.bool)
+    chosen = torch.empty(0, dtype=torch.int64)
+    rounds = min(rounds, num_chosen)
+    for turn in range(rounds):
+        step_CD = gradients.of(chosen).sum() * (eta / num_chosen)
+        moved_MC = logits_MC - gradients.input_ND @ step_CD.T
+        of_loss_CD = Gradients(moved_MC.softmax(1) - true_MC, gradients.input_ND).sum() / len(gradients)
+        gain_M = (gradients.error_NC * (gradients.input_ND @ of_loss_CD.T)).sum(1)
+        number = (turn + 1) * num_chosen // rounds - len(chosen)
+        best = gain_M.masked_fill(~open_M, -math.inf).argsort(descending=True, stable=True)[:number]
+        open_M[best] = False
+        chosen = torch.cat([chosen, best])
+    return chosen
