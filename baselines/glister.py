@@ -32,7 +32,8 @@ class Glister(Coreset):
     with S, and not with K. No eta suits all: the default is ours. The subset is chosen once, where the paper chooses anew
     every few epochs. DeepCore also applies the softmax twice, which flattens its gradients.
 
-    Without `by_class` a class may lose most of its examples, the more so the smaller eta is. The cost beside the scoring network is O(rounds N C D).
+    Without `by_class` a class may lose most of its examples, the more so the smaller eta is. The cost beside the scoring
+    network is O(rounds N C D).
 
     Args:
         prune_ratio: The share of visits to save.
