@@ -12,7 +12,7 @@ from baselines.scored import Scored
 from sadp_bench.pruner import BadInput, ScoringContext
 
 SCORES = ("aum", "el2n")
-# The paper's shares of the hardest to drop, by ratio: of CIFAR-10 by AUM.
+# The paper's shares of the hardest to drop, by ratio, for CIFAR-10 by AUM.
 PUBLISHED_BETA = {0.5: 0.0, 0.7: 0.1, 0.8: 0.1, 0.9: 0.3}
 
 
@@ -35,8 +35,8 @@ class CCS(Scored):
     the score of `el2n`; high is hard.
 
     The paper chooses beta by a search at each ratio. The default follows its values for CIFAR-10 by AUM, linear in between:
-    0 up to a ratio of 0.5, 0.1 from 0.7 to 0.8, 0.3 from 0.9. Beta and the strata do not enter the scores, which runs of
-    all ratios share.
+    0 up to a ratio of 0.5, 0.1 from 0.7 to 0.8, 0.3 from 0.9. The last is also that of the authors' public command; we have
+    the others at second hand. Beta and the strata do not enter the scores, which runs of all ratios share.
 
     Args:
         prune_ratio: The share of visits to save.

@@ -27,10 +27,10 @@ class TDDS(Scored):
     of the J - 1 moves' deviations from their mean. S <- (1 - decay) S + decay R from window to window, decay 0.9.
 
     With this decay, as in the authors' code, the last window has nine tenths of the weight: the time at which scoring ends
-    is the main setting. Theirs depends on the ratio. Public code has 90, 70, 60, 20 and 10 of 200 epochs with J 10, 10, 20,
-    10 and 5, for 30, 50, 70, 80 and 90 % pruned. Here one order serves all ratios: `score_epochs` 0 means 35 % of the run,
-    theirs at 50 %, and at least 3 epochs. A scoring run of fewer than J epochs has J = its epochs. It keeps a
-    prediction of all classes for each example: memory N x (C + J).
+    is the main setting. The authors' public command ends at epoch 30 of 200 with J = 10. The code of DUAL's authors ends at
+    90, 70, 60, 20 and 10 with J = 10, 10, 20, 10 and 5; we take these to be for rising ratios, the second for 0.5. Here one
+    order serves all ratios: `score_epochs` 0 means 35 % of the run (70 of 200), and at least 3 epochs. A scoring run of
+    fewer than J epochs has J = its epochs. It keeps a prediction of all classes for each example: memory N x (C + J).
 
     Args:
         prune_ratio: The share of visits to save.
