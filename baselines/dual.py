@@ -101,7 +101,9 @@ class DUAL(Scored):
         if self.sampling == "top":
             return super().ranking(score_N)
         if score_N.dim() == 1:
-            raise BadInput("dual's sampling=beta needs each example's mean p_y beside its score: [N, 2], not [N]")
+            raise BadInput(
+                "dual's sampling=beta needs each example's mean p_y beside its score; without it take sampling=top"
+            )
         score_N, mean_N = score_N.double().unbind(1)
         log_weight_N = score_N.log() + beta_log_density(score_N, mean_N, self.prune_ratio, self.exponent)
         return drawn_order(log_weight_N, self.generator())
