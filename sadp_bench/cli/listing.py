@@ -12,7 +12,7 @@ from sadp_bench.core.registry import Entry
 
 KINDS = {"methods": "method", "backbones": "backbone", "datasets": "dataset"}
 WIDTH = 80  # columns
-INDENT = 16  # columns before the text of an entry
+INDENT = 22  # columns before the text of an entry
 # By a method's kind, in the order of the list, the heading. A method of any other kind, or of none, is in the group "other".
 GROUPS = {
     "reference": "Reference",
