@@ -16,6 +16,10 @@ OPTIONS = {
     "random": [{"fresh": False}],
     "infobatch": [{"native": True}],
     "el2n": [{"offset": 0.1}],
+    "balanced-random": [{"fresh": False, "share": "proportional"}],
+    "rcap": [{"class_loss": "kept"}],
+    "seta": [{"groups": 9, "window": 3, "delta": 1.0}],
+    "kakurenbo": [{"refresh": False, "rescale": False}],
     "sadp": [{"schedule": "falling", "memory": 0.5, "weight_power": 0.5}, {"score": "spikes"}],
 }
 

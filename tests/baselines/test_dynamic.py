@@ -9,9 +9,20 @@ from sadp_bench.core import registry
 from sadp_bench.core.rng import stream
 from sadp_bench.pruners.base import Pruner
 from tests.drop_in.helpers import observe_all, sampler_of
-from tests.helpers import prepared, seen
+from tests.helpers import prepared_for, seen
 
-METHODS = ("infobatch", "hwbs", "orderdp", "repb", "ucb", "eps-greedy", "dyn-unc-dynamic")
+METHODS = (
+    "infobatch",
+    "hwbs",
+    "orderdp",
+    "repb",
+    "ucb",
+    "eps-greedy",
+    "dyn-unc-dynamic",
+    "seta",
+    "rcap",
+    "balanced-random",
+)
 N, B = 131, 8
 
 
@@ -28,9 +39,9 @@ def observe(pruner: Pruner, index_B: torch.Tensor, epoch: int) -> None:
     pruner.observe(seen(index_B, logits_TBC=logits_BC[None], label_B=label_B, loss_B=loss_B, epoch=epoch))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", (*METHODS, "kakurenbo"))
 def test_two_ranks_that_exchange_what_they_visited_select_as_one_process(method: str) -> None:
-    whole, *ranks = [prepared(made(method, 0.4), N, 6) for _ in range(3)]
+    whole, *ranks = [prepared_for(made(method, 0.4), torch.arange(N) % 4, 6) for _ in range(3)]
     for epoch in range(6):
         selection = whole.select(epoch)
         for rank in ranks:
@@ -59,7 +70,7 @@ def exchange(ranks: list[Pruner], visited: list[torch.Tensor]) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_users_loop_draws_the_budget_and_resumes_exactly(method: str) -> None:
-    whole, first, second = (sampler_of(made(method, 0.5)) for _ in range(3))
+    whole, first, second = (sampler_of(made(method, 0.5), labels=torch.arange(130) % 3) for _ in range(3))
     visits, generators = 0, [stream(0, "own loop"), stream(0, "own loop")]
     for epoch in range(4):
         if epoch == 2:

@@ -16,7 +16,7 @@ from sadp_bench.records.store import Store, read_all
 from sadp_bench.runs.run import run
 from sadp_bench.training import evaluation
 from sadp_bench.training.data import Loader
-from tests.small_runs import make_trainer, resolved, small_bench
+from tests.small_runs import make_trainer, needed_options, resolved, small_bench
 from tests.stopping import StopsAt
 
 
@@ -36,7 +36,8 @@ def with_nan(num_examples: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_method_fails_at_the_first_epoch_that_shows_a_nan_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
     with_nan(130, monkeypatch)
     for method in registry.table("method"):
-        trainer = make_trainer(*resolved(method=method, ratio=0.0 if method == "full" else 0.4))
+        ratio, needed = 0.0 if method == "full" else 0.4, needed_options(method, 130)
+        trainer = make_trainer(*resolved(method=method, ratio=ratio, epochs=4, set=needed))
         with pytest.raises(Diverged, match=f"training diverged: {method}'s network is not finite after epoch 1 .*NaN"):
             trainer.run()
 
