@@ -89,8 +89,8 @@ def search_of(where: str, table: Any) -> Search:
         raise BadInput(f"{where} searches nothing: write {' or '.join(SEARCHABLE)} = [lowest, highest]")
     if given.get("on", "validation") != "validation":
         raise BadInput(
-            f"{where}: on is 'validation', a held-out part of the training images, not {given['on']!r}; the test images "
-            "choose nothing"
+            f"{where}: on is 'validation', a held-out part of the training images, not {_shown(given['on'])}; the test "
+            "images choose nothing"
         )
     seeds = given.get("seed", 0)
     seeds = tuple(_count(where, "seed", seed, 0, MAX_SEED) for seed in (seeds if isinstance(seeds, list) else [seeds]))
@@ -112,13 +112,21 @@ def _range(where: str, name: str, value: Any) -> tuple[float, float]:
     if len(numbers) != 2 or len(ends) != 2 or not 0 < numbers[0] < numbers[1] <= MAX_RATE:
         raise BadInput(
             f"{where}: {name} is the range [lowest, highest], two numbers above 0 in that order, such as [0.025, 0.2], not "
-            f"{str(value)[:60]}"
+            f"{_shown(value)}"
         )
     return float(numbers[0]), float(numbers[1])
 
 
 def _count(where: str, name: str, value: Any, least: int, most: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        shown = "nothing" if value is None else str(value)[:60]
+        shown = "nothing" if value is None else _shown(value)
         raise BadInput(f"{where}: {name} is a whole number from {least} to {most:,}, not {shown}")
     return value
+
+
+def _shown(value: Any) -> str:
+    """Returns the beginning of a value's text. Python writes no number of thousands of digits."""
+    try:
+        return str(value)[:60]
+    except ValueError:
+        return "a number of thousands of digits"

@@ -17,6 +17,7 @@ from sadp_bench.cli import measure, run_view, train
 from sadp_bench.cli.check import check
 from sadp_bench.core.progress import Progress
 from sadp_bench.records.store import Store
+from sadp_bench.sweeps.search import KEYS as SEARCH_KEYS
 from sadp_bench.sweeps.sweep_file import FIELDS
 from tests.commands import command
 from tests.example_records import make_record, make_spec
@@ -206,11 +207,22 @@ def _fields(draw: Any) -> dict[str, Any]:
     return table
 
 
+def _search(draw: Any) -> dict[str, Any]:
+    """Returns a table `[search]`, which is valid before its changes."""
+    table: dict[str, Any] = {"learning_rate": [0.05, 0.2], "trials": 2}
+    for key in draw(st.lists(st.sampled_from([*SEARCH_KEYS, "steps", *PAYLOADS[:4]]), max_size=3)):
+        few = st.sampled_from([1, 2, 3]) if key in ("trials", "epochs") else toml_values
+        table[key] = draw(st.one_of(few, toml_values, st.lists(toml_values, max_size=3)))
+    return table
+
+
 @st.composite
 def _sweeps(draw: Any) -> dict[str, Any]:
     common = {"epochs": 1, "train_examples": 64, "timesteps": 2, "threads": 1, "device": "cpu"}
     tables: dict[str, Any] = {"common": common | _fields(draw) if draw(st.booleans()) else common}
     tables["sweep"] = [_fields(draw) for _ in range(draw(st.integers(0, 2)))]
+    if draw(st.integers(0, 3)) == 0:
+        tables["search"] = _search(draw)
     if draw(st.integers(0, 9)) == 0:
         tables[draw(keys)] = draw(toml_values)
     return tables

@@ -93,6 +93,8 @@ BAD = {
     "seed": ("learning_rate = [0.1, 0.2]\ntrials = 4\nseed = [-1]", "seed is a whole number from 0"),
     "seeds": ("learning_rate = [0.1, 0.2]\ntrials = 4\nseed = [1, 1]", "a list of different ones"),
     "no seed": ("learning_rate = [0.1, 0.2]\ntrials = 4\nseed = []", "a list of different ones"),
+    "enormous": (f"learning_rate = [0.1, 0x{'f' * 20_000}]\ntrials = 2", "learning_rate is the range"),
+    "enormous count": (f"learning_rate = [0.1, 0.2]\ntrials = 0x{'f' * 20_000}", "not a number of thousands of digits"),
     "epochs": ("learning_rate = [0.1, 0.2]\ntrials = 4\nepochs = 0", "epochs is a whole number from 1"),
 }  # fmt: skip
 GOOD_SEARCH = "[search]\nlearning_rate = [0.1, 0.2]\ntrials = 2\n"
