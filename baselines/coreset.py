@@ -24,16 +24,16 @@ class Gradients:
     """The gradient of each example's loss at the readout's weights and bias, a factor pair: error x [feature, 1].
 
     Attributes:
-        error_NC: The gradient at the logits, summed over time, float64.
-        input_ND: The readout's input, averaged over time, with a last column of ones for the bias, float64.
+        error_NC: The gradient at the logits, summed over time.
+        input_ND: The readout's input, averaged over time, with a last column of ones for the bias.
     """
 
     error_NC: Tensor
     input_ND: Tensor
 
     def of(self, index_M: Tensor) -> Gradients:
-        """Returns the gradients of some examples."""
-        return Gradients(self.error_NC[index_M], self.input_ND[index_M])
+        """Returns the gradients of some examples, float64."""
+        return Gradients(self.error_NC[index_M].double(), self.input_ND[index_M].double())
 
     def inner(self, other: Gradients) -> Tensor:
         """Returns the inner products with other gradients, float64, [N, other N]. No gradient [C D] is formed."""
@@ -81,7 +81,7 @@ class Coreset(WithScoringNetworks):
         """Returns a subset and its weights before scaling, the example to leave out first last. Int64 and float, [K].
 
         Args:
-            gradients: Of all examples, on the CPU.
+            gradients: Of all examples, float32, on the CPU.
             survey: Labels and logits, on the CPU.
             num_kept: K.
         """
@@ -91,9 +91,11 @@ class Coreset(WithScoringNetworks):
         super().prepare(context)
         survey = context.survey(self.fit(context, 0), frozenset({"errors", FEATURES[self.features]}))
         assert survey.error_NC is not None, "the survey watched them"
-        input_ND = torch.nn.functional.pad(features_of(survey, self.features).double(), (0, 1), value=1.0)
+        if not bool(survey.error_NC.isfinite().all()):
+            raise BadInput("the scoring network's gradients are not finite: lower --learning-rate")
+        input_ND = torch.nn.functional.pad(features_of(survey, self.features), (0, 1), value=1.0)
         num_kept = max(self.num_kept(epoch) for epoch in range(context.num_epochs))
-        gradients = Gradients(survey.error_NC.double(), input_ND)
+        gradients = Gradients(survey.error_NC, input_ND)
         self.index_K, weight_K = self.choose(gradients, survey, num_kept)
         self.weight_K = (weight_K.double() / weight_K.double().mean()).float()
 

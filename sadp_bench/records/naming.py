@@ -13,10 +13,14 @@ Settings = Mapping[str, Any]  # a spec as `Spec.flat` returns it, or a part of i
 
 
 def differing(tables: Iterable[Settings]) -> set[str]:
-    """Returns the names of the settings that differ among the tables. A table that lacks a name differs in it."""
+    """Returns the names of the settings that differ among the tables. A table that lacks a name differs in it.
+
+    The hash of a file is left out where its path differs too.
+    """
     texts = [{name: shown(value) for name, value in table.items()} for table in tables]
     names = set().union(*texts)
-    return {name for name in names if len({text.get(name) for text in texts}) > 1}
+    found = {name for name in names if len({text.get(name) for text in texts}) > 1}
+    return {name for name in found if not (name.endswith("sha256") and f"{name.removesuffix('sha256')}file" in found)}
 
 
 def distinguishing(settings: Settings, rivals: Collection[Settings]) -> set[str]:

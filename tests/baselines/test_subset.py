@@ -13,6 +13,7 @@ import torch
 from baselines.subset import Subset
 from sadp_bench.core.errors import BadInput
 from sadp_bench.drop_in.sampler import PrunedSampler
+from sadp_bench.records.naming import method_labels
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import Store
 from sadp_bench.runs.resolve import resolve
@@ -149,6 +150,12 @@ def test_the_content_makes_the_run_and_the_path_does_not(tmp_path: Path) -> None
     np.savez(path, index=np.arange(65)[::-1])
     third, _ = resolve(requested(path))
     assert third.key != first.key
+    labels = method_labels([first, third])
+    assert [labels[spec.key] for spec in (first, third)] == [
+        f"subset (file={tmp_path / folder / 's.npz'})" for folder in ("a", "b")
+    ]
+    assert method_labels([second, third])[third.key] == f"subset (sha256={third.method_options['sha256']})"
+    assert f"file={path}" in second.words() and f"sha256={second.method_options['sha256']}" in second.words()
     with pytest.raises(BadInput, match="is another file"):
         resolve(requested(path, set=second.method_options))
     assert run(first, material, Store(tmp_path / "records"), StopsAt(), reference=False)
