@@ -163,6 +163,11 @@ def test_of_equal_means_the_lowest_rate_is_best_and_a_point_needs_all_seeds():
     assert choice.chosen == {"learning_rate": 0.1} and choice.edges == {"learning_rate": "lowest"}
     [choice] = choices([*tied, trial(0.4, 1, 0.99)]).values()
     assert choice.chosen == {"learning_rate": 0.1} and choice.seeds == (0, 1)
+    passed = dataclasses.replace(
+        tied[0], epochs=[row | {"forward_only": 100} for row in tied[0].epochs], prepare_examples=7
+    )
+    [choice] = choices([passed]).values()
+    assert choice.visits == 5000 + 7 + 10 * 100
     lost = trial(0.05, 0, 0.5).spec
     [choice] = choices(tied, [Failure(lost, "training diverged", "", epoch=0)]).values()
     assert choice.chosen == {"learning_rate": 0.1} and choice.edges == {} and choice.visits == 4 * 5000
