@@ -18,15 +18,17 @@ class DivBS(WithinBatch):
     Kind: within the batch.
     Scoring: none.
 
-    Every example is a candidate in every epoch, and passes forward in evaluation mode. The rule is greedy. With the sum s
-    of the candidates' gradients, each pick has the largest |<s, e>|, where e is the unit vector of its gradient's part
-    that is orthogonal to the gradients picked before. So a candidate whose gradient is in their span adds nothing.
-    Candidate i has the readout gradient e_i x [f_i, 1]: the gradient of its loss at the logits, summed over time, and
-    the readout's input averaged over time. That is exact for a loss on the time-mean of the logits where input or
-    error is the same at each step, and an estimate for others.
+    Every example is a candidate in every epoch, and passes forward in evaluation mode. The rule is greedy. Let s be the
+    sum of the candidates' gradients, and u the part of a gradient that is orthogonal to those picked before. Each pick
+    has the largest |<s, u>| / ||u||. So a candidate whose gradient lies in their span adds nothing.
 
-    Where the picked span all gradients, the rule starts anew with the rest, and picks at random those without a gradient.
-    The budget is the share of each batch, as in the paper.
+    Candidate i has the readout gradient e_i x [f_i, 1]. e_i is the gradient of its loss at the logits, summed over time,
+    and f_i the readout's input, averaged over time. That is exact where e is the same at each step, as it is for a loss
+    on the time-mean of the logits. It is an estimate for the other losses.
+
+    The budget is the share of each batch, as in the paper. Where the picked span all gradients, the rule starts anew with
+    the rest, and picks at random those without a gradient: that is ours. The authors' code draws each pick in proportion
+    to |<s', g>|, with the rest s' of s, and without the bias. Where the span is full, it draws the others at random.
 
     Args:
         prune_ratio: The share of visits to save.
@@ -35,10 +37,10 @@ class DivBS(WithinBatch):
     def choose_in_batch(self, candidates: Candidates) -> Selection:
         """Picks candidates greedily. They come in random order, which breaks ties."""
         seen = candidates.forward(frozenset({Signal.FEATURES, Signal.LOGIT_ERRORS}))
-        error_CK = seen.watched[Signal.LOGIT_ERRORS].sum(0).double()
-        feature_CD = seen.watched[Signal.FEATURES].mean(0).double()
+        error_CK = seen.watched[Signal.LOGIT_ERRORS].sum(0).cpu().double()  # not every device has float64
+        feature_CD = seen.watched[Signal.FEATURES].mean(0).cpu().double()
         gram_CC = (error_CK @ error_CK.T) * (feature_CD @ feature_CD.T + 1)
-        return unweighted(diverse(gram_CC.cpu(), candidates.num_trained))
+        return unweighted(diverse(gram_CC, candidates.num_trained))
 
 
 def diverse(gram_CC: Tensor, number: int) -> Tensor:

@@ -79,6 +79,7 @@ class DUAL(Scored):
         if sampling == "beta" and (offset or keep != "hardest"):
             raise BadInput("dual's sampling=beta draws from all examples: leave out offset and keep")
         self.sampling = sampling
+        self.score_columns = 2 if sampling == "beta" else 0  # the draw needs the mean probability too
         self.exponent = exponent
         self.window = window
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -29,9 +31,10 @@ class ImportanceSampling(WithinBatch):
     candidates. For cross-entropy of the time-mean it is proportional to ||p - y||. A batch of B is drawn with replacement
     with probabilities g, and each draw has the weight 1 / (C g_i), so that the mean of the candidates is unbiased.
 
-    tau = sqrt(C sum g_i^2) measures how much larger a uniform batch of as little variance is. The candidates pass forward
-    only while the running mean of tau exceeds a threshold. Otherwise the batch is a uniform draw, and its training step
-    gives tau. The paper's threshold is 1 + C / (3 B), from which on a forward pass at a third of a visit pays.
+    tau^2 = C sum g_i^2 is the second moment of the gradient under uniform draws over that under draws by g. The authors
+    take tau for the factor by which a uniform batch must be larger; it is tau^2. The candidates pass forward only while
+    the running mean of tau exceeds a threshold. Otherwise the batch is a uniform draw, and its training step gives tau.
+    The paper's threshold is 1 + C / (3 B), from which on a forward pass at a third of a visit pays.
 
     The budget is ours: an epoch's candidates are all N examples, each once, so C = B / (1 - ratio). The paper's C = 3 B is
     the ratio 2/3, with threshold 2. Candidates pass forward in evaluation mode.
@@ -44,7 +47,7 @@ class ImportanceSampling(WithinBatch):
 
     def __init__(self, prune_ratio: float, *, threshold: float = 0.0, memory: float = 0.9) -> None:
         super().__init__(prune_ratio)
-        if threshold != 0 and threshold < 1:
+        if threshold != 0 and not 1 <= threshold < math.inf:
             raise BadInput(f"importance-sampling's threshold is 0 (the paper's) or at least 1, not {threshold:g}")
         if not 0 <= memory < 1:
             raise BadInput(f"importance-sampling's memory is at least 0 and below 1, not {memory:g}")
@@ -71,7 +74,7 @@ class ImportanceSampling(WithinBatch):
             return unweighted(torch.arange(candidates.num_trained))
         g_C = share(candidates.forward(frozenset({Signal.LOGIT_ERRORS})).watched[Signal.LOGIT_ERRORS])
         self._note(g_C)
-        g_C = g_C.cpu()
+        g_C = g_C.cpu().double()
         index_B = torch.multinomial(g_C, candidates.num_trained, replacement=True, generator=self.generator(self.batch))
         return Selection(index_B, (1 / (len(g_C) * g_C[index_B])).float())
 
@@ -86,7 +89,7 @@ class ImportanceSampling(WithinBatch):
 
 
 def share(error_TCK: Tensor) -> Tensor:
-    """Returns each example's share of the sum of the norms of the errors, summed over time. Float64, [C]; equal if all 0."""
-    norm_C = error_TCK.sum(0).double().norm(dim=1)
+    """Returns each example's share of the sum of the norms of the errors, summed over time. [C]; equal if all 0."""
+    norm_C = error_TCK.sum(0).norm(dim=1)
     norm_C = torch.where(norm_C.sum() > 0, norm_C, torch.ones_like(norm_C))
     return norm_C / norm_C.sum()

@@ -21,6 +21,8 @@ class SelectiveBackprop(WithinBatch):
     the mean of F^beta is 1 / (1 + beta), so the budget gives beta = ratio / (1 - ratio). The paper sets beta, and its
     share varies. Here each batch trains exactly its share: the probabilities are scaled to sum to it.
 
+    The first epoch is as every other. The authors' code trains on all data first, to fill the window.
+
     The training step repeats the forward pass of the kept, as the paper's does. The gradient is biased towards the hard.
 
     Args:

@@ -52,8 +52,10 @@ class Arm:
 
     def step(self) -> tuple[float, float]:
         """Trains an epoch and returns its seconds and its visits, see `metrics.whole_visits`."""
+        seconds = self.trainer.clock.seconds
+        before = seconds["train"]
         row = next(self.epochs)
-        return row["seconds"], whole_visits([row], row["seconds"])
+        return row["seconds"], whole_visits([row], seconds["train"] - before)
 
 
 @dataclass(slots=True)

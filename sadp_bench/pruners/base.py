@@ -152,6 +152,7 @@ class Pruner(ABC):
     Attributes:
         fixed_size: Whether every epoch of an unshortened run keeps the same share; the protocol `updates` requires it.
         exempt: Whether the method, as its documentation states, may realise another ratio than the given ratio.
+        score_columns: The numbers of each example that `context.scores` keeps, [N, columns]; 0: one, [N].
 
     Args:
         prune_ratio: The share of visits to save, at least 0 and below 1.
@@ -159,6 +160,7 @@ class Pruner(ABC):
 
     fixed_size: bool = True
     exempt: bool = False
+    score_columns: int = 0
 
     def __init__(self, prune_ratio: float) -> None:
         if not 0 <= prune_ratio < 1:

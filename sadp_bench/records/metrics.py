@@ -74,7 +74,7 @@ def ceiling(record: Record) -> float:
     """Returns the speed-up that the run would have if dropped examples cost nothing, but for their forward passes.
 
     Where each of N candidates passes forward, and a share k of them trains, it is 1 / (f + (1 - f) k) with the forward
-    share f: a forward pass that is repeated in the training step is the method's loss.
+    share f. A forward pass that the training step repeats counts against the method.
     """
     visits = whole_visits(record.epochs, record.seconds["train"]) if forward_only(record) else record.examples_seen
     return record.num_examples * record.spec.epochs / visits

@@ -16,10 +16,12 @@ from sadp_bench.runs.trainer import check_shareable
 
 
 def check_runs(specs: Sequence[Spec], resources: Resources) -> None:
-    """Raises BadInput where a method can't watch the network, refuses the data, or can't run on several processes."""
+    """Raises BadInput where a method can't watch the network, refuses its file, or can't run on several processes."""
     for spec in specs:
         pruner = make_pruner(spec)
         _check_network(spec, pruner, resources.untrained)
+        if spec.processes == 1 and not spec.method_options.get("file"):
+            continue  # `prepare` is a stranger's code, and it may take long.
         try:
             pruner.prepare(DryContext(spec, resources))
         except WouldTrain:  # is checked once it has its scores

@@ -116,9 +116,12 @@ class RunTrainer:
             resources.model,
             self.clock,
             progress,
-            shared(scores_path, "scores", lambda scores: check_scores(scores, len(self.data))),
+            shared(
+                scores_path, "scores", lambda scores: check_scores(scores, len(self.data), self.pruner.score_columns)
+            ),
             shared(search_path, "search", lambda search: check_search(search, model)),
             self._save,
+            self.pruner.score_columns,
         )
         self.prepared = False
         self.ticket: dict[str, Any] = {}

@@ -29,7 +29,7 @@ class Choosing:
 
     Attributes:
         passed: Visits of forward passes, whether they trained afterwards or not.
-        trained: Of these, those that trained at once.
+        trained: Visits that trained of candidates that had passed forward; a candidate that is named twice has two.
         forward_seconds: Of the forward passes.
         seconds: Of the choices, forward passes included.
     """
@@ -56,7 +56,7 @@ class Choosing:
             place_B = choice.index_K.to(index_C.device)
             chosen = index_C[place_B], weight_C[place_B.to(weight_C.device)] * choice.weight_K.to(weight_C.device)
             if self.passed > passed:
-                self.trained += len(place_B.unique())
+                self.trained += len(place_B)
         return chosen
 
     def revisit(self) -> list[Tensor]:

@@ -67,6 +67,7 @@ class RunContext:
         scores_file: Scores of the runs that differ in the ratio alone; None: the run makes its scores itself.
         search_file: The search of the runs that differ in method and ratio alone; None: the run makes its search itself.
         save: Called after every epoch, where the context can be resumed.
+        score_columns: The method's `Pruner.score_columns`.
 
     Attributes:
         visits: Example visits that scoring and search made.
@@ -85,6 +86,7 @@ class RunContext:
         scores_file: SharedFile | None = None,
         search_file: SharedFile | None = None,
         save: Callable[[], None] = lambda: None,
+        score_columns: int = 0,
     ) -> None:
         self.spec, self.data, self.num_classes = spec, data, num_classes
         self.num_examples, self.num_epochs = len(data), spec.epochs
@@ -93,6 +95,7 @@ class RunContext:
         self.visits = 0
         self.scores_from: str | None = None
         self.kept: State = {}
+        self._score_columns = score_columns
         self._build, self._clock, self._progress = build, clock, progress
         self._scores_file, self._search_file, self._save = scores_file, search_file, save
         self._fits: dict[str, State] = {}  # scoring and search trainings so far, by name
@@ -240,7 +243,7 @@ class RunContext:
             check_spent(fit["spent"])
             check_rows(fit["training"]["rows"], fit["training"]["visits_N"], self.num_examples)
         if state["scores"] is not None:
-            check_scores(state["scores"], self.num_examples)
+            check_scores(state["scores"], self.num_examples, self._score_columns)
         check_spent(state["search_kept"])
         require(is_count(state["search_kept"]["fits"]), "trainings", state["search_kept"]["fits"], "a count")
         require(isinstance(state["kept"], dict), "search", state["kept"], "a table")
@@ -334,7 +337,7 @@ class RunContext:
             start = self._spent()
         score_N = score()
         with self._clock.uncharged():
-            fault = score_fault(score_N, self.num_examples)
+            fault = score_fault(score_N, self.num_examples, self._score_columns)
         if fault:
             raise BadInput(
                 f"{self.spec.method} makes scores that are {fault}: they are {self.num_examples} {SCORE_RULE}"

@@ -94,12 +94,12 @@ def check_spent(spent: Any) -> None:
     require(is_count(spent["visits"]), "visits", spent["visits"], "a count")
 
 
-def check_scores(scores: Any, num_examples: int) -> None:
-    """Refuses scores that no method makes, and a cost that is none."""
+def check_scores(scores: Any, num_examples: int, columns: int = 0) -> None:
+    """Refuses scores that no method makes, and a cost that is none. See `score_fault`."""
     require(isinstance(scores, dict), "content", scores, "a table")
     check_spent(scores)
     require(isinstance(scores["by"], str), "key of a run", scores["by"], "a text")
-    fault = score_fault(scores["score_N"], num_examples)
+    fault = score_fault(scores["score_N"], num_examples, columns)
     if fault:
         raise BadInput(f"whole, but its scores are {fault}, and must be {num_examples} {SCORE_RULE}")
 
@@ -116,14 +116,17 @@ def check_search(search: Any, model: nn.Module) -> None:
     require(masks.keys() == prunable(model).keys(), "masks", sorted(masks), "those of all the run's weights")
 
 
-def score_fault(score_N: Any, num_examples: int) -> str:
-    """Returns why scores are not N real numbers, or N rows of them; "" where they are.
+def score_fault(score_N: Any, num_examples: int, columns: int = 0) -> str:
+    """Returns why scores are not N real numbers; "" where they are. Infinity marks an example that comes first.
 
-    Infinity marks an example that comes first. Rows are for methods that rank by more than one number an example.
+    Args:
+        score_N: The scores.
+        num_examples: N.
+        columns: The numbers of each example, [N, columns]; 0: one, [N].
     """
     if not isinstance(score_N, Tensor) or score_N.layout is not torch.strided:
         return shown(score_N)
-    if score_N.shape[:1] != (num_examples,) or score_N.dim() > 2:
+    if score_N.shape != (num_examples, columns)[: 2 if columns else 1]:
         return shown(score_N)
     if score_N.is_complex() or score_N.dtype is torch.bool:
         return shown(score_N)

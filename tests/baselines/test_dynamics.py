@@ -162,10 +162,11 @@ def test_dual_draws_in_proportion_to_score_and_beta_density():
     p_EN = of_label(probabilities(context.logits(0)[:3]))
     score_N, mean_N = hard_uncertainty(p_EN, 3), p_EN.mean(0)
     np.testing.assert_allclose(pruner.score_N, np.stack([score_N, mean_N], 1), rtol=2e-4, atol=1e-6)
-    assert not score_fault(pruner.score_N, N), "the file of shared scores holds rows of numbers too"
-    assert (
-        score_fault(pruner.score_N[None], N) and score_fault(pruner.score_N * torch.nan, N) == f"NaN for {N} examples"
+    assert pruner.score_columns == 2 and not score_fault(pruner.score_N, N, 2), (
+        "the file of shared scores holds rows too"
     )
+    assert score_fault(pruner.score_N, N) and score_fault(pruner.score_N[:, :1], N, 2)
+    assert score_fault(pruner.score_N * torch.nan, N, 2) == f"NaN for {N} examples"
     anchor = mean_N[np.argsort(-score_N)[:10]].mean()
     b = 15 * (1 - anchor) * (1 - 0.7**4)
     density_N = mean_N ** (16 - b - 1) * (1 - mean_N) ** (b - 1)

@@ -66,6 +66,7 @@ OPENED_ELSEWHERE = {
     "report/formats/html.py": {"(files(__package__) / 'page' / name).read_text"},  # the package's
     "training/checkpoint.py": {"torch.load"},  # of bytes
     "cli/output.py": {"os.open"},  # the null device
+    "subset.py": {"np.load", "np.loadtxt"},  # of bytes
 }
 OPENERS = {"open", "read_text", "read_bytes", "fromfile", "memmap", "loadtxt", "genfromtxt", "read_csv"}
 OPENERS |= {"torch.load", "np.load", "json.load", "tomllib.load"}
