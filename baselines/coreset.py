@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from baselines.geometry import FEATURES, features_of, of_classes
+from baselines.geometry import FEATURES, blocks_of, features_of
 from baselines.scoring_networks import WithScoringNetworks
 from sadp_bench.pruner import BadInput, ScoringContext, Selection, Survey
 from sadp_bench.sampling import by_class
@@ -22,6 +22,9 @@ ROWS = 512  # of inner products, computed at a time in float64
 @dataclass(frozen=True, eq=False)
 class Gradients:
     """The gradient of each example's loss at the readout's weights and bias, a factor pair: error x [feature, 1].
+
+    It is exact for a loss of the logits' mean over time, whose error is the same at all steps. For a loss of each step's
+    logits it is an approximation: the gradient is the sum of error x [feature, 1] over steps, which is no single product.
 
     Attributes:
         error_NC: The gradient at the logits, summed over time.
@@ -66,10 +69,13 @@ class Coreset(WithScoringNetworks):
             the last spiking layer, summed over time and positions.
         score_epochs: The number of epochs that the scoring network trains, of the run's schedule; 0 means a tenth of the
             run, at least 1.
+        score_updates: The number of its updates, in place of epochs; 0 means by epochs.
     """
 
-    def __init__(self, prune_ratio: float, *, features: str = "readout", score_epochs: int = 0) -> None:
-        super().__init__(prune_ratio, score_epochs=score_epochs)
+    def __init__(
+        self, prune_ratio: float, *, features: str = "readout", score_epochs: int = 0, score_updates: int = 0
+    ) -> None:
+        super().__init__(prune_ratio, score_epochs=score_epochs, score_updates=score_updates)
         if features not in FEATURES:
             raise BadInput(f"{type(self).__name__}'s features are {' or '.join(FEATURES)}, not '{features}'")
         self.features = features
@@ -78,7 +84,9 @@ class Coreset(WithScoringNetworks):
 
     @abstractmethod
     def choose(self, gradients: Gradients, survey: Survey, num_kept: int) -> tuple[Tensor, Tensor]:
-        """Returns a subset and its weights before scaling, the example to leave out first last. Int64 and float, [K].
+        """Returns a subset and its weights before scaling. Int64 and float, [K].
+
+        The order counts: an epoch of a smaller K leaves out the last example.
 
         Args:
             gradients: Of all examples, float32, on the CPU.
@@ -104,12 +112,9 @@ class Coreset(WithScoringNetworks):
         num_kept = self.num_kept(epoch)
         return Selection(self.index_K[:num_kept], self.weight_K[:num_kept])
 
-    def blocks(self, label_N: Tensor, largest: int) -> list[Tensor]:
-        """Returns each class in random order, cut into equal blocks of at most `largest` examples."""
-        shuffled_N = torch.randperm(len(label_N), generator=self.generator())
-        return [
-            part for index in of_classes(shuffled_N, label_N) for part in index.tensor_split(-(-len(index) // largest))
-        ]
+    def blocks(self, label_N: Tensor, largest: int | None = None, *, by_class: bool = True) -> list[Tensor]:
+        """Returns the examples in random blocks; see `blocks_of`."""
+        return blocks_of(label_N, self.generator(), by_class=by_class, largest=largest)
 
 
 def shares(blocks: list[Tensor], num_kept: int) -> list[int]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from baselines.coreset import ROWS, Coreset, Gradients, joined, shares
+from baselines.geometry import without_rounding
 from sadp_bench.pruner import BadInput, Survey
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
@@ -22,13 +23,17 @@ class CRAIG(Coreset):
     Kind: static.
     Scoring: a tenth of the run and a pass.
 
-    Of each class, S minimises the sum over i of min over j in S of ||g_i - g_j||, greedily from the empty set (facility
-    location). g_i = e_i x [f_i, 1] is the gradient of the example's loss at the readout's weights and bias. Gains are
-    evaluated lazily (Minoux 1978), which changes no choice. The weight of j is the number of examples that are nearer to j
-    than to the other chosen ones. A chosen example belongs to itself. Ties are broken by the seed.
+    The subset S of a class minimises the sum over i of min over j in S of ||g_i - g_j||, greedily from the empty set
+    (facility location). g_i = e_i x [f_i, 1] stands for the gradient at the readout's weights and bias; see `Gradients`.
+    Gains are evaluated lazily (Minoux 1978), which changes no choice. Ties of gains are broken by the seed.
 
-    Differences from the paper: the weights are scaled to the mean 1, where the paper's sum is N. The subset is chosen
-    once, where the paper chooses anew every few epochs. Every class keeps the same share, exact in all.
+    The weight of j is the number of examples that are nearer to j than to the other chosen ones. A chosen example belongs
+    to itself. An example that is equally near to several chosen ones is shared among them in equal parts. The paper leaves
+    that case open; in one cluster of equal gradients, one example would otherwise have nearly the whole weight.
+
+    Differences from the paper: for a softmax the authors take e_i alone; the product with the features is that of DeepCore
+    (Guo et al. 2022). The paper's weights have the sum N; here their mean is 1, as in the authors' code. The subset is
+    chosen once, where the paper chooses anew every few epochs. Every class keeps the same share, exact in all.
 
     Distances of a class take 4 M^2 bytes, and choosing the half of 5,000 about two seconds of one core. A larger class is
     cut into equal blocks at random, each of which keeps its share.
@@ -38,12 +43,19 @@ class CRAIG(Coreset):
         features: "readout" or "spikes"; see `Coreset`.
         block: The most examples of a block.
         score_epochs: The epochs of the scoring network; 0 means a tenth of the run, at least 1.
+        score_updates: Its updates, in place of epochs; 0 means by epochs.
     """
 
     def __init__(
-        self, prune_ratio: float, *, features: str = "readout", block: int = 5000, score_epochs: int = 0
+        self,
+        prune_ratio: float,
+        *,
+        features: str = "readout",
+        block: int = 5000,
+        score_epochs: int = 0,
+        score_updates: int = 0,
     ) -> None:
-        super().__init__(prune_ratio, features=features, score_epochs=score_epochs)
+        super().__init__(prune_ratio, features=features, score_epochs=score_epochs, score_updates=score_updates)
         if block < 2:
             raise BadInput(f"craig's block is at least 2 examples, not {block}")
         self.block = block
@@ -64,13 +76,16 @@ def distances(gradients: Gradients) -> Tensor:
     norm_M = gradients.square_norm()
     result_MM = torch.empty(len(gradients), len(gradients))
     for row_m in torch.arange(len(gradients)).split(ROWS):
-        square_mM = gradients.of(row_m).inner(gradients).mul_(-2).add_(norm_M[row_m][:, None]).add_(norm_M)
-        result_MM[row_m] = square_mM.clamp_min_(0).sqrt_().float()
+        scale_mM = norm_M[row_m][:, None] + norm_M
+        square_mM = gradients.of(row_m).inner(gradients).mul_(-2).add_(scale_mM)
+        result_MM[row_m] = without_rounding(square_mM, scale_mM).sqrt_().float()
     return result_MM
 
 
 def medoids(distance_MM: Tensor, num_chosen: int) -> tuple[Tensor, Tensor]:
     """Returns the greedy minimisers of the sum of distances to the nearest chosen example, and their clusters' sizes.
+
+    Sizes are float64: a cluster has a part of each example that is equally near to several chosen ones.
 
     Args:
         distance_MM: Symmetric. Ties go to the first row.
@@ -78,7 +93,6 @@ def medoids(distance_MM: Tensor, num_chosen: int) -> tuple[Tensor, Tensor]:
     """
     distance: Array = distance_MM.numpy()
     nearest = np.full(len(distance), distance.max(initial=0.0))
-    owner = np.zeros(len(distance), dtype=np.int64)
     chosen: list[int] = []
 
     def gain(candidate: int) -> float:
@@ -93,9 +107,16 @@ def medoids(distance_MM: Tensor, num_chosen: int) -> tuple[Tensor, Tensor]:
         if heap[0][1] != candidate:
             continue
         heapq.heappop(heap)
-        owner[distance[candidate] < nearest] = len(chosen)
         np.minimum(nearest, distance[candidate], out=nearest)
         chosen.append(candidate)
-    owner[chosen] = np.arange(len(chosen))
-    size_k = torch.from_numpy(np.bincount(owner, minlength=len(chosen))[: len(chosen)])
-    return torch.tensor(chosen, dtype=torch.int64), size_k
+    return torch.tensor(chosen, dtype=torch.int64), torch.from_numpy(_sizes(distance, nearest, chosen))
+
+
+def _sizes(distance: Array, nearest: Array, chosen: list[int]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """Returns each chosen example's number of examples: itself, and its parts of those that are nearest to it."""
+    nearest[chosen] = np.nan  # equal to no distance
+    owners = np.zeros(len(nearest))
+    for place in chosen:
+        owners += distance[place] == nearest
+    part = 1 / np.maximum(owners, 1)
+    return np.array([1 + part[distance[place] == nearest].sum() for place in chosen], dtype=np.float64)

@@ -83,8 +83,7 @@ class Geometry(Scored):
 
     def blocks(self, label_N: Tensor) -> list[Tensor]:
         """Returns the indices of each block's examples, in random order."""
-        shuffled_N = torch.randperm(len(label_N), generator=self.generator())
-        return of_classes(shuffled_N, label_N) if self.by_class else [shuffled_N]
+        return blocks_of(label_N, self.generator(), by_class=self.by_class)
 
 
 def features_of(survey: Survey, features: str) -> Tensor:
@@ -92,6 +91,24 @@ def features_of(survey: Survey, features: str) -> Tensor:
     feature_ND = survey.feature_ND if features == "readout" else survey.spikes_ND
     assert feature_ND is not None, "the survey watched them"
     return feature_ND
+
+
+def blocks_of(
+    label_N: Tensor, generator: torch.Generator, *, by_class: bool = True, largest: int | None = None
+) -> list[Tensor]:
+    """Returns the indices in random order: of each class or of all together, cut into equal blocks.
+
+    Args:
+        label_N: The classes.
+        generator: Of the order.
+        by_class: Whether no block has examples of two classes.
+        largest: The most examples of a block; None: no block is cut.
+    """
+    shuffled_N = torch.randperm(len(label_N), generator=generator)
+    blocks = of_classes(shuffled_N, label_N) if by_class else [shuffled_N]
+    if largest is None:
+        return blocks
+    return [part for block in blocks for part in block.tensor_split(-(-len(block) // largest))]
 
 
 def of_classes(index_M: Tensor, label_N: Tensor) -> list[Tensor]:
@@ -102,10 +119,16 @@ def of_classes(index_M: Tensor, label_N: Tensor) -> list[Tensor]:
 
 
 def squared_distances(a_AD: Tensor, b_BD: Tensor) -> Tensor:
-    """Returns the squared Euclidean distances of rows, float64 [A, B], by a product of matrices.
-
-    A distance below its rounding error is 0, so that equal rows have none.
-    """
+    """Returns the squared Euclidean distances of rows, float64 [A, B], by a product of matrices."""
     scale_AB = a_AD.square().sum(1)[:, None] + b_BD.square().sum(1)
-    square_AB = torch.addmm(scale_AB, a_AD, b_BD.T, alpha=-2)
+    return without_rounding(torch.addmm(scale_AB, a_AD, b_BD.T, alpha=-2), scale_AB)
+
+
+def without_rounding(square_AB: Tensor, scale_AB: Tensor) -> Tensor:
+    """Returns squared distances, changed in place: 0 below the rounding error, so that equal rows have no distance.
+
+    Args:
+        square_AB: Squared distances from inner products, float64.
+        scale_AB: The sums of the two squared norms.
+    """
     return square_AB.masked_fill_(square_AB <= ROUNDING * scale_AB, 0)

@@ -14,11 +14,12 @@ from sadp_bench.pruner import BadInput, Survey
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 BY = ("class", "batch")
 MOST_STEPS = 3  # of the pursuit for each example to choose; few are ever taken back
+FORMED = 1 << 24  # elements of the batches' gradients at a time: 128 MB, twice while they are stacked
 LEAST = 1e-10  # of the highest product with the target: a product below it is rounding
 
 
 class GradMatch(Coreset):
-    """Keeps examples whose weighted last-layer gradients sum to that of their class. Weights: least squares, mean 1.
+    """Keeps examples whose weighted last-layer gradients sum to that of their class. Weights: least squares.
 
     Source: Killamsetty et al., "GRAD-MATCH: Gradient Matching based Data Subset Selection for Efficient Deep Model
     Training", ICML 2021.
@@ -26,29 +27,39 @@ class GradMatch(Coreset):
     Kind: static.
     Scoring: a tenth of the run and a pass.
 
-    Of each class, with g_i = e_i x [f_i, 1] and b the sum of all g_i, orthogonal matching pursuit minimises
-    ||sum of w_j g_j over S - b||^2 + l2 ||w||^2 with w >= 0: it adds the example of the highest g_j . (residual), and
-    solves for all weights of S again (non-negative least squares). By "batch" the pursuit chooses fixed random
-    mini-batches by their mean gradients, over all classes (the paper's PB variant). Then each example has the weight of
-    its batch. Training shuffles the examples of all chosen batches, where the paper trains on the batches as they are.
+    With g_i = e_i x [f_i, 1], see `Gradients`, and b the sum of g_i over a class, orthogonal matching pursuit minimises
+    ||sum of w_j g_j over S - b||^2 + l2 m ||w||^2 with w >= 0. It adds the example of the highest g_j . (residual). Then it
+    solves for all weights of S again (non-negative least squares). m is the mean of ||g_i||^2 over the class.
+
+    By "batch" the pursuit chooses fixed random mini-batches by their mean gradients, over all classes (the paper's PB
+    variant). Then each example has the weight of its batch. Training shuffles the examples of all chosen batches, where
+    the paper trains on the batches as they are.
+
+    The factor m and the scale of the weights are ours. In the paper the penalty is l2 ||w||^2, and the weights keep their
+    size. A class that is learnt well has short gradients: the paper's penalty takes nearly all its weight. With m the
+    penalty is the same for every class. The weights of each class are scaled to the mean 1, so that every class counts by
+    its number of examples.
 
     An example whose weight becomes 0 leaves S and makes room; in the authors' code it stays in the budget. The pursuit may
     end before it has K examples: no further example has a positive product with the residual, or 3 K steps are over. The
     rest is drawn at random with weight 1 before scaling, as in the authors' code. DeepCore (Guo et al. 2022) keeps fewer
-    than K then; its weights may be negative until the last step, and its l2 is 1. The budget is exact, every class keeps the
-    same share, and the subset is chosen once, where the paper chooses anew every 20 epochs.
+    than K then. Its weights may be negative until the last step, and its l2 is 1. Here the budget is exact, and every class
+    keeps the same share. The subset is chosen once, where the paper chooses anew every 20 epochs.
 
     A block of M examples takes 8 (M^2 + M K + K^2) bytes, and choosing the half of 1,000 about half a second of one core. A
-    larger class is cut into equal blocks at random: the time of a block grows with M^3.
+    larger class is cut into equal blocks at random: the time of a block grows with M^3. By "batch" M is the number of all
+    batches, and their gradients take at most 256 MB or 16 M (D + 1) bytes, the larger of the two. ImageNet has 10,000
+    batches of 128: about 2 GB, and hours of one core.
 
     Args:
         prune_ratio: The share of visits to save.
         by: "class" or "batch".
-        l2: The penalty of the squared weights, above 0; the paper's is 0.5.
+        l2: The penalty of the squared weights, above 0, in units of m. The paper's 0.5 has no unit.
         batch: The most examples of a mini-batch, by "batch".
         features: "readout" or "spikes"; see `Coreset`.
         block: The most examples of a block, by "class".
         score_epochs: The epochs of the scoring network; 0 means a tenth of the run, at least 1.
+        score_updates: Its updates, in place of epochs; 0 means by epochs.
     """
 
     def __init__(
@@ -61,8 +72,9 @@ class GradMatch(Coreset):
         features: str = "readout",
         block: int = 1000,
         score_epochs: int = 0,
+        score_updates: int = 0,
     ) -> None:
-        super().__init__(prune_ratio, features=features, score_epochs=score_epochs)
+        super().__init__(prune_ratio, features=features, score_epochs=score_epochs, score_updates=score_updates)
         if by not in BY:
             raise BadInput(f"gradmatch's by is {' or '.join(BY)}, not '{by}'")
         if not 0 < l2 < math.inf:
@@ -79,29 +91,23 @@ class GradMatch(Coreset):
     def choose(self, gradients: Gradients, survey: Survey, num_kept: int) -> tuple[Tensor, Tensor]:
         """Returns the examples of each block, or of the batches, by falling weight."""
         if self.by == "batch":
-            return self._batches(gradients, num_kept)
+            return self._batches(gradients, survey.label_N, num_kept)
         blocks = self.blocks(survey.label_N, self.block)
         chosen, weights = [], []
         for index_M, num_of_block in zip(blocks, shares(blocks, num_kept), strict=True):
             position_k, weight_k = pursuit(products(gradients.of(index_M)), num_of_block, self.l2)
             chosen.append(position_k)
-            weights.append(weight_k)
+            weights.append(weight_k / weight_k.mean())
         return joined(blocks, chosen, weights)
 
-    def _batches(self, gradients: Gradients, num_kept: int) -> tuple[Tensor, Tensor]:
+    def _batches(self, gradients: Gradients, label_N: Tensor, num_kept: int) -> tuple[Tensor, Tensor]:
         """Returns the first K examples of enough batches."""
-        batches = self.batches(len(gradients))
-        mean_BP = torch.stack([gradients.of(index_b).sum().flatten() / len(index_b) for index_b in batches])
+        batches = self.blocks(label_N, self.batch, by_class=False)
         num_chosen = -(-num_kept // min(len(index_b) for index_b in batches))
-        chosen, weights = pursuit((mean_BP @ mean_BP.T).numpy(), min(num_chosen, len(batches)), self.l2)
+        chosen, weights = pursuit(products_of_means(gradients, batches), min(num_chosen, len(batches)), self.l2)
         parts = [batches[place] for place in chosen.tolist()]
         weight_M = weights.repeat_interleave(torch.tensor([len(part) for part in parts]))
         return torch.cat(parts)[:num_kept], weight_M[:num_kept]
-
-    def batches(self, num_examples: int) -> list[Tensor]:
-        """Returns all examples in random batches of equal size, at most `batch`."""
-        shuffled_N = torch.randperm(num_examples, generator=self.generator())
-        return list(shuffled_N.tensor_split(-(-num_examples // self.batch)))
 
 
 def products(gradients: Gradients) -> Array:
@@ -113,6 +119,18 @@ def products(gradients: Gradients) -> Array:
     return found
 
 
+def products_of_means(gradients: Gradients, batches: list[Tensor]) -> Array:
+    """Returns the inner products of the batches' mean gradients, the sum over parts of the classes. [B, B]."""
+    result_BB = torch.zeros(len(batches), len(batches), dtype=torch.float64)
+    num_classes = max(1, FORMED // (len(batches) * gradients.input_ND.shape[1]))
+    for error_Nc in gradients.error_NC.split(num_classes, dim=1):
+        part = Gradients(error_Nc, gradients.input_ND)
+        mean_BP = torch.stack([part.of(index_b).sum().flatten() / len(index_b) for index_b in batches])
+        result_BB.addmm_(mean_BP, mean_BP.T)
+    found: Array = result_BB.numpy()
+    return found
+
+
 def pursuit(product_MM: Array, num_chosen: int, l2: float) -> tuple[Tensor, Tensor]:
     """Returns the positions whose weighted sum matches the sum of all, by falling weight, and the weights.
 
@@ -121,10 +139,10 @@ def pursuit(product_MM: Array, num_chosen: int, l2: float) -> tuple[Tensor, Tens
     Args:
         product_MM: The inner products.
         num_chosen: How many positions, at most M.
-        l2: The penalty of the squared weights.
+        l2: The penalty of the squared weights, relative to the mean of the squared norms.
     """
     target_M = product_MM.sum(1)
-    chosen = _Chosen(product_MM, target_M, num_chosen, l2)
+    chosen = _Chosen(product_MM, target_M, num_chosen, l2 * float(product_MM.diagonal().mean()))
     open_M = np.ones(len(target_M), dtype=bool)
     least = LEAST * float(np.abs(target_M).max(initial=0.0))
     for _ in range(MOST_STEPS * num_chosen):

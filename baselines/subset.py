@@ -1,4 +1,4 @@
-"""Somebody's subset: indices or scores from a file."""
+"""A subset from elsewhere: indices or scores of a file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Subset(Pruner):
     they are: a mean other than 1 changes the effective learning rate. A text file has a number a line: N lines are scores,
     and any other count of lines are indices.
 
-    Indices are kept in every epoch, so their number must fit the ratio to within 0.5 points. Of scores, the K highest are
+    Indices are kept in every epoch, so their number must fit the ratio to within 0.5 points. The K highest scores are
     kept, ties broken by the seed. The cost of making the file is not charged: compare with that in mind.
 
     Args:
@@ -42,7 +42,8 @@ class Subset(Pruner):
         file: The path.
         sha256: The hash of the file's content, by which the run is known; "": that of the present content, filled in
             when the run is resolved. With another content the run is refused.
-        keep: Of scores, "hardest": the highest. "easiest": the lowest. "middle": as many are dropped above as below.
+        keep: Which scores are kept. "hardest": the highest. "easiest": the lowest. "middle": as many are dropped above
+            as below.
     """
 
     def __init__(self, prune_ratio: float, *, file: str = "", sha256: str = "", keep: str = "hardest") -> None:
@@ -71,7 +72,8 @@ class Subset(Pruner):
         weights = arrays.get("weights", np.ones(len(values)))
         if len(weights) != len(values):
             raise self._fault(f"has {len(weights):,} weights for {len(values):,} {name}")
-        self.weight = torch.from_numpy(weights).float()
+        with np.errstate(over="ignore"):  # the check below finds infinite weights
+            self.weight = torch.from_numpy(weights.astype(np.float32))  # of the native byte order
         if not bool(((self.weight > 0) & self.weight.isfinite()).all()):
             raise self._fault("has weights that are no numbers above 0 of float32")
 
@@ -100,7 +102,9 @@ class Subset(Pruner):
         for name, values in arrays.items():
             if values.ndim != 1 or values.dtype.kind not in "iuf" or not len(values):
                 raise self._fault(f"has {name} as {values.dtype} {list(values.shape)}; it is a list of numbers")
-            if not np.isfinite(values).all():
+            with np.errstate(over="ignore"):  # a number beyond float64 becomes infinite
+                is_finite = np.isfinite(values.astype(np.float64)).all()
+            if not is_finite:
                 raise self._fault(f"has {name} that are not finite")
         return arrays
 

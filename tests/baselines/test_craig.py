@@ -53,6 +53,34 @@ def test_ties_go_to_the_first_row_and_equal_gradients_have_a_weight_each() -> No
         assert position_k.tolist() == chosen and size_k.tolist() == sizes
 
 
+def test_equally_near_chosen_examples_share_a_cluster() -> None:
+    shared = 0
+    for seed in range(4):
+        rows = torch.randint(0, 3, (60, 2), generator=torch.Generator().manual_seed(seed)).double()  # exact, with ties
+        position_k, size_k = medoids(distances(Gradients(rows, torch.ones(60, 1).double())), 25)
+        chosen = position_k.tolist()
+        expected = dict.fromkeys(chosen, 1.0)
+        for row in set(range(60)) - set(chosen):
+            square = {place: float((rows[row] - rows[place]).square().sum()) for place in chosen}
+            owners = [place for place in chosen if square[place] == min(square.values())]
+            shared += len(owners) > 1
+            for place in owners:
+                expected[place] += 1 / len(owners)
+        assert size_k.tolist() == pytest.approx([expected[place] for place in chosen]), seed
+    assert shared > 20, "the cases are others"
+    equal = Gradients(torch.ones(200, 3).double(), torch.ones(200, 1).double())
+    assert medoids(distances(equal), 100)[1].tolist() == pytest.approx([2.0] * 100)
+
+
+def test_equal_gradients_have_no_distance() -> None:
+    generator = torch.Generator().manual_seed(0)
+    error_NC, input_ND = torch.randn(30, 10, generator=generator), torch.rand(30, 65, generator=generator)
+    gradients = Gradients(error_NC.repeat(2, 1).double(), input_ND.repeat(2, 1).double())
+    distance_MM = distances(gradients)
+    assert not distance_MM.diagonal().any() and not distance_MM.diagonal(30).any()
+    assert int((distance_MM == 0).sum()) == 4 * 30, "others differ"
+
+
 def test_the_sampler_refuses_a_method_that_trains_a_network() -> None:
     with pytest.raises(
         BadInput, match=r"this method trains a network before the run, which the sampler can't: .* Subset"

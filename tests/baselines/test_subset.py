@@ -65,6 +65,20 @@ def test_of_scores_the_highest_the_lowest_or_the_middle_are_kept(tmp_path: Path)
             assert abs(total - 0.7 * N * 5) <= 0.5
 
 
+def test_numbers_of_every_type_and_byte_order_are_read(tmp_path: Path) -> None:
+    for kind in (">f4", "<f2", "longdouble", ">i8", ">u2", "<u4", ">f8"):
+        weights = np.arange(1, 38).astype(kind)
+        by_score = prepared(Subset(0.5, file=file_of(tmp_path, scores=SCORES.astype(kind), weights=weights)), N).select(
+            0
+        )
+        assert by_score.index_K.tolist() == np.argsort(-SCORES)[: len(by_score.index_K)].tolist(), kind
+        assert by_score.weight_K.tolist() == (by_score.index_K + 1).tolist(), kind
+        if kind != "longdouble":
+            index = np.arange(19)[::-1].astype(kind)
+            by_index = prepared(Subset(0.49, file=file_of(tmp_path, index=index)), N).select(0)
+            assert by_index.index_K.tolist() == index.tolist(), kind
+
+
 def test_bad_files_are_refused_in_one_line(tmp_path: Path) -> None:
     index = np.arange(19)
     texts = {"words": "no\nnumbers", "two": "1 2\n3 4", "empty": " \n", "infinite": "1\ninf", "float": "0.5\n1\n2"}
@@ -88,6 +102,8 @@ def test_bad_files_are_refused_in_one_line(tmp_path: Path) -> None:
         "weights": {"index": index, "weights": np.ones(18)},
         "zero": {"index": index, "weights": np.append(np.ones(18), 0)},
         "tiny": {"index": index, "weights": np.append(np.ones(18), 1e-300)},
+        "long": {"scores": np.where(SCORES == 3, np.longdouble("1e4000"), SCORES.astype(np.longdouble))},
+        "huge": {"index": index, "weights": np.append(np.ones(18), 1e300)},
     }
     for name, of_file in arrays.items():
         np.savez(tmp_path / f"{name}.npz", **of_file)
@@ -115,6 +131,8 @@ def test_bad_files_are_refused_in_one_line(tmp_path: Path) -> None:
         "weights.npz": "has 18 weights for 19 index",
         "zero.npz": "has weights that are no numbers above 0 of float32",
         "tiny.npz": "has weights that are no numbers above 0 of float32",
+        "long.npz": "has scores that are not finite",
+        "huge.npz": "has weights that are no numbers above 0 of float32",
     }
     for name, fault in faults.items():
         with pytest.raises(BadInput, match=fault) as caught:
