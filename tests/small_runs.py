@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sadp_bench.core import registry
 from sadp_bench.core.losses import WeightedLoss, step_loss
 from sadp_bench.core.progress import Progress
 from sadp_bench.pruners.base import Observation, Pruner, Selection
@@ -54,6 +55,12 @@ def needed_options(method: str, num_examples: int) -> dict[str, Any]:
     path = Path(FILES.name) / f"{num_examples}.txt"
     path.write_text("".join(f"{score % 1:.3f}\n" for score in torch.arange(num_examples) * 0.618))
     return {"file": str(path)}
+
+
+def short_scoring(method: str) -> dict[str, Any]:
+    """Returns the settings by which a method's scoring network trains as few epochs as its score allows."""
+    cls = registry.resolve("method", method)
+    return {"score_epochs": max(1, cls.least_epochs)} if "score_epochs" in registry.options(cls) else {}
 
 
 def make_trainer(spec: Spec, material: Material, progress: Progress | None = None, **how: Any) -> RunTrainer:

@@ -16,11 +16,13 @@ from sadp_bench.records.store import Store
 from sadp_bench.runs.run import run
 from sadp_bench.runs.trainer import RunTrainer
 from sadp_bench.training.checkpoint import Checkpoint
-from tests.small_runs import make_trainer, resolved, weights_of
+from tests.small_runs import make_trainer, resolved, short_scoring, weights_of
 
 METHODS = {name: 0.0 if name == "full" else 0.4 for name in registry.table("method")}
 SIZES: dict[str, Any] = {"epochs": 4, "train_examples": 101, "batch_size": 17, "augment": "crop-flip"}
-OPTIONS = {"el2n": {"score_epochs": 2, "score_runs": 2}, "grand": {"score_epochs": 2, "score_runs": 2}}
+OPTIONS = {name: short_scoring(name) for name in METHODS} | {
+    name: {"score_epochs": 2, "score_runs": 2} for name in ("el2n", "grand")
+}
 
 
 class Stopped(Exception):

@@ -10,6 +10,7 @@ import torch
 from sadp_bench.core import registry
 from sadp_bench.pruners.base import WithinBatch
 from tests.helpers import Updates, bench
+from tests.small_runs import short_scoring
 
 METHODS = registry.table("method")
 FIXED = [name for name in METHODS if registry.resolve("method", name).fixed_size]
@@ -19,7 +20,8 @@ ODD = {"train_examples": 311, "batch_size": 17, "timesteps": 1, "set": {"backbon
 def trained(method, ratio, **requested):
     """Returns the rows, the selections and the number of updates of a run."""
     updates, selections = Updates(), []
-    run = bench(method, ratio, updates, **(ODD | requested))
+    options = ODD["set"] | short_scoring(method) | requested.pop("set", {})
+    run = bench(method, ratio, updates, **(ODD | requested | {"set": options}))
     run.pruner.prepare(run.context)
     updates.count = 0
     select = run.pruner.select
@@ -58,10 +60,9 @@ def test_budget_holds_for_few_examples_in_odd_batches(method):
 
 @pytest.mark.parametrize("method", sorted(set(FIXED) - {"full"}))
 def test_protocol_updates_makes_as_many_updates_as_full_training(method):
-    options = {"score_epochs": 1} if method in ("el2n", "grand", "forgetting") else {}
-    options |= {"schedule": "constant"} if method == "sadp" else {}
+    options = {"schedule": "constant"} if method == "sadp" else {}
     within = issubclass(registry.resolve("method", method), WithinBatch)  # whose selections are candidates
-    requested = {"epochs": 4, "protocol": "updates", "set": {"backbone.width": 2} | options}
+    requested = {"epochs": 4, "protocol": "updates", "set": options}
     for ratio in (0.3, 0.5, 0.7, 1 - 221.4 / 311):
         rows, selections, updates = trained(method, ratio, **requested)
         assert updates == 4 * math.ceil(311 / 17), ratio
