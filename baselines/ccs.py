@@ -10,6 +10,7 @@ from baselines.dynamics import MarginRecorder
 from baselines.el2n import error_norm
 from baselines.scored import Scored
 from sadp_bench.pruner import BadInput, ScoringContext
+from sadp_bench.sampling import place_within
 
 SCORES = ("aum", "el2n")
 # The paper's shares of the hardest to drop, by ratio, for CIFAR-10 by AUM.
@@ -26,17 +27,17 @@ class CCS(Scored):
     Scoring: the whole run (aum), or a tenth of the run and a pass (el2n).
 
     The hardest share beta of all examples is dropped. The range of the other scores is cut into 50 strata of equal width.
-    From the smallest stratum to the largest, each gets an equal part of what is left of K, at most its size; so larger
+    From the smallest stratum to the largest, each gets an equal part of what is left of K, at most its size. So larger
     strata get the rest. Within a stratum the examples are drawn at random.
 
-    The score "aum" is the area under the margin (Pleiss et al., NeurIPS 2020): the mean over presentations (train mode,
-    augmented, before the update) of the right class's logit minus the highest other; low is hard. The authors' code takes
-    probabilities in place of logits there, and cuts by AUM whatever the score is; here the score itself cuts. "el2n" is
-    the score of `el2n`; high is hard.
+    The score "aum" is the area under the margin (Pleiss et al., NeurIPS 2020); low is hard. The margin is the right class's
+    logit minus the highest other. The area is its mean over presentations (train mode, augmented, before the update). "el2n"
+    is the score of `el2n`; high is hard. The authors' code takes probabilities in place of logits. It also cuts by AUM
+    whatever the score is; here the score itself cuts.
 
     The paper chooses beta by a search at each ratio. The default follows its values for CIFAR-10 by AUM, linear in between:
-    0 up to a ratio of 0.5, 0.1 from 0.7 to 0.8, 0.3 from 0.9. The last is also that of the authors' public command; we have
-    the others at second hand. Beta and the strata do not enter the scores, which runs of all ratios share.
+    0 up to a ratio of 0.5, 0.1 from 0.7 to 0.8, 0.3 from 0.9. The authors' public command has the last. We have the others
+    at second hand. Beta and the strata do not enter the scores, which runs of all ratios share.
 
     Args:
         prune_ratio: The share of visits to save.
@@ -71,7 +72,7 @@ class CCS(Scored):
         self.by_margin = score == "aum"
         self.beta = default_beta(prune_ratio) if beta is None else beta
         self.strata = strata
-        self.least_epochs = 1 if self.by_margin else 0
+        self.least_epochs, self.surveys = (1, 0) if self.by_margin else (0, 1)
 
     def default_epochs(self, num_epochs: int) -> int:
         """Returns the whole run for margins, otherwise a tenth."""
@@ -81,12 +82,12 @@ class CCS(Scored):
         """Returns each example's score, high is hard, averaged over the scoring networks."""
         runs = []
         for run in range(self.score_runs):
-            recorder = MarginRecorder()
-            model = self.fit(context, run, recorder)
             if self.by_margin:
+                recorder = MarginRecorder()
+                self.fit(context, run, recorder)
                 runs.append(-recorder.mean_margin().cpu())
             else:
-                survey = context.survey(model)
+                survey = context.survey(self.fit(context, run))
                 runs.append(error_norm(survey.logits_NC, survey.label_N))
         return torch.stack(runs).mean(0)
 
@@ -124,12 +125,3 @@ def equal_budgets(size_S: Tensor, total: int) -> Tensor:
         budget_S[stratum] = min(int(size_S[stratum]), left // (len(size_S) - place))
         left -= int(budget_S[stratum])
     return budget_S
-
-
-def place_within(group_M: Tensor) -> Tensor:
-    """Returns each member's place among the members of its group, from 0, in the given order. Int64, [M]."""
-    by_group_M = group_M.argsort(stable=True)
-    start_G = group_M.bincount().cumsum(0) - group_M.bincount()
-    place_M = torch.empty_like(group_M)
-    place_M[by_group_M] = torch.arange(len(group_M)) - start_G[group_M[by_group_M]]
-    return place_M

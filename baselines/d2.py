@@ -27,12 +27,13 @@ class D2(Geometry):
     Two examples are neighbours if one is among the k nearest of the other. With difficulties s, forward messages give
     x_i = s_i + sum of exp(-d_ij) s_j over the neighbours j of i. Then the example i of the highest x is kept, and each
     neighbour j gets x_j - exp(-gamma d_ij) x_i, until all are kept. Distances d are Euclidean. These are the formulas of
-    the authors' code ("sum", "weighted"). Equal scores go by the seed.
+    the authors' code ("sum", "weighted"). Equal scores go by the seed. Of equally distant rows, those that follow row i
+    in a circle of all rows come first. So rows that are alike do not all choose the same neighbours.
 
     Differences from the authors' code: s is EL2N of the early scoring network, where theirs counts forgetting events over
-    a whole run. d is in units of the mean d of the graph's edges, because the scale of features of spikes depends on the
-    network (`relative=false`: not). No share of the hardest examples is left out beforehand. The budget is ours. gamma and
-    k are those of their example for CIFAR-10; they set them by data set and ratio.
+    a whole run. d is in units of the mean d of the graph's edges (`relative=false`: not), because the scale of features
+    depends on the network. No share of the hardest examples is left out beforehand. The budget is ours. gamma and k are
+    those of their example for CIFAR-10; they set them by data set and ratio.
 
     Trap: where the highest x is below 0, the message raises the neighbours' scores. It does so here too.
 
@@ -112,7 +113,7 @@ def graph_of(feature_MD: Tensor, neighbours: int, relative: bool) -> Graph:
     starts, ends, squares = [], [], []
     for row_R in torch.arange(number, device=feature_MD.device).split(size):
         square_RM = squared_distances(feature_MD[row_R], feature_MD).scatter_(1, row_R[:, None], torch.inf)
-        square_Rk, end_Rk = square_RM.topk(neighbours, largest=False)
+        square_Rk, end_Rk = nearest(square_RM, row_R, neighbours)
         starts.append(row_R[:, None].expand_as(end_Rk).flatten().cpu())
         ends.append(end_Rk.flatten().cpu())
         squares.append(square_Rk.flatten().cpu())
@@ -126,6 +127,30 @@ def graph_of(feature_MD: Tensor, neighbours: int, relative: bool) -> Graph:
     low_E, high_E = key_E // number, key_E % number
     start_E, sorted_E = torch.cat([low_E, high_E]).sort(stable=True)
     return Graph(start_E, torch.cat([high_E, low_E])[sorted_E], distance_E.repeat(2)[sorted_E])
+
+
+def nearest(square_RM: Tensor, row_R: Tensor, neighbours: int) -> tuple[Tensor, Tensor]:
+    """Returns the squared distances of the rows' nearest rows, and these rows. [R, neighbours].
+
+    Of equally distant rows, those that follow row i in a circle of all rows come first.
+
+    Args:
+        square_RM: Squared distances of some rows from all rows; infinite from themselves.
+        row_R: Their places among all rows.
+        neighbours: At most M - 1.
+    """
+    square_Rk, end_Rk = square_RM.topk(neighbours, largest=False)
+    last_R = square_Rk[:, -1:]
+    tied_T = ((square_RM <= last_R).sum(1) > neighbours).nonzero().squeeze(1)  # where topk chose among equal distances
+    number = square_RM.shape[1]
+    for place_T in tied_T.split(max(1, len(row_R) // 4)):
+        square_TM, last_T = square_RM[place_T], last_R[place_T]
+        place_M = torch.arange(number, device=square_RM.device)
+        turn_TM = (place_M - row_R[place_T][:, None] - 1) % number
+        turn_TM = turn_TM.masked_fill(square_TM < last_T, -1).masked_fill(square_TM > last_T, number)
+        end_Rk[place_T] = turn_TM.topk(neighbours, largest=False).indices
+        square_Rk[place_T] = square_TM.gather(1, end_Rk[place_T])
+    return square_Rk, end_Rk
 
 
 def passed(graph: Graph, difficulty_M: Tensor, gamma: float) -> Tensor:

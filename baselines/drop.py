@@ -13,21 +13,22 @@ HELD_OUT = 10  # one of so many examples
 
 
 class DRoP(Scored):
-    """Keeps a random subset with more of the classes of which a network gets more held-out examples wrong. Weight 1.
+    """Keeps a random subset, with a larger share of the classes that have more errors on held-out examples. Weight 1.
 
     Source: Vysogorets, Ahuja & Kempe, "DRoP: Distributionally Robust Data Pruning", ICLR 2025 (arXiv 2404.05579).
 
     Kind: static.
     Scoring: a tenth of the run and a pass.
 
-    With the recall r_c of class c, of n_c examples, on held-out data, the class keeps the share d_c = min(1, (1 - r_c) z)
-    of its examples, drawn at random; z makes sum n_c d_c = K. This is the paper's algorithm: a full class leaves its
-    excess to the others, in proportion to 1 - r_c. Counts are rounded by Webster's method, so that their sum is K.
-    Classes without errors have a share only where the others are full.
+    Let e_c be the error of class c, of n_c examples, on held-out data. The class keeps the share d_c = min(1, e_c z) of its
+    examples, drawn at random; z makes sum n_c d_c = K. This is the paper's algorithm, with e_c = 1 - recall. A full class
+    leaves its excess to the others, in proportion to their errors. Webster's method rounds the counts; their sum is K.
 
-    The paper takes half of the test set as held-out data. Here it is a tenth of each class of the training set, which the
-    scoring network does not train on; the run may keep these examples. A class without held-out examples has the mean
-    error. The length of the authors' first training is not public to us.
+    The paper takes half of the test set as held-out data. Here it is a tenth of each class of the training set. The scoring
+    network does not train on it; the run may keep it. So few examples often show no error, and the paper's rule would then
+    remove the class from training. Here e_c = (wrong + 1) / (held out + 2), Laplace's rule, so that every class has a share.
+    This rule is ours. A class without held-out examples has the mean error of the others. The length of the authors' first
+    training is not public to us.
 
     Args:
         prune_ratio: The share of visits to save.
@@ -84,9 +85,12 @@ def held_out(label_N: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def class_error(survey: Survey, held_N: Tensor, num_classes: int) -> Tensor:
-    """Returns each class's share of wrong answers on its held-out examples; the mean where it has none. Float32, [C]."""
+    """Returns each class's error on its held-out examples, (wrong + 1) / (number + 2). Float32, [C].
+
+    A class without held-out examples has the mean of the others.
+    """
     label_M = survey.label_N[held_N]
     wrong_M = survey.logits_NC[held_N].argmax(1) != label_M
     size_C = label_M.bincount(minlength=num_classes)
-    error_C = label_M.bincount(wrong_M.float(), minlength=num_classes).float() / size_C
+    error_C = (label_M.bincount(wrong_M.float(), minlength=num_classes).float() + 1) / (size_C + 2)
     return torch.where(size_C > 0, error_C, error_C[size_C > 0].mean())

@@ -25,13 +25,13 @@ class DUAL(Scored):
     Kind: static.
     Scoring: 15 % of the run.
 
-    p_y is the right class's probability at a presentation of training: augmented, before the update. The score is the
-    mean, over all windows of J = 10 presentations in a row, of the standard deviation of p_y times one minus its mean.
-    `score_epochs` 0 means 15 % of the run, the paper's 30 of 200, and at least 2. A scoring run of fewer than J epochs has
-    J = its epochs.
+    p_y is the right class's probability at a presentation of training: augmented, before the update. A window is J = 10
+    presentations in a row. Its value is the standard deviation of p_y times one minus the mean of p_y. The score is the
+    mean over all windows. `score_epochs` 0 means 15 % of the run, the paper's 30 of 200, and at least 2. A scoring run of
+    fewer than J epochs has J = its epochs.
 
-    `sampling=beta` is the paper's other half, for high ratios: it draws K examples without replacement, with probability in
-    proportion to score x Beta density at the example's mean p_y. The density's parameters are
+    `sampling=beta` is the paper's other half, for high ratios: it draws K examples without replacement. The probability is
+    in proportion to score x Beta density at the example's mean p_y. The density's parameters are
     b = 15 (1 - m) (1 - ratio^exponent) and a = 16 - b, with m the mean p_y of the 10 highest scores. The higher the ratio,
     the easier the drawn examples. The ratio enters the draw alone, and runs of all ratios share the scores. The exponent is
     the paper's c_D, which it tunes for each data set; the public command has 4 for CIFAR-100.
@@ -49,6 +49,7 @@ class DUAL(Scored):
     """
 
     least_epochs = LEAST_WINDOW
+    surveys = 0
 
     def __init__(
         self,

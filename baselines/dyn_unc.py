@@ -44,6 +44,7 @@ class DynUnc(Scored):
     """
 
     least_epochs = LEAST_WINDOW
+    surveys = 0
 
     def __init__(
         self,

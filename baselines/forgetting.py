@@ -24,6 +24,7 @@ class Forgetting(Scored):
     """
 
     least_epochs = 1
+    surveys = 0
 
     def default_epochs(self, num_epochs: int) -> int:
         """Returns the whole run."""

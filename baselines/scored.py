@@ -17,8 +17,8 @@ KEPT = ("hardest", "easiest", "middle")
 class Scored(WithScoringNetworks):
     """Keeps the K examples of the highest score for the whole run, ties broken by the seed. Weight 1.
 
-    The hardest are the papers' choice. It is known to fail where few examples are kept: there the easiest (Sorscher et
-    al., NeurIPS 2022) or those without the extremes (Zheng et al., ICLR 2023) are the better subset.
+    The hardest are the papers' choice. This choice is known to fail where few examples are kept. There the easiest are the
+    better subset (Sorscher et al., NeurIPS 2022), or those without the extremes (Zheng et al., ICLR 2023).
 
     Args:
         prune_ratio: The share of visits to save.

@@ -24,9 +24,11 @@ class WithScoringNetworks(Pruner):
 
     Attributes:
         least_epochs: Epochs that a scoring network trains at least for the score to be defined.
+        surveys: The passes over the data that follow the training of each scoring network.
     """
 
     least_epochs = 0
+    surveys = 1
 
     def __init__(
         self,
@@ -96,8 +98,9 @@ class WithScoringNetworks(Pruner):
         return context.fit(pruner or KeepAll(), self.length(context), run)
 
     def scoring_epochs(self, num_epochs: int) -> float:
-        """Returns the epochs of all scoring networks together; of untrained ones, the passes over the data."""
-        return 0 if self.score_updates else self.score_runs * (self.epochs_of(num_epochs) or 1)
+        """Returns the epochs and the passes over the data of all scoring networks together."""
+        trained = 0 if self.score_updates else self.epochs_of(num_epochs)
+        return self.score_runs * (trained + self.surveys)
 
     def scoring_updates(self) -> int:
         """Returns the updates of all scoring networks together, where they train by updates."""

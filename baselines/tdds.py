@@ -26,11 +26,14 @@ class TDDS(Scored):
     d[t] = sum_c |p_c[t] log((p_c[t] + 1e-8) / (p_c[t-1] + 1e-8))|. In each window of J = 10 presentations, R is the norm
     of the J - 1 moves' deviations from their mean. S <- (1 - decay) S + decay R from window to window, decay 0.9.
 
-    With this decay, as in the authors' code, the last window has nine tenths of the weight: the time at which scoring ends
-    is the main setting. The authors' public command ends at epoch 30 of 200 with J = 10. The code of DUAL's authors ends at
-    90, 70, 60, 20 and 10 with J = 10, 10, 20, 10 and 5; we take these to be for rising ratios, the second for 0.5. Here one
-    order serves all ratios: `score_epochs` 0 means 35 % of the run (70 of 200), and at least 3 epochs. A scoring run of
-    fewer than J epochs has J = its epochs. It keeps a prediction of all classes for each example: memory N x (C + J).
+    With this decay, as in the authors' code, the last window has nine tenths of the weight. So the time at which scoring
+    ends is the main setting. The authors' public command ends at epoch 30 of 200 with J = 10. Ends for other ratios are not
+    public to us. Here one order serves all ratios: `score_epochs` 0 means 35 % of the run, and at least 3 epochs. This share
+    is ours. A scoring run of fewer than J epochs has J = its epochs. Memory is N x (C + J): scoring keeps a prediction of
+    all classes for each example.
+
+    Trap: the `tdds` in the repository of DUAL's authors computes every window from the first J presentations. Its results
+    do not measure this score.
 
     Args:
         prune_ratio: The share of visits to save.
@@ -44,6 +47,7 @@ class TDDS(Scored):
     """
 
     least_epochs = LEAST_WINDOW
+    surveys = 0
 
     def __init__(
         self,

@@ -39,7 +39,7 @@ class Entropy(Uncertainty):
     Scoring: a tenth of the run and a pass.
 
     The score is -sum_c p_c log p_c, with p the softmax of the time-mean of the logits in evaluation mode. The label plays
-    no part. DeepCore's published code ranks by sum_c p_c log p_c, and so keeps the most certain examples.
+    no part. Trap: DeepCore's code without `balance` reverses the order, and so keeps the most certain examples.
     """
 
     def uncertainty(self, logits_NC: Tensor) -> Tensor:
@@ -56,7 +56,8 @@ class Margin(Uncertainty):
     Scoring: a tenth of the run and a pass.
 
     The score is p_(2) - p_(1), the second highest probability minus the highest, with p the softmax of the time-mean of the
-    logits in evaluation mode. The label plays no part. DeepCore's published code keeps the largest margins.
+    logits in evaluation mode. The label plays no part. Trap: DeepCore's code without `balance`
+    reverses the order, and so keeps the largest margins.
     """
 
     def uncertainty(self, logits_NC: Tensor) -> Tensor:
@@ -74,7 +75,8 @@ class LeastConfidence(Uncertainty):
     Scoring: a tenth of the run and a pass.
 
     The score is 1 - max_c p_c, with p the softmax of the time-mean of the logits in evaluation mode. The label plays no
-    part. DeepCore's published code takes the highest logit in place of the highest probability.
+    part. DeepCore's code takes the highest logit in place of the highest probability. Trap: without `balance` it reverses
+    the order, and so keeps the highest logits.
     """
 
     def uncertainty(self, logits_NC: Tensor) -> Tensor:

@@ -278,7 +278,12 @@ def by_class(rank_N: Tensor, label_N: Tensor, weight_C: Tensor) -> Tensor:
     positive_C = weight_C[weight_C > 0]
     least = 1e-12 * float(positive_C.min()) / float(size_C.max()) if len(positive_C) else 1.0
     weight_C = torch.where(weight_C > 0, weight_C, size_C * least)
-    grouped_M = class_M.argsort(stable=True)
-    within_M = torch.empty_like(rank_N)
-    within_M[grouped_M] = torch.arange(len(rank_N)) - (size_C.cumsum(0) - size_C)[class_M[grouped_M]]
-    return rank_N[((within_M + 0.5) / weight_C[class_M]).argsort(stable=True)]
+    return rank_N[((place_within(class_M) + 0.5) / weight_C[class_M]).argsort(stable=True)]
+
+
+def place_within(group_M: Tensor) -> Tensor:
+    """Returns each member's place among the members of its group, from 0, in the given order. Int64, [M]."""
+    by_group_M, size_G = group_M.argsort(stable=True), group_M.bincount()
+    place_M = torch.empty_like(by_group_M)
+    place_M[by_group_M] = torch.arange(len(group_M)) - (size_G.cumsum(0) - size_G)[group_M[by_group_M]]
+    return place_M

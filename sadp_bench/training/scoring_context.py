@@ -48,6 +48,9 @@ from sadp_bench.training.state_checks import (
 
 SURVEY_BATCH = 64  # examples
 SURVEYED = frozenset({"gradient_norms", "errors", "features", "spikes"})  # the optional fields of a survey
+# Fields of a survey that are equal for all examples where the network is silent, and their names in messages.
+OUTPUTS = {"logits_NC": "the logits", "feature_ND": "the features", "spikes_ND": "the spikes"}
+SAME = 1e-6  # of the largest value: a larger difference is no rounding error of float32
 NOTHING_SPENT: dict[str, Any] = {"seconds": 0.0, "cpu_seconds": 0.0, "visits": 0}
 
 
@@ -289,6 +292,11 @@ class RunContext:
                     put("gradient_norm_N", index_B, self._norms(model, input, label_B))
         # Each of several processes has filled its own part: the zeros elsewhere leave the sums exact.
         rows = {name: distributed.total(row).cpu() for name, row in rows.items()}
+        if same := [what for name, what in OUTPUTS.items() if name in rows and all_equal(rows[name])]:
+            self.message(
+                f"the scoring network is silent: {' and '.join(same)} are the same for all examples, so labels "
+                "and seed alone decide; train it longer (--set score_epochs=n)"
+            )
         return Survey(label_N=self.label_N, **rows)
 
     def _norms(self, model: nn.Module, input: Tensor, label_B: Tensor) -> Tensor:
@@ -313,6 +321,8 @@ class RunContext:
             self._forget_fits("scoring")
         self.scores_from = self._scores["by"] if self._scores["by"] != self.spec.key else None
         score_N: Tensor = self._scores["score_N"]
+        if all_equal(score_N):
+            self.message("all scores are equal, so the seed alone decides among the examples")
         return score_N
 
     def _shared(self, make: Callable[[], State], file: SharedFile | None) -> State:
@@ -378,3 +388,10 @@ class RunContext:
             self.kept |= state
             self._search_kept = {"fits": self._num_fits["search"], **self._spent_since(self._search_start)}
             self._forget_fits("search")
+
+
+def all_equal(value_N: Tensor) -> bool:
+    """Returns whether the rows of two or more examples are all equal, but for rounding in float32."""
+    low, high = (bound.double() for bound in value_N.aminmax(dim=0))
+    same = (high == low) | (high - low < SAME * torch.maximum(high.abs(), low.abs()))  # one infinite bound: not
+    return len(value_N) > 1 and bool(same.all())

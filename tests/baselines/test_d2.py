@@ -6,11 +6,13 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from scipy.special import softmax
 
 from baselines import d2
 from baselines.d2 import D2
 from sadp_bench.core.errors import BadInput
+from sadp_bench.core.rng import stream
 from tests.baselines.made_features import MadeContext, check_order, made
 
 
@@ -56,6 +58,20 @@ def test_without_neighbours_in_reach_it_keeps_the_hardest() -> None:
     p_NC = softmax(context.fields["logits_NC"].double().numpy(), axis=1)
     error_N = np.linalg.norm(p_NC - np.eye(3)[context.label_N.numpy()], axis=1)
     assert pruner.ranked_N.tolist() == np.argsort(-error_N).tolist()
+
+
+def test_rows_that_are_alike_do_not_all_choose_the_same_neighbours() -> None:
+    same_MD = torch.ones(20, 3, dtype=torch.float64)
+    degree_M = d2.graph_of(same_MD, 3, relative=True).start_E.bincount(minlength=20)
+    assert degree_M.tolist() == [6] * 20, "a circle: the 3 rows before and the 3 after"
+    pairs_MD = torch.arange(20, dtype=torch.float64)[:, None] // 10  # two clusters
+    graph = d2.graph_of(pairs_MD[torch.randperm(20, generator=stream(0, "pairs"))], 4, relative=False)
+    assert graph.start_E.bincount(minlength=20).tolist() == [8] * 20 and not graph.distance_E.any()
+    line_MD = torch.arange(7, dtype=torch.float64)[:, None]
+    graph = d2.graph_of(line_MD, 1, relative=False)  # between two neighbours at 1, the next row is taken
+    assert set(zip(graph.start_E.tolist(), graph.end_E.tolist(), strict=True)) == {
+        edge for low in range(6) for edge in ((low, low + 1), (low + 1, low))
+    }
 
 
 def test_settings_are_checked() -> None:

@@ -78,7 +78,20 @@ def test_class_error_by_hand():
     said_N = torch.tensor([0, 1, 1, 1, 1, 2])
     held_N = torch.tensor([True, True, False, True, True, False])  # class 2 has no held-out example
     survey = Survey(torch.nn.functional.one_hot(said_N, 3).float(), label_N, torch.zeros(6))
-    assert class_error(survey, held_N, 3).tolist() == [0.5, 0.0, 0.25]
+    assert class_error(survey, held_N, 3).tolist() == [2 / 4, 1 / 4, 3 / 8]
+
+
+def test_a_class_without_an_error_among_few_held_out_examples_stays_in_training():
+    label_N, generator = classes_of(*[100] * 10), stream(0, "said")
+    held_N = held_out(label_N, generator)
+    for recall in (0.9, 1.0, 0.0):
+        right_N = torch.rand(1000, generator=generator) < recall
+        said_N = torch.where(right_N | (label_N == 0), label_N, (label_N + 1) % 10)  # class 0 has no error
+        survey = Survey(torch.nn.functional.one_hot(said_N, 10).float(), label_N, torch.zeros(1000))
+        error_C = class_error(survey, held_N, 10)
+        Measured = type("Measured", (Given,), {"error_C": error_C})
+        kept_C = label_N[prepared_for(Measured(0.5), label_N).select(0).index_K].bincount(minlength=10)
+        assert kept_C.sum() == 500 and kept_C.min() >= 5, (recall, kept_C)
 
 
 def test_the_scoring_network_never_sees_the_held_out_part():

@@ -77,8 +77,8 @@ def test_offset_drops_the_hardest_first():
         bench("el2n", 0.3, set={"offset": 0.4})
 
 
-def test_scoring_takes_a_tenth_of_the_run_by_default():
-    for epochs, score_epochs, expected in ((4, 0, 1), (20, 0, 2), (200, 0, 20), (20, 7, 7)):
+def test_scoring_takes_a_tenth_of_the_run_and_a_pass_by_default():
+    for epochs, score_epochs, expected in ((4, 0, 2), (20, 0, 3), (200, 0, 21), (20, 7, 8)):
         assert EL2N(0.5, score_epochs=score_epochs).scoring_epochs(epochs) == expected
 
 

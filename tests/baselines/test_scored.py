@@ -8,10 +8,11 @@ import torch
 from baselines.el2n import EL2N, error_norm
 from baselines.forgetting import Forgetting
 from sadp_bench.core.errors import BadInput
+from sadp_bench.core.registry import table
 from sadp_bench.pruners.base import KeepAll
 from sadp_bench.runs.preparation import preparation
 from tests.helpers import Updates, bench
-from tests.small_runs import assert_same_weights, numbers, weights_of
+from tests.small_runs import assert_same_weights, needed_options, numbers, weights_of
 from tests.stopping import requested, resumed, whole
 
 PER_EPOCH = 6  # 101 examples in batches of at most 17
@@ -24,7 +25,7 @@ def test_a_scoring_network_trains_for_exactly_the_updates():
         assert progress.count == 2 * updates
         expected = updates // PER_EPOCH * 101 + int(updates % PER_EPOCH / PER_EPOCH * 101 + 0.5)
         assert run.context.visits == 2 * (expected + 101), "and the surveys"
-        assert preparation(run.spec).scoring == pytest.approx(2 * updates / PER_EPOCH)
+        assert preparation(run.spec).scoring == pytest.approx(2 * (updates / PER_EPOCH + 1))
 
 
 def test_a_partial_epoch_follows_the_schedule_of_the_whole_run():
@@ -55,6 +56,36 @@ def test_an_untrained_network_is_surveyed_as_it_was_made():
     survey = run.context.survey(run.context.fresh_model(0))
     assert progress.count == 0 and torch.equal(run.pruner.score_N, error_norm(survey.logits_NC, survey.label_N))
     assert preparation(run.spec).scoring == 1, "a pass over the data"
+
+
+def test_the_estimate_is_what_is_charged_for_each_method():
+    for method in sorted(table("method")):
+        for more in ({}, {"score_updates": 8}):
+            try:
+                run = bench(method, 0.0 if method == "full" else 0.5, set=needed_options(method, 101) | more)
+            except BadInput as error:
+                assert more and "score_updates" in str(error), (method, error)
+                continue
+            charged = charges(run.context)
+            run.pruner.prepare(run.context)
+            assert preparation(run.spec).scoring == pytest.approx(sum(charged)), (method, more)
+
+
+def charges(context):
+    """The epochs of each scoring network and the passes, as they come; no network trains."""
+    charged, survey = [], context.survey
+
+    def fit(pruner, epochs, seed):
+        pruner.prepare(context)
+        charged.append(epochs)
+        return context.fresh_model(seed)
+
+    def surveyed(*given):
+        charged.append(1)
+        return survey(*given)
+
+    context.fit, context.survey = fit, surveyed
+    return charged
 
 
 def test_a_run_stopped_while_it_scores_by_updates_ends_in_the_same_record(tmp_path):

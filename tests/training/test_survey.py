@@ -9,6 +9,7 @@ from torch import nn
 from sadp_bench.capture.channel_spikes import ChannelSpikes
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.losses import loss_of
+from sadp_bench.core.progress import Progress
 from tests.helpers import bench
 
 ALL = frozenset({"errors", "features", "spikes"})
@@ -44,6 +45,43 @@ def test_a_survey_makes_the_watched_fields_alone_and_names_those_it_knows() -> N
     assert found.feature_ND is None and found.spikes_ND is None and found.error_NC is None
     with pytest.raises(BadInput, match=r"a survey watches errors, features, gradient_norms, spikes, not spike"):
         run.context.survey(run.model, frozenset({"spike"}))
+
+
+class Lines(Progress):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def message(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def test_a_silent_scoring_network_is_reported_before_training() -> None:
+    for threshold, is_silent in ((1e6, True), (0.1, False)):
+        for method, options in (
+            ("entropy", {}),
+            ("ccs", {"score": "el2n"}),
+            ("moderate", {}),
+            ("craig", {"features": "spikes"}),
+            ("drop", {}),
+        ):
+            progress, settings = Lines(), {"backbone.threshold": threshold, "backbone.width": 4, **options}
+            run = bench(method, 0.5, progress, train_examples=43, set=settings)
+            run.pruner.prepare(run.context)
+            said = [line for line in progress.lines if "the scoring network is silent: the logits" in line]
+            assert len(said) == is_silent and all("score_epochs" in line for line in said), (method, progress.lines)
+
+
+def test_scores_that_are_all_equal_are_reported() -> None:
+    for score_N, is_reported in (
+        (torch.zeros(43), True),
+        (torch.full((43,), 1 / 3), True),
+        (torch.arange(43.0) / 1e4, False),
+        (torch.cat([torch.zeros(42), torch.tensor([torch.inf])]), False),
+        (torch.stack([torch.zeros(43), torch.arange(43.0)], 1), False),
+    ):
+        run = bench("el2n", 0.5, progress := Lines(), train_examples=43)
+        run.context.scores(lambda score_N=score_N: score_N)
+        assert any("all scores are equal" in line for line in progress.lines) == is_reported, score_N
 
 
 def test_a_network_without_spiking_layers_has_no_spike_counts() -> None:
