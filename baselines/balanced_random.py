@@ -19,8 +19,8 @@ class BalancedRandom(Pruner):
     Kind: dynamic.
     Scoring: none.
 
-    A class of n examples keeps k = min(n, c) of them, where c makes the sum K ("equal"), or k = n K / N
-    ("proportional", DeepCore's random selection by class). Counts are rounded by Webster's method, so that their sum is
+    With share "equal", a class of n examples keeps k = min(n, c) of them, where c makes the sum K. With "proportional",
+    DeepCore's random selection by class, it keeps k = n K / N. Counts are rounded by Webster's method, so that their sum is
     K. Both shares are the same where all classes have the same size. There the method is `random` without the chance in
     the classes' counts.
 

@@ -15,16 +15,19 @@ LONGEST_PERIOD = 10  # epochs, the paper's
 class Bandit(Pruner):
     """Keeps the first K of a ranking, which is made anew at the start of each period. Weight 1.
 
-    At each visit m <- a m + (1 - a) loss, and v <- a v + (1 - a) (loss - m_old)^2 with the m before it. The first visit
-    sets m to the loss and v to 0: a start at zero would put the loss's square into v. The paper's first values are not
-    public to us. An unseen example comes before all seen ones, in random order. So the first period is uniform, and each
-    example is seen before any is ranked out; at a ratio of 0.7 that takes four periods.
+    At each visit m <- a m + (1 - a) loss, and v <- a v + (1 - a) (loss - m_old)^2, where m_old is m before the visit. The
+    first visit sets m to the loss and v to 0: a start at zero would put the loss's square into v. The paper's first values
+    are not public to us.
+
+    An unseen example comes before all seen ones, in random order. So the first period is uniform, and `ucb` sees every
+    example within ceil(1 / (1 - ratio)) periods: four at a ratio of 0.7. The random part of `eps-greedy` takes seen and
+    unseen ones alike, and may need more.
 
     Args:
         prune_ratio: The share of visits to save.
         memory: a, in [0, 1).
-        period: The number of epochs that keep the same examples. The paper's is 10, in runs of 200 epochs and more, and
-            a short run would hardly rank at all. 0 means a tenth of the run, at least 1 and at most 10.
+        period: The number of epochs that keep the same examples. The paper's is 10, in runs of 200 epochs and more; with
+            it, a short run would hardly rank at all. 0 means a tenth of the run, at least 1 and at most 10.
     """
 
     name: str  # of the method, for messages

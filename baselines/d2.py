@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from dataclasses import dataclass
 
 import torch
@@ -73,8 +74,8 @@ class D2(Geometry):
         )
         if neighbours < 1:
             raise BadInput(f"D2's neighbours are at least 1, not {neighbours}")
-        if gamma < 0:
-            raise BadInput(f"D2's gamma is at least 0, not {gamma:g}")
+        if not 0 <= gamma < math.inf:
+            raise BadInput(f"D2's gamma is at least 0 and finite, not {gamma:g}")
         self.neighbours = neighbours
         self.gamma = gamma
         self.relative = relative

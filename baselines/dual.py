@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -75,8 +77,8 @@ class DUAL(Scored):
         check_window("dual", window, LEAST_WINDOW)
         if sampling not in SAMPLINGS:
             raise BadInput(f"dual's sampling is one of {', '.join(SAMPLINGS)}, not '{sampling}'")
-        if not exponent > 0:
-            raise BadInput(f"dual's exponent is above 0, not {exponent:g}")
+        if not 0 < exponent < math.inf:
+            raise BadInput(f"dual's exponent is above 0 and finite, not {exponent:g}")
         if sampling == "beta" and (offset or keep != "hardest"):
             raise BadInput("dual's sampling=beta draws from all examples: leave out offset and keep")
         self.sampling = sampling

@@ -23,15 +23,15 @@ class HWBS(Pruner):
     Kind: dynamic.
     Scoring: none.
 
-    Only the paper's abstract is public to us. It contains the optimal probabilities of draws without repetition, the
-    gradient's norm at the logits as the score, the moving average over an example's visits, and the smoothing. The
-    paper's constants a and b are not public; ours are the defaults.
+    Only the paper's abstract is public to us. It contains the optimal probabilities of draws without repetition, and the
+    gradient's norm at the logits as the score. It also contains the moving average over an example's visits, and the
+    smoothing. The paper's constants a and b are not public; ours are the defaults.
 
     - v_i <- b v_i + (1 - b) ||p_i - y_i||_2 at each visit, in training mode. p is the softmax of the time-mean of the
       logits. The first visit sets v_i to the norm. Unseen examples have the mean.
     - pi_i = min(1, c ((1 - a) v_i / mean + a)), summing to K.
-    - Weight: K / (N pi_i). The mean over the kept of weight x gradient is an unbiased estimate of the full data's mean
-      gradient.
+    - Weight: K / (N pi_i). With exactly K draws, the mean of weight x gradient over the kept is an unbiased estimate of
+      the full data's mean gradient. Independent draws take n, not K, and the mean divides by n: a bias of order 1 / K.
 
     With an ordinary network's score, this is the control for the spikes and inner layers in `sadp`. The budget is ours: by
     default a systematic sample takes exactly K examples with the same pi. The paper's independent draws take K in

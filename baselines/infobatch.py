@@ -96,11 +96,16 @@ class InfoBatch(Pruner):
             )
 
     def prepare(self, context: ScoringContext) -> None:
-        """Sets all losses to zero and counts the epochs that drop examples."""
+        """Sets all losses to zero and counts the epochs that drop examples. Raises BadInput where one would drop all."""
         super().prepare(context)
         self.check(context.num_epochs)
         self.score_N = torch.zeros(context.num_examples, device=context.device)
         self.pruned_epochs = self._num_pruned_epochs(context.num_epochs)
+        has_shares = not self.native and self.variant != "quantile"
+        if has_shares and max(map(self._num_dropped, range(self.pruned_epochs)), default=0) == self.num_examples:
+            raise BadInput(
+                f"infobatch would drop all {self.num_examples} examples in an epoch: lower --ratio, or take more examples"
+            )
 
     def observe(self, seen: Observation) -> None:
         """Keeps each example's last loss."""

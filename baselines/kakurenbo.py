@@ -24,9 +24,9 @@ class Kakurenbo(Pruner):
     Kind: dynamic.
     Scoring: none.
 
-    The F N examples of lowest loss are hidden for an epoch, but for those that the network gets wrong, or right with a
-    confidence below 0.7, which move back. Confidence is the highest softmax of the time-mean of the logits. F falls over
-    the run: 1, 0.8, 0.6 and 0.4 of its highest value, up to 30, 60, 80 and 100 % of the epochs. Hidden examples pass
+    The F N examples of lowest loss are hidden for an epoch. Those of them that the network gets wrong, or right with a
+    confidence below 0.7, move back. Confidence is the highest softmax of the time-mean of the logits. F falls over the
+    run: 1, 0.8, 0.6 and 0.4 of its highest value, up to 30, 60, 80 and 100 % of the epochs. Hidden examples pass
     forward at the epoch's end, in evaluation mode, so that their loss and confidence are as new as all others'. These
     passes are charged. After the last epoch there are none.
 
@@ -72,12 +72,16 @@ class Kakurenbo(Pruner):
             )
 
     def prepare(self, context: ScoringContext) -> None:
-        """Forgets all losses, and makes the shares of the epochs."""
+        """Forgets all losses, and makes the shares of the epochs. Raises BadInput where an epoch would keep no example."""
         super().prepare(context)
         self.check(context.num_epochs)
         self.loss_N = torch.full((context.num_examples,), torch.inf, device=context.device)
         self.confidence_N = torch.zeros(context.num_examples, device=context.device)
         self.kept_E = [1 - share for share in hidden_shares(self.prune_ratio, context.num_epochs)]
+        if not all(self.num_kept(epoch) for epoch in range(context.num_epochs)):
+            raise BadInput(
+                f"kakurenbo would hide all {self.num_examples} examples in an epoch: lower --ratio, or take more examples"
+            )
 
     def observe(self, seen: Observation) -> None:
         """Keeps each example's last loss, and its confidence, which is 0 where the network is wrong."""
@@ -88,13 +92,17 @@ class Kakurenbo(Pruner):
 
     def select(self, epoch: int) -> Selection:
         """Returns all but the hidden examples."""
-        num_kept = scheduled(self.num_examples, self.kept_E[: epoch + 1])
+        num_kept = self.num_kept(epoch)
         rank_N = ranked(-self.loss_N.cpu(), self.generator(epoch))
         moved_back_N = (self.confidence_N.cpu() < self.confidence).to(torch.uint8)
         rank_N = rank_N[moved_back_N[rank_N].argsort(stable=True)]
         self.hidden_M, index_K = rank_N.tensor_split([self.num_examples - num_kept])
         weight = self.num_examples / num_kept if self.rescale else 1.0
         return Selection(index_K, torch.full((num_kept,), weight))
+
+    def num_kept(self, epoch: int) -> int:
+        """Returns the number of examples that an epoch does not hide."""
+        return scheduled(self.num_examples, self.kept_E[: epoch + 1])
 
     def revisit(self, epoch: int) -> Tensor:
         """Returns the hidden examples, but after the last epoch."""

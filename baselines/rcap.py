@@ -14,26 +14,30 @@ CLASS_LOSSES = ("mean", "kept")
 
 
 class RCAP(Pruner):
-    """Keeps each epoch more of the classes of high loss, and of each class rather the examples of high loss. Weight 1.
+    """Keeps more of the classes of high loss, and prefers examples of high loss within a class. Weight 1.
 
-    Source: Hassan, Khare & Paik, "RCAP: Robust, Class-Aware, Probabilistic Dynamic Dataset Pruning", UAI 2025.
+    Source: Hassan, Khare & Paik, "RCAP: Robust, Class-Aware, Probabilistic Dynamic Dataset Pruning", UAI 2025 (PMLR
+    286:1648, arXiv 2606.11761).
 
     Kind: dynamic.
     Scoring: none.
 
     l_i is an example's last loss, at most log C, and log C before its first visit. A class of n_c examples keeps
-    k_c = min(n_c, z sqrt(L_c n_c / N)) of them, where z makes the sum K, and L_c is the class's loss. Its examples are drawn
+    k_c = min(n_c, z sqrt(L_c n_c / N)) of them. L_c is the class's loss, and z makes the sum K. A class's examples are drawn
     one after the other without replacement, each time with probability proportional to exp(l_i / beta).
 
-    Public to us are the abstract and the authors' code. The abstract says that a closed form makes the classes' shares of
-    an aggregated loss. The closed form, the cut at log C, the draw and beta = 1/4 (of an example with CIFAR-10) are in the
-    code. The aggregate is not clear. The code takes the softmax over each class first, so that its L_c is the part of the
-    class's softmax that the last subset had ("kept"). It does not compare the losses of classes: where all losses of a
-    class are equally high, its share is low. The default takes the abstract's word: L_c is the mean of l_i over the class.
-    Both start with the shares sqrt(n_c).
+    We have read the abstract and the authors' code, not the paper's text. In the abstract, a closed form of an aggregated
+    loss gives the classes' shares. The code contains the closed form, the cut at log C and the draw; its example with
+    CIFAR-10 has beta = 1/4. The aggregate is not clear. The code takes the softmax over each class. Its L_c is the part of
+    the class's softmax that the last subset had ("kept"). It does not compare the losses of classes: where all losses of a
+    class are equally high, its share is low. The default follows the abstract: L_c is the mean of l_i over the class. Both
+    start with the shares sqrt(n_c).
 
-    Counts are rounded by Webster's method, so that their sum is K. The authors' code rounds up, and divides the excess of
-    full classes by the whole budget, so that it keeps more than it should.
+    Counts are rounded by Webster's method, so that their sum is K. The authors' code rounds up, so each class keeps at
+    least one example. Here too, where K is at least the number of classes: the classes with the last places give way.
+    Otherwise a class that kept none would keep its old losses, and be lost for good. With fewer K, "kept" sets L_c of a
+    class that the last subset left out to 1 / n_c, the mean example's part. The authors' code keeps more than it should: it
+    rounds up, and divides the excess of full classes by the whole budget.
 
     Args:
         prune_ratio: The share of visits to save.
@@ -74,7 +78,8 @@ class RCAP(Pruner):
         # The highest of log p + Gumbel noise are successive draws without replacement (Efraimidis & Spirakis 2006).
         noise_N = -torch.empty(self.num_examples, dtype=torch.float64).exponential_(generator=generator).log()
         rank_N = ranked(loss_N / self.beta + noise_N, generator)
-        self.last_K = by_class(rank_N, self.label_N, weight_C)[: self.num_kept(epoch)]
+        order_N = by_class(rank_N, self.label_N, weight_C)
+        self.last_K = with_every_class(order_N, self.label_N, self.num_kept(epoch))
         return unweighted(self.last_K)
 
     def _class_loss(self, loss_N: Tensor, size_C: Tensor) -> Tensor:
@@ -84,4 +89,18 @@ class RCAP(Pruner):
         share_N = ((loss_N - self.highest) / self.beta).exp()
         last_K = self.last_K
         kept_C = self.label_N[last_K].bincount(share_N[last_K], minlength=len(size_C))
-        return kept_C / self.label_N.bincount(share_N, minlength=len(size_C)).clamp_min(1e-300)
+        loss_C = kept_C / self.label_N.bincount(share_N, minlength=len(size_C)).clamp_min(1e-300)
+        is_left_out_C = self.label_N[last_K].bincount(minlength=len(size_C)) == 0
+        return torch.where(is_left_out_C, 1 / size_C.clamp_min(1), loss_C)
+
+
+def with_every_class(order_N: Tensor, label_N: Tensor, num_kept: int) -> Tensor:
+    """Returns the first K of an order, but the first of a class before the later ones of all classes. Int64, [K].
+
+    So each class has at least one example where K allows. Where the first K have one of each class, they stay as they are.
+    """
+    class_M = label_N[order_N]
+    size_C = class_M.bincount()
+    first_C = class_M.argsort(stable=True)[(size_C.cumsum(0) - size_C)[size_C > 0]]  # places in the order
+    is_later_M = torch.ones_like(class_M, dtype=torch.uint8).index_fill_(0, first_C, 0)
+    return order_N[is_later_M.argsort(stable=True)[:num_kept].sort().values]

@@ -19,9 +19,10 @@ class RePB(Pruner):
     Kind: dynamic.
     Scoring: none.
 
-    Only the abstract and a summary are public to us. They contain the comparison within a window of batches, where the
-    network hardly changes; the uniform return of skipped examples; and weights by the visits so far. The sizes, the
-    budget and the scale of the weights are ours:
+    Only the abstract and a summary are public to us; we could not read github.com/mrazhou/RePB, which the summary names.
+    They contain the comparison within a window of batches, where the network hardly changes. They also contain the uniform
+    return of skipped examples, and weights by the visits so far. The sizes, the budget and the scale of the weights are
+    ours:
 
     - A window is w consecutive batches of a pass (an epoch); the last one may be shorter. A pass's examples have the
       rank of their loss within their window: (place from the lowest + 1/2) / the window's size.

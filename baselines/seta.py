@@ -24,13 +24,15 @@ class SeTa(Pruner):
     Scoring: none.
 
     k-means divides the last losses into G groups, from easy to hard. Epoch e keeps examples of the groups s to s + W - 1
-    with s = e modulo (G - W + 1): the window begins at the easiest group, moves by a group an epoch, and begins anew. The
-    first epoch takes all groups, and so do those from floor(delta E) on (partial annealing). Before the groups are made,
-    the authors drop a random share, 0.1 on CIFAR; what an epoch saves follows from the losses.
+    with s = e modulo (G - W + 1). The window moves by a group an epoch, from easy to hard, and then begins anew at the
+    easiest group. Epoch 0 takes all groups, so the first window is that of s = 1: by default the four hardest groups. The
+    epochs from floor(delta E) on take all groups too (partial annealing). Before the groups are made, the authors drop a
+    random share, 0.1 on CIFAR; what an epoch saves follows from the losses.
 
     The budget is ours. The random share follows from it: K examples of the window are drawn at random. A window of fewer
-    than K is kept whole, and the rest is drawn at random from the next harder group, then the harder ones beyond, then
-    the next easier ones. So every epoch keeps K. k-means finds the least sum of squares; the authors' starts at random.
+    than K is kept whole. The rest is drawn at random from the next harder group, and then from the groups beyond. If all
+    these are too few, the next easier groups follow. So every epoch keeps K. k-means here finds the least sum of squares.
+    The authors' iterates from random first centres, with a fixed seed, and may end at another sum.
 
     Constants are those of the authors' script for CIFAR: 5 groups, a window of 4 (0.9 of 5, rounded), delta 0.875, and
     the loss 3 for an example before its first visit. Its InfoBatch base patches DataLoader, and seeds NumPy globally.

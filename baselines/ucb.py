@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -33,8 +35,8 @@ class UCB(Bandit):
 
     def __init__(self, prune_ratio: float, *, confidence: float = 1.0, memory: float = 0.2, period: int = 0) -> None:
         super().__init__(prune_ratio, memory=memory, period=period)
-        if not confidence >= 0:
-            raise BadInput(f"ucb's confidence is at least 0, not {confidence:g}")
+        if not 0 <= confidence < math.inf:
+            raise BadInput(f"ucb's confidence is at least 0 and finite, not {confidence:g}")
         self.confidence = confidence
 
     def ranked_anew(self, epoch: int, generator: torch.Generator) -> Tensor:

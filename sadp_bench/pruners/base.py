@@ -239,8 +239,14 @@ class Pruner(ABC):
         return 0
 
     def num_kept(self, epoch: int) -> int:
-        """Returns K of an epoch for a method that saves the same share every epoch."""
-        return kept_in_epoch(self.num_examples, self.prune_ratio, epoch)
+        """Returns K of an epoch for a method that saves the same share every epoch. Raises BadInput where K is 0."""
+        num_kept = kept_in_epoch(self.num_examples, self.prune_ratio, epoch)
+        if num_kept == 0 and self.num_examples:
+            raise BadInput(
+                f"ratio {self.prune_ratio:g} of {self.num_examples} examples keeps none in epoch {epoch + 1}: lower --ratio, "
+                "or take more examples"
+            )
+        return num_kept
 
     def generator(self, epoch: int = 0) -> torch.Generator:
         """Returns the pruner's stream of random numbers for an epoch."""

@@ -5,6 +5,7 @@ T time steps, B batch, N training examples, K kept, L weight layers but the read
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -87,7 +88,7 @@ class SADP(Pruner):
         _check("score", score, score in SCORES, f"one of {', '.join(SCORES)}")
         _check("draw", draw, draw in DRAWS, f"one of {', '.join(DRAWS)}")
         _check("schedule", schedule, schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}")
-        _check("gain_limit", gain_limit, gain_limit == 0 or gain_limit >= 1, "0 (no limit) or at least 1")
+        _check("gain_limit", gain_limit, gain_limit == 0 or 1 <= gain_limit < math.inf, "0 (no limit) or at least 1")
         _check("smoothing", smoothing, 0 < smoothing <= 1, "above 0 and at most 1")
         _check("memory", memory, 0 <= memory < 1, "at least 0 and below 1")
         _check("weight_power", weight_power, 0 <= weight_power <= 1, "at least 0 and at most 1")

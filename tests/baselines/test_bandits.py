@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -58,8 +60,9 @@ def test_ucb_keeps_the_highest_bounds_of_the_start_of_the_period():
             assert torch.equal(selection.weight_K, torch.ones(num_kept))
             total += num_kept
             visited(pruner, plain, selection, epoch)
+            if epoch + 1 == period * math.ceil(1 / (1 - ratio)):
+                assert len(plain.mean) == N, "ucb sees every example within ceil(1 / (1 - ratio)) periods"
         assert abs(total - (1 - ratio) * N * 12) <= 0.5
-        assert len(plain.mean) == N, "each example was seen before any was ranked out"
 
 
 def test_epsilon_greedy_keeps_the_highest_means_and_some_of_the_others():
@@ -106,8 +109,8 @@ def test_the_period_is_a_tenth_of_the_run_and_at_most_ten_epochs():
 def test_settings_out_of_range_are_refused():
     nan = float("nan")
     for make, message in (
-        (lambda: UCB(0.5, confidence=-1.0), "ucb's confidence is at least 0, not -1"),
-        (lambda: UCB(0.5, confidence=nan), "ucb's confidence is at least 0, not nan"),
+        (lambda: UCB(0.5, confidence=-1.0), "ucb's confidence is at least 0 and finite, not -1"),
+        (lambda: UCB(0.5, confidence=nan), "ucb's confidence is at least 0 and finite, not nan"),
         (lambda: UCB(0.5, memory=1.0), "ucb's memory is at least 0 and below 1, not 1"),
         (lambda: EpsGreedy(0.5, memory=-0.1), "eps-greedy's memory is at least 0 and below 1, not -0.1"),
         (lambda: EpsGreedy(0.5, eps=1.5), "eps-greedy's eps is from 0 to 1, not 1.5"),

@@ -77,7 +77,7 @@ def test_rows_that_are_alike_do_not_all_choose_the_same_neighbours() -> None:
 def test_settings_are_checked() -> None:
     for options, message in (
         ({"neighbours": 0}, "D2's neighbours are at least 1, not 0"),
-        ({"gamma": -0.5}, "D2's gamma is at least 0, not -0.5"),
+        ({"gamma": -0.5}, "D2's gamma is at least 0 and finite, not -0.5"),
     ):
         with pytest.raises(BadInput, match=message):
             D2(0.5, **options)

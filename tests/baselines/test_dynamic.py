@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from typing import get_args
+
 import pytest
 import torch
 
 from sadp_bench.core import registry
+from sadp_bench.core.errors import BadInput
 from sadp_bench.core.rng import stream
-from sadp_bench.pruners.base import Pruner
+from sadp_bench.pruners.base import Pruner, selection_of
 from tests.drop_in.helpers import observe_all, sampler_of
 from tests.helpers import prepared_for, seen
 
@@ -84,3 +89,28 @@ def test_a_users_loop_draws_the_budget_and_resumes_exactly(method: str) -> None:
         assert torch.equal(parts[0].weight(ours), parts[1].weight(ours)), (method, epoch)
         visits += len(ours)
     assert visits == 130 * 4 / 2
+
+
+def test_a_few_examples_are_selected_or_refused_in_one_line() -> None:
+    for method, num_examples, ratio in itertools.product((*METHODS, "kakurenbo"), (2, 3, 4, 5), (0.5, 0.7)):
+        try:
+            pruner = made(method, ratio)
+            pruner.check(5)
+            prepared_for(pruner, torch.arange(num_examples) % 2, 5)
+            for epoch in range(5):
+                observe(pruner, selection_of(pruner, epoch).index_K, epoch)
+        except BadInput as error:
+            assert "\n" not in str(error) and ("ratio" in str(error)), (method, num_examples, ratio, str(error))
+
+
+def test_every_setting_of_a_method_is_finite() -> None:
+    tried = 0
+    for method in registry.table("method"):
+        cls = registry.resolve("method", method)
+        for name, (kind, _) in registry.options(cls).items():
+            if kind is float or float in get_args(kind):
+                for value in (math.nan, math.inf, -math.inf):
+                    tried += 1
+                    with pytest.raises(BadInput, match=f" not {value:g}"):
+                        pytest.fail(f"{method} takes {name}={value}: {cls(0.5, **{name: value})}")
+    assert tried > 60

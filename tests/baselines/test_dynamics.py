@@ -200,7 +200,7 @@ def test_settings_that_make_no_sense_are_refused_in_one_line():
         (TDDS, {"window": 2}, "tdds's window is at least 3 presentations, not 2"),
         (TDDS, {"decay": 0.0}, "tdds's decay is above 0 and at most 1, not 0"),
         (DUAL, {"sampling": "gamma"}, "dual's sampling is one of top, beta, not 'gamma'"),
-        (DUAL, {"exponent": 0.0}, "dual's exponent is above 0, not 0"),
+        (DUAL, {"exponent": 0.0}, "dual's exponent is above 0 and finite, not 0"),
         (DUAL, {"sampling": "beta", "keep": "easiest"}, "dual's sampling=beta draws from all examples"),
         (CCS, {"score": "loss"}, "ccs's score is one of aum, el2n, not 'loss'"),
         (CCS, {"beta": 0.6}, r"ccs's beta is between 0 and the ratio \(0.5\), not 0.6"),

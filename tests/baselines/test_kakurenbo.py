@@ -120,6 +120,9 @@ def test_what_can_not_be_saved_is_refused_before_training():
         Kakurenbo(0.73).check(5)
     Kakurenbo(0.72).check(5)
     Kakurenbo(0.0).check(1)
+    with pytest.raises(BadInput, match="kakurenbo would hide all 4 examples in an epoch: lower --ratio, or take more"):
+        prepared(Kakurenbo(0.7), 4, 5)
+    prepared(Kakurenbo(0.3), 4, 5)
     for confidence in (0.0, 1.1):
         with pytest.raises(BadInput, match=f"kakurenbo's confidence is above 0 and at most 1, not {confidence:g}"):
             Kakurenbo(0.3, confidence=confidence)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from baselines.rcap import RCAP
+from baselines.rcap import RCAP, with_every_class
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.rng import stream
 from tests.helpers import classes_of, prepared_for, seen
@@ -47,6 +47,32 @@ def test_the_first_epoch_has_shares_of_the_square_root_of_the_sizes():
     for class_loss in ("mean", "kept"):
         index_K = prepared_for(RCAP(0.76, class_loss=class_loss), label_N).select(0).index_K
         assert label_N[index_K].bincount().tolist() == [20, 10]
+
+
+def test_no_class_is_lost_for_good():
+    for class_loss, num_classes, ratio, num_examples in (
+        ("mean", 10, 0.7, 200), ("kept", 10, 0.7, 200), ("kept", 20, 0.85, 100)
+    ):  # fmt: skip
+        label_N = torch.arange(num_examples) % num_classes
+        pruner, visits_C = prepared_for(RCAP(ratio, class_loss=class_loss), label_N, 40), torch.zeros(num_classes)
+        for epoch in range(40):
+            index_K = pruner.select(epoch).index_K
+            counts_C = label_N[index_K].bincount(minlength=num_classes)
+            assert len(index_K.unique()) == len(index_K) == pruner.num_kept(epoch)
+            assert len(index_K) < num_classes or counts_C.min() >= 1, (class_loss, num_classes, epoch, counts_C)
+            visits_C += (counts_C > 0) * (epoch >= 20)
+            loss_B = (0.001 + 0.4 * (label_N[index_K] % 2)) * torch.rand(
+                len(index_K), generator=stream(epoch, "losses")
+            )
+            pruner.observe(seen(index_K, loss_B=loss_B))
+        assert visits_C.min() >= 1, (class_loss, num_classes, visits_C)
+
+
+def test_every_class_has_its_first_example_and_full_starts_stay():
+    label_N = torch.tensor([0, 0, 0, 1, 3, 1, 0, 3])
+    order_N = torch.tensor([2, 0, 1, 3, 6, 5, 7, 4])  # classes 0 0 0 1 0 1 3 3
+    for num_kept, expected in ((4, [2, 0, 3, 7]), (3, [2, 3, 7]), (2, [2, 3]), (7, [2, 0, 1, 3, 6, 5, 7])):
+        assert with_every_class(order_N, label_N, num_kept).tolist() == expected
 
 
 def test_draws_within_a_class_are_successive_and_proportional_to_the_exponential():
