@@ -236,3 +236,15 @@ def test_the_data_set_of_the_page_trains(tmp_path: Path, monkeypatch: pytest.Mon
     answer = command("run", *words, "--train-examples", 256, "--out", tmp_path / "runs")
     assert answer.code == 0, answer.err
     assert len(list((tmp_path / "runs").glob("*.json"))) == 2
+
+
+def test_the_page_of_methods_has_a_paragraph_and_a_picture_of_every_method() -> None:
+    page = text("docs/methods.md")
+    headings = {"Reference": "reference", "Static": "static", "Dynamic": "dynamic", "Within the batch": "within the batch"}
+    described = {}
+    for part in page.split("\n## ")[1:]:
+        heading, _, body = part.partition("\n")
+        described |= dict.fromkeys(re.findall(r"^`([\w-]+)` ", body, re.MULTILINE), headings[heading])
+    assert described == {entry.name: entry.group for entry in registry.entries("method")}
+    pictured = json.loads(text("docs/methods/visits.json"))["methods"]
+    assert set(pictured) == set(described) - {"full", "subset"}
