@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from sadp_bench.cli import app, parsing
+from sadp_bench.cli.listing import group_of
+from sadp_bench.core import registry
 from tests.paths import ROOT
 
 README = ROOT / "README.md"
@@ -240,11 +242,16 @@ def test_the_data_set_of_the_page_trains(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_the_page_of_methods_has_a_paragraph_and_a_picture_of_every_method() -> None:
     page = text("docs/methods.md")
-    headings = {"Reference": "reference", "Static": "static", "Dynamic": "dynamic", "Within the batch": "within the batch"}
+    headings = {
+        "Reference": "reference",
+        "Static": "static",
+        "Dynamic": "dynamic",
+        "Within the batch": "within the batch",
+    }
     described = {}
     for part in page.split("\n## ")[1:]:
         heading, _, body = part.partition("\n")
         described |= dict.fromkeys(re.findall(r"^`([\w-]+)` ", body, re.MULTILINE), headings[heading])
-    assert described == {entry.name: entry.group for entry in registry.entries("method")}
-    pictured = json.loads(text("docs/methods/visits.json"))["methods"]
+    assert described == {entry.name: group_of(entry) for entry in registry.entries("method")}
+    pictured = json.loads(text("docs/methods/visits.json"))["shares"]
     assert set(pictured) == set(described) - {"full", "subset"}

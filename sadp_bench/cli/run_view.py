@@ -156,7 +156,7 @@ def _times(found: Comparison) -> Table:
     run, full = found.record, found.reference
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     on = "test" if run.spec.evaluate_on == "test" else "held-out"
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for name in (f"{on} accuracy", "prepare", "select", "train", "charged", "evaluate"):
         table.add_column(name, justify="right", no_wrap=True)
     shown = [("full data", full)] if full is not None and full is not run else []
@@ -182,7 +182,7 @@ def _facts(found: Comparison) -> Table:
     table.add_row("nominal maximum", f"{found.nominal_maximum:.3f} x", "1 / (1 - ratio)")
     share = forward_share(found.record.epochs, found.record.seconds["train"])
     if share is not None:
-        note = f"of a visit, measured; forward alone: {forward_only(found.record):,.0f} visits"
+        note = f"of a visit; {forward_only(found.record):,.0f} were a forward pass alone"
         table.add_row("forward pass", percent(share, 1), note)
     but = "" if share is None else " but their forward pass"
     table.add_row("ceiling", f"{found.ceiling:.3f} x", f"if dropped examples cost nothing{but}")

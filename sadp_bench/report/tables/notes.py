@@ -180,7 +180,7 @@ def _forward(rows: Sequence[RatioRow]) -> list[str]:
     """Returns the share of a visit that a forward pass alone costs, by which the ceiling is lower than 1 / (1 - ratio)."""
     shares: dict[str, list[float]] = {}
     for row in rows:
-        found = [forward_share(run.epochs, run.seconds["train"]) for run in row.runs if not run.disturbed]
+        found = [forward_share(run.epochs, run.seconds["train"]) for run in row.runs]
         shares.setdefault(row.label, []).extend(share for share in found if share is not None)
     passed = [f"{label} {percent(statistics.fmean(found), 1)}" for label, found in shares.items() if found]
     return [f"Cost of a forward pass alone, of a whole visit, in the ceiling: {', '.join(passed)}."] if passed else []
