@@ -14,7 +14,8 @@ from tests.small_runs import short_scoring
 
 METHODS = registry.table("method")
 FIXED = [name for name in METHODS if registry.resolve("method", name).fixed_size]
-ODD = {"train_examples": 311, "batch_size": 17, "timesteps": 1, "set": {"backbone.width": 2}}
+BATCH = 37
+ODD = {"train_examples": 311, "batch_size": BATCH, "timesteps": 1, "set": {"backbone.width": 2}}
 
 
 def trained(method, ratio, **requested):
@@ -65,7 +66,7 @@ def test_protocol_updates_makes_as_many_updates_as_full_training(method):
     requested = {"epochs": 4, "protocol": "updates", "set": options}
     for ratio in (0.3, 0.5, 0.7, 1 - 221.4 / 311):
         rows, selections, updates = trained(method, ratio, **requested)
-        assert updates == 4 * math.ceil(311 / 17), ratio
+        assert updates == 4 * math.ceil(311 / BATCH), ratio
         for row, selection in zip(rows[:-1], selections[:-1], strict=True):
             assert row["kept"] == len(selection.index_K) or within
             assert abs(row["kept"] - (1 - ratio) * 311) < 1, ratio
@@ -73,5 +74,5 @@ def test_protocol_updates_makes_as_many_updates_as_full_training(method):
 
 def test_full_makes_the_updates_that_the_protocol_is_held_against():
     rows, _, updates = trained("full", 0.0, epochs=4)
-    assert updates == 4 * math.ceil(311 / 17)
+    assert updates == 4 * math.ceil(311 / BATCH)
     assert [row["kept"] for row in rows] == [311] * 4
