@@ -102,12 +102,13 @@ def test_the_documents_name_no_machine_and_no_issue() -> None:
 def results() -> str:
     """What results/README.md must be."""
     from sadp_bench.records.store import read_all, read_notes
+    from sadp_bench.records.trials import sorted_out
     from sadp_bench.report import render
 
-    found = read_all([ROOT / "results"])
+    found, folders = read_all([ROOT / "results"]), [ROOT / "results"]
     assert not found.problems
-    remarks = read_notes([ROOT / "results"])
-    return render([record for _, record in found.records], format="markdown", remarks=remarks)
+    apart = sorted_out(found.records, found.failures, folders)
+    return render(apart.records, format="markdown", remarks=read_notes(folders), searches=apart.searches)
 
 
 def test_results_readme_is_what_the_committed_records_give(results: str) -> None:
@@ -148,10 +149,17 @@ def test_the_stated_differences_of_sadp_are_those_of_the_records() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "least"), [("axes", 21), ("axes with SLTT's neuron", 9), ("memory", 3), ("search", 5)]
+    ("document", "name", "least"),
+    [
+        ("axes", "axes", 21),
+        ("axes", "axes with SLTT's neuron", 9),
+        ("axes", "memory", 3),
+        ("axes", "search", 5),
+        ("results", "infobatch", 8),
+    ],
 )
-def test_the_page_of_the_axes_shows_tables_of_the_records(results: str, name: str, least: int) -> None:
-    page = text("docs/axes.md")
+def test_a_page_shows_tables_of_the_records(results: str, document: str, name: str, least: int) -> None:
+    page = text(f"docs/{document}.md")
     begin, end = f"<!-- {name}, from results/README.md -->", f"<!-- end {name} -->"
     shown = page[page.index(begin) + len(begin) : page.index(end)].strip().splitlines()
     assert len(shown) >= 2 + least and not [line for line in shown if line not in results.splitlines()]
