@@ -155,7 +155,7 @@ def test_the_stated_differences_of_sadp_are_those_of_the_records() -> None:
         ("axes", "axes with SLTT's neuron", 9),
         ("axes", "memory", 3),
         ("axes", "search", 5),
-        ("results", "infobatch", 8),
+        ("results", "infobatch", 5),
     ],
 )
 def test_a_page_shows_tables_of_the_records(results: str, document: str, name: str, least: int) -> None:
