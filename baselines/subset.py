@@ -24,7 +24,7 @@ Arrays = dict[str, Array]
 class Subset(Pruner):
     """Keeps the examples that a file names, or those of its highest scores, for the whole run. Weight 1, or the file's.
 
-    Source: Whoever made the file.
+    Source: the author of the file.
 
     Kind: static.
     Scoring: none.

@@ -165,6 +165,31 @@ def test_a_page_shows_tables_of_the_records(results: str, document: str, name: s
     assert len(shown) >= 2 + least and not [line for line in shown if line not in results.splitlines()]
 
 
+def test_the_stated_differences_of_infobatch_are_those_of_the_records() -> None:
+    from sadp_bench.records.statistics import Quantity, estimate
+    from sadp_bench.records.store import read_all
+
+    found = {}
+    for path, record in read_all([ROOT / "results" / "infobatch"]).records:
+        if path.parent.name == "infobatch":
+            name = f"{record.spec.method}{'*' * record.spec.method_options.get('rescale', False)}"
+            found[name, record.spec.ratio, record.spec.seed] = record.test_accuracy
+    pairs = (
+        ("sadp", "infobatch"),
+        ("infobatch", "random"),
+        ("infobatch", "random*"),
+        ("random*", "random"),
+        ("sadp", "random"),
+    )
+    sentences = " ".join(text("docs/results.md").split())
+    for one, other in pairs:
+        for ratio in (0.5, 0.7):
+            of = estimate([found[one, ratio, s] - found[other, ratio, s] for s in range(3)], Quantity.DIFFERENCE)
+            assert of is not None and of.low is not None and of.high is not None
+            stated = f"{100 * of.mean:+.1f} ± {50 * (of.high - of.low):.1f}"
+            assert stated in sentences, (one, other, ratio, stated)
+
+
 STUDIED = ("cifar10-resnet18", "cifar10-cnn", "nmnist-cnn")
 SCORES = {
     "uniform": "uniform",

@@ -1,4 +1,4 @@
-"""Forward passes that a pruner asks for in training: of a batch's candidates, and of examples at an epoch's end."""
+"""Forward passes that a pruner requests in training: of a batch's candidates, and of examples at an epoch's end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from torch import Tensor
 from sadp_bench.capture.signals import Signal
 from sadp_bench.core.clock import now
 from sadp_bench.core.errors import BadInput
-from sadp_bench.pruners.base import Candidates, Observation, Pruner, choice_fault
+from sadp_bench.pruners.base import Candidates, Observation, Pruner
+from sadp_bench.pruners.contract import choice_fault
 from sadp_bench.training.data import Augmentation
 from sadp_bench.training.step import TrainingStep
 

@@ -12,7 +12,8 @@ import torch
 from sadp_bench.core import registry
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.rng import stream
-from sadp_bench.pruners.base import Pruner, selection_of
+from sadp_bench.pruners.base import Pruner
+from sadp_bench.pruners.contract import selection_of
 from tests.drop_in.helpers import observe_all, sampler_of
 from tests.helpers import prepared_for, seen
 

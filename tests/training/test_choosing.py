@@ -1,4 +1,4 @@
-"""Forward passes that a pruner asks for in training: they are charged apart, and change nothing else."""
+"""Forward passes that a pruner requests in training: they are charged apart, and change nothing else."""
 
 from __future__ import annotations
 
@@ -143,6 +143,8 @@ def test_a_pruner_that_passes_forward_says_where_it_can_not_run() -> None:
     for pruner in (First(0.4), Again(0.1)):
         with pytest.raises(BadInput, match="a sampler has no network"):
             PrunedSampler(pruner, num_examples=20, epochs=2, batch_size=4)
+    with pytest.raises(BadInput, match="WithinBatch trains a part of its selection: override choose_in_batch"):
+        run_of(WithinBatch(0.4))
     pruner = First(0.4)
     pruner.num_trained = lambda epoch, num_selected: 0  # type: ignore[method-assign]
     with pytest.raises(BadInput, match=r"num_trained\(0, 101\) returns 0"):

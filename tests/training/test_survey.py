@@ -1,4 +1,4 @@
-"""The passes over the training set that scoring may ask for: features, spikes and errors at the logits."""
+"""The passes over the training set that scoring may request: features, spikes and errors at the logits."""
 
 from __future__ import annotations
 
