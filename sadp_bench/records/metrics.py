@@ -30,6 +30,7 @@ from sadp_bench.records.spec import Spec
 TIMED_TOGETHER = ("device", "processor", "threads", "jobs", "torch", "spikingjelly", "python", "kernel")
 VOID = "its seconds, or its reference's, do not count"
 BUDGET_TOLERANCE = 0.005  # share of all example visits by which a method may miss its ratio
+MAX_FITTED = 10_000  # training images on which a trained network's loss is measured, at most
 ACCURACY_SLACK = 0.01  # share; the time to accuracy is the time to full's final accuracy minus it
 
 

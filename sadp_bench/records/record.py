@@ -31,9 +31,12 @@ class Record:
         num_examples: Examples of the training set, N.
         examples_seen: Example visits of training.
         prepare_examples: Example visits for scores and for a search of connections, charged as time.
-        epochs: A row for each epoch: epoch, kept, mean_weight, train_loss, learning_rate, seconds, and test_accuracy
-            where it was evaluated (on what `spec.evaluate_on` names). Of a sparse network also live_products: products
-            of live connections in a forward pass, per example; older records lack it.
+        epochs: A row for each epoch: epoch, kept, mean_weight, train_loss, weighted_loss, learning_rate (the epoch's last),
+            seconds, and test_accuracy where it was evaluated (on what `spec.evaluate_on` names). train_loss is the
+            unweighted mean of the loss over the visits. It compares nothing between methods, as each visits other examples.
+            weighted_loss is the mean over the visits of weight x loss: where the weights are unbiased, an estimate of the
+            mean loss over all data during the epoch; older records lack it. Of a sparse network also live_products:
+            products of live connections in a forward pass, per example; older records lack it.
         test_accuracy: Share in [0, 1] after the last epoch, of the examples that `spec.evaluate_on` names.
         test_examples: Examples of each evaluation.
         firing_rate: By spiking layer, spikes per neuron and time step over the evaluated examples, in evaluation mode.
@@ -65,6 +68,11 @@ class Record:
         accuracy_by_step: Accuracy of the trained network after its first 1, 2, .. T time steps; empty in older records.
         class_accuracy: Accuracy of the trained network on each class that has evaluated examples, by its name; empty in
             older records.
+        fitted_loss: Mean loss of the trained network on `fitted_examples` training images, in evaluation mode and without
+            augmentation (see `training.evaluation.fitted`). None where a number of that pass was not finite, and in older
+            records.
+        fitted_accuracy: Share of them that the trained network classifies correctly; None likewise.
+        fitted_examples: All training images, or a fixed, class-balanced 10,000; 0 without a loss.
     """
 
     spec: Spec
@@ -93,6 +101,9 @@ class Record:
     accuracy_by_step: list[float] = field(default_factory=list)
     gradient_cosine: dict[str, Any] = field(default_factory=dict)
     class_accuracy: dict[str, float] = field(default_factory=dict)
+    fitted_loss: float | None = None
+    fitted_accuracy: float | None = None
+    fitted_examples: int = 0
 
     @property
     def disturbed(self) -> str | None:
@@ -234,6 +245,7 @@ TABLE = (lambda value: isinstance(value, dict), "a table")
 FACTS = (lambda value: isinstance(value, dict) and _has_amounts(value), "a table without a negative number")
 LIST = (lambda value: isinstance(value, list), "a list")
 AMOUNT_OR_NONE, TEXT_OR_NONE = (_or_none(_is_amount), "an amount or null"), (_or_none(_is_text), "a text or null")
+SHARE_OR_NONE = (_or_none(_is_share), "a share in [0, 1] or null")
 RECORD_CHECKS: Checks = {
     "environment": TABLE,
     "seconds": (_is_seconds, f"a duration for each of {', '.join(PHASES)}, and above 0 for train"),
@@ -260,6 +272,9 @@ RECORD_CHECKS: Checks = {
     "accuracy_by_step": (_is_shares, "a list of shares in [0, 1]"),
     "gradient_cosine": (is_cosines, "a table of cosines from -1 to 1"),
     "class_accuracy": (_is_share_table, "a table of shares in [0, 1]"),
+    "fitted_loss": AMOUNT_OR_NONE,
+    "fitted_accuracy": SHARE_OR_NONE,
+    "fitted_examples": COUNT,
 }
 FAILURE_CHECKS: Checks = {
     "reason": TEXT,

@@ -7,6 +7,7 @@ import math
 import statistics
 from collections.abc import Iterable
 
+from sadp_bench.records.metrics import MAX_FITTED
 from sadp_bench.records.record import Record
 from sadp_bench.records.spec import Spec
 
@@ -33,14 +34,16 @@ def expected_visits(spec: Spec, num_held: int, preparation_epochs: float = 0.0) 
         preparation_epochs: Epochs' worth of visits before training, for scores and for a search of connections.
     """
     evaluations = math.ceil(spec.epochs / spec.evaluate_every) + 1  # the last pass records the firing rates
+    evaluated = num_held * evaluations + min(spec.train_examples, MAX_FITTED)
     preparation = spec.train_examples * preparation_epochs
-    return training_visits(spec) + preparation + EVALUATION_COST * num_held * evaluations
+    return training_visits(spec) + preparation + EVALUATION_COST * evaluated
 
 
 def recorded_visits(record: Record) -> float:
     """Returns the example visits that a finished run made, counted as `expected_visits` counts them."""
     evaluations = sum("test_accuracy" in row for row in record.epochs) + 1
-    return record.examples_seen + record.prepare_examples + EVALUATION_COST * record.test_examples * evaluations
+    evaluated = record.test_examples * evaluations + record.fitted_examples
+    return record.examples_seen + record.prepare_examples + EVALUATION_COST * evaluated
 
 
 def shape(spec: Spec) -> str:

@@ -266,24 +266,34 @@ class RunTrainer:
                 by_step = evaluation.StepAccuracy(spec.timesteps, self.device)
                 by_class = evaluation.ClassAccuracy(len(self.material.dataset.class_names), self.device)
                 rates = evaluation.firing_rates(self.model, self.held, spec.precision, (by_step, by_class))
-                return {
+                measured = {
                     "firing_rate": rates,
                     "accuracy_by_step": by_step.shares(len(self.held)),
                     "class_accuracy": by_class.shares(self.material.dataset.class_names),
                     "operations": self._operations() | live.of_dense(),
                 }
+            with self._beside_training():
+                return measured | evaluation.fitted(self.model, self.data, spec)
         finally:
             progress.stop()
 
-    def _measure_cosine(self, epoch: int) -> None:
-        """Measures SLTT's gradient, not charged. BPTT's memory may not suffice: then the record contains none."""
+    @contextmanager
+    def _beside_training(self) -> Iterator[None]:
+        """Charges a measurement to the phase "evaluate", and leaves its memory out of the run's peak."""
         self._peak = max(self._peak, peak_bytes(self.device))
         try:
-            with self.clock("evaluate"), enough_memory(self.spec):
+            with self.clock("evaluate"):
+                yield
+        finally:
+            reset_peak(self.device)
+
+    def _measure_cosine(self, epoch: int) -> None:
+        """Measures SLTT's gradient, not charged. BPTT's memory may not suffice: then the record contains none."""
+        try:
+            with self._beside_training(), enough_memory(self.spec):
                 self.cosine.measure(epoch, self.model, self.state.sparsity.masks)
         except BadInput as error:
             self.progress.message(f"no cosine with BPTT's gradient: {error}")
-        reset_peak(self.device)
 
     def _operations(self) -> dict[str, float]:
         """Returns the operations and the energy of one inference, synaptic and other, by three rules."""

@@ -1,9 +1,10 @@
-"""What a trained network gives on held-out data: predictions, accuracy, firing rates."""
+"""What a trained network gives on held-out data and on its training images: predictions, loss, accuracy, firing rates."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,12 @@ from sadp_bench.capture.recorder import Recorder
 from sadp_bench.core import distributed
 from sadp_bench.core.errors import Diverged
 from sadp_bench.core.evaluation_mode import evaluation_mode
+from sadp_bench.core.losses import Loss, loss_of
+from sadp_bench.core.precision import widest_dtype
+from sadp_bench.core.rng import stream
+from sadp_bench.datasets.examples import stratified_order
+from sadp_bench.records.metrics import MAX_FITTED
+from sadp_bench.records.spec import Spec
 from sadp_bench.training.backprop import at_precision
 from sadp_bench.training.data import Loader
 
@@ -21,15 +28,24 @@ EVALUATION_BATCH = 256  # examples
 MAX_STEPS = 1000  # time steps of which a record contains an accuracy each
 
 
-def predictions(model: nn.Module, data: Loader, precision: str) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yields (index_B, logits_TBC, input) over all data, in index order, without augmentation and gradients.
+def predictions(
+    model: nn.Module, data: Loader, precision: str, index_n: Tensor | None = None
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yields (index_B, logits_TBC, input) of the examples, in the order of the index, without augmentation and gradients.
 
     The network is in evaluation mode while it predicts, and in its own mode again at each yield; the caller's code may
     take gradients. Each of several processes gets its part of the data.
+
+    Args:
+        model: The network.
+        data: The examples.
+        precision: Of the run.
+        index_n: Indices of n examples, int64; None: all of them.
     """
     forward = at_precision(model, precision, data.device)
     distributed.share_buffers(model)
-    for index_B in distributed.part(torch.arange(len(data), device=data.place)).split(EVALUATION_BATCH):
+    index_n = torch.arange(len(data)) if index_n is None else index_n
+    for index_B in distributed.part(index_n.to(data.place)).split(EVALUATION_BATCH):
         input = data.input(index_B)
         with evaluation_mode(model), torch.no_grad():
             logits_TBC = forward(input)
@@ -59,6 +75,40 @@ def evaluate(model: nn.Module, data: Loader, precision: str, epoch: int = 0) -> 
             epoch,
         )
     return float(distributed.total(correct)) / len(data)
+
+
+def fitted_index(label_N: Tensor) -> Tensor:
+    """Returns the indices of the training images of `fitted`: all, or the first of a fixed, class-balanced order.
+
+    No method and no seed changes them. Int64, ascending, on the CPU.
+    """
+    if len(label_N) <= MAX_FITTED:
+        return torch.arange(len(label_N))
+    return stratified_order(label_N.cpu(), stream(0, "subset"))[:MAX_FITTED].sort().values
+
+
+def fitted(model: nn.Module, data: Loader, spec: Spec) -> dict[str, Any]:
+    """Returns the loss and the accuracy of the trained network on training images, as the fields of a record.
+
+    The network is in evaluation mode, and the images are not augmented. Nothing is drawn at random.
+
+    Args:
+        model: The network.
+        data: The training set.
+        spec: The run.
+
+    Returns:
+        fitted_loss, fitted_accuracy and fitted_examples; nothing where a number of the pass is not finite.
+    """
+    fit, watch = Fit(loss_of(spec.loss, spec.mse_weight), data.device), FiniteWatch(model)
+    index_n = fitted_index(data.label_N)
+    with watch.passes():
+        for index_B, logits_TBC, _ in predictions(model, data, spec.precision, index_n):
+            fit.add(logits_TBC, data.label_N[index_B.to(data.device)])
+    loss, accuracy = fit.means(len(index_n))
+    if watch.places() or not math.isfinite(loss):
+        return {}
+    return {"fitted_loss": loss, "fitted_accuracy": accuracy, "fitted_examples": len(index_n)}
 
 
 class Tally(Protocol):
@@ -92,6 +142,29 @@ def firing_rates(model: nn.Module, data: Loader, precision: str, tallies: Sequen
         totals = distributed.total(total_S).tolist()
         neurons_S = recorder.spikes.neurons_S
         return [total / len(data) / max(1, neurons) for total, neurons in zip(totals, neurons_S, strict=True)]
+
+
+class Fit:
+    """The mean loss and the accuracy of a network.
+
+    Args:
+        loss: Returns the loss of each example, before weighting.
+        device: Of the logits.
+    """
+
+    def __init__(self, loss: Loss, device: torch.device) -> None:
+        self._loss = loss
+        self._total_loss, self._correct = torch.zeros(2, device=device, dtype=widest_dtype(device))
+
+    def add(self, logits_TBC: Tensor, label_B: Tensor) -> None:
+        """Adds a batch: the mean of the logits over time classifies."""
+        self._total_loss += self._loss(logits_TBC, label_B).sum()
+        self._correct += (logits_TBC.mean(0).argmax(1) == label_B).sum()
+
+    def means(self, num_examples: int) -> tuple[float, float]:
+        """Returns the mean loss and the accuracy."""
+        loss, correct = distributed.total(torch.stack([self._total_loss, self._correct])).tolist()
+        return loss / num_examples, correct / num_examples
 
 
 class StepAccuracy:

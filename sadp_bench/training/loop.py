@@ -103,11 +103,12 @@ def train(
         until: Number of epochs after which training stops early; the last one may be partial.
 
     Yields:
-        epoch, kept, mean_weight, train_loss (unweighted mean over the visits, before each update), learning_rate,
-        seconds. Where examples were passed forward alone, also `Choosing.row`.
+        epoch, kept, mean_weight, train_loss and weighted_loss (means over the visits, before each update, of the loss and
+        of weight x loss), learning_rate (the epoch's last), seconds. Where examples were passed forward alone, also
+        `Choosing.row`.
 
     Raises:
-        Diverged: The mean loss of an epoch, a weight, a buffer, a membrane or a logit is not finite.
+        Diverged: A mean loss of an epoch, a weight, a buffer, a membrane or a logit is not finite.
     """
     watch = FiniteWatch(state.model)
     step = TrainingStep(state.model, spec, data, state.optimizer)
@@ -153,7 +154,8 @@ def _train_epoch(
     order_N = torch.randperm(len(data), generator=stream(seed, "order", epoch))
     index_K, weight_K = in_order(selection, order_N, portion, at_least=distributed.size())
     num_trained = trained_of(state.pruner, epoch, len(selection.index_K), len(index_K))
-    total_loss, shown, visited = torch.zeros((), device=data.device, dtype=widest_dtype(data.device)), 0, []
+    total_loss, total_weighted = torch.zeros(2, device=data.device, dtype=widest_dtype(data.device))
+    shown, visited = 0, []
     choosing, trained, observe = Choosing(step, state.pruner, epoch, augmentation), [], state.pruner.observe
     # A GPU gets the epoch's order and weights at once: it would wait for a copy in every step.
     parts = list(candidates(index_K.to(data.place), weight_K.to(data.device), num_trained, spec.batch_size))
@@ -164,6 +166,7 @@ def _train_epoch(
         with watch.passes() if number == len(parts) else nullcontext():
             seen = step(batch_B, weight_B, draws, epoch=epoch, augmentation=augmentation, observe=observe)
         total_loss += seen.loss_B.sum()
+        total_weighted += (distributed.part(weight_B).to(data.device) * seen.loss_B).sum()
         shown += len(batch_B)
         visited.append(seen.index_B)
         trained.append((batch_B, weight_B))
@@ -171,11 +174,13 @@ def _train_epoch(
     visited += choosing.revisit()
     distributed.gather(state.pruner.per_example().values(), visited)
     index_K, weight_K = (torch.cat(parts).cpu() for parts in zip(*trained, strict=True))
+    loss, weighted_loss = distributed.total(torch.stack([total_loss, total_weighted])).tolist()
     row = {
         "epoch": epoch,
         "kept": shown,
         "mean_weight": float(weight_K.mean()),
-        "train_loss": float(distributed.total(total_loss)) / shown,
+        "train_loss": loss / shown,
+        "weighted_loss": weighted_loss / shown,
         "learning_rate": rate,
         **choosing.row(),
     }
@@ -206,7 +211,7 @@ def trained_of(pruner: Pruner, epoch: int, num_selected: int, num_shown: int) ->
 def _check_finite(row: EpochRow, watch: FiniteWatch, spec: Spec) -> None:
     epoch, rate = row["epoch"], row["learning_rate"]
     at_rate = f"at a learning rate of {rate:.3g} (--learning-rate {spec.learning_rate:g}); try a lower one"
-    if not math.isfinite(row["train_loss"]):
+    if not all(math.isfinite(row[name]) for name in ("train_loss", "weighted_loss")):
         loss = f"{spec.method}'s mean loss is {row['train_loss']} in epoch {epoch + 1}"
         raise Diverged(f"training diverged: {loss} {at_rate}", epoch, rate)
     if places := watch.places():

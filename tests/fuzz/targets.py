@@ -68,6 +68,9 @@ def _records() -> list[Any]:
     rich = {
         "class_visits": {"cat": 3.5, "dog": 2.0},
         "class_accuracy": {"cat": 0.5, "dog": 0.75},
+        "fitted_loss": 0.25,
+        "fitted_accuracy": 0.9,
+        "fitted_examples": 1000,
         "operations": {"accumulates": 1e6, "multiply_accumulates": 1e3, "energy_joules": 1e-6},
         "ticket": {"seconds": 1.5, "visits": 200},
         "train_memory_bytes": 1000,

@@ -58,5 +58,7 @@ DAMAGES = {
     "visits by class a list": (edited(class_visits=[1]), "class_visits .* must be a table of amounts"),
     "accuracy by class in percent": (edited(class_accuracy={"cat": 71.2}), r"class_accuracy .* shares in \[0, 1\]"),
     "accuracy by class a list": (edited(class_accuracy=[0.5]), "class_accuracy .* must be a table of shares"),
+    "fitted accuracy in percent": (edited(fitted_accuracy=93.0), r"fitted_accuracy .* a share in \[0, 1\] or null"),
+    "fitted loss a text": (edited(fitted_loss="low"), "fitted_loss is low, and must be an amount or null"),
     "visits by class a text": (edited(class_visits={"cat": "many"}), "class_visits .* must be a table of amounts"),
 }

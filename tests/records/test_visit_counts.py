@@ -61,5 +61,7 @@ def test_a_record_carries_the_visits_its_rows_count(method, ratio):
 def test_a_record_of_an_earlier_version_has_none():
     data = make_record(make_spec()).to_json()
     del data["visits"], data["class_visits"], data["class_accuracy"]
+    del data["fitted_loss"], data["fitted_accuracy"], data["fitted_examples"]
     read = Record.from_json(data)
     assert read.visits is None and read.class_accuracy == {}
+    assert read.fitted_loss is None and read.fitted_accuracy is None and read.fitted_examples == 0

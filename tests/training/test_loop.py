@@ -151,6 +151,7 @@ def test_weights_multiply_the_loss_before_the_batch_mean_and_nothing_is_renormal
         torch.testing.assert_close(now.detach(), was - bench.spec.learning_rate * gradient, rtol=1e-9, atol=1e-12)
     assert row["mean_weight"] == pytest.approx(float(weight_K.mean()))
     assert row["train_loss"] == pytest.approx(loss_B.mean().item())  # unweighted
+    assert row["weighted_loss"] == pytest.approx((weight_K.double() * loss_B).mean().item())
 
 
 @pytest.mark.parametrize("loss", ["mean", "step"])
@@ -308,6 +309,31 @@ def test_a_record_has_the_accuracy_on_each_class_of_the_trained_network() -> Non
     assert type(record).from_json(record.to_json()) == record
 
 
+def test_the_fit_of_a_record_is_that_of_a_plain_pass_over_the_training_images() -> None:
+    """Without augmentation and in evaluation mode; of more images than the limit it is that of a fixed part."""
+    bench = small_bench(epochs=3, augment="crop-flip", loss="step", precision="fp64")
+    record, data, model = bench.run(), bench.data, bench.model.eval()
+    with torch.no_grad():
+        logits_TBC, label_B = model(data.input(torch.arange(130))), data.label_N
+    loss_B = torch.stack([cross_entropy(logits_BC, label_B, reduction="none") for logits_BC in logits_TBC]).mean(0)
+    right_B = logits_TBC.sum(0).argmax(1) == label_B
+    assert record.fitted_loss == pytest.approx(loss_B.mean().item()) and record.fitted_examples == 130
+    assert record.fitted_accuracy == right_B.double().mean().item() < 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "MAX_FITTED", 30)
+        part = evaluation.fitted_index(label_B)
+        assert label_B[part].bincount().tolist() == [3] * 10 and torch.equal(part, evaluation.fitted_index(label_B))
+        found = evaluation.fitted(model, data, bench.spec)
+    assert found["fitted_loss"] == pytest.approx(loss_B[part].mean().item()) and found["fitted_examples"] == 30
+
+
+def test_a_fit_that_is_not_finite_is_no_part_of_a_record() -> None:
+    bench = small_bench()
+    with torch.no_grad():
+        bench.model.readout.bias.fill_(math.nan)
+    assert evaluation.fitted(bench.model, bench.data, bench.spec) == {}
+
+
 def test_a_class_without_evaluated_examples_has_no_accuracy() -> None:
     by_class = evaluation.ClassAccuracy(3, torch.device("cpu"))
     for label_B in (torch.tensor([0, 0]), torch.tensor([0, 2])):
@@ -320,6 +346,7 @@ def test_evaluation_leaves_no_trace_in_the_network() -> None:
     before = weights_of(bench.model)
     evaluation.evaluate(bench.model, bench.held, "fp32")
     evaluation.firing_rates(bench.model, bench.held, "fp32")
+    evaluation.fitted(bench.model, bench.data, bench.spec)
     assert_same_weights(before, weights_of(bench.model))
     without = small_bench()
     assert [row["train_loss"] for row in bench.rows()] == [row["train_loss"] for row in without.rows()]

@@ -114,6 +114,7 @@ def _result(pair: Comparison) -> Facts:
         ("visits to score", _count(run.prepare_examples)),
         ("firing rate by layer", ", ".join(_count(rate, 1, 3) for rate in run.firing_rate) or NOTHING),
         *([("accuracy by steps, %", _steps(run.accuracy_by_step))] if run.accuracy_by_step else []),
+        *_fitted(run),
         *_cosine(run.gradient_cosine),
         ("parameters", _count(run.num_parameters)),
         ("peak memory", f"{_count(run.peak_memory_bytes, 2**20)} MiB"),
@@ -129,6 +130,14 @@ def _steps(share_T: Sequence[float]) -> str:
     return ", ".join(number(100 * share) for share in share_T[:MAX_STEPS]) + (
         ", .." if len(share_T) > MAX_STEPS else ""
     )
+
+
+def _fitted(run: Record) -> Facts:
+    """Returns loss and accuracy on training images in evaluation mode; nothing of older records."""
+    if run.fitted_loss is None or run.fitted_accuracy is None:
+        return []
+    images = f"of {_count(run.fitted_examples)} training images"
+    return [("fitted loss", f"{run.fitted_loss:.4g} {images}"), ("fitted accuracy", f"{number(100 * run.fitted_accuracy)} %")]
 
 
 def _cosine(found: Mapping[str, Any]) -> Facts:
