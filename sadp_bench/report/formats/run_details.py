@@ -137,7 +137,10 @@ def _fitted(run: Record) -> Facts:
     if run.fitted_loss is None or run.fitted_accuracy is None:
         return []
     images = f"of {_count(run.fitted_examples)} training images"
-    return [("fitted loss", f"{run.fitted_loss:.4g} {images}"), ("fitted accuracy", f"{number(100 * run.fitted_accuracy)} %")]
+    return [
+        ("fitted loss", f"{run.fitted_loss:.4g} {images}"),
+        ("fitted accuracy", f"{number(100 * run.fitted_accuracy)} %"),
+    ]
 
 
 def _cosine(found: Mapping[str, Any]) -> Facts:
