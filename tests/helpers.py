@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sadp_bench.backbones.resnet import LEAST_WIDTH
 from sadp_bench.backbones.spiking import NeuronSettings
 from sadp_bench.core.progress import Progress
-from sadp_bench.core.registry import resolve
+from sadp_bench.core.registry import options, resolve
 from sadp_bench.core.rng import stream
 from sadp_bench.pruners.base import Observation, Pruner
 from sadp_bench.pruners.sampling import systematic_sample
@@ -92,14 +92,25 @@ def in_standard_errors(sample_RD: Tensor, expected_D: Tensor) -> Tensor:
     return (sample_RD.mean(0) - expected_D).abs() / error_D.clamp_min(1e-12)
 
 
-def network(backbone: str, norm: str, events: bool, side: int = 8, **options: Any) -> tuple[nn.Module, Tensor]:
+def norm_option(backbone: str, norm: str) -> dict[str, str]:
+    """The option of that norm, of a backbone that has one."""
+    return {"norm": norm} if "norm" in options(resolve("backbone", backbone)) else {}
+
+
+def network(backbone: str, norm: str, events: bool, side: int = 8, **settings: Any) -> tuple[nn.Module, Tensor]:
     """In float64 and evaluation mode, with batch norm statistics, scales and shifts that are not the initial ones; and
     three examples."""
     steps, batch, width = 3, 3, LEAST_WIDTH if "resnet" in backbone else 3
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         model = resolve("backbone", backbone)(
-            (2, side, side), 5, steps, NeuronSettings(threshold=0.6), width=width, norm=norm, **options
+            (2, side, side),
+            5,
+            steps,
+            NeuronSettings(threshold=0.6),
+            width=width,
+            **norm_option(backbone, norm),
+            **settings,
         ).double()
         for part in model.modules():
             if isinstance(part, nn.BatchNorm2d):

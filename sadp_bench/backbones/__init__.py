@@ -2,6 +2,7 @@
 
 BACKBONES = {
     "cnn": "sadp_bench.backbones.plain:CNN",
+    "mlp": "sadp_bench.backbones.mlp:MLP",
     "vgg11": "sadp_bench.backbones.plain:VGG11",
     "resnet18": "sadp_bench.backbones.resnet:ResNet18",
     "resnet18-sltt": "sadp_bench.backbones.resnet:SLTTResNet18",

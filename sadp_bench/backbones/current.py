@@ -21,7 +21,8 @@ class Current:
     """A layer's output, and the norm and the pool that are still to be applied to it.
 
     Attributes:
-        y: [T, B, C, H, W] or [T * B, C, H, W]; or [B, C, H, W] if `still`.
+        y: [T, B, C, H, W] or [T * B, C, H, W]; or [B, C, H, W] if `still`. Behind a linear layer D features stand in place
+            of C, H, W.
         timesteps: T.
         still: Whether y is the same at every step.
         norm: Is applied first; None: none.
@@ -34,6 +35,11 @@ class Current:
     norm: nn.BatchNorm2d | None = None
     pool: nn.Module | None = None
 
+    @property
+    def has_time(self) -> bool:
+        """Whether y has a dimension of time: [T, B, C, H, W] or [T, B, D], and not the time in its first one."""
+        return self.y.dim() % 2 == 1
+
     def settled(self) -> Current:
         """Returns the current with norm and pool applied by their modules."""
         settled = Current(self.y, self.timesteps, self.still)
@@ -44,19 +50,19 @@ class Current:
     def after(self, module: nn.Module) -> Current:
         """Returns a module's output of y, which the module gets with or without a dimension of time, as it takes it."""
         y, multi_step = self.y, getattr(module, "step_mode", None) == "m"
-        if multi_step and y.dim() == 4:
+        if multi_step and not self.has_time:
             y = y[None] if self.still else y.unflatten(0, (self.timesteps, -1))
-        elif not multi_step and y.dim() == 5:
+        elif not multi_step and self.has_time:
             y = y.flatten(0, 1)
         y = module(y)
         return replace(self, y=y[0] if multi_step and self.still else y)
 
     def tensor(self) -> Tensor:
-        """Returns the current of every step, [T, B, C, H, W]."""
-        y = self.settled().y
+        """Returns the current of every step, [T, B, C, H, W] or [T, B, D]."""
+        settled = self.settled()
         if self.still:
-            return y.expand(self.timesteps, *y.shape)
-        return y if y.dim() == 5 else y.unflatten(0, (self.timesteps, -1))
+            return settled.y.expand(self.timesteps, *settled.y.shape)
+        return settled.y if settled.has_time else settled.y.unflatten(0, (self.timesteps, -1))
 
 
 class TakesCurrent(ABC):

@@ -107,7 +107,7 @@ class LIF(neuron.LIFNode, TakesCurrent):
         return LIFEquation(self.tau, gain, self.v_threshold, self.v_reset is None, self.surrogate)
 
     def of_current(self, current: Current) -> Current:
-        """Returns the spikes of a current, [T, B, C, h, w], from a fused block where one computes them."""
+        """Returns the spikes of a current, [T, B, C, h, w] or [T, B, D], from a fused block where one computes them."""
         fuses = self.kernel == "native" and self.detach_reset
         block = fused_block(current.y, current.timesteps) if fuses else None
         if block is not None:
@@ -123,7 +123,7 @@ class LIF(neuron.LIFNode, TakesCurrent):
             block: Computes the norm and the pool of `current` and the neuron; None: x_seq is the neuron's current.
 
         Returns:
-            Spikes, of the shape of x_seq; of a `current` [T, B, C, h, w].
+            Spikes, of the shape of x_seq; of a `current` [T, B, C, h, w] or [T, B, D].
         """
         if current is not None and block is not None:
             return self._fused(current, block)
@@ -142,13 +142,15 @@ class LIF(neuron.LIFNode, TakesCurrent):
         return torch.zeros(x_seq.shape[1:], device=x_seq.device, dtype=wide_dtype(x_seq))
 
     def _fused(self, current: Current, block: Block) -> Tensor:
-        y = current.y if current.y.dim() == 4 else current.y.flatten(0, 1)
+        y = current.y.flatten(0, 1) if current.has_time else current.y
+        images = y.dim() == 4
+        y = y if images else y[..., None, None]  # Features are the channels of a pixel.
         before = self.v.movedim(-1, 1) if self.carries and isinstance(self.v, Tensor) else None
         pool = 1 if current.pool is None else 2
         spikes, membrane = block(y, current.norm, self.equation, current.timesteps, pool, current.still, before)
         if self.carries:
             self.v = membrane.movedim(1, -1).detach()
-        return spikes.unflatten(0, (current.timesteps, -1))
+        return (spikes if images else spikes.flatten(1)).unflatten(0, (current.timesteps, -1))
 
     def _on_cpu(self, x_seq: Tensor, membrane: Tensor) -> tuple[Tensor, Tensor]:
         made: tuple[Tensor, Tensor] = CPULif.apply(x_seq, membrane, *dataclasses.astuple(self.equation))
@@ -274,8 +276,11 @@ class Backbone(nn.Module):
         num_classes: Of the readout's output.
 
     Attributes:
+        readout_kind: The class of the readout.
         native: Whether its neurons run in fused blocks.
     """
+
+    readout_kind: type[layer.Linear] = layer.Linear
 
     def __init__(
         self, timesteps: int, stem: nn.Sequential, body: nn.Sequential, features: int, num_classes: int
@@ -284,7 +289,7 @@ class Backbone(nn.Module):
         self.timesteps = timesteps
         self.stem = stem
         self.body = body
-        self.readout = layer.Linear(features, num_classes, step_mode="m")
+        self.readout = self.readout_kind(features, num_classes, step_mode="m")
         self.native = any(isinstance(module, LIF) and module.kernel == "native" for module in body.modules())
 
     def initialise(self) -> None:
@@ -374,8 +379,7 @@ class Backbone(nn.Module):
         return torch.cat(logits)
 
 
-def check_width(width: int, least: int = 1) -> None:
-    """Raises BadInput for fewer channels than the least width."""
+def check_width(width: int, least: int = 1, unit: str = "channel") -> None:
+    """Raises BadInput for fewer channels, or other units, than the least width."""
     if width < least:
-        channels = "channel" if least == 1 else "channels"
-        raise BadInput(f"backbone.width is at least {least} {channels}, not {width}")
+        raise BadInput(f"backbone.width is at least {least} {unit if least == 1 else f'{unit}s'}, not {width}")

@@ -31,9 +31,9 @@ class Local(Backprop):
     Ma et al. for spiking networks. The heads, their place and their pool are ours.
 
     A block ends with its neuron, a block of a residual network with its addition. Its output is detached before it enters
-    the next block. A head (average pool to at most 2x2, linear layer) makes logits of every time step from it, and the
-    run's loss of them trains the block and the head. The readout trains the last block. Each block goes backward before
-    the next goes forward, so the memory is that of the largest block. See `add_heads`.
+    the next block. A head (average pool of images to at most 2x2, linear layer) makes logits of every time step from it,
+    and the run's loss of them trains the block and the head. The readout trains the last block. Each block goes backward
+    before the next goes forward, so the memory is that of the largest block. See `add_heads`.
     """
 
     def __call__(
@@ -88,7 +88,7 @@ def add_heads(model: nn.Module, input_shape: tuple[int, int, int], num_classes: 
 
 
 def block_shapes(model: Backbone, input_shape: tuple[int, int, int]) -> list[torch.Size]:
-    """Returns the shape of each block's output, C, H, W, from a pass of one time step through a copy of the network."""
+    """Returns the shape of each block's output, C, H, W or D, from a pass of one time step through a copy of the network."""
     copied = copy.deepcopy(model).double().eval()  # A float64 network runs everywhere, and no native kernel takes it.
     shapes = []
     with torch.no_grad():
@@ -101,7 +101,9 @@ def block_shapes(model: Backbone, input_shape: tuple[int, int, int]) -> list[tor
 
 
 def _head(shape: torch.Size, num_classes: int) -> nn.Sequential:
-    """Returns a head, [T, B, C, H, W] -> [T, B, classes], for a block's output of this shape, C, H, W."""
+    """Returns a head, -> [T, B, classes], for a block's output of this shape, C, H, W, or D, which no pool takes."""
+    if len(shape) == 1:
+        return nn.Sequential(layer.Linear(shape[0], num_classes, step_mode="m"))
     channels, height, width = shape
     side = min(POOLED, height), min(POOLED, width)
     pool = layer.AdaptiveAvgPool2d(side, step_mode="m")

@@ -18,10 +18,12 @@ from sadp_bench.backbones.cpu_lif import CPULif
 from sadp_bench.backbones.plain import CNN
 from sadp_bench.backbones.resnet import LEAST_WIDTH, PreActivationBlock, SEWBlock
 from sadp_bench.backbones.spiking import LIF, NeuronSettings
+from sadp_bench.capture.layers import weight_layers
 from sadp_bench.capture.signals import Signal
 from sadp_bench.core import registry
 from sadp_bench.core.errors import BadInput
 from sadp_bench.runs.resolve import make_model
+from tests.helpers import norm_option
 from tests.small_runs import Chosen, make_trainer, resolved, small_bench
 
 # As SpikingJelly names them; ours must be these.
@@ -34,6 +36,7 @@ SETTINGS = list(itertools.product(("hard", "soft"), (True, False), SURROGATES)) 
 # Of each data set: the input's channels and sides.
 IMAGES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 EVENTS = (2, 34, 34)
+CONVOLUTIONAL = [name for name in BACKBONES if name != "mlp"]
 MIN_WIDTHS = dict.fromkeys(("resnet18", "resnet18-sltt", "sew-resnet18"), LEAST_WIDTH)
 
 
@@ -133,12 +136,13 @@ def test_a_bfloat16_current_keeps_a_float32_membrane() -> None:
 @pytest.mark.parametrize("name", BACKBONES)
 def test_every_backbone_takes_every_data_sets_shape(name: str) -> None:
     for shape, norm in (*((shape, "batch") for shape in IMAGES.values()), (IMAGES["digits"], "none")):
-        model = build(name, shape, timesteps=3, classes=7, norm=norm)
+        model = build(name, shape, timesteps=3, classes=7, **norm_option(name, norm))
         logits = model(randn(2, *shape))
         assert logits.shape == (3, 2, 7) and bool(torch.isfinite(logits).all())
         logits.sum().backward()
         assert all(p.grad is not None for p in model.parameters())
-        assert any(isinstance(m, nn.BatchNorm2d) for m in model.modules()) == (norm == "batch")
+        normed = norm == "batch" and name in CONVOLUTIONAL
+        assert any(isinstance(m, nn.BatchNorm2d) for m in model.modules()) == normed
     model = build(name, EVENTS, timesteps=3)
     for frames, steps in ((2, 2), (3, 3), (5, 3)):  # the first T of them
         assert model(randn(frames, 2, *EVENTS).abs()).shape == (steps, 2, 10)
@@ -146,7 +150,8 @@ def test_every_backbone_takes_every_data_sets_shape(name: str) -> None:
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_a_static_image_equals_the_same_image_at_every_step_as_events(name: str) -> None:
-    model = settled(build(name, (3, 16, 16), timesteps=3))
+    width = {} if name in CONVOLUTIONAL else {"width": 32}
+    model = settled(build(name, (3, 16, 16), timesteps=3, **width))
     image = 2 * randn(4, 3, 16, 16, dtype=torch.float64, seed=5)
     with torch.no_grad():
         static, events = model(image), model(image.expand(3, *image.shape))
@@ -157,17 +162,15 @@ def test_a_static_image_equals_the_same_image_at_every_step_as_events(name: str)
 def test_the_stem_runs_once_for_a_static_batch() -> None:
     for name in BACKBONES:
         model, seen = build(name, (3, 16, 16), timesteps=4), []
-        convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+        layers = weight_layers(model)
         for place in (0, 1):
-            convolutions[place].register_forward_hook(
-                lambda m, inputs, out, seen=seen: seen.append(tuple(inputs[0].shape))
-            )
+            layers[place].register_forward_hook(lambda m, inputs, out, seen=seen: seen.append(tuple(inputs[0].shape)))
         model(randn(5, 3, 16, 16))
-        assert seen[0] == (5, 3, 16, 16)  # not 4 x 5 images
+        assert seen[0] == ((5, 3, 16, 16) if name in CONVOLUTIONAL else (5, 3 * 16 * 16))  # not 4 x 5 images
         assert seen[1][:2] == (4, 5) and len(seen) == 2
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", CONVOLUTIONAL)
 def test_images_stay_channels_last_through_the_network(name: str) -> None:
     model = build(name, (3, 32, 32), width=8).to(memory_format=torch.channels_last)
     kinds: dict[str, bool] = {}
@@ -193,16 +196,22 @@ WRONG_NEURONS = {
 WRONG_LAYERS = {
     "norm": {"bacth": "backbone.norm is one of batch, sync, none, not 'bacth'"},
 }
+WRONG_PERCEPTRONS = {
+    "depth": {0: "backbone.depth is at least 1 hidden layer, not 0"},
+    "dropout": {1.0: "backbone.dropout is at least 0 and below 1"},
+    "norm": {"batch": "backbone mlp has no setting 'norm'"},
+}
 
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_wrong_settings_are_refused(name: str) -> None:
-    for setting, wrong in (WRONG_NEURONS | WRONG_LAYERS if name == "cnn" else WRONG_LAYERS).items():
+    of_network = WRONG_LAYERS if name in CONVOLUTIONAL else WRONG_PERCEPTRONS
+    for setting, wrong in (WRONG_NEURONS | of_network if name == "cnn" else of_network).items():
         for value, message in wrong.items():
             with pytest.raises(BadInput, match=message):
                 make_trainer(*resolved(backbone=name, set={f"backbone.{setting}": value}))
     least = MIN_WIDTHS.get(name, 1)
-    with pytest.raises(BadInput, match=f"backbone.width is at least {least} channels?, not {least - 1}"):
+    with pytest.raises(BadInput, match=f"backbone.width is at least {least} (channel|neuron)s?, not {least - 1}"):
         make_trainer(*resolved(backbone=name, set={"backbone.width": least - 1}))
 
 

@@ -20,6 +20,7 @@ from sadp_bench.core.losses import LOSSES, WeightedLoss
 from sadp_bench.native import spike_conv
 from sadp_bench.native.library import absence
 from sadp_bench.training.backprop import make_backprop
+from tests.helpers import norm_option
 from tests.small_runs import small_bench
 
 pytestmark = pytest.mark.skipif(absence() is not None, reason=f"{absence()}")
@@ -38,7 +39,7 @@ def network(name: str, kernel: str, norm: str = "batch") -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model: nn.Module = registry.resolve("backbone", name)(
-            SHAPE, 10, TIMESTEPS, NeuronSettings(kernel=kernel), width=8, norm=norm
+            SHAPE, 10, TIMESTEPS, NeuronSettings(kernel=kernel), width=8, **norm_option(name, norm)
         )
     return model.to(memory_format=torch.channels_last)
 

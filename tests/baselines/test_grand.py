@@ -28,7 +28,7 @@ def one_backward_pass_per_example(model, loss, input, label_B):
     return torch.stack(norms)
 
 
-@pytest.mark.parametrize("backbone", ["cnn", "vgg11", "resnet18", "sew-resnet18"])
+@pytest.mark.parametrize("backbone", ["cnn", "mlp", "vgg11", "resnet18", "sew-resnet18"])
 def test_gradient_norms_equal_one_backward_pass_per_example(backbone):
     label_B = torch.tensor([0, 3, 4])
     for norm, events, loss in product(["batch", "none"], [False, True], [mean_loss, step_loss]):

@@ -38,7 +38,7 @@ def watched_by_hand(model: nn.Module, input: Tensor) -> tuple[Tensor, list[Tenso
     return features[0], spikes
 
 
-@pytest.mark.parametrize("backbone", ["cnn", "sew-resnet18"])
+@pytest.mark.parametrize("backbone", ["cnn", "mlp", "sew-resnet18"])
 def test_features_and_spike_counts_equal_what_plain_hooks_see(backbone: str) -> None:
     bench = small_bench(backbone=backbone, timesteps=3)
     input = bench.data.input(torch.arange(7))

@@ -315,7 +315,7 @@ def test_neurons_and_norms_are_counted_apart() -> None:
 
 def test_products_equal_torchs_count_of_floating_point_operations() -> None:
     """Two for each product, layer by layer; of the products masks leave the live share."""
-    for backbone, options in (("cnn", {}), ("cnn", {"backbone.pool_at": "before-norm"}), ("resnet18", {})):
+    for backbone, options in (("cnn", {}), ("cnn", {"backbone.pool_at": "before-norm"}), ("resnet18", {}), ("mlp", {})):
         spec, material = resolved(backbone=backbone, timesteps=3, set=options, kernel="python")
         model, image = make_model(spec, material, 0), torch.rand(2, 1, 8, 8)
         with FlopCounterMode(display=False) as counted, torch.no_grad():

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sadp_bench.backbones.mlp import MLP
 from sadp_bench.backbones.plain import CNN
 from sadp_bench.backbones.spiking import Backbone, NeuronSettings
 from sadp_bench.capture.element_counts import element_counts
@@ -352,15 +353,16 @@ def test_a_run_whose_channels_cannot_be_cut_is_refused_before_training() -> None
             pytest.fail(f"{requested} is not refused")
     for backbone, processes, message in [
         (WithoutNeurons, 1, "WithoutNeurons has no method channel_groups"),
+        (MLP, 1, "MLP has no method channel_groups"),
         (CNN, 2, "2 processes can't share"),
     ]:
         with pytest.raises(BadInput, match=message):
             Channels(0.5).check_network(backbone, {}, processes)
 
 
-def test_every_backbone_of_the_suite_names_its_channels() -> None:
+def test_every_backbone_of_convolutions_names_its_channels() -> None:
     from sadp_bench.backbones import BACKBONES
 
     for name, where in BACKBONES.items():
-        assert hasattr(load(where), "channel_groups"), name
+        assert hasattr(load(where), "channel_groups") == (name != "mlp"), name
     assert not hasattr(Backbone, "channel_groups")
