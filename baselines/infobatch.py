@@ -95,6 +95,10 @@ class InfoBatch(Pruner):
                 f"not {self.prune_ratio:g}: lower --ratio, or raise delta"
             )
 
+    def planned_visits(self, num_examples: int, num_epochs: float) -> float:
+        """Returns the budget; NaN for `native`, whose visits depend on the losses."""
+        return math.nan if self.native else super().planned_visits(num_examples, num_epochs)
+
     def prepare(self, context: ScoringContext) -> None:
         """Sets all losses to zero and counts the epochs that drop examples. Raises BadInput where one would drop all."""
         super().prepare(context)

@@ -190,6 +190,41 @@ def test_the_stated_differences_of_infobatch_are_those_of_the_records() -> None:
             assert stated in sentences, (one, other, ratio, stated)
 
 
+def test_the_stated_sums_of_rates_are_those_of_the_records() -> None:
+    """Visits times mean weight times learning rate over random sampling's, at 0.3, 0.5 and 0.7 of the suite."""
+    from sadp_bench.records.record import Record
+    from sadp_bench.records.store import read_all
+    from sadp_bench.training.optimizer import learning_rate
+
+    def mass(record: Record) -> float:
+        found = 0.0
+        for row in record.epochs:
+            batches = -(-row["kept"] // record.spec.batch_size)
+            sizes = [row["kept"] // batches + (number < row["kept"] % batches) for number in range(batches)]
+            shares = [sum(sizes[:number]) / row["kept"] for number in range(batches)]
+            rates = [learning_rate(record.spec, (row["epoch"] + share) / record.spec.epochs) for share in shares]
+            assert rates[-1] == pytest.approx(row["learning_rate"], rel=1e-9)
+            found += row["mean_weight"] * sum(rate * of for rate, of in zip(rates, sizes, strict=True))
+        return found
+
+    found = {}
+    for _, record in read_all([ROOT / "results" / "cifar10"]).records:
+        if (
+            record.spec.seed == 0
+            and record.spec.method in ("full", "random", "sadp", "infobatch")
+            and record.spec.method_options.get("smoothing") != 1.0
+        ):
+            found[record.spec.method, record.spec.ratio] = mass(record)
+    for method, document in (("sadp", "results"), ("sadp", "sadp"), ("infobatch", "results")):
+        more = [100 * (found[method, ratio] / found["random", ratio] - 1) for ratio in (0.3, 0.5, 0.7)]
+        stated = "{:.0f}, {:.0f} and {:.0f} %".format(*more)
+        assert f"random sampling's by {stated}" in " ".join(text(f"docs/{document}.md").split()), (method, stated)
+        if method == "infobatch":
+            assert all(
+                found[method, ratio] == pytest.approx(found["full", 0.0], rel=0.002) for ratio in (0.3, 0.5, 0.7)
+            )
+
+
 STUDIED = ("cifar10-resnet18", "cifar10-cnn", "nmnist-cnn")
 SCORES = {
     "uniform": "uniform",

@@ -42,6 +42,10 @@ SPEC_OPTIONS: dict[str, Any] = {
         float | None, Option(help="Learning rate at the start of the schedule.", show_default="the data set's")
     ],
     "schedule": Annotated[str | None, Option(help="cosine or constant.", show_default="cosine")],
+    "lr_clock": Annotated[
+        str | None,
+        Option(help="What the cosine follows: epochs, or visits (done, of those planned).", show_default="epochs"),
+    ],
     "weight_decay": Annotated[float | None, Option(help="Weight decay of all parameters.", show_default="5e-4")],
     "augment": Annotated[
         str | None, Option(help="none, or crop, crop-flip, cutout or crop-flip,cutout.", show_default="the data set's")

@@ -232,6 +232,13 @@ class Pruner(ABC):
         """Returns the number of epochs of the run when full data trains for `epochs`; a pruner may shorten the run."""
         return epochs
 
+    def planned_visits(self, num_examples: int, num_epochs: float) -> float:
+        """Returns the training visits planned for a run of so many epochs; NaN where none are known before training.
+
+        `--lr-clock visits` needs the number.
+        """
+        return (1 - self.prune_ratio) * num_examples * num_epochs
+
     def scoring_epochs(self, num_epochs: int) -> float:
         """Returns the visits that `prepare` will make, in epochs, for the estimate before training."""
         return 0

@@ -13,6 +13,7 @@ from sadp_bench.records.former import KEY_NAMES, LATER, former_names
 CHOICES = {
     "optimizer": ("sgd", "adamw"),
     "schedule": ("cosine", "constant"),
+    "lr_clock": ("epochs", "visits"),
     "loss": ("mean", "step", "step-mse", "step-mse-onehot"),
     "precision": ("fp32", "bf16", "fp64"),
     "protocol": ("epochs", "updates"),
@@ -89,6 +90,8 @@ def check_values(values: Mapping[str, Any], types: Mapping[str, Kind]) -> None:
     if not 0 <= values["ratio"] < 1:
         raise BadInput(f"--ratio is at least 0 and below 1 (the share of visits to save), not {values['ratio']}")
     _check_mse_weight(values.get("mse_weight", LATER["mse_weight"]), values["loss"])
+    if values["schedule"] == "constant" and values.get("lr_clock", "epochs") != "epochs":
+        raise BadInput("--lr-clock is that of --schedule cosine; the rate of --schedule constant needs none")
     _check_axes(values["backprop"], values.get("k", 0), values["loss"], values["timesteps"])
     for name in (*COUNTS, "seed", "k"):
         minimum = int(name in COUNTS)

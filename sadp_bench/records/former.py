@@ -18,6 +18,7 @@ LATER: dict[str, Any] = {
     "sparsity_options": {},
     "kernel": "python",
     "mse_weight": 0.05,
+    "lr_clock": "epochs",
 }
 # Options that were added later, by table and owner, with the values that older records mean: a spec without the option gets
 # that value, and the key leaves it out.

@@ -76,6 +76,7 @@ class Spec(_Remembering):
         kernel: What computes norm, pool, neuron and convolutions of spikes: "python", or "native": the C core; on CUDA
             Triton kernels, without the convolutions. They differ by rounding.
         mse_weight: The weight of the squared distance in the losses `step-mse` and `step-mse-onehot`.
+        lr_clock: Whether the learning rate follows the share of the epochs or of the planned visits that are done.
     """
 
     method: str
@@ -110,6 +111,7 @@ class Spec(_Remembering):
     sparsity_options: dict[str, Any] = field(default_factory=dict)
     kernel: str = "python"
     mse_weight: float = 0.05
+    lr_clock: str = "epochs"
 
     def __post_init__(self) -> None:
         check_fields(self._fields())
@@ -157,7 +159,11 @@ class Spec(_Remembering):
     @_remembered
     def plain(self) -> Spec:
         """Returns the plain run of all three axes: full data, backpropagation through all steps, all connections."""
-        axes = {name: value for name, value in LATER.items() if name not in ("processes", "kernel", "mse_weight")}
+        axes = {
+            name: value
+            for name, value in LATER.items()
+            if name not in ("processes", "kernel", "mse_weight", "lr_clock")
+        }
         return self.reference().of_valid(**axes)
 
     @_remembered

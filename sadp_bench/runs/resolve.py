@@ -34,6 +34,7 @@ from sadp_bench.sparsity import SPARSITIES
 from sadp_bench.sparsity.base import Sparsity
 from sadp_bench.training.data import Loader
 from sadp_bench.training.local import add_heads
+from sadp_bench.training.optimizer import planned_visits
 
 VALIDATION_SHARE = 0.1
 OUT_OF_MEMORY = re.compile(  # in errors of torch, the last three for sizes beyond its integers
@@ -296,6 +297,7 @@ def _check_fits(spec: Spec, pruner: Pruner) -> None:
             "take fewer processes"
         )
     pruner.check_updates(spec.epochs, spec.updates_per_epoch)
+    planned_visits(pruner, spec, spec.train_examples, spec.epochs)  # is refused here where there are none
     if spec.processes > 1 and spec.device not in ("cpu", "cuda"):
         raise BadInput(f"--device {spec.device} with {spec.processes} processes: take cuda, each has a GPU of its own")
     if spec.backbone_options.get("norm") == "sync" and not spec.device.startswith("cuda"):

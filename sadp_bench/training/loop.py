@@ -30,7 +30,7 @@ from sadp_bench.records.spec import Spec
 from sadp_bench.sparsity.base import Sparsity
 from sadp_bench.training.choosing import Choosing
 from sadp_bench.training.data import Loader, draw_augmentation
-from sadp_bench.training.optimizer import learning_rate, set_learning_rate
+from sadp_bench.training.optimizer import learning_rate, planned_visits, set_learning_rate, share_done
 from sadp_bench.training.step import TrainingStep
 
 EpochRow = dict[str, Any]
@@ -156,11 +156,13 @@ def _train_epoch(
     num_trained = trained_of(state.pruner, epoch, len(selection.index_K), len(index_K))
     total_loss, total_weighted = torch.zeros(2, device=data.device, dtype=widest_dtype(data.device))
     shown, visited = 0, []
+    before, planned = sum(row["kept"] for row in state.rows), planned_visits(state.pruner, spec, len(data), length)
     choosing, trained, observe = Choosing(step, state.pruner, epoch, augmentation), [], state.pruner.observe
     # A GPU gets the epoch's order and weights at once: it would wait for a copy in every step.
     parts = list(candidates(index_K.to(data.place), weight_K.to(data.device), num_trained, spec.batch_size))
     for number, part in enumerate(parts, 1):
-        rate = learning_rate(spec, (epoch + portion * shown / num_trained) / length)
+        share = share_done(spec, (epoch + portion * shown / num_trained) / length, (before + shown) / planned)
+        rate = learning_rate(spec, share)
         set_learning_rate(state.optimizer, rate)
         batch_B, weight_B = choosing(*part)
         with watch.passes() if number == len(parts) else nullcontext():

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from sadp_bench.core.errors import BadInput
+from sadp_bench.pruners.base import Pruner
 from sadp_bench.records.spec import Spec
 
 
@@ -26,10 +28,41 @@ OPTIMIZERS = {"sgd": _eager(torch.optim.SGD), "adamw": _eager(torch.optim.AdamW)
 
 
 def learning_rate(spec: Spec, share: float) -> float:
-    """Returns the rate at a share in [0, 1) of the run: constant, or half a cosine from the full rate to 0."""
+    """Returns the rate at a share in [0, 1] of the run: constant, or half a cosine from the full rate to 0."""
     if spec.schedule == "constant":
         return spec.learning_rate
     return spec.learning_rate * (1 + math.cos(math.pi * share)) / 2
+
+
+def share_done(spec: Spec, of_epochs: float, of_visits: float) -> float:
+    """Returns the share of the run that the learning rate follows, by the spec's clock, at most 1.
+
+    With `visits`, runs of equal visits meet nearly the same sum of rates, whichever epochs have more visits than others.
+    """
+    return of_epochs if spec.lr_clock == "epochs" else min(of_visits, 1.0)
+
+
+def planned_visits(pruner: Pruner, spec: Spec, num_examples: int, length: float) -> float:
+    """Returns the training visits planned for a run; infinite for the clock of epochs, which needs none.
+
+    Args:
+        pruner: The pruner.
+        spec: The run.
+        num_examples: N.
+        length: The number of epochs that the run takes.
+
+    Raises:
+        BadInput: The pruner plans none.
+    """
+    if spec.lr_clock == "epochs":
+        return math.inf
+    planned = pruner.planned_visits(num_examples, length if spec.protocol == "updates" else spec.epochs)
+    if not 0 < planned < math.inf:
+        raise BadInput(
+            f"--lr-clock visits needs the number of visits before training, and {spec.method} with these settings has "
+            "none; use --lr-clock epochs"
+        )
+    return planned
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -159,7 +159,8 @@ class RunContext:
 
         A resumed training continues after its last saved epoch, and yields for that epoch first.
         """
-        spec = dataclasses.replace(self.spec, protocol="epochs")
+        # These trainings keep one share throughout, so that both clocks agree; some begin late, with epochs of no visit.
+        spec = dataclasses.replace(self.spec, protocol="epochs", lr_clock="epochs")
         number = self._num_fits[kind] = self._num_fits[kind] + 1
         name = f"{kind} {number}"
         with self._clock.uncharged():

@@ -51,7 +51,8 @@ def test_a_run_stopped_again_and_again_loses_one_epoch_at_most(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "changed", [{"optimizer": "adamw"}, {"precision": "bf16"}, {"protocol": "updates"}, {"loss": "step"}]
+    "changed",
+    [{"optimizer": "adamw"}, {"precision": "bf16"}, {"protocol": "updates"}, {"loss": "step"}, {"lr_clock": "visits"}],
 )
 def test_every_kind_of_training_is_taken_up_exactly(changed: dict[str, Any], tmp_path: Path) -> None:
     spec, material = requested("random", **changed)
