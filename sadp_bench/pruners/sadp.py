@@ -28,14 +28,14 @@ from sadp_bench.pruners.sampling import (
     weights,
 )
 
-DRAWS = ("balanced", "independent")
+DRAWS = ("independent", "balanced")
 SCHEDULES = ("constant", "falling", "rising")
 BOUND_RATIO_MEMORY = 0.8  # share of the earlier sums in a layer's bound ratio at each new measurement
 BOUND_RATIO_EVERY = 4  # epochs, from the fourth on: the ratio hardly changes, and costs up to half a training step
 
 
 class SADP(Pruner):
-    """Draws examples in proportion to an estimate of their gradient's norm, and weights them so that nothing is biased.
+    """Draws examples in proportion to an estimate of their gradient's norm, and weights them by the inverse probability.
 
     Source: After Ma, Chen, Wu, Tan & Wu, "Spike-Aware Data Pruning", arXiv 2510.04098, 2025.
 
@@ -51,10 +51,9 @@ class SADP(Pruner):
       `sadp_bench.capture.recorder` holds the hooks, `sadp_bench.capture.squared_norms` the sums, and `Signal` defines them.
       An example keeps the score of its last visit.
     - pi_i: min(1, c ((1 - smoothing) score_i / mean + smoothing)), summing to K; unseen examples have the mean.
-    - Draw: exactly K examples, without replacement, with inclusion probabilities pi. Over epochs each example's visits stay
-      close to the sum of its pi.
+    - Draw: exactly K examples, without replacement, with inclusion probabilities pi, whatever was drawn before.
     - Weight: K / (N pi_i). The mean over the kept of weight x gradient is, over draws, an unbiased estimate of the full
-      data's mean gradient for fixed parameters and any scores. The mean weight is 1 in expectation.
+      data's mean gradient for the parameters at the epoch's start and any scores. The mean weight is 1 in expectation.
 
     Args:
         prune_ratio: The share of visits to save.
@@ -65,10 +64,10 @@ class SADP(Pruner):
             of an example without an error would consist of it.
         smoothing: The share of uniform sampling mixed in, in (0, 1]; it bounds the weights by about 1 / smoothing.
         memory: In [0, 1), the share of an example's earlier scores in its score (a running mean of the squares).
-        draw: "balanced" over epochs, see `sampling.balanced`; or "independent" of earlier epochs, where pi is
-            exact for scores of any origin.
+        draw: "independent" of earlier epochs, where pi is exact for scores of any origin; or "balanced" over epochs, see
+            `sampling.balanced`. The latter is biased, because a visit changes an example's score: docs/sadp.md, section 1.
         schedule: "constant"; "falling" keeps more at the start and less at the end, "rising" the reverse; same budget.
-        weight_power: 1 is unbiased, 0 means no weights; between them weights^power, scaled to mean 1 in expectation.
+        weight_power: 1 is unbiased with independent draws, 0 means no weights; between them weights^power, scaled to mean 1 in expectation.
     """
 
     def __init__(
@@ -80,7 +79,7 @@ class SADP(Pruner):
         gain_limit: float = 4.0,
         smoothing: float = 0.2,
         memory: float = 0.7,
-        draw: str = "balanced",
+        draw: str = "independent",
         schedule: str = "falling",
         weight_power: float = 1.0,
     ) -> None:

@@ -145,7 +145,7 @@ def weights(p_N: Tensor, num_kept: int, power: float = 1.0) -> Tensor:
     Weights are scaled such that the mean weight of the kept examples is 1 in expectation.
 
     With power 1 the mean of weight x value over the kept examples is an unbiased estimate of the mean over all (Horvitz &
-    Thompson, JASA 1952), and the scale is 1. With power 0 all weights are equal.
+    Thompson, JASA 1952), where p is exact given all that came before. The scale is then 1. With power 0 all weights are equal.
     """
     weight_N = (num_kept / (len(p_N) * p_N)) ** power
     return weight_N * (num_kept / (p_N * weight_N).sum()) if power != 1 else weight_N
@@ -224,7 +224,8 @@ def balanced(p_N: Tensor, surplus_N: Tensor, num_kept: int) -> Tensor:
     An example with a surplus above 0 is ahead, else behind. Let f be the fraction of its sum of earlier probabilities; it
     is ahead with probability f. Let f' = f + p. If f' < 1, examples ahead wait, and examples behind are drawn with
     p / (1 - f). Otherwise examples behind are certain, and examples ahead are drawn with (f' - 1) / f. In both cases the
-    inclusion probability, taken over earlier draws, is p; this holds for scores that do not depend on those draws.
+    inclusion probability, taken over earlier draws, is p, but only for scores that do not depend on those draws. Where a
+    visit lowers an example's score, examples ahead have low p and wait, so weights by p are biased.
     By chance, the sum differs from K by the order of sqrt(N). The values that are neither certain nor impossible are
     scaled to make it K, which moves an inclusion probability by about 1 / N.
 

@@ -205,7 +205,7 @@ def test_mean_gradient_of_a_real_network_is_unbiased_and_less_noisy_than_under_u
     assert variance < poisson_variance(gradients)
 
 
-def test_a_balanced_draw_is_unbiased_in_any_epoch_over_runs(gradients):
+def test_a_balanced_draw_is_unbiased_over_runs_for_scores_that_no_draw_changes(gradients):
     full_P, norm_N = gradients.mean(0), gradients.norm(dim=1)
     direction_PD = torch.randn(len(full_P), 12, generator=stream(6, "directions"), dtype=torch.float64)
     for epoch in (1, 4):

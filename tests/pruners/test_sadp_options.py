@@ -33,7 +33,7 @@ def trained(ratio=0.3, until=None, **requested):
 
 BAD_VALUES = {
     "score": ("one of layers, readout, spikes", ["loss", "", "Layers"]),
-    "draw": ("one of balanced, independent", ["", "rs2"]),
+    "draw": ("one of independent, balanced", ["", "rs2"]),
     "schedule": ("one of constant, falling, rising", ["linear", ""]),
     "smoothing": ("above 0 and at most 1", [0.0, -0.1, 1.5, math.nan, math.inf]),
     "gain_limit": ("0 (no limit) or at least 1", [-1.0, 0.5, math.nan]),
@@ -192,8 +192,8 @@ def test_weight_power_0_gives_no_weights_and_others_mean_1_in_expectation():
         assert abs(means_R1.mean() - 1) < 0.02
 
 
-def test_without_a_score_every_example_is_shown_once_before_any_is_twice():
-    pruner = prepared(SADP(0.75, smoothing=1.0, schedule="constant"), 40, 8)
+def test_without_a_score_a_balanced_draw_shows_every_example_once_before_any_twice():
+    pruner = prepared(SADP(0.75, smoothing=1.0, draw="balanced", schedule="constant"), 40, 8)
     for _ in range(2):
         shown_K = torch.cat([pruner.select(epoch).index_K for epoch in range(4)])
         assert sorted(shown_K.tolist()) == list(range(40))
