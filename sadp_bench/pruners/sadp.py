@@ -67,7 +67,8 @@ class SADP(Pruner):
         draw: "independent" of earlier epochs, where pi is exact for scores of any origin; or "balanced" over epochs, see
             `sampling.balanced`. The latter is biased, because a visit changes an example's score: docs/sadp.md, section 1.
         schedule: "constant"; "falling" keeps more at the start and less at the end, "rising" the reverse; same budget.
-        weight_power: 1 is unbiased with independent draws, 0 means no weights; between them weights^power, scaled to mean 1 in expectation.
+        weight_power: 1 is unbiased with independent draws, 0 means no weights; between them weights^power, scaled to mean 1
+            in expectation.
     """
 
     def __init__(
