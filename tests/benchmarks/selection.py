@@ -3,7 +3,8 @@
     python tests/benchmarks/selection.py [--examples 50000 1281167 ...] [--ratio 0.5] [--repeats 5]
 
 Log-normal scores; smoothing, water-filling, the draw balanced over epochs and the weights, as `SADP.select` makes
-them with draw=balanced; the default draw is less work. 10^8 examples need about 4 GB. A script, not a test: it asserts nothing.
+them with draw=balanced; the default draw is less work. 10^8 examples need about 4 GB. A script, not a test: it asserts
+nothing.
 """
 
 from __future__ import annotations
