@@ -2,6 +2,7 @@
 
 PRUNERS = {
     "fewer-epochs": "baselines.fewer_epochs:FewerEpochs",
+    "ceiling": "baselines.ceiling:Ceiling",
     "random": "baselines.random_subset:Random",
     "el2n": "baselines.el2n:EL2N",
     "grand": "baselines.grand:GraNd",

@@ -17,6 +17,7 @@ from sadp_bench.core.progress import Progress as Silent
 from sadp_bench.core.text import duration, interval, percent, printable
 from sadp_bench.records.axes import cosine_places, cosine_text, weak_cosine
 from sadp_bench.records.metrics import (
+    UNPRUNED,
     Comparison,
     charged_cpu_seconds,
     charged_seconds,
@@ -179,7 +180,10 @@ def _facts(found: Comparison) -> Table:
         table.add_row("speed-up", f"{found.speedup:.3f} x", "charged seconds of full data / of this run")
     if found.cpu_speedup is not None and found.record.spec.method != "full":
         table.add_row("speed-up by CPU", f"{found.cpu_speedup:.3f} x", "CPU seconds of full data / of this run")
-    table.add_row("nominal maximum", f"{found.nominal_maximum:.3f} x", "1 / (1 - ratio)")
+    of_ratio = (
+        "1 / (1 - ratio)" if found.record.spec.method not in UNPRUNED else "every example is shown in every epoch"
+    )
+    table.add_row("nominal maximum", f"{found.nominal_maximum:.3f} x", of_ratio)
     share = forward_share(found.record.epochs, found.record.seconds["train"])
     if share is not None:
         note = f"of a visit; {forward_only(found.record):,.0f} were a forward pass alone"

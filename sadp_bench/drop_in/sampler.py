@@ -34,7 +34,7 @@ from sadp_bench.drop_in.loop_checks import (
 from sadp_bench.drop_in.watching import Watching
 from sadp_bench.pruners.base import Observation, Pruner, plain
 from sadp_bench.pruners.batching import batches, in_order
-from sadp_bench.pruners.contract import selection_of, signals_of
+from sadp_bench.pruners.contract import selection_of, signals_of, updates_of
 
 # The bound ratio comes in an epoch's first batch only, and features come with a linear readout only.
 OPTIONAL = {Signal.BOUND_RATIO, Signal.FEATURES}
@@ -55,11 +55,12 @@ class PrunedSampler(Sampler[list[int]]):
                 (sampler.weight(index) * loss_B).mean().backward()
                 sampler.observe(index, logits, label, loss_B)
 
-    An epoch's K examples come in ceil(K / batch_size) batches whose sizes differ by at most one. So nothing is dropped, and
-    no short last batch gives its examples more weight. With the same seed, the selections, their order and the weights are
-    those of `sadp-bench run`. Under torch.distributed, every process has the same selection and its slice of each batch,
-    with equal numbers of batches. Once an epoch, all processes exchange the pruner's values of each example, exact to the
-    bit. A pruner with more signals than logits and losses, such as SADP, also needs `watch`, or `observe(..., watched=)`.
+    An epoch's K examples come in ceil(K / batch_size) batches, or those of the pruner's `num_updates`, whose sizes differ
+    by at most one. So nothing is dropped, and no short last batch gives its examples more weight. With the same seed, the
+    selections, their order and the weights are those of `sadp-bench run`. Under torch.distributed, every process has the
+    same selection and its slice of each batch, with equal numbers of batches. Once an epoch, all processes exchange the
+    pruner's values of each example, exact to the bit. A pruner with more signals than logits and losses, such as SADP,
+    also needs `watch`, or `observe(..., watched=)`.
 
     Args:
         pruner: The method.
@@ -154,7 +155,7 @@ class PrunedSampler(Sampler[list[int]]):
             warnings.warn(mistake, stacklevel=2)
         self._exchange()
         index_K, weight_K = self._drawn(self.pruner, epoch)
-        whole = list(batches(index_K, weight_K, self.batch_size))
+        whole = list(batches(index_K, weight_K, updates_of(self.pruner, epoch, len(index_K), self.batch_size)))
         if len(whole[-1][0]) < distributed.size():
             raise BadInput(
                 f"batch_size={self.batch_size}, that of all processes together, gives batches of {len(whole[-1][0])} "
@@ -186,8 +187,9 @@ class PrunedSampler(Sampler[list[int]]):
         call changes no state.
         """
         if not self.batches and self.epoch + 1 < self.epochs:
-            index_K, _ = self._drawn(copy.deepcopy(self.pruner), self.epoch + 1)
-            return math.ceil(len(index_K) / self.batch_size)
+            pruner = copy.deepcopy(self.pruner)
+            index_K, _ = self._drawn(pruner, self.epoch + 1)
+            return updates_of(pruner, self.epoch + 1, len(index_K), self.batch_size)
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list[int]]:

@@ -208,6 +208,16 @@ class Pruner(ABC):
         """
         return num_selected
 
+    def num_updates(self, epoch: int, num_trained: int, batch_size: int) -> int:
+        """Returns the number of updates of an epoch, among which its examples are divided evenly.
+
+        Args:
+            epoch: From 0.
+            num_trained: The examples that train in it; fewer in a partial epoch.
+            batch_size: That of the run.
+        """
+        return -(-num_trained // batch_size)
+
     def choose_in_batch(self, candidates: Candidates) -> Selection:
         """Returns the candidates that train as a batch: places in [0, C), int64, with weights; a place may come twice.
 

@@ -32,22 +32,21 @@ def in_order(selection: Selection, order_N: Tensor, share: float = 1.0, at_least
     return order_N[kept][:num_shown], weight_K[kept][:num_shown]
 
 
-def batches(index_K: Tensor, weight_K: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Returns ceil(K / batch_size) batches whose sizes differ by at most one.
+def batches(index_K: Tensor, weight_K: Tensor, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Returns so many batches, whose sizes differ by at most one.
 
     Nothing is dropped, and no short last batch gives its examples more weight.
     """
-    return ((index_B, weight_B) for index_B, weight_B, _ in candidates(index_K, weight_K, len(index_K), batch_size))
+    return ((index_B, weight_B) for index_B, weight_B, _ in candidates(index_K, weight_K, len(index_K), number))
 
 
 def candidates(
-    index_K: Tensor, weight_K: Tensor, num_trained: int, batch_size: int
+    index_K: Tensor, weight_K: Tensor, num_trained: int, number: int
 ) -> Iterator[tuple[Tensor, Tensor, int]]:
-    """Returns the candidates of ceil(num_trained / batch_size) batches, each with the number of them that train.
+    """Returns the candidates of so many batches, each with the number of them that train.
 
     Their sizes differ by at most one, and so do the numbers.
     """
-    number = -(-num_trained // batch_size)
     least, rest = divmod(num_trained, number)
     sizes = [least + (place < rest) for place in range(number)]
     return zip(index_K.tensor_split(number), weight_K.tensor_split(number), sizes, strict=True)

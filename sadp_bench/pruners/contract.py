@@ -49,6 +49,30 @@ def selection_of(pruner: Pruner, epoch: int) -> Selection:
     return chosen
 
 
+def updates_of(pruner: Pruner, epoch: int, num_trained: int, batch_size: int) -> int:
+    """Returns the number of updates of an epoch. Raises BadInput where the pruner's number is none.
+
+    Args:
+        pruner: The pruner.
+        epoch: From 0.
+        num_trained: The examples that train in the epoch.
+        batch_size: That of the run.
+    """
+    number: Any = pruner.num_updates(epoch, num_trained, batch_size)
+    if type(number) is not int or not 0 < number <= num_trained:
+        raise BadInput(
+            f"{type(pruner).__name__}.num_updates({epoch}, {num_trained}, {batch_size}) returns {number!r}, and must return "
+            f"a whole number from 1 to {num_trained}"
+        )
+    return number
+
+
+def update_size(pruner: Pruner, num_examples: int, batch_size: int) -> int:
+    """Returns the examples of an update of a run on all data at this batch size, for estimates before training."""
+    number = updates_of(pruner, 0, num_examples, batch_size)
+    return min(num_examples, round(batch_size * -(-num_examples // batch_size) / number))
+
+
 def selection_fault(selection: Any, num_examples: int) -> str:
     """Returns how a selection breaks the contract of `Selection`, as the rest of a sentence; "": nothing."""
     index, weight = getattr(selection, "index_K", None), getattr(selection, "weight_K", None)

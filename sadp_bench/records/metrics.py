@@ -31,6 +31,7 @@ TIMED_TOGETHER = ("device", "processor", "threads", "jobs", "torch", "spikingjel
 VOID = "its seconds, or its reference's, do not count"
 BUDGET_TOLERANCE = 0.005  # share of all example visits by which a method may miss its ratio
 MAX_FITTED = 10_000  # training images on which a trained network's loss is measured, at most
+UNPRUNED = frozenset({"full", "ceiling"})  # methods that show all examples in all epochs, at any ratio
 ACCURACY_SLACK = 0.01  # share; the time to accuracy is the time to full's final accuracy minus it
 
 
@@ -59,7 +60,7 @@ def training_seconds(record: Record) -> float:
 
 def nominal_maximum(spec: Spec) -> float:
     """Returns the speed-up that the ratio alone allows."""
-    return 1.0 if spec.protocol == "updates" else 1 / (1 - spec.ratio)
+    return 1.0 if spec.protocol == "updates" or spec.method in UNPRUNED else 1 / (1 - spec.ratio)
 
 
 def realised_ratio(record: Record) -> float:

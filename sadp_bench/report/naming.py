@@ -13,7 +13,7 @@ from sadp_bench.records.naming import Settings, differing, distinguishing, setti
 from sadp_bench.records.spec import Spec
 
 IN_EVERY_TITLE = "dataset backbone train_examples epochs timesteps precision protocol evaluate_on".split()
-FIRST_METHODS = ("full", "fewer-epochs", "random")
+FIRST_METHODS = ("full", "ceiling", "fewer-epochs", "random")
 AXES = frozenset((*TIME_AXIS, *WEIGHT_AXIS))
 
 
@@ -25,7 +25,7 @@ def command(spec: Spec) -> str:
 
 
 def method_order(method: str) -> tuple[int, str]:
-    """Returns a sort key: full, fewer-epochs, random; the others by name; sadp last."""
+    """Returns a sort key: full, ceiling, fewer-epochs, random; the others by name; sadp last."""
     if method in FIRST_METHODS:
         return FIRST_METHODS.index(method), ""
     return (len(FIRST_METHODS) + (method == "sadp"), method)

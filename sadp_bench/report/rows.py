@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from sadp_bench.core.text import percent
 from sadp_bench.records.fields import shown
 from sadp_bench.records.metrics import (
+    UNPRUNED,
     Comparison,
     is_void,
     nominal_maximum,
@@ -143,7 +144,7 @@ class RatioRow(Row):
         label: The method, with those of its options that differ within the group.
         failed: The runs that ended without a record. They are in no number.
         margin: The share of accuracy that a lossless method may lose.
-        verdict: That of `accuracy_difference`; None for `full`, and where there is no interval.
+        verdict: That of `accuracy_difference`; None for methods that prune nothing, and without an interval.
         cpu_speedup: Speed-up by CPU seconds, of runs on a CPU.
         accuracy_difference: Paired difference to `full`, and the differences, factors and shares below it too.
         worst_class_accuracy: Accuracy on the class where it is least, in each run. Older records have none.
@@ -221,6 +222,11 @@ class RatioRow(Row):
     def is_full(self) -> bool:
         """Whether the method is the reference."""
         return self.method == "full"
+
+    @property
+    def prunes(self) -> bool:
+        """Whether the method shows fewer examples than full data. Other methods are in no ranking, and have no verdict."""
+        return self.method not in UNPRUNED
 
     @property
     def timed(self) -> list[Record]:
@@ -344,7 +350,7 @@ def _row(
         random_difference=to_random or NOT_MEASURED,
         n_random_settings=len(rivals),
         margin=margin,
-        verdict=None if spec.method == "full" else verdict(difference.low, difference.high, margin),
+        verdict=None if spec.method in UNPRUNED else verdict(difference.low, difference.high, margin),
         choice=searches.choice(spec),
         **estimates,
         **costs([pair.record for pair in pairs]),

@@ -7,7 +7,7 @@ import math
 import statistics
 from collections.abc import Iterable
 
-from sadp_bench.records.metrics import MAX_FITTED
+from sadp_bench.records.metrics import MAX_FITTED, UNPRUNED
 from sadp_bench.records.record import Record
 from sadp_bench.records.spec import Spec
 
@@ -22,6 +22,8 @@ NO_PART_OF_SHAPE = frozenset(
 def training_visits(spec: Spec) -> float:
     """Returns the example visits of the run's own epochs, as its budget allows them."""
     share = 1.0 if spec.protocol == "updates" else 1 - spec.ratio
+    if spec.method in UNPRUNED:
+        share /= 1 - spec.ratio
     return spec.train_examples * spec.epochs * share
 
 

@@ -9,18 +9,20 @@ from torch import Tensor, nn
 from sadp_bench.capture.requirements import missing_parts
 from sadp_bench.core.errors import BadInput
 from sadp_bench.pruners.base import Pruner, Survey
-from sadp_bench.pruners.contract import signals_of
+from sadp_bench.pruners.contract import signals_of, update_size
 from sadp_bench.records.spec import Spec
 from sadp_bench.runs.resolve import make_pruner
 from sadp_bench.runs.resources import Resources
+from sadp_bench.runs.step_memory import check_step_fits
 from sadp_bench.runs.trainer import check_shareable
 
 
 def check_runs(specs: Sequence[Spec], resources: Resources) -> None:
-    """Raises BadInput where a method can't watch the network, refuses its file, or can't run on several processes."""
+    """Raises BadInput where a method can't watch the network, or fit into memory, or read its file, or share its batches."""
     for spec in specs:
         pruner = make_pruner(spec)
         _check_network(spec, pruner, resources.untrained)
+        _check_updates(spec, pruner, resources)
         if spec.processes == 1 and not spec.method_options.get("file"):
             continue  # `prepare` is a stranger's code, and it may take long.
         try:
@@ -28,6 +30,13 @@ def check_runs(specs: Sequence[Spec], resources: Resources) -> None:
         except WouldTrain:  # is checked once it has its scores
             continue
         check_shareable(spec, pruner)
+
+
+def _check_updates(spec: Spec, pruner: Pruner, resources: Resources) -> None:
+    """Raises BadInput where a method's larger updates need more memory than there is."""
+    size = update_size(pruner, len(resources.train), spec.batch_size)
+    if size > spec.batch_size:
+        check_step_fits(spec.of_valid(batch_size=size), resources.material, resources.untrained)
 
 
 def _check_network(spec: Spec, pruner: Pruner, model: nn.Module) -> None:

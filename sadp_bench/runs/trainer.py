@@ -21,6 +21,7 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.time_limit import TimeLimit
 from sadp_bench.pruners.base import Pruner
+from sadp_bench.pruners.contract import update_size
 from sadp_bench.records import visit_counts
 from sadp_bench.records.metrics import BUDGET_TOLERANCE, realised_ratio
 from sadp_bench.records.naming import run_name
@@ -157,7 +158,8 @@ class RunTrainer:
         with threads(self.spec.threads), enough_memory(self.spec):
             peak_before, memory = peak_bytes(self.device), PeakMemory(self.device)
             with memory.tracked():  # which resets the peak
-                rehearsal.rehearse(self.model, self.data, self.spec)
+                size = update_size(self.pruner, len(self.data), self.spec.batch_size)
+                rehearsal.rehearse(self.model, self.data, self.spec.of_valid(batch_size=size))
             self._resume()
             self.environment = self.environment | environment.load("start")  # of shared scores it is no part
             reset_peak(self.device)

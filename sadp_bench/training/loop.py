@@ -23,7 +23,7 @@ from sadp_bench.core.progress import Progress
 from sadp_bench.core.rng import isolated, stream
 from sadp_bench.pruners.base import Pruner, Selection
 from sadp_bench.pruners.batching import candidates, in_order
-from sadp_bench.pruners.contract import selection_of, signals_of
+from sadp_bench.pruners.contract import selection_of, signals_of, updates_of
 from sadp_bench.pruners.sampling import kept_in_epoch
 from sadp_bench.records.record import is_number
 from sadp_bench.records.spec import Spec
@@ -159,7 +159,8 @@ def _train_epoch(
     before, planned = sum(row["kept"] for row in state.rows), planned_visits(state.pruner, spec, len(data), length)
     choosing, trained, observe = Choosing(step, state.pruner, epoch, augmentation), [], state.pruner.observe
     # A GPU gets the epoch's order and weights at once: it would wait for a copy in every step.
-    parts = list(candidates(index_K.to(data.place), weight_K.to(data.device), num_trained, spec.batch_size))
+    num_updates = updates_of(state.pruner, epoch, num_trained, spec.batch_size)
+    parts = list(candidates(index_K.to(data.place), weight_K.to(data.device), num_trained, num_updates))
     for number, part in enumerate(parts, 1):
         share = share_done(spec, (epoch + portion * shown / num_trained) / length, (before + shown) / planned)
         rate = learning_rate(spec, share)

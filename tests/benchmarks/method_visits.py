@@ -25,6 +25,7 @@ from sadp_bench.core import registry
 from sadp_bench.core.errors import BadInput, Stopped
 from sadp_bench.core.progress import Progress
 from sadp_bench.pruners.base import KeepAll, Observation, ScoringContext
+from sadp_bench.records.metrics import UNPRUNED
 from sadp_bench.records.store import atomic
 from sadp_bench.report.plots.style import drawing, note, outer_labels, panels, save_all
 from sadp_bench.runs.resolve import resolve
@@ -161,7 +162,7 @@ def _write(path: Path, settings: Mapping[str, Any], shares: Mapping[str, Shares]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", nargs="+", help="default: all that are registered, but full")
+    parser.add_argument("--methods", nargs="+", help="default: all that are registered, but full and ceiling")
     parser.add_argument("--dataset", default="cifar10")
     parser.add_argument("--examples", type=int, default=2000)
     parser.add_argument("--epochs", type=int, default=15)
@@ -177,7 +178,7 @@ def main() -> None:
         "batch_size": 64, "learning_rate": 0.1, "threads": given.threads, "seed": 0, "device": "cpu", "precision": "fp32",
         "set": {"backbone.width": given.width},
     }  # fmt: skip
-    methods = given.methods or [name for name in registry.table("method") if name != "full"]
+    methods = given.methods or [name for name in registry.table("method") if name not in UNPRUNED]
     made(methods, requested, given.out, given.data, given.again)
 
 

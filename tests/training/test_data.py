@@ -37,7 +37,7 @@ def plain_loader(input_N: Tensor) -> Loader:
 def test_batches_are_near_equal_and_nothing_is_dropped(num_kept: int, batch_size: int) -> None:
     index_K = torch.randperm(num_kept, generator=generator(num_kept))
     weight_K = index_K.float() / 7 + 1
-    made = list(batches(index_K, weight_K, batch_size))
+    made = list(batches(index_K, weight_K, -(-num_kept // batch_size)))
     sizes = [len(index_B) for index_B, _ in made]
     assert len(made) == -(-num_kept // batch_size)
     assert max(sizes) - min(sizes) <= 1 and max(sizes) <= batch_size

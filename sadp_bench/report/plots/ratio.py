@@ -72,7 +72,7 @@ def speedup_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
     another, is a short bar of its color. None where nothing was both pruned and timed.
     """
     left_out = "Without disturbed runs." if any(row.mark for row in rows) else ""
-    lines = style.by_label(row for row in rows if row.n and row.speedup.n)
+    lines = style.by_label(row for row in rows if row.prunes and row.n and row.speedup.n)
     rows = [row for points in lines.values() for row in points]
     if not rows:
         return None

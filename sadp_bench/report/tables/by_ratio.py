@@ -61,7 +61,7 @@ def _result(label: str, ratio: float, at: dict[tuple[str, float], RatioRow]) -> 
         return Cell(NOTHING) if (label == "full") == (ratio == 0) else Cell()
     if not row.n:
         return Cell(f"{len(row.failed)} failed")
-    rivals = [other for other in at.values() if other.ratio == ratio and not other.is_full and other.n]
+    rivals = [other for other in at.values() if other.ratio == ratio and other.prunes and other.n]
     means = shared_means(rivals)
     rank = sorted(set(means), reverse=True).index(means[rivals.index(row)]) if row in rivals else None
     return replace(

@@ -92,8 +92,8 @@ FINDING_COLUMNS = (
 
 def _best(rows: Sequence[RatioRow]) -> Table:
     lines = []
-    for ratio in sorted({row.ratio for row in rows if not row.is_full}):
-        done = [row for row in rows if row.ratio == ratio and not row.is_full and row.n]
+    for ratio in sorted({row.ratio for row in rows if row.prunes}):
+        done = [row for row in rows if row.ratio == ratio and row.prunes and row.n]
         ranked = sorted(zip(shared_means(done), done, strict=True), key=lambda pair: -pair[0])
         lines.append(_Ratio(ratio, ranked[0][1] if ranked else None, done))
     return table(FINDING_COLUMNS, lines, lambda at: percent(at.ratio))

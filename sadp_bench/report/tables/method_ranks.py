@@ -17,13 +17,13 @@ Scores = dict[tuple[str, float], dict[str, float]]
 def scores(table: Sequence[RatioRow]) -> Scores:
     """Returns mean test accuracies by (group, ratio) and method, each over the seeds that all methods have.
 
-    `full` is left out, and blocks whose runs saw different data. A method of other options is another method in every
-    group, although labels contain only the settings that differ within a group.
+    Methods that prune nothing are left out, and blocks whose runs saw different data. A method of other options is
+    another method in every group, although labels contain only the settings that differ within a group.
     """
     names = method_labels(spec for row in table for spec in row.specs)
     blocks: dict[tuple[str, float], list[RatioRow]] = {}
     for row in table:
-        if row.n and not row.is_full and row.settings["evaluate_on"] == "test":
+        if row.n and row.prunes and row.settings["evaluate_on"] == "test":
             blocks.setdefault((row.group, row.ratio), []).append(row)
     return {
         block: dict(zip((names[row.runs[0].spec.key] for row in rows), shared_means(rows), strict=True))

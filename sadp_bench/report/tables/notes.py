@@ -30,6 +30,7 @@ def ratio_notes(rows: Sequence[RatioRow]) -> list[str]:
         *disturbed(done),
         *by_cpu(row.cpu_speedup for row in done),
         *_off_budget(done),
+        *_unpruned(done),
         *_scoring(done),
         *searched(done),
         *_forward(done),
@@ -119,9 +120,19 @@ def _off_budget(rows: Sequence[RatioRow]) -> list[str]:
     off = [
         f"{row.name} ({percent(row.realised_ratio.mean, 1)})"
         for row in rows
-        if abs(row.realised_ratio.mean - row.ratio) > BUDGET_TOLERANCE
+        if row.prunes and abs(row.realised_ratio.mean - row.ratio) > BUDGET_TOLERANCE
     ]
     return [f"Warning: these saved another share than asked (in brackets): {', '.join(off)}."] if off else []
+
+
+def _unpruned(rows: Sequence[RatioRow]) -> list[str]:
+    """Returns what a row stands for whose method prunes nothing."""
+    controls = sorted({row.label for row in rows if not row.prunes and not row.is_full})
+    return [
+        f"{label}: all data in every epoch, in the number of updates that the ratio leaves; a control that saves nothing, so "
+        "it has no verdict and no rank."
+        for label in controls
+    ]
 
 
 def _scoring(rows: Sequence[RatioRow]) -> list[str]:
