@@ -37,3 +37,7 @@ class Ceiling(Pruner):
         whole = self.num_examples or num_trained  # Before `prepare`, an estimate takes the epoch for a whole one.
         kept = num_trained * kept_in_epoch(whole, self.prune_ratio, epoch) / whole
         return max(1, math.ceil(int(kept + 0.5) / batch_size))
+
+    def planned_visits(self, num_examples: int, num_epochs: float) -> float:
+        """Returns the visits of all examples in all epochs."""
+        return num_examples * num_epochs

@@ -158,8 +158,8 @@ def _train_epoch(
     shown, visited = 0, []
     before, planned = sum(row["kept"] for row in state.rows), planned_visits(state.pruner, spec, len(data), length)
     choosing, trained, observe = Choosing(step, state.pruner, epoch, augmentation), [], state.pruner.observe
-    # A GPU gets the epoch's order and weights at once: it would wait for a copy in every step.
     num_updates = updates_of(state.pruner, epoch, num_trained, spec.batch_size)
+    # A GPU gets the epoch's order and weights at once: it would wait for a copy in every step.
     parts = list(candidates(index_K.to(data.place), weight_K.to(data.device), num_trained, num_updates))
     for number, part in enumerate(parts, 1):
         share = share_done(spec, (epoch + portion * shown / num_trained) / length, (before + shown) / planned)

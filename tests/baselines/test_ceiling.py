@@ -93,6 +93,8 @@ def test_the_run_is_a_plain_loop_over_all_data_with_the_larger_batch() -> None:
             optimizer.zero_grad()
             cross_entropy(model(run.data.input(index_B)).mean(0), run.data.label_N[index_B]).backward()
             optimizer.step()
+    by_visits = trained("ceiling", 0.6, train_examples=120, batch_size=16, epochs=2, lr_clock="visits")[1]
+    assert [row["learning_rate"] for row in by_visits] == pytest.approx([row["learning_rate"] for row in found])
     assert found[-1]["learning_rate"] == pytest.approx(rates[-1])
     for name, value in run.model.state_dict().items():
         assert torch.equal(value, model.state_dict()[name]), name
