@@ -13,6 +13,8 @@ _HOME = {
     "PrunedSampler": "sadp_bench.drop_in.sampler",
     "with_index": "sadp_bench.drop_in.indexed",
     "watch": "sadp_bench.drop_in.watch",
+    "weighted_batch_norm": "sadp_bench.backbones.weighted_norm",
+    "weighted_statistics": "sadp_bench.backbones.weighted_norm",
     "score_with": "sadp_bench.drop_in.scores",
     "Pruner": "sadp_bench.pruners.base",
     "Selection": "sadp_bench.pruners.base",

@@ -1,3 +1,5 @@
+from sadp_bench.backbones.weighted_norm import weighted_batch_norm as weighted_batch_norm
+from sadp_bench.backbones.weighted_norm import weighted_statistics as weighted_statistics
 from sadp_bench.capture.signals import Signal as Signal
 from sadp_bench.core.errors import BadInput as BadInput
 from sadp_bench.drop_in.indexed import with_index as with_index

@@ -8,7 +8,6 @@ from typing import Any
 
 from spikingjelly.activation_based import layer
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from sadp_bench.backbones.current import Current, TakesCurrent, parted, through
 from sadp_bench.backbones.dropout import dropouts
@@ -166,7 +165,7 @@ class _ResNet18(Backbone):
                 residual: Any = block.residual
                 inner, norm, *later = residual
                 outer = next(module for module in later if isinstance(module, nn.Conv2d))
-                groups.append(ChannelGroup(inner, norm if isinstance(norm, _BatchNorm) else None, (outer,)))
+                groups.append(ChannelGroup(inner, None if isinstance(norm, nn.Identity) else norm, (outer,)))
         return groups
 
     @staticmethod

@@ -21,6 +21,7 @@ from sadp_bench.backbones.dropout import Dropout
 from sadp_bench.backbones.fused import Block, fused_block
 from sadp_bench.backbones.pooled_conv import PooledConv2d
 from sadp_bench.backbones.spike_conv2d import SpikeConv2d
+from sadp_bench.backbones.weighted_norm import StepBatchNorm2d, share_of
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.lif_equation import LIFEquation
 from sadp_bench.core.precision import wide_dtype
@@ -31,7 +32,8 @@ SURROGATES = {
     "triangle": lambda: surrogate.PiecewiseQuadratic(alpha=1.0),  # max(0, 1 - |v - threshold|)
 }
 RESETS = {"hard": 0.0, "soft": None}
-NORMS = ("batch", "sync", "none")
+NORMS = ("batch", "weighted", "group", "sync", "none")
+MOST_GROUPS, LEAST_CHANNELS = 32, 8  # groups of a layer's channels, and channels of a group; see `num_groups`
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,10 @@ class LIF(neuron.LIFNode, TakesCurrent):
         y = y if images else y[..., None, None]  # Features are the channels of a pixel.
         before = self.v.movedim(-1, 1) if self.carries and isinstance(self.v, Tensor) else None
         pool = 1 if current.pool is None else 2
-        spikes, membrane = block(y, current.norm, self.equation, current.timesteps, pool, current.still, before)
+        share_B = share_of(current.norm, len(y) if current.still else len(y) // current.timesteps)
+        spikes, membrane = block(
+            y, current.norm, self.equation, current.timesteps, pool, current.still, before, share_B
+        )
         if self.carries:
             self.v = membrane.movedim(1, -1).detach()
         return (spikes if images else spikes.flatten(1)).unflatten(0, (current.timesteps, -1))
@@ -212,10 +217,13 @@ class SyncBatchNorm2d(nn.SyncBatchNorm):
 
 
 def norm_layer(norm: str, channels: int, step_mode: str = "m") -> nn.Module:
-    """Returns batch norm over batch, time and positions, or the identity.
+    """Returns a norm of images.
 
     Args:
-        norm: "batch": each process normalises its slice of the batch. "sync": the whole batch. "none": the identity.
+        norm: "batch": batch norm over batch, time and positions; each process normalises its slice of the batch.
+            "weighted": the same, with statistics weighted as the loss is (see `WeightedNorm`). "group": group norm over
+            groups of channels and positions of an example at a time step, without statistics of the batch. "sync":
+            batch norm over the whole batch of several processes. "none": the identity.
         channels: Of the input.
         step_mode: SpikingJelly's: "m" for [T, B, C, H, W], "s" for [B, C, H, W].
     """
@@ -223,7 +231,22 @@ def norm_layer(norm: str, channels: int, step_mode: str = "m") -> nn.Module:
         raise BadInput(f"backbone.norm is one of {', '.join(NORMS)}, not '{norm}'")
     if norm == "sync":
         return SyncBatchNorm2d(channels)
-    return layer.BatchNorm2d(channels, step_mode=step_mode) if norm == "batch" else nn.Identity()
+    if norm == "group":
+        return layer.GroupNorm(num_groups(channels), channels, step_mode=step_mode)
+    if norm == "none":
+        return nn.Identity()
+    kind: Callable[..., nn.Module] = StepBatchNorm2d if norm == "weighted" else layer.BatchNorm2d
+    return kind(channels, step_mode=step_mode)
+
+
+def num_groups(channels: int) -> int:
+    """Returns the most groups of equal size, of at least `LEAST_CHANNELS` channels, up to `MOST_GROUPS`; or one.
+
+    Source: Wu & He, "Group Normalization", ECCV 2018, has 32 groups. A group of few channels and positions loses its
+    channels' means.
+    """
+    most = min(MOST_GROUPS, channels // LEAST_CHANNELS)
+    return next((groups for groups in range(most, 1, -1) if channels % groups == 0), 1)
 
 
 def halves(side: int) -> bool:

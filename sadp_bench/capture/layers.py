@@ -31,8 +31,13 @@ def weight_layers(model: nn.Module) -> list[nn.Module]:
 
 
 def norm_layers(model: nn.Module) -> list[nn.Module]:
-    """Returns the batch norms, in the order of the network's modules."""
-    return [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    """Returns the batch and group norms, in the order of the network's modules."""
+    return [module for module in model.modules() if isinstance(module, _BatchNorm | nn.GroupNorm)]
+
+
+def batch_norms(model: nn.Module) -> list[nn.Module]:
+    """Returns the norms by statistics of the batch, in the order of the network's modules."""
+    return [module for module in norm_layers(model) if isinstance(module, _BatchNorm)]
 
 
 def trains(layer: nn.Module) -> bool:

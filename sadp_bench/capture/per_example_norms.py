@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import group_norm
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sadp_bench.capture.layer_shapes import BOUNDED, by_time, channels_last, images, num_features, window
@@ -48,8 +49,8 @@ def gradient_norms(
         Float64, [B].
 
     Raises:
-        BadInput: A parameter that trains belongs to a layer other than convolution, linear and batch norm, or is used
-            outside of the calls of a single layer, as tied weights are.
+        BadInput: A parameter that trains belongs to a layer other than convolution, linear, batch and group norm, or is
+            used outside of the calls of a single layer, as tied weights are.
     """
     assert not model.training, "batch norm in training mode mixes the examples' gradients"
     pairs: dict[nn.Module, list[Pair]] = {}
@@ -75,10 +76,13 @@ def _measured(model: nn.Module) -> list[nn.Module]:
     for name, module in model.named_modules():
         if not any(p.requires_grad for p in module.parameters(recurse=False)):
             continue
-        if not isinstance(module, (*BOUNDED, _BatchNorm)) or getattr(module, "running_mean", module) is None:
+        if (
+            not isinstance(module, (*BOUNDED, _BatchNorm, nn.GroupNorm))
+            or getattr(module, "running_mean", module) is None
+        ):
             raise BadInput(
-                "exact gradient norms support convolutions of one or two dimensions, linear layers and batch norm with "
-                f"running statistics; '{name}' is a {type(module).__name__}: freeze its parameters, or take another score"
+                "exact gradient norms support convolutions of one or two dimensions, linear layers, group norm of images and "
+                f"batch norm with running statistics; '{name}' is a {type(module).__name__}: freeze its parameters, or take another score"
             )
         measured.append(module)
     return measured
@@ -124,7 +128,7 @@ def square_norms(
     Gradients of several calls add up before the square. Products have the layer's data type; sums are at least float32.
 
     Args:
-        module: A convolution, linear or batch norm layer.
+        module: A convolution, linear, batch or group norm layer.
         calls: Input and output gradient of each call.
         batch: The number of examples, B.
         time_first: Whether time comes first. See `layer_shapes.arranged`.
@@ -139,7 +143,7 @@ def square_norms(
     if hasattr(module, "unmerged"):  # a convolution that computes more than its weight, such as a pool
         module, a = module.unmerged(a)  # type: ignore[operator]
     of_weight = _cheapest_square if cheapest else _weight_square
-    of_chunk: Any = _norm_square if isinstance(module, _BatchNorm) else of_weight
+    of_chunk: Any = _norm_square if isinstance(module, _BatchNorm | nn.GroupNorm) else of_weight
     most = CHUNK_NUMBERS.get(a.device.type, CHUNK_NUMBERS["cpu"])
     size = max(1, most // _numbers(module, a, d))
     chunks = zip(a.split(size, 1), d.split(size, 1), strict=True)
@@ -243,13 +247,16 @@ def _grouped(x: Tensor, groups: int) -> Tensor:
     return x if groups == 1 else x.unflatten(2, (groups, -1)).movedim(2, 1).flatten(0, 1)
 
 
-def _norm_square(module: _BatchNorm, a: Tensor, d: Tensor) -> Tensor:
-    """Returns the squares, [B], of a batch norm in evaluation mode from a and d, [T, B, ...]."""
-    assert module.running_mean is not None and module.running_var is not None
+def _norm_square(module: _BatchNorm | nn.GroupNorm, a: Tensor, d: Tensor) -> Tensor:
+    """Returns the squares, [B], of a group norm, or a batch norm in evaluation mode, from a and d, [T, B, ...]."""
     a, d = widened(a), widened(d)
-    shape = (-1, *[1] * (a.dim() - 3))
-    deviation = (module.running_var + module.eps).sqrt().view(shape)
-    normalised = (a - module.running_mean.view(shape)) / deviation
+    if isinstance(module, nn.GroupNorm):
+        normalised = group_norm(a.flatten(0, 1), module.num_groups, eps=module.eps).view_as(a)
+    else:
+        assert module.running_mean is not None and module.running_var is not None
+        shape = (-1, *[1] * (a.dim() - 3))
+        deviation = (module.running_var + module.eps).sqrt().view(shape)
+        normalised = (a - module.running_mean.view(shape)) / deviation
     over = (0, *range(3, a.dim()))
     scale_B, shift_B = (normalised * d).sum(over).square().sum(1), d.sum(over).square().sum(1)
     trained = [

@@ -11,6 +11,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from sadp_bench.core.errors import BadInput
+
+OTHER_NORMS = "take backbone.norm=batch or weighted"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChannelGroup:
@@ -39,9 +43,16 @@ class HasChannelGroups(Protocol):
 
 
 def named_groups(model: Any) -> dict[str, ChannelGroup]:
-    """Returns the groups of a network by the names of their convolutions."""
+    """Returns the groups of a network by the names of their convolutions.
+
+    Raises:
+        BadInput: A group norm ties the channels to each other.
+    """
     names = {module: name for name, module in model.named_modules()}
-    return {names[group.producer]: group for group in model.channel_groups()}
+    groups: dict[str, ChannelGroup] = {names[group.producer]: group for group in model.channel_groups()}
+    if tied := [name for name, group in groups.items() if isinstance(group.norm, nn.GroupNorm)]:
+        raise BadInput(f"channels of '{tied[0]}' can't be cut, because group norm mixes them: {OTHER_NORMS}")
+    return groups
 
 
 @torch.no_grad()

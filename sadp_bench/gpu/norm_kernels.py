@@ -14,11 +14,23 @@ import triton
 import triton.language as tl
 
 
-@triton.jit(do_not_specialize=["pixels"])
+@triton.jit(do_not_specialize=["pixels", "area", "examples"])
 def moments(
-    y_ptr, partial_ptr, pixels, C: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr, WIDE: tl.constexpr
+    y_ptr,
+    share_ptr,
+    partial_ptr,
+    pixels,
+    area,
+    examples,
+    C: tl.constexpr,
+    SHARED: tl.constexpr,
+    PIXELS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    WIDE: tl.constexpr,
 ):
     """Writes count, mean and sum of squared deviations of each channel over each program's tiles, [programs, 3, C].
+
+    SHARED: each pixel counts by its example's share; an image has `area` pixels. The shares' mean is 1.
 
     Source of the update: Chan, Golub & LeVeque, COMPSTAT 1982.
     """
@@ -31,11 +43,19 @@ def moments(
         pixel = start + tl.arange(0, PIXELS)
         inside = (pixel < pixels)[:, None] & (channel < C)[None, :]
         x = tl.load(y_ptr + pixel.to(tl.int64)[:, None] * C + channel[None, :], mask=inside, other=0).to(WIDE)
-        here = tl.minimum(pixels - start, PIXELS).to(WIDE)
-        mean_here = tl.sum(x, 0) / here
-        deviation = tl.where(inside, x - mean_here[None, :], 0.0)
+        if SHARED:
+            share = tl.load(share_ptr + pixel // area % examples, mask=pixel < pixels, other=0).to(WIDE)
+            here = tl.maximum(tl.sum(share, 0), 1e-30)  # a tile of examples without a share divides by no 0
+            mean_here = tl.sum(x * share[:, None], 0) / here
+            deviation = tl.where(inside, x - mean_here[None, :], 0.0)
+            squares_here = tl.sum(deviation * deviation * share[:, None], 0)
+        else:
+            here = tl.minimum(pixels - start, PIXELS).to(WIDE)
+            mean_here = tl.sum(x, 0) / here
+            deviation = tl.where(inside, x - mean_here[None, :], 0.0)
+            squares_here = tl.sum(deviation * deviation, 0)
         moved = mean_here - mean
-        squares += tl.sum(deviation * deviation, 0) + moved * moved * (count * here / (count + here))
+        squares += squares_here + moved * moved * (count * here / (count + here))
         count += here
         mean += moved * (here / count)
     row = partial_ptr + program * 3 * C + channel
@@ -145,25 +165,32 @@ def backward_scales(
     tl.store(terms_ptr + C + channel, -factor * sum_d / pixels, mask=there)
 
 
-@triton.jit(do_not_specialize=["pixels"])
+@triton.jit(do_not_specialize=["pixels", "area", "examples"])
 def backward_norm(
     y_ptr,
     gradient_ptr,
     scales_ptr,
     terms_ptr,
+    share_ptr,
     error_ptr,
     pixels,
+    area,
+    examples,
     C: tl.constexpr,
     H: tl.constexpr,
     W: tl.constexpr,
     POOL: tl.constexpr,
     NORM: tl.constexpr,
     OF_BATCH: tl.constexpr,
+    SHARED: tl.constexpr,
     PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    """Writes the gradient at the block's input y, [pixels, C], from the one at the neuron's current."""
+    """Writes the gradient at the block's input y, [pixels, C], from the one at the neuron's current.
+
+    SHARED: a pixel moves mean and variance by its example's share; see `moments`.
+    """
     pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     inside = (pixel < pixels)[:, None] & (channel < C)[None, :]
@@ -185,5 +212,9 @@ def backward_norm(
         constant = tl.load(terms_ptr + C + channel, mask=channel < C, other=0)[None, :]
         mean = tl.load(scales_ptr + C + channel, mask=channel < C, other=0)[None, :]
         y = tl.load(y_ptr + at, mask=inside, other=0).to(WIDE)
-        d += slope * (y - mean) + constant
+        through_statistics = slope * (y - mean) + constant
+        if SHARED:
+            share = tl.load(share_ptr + pixel // area % examples, mask=pixel < pixels, other=0).to(WIDE)
+            through_statistics *= share[:, None]
+        d += through_statistics
     tl.store(error_ptr + at, d, mask=inside)

@@ -34,6 +34,7 @@ def norm_pool_lif(
     pool: int,
     still: bool,
     before: Tensor | None,
+    share_B: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Returns the spikes of LIF(average pool(norm(y))), and the membranes after the last step.
 
@@ -46,14 +47,15 @@ def norm_pool_lif(
         pool: 1, or 2 for the mean over 2x2 pixels; the last row or column of an odd side is in no pool.
         still: Whether the input is the same at every step.
         before: The membranes that the first step starts from, [B, C, h, w]; None: at rest. No gradient flows into them.
+        share_B: Shares of the examples in the norm's statistics of a batch, of mean 1; None: all are equal.
 
     Returns:
         Spikes [T B, C, h, w] in the type of y, channels last; membranes [B, C, h, w], channels last, at least float32.
     """
     if norm is None:
-        made = _NormPoolLIF.apply(y, None, None, None, equation, timesteps, pool, still, before)
+        made = _NormPoolLIF.apply(y, None, None, None, equation, timesteps, pool, still, before, None)
     else:
-        made = _NormPoolLIF.apply(y, norm.weight, norm.bias, norm, equation, timesteps, pool, still, before)
+        made = _NormPoolLIF.apply(y, norm.weight, norm.bias, norm, equation, timesteps, pool, still, before, share_B)
     spikes, after = made
     return spikes, after
 
@@ -73,6 +75,7 @@ class _NormPoolLIF(torch.autograd.Function):
         pool: int,
         still: bool,
         before: Tensor | None,
+        share_B: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """Returns spikes and membranes."""
         y = _channels_last(y)
@@ -80,14 +83,16 @@ class _NormPoolLIF(torch.autograd.Function):
         if before is not None:
             before = _channels_last(before.to(shape.wide))
         of_batch = norm is not None and (norm.training or norm.running_mean is None)
+        if share_B is not None:
+            share_B = share_B.to(y.device, shape.wide)
         with _on(y.device):
-            scales = None if norm is None else _scales(y, shape, norm, weight, bias, of_batch)
+            scales = None if norm is None else _scales(y, shape, norm, weight, bias, share_B, of_batch)
             spikes, after = shape.empty(timesteps * shape.batch, y.dtype), shape.empty(shape.batch, shape.wide)
             neuron_kernels.forward[shape.grid()](
                 y, scales, before, spikes, after, shape.sites, SOFT=equation.soft, **_constants(equation),
                 T=timesteps, STILL=still, CARRIED=before is not None, **shape.compiled(norm),
             )  # fmt: skip
-        ctx.save_for_backward(y, scales, before)
+        ctx.save_for_backward(y, scales, before, share_B)
         ctx.facts = shape, equation, norm, of_batch
         ctx.mark_non_differentiable(after)
         ctx.set_materialize_grads(False)
@@ -97,9 +102,9 @@ class _NormPoolLIF(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, error: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
         """Returns the gradients at y, weight and bias."""
-        y, scales, before = ctx.saved_tensors
+        y, scales, before, share_B = ctx.saved_tensors
         shape, equation, norm, of_batch = ctx.facts
-        nothing = (None,) * 9
+        nothing = (None,) * 10
         if error is None:
             return nothing
         with _on(y.device):
@@ -120,8 +125,9 @@ class _NormPoolLIF(torch.autograd.Function):
                 )
             gradient = torch.empty_like(y)
             norm_kernels.backward_norm[shape.grid(shape.pixels)](
-                y, d, scales, terms, gradient, shape.pixels, OF_BATCH=of_batch, **shape.compiled(norm)
-            )
+                y, d, scales, terms, share_B, gradient, shape.pixels, shape.area, shape.batch, OF_BATCH=of_batch,
+                SHARED=share_B is not None, **shape.compiled(norm),
+            )  # fmt: skip
         of_weight = of_bias = None
         if parameters is not None and norm.weight is not None:
             of_weight, of_bias = parameters.to(norm.weight.dtype)
@@ -136,7 +142,8 @@ class _Shape:
         self.device, self.wide = y.device, wide_dtype(y)
         self.timesteps, self.pool, self.still = timesteps, pool, still
         self.batch = number if still else number // timesteps
-        self.pixels = number * self.height * self.width
+        self.area = self.height * self.width
+        self.pixels = number * self.area
         self.sites = self.batch * (self.height // pool) * (self.width // pool)
         tile = min(1024, max(128, triton.next_power_of_2(HELD // timesteps + 1) // 2))
         self.per_tile = min(triton.next_power_of_2(self.channels), 128)
@@ -175,7 +182,13 @@ class _Shape:
 
 
 def _scales(
-    y: Tensor, shape: _Shape, norm: nn.BatchNorm2d, weight: Tensor | None, bias: Tensor | None, of_batch: bool
+    y: Tensor,
+    shape: _Shape,
+    norm: nn.BatchNorm2d,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    share_B: Tensor | None,
+    of_batch: bool,
 ) -> Tensor:
     """Returns each channel's factor, mean, shift and 1 / standard deviation, and updates the running statistics."""
     partial, programs = None, 0
@@ -184,7 +197,10 @@ def _scales(
             raise ValueError(f"Expected more than 1 value per channel when training, got input size {list(y.shape)}")
         programs = shape.programs(shape.pixels)
         partial = _new(y, shape, programs, 3)
-        norm_kernels.moments[(programs, shape.columns)](y, partial, shape.pixels, C=shape.channels, **shape.tile())
+        norm_kernels.moments[(programs, shape.columns)](
+            y, share_B, partial, shape.pixels, shape.area, shape.batch, C=shape.channels, SHARED=share_B is not None,
+            **shape.tile(),
+        )  # fmt: skip
         if norm.num_batches_tracked is not None:
             norm.num_batches_tracked.add_(1)
     scales = _new(y, shape, 4)

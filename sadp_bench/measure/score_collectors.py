@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from sadp_bench.capture.layers import norm_layers
+from sadp_bench.capture.layers import batch_norms
 from sadp_bench.capture.per_example_norms import gradient_norms
 from sadp_bench.capture.signals import Signal
 from sadp_bench.core.evaluation_mode import evaluation_mode
@@ -210,7 +210,7 @@ def recalibrated(model: nn.Module, data: Loader, batches: Sequence[Tensor]) -> I
         data: The training set.
         batches: Indices of the examples whose statistics are taken, int64.
     """
-    norms = norm_layers(model)
+    norms = batch_norms(model)
     with unchanged(model):
         momentum = [norm.momentum for norm in norms]
         try:

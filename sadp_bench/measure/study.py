@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sadp_bench import __version__
-from sadp_bench.capture.layers import norm_layers, weight_layers
+from sadp_bench.capture.layers import batch_norms, weight_layers
 from sadp_bench.capture.signals import Signal
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.progress import Progress
@@ -213,7 +213,7 @@ class Study:
 
     def _stop(self, row: loop.EpochRow, collector: Collector) -> dict[str, Any]:
         epoch, n = row["epoch"], len(self.index_n)
-        recalibrates = bool(norm_layers(self.model))
+        recalibrates = bool(batch_norms(self.model))
         self.progress.message(f"study: exact gradient norms of {n} examples after epoch {epoch + 1}")
         lagging_n = self._exact() if recalibrates else None
         with recalibrated(self.model, self.trainer.data, self._statistics_batches(epoch)):

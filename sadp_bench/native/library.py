@@ -30,7 +30,7 @@ class Block(ctypes.Structure):
         ("start", ctypes.c_void_p),
         *(
             (name, ctypes.c_void_p)
-            for name in ("y", "weight", "bias", "running_mean", "running_var", "mean", "inverse")
+            for name in ("y", "weight", "bias", "share", "running_mean", "running_var", "mean", "inverse")
         ),
         *(
             (name, ctypes.c_void_p)

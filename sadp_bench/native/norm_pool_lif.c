@@ -8,6 +8,8 @@
        h[t] = keep v[t-1] + gain (scale pool(y[t]) + shift);   s[t] = h[t] >= threshold
        v[t] = h[t] after the reset: hard, 0 where it spikes; soft, minus the threshold where it spikes
 
+   In training a norm's mean and variance are those of the batch, in which an example may have a share: sum_b s_b y / sum_b s_b.
+
    The backward pass computes the membranes again from y, so y is all that is kept. No gradient flows through the reset.
 
    Sums within a block of work are float32 for at most FLUSH rows, then float64. So the numbers are the same for every number
@@ -31,6 +33,7 @@ typedef struct {
     team start;
     const void *y;
     const float *weight, *bias;        /* of the norm, [C] */
+    const float *share;                /* of each example in the batch's moments, [B]; NULL: all are equal */
     float *running_mean, *running_var; /* [C]; updated in training */
     double *mean, *inverse;            /* [C]: of the forward pass; inverse is 1 / standard deviation */
     const float *before;               /* membranes that come in, [B, h, w, C]; NULL: rest */
@@ -124,12 +127,40 @@ INLINE void flush(double *sums, float *partial, int64_t pixels, int64_t C) {
 
 /* ---- Moments: sums of y - origin and of its square; the origin, a channel's first number, keeps them accurate ---- */
 
+INLINE int64_t pixels_of(const block *b) { return (b->still ? 1 : b->timesteps) * b->examples * b->height * b->width; }
+
+/* Returns the shares' sum over all pixels, by which the moments are divided; without shares, the number of pixels. */
+static double mass_of(const block *b) {
+    if (!b->share) return (double)pixels_of(b);
+    double sum = 0;
+    for (int64_t e = 0; e < b->examples; e++) sum += b->share[e];
+    return sum * (double)(pixels_of(b) / b->examples);
+}
+
 INLINE void add_moments(const void *y, const float *origin, float *restrict sum, float *restrict square, int64_t n, int bf16) {
     for (int64_t k = 0; k < n; k++) {
         float v = load(y, k, bf16) - origin[k];
         sum[k] += v;
         square[k] += v * v;
     }
+}
+
+INLINE void add_shares(const void *y, const float *origin, float share, float *restrict sum, float *restrict square, int64_t n,
+                       int bf16) {
+    for (int64_t k = 0; k < n; k++) {
+        float v = load(y, k, bf16) - origin[k], part = share * v;
+        sum[k] += part;
+        square[k] += part * v;
+    }
+}
+
+/* Adds pixels that all have a share: those of one image. */
+INLINE void add_image(const block *b, const void *y, int64_t image, const float *origin, float *sum, float *square, int64_t n) {
+    float share = b->share[image % b->examples];
+    if (b->bf16)
+        add_shares(y, origin, share, sum, square, n, 1);
+    else
+        add_shares(y, origin, share, sum, square, n, 0);
 }
 
 EACH_PROCESSOR static int sum_moments(const job *j, int64_t first, int64_t end, double *sums) {
@@ -139,11 +170,16 @@ EACH_PROCESSOR static int sum_moments(const job *j, int64_t first, int64_t end, 
     if (!origin) return 1;
     for (int64_t c = 0; c < C; c++) of_channel[c] = load(b->y, c, b->bf16);
     repeat(origin, of_channel, pixels, C);
-    int64_t rows = 0;
-    for (int64_t p = first; p < end; p += pixels) {
-        int64_t n = (p + pixels <= end ? pixels : end - p) * C;
+    int64_t rows = 0, area = b->height * b->width;
+    for (int64_t p = first, some; p < end; p += some) {
+        int64_t left = b->share ? area - p % area : end - p; /* pixels in this image */
+        some = p + pixels <= end ? pixels : end - p;
+        some = some < left ? some : left;
+        int64_t n = some * C;
         const void *y = from(b->y, p * C, b->bf16);
-        if (b->bf16)
+        if (b->share)
+            add_image(b, y, p / area, origin, partial, partial + L, n);
+        else if (b->bf16)
             add_moments(y, origin, partial, partial + L, n, 1);
         else
             add_moments(y, origin, partial, partial + L, n, 0);
@@ -156,7 +192,7 @@ EACH_PROCESSOR static int sum_moments(const job *j, int64_t first, int64_t end, 
 
 /* Sets mean and inverse: those of the batch, with which it updates the running ones, or the running ones. */
 static int normalise(const block *b) {
-    int64_t C = b->channels, n = (b->still ? 1 : b->timesteps) * b->examples * b->height * b->width;
+    int64_t C = b->channels, n = pixels_of(b);
     if (!b->training) {
         for (int64_t c = 0; c < C; c++) {
             b->mean[c] = b->running_mean[c];
@@ -169,8 +205,9 @@ static int normalise(const block *b) {
         free(sums);
         return 1;
     }
+    double mass = mass_of(b);
     for (int64_t c = 0; c < C; c++) {
-        double shifted = sums[c] / n, variance = sums[C + c] / n - shifted * shifted;
+        double shifted = sums[c] / mass, variance = sums[C + c] / mass - shifted * shifted;
         variance = variance < 0 ? 0 : variance; /* NaN stays NaN */
         b->mean[c] = shifted + load(b->y, c, b->bf16);
         b->inverse[c] = 1.0 / sqrt(variance + b->eps);
@@ -343,11 +380,17 @@ EACH_PROCESSOR static int backward_rows(const job *j, int64_t first, int64_t end
     return 0;
 }
 
-/* ---- The norm, backward: dy = factor inner + offset + slope y, without inner where no pool covers y ---- */
+/* ---- The norm, backward: dy = factor inner + share (offset + slope y), without inner where no pool covers y ---- */
 
-INLINE void combine(const float *inner, const void *y, void *dy, const float *factor, const float *slope, const float *offset, int64_t n,
-                    int bf16) {
-    for (int64_t k = 0; k < n; k++) store(dy, k, (factor[k] * inner[k] + offset[k]) + slope[k] * load(y, k, bf16), bf16);
+/* share: of the image's example; NULL: 1. */
+INLINE void combine(const float *inner, const void *y, void *dy, const float *factor, const float *slope, const float *offset,
+                    const float *share, int64_t n, int bf16) {
+    if (!share) {
+        for (int64_t k = 0; k < n; k++) store(dy, k, (factor[k] * inner[k] + offset[k]) + slope[k] * load(y, k, bf16), bf16);
+        return;
+    }
+    float part = *share;
+    for (int64_t k = 0; k < n; k++) store(dy, k, factor[k] * inner[k] + part * (offset[k] + slope[k] * load(y, k, bf16)), bf16);
 }
 
 INLINE void add_squares(const void *dy, float *restrict lanes, int64_t n, int bf16) {
@@ -362,11 +405,12 @@ INLINE void combine_row(const block *b, int64_t image, int64_t row, const float 
                         float *lanes, int bf16) {
     int64_t C = b->channels, W = b->width, h = b->height / b->pool, w = W / b->pool, L = pixels * C;
     const float *factor = terms, *slope = terms + L, *offset = terms + 2 * L;
+    const float *share = b->share ? b->share + image % b->examples : NULL;
     int64_t line = (image * b->height + row) * W * C;
     if (b->pool == 1) {
         for (int64_t column = 0; column < W; column += pixels) {
             int64_t place = line + column * C, n = (column + pixels <= W ? pixels : W - column) * C;
-            combine(b->inner + place, from(b->y, place, bf16), into(b->dy, place, bf16), factor, slope, offset, n, bf16);
+            combine(b->inner + place, from(b->y, place, bf16), into(b->dy, place, bf16), factor, slope, offset, share, n, bf16);
             if (b->squares) add_squares(from(b->dy, place, bf16), lanes, n, bf16);
         }
         return;
@@ -375,7 +419,7 @@ INLINE void combine_row(const block *b, int64_t image, int64_t row, const float 
     for (int64_t column = 0; column < W; column++) {
         const float *covered = inner && column / 2 < w ? inner + column / 2 * C : zero;
         int64_t place = line + column * C;
-        combine(covered, from(b->y, place, bf16), into(b->dy, place, bf16), factor, slope, offset, C, bf16);
+        combine(covered, from(b->y, place, bf16), into(b->dy, place, bf16), factor, slope, offset, share, C, bf16);
         if (b->squares) add_squares(from(b->dy, place, bf16), lanes, C, bf16);
     }
 }
@@ -419,7 +463,8 @@ int norm_pool_lif_forward(const block *b) {
 }
 
 int norm_pool_lif_backward(const block *b) {
-    int64_t C = b->channels, images = (b->still ? 1 : b->timesteps) * b->examples, n = images * b->height * b->width;
+    int64_t C = b->channels, images = (b->still ? 1 : b->timesteps) * b->examples;
+    double mass = mass_of(b);
     double *sums = malloc(sizeof(double) * 2 * C);
     float *terms = calloc((size_t)(3 * C), sizeof(float));
     int failed = !sums || !terms || run(b, b->start, b->threads, backward_rows, b->examples * (b->height / b->pool), sums, 2 * C);
@@ -430,9 +475,9 @@ int norm_pool_lif_backward(const block *b) {
             double of_weight = (sums[C + c] + ((float)b->mean[c] - b->mean[c]) * sums[c]) * b->inverse[c];
             scale = b->inverse[c] * (b->weight ? b->weight[c] : 1.0);
             if (b->training) {
-                double tilt = -scale * b->inverse[c] * of_weight / n;
+                double tilt = -scale * b->inverse[c] * of_weight / mass;
                 slope[c] = (float)tilt;
-                offset[c] = (float)(-scale * sums[c] / n - tilt * b->mean[c]);
+                offset[c] = (float)(-scale * sums[c] / mass - tilt * b->mean[c]);
             }
             if (b->dweight) b->dweight[c] = (float)of_weight;
             if (b->dbias) b->dbias[c] = (float)sums[c];

@@ -33,6 +33,7 @@ def norm_pool_lif(
     pool: int,
     still: bool,
     before: Tensor | None,
+    share_B: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Returns the spikes of a convolution's output after norm and pool, and the membranes after the last step.
 
@@ -46,6 +47,7 @@ def norm_pool_lif(
         pool: The side of the average pool: 2, or 1 for no pool.
         still: Whether the current is the same at every step.
         before: The membranes that the first step starts from, float32, [B, C, h, w]; None: at rest.
+        share_B: Shares of the examples in the norm's statistics in training mode; None: all are equal.
 
     Returns:
         Spikes [T * B, C, h, w] of y's type, and membranes [B, C, h, w], float32, detached. Both are channels last.
@@ -58,7 +60,11 @@ def norm_pool_lif(
     weight, bias = (None, None) if norm is None else (norm.weight, norm.bias)
     if norm is not None and norm.training and norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
-    made: tuple[Tensor, Tensor] = _NormPoolLIF.apply(y, weight, bias, before, norm, equation, timesteps, pool, still)
+    if share_B is not None:
+        share_B = share_B.float().contiguous()
+    made: tuple[Tensor, Tensor] = _NormPoolLIF.apply(
+        y, weight, bias, before, share_B, norm, equation, timesteps, pool, still
+    )
     return made
 
 
@@ -72,6 +78,7 @@ class _NormPoolLIF(torch.autograd.Function):
         weight: Tensor | None,
         bias: Tensor | None,
         before: Tensor | None,
+        share_B: Tensor | None,
         norm: nn.BatchNorm2d | None,
         equation: LIFEquation,
         timesteps: int,
@@ -109,9 +116,9 @@ class _NormPoolLIF(torch.autograd.Function):
             after=after.data_ptr(),
             spikes=spikes.data_ptr(),
         )
-        ctx.save_for_backward(y, weight, bias, before, moments)
+        ctx.save_for_backward(y, weight, bias, before, share_B, moments)
         ctx.block = block
-        _run("forward", block, y, weight, bias, before, moments)
+        _run("forward", block, y, weight, bias, before, share_B, moments)
         ctx.mark_non_differentiable(after)
         return spikes, after
 
@@ -119,7 +126,7 @@ class _NormPoolLIF(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, error: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         """Returns the gradients at y and at the norm's weight and bias."""
-        y, weight, bias, before, moments = ctx.saved_tensors
+        y, weight, bias, before, share_B, moments = ctx.saved_tensors
         block: Block = ctx.block
         error = channels_last(error.to(y.dtype))
         dy = torch.empty_like(y)
@@ -129,9 +136,9 @@ class _NormPoolLIF(torch.autograd.Function):
         block.error, block.dy, block.inner = error.data_ptr(), dy.data_ptr(), inner.data_ptr()
         squares = torch.empty(len(y), block.height)
         block.dweight, block.dbias, block.squares = address(dweight), address(dbias), squares.data_ptr()
-        _run("backward", block, y, weight, bias, before, moments)
+        _run("backward", block, y, weight, bias, before, share_B, moments)
         attach_row_squares(dy, squares.sum(1))
-        return dy, dweight, dbias, None, None, None, None, None, None
+        return dy, dweight, dbias, *(None,) * 7
 
 
 def _run(
@@ -141,9 +148,11 @@ def _run(
     weight: Tensor | None,
     bias: Tensor | None,
     before: Tensor | None,
+    share_B: Tensor | None,
     moments: Tensor,
 ) -> None:
     """Runs a side of the core. Raises MemoryError where it finds none."""
     block.y, block.weight, block.bias, block.before = map(address, (y, weight, bias, before))
+    block.share = address(share_B)
     block.mean, block.inverse = moments[0].data_ptr(), moments[1].data_ptr()
     call(f"norm_pool_lif_{side}", block)

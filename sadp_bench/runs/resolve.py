@@ -301,7 +301,7 @@ def _check_fits(spec: Spec, pruner: Pruner) -> None:
     if spec.processes > 1 and spec.device not in ("cpu", "cuda"):
         raise BadInput(f"--device {spec.device} with {spec.processes} processes: take cuda, each has a GPU of its own")
     if spec.backbone_options.get("norm") == "sync" and not spec.device.startswith("cuda"):
-        raise BadInput("backbone.norm=sync needs GPUs; take backbone.norm=batch, or none")
+        raise BadInput("backbone.norm=sync needs GPUs; take another of backbone.norm")
     if spec.protocol == "updates" and not pruner.fixed_size:
         raise BadInput(
             f"--protocol updates needs a method that keeps as many examples in every epoch, and {spec.method} with these "

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from sadp_bench.core.channels import keep_channels, named_groups
+from sadp_bench.core.channels import OTHER_NORMS, keep_channels, named_groups
 from sadp_bench.core.errors import BadInput
 from sadp_bench.sparsity.base import Masks, magnitude_masks, num_live
 from sadp_bench.sparsity.cutting import Cutting
@@ -80,7 +80,8 @@ class Channels(Cutting):
         super().check_network(backbone, options, processes)
         if options.get("norm") == "none":
             raise BadInput(
-                "--sparsity channels ranks channels by the scales of batch norms, and backbone.norm=none has none; take batch"
+                "--sparsity channels ranks channels by the scales of batch norms, and backbone.norm=none has none: "
+                f"{OTHER_NORMS}"
             )
 
     def attach(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from sadp_bench.core.channels import named_groups
+from sadp_bench.core.channels import OTHER_NORMS, named_groups
 from sadp_bench.core.errors import BadInput
 from sadp_bench.sparsity.base import Sparsity, prunable
 
@@ -44,6 +44,8 @@ class Cutting(Sparsity):
                 f"--sparsity {self.name()} needs a backbone whose channels can be cut, and {backbone.__name__} has no method "
                 f"{' and no '.join(missing)} (see CONTRIBUTING.md)"
             )
+        if options.get("norm") == "group":
+            raise BadInput(f"--sparsity {self.name()} cuts channels, and backbone.norm=group mixes them: {OTHER_NORMS}")
         if processes > 1:
             raise BadInput(
                 f"--sparsity {self.name()} changes the weights' shapes, which {processes} processes can't share: take one"

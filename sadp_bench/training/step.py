@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from sadp_bench.backbones.weighted_norm import weighted_statistics
 from sadp_bench.capture.recorder import Recorder
 from sadp_bench.capture.signals import Signal
 from sadp_bench.core import distributed
@@ -84,7 +85,8 @@ class TrainingStep:
             self.optimizer.zero_grad(set_to_none=True)
         divisor = len(batch_B) / distributed.size() if divisor is None else divisor
         loss = WeightedLoss(self.loss, label_B, weight_B, divisor)
-        logits_TBC, loss_B = self.backprop(input, loss, draws, self._recorder)
+        with weighted_statistics(self.model, weight_B):
+            logits_TBC, loss_B = self.backprop(input, loss, draws, self._recorder)
         scale_B = weight_B / divisor * self.backprop.gradient_share
         watched = {} if self._recorder is None else self._recorder.seen(scale_B)
         seen = Observation(epoch, index_B, label_B, logits_TBC, loss_B, watched)

@@ -194,7 +194,7 @@ WRONG_NEURONS = {
     "reset": {"zero": "backbone.reset is one of hard, soft, not 'zero'"},
 }
 WRONG_LAYERS = {
-    "norm": {"bacth": "backbone.norm is one of batch, sync, none, not 'bacth'"},
+    "norm": {"bacth": "backbone.norm is one of batch, weighted, group, sync, none, not 'bacth'"},
 }
 WRONG_PERCEPTRONS = {
     "depth": {0: "backbone.depth is at least 1 hidden layer, not 0"},

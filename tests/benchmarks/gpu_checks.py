@@ -117,7 +117,8 @@ def kernels(device: torch.device) -> Found:
     def block(case: Case, y: Tensor, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor]:
         before = case.before()
         before = None if before is None else before.to(device)
-        return gpu.norm_pool_lif(y, norm, case.neuron, case.timesteps, case.pool, case.still, before)
+        facts = case.neuron, case.timesteps, case.pool, case.still, before, case.share_B()
+        return gpu.norm_pool_lif(y, norm, *facts)
 
     cases = CASES if device.type == "cuda" else dict(list(CASES.items())[:3])
     found = {name: differences(case, outcome(case, block, case.dtype, str(device))) for name, case in cases.items()}

@@ -17,6 +17,8 @@ PUBLIC = {
     "Signal",
     "score_with",
     "watch",
+    "weighted_batch_norm",
+    "weighted_statistics",
     "with_index",
     "__version__",
 }

@@ -25,6 +25,7 @@ class Case:
     carried: bool = False
     neuron: LIFEquation = PLAIN
     dtype: torch.dtype = torch.float32
+    shared: bool = False  # whether the examples have shares in the batch's statistics
 
     def draw(self, *shape: int) -> Tensor:
         return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)), dtype=torch.float64)
@@ -42,6 +43,13 @@ class Case:
         state |= {"running_mean": torch.full((channels,), 0.7), "running_var": torch.full((channels,), 2.0)}
         made.load_state_dict(state, strict=False)
         return made.train(self.norm != "evaluation")
+
+    def share_B(self) -> Tensor | None:
+        """Shares of mean 1, the second of which is 0."""
+        batch = self.shape[0] if self.still else self.shape[0] // self.timesteps
+        weight_B = torch.arange(1.0, batch + 1, dtype=torch.float64).square()
+        weight_B[1] = 0
+        return weight_B / weight_B.mean() if self.shared else None
 
     def before(self) -> Tensor | None:
         number, channels, height, width = self.shape
@@ -77,5 +85,8 @@ CASES = {
     "bfloat16, soft, triangle": Case(
         (12, 3, 6, 7), pool=2, neuron=LIFEquation(1.5, 1.0, 0.5, True, "triangle"), dtype=torch.bfloat16
     ),
+    "shares, pooled, two tiles": Case((76, 5, 9, 7), pool=2, shared=True),
+    "shares, bfloat16": Case((12, 3, 6, 7), dtype=torch.bfloat16, shared=True),
+    "shares, still, float64": Case((6, 2, 5, 5), still=True, dtype=torch.float64, shared=True),
     "float64, still, carried": Case((6, 2, 5, 5), still=True, carried=True, dtype=torch.float64),
 }  # fmt: skip

@@ -12,7 +12,7 @@ from tests.gpu.cases import CASES, outcome
 
 
 def block(case, y, norm):
-    return gpu.norm_pool_lif(y, norm, case.neuron, case.timesteps, case.pool, case.still, case.before())
+    return gpu.norm_pool_lif(y, norm, case.neuron, case.timesteps, case.pool, case.still, case.before(), case.share_B())
 
 
 if __name__ == "__main__":

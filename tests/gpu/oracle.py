@@ -17,9 +17,30 @@ TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 1e-5}
 ROUNDING = {torch.bfloat16: 2.0**-7}
 
 
+def weighted_norm_by_hand(x: Tensor, norm: nn.BatchNorm2d, share_R: Tensor) -> Tensor:
+    """Batch norm in training mode with a share for each row, by autograd; updates the running statistics."""
+    share = (share_R / share_R.sum()).view(-1, 1, 1, 1) / x[0, 0].numel()
+    mean = (share * x).sum((0, 2, 3))
+    variance = (share * (x - mean.view(-1, 1, 1)).square()).sum((0, 2, 3))
+    number, momentum = x.numel() // x.shape[1], norm.momentum
+    assert momentum is not None and norm.num_batches_tracked is not None
+    with torch.no_grad():
+        for running, now in ((norm.running_mean, mean), (norm.running_var, variance * number / (number - 1))):
+            assert running is not None
+            running.mul_(1 - momentum).add_(momentum * now)
+        norm.num_batches_tracked.add_(1)
+    scale = norm.weight / (variance + norm.eps).sqrt()
+    return (x - mean.view(-1, 1, 1)) * scale.view(-1, 1, 1) + norm.bias.view(-1, 1, 1)
+
+
 def plain(distances: list[float], case: Case, y: Tensor, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor]:
     """Torch's norm and pool, SpikingJelly's neuron; the membranes' least distance to the threshold joins `distances`."""
-    x = nn.functional.avg_pool2d(y if norm is None else norm(y), case.pool)
+    share_B = case.share_B()
+    if norm is not None and share_B is not None:
+        y = weighted_norm_by_hand(y, norm, share_B.to(y.dtype).repeat(len(y) // len(share_B)))
+    elif norm is not None:
+        y = norm(y)
+    x = nn.functional.avg_pool2d(y, case.pool)
     x = x.expand(case.timesteps, *x.shape) if case.still else x.unflatten(0, (case.timesteps, -1))
     before, facts = case.before(), case.neuron
     settings = (facts.tau, facts.gain != 1, facts.threshold, None if facts.soft else 0.0, SURROGATES[facts.surrogate]())

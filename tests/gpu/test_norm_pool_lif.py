@@ -36,7 +36,8 @@ def test_the_block_equals_torch_and_spikingjelly(interpreted: dict[str, Results]
 @pytest.mark.skipif(absence() is not None, reason=f"{absence()}")
 def test_the_block_equals_the_c_core(interpreted: dict[str, Results]) -> None:
     def core(case: Case, y: Tensor, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor]:
-        return c_core.norm_pool_lif(y, norm, case.neuron, case.timesteps, case.pool, case.still, case.before())
+        facts = case.neuron, case.timesteps, case.pool, case.still, case.before(), case.share_B()
+        return c_core.norm_pool_lif(y, norm, *facts)
 
     found = {
         name: unequal(case, interpreted[name], outcome(case, core, case.dtype))
@@ -65,14 +66,16 @@ def test_the_compiler_takes_every_kernel() -> None:
     constants = sizes | {"KEEP": 0.5, "GAIN": 1.0, "THRESHOLD": 1.0, "WIDE": tl.float32, "SURROGATE": "sigmoid"}
     of_norm = [getattr(norm_kernels, name) for name in ("moments", "scales", "backward_scales", "backward_norm")]
     for pool, flag in ((1, False), (2, True)):
-        flags = dict.fromkeys(("NORM", "OF_BATCH", "TRACKED", "AFFINE", "STILL", "SOFT", "CARRIED"), flag)
+        flags = dict.fromkeys(("NORM", "OF_BATCH", "SHARED", "TRACKED", "AFFINE", "STILL", "SOFT", "CARRIED"), flag)
         for kernel in (neuron_kernels.forward, neuron_kernels.backward, *of_norm):
             compiled = {k: v for k, v in (constants | flags | {"POOL": pool}).items() if k in kernel.arg_names}
             kinds = {
                 word: "constexpr" if word in compiled else ("*bf16" if word in of_images else "*fp32")
                 for word in kernel.arg_names
             }
-            kinds |= {word: "i32" for word in kernel.arg_names if word in ("pixels", "sites", "programs")}
+            kinds |= {
+                word: "i32" for word in kernel.arg_names if word in ("pixels", "area", "examples", "sites", "programs")
+            }
             source = ASTSource(kernel, kinds, compiled)
             codegen, modules = backend.get_codegen_implementation(options), backend.get_module_map()
             assert source.make_ir(target, options, codegen, modules, context).verify(), kernel.fn.__name__
