@@ -82,7 +82,8 @@ def _measured(model: nn.Module) -> list[nn.Module]:
         ):
             raise BadInput(
                 "exact gradient norms support convolutions of one or two dimensions, linear layers, group norm of images and "
-                f"batch norm with running statistics; '{name}' is a {type(module).__name__}: freeze its parameters, or take another score"
+                f"batch norm with running statistics; '{name}' is a {type(module).__name__}: freeze its parameters, or take "
+                "another score"
             )
         measured.append(module)
     return measured

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sadp_bench.backbones import BACKBONES
 from sadp_bench.backbones.spiking import NeuronSettings
+from sadp_bench.backbones.weighted_norm import weighted_statistics
 from sadp_bench.capture.finite import FiniteWatch
 from sadp_bench.capture.per_example_norms import gradient_norms
 from sadp_bench.capture.recorder import Recorder
@@ -54,16 +55,19 @@ def trained(model: nn.Module, backprop: str, events: bool) -> tuple[Tensor, dict
     """Logits of a step, and what hooks recorded; the gradients are in the model."""
     input, label_B = batch(events)
     step = make_backprop(backprop, 0, model, "fp32", torch.device("cpu"))
-    with Recorder(model, WATCHED) as recorder:
-        logits, _ = step(
-            input, WeightedLoss(LOSSES["step"], label_B, torch.ones(BATCH), float(BATCH)), torch.Generator()
-        )
+    weight_B = torch.linspace(0.5, 2, BATCH)
+    loss = WeightedLoss(LOSSES["step"], label_B, torch.ones(BATCH), float(BATCH))
+    with Recorder(model, WATCHED) as recorder, weighted_statistics(model, weight_B):  # which weights "weighted" alone
+        logits, _ = step(input, loss, torch.Generator())
         return logits, recorder.seen()
 
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_a_network_has_the_same_logits_gradients_and_signals(name: str) -> None:
     settings = [("bptt", False, "batch"), ("bptt", True, "batch"), ("sltt", False, "batch"), ("sltt", True, "none")]
+    if name in ("cnn", "resnet18"):  # which have every place of a norm
+        settings += [("bptt", False, "weighted"), ("sltt", True, "weighted")]
+        settings += [("bptt", True, "group")]
     for backprop, events, norm in settings:
         old, new = (network(name, kernel, norm) for kernel in ("python", "native"))
         (wanted, signals), (logits, found) = (trained(model, backprop, events) for model in (old, new))

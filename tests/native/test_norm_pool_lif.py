@@ -15,6 +15,7 @@ from sadp_bench.core.lif_equation import LIFEquation
 from sadp_bench.core.row_squares import attached_row_squares
 from sadp_bench.native.library import absence
 from sadp_bench.native.norm_pool_lif import norm_pool_lif
+from tests.gpu.oracle import weighted_norm_by_hand
 
 pytestmark = pytest.mark.skipif(absence() is not None, reason=f"{absence()}")
 
@@ -47,9 +48,13 @@ def reference(
     pool: int,
     still: bool,
     before: Tensor,
+    share_B: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The spikes, the membranes after the last step, and the current, by torch and SpikingJelly."""
-    x = y if norm is None else norm(y)
+    if norm is None:
+        x = y
+    else:
+        x = norm(y) if share_B is None else weighted_norm_by_hand(y, norm, share_B.repeat(len(y) // len(share_B)))
     x = avg_pool2d(x, 2) if pool == 2 else x
     x = x.expand(timesteps, *x.shape) if still else x.unflatten(0, (timesteps, -1))
     spikes, after, _ = functional.lif_multi_step(
@@ -102,6 +107,46 @@ def test_it_equals_torch_and_spikingjelly(shape: tuple[int, ...]) -> None:
             pairs += [(p.grad, q.grad) for p, q in zip(norms[0].parameters(), norm.parameters(), strict=True)]
             pairs += zip(norms[0].buffers(), norm.buffers(), strict=True)
         assert all(close(found, wanted, 1e-5) for found, wanted in pairs), case
+
+
+def test_shares_of_examples_weight_the_moments_forward_and_backward() -> None:
+    """Odd sides, rows of several images' pixels, one step and one channel, static images, carried membranes, bfloat16."""
+    cases = [*itertools.product(SHAPES[:1], (1, 2), (False, True), (torch.float32, torch.bfloat16))]
+    cases += itertools.product(SHAPES[1:], (2,), (False,), (torch.float32,))
+    for shape, pool, still, dtype in cases:
+        equation = LIFEquation(2.3, 1.7, 0.8, False, "atan")
+        norms = norm_of(shape[2], True), norm_of(shape[2], True).double()
+        y, before = inputs(shape, pool, still)
+        y = y.to(dtype)
+        ours, theirs = y.clone().requires_grad_(), y.double().requires_grad_()
+        share_B = 0.01 + 3 * torch.rand(shape[1], generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+        share_B[0] = 0 if shape[1] > 2 else share_B[0]
+        spikes, after = norm_pool_lif(ours, norms[0], equation, shape[0], pool, still, before, share_B)
+        wanted, wanted_after, _ = reference(
+            theirs, norms[1], equation, shape[0], pool, still, before.double(), share_B.float().double()
+        )
+        error = torch.randn(spikes.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+        spikes.backward(error)
+        wanted.backward(error.double())
+        case = f"{shape} {pool=} {still=} {dtype}"
+        assert torch.equal(spikes.double(), wanted) and 0.05 < spikes.float().mean() < 0.95, case
+        pairs: list[Any] = [(p.grad, q.grad) for p, q in zip(*(norm.parameters() for norm in norms), strict=True)]
+        pairs += [(after, wanted_after), *zip(*(norm.buffers() for norm in norms), strict=True)]
+        assert all(close(found, value, 1e-5) for found, value in pairs), case
+        assert ours.grad is not None and theirs.grad is not None
+        assert close(ours.grad, theirs.grad, 1e-5 if dtype == torch.float32 else 4e-3), case
+
+
+def test_equal_shares_are_no_shares_to_rounding_and_evaluation_has_none() -> None:
+    y, before = inputs((4, 3, 5, 7, 9), 2, False)
+    found = []
+    for share_B in (None, torch.full((3,), 0.7)):
+        norm, x = norm_of(5, True), y.clone().requires_grad_()
+        spikes, after = norm_pool_lif(x, norm, LIFEquation(2.0, 1.0, 1.0, True, "atan"), 4, 2, False, before, share_B)
+        spikes.backward(torch.ones_like(spikes))
+        found.append([spikes, after, x.grad, *(p.grad for p in norm.parameters()), *norm.buffers()])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
 def test_bfloat16_differs_by_the_rounding_of_what_comes_in_and_goes_out() -> None:

@@ -336,6 +336,7 @@ def test_a_state_of_other_channels_is_refused() -> None:
 
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"set": {"backbone.norm": "none"}}, "backbone.norm=none has none"),
+    ({"set": {"backbone.norm": "group"}}, "backbone.norm=group mixes them: take backbone.norm=batch or weighted"),
     ({"epochs": 1}, "at least 2 epochs, not 1"),
     ({"density": 1.0}, "channels needs a density below 1"),
     ({"early_time": True}, "only imp and eb search"),
