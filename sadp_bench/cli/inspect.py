@@ -19,6 +19,7 @@ def report(
     to: Annotated[Path | None, Option(help="Write to this file instead of stdout.")] = None,
     check: Annotated[bool, Option("--check", help="Write nothing; fail if the file of --to is out of date.")] = False,
     margin: Annotated[float, Option(help="Points of accuracy that a lossless method may lose.")] = 0.5,
+    correct: Annotated[str, Option(help="Correct the verdicts for their number in a table: none, or holm.")] = "none",
     plots: Plots = None,
     pictures: Annotated[
         bool,
@@ -54,6 +55,7 @@ def report(
         images=images,
         remarks=read_notes(folders),
         searches=searches,
+        correction=correct,
     )
     if check and to is not None:
         if (why := stale(to, text)) is not None:

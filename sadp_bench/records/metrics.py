@@ -8,6 +8,7 @@ ceiling           = N * epochs / examples_seen             the speed-up if dropp
 efficiency        = speed-up / ceiling                     1.0 = the theoretical maximum is reached
 training speed-up = the same without prepare
 speed-up by CPU   = CPU seconds(full) / CPU seconds(run)   hardly changed by other processes
+gradient mass     = sum over epochs of kept * mean weight * mean learning rate
 time to accuracy  = charged seconds until an evaluation first shows full's final accuracy minus 1 point
 
 Seconds of a disturbed run are in no number (`records.disturbance`). Its CPU seconds are, unless a note excludes them.
@@ -16,6 +17,7 @@ Seconds of a disturbed run are in no number (`records.disturbance`). Its CPU sec
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -237,6 +239,13 @@ class Comparison:
         of_run, of_reference = worst_class_accuracy(self.record), worst_class_accuracy(self.reference)
         return None if of_run is None or of_reference is None else of_run - of_reference
 
+    @property
+    def gradient_mass(self) -> float | None:
+        """The run's gradient mass over the reference's."""
+        own, whole = (None if record is None else gradient_mass(record) for record in (self.record, self.reference))
+        share = own / whole if own and whole else 0.0
+        return share if 0 < share < math.inf else None
+
 
 def compare(record: Record, reference: Record | None) -> Comparison:
     """Returns a run beside its reference, or alone where there is none."""
@@ -279,6 +288,14 @@ def _compare(record: Record, unmarked: Record | None, reference: Record | None) 
 def worst_class_accuracy(record: Record) -> float | None:
     """Returns the least of the accuracies on the classes; None where the record has none."""
     return min(record.class_accuracy.values(), default=None)
+
+
+def gradient_mass(record: Record) -> float | None:
+    """Returns the sum over the epochs of visits x mean weight x mean learning rate; None where a row lacks a number."""
+    names = ("kept", "mean_weight", "mean_learning_rate")
+    factors = [[row.get(name) for name in names] for row in record.epochs]
+    known = [[value for value in row if is_number(value)] for row in factors]
+    return sum(map(math.prod, known)) if all(len(row) == len(names) for row in known) else None
 
 
 def speedup_by_cpu(record: Record, reference: Record | None) -> float | None:

@@ -32,7 +32,8 @@ class Record:
         examples_seen: Example visits of training.
         prepare_examples: Example visits for scores and for a search of connections, charged as time.
         epochs: A row for each epoch: epoch, kept, mean_weight, train_loss, weighted_loss, learning_rate (the epoch's last),
-            seconds, and test_accuracy where it was evaluated (on what `spec.evaluate_on` names). train_loss is the
+            mean_learning_rate (over the visits; older records lack it), seconds, and test_accuracy where it was evaluated
+            (on what `spec.evaluate_on` names). train_loss is the
             unweighted mean of the loss over the visits. It compares nothing between methods, as each visits other examples.
             weighted_loss is the mean over the visits of weight x loss: where the weights are unbiased, an estimate of the
             mean loss over all data during the epoch; older records lack it. Of a sparse network also live_products:

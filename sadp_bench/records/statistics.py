@@ -17,8 +17,10 @@ from sadp_bench.records.metrics import summary
 
 LEVEL = 0.95  # confidence of every interval
 ALPHA = 0.05  # significance of the rank analysis
+POWER = 0.8  # chance to find a difference that there is
 NO_WIDTH = 1e-9  # share; differences of equal accuracies differ in their last bits
 ROUNDING = 1e-9  # share of a mean within which both sides of its interval are alike
+MAX_LOG = math.log(1e100)  # of a factor; no loss is so many times another
 MIN_METHODS = 3
 MIN_BLOCKS = 5
 
@@ -103,6 +105,66 @@ def estimate(values: Iterable[float | None], quantity: Quantity) -> Estimate | N
 def paired_difference(of: Mapping[Key, float], against: Mapping[Key, float]) -> Estimate | None:
     """Returns the estimate of one method's shares minus another's, over the seeds that both have; None without any."""
     return estimate((of[key] - against[key] for key in of if key in against), Quantity.DIFFERENCE)
+
+
+def paired_factor(of: Mapping[Key, float], against: Mapping[Key, float]) -> Estimate | None:
+    """Returns the geometric mean of one method's amounts over another's, over the seeds that both have.
+
+    The interval is the t-interval of the logarithms, and the spread is theirs. Seeds where an amount is 0 are left out.
+    None without any seed.
+    """
+    pairs = [(of[key], against[key]) for key in of if key in against and min(of[key], against[key]) > 0]
+    logs = [log for a, b in pairs if abs(log := math.log(a) - math.log(b)) < MAX_LOG]
+    found = summary(logs)
+    if found is None:
+        return None
+    low, high = interval(list(map(math.exp, logs)), Quantity.RATIO) or (None, None)
+    return Estimate(math.exp(found.mean), found.spread, low, high, found.n)
+
+
+def ratio_of_means(pairs: Sequence[tuple[float, float]]) -> Estimate | None:
+    """Returns the mean of the first numbers over the mean of the second, with Fieller's 95 % interval and no spread.
+
+    None where the t-interval of the second mean contains 0: then the quotient has no bounded interval.
+
+    Source: Fieller, "Some Problems in Interval Estimation", JRSS B 1954.
+    """
+    scale, n = max((abs(value) for pair in pairs for value in pair), default=0.0), len(pairs)
+    if n < 2 or scale == 0:
+        return None
+    from scipy.special import stdtrit
+
+    x, y = ([pair[place] / scale for pair in pairs] for place in (0, 1))
+    mean_x, mean_y = statistics.fmean(x), statistics.fmean(y)
+    q = float(stdtrit(n - 1, (1 + LEVEL) / 2)) ** 2 / n
+    xx, yy = q * statistics.variance(x), q * statistics.variance(y)
+    xy = q * sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / (n - 1)
+    square = mean_y**2 - yy  # above 0 where the interval of the second mean excludes 0
+    if abs(mean_y) < ROUNDING or square <= ROUNDING * mean_y**2:
+        return None
+    middle, root = mean_x * mean_y - xy, math.sqrt(max(0.0, (mean_x * mean_y - xy) ** 2 - square * (mean_x**2 - xx)))
+    return Estimate(mean_x / mean_y, None, (middle - root) / square, (middle + root) / square, n)
+
+
+def p_value(found: Estimate, null: float) -> float | None:
+    """Returns the two-sided p-value of the t-test that the mean is `null`; None without an interval of some width."""
+    if found.spread is None or found.spread < NO_WIDTH:
+        return None
+    from scipy.special import stdtr
+
+    return 2 * float(stdtr(found.n - 1, -abs(found.mean - null) / (found.spread / math.sqrt(found.n))))
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Returns the p-values adjusted for their number, so that all errors together have the chance of one. None stays None.
+
+    Source: Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics 1979.
+    """
+    adjusted, least = list(p_values), 0.0
+    order = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    for rank, (p, place) in enumerate(order):
+        adjusted[place] = least = max(least, min(1.0, (len(order) - rank) * p))
+    return adjusted
 
 
 def verdict(low: float | None, high: float | None, margin: float) -> str | None:

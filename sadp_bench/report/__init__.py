@@ -35,6 +35,7 @@ def render(
     images: Callable[[Record], Any] | None = None,
     remarks: Sequence[str] = (),
     searches: Searches = NO_SEARCHES,
+    correction: str = "none",
 ) -> str:
     """Returns the report as one string that ends in a newline.
 
@@ -49,6 +50,7 @@ def render(
         images: Opens the images that a record was trained on, for the pictures of the page (HTML only).
         remarks: Remarks about the folders of the records (`store.read_notes`); every format but CSV shows them.
         searches: The searches that settings of the runs come from (`trials.sorted_out`).
+        correction: That of the verdicts for their number, "none" or "holm" (`corrections.corrected`).
 
     Raises:
         BadInput: There is nothing to report, or an argument is out of range.
@@ -57,7 +59,7 @@ def render(
         raise BadInput(f"--format is one of {', '.join(FORMATS)}, not '{format}'")
     if not 0 < margin_points < 100:
         raise BadInput(f"--margin is a number of points above 0 and below 100, not {margin_points:g}")
-    contents = Contents(list(records), list(failures), problems, remarks, margin_points / 100, searches)
+    contents = Contents(list(records), list(failures), problems, remarks, margin_points / 100, searches, correction)
     if not any(row.n for row in contents.rows):
         raise BadInput(_nothing(contents))
     if format in ("csv", "json"):

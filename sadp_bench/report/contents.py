@@ -11,11 +11,13 @@ from typing import Any
 from sadp_bench.records.record import Failure, Record
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.trials import Searches
+from sadp_bench.report.corrections import corrected
 from sadp_bench.report.rows import MARGIN, NO_SEARCHES, RatioRow, Row, rows
 from sadp_bench.report.tables.axes import AxesRow, axes_rows, axes_sheets
 from sadp_bench.report.tables.by_ratio import class_sheets, ratio_sheets
 from sadp_bench.report.tables.memory import MemoryRow, memory_rows, memory_sheets
 from sadp_bench.report.tables.method_ranks import rank_sheet, why_no_ranks
+from sadp_bench.report.tables.outcomes import outcome_sheets
 from sadp_bench.report.tables.table import Sheet
 from sadp_bench.report.tables.ticket_search import SearchRow, search_rows, search_sheets
 
@@ -31,6 +33,7 @@ class Contents:
         remarks: The remarks about the folders of the records.
         margin: The share of accuracy that a lossless method may lose.
         searches: The searches that settings of the runs come from.
+        correction: That of the verdicts, one of `corrections.CORRECTIONS`.
     """
 
     records: Sequence[Record]
@@ -39,6 +42,7 @@ class Contents:
     remarks: Sequence[str] = ()
     margin: float = MARGIN
     searches: Searches = NO_SEARCHES
+    correction: str = "none"
 
     @property
     def specs(self) -> list[Spec]:
@@ -48,7 +52,8 @@ class Contents:
     @cached_property
     def rows(self) -> list[RatioRow]:
         """The rows by ratio."""
-        return rows(self.records, self.failures, margin=self.margin, searches=self.searches)
+        found = rows(self.records, self.failures, margin=self.margin, searches=self.searches)
+        return corrected(found, self.correction)
 
     @cached_property
     def axes(self) -> list[AxesRow]:
@@ -78,6 +83,7 @@ class Contents:
         ranks = rank_sheet(self.rows)
         return [
             *ratio_sheets(row for group in self.groups for row in group),
+            *outcome_sheets(row for group in self.groups for row in group),
             *class_sheets(row for group in self.groups for row in group),
             *axes_sheets(self.axes),
             *memory_sheets(self.memory),

@@ -26,6 +26,7 @@ from sadp_bench.records.spec import Spec
 from sadp_bench.records.statistics import Estimate, Quantity, estimate, paired_difference, verdict
 from sadp_bench.records.trials import SEARCHED, Choice, Searches
 from sadp_bench.report.naming import command, is_method_option, method_order, settings_order, titles, without
+from sadp_bench.report.outcomes import RIVALS, by_seed, outcomes
 
 Run = Comparison | Failure
 
@@ -151,16 +152,24 @@ class RatioRow(Row):
         random_difference: Paired difference to the method `random` of the same group and ratio.
         n_random_settings: Number of settings that `random` ran with there. There is no difference to several.
         nominal_maximum: The speed-up if the budget of visits were all that costs.
+        fitted_loss: Loss of the trained network on training images, in evaluation mode. Older records have none.
+        loss_factor: Fitted loss over random's, paired and at the same ratio: a geometric mean.
+        loss_share: The share of the possible in fitted loss, (random - method) / (random - ceiling).
+        accuracy_share: The share of the possible in accuracy.
+        gradient_mass: Over full's.
+        verdict_p: Adjusted p-value behind the verdict; None without a correction (`report.corrections`).
+        random_p: Adjusted p-value of the difference to random; None likewise.
         choice: The search that the runs' settings come from; None without one.
     """
 
     COUNTED: ClassVar[dict[str, str]] = {
         "n_paired": "accuracy_difference", "n_timed": "speedup", "n_seconds": "seconds", "n_cpu": "cpu_speedup",
         "n_reached": "seconds_to_accuracy", "n_random": "random_difference", "n_failed": "failures",
-        "n_worst_class": "worst_class_accuracy",
+        "n_worst_class": "worst_class_accuracy", "n_fitted": "fitted_loss", "n_loss_factor": "loss_factor",
+        "n_loss_share": "loss_share", "n_accuracy_share": "accuracy_share", "n_mass": "gradient_mass",
     }  # fmt: skip
     DERIVED: ClassVar[tuple[str, ...]] = (
-        "interruptions", "accuracies", "failures", "disturbed", "disturbed_seeds", "data_sha256",
+        "interruptions", "accuracies", "failures", "disturbed", "disturbed_seeds", "data_sha256", "decidable_difference",
     )  # fmt: skip
 
     label: str
@@ -190,9 +199,17 @@ class RatioRow(Row):
     random_difference: Estimate
     worst_class_accuracy: Estimate
     worst_class_difference: Estimate
+    fitted_loss: Estimate
+    fitted_accuracy: Estimate
+    loss_factor: Estimate
+    loss_share: Estimate
+    accuracy_share: Estimate
+    gradient_mass: Estimate
     n_random_settings: int
     margin: float
     verdict: str | None
+    verdict_p: float | None = None
+    random_p: float | None = None
     choice: Choice | None = None
 
     def columns(self) -> dict[str, Any]:
@@ -239,6 +256,11 @@ class RatioRow(Row):
         return bool(self.runs) and not self.timed
 
     @property
+    def decidable_difference(self) -> float | None:
+        """The smallest difference to full that these seeds can decide: half of its interval's width, a share."""
+        return self.accuracy_difference.half
+
+    @property
     def accuracies(self) -> list[float]:
         """Accuracies of the runs."""
         return [run.test_accuracy for run in self.runs]
@@ -270,6 +292,9 @@ STATISTICS: dict[str, tuple[Quantity, Callable[[Comparison], float | None]]] = {
     "share_to_accuracy": (Quantity.RATIO, lambda pair: pair.share_to_accuracy),
     "worst_class_accuracy": (Quantity.SHARE, lambda pair: worst_class_accuracy(pair.record)),
     "worst_class_difference": (Quantity.DIFFERENCE, lambda pair: pair.worst_class_difference),
+    "fitted_loss": (Quantity.AMOUNT, lambda pair: pair.record.fitted_loss),
+    "fitted_accuracy": (Quantity.SHARE, lambda pair: pair.record.fitted_accuracy),
+    "gradient_mass": (Quantity.RATIO, lambda pair: pair.gradient_mass),
 }
 
 
@@ -302,8 +327,8 @@ def rows(
             cells.setdefault((labels[run.spec.key], run.spec.ratio), []).append(run)
         found = []
         for (label, ratio), cell in cells.items():
-            randoms = [runs for at, runs in cells.items() if at[1] == ratio and runs[0].spec.method == "random"]
-            found.append(_row(title, settings, label, cell, randoms, margin, searches))
+            at_ratio = [runs for (_, other), runs in cells.items() if other == ratio]
+            found.append(_row(title, settings, label, cell, at_ratio, margin, searches))
         table += sorted(found, key=lambda row: (method_order(row.method), row.label, row.ratio))
     return table
 
@@ -313,7 +338,7 @@ def _row(
     settings: Settings,
     label: str,
     runs: Sequence[Run],
-    randoms: Sequence[Sequence[Run]],
+    at_ratio: Sequence[Sequence[Run]],
     margin: float,
     searches: Searches,
 ) -> RatioRow:
@@ -324,7 +349,7 @@ def _row(
         settings: The group's settings.
         label: The method's name in this group.
         runs: The row's runs, in the order of their seeds.
-        randoms: The runs of the method `random` at the same ratio, a list for each of its settings.
+        at_ratio: The runs at the same ratio, a list for each method and its settings.
         margin: The share of accuracy that a lossless method may lose.
         searches: The searches that settings of the runs come from.
     """
@@ -333,34 +358,36 @@ def _row(
     own = {name: value for name, value in spec.flat().items() if name in chosen or is_method_option(name)}
     estimates = {name: over_seeds(map(value, pairs), quantity) for name, (quantity, value) in STATISTICS.items()}
     difference = estimates["accuracy_difference"]
-    rivals = [accuracies for others in randoms if (accuracies := _accuracies(others))]
-    to_random = (
-        paired_difference(_accuracies(runs), rivals[0]) if spec.method != "random" and len(rivals) == 1 else None
-    )
+    own_runs, others = _finished(runs), [done for other in at_ratio if (done := _finished(other))]
+    by_rival = {name: [done for done in others if done[0].spec.method == name] for name in RIVALS}
+    rivals = {name: found[0] if len(found) == 1 else [] for name, found in by_rival.items()}
+    to_random = paired_difference(by_seed(own_runs), by_seed(rivals["random"])) if spec.method != "random" else None
     return RatioRow(
         group=title,
         settings={**settings, **own},
         name=f"{label} {percent(spec.ratio)}",
-        runs=tuple(pair.record for pair in pairs),
+        runs=tuple(own_runs),
         missing_references=tuple(command(searches.reference(pair.spec)) for pair in pairs if pair.reference is None),
         mismatches=tuple(sorted({phrase for pair in pairs for phrase in pair.mismatch})),
         label=label,
         failed=tuple(run for run in runs if isinstance(run, Failure)),
         nominal_maximum=nominal_maximum(spec),
         random_difference=to_random or NOT_MEASURED,
-        n_random_settings=len(rivals),
+        n_random_settings=len(by_rival["random"]),
         margin=margin,
         verdict=None if spec.method in UNPRUNED else verdict(difference.low, difference.high, margin),
+        verdict_p=None,
+        random_p=None,
         choice=searches.choice(spec),
         **estimates,
-        **costs([pair.record for pair in pairs]),
+        **{name: found or NOT_MEASURED for name, found in outcomes(own_runs, rivals).items()},
+        **costs(own_runs),
     )
 
 
-def _accuracies(runs: Iterable[Run]) -> dict[tuple[int, str], float]:
-    """Returns accuracies by seed and data."""
-    done = [run.record for run in runs if isinstance(run, Comparison)]
-    return {(record.spec.seed, record.data_sha256): record.test_accuracy for record in done}
+def _finished(runs: Iterable[Run]) -> list[Record]:
+    """Returns the records of the finished runs."""
+    return [run.record for run in runs if isinstance(run, Comparison)]
 
 
 def _alike(spec: Spec, choice: Choice | None) -> tuple[str, Settings]:

@@ -104,8 +104,8 @@ def train(
 
     Yields:
         epoch, kept, mean_weight, train_loss and weighted_loss (means over the visits, before each update, of the loss and
-        of weight x loss), learning_rate (the epoch's last), seconds. Where examples were passed forward alone, also
-        `Choosing.row`.
+        of weight x loss), learning_rate (the epoch's last), mean_learning_rate (over the visits), seconds. Where examples
+        were passed forward alone, also `Choosing.row`.
 
     Raises:
         Diverged: A mean loss of an epoch, a weight, a buffer, a membrane or a logit is not finite.
@@ -155,7 +155,7 @@ def _train_epoch(
     index_K, weight_K = in_order(selection, order_N, portion, at_least=distributed.size())
     num_trained = trained_of(state.pruner, epoch, len(selection.index_K), len(index_K))
     total_loss, total_weighted = torch.zeros(2, device=data.device, dtype=widest_dtype(data.device))
-    shown, visited = 0, []
+    shown, visited, total_rate = 0, [], 0.0
     before, planned = sum(row["kept"] for row in state.rows), planned_visits(state.pruner, spec, len(data), length)
     choosing, trained, observe = Choosing(step, state.pruner, epoch, augmentation), [], state.pruner.observe
     num_updates = updates_of(state.pruner, epoch, num_trained, spec.batch_size)
@@ -170,6 +170,7 @@ def _train_epoch(
             seen = step(batch_B, weight_B, draws, epoch=epoch, augmentation=augmentation, observe=observe)
         total_loss += seen.loss_B.sum()
         total_weighted += (distributed.part(weight_B).to(data.device) * seen.loss_B).sum()
+        total_rate += rate * len(batch_B)
         shown += len(batch_B)
         visited.append(seen.index_B)
         trained.append((batch_B, weight_B))
@@ -185,6 +186,7 @@ def _train_epoch(
         "train_loss": loss / shown,
         "weighted_loss": weighted_loss / shown,
         "learning_rate": rate,
+        "mean_learning_rate": total_rate / shown,
         **choosing.row(),
     }
     return row, index_K

@@ -4,6 +4,7 @@ import math
 import statistics as stdlib_statistics
 
 import pytest
+import scipy.stats
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -12,9 +13,13 @@ from sadp_bench.records.statistics import (
     Quantity,
     critical_difference,
     estimate,
+    holm,
     interval,
+    p_value,
     paired_difference,
+    paired_factor,
     rank_analysis,
+    ratio_of_means,
     t_interval,
     verdict,
 )
@@ -207,3 +212,37 @@ def test_the_half_width_is_of_intervals_around_the_mean_only():
     assert estimate([0.50, 0.51], Quantity.SHARE).half == pytest.approx(0.005 * math.tan(math.pi * 0.475))
     assert estimate([1.0, 1.1], Quantity.RATIO).half is None
     assert estimate([3e-8, 3.1e-8], Quantity.RATIO).half is None and estimate([3e-8, 3e-8], Quantity.AMOUNT).half == 0
+
+
+def test_fiellers_interval_holds_the_quotients_that_no_t_test_refuses():
+    """At an end of the interval the mean of x - quotient * y lies t standard errors off 0."""
+    pairs = [(0.3, 1.1), (0.5, 0.9), (0.2, 1.2), (0.6, 1.0), (0.4, 1.4)]
+    found = ratio_of_means(pairs)
+    assert found.mean == pytest.approx(2.0 / 5.6) and found.n == 5 and found.low < found.mean < found.high
+    for end in (found.low, found.high):
+        low, high = t_interval([x - end * y for x, y in pairs])
+        assert min(abs(low), abs(high)) == pytest.approx(0, abs=1e-12)
+    scaled = ratio_of_means([(1e-80 * x, 1e-80 * y) for x, y in pairs])
+    assert (scaled.low, scaled.high) == pytest.approx((found.low, found.high))
+
+
+def test_a_quotient_of_an_undecided_denominator_has_no_number():
+    undecided = [[(1.0, 0.5), (1.0, -0.4)], [(1.0, 1.0)], [], [(1.0, 0.0), (1.0, 0.0)], [(0.0, 0.0), (0.0, 0.0)]]
+    assert [ratio_of_means(pairs) for pairs in undecided] == [None] * 5
+
+
+def test_a_factor_and_its_inverse_have_inverse_means_and_ends():
+    one, other = {0: 0.2, 1: 0.3, 2: 0.25, 3: 0.0}, {0: 0.4, 1: 0.5, 2: 0.45, 3: 1.0, 9: 1.0}
+    found, inverse = paired_factor(one, other), paired_factor(other, one)
+    assert found.n == 3  # The logarithm of 0 does not exist.
+    assert found.mean == pytest.approx((0.5 * 0.6 * 0.25 / 0.45) ** (1 / 3)) == pytest.approx(1 / inverse.mean)
+    assert (found.low, found.high) == pytest.approx((1 / inverse.high, 1 / inverse.low))
+    assert paired_factor({0: 1.0}, {1: 1.0}) is None
+
+
+def test_p_values_equal_scipys_and_holms_are_the_hand_worked_ones():
+    values = [0.01, 0.03, -0.005, 0.02]
+    found = estimate(values, Quantity.DIFFERENCE)
+    assert p_value(found, -0.005) == pytest.approx(scipy.stats.ttest_1samp(values, -0.005).pvalue)
+    assert p_value(estimate([0.1, 0.1], Quantity.DIFFERENCE), 0) is p_value(estimate([0.1], Quantity.SHARE), 0) is None
+    assert holm([0.01, None, 0.04, 0.03, 0.005]) == [0.03, None, 0.06, 0.06, 0.02] and holm([0.7, 0.6]) == [1.0, 1.0]

@@ -83,7 +83,7 @@ def test_time_to_accuracy_counts_the_seeds_that_get_there():
 def test_differences_stand_below_the_results_where_there_are_several_seeds_only():
     shown = render(example_records(), [], "markdown")
     assert shown.count("Paired differences in points") == 1
-    assert "| random 30 % | -1.50 (2)<br>[-7.85, +4.85] | undecided |  |" in shown
+    assert "| random 30 % | -1.50 (2)<br>[-7.85, +4.85] | undecided<br>6.35 |  |" in shown
     assert "| sadp 30 % | +1.00 (2)<br>[+1.00, +1.00] | – | +2.50 (2)<br>[-3.85, +8.85] |" in shown
     assert "| fewer-epochs 50 % | -2.00 (1) | – | +2.00 (1) |" in shown
     assert "Paired" not in render([record for record in example_records() if record.spec.seed == 0])

@@ -25,6 +25,7 @@ from sadp_bench.report.tables.findings import best_methods
 from sadp_bench.report.tables.table import Sheet
 
 ROW_KINDS = {
+    "outcomes": "Training loss, and the share of the possible",
     "axes": "Data, time and weights together",
     "memory": "Training memory against time steps",
     "search": "The search for connections",

@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from sadp_bench.report.contents import Contents
+from sadp_bench.report.formats.text import HOLM
 from sadp_bench.report.tables.table import Cell, Sheet, Table, spans
 
 HEADER = r"""% Tables of sadp-bench. In the preamble: \usepackage{booktabs}
@@ -16,7 +17,7 @@ HEADER = r"""% Tables of sadp-bench. In the preamble: \usepackage{booktabs}
 ESCAPES = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", "[": "{[}", "]": "{]}", "*": "{*}", "±": r"$\pm$", "×": r"$\times$", "·": r"$\cdot$",
+    "|": r"\textbar{}", "[": "{[}", "]": "{]}", "*": "{*}", "±": r"$\pm$", "×": r"$\times$", "≥": r"$\geq$", "·": r"$\cdot$",
     "–": "--", "†": r"\dag{}", "²": "$^2$", "µ": r"$\mu$",
 }  # fmt: skip
 LINE = {r"\small": 75, r"\footnotesize": 87, r"\scriptsize": 97}  # letters on a line of `article`, which is 345 pt wide
@@ -27,7 +28,8 @@ RESULTS = (
 )
 PAIRED_LATEX = (
     r"Mean $\pm$ half-width of the 95\,\% $t$-interval, of speed-ups {[}low, high{]}, made on logarithms. Lossless: the "
-    r"interval of the difference to full lies above $-$margin; worse: below it; else undecided. Time: charged seconds until "
+    r"interval of the difference to full lies above $-$margin; worse: below it; else undecided; in brackets the smallest "
+    r"difference that these seeds can decide, half of the interval's width. Time: charged seconds until "
     r"an evaluation first shows full's final accuracy $-$ 1 point (mean over the seeds that get there), and the share of "
     "what full takes."
 )
@@ -38,8 +40,9 @@ def latex(contents: Contents) -> str:
 
     What belongs to no table is a comment.
     """
+    correction = [f"% {_one_line(HOLM)}"] if contents.correction == "holm" else []
     tables = [table for sheet in contents.sheets for table in _tables(sheet)]
-    lines = [f"% {_one_line(line)}" for line in contents.closing]
+    lines = [*correction, *(f"% {_one_line(line)}" for line in contents.closing)]
     return "\n".join([HEADER, *tables, *lines]).rstrip("\n") + "\n"
 
 

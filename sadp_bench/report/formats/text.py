@@ -17,9 +17,16 @@ BOLD = " Bold: the best mean accuracy at a ratio, over the seeds that its method
 PAIRED = (
     "Paired differences: accuracy minus that of full, or of random at the same ratio, seed by seed (seeds in brackets). "
     "Verdict on the difference to full: lossless if the interval lies above -margin, worse if below it, else undecided. "
+    "Below the verdict: the smallest difference that these seeds can decide, which is half of the interval's width; a larger "
+    "mean has an interval without 0. "
     "Speed-up: measured over full, seed by seed, of the seeds that were timed alike; its interval is made on logarithms. "
     "Time to full's - 1: charged seconds until an evaluation first shows full's final accuracy minus 1 point (mean over "
     "the seeds that get there; 3/5: three of five), and below it the share of what full takes."
+)
+HOLM = (
+    "Holm's p: the p-value of the paired, two-sided t-test, adjusted by Holm's method over all rows of a table. That of a "
+    "verdict tests a difference to full of -margin, and a verdict stands where it is at most 0.05. That of random tests a "
+    "difference of 0. Intervals are not adjusted."
 )
 MIN_WIDTH = 20  # columns; some systems report 0 for a pipe, and nothing would be shown
 
@@ -28,7 +35,8 @@ def _explained(contents: Contents, bold: bool) -> list[str]:
     """Returns the explanation of the cells of the tables by ratio, where there are any."""
     by_ratio = [sheet for sheet in contents.sheets if sheet.kind == "ratio"]
     paired = any(len(sheet.tables) > 1 for sheet in by_ratio)
-    return [*([LEGEND + (BOLD if bold else "")] if by_ratio else []), *([PAIRED] if paired else [])]
+    corrections = [HOLM] if paired and contents.correction == "holm" else []
+    return [*([LEGEND + (BOLD if bold else "")] if by_ratio else []), *([PAIRED] if paired else []), *corrections]
 
 
 def markdown(contents: Contents) -> str:

@@ -83,7 +83,18 @@ def _time(row: RatioRow) -> str:
 
 
 def _verdict(row: RatioRow) -> Cell:
-    return Cell() if row.is_full else Cell(row.verdict or NOTHING, sort=row.verdict)
+    """Returns the verdict, and below it the smallest difference that these seeds can decide, in points."""
+    decides = row.decidable_difference
+    if row.is_full or row.verdict is None or decides is None:
+        return Cell() if row.is_full else Cell(row.verdict or NOTHING, sort=row.verdict)
+    below = number(100 * decides)
+    return Cell(row.verdict, below=below, inline=f"{row.verdict} ({below})", sort=row.verdict)
+
+
+def _p_value(value: float | None) -> Cell:
+    if value is None:
+        return Cell()
+    return Cell("< 0.001" if value < 0.001 else f"{value:.3f}", sort=value)
 
 
 def _to_accuracy(row: RatioRow) -> Cell:
@@ -100,7 +111,7 @@ def _to_accuracy(row: RatioRow) -> Cell:
     return Cell(seconds, runs, share, inline, sort=float(row.seconds_to_accuracy.mean))
 
 
-def _but(column: Column, *methods: str) -> Column:
+def but(column: Column, *methods: str) -> Column:
     """Returns the column with empty cells for these methods, which it would compare with themselves."""
 
     def show(row: RatioRow) -> Cell:
@@ -110,21 +121,23 @@ def _but(column: Column, *methods: str) -> Column:
     return Column(column.head, column.key, optional=column.optional, show=show)
 
 
-TO_FULL = _but(
+TO_FULL = but(
     Column("to full", "accuracy_difference", "points", 2, 100, interval="ends", runs="beside", sign=True), "full"
 )
-TO_RANDOM = _but(
+TO_RANDOM = but(
     Column("to random", "random_difference", "points", 2, 100, interval="ends", runs="beside", sign=True),
     "full", "random",
 )  # fmt: skip
-SPEEDUP = _but(Column("speed-up", "speedup", "×", interval="ends", runs="beside", timed=True), "full")
-CPU_SPEEDUP = _but(Column("speed-up", "cpu_speedup", interval="ends", runs="beside", optional=True), "full")
+SPEEDUP = but(Column("speed-up", "speedup", "×", interval="ends", runs="beside", timed=True), "full")
+CPU_SPEEDUP = but(Column("speed-up", "cpu_speedup", interval="ends", runs="beside", optional=True), "full")
 WORST_CLASS = Column("worst class", "worst_class_accuracy", "%", 2, 100, runs="beside", optional=True)
-WORST_TO_FULL = _but(
+WORST_TO_FULL = but(
     Column("to full", "worst_class_difference", "points", 2, 100, interval="ends", runs="beside", sign=True, optional=True),
     "full",
 )  # fmt: skip
-VERDICT = Column("verdict", show=_verdict)
+VERDICT = Column("verdict", unit="decides ≥", show=_verdict)
+VERDICT_P = Column("verdict", unit="Holm's p", show=lambda row: _p_value(row.verdict_p))
+RANDOM_P = Column("to random", unit="Holm's p", show=lambda row: _p_value(row.random_p))
 TO_ACCURACY = Column("time to", unit=f"full's - {100 * ACCURACY_SLACK:g}", show=_to_accuracy)
 DIFFERENCES = (Column("method"), TO_FULL, VERDICT, TO_RANDOM, SPEEDUP, replace(CPU_SPEEDUP, unit="by CPU"), TO_ACCURACY)
 WORST = (Column("method"), replace(ACCURACY, runs="beside"), WORST_CLASS, replace(WORST_TO_FULL, unit="points [95 %]"))
@@ -155,9 +168,21 @@ def _differences(rows: Sequence[RatioRow]) -> Table:
     """Returns the differences to full and random, the speed-up and the time to full's accuracy."""
     caption = f"Paired differences in points: mean and 95 % interval; margin {100 * rows[0].margin:g} points"
     done = [row for row in rows if row.n]
-    return table(DIFFERENCES, done, lambda row: f"{row.label}\n{percent(row.ratio)}", caption)
+    return table(_with_p_values(DIFFERENCES, done), done, lambda row: f"{row.label}\n{percent(row.ratio)}", caption)
 
 
 def whole_table(rows: Sequence[RatioRow]) -> Table:
     """Returns one table with every number of a group, a line for each method and ratio."""
-    return table(EVERYTHING, rows, lambda row: row.label)
+    return table(_with_p_values(EVERYTHING, rows), rows, lambda row: row.label)
+
+
+def _with_p_values(columns: Sequence[Column], rows: Sequence[RatioRow]) -> list[Column]:
+    """Returns the columns; where rows have adjusted p-values, with a column of these after the numbers that they judge."""
+    found = []
+    for column in columns:
+        found.append(column)
+        if column is VERDICT and any(row.verdict_p is not None for row in rows):
+            found.append(VERDICT_P)
+        if column.key == "random_difference" and any(row.random_p is not None for row in rows):
+            found.append(RANDOM_P)
+    return found

@@ -82,7 +82,7 @@ FINDING_COLUMNS = (
     Column("best mean accuracy", show=lambda at: Cell(at.best.label if at.best else "no run has finished")),
     _of_best(replace(ACCURACY, interval="ends", runs="beside"), unit="% [95 %]"),
     _of_best(TO_FULL, unit="points [95 %]"),
-    _of_best(VERDICT),
+    _of_best(VERDICT, unit=VERDICT.unit),
     _of_best(TO_RANDOM, unit="points [95 %]"),
     _of_best(Column("speed-up", show=_speedup), unit="of its ceiling"),
     _of_best(Column("time saved", show=_saved), unit="of full's"),

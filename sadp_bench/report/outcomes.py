@@ -1,0 +1,48 @@
+"""What a method wins of the training loss and the accuracy that random sampling loses, at one ratio and seed by seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from sadp_bench.records.record import Record
+from sadp_bench.records.statistics import Estimate, paired_factor, ratio_of_means
+
+RIVALS = ("random", "ceiling")  # methods that every method is compared with
+BySeed = dict[tuple[int, str], float]
+
+
+def by_seed(runs: Sequence[Record], value: Callable[[Record], float | None] = lambda run: run.test_accuracy) -> BySeed:
+    """Returns the values that are not None, by seed and data."""
+    found = [(run, value(run)) for run in runs]
+    return {(run.spec.seed, run.data_sha256): own for run, own in found if own is not None}
+
+
+def outcomes(runs: Sequence[Record], rivals: Mapping[str, Sequence[Record]]) -> dict[str, Estimate | None]:
+    """Returns the training loss against random sampling, and the shares of the possible, by the fields of `RatioRow`.
+
+    Args:
+        runs: Of one method and ratio.
+        rivals: The runs of each of `RIVALS` at the same ratio.
+    """
+    method = runs[0].spec.method if runs else ""
+    names = ("loss_factor", "loss_share", "accuracy_share")
+    found: dict[str, Estimate | None] = dict.fromkeys(names)
+    if method in ("full", "random"):
+        return found
+    of = (runs, rivals["random"], rivals["ceiling"])
+    own, random, ceiling = (by_seed(each, lambda run: run.fitted_loss) for each in of)
+    found["loss_factor"] = paired_factor(own, random)
+    if method != "ceiling":
+        found["loss_share"] = share_of_possible(own, random, ceiling)
+        found["accuracy_share"] = share_of_possible(*map(by_seed, of))
+    return found
+
+
+def share_of_possible(own: BySeed, random: BySeed, ceiling: BySeed) -> Estimate | None:
+    """Returns (random - own) / (random - ceiling), the quotient of the means over the seeds that all three have.
+
+    Fewer updates cost what the ceiling loses to full data, which no choice of examples wins back. None where the interval
+    of the denominator contains 0.
+    """
+    keys = [key for key in own if key in random and key in ceiling]
+    return ratio_of_means([(random[key] - own[key], random[key] - ceiling[key]) for key in keys])
