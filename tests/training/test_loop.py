@@ -219,6 +219,10 @@ def rates_seen(**requested: Any) -> list[float]:
         patch.setattr(loop, "learning_rate", kept)
         rows = list(bench.rows())
     assert rows[-1]["learning_rate"] == rates[-1]
+    of_epoch = len(rates) // len(rows)  # batches of equal sizes
+    means = [sum(rates[start : start + of_epoch]) / of_epoch for start in range(0, len(rates), of_epoch)]
+    if requested.get("batch_size") == 65:
+        assert [row["mean_learning_rate"] for row in rows] == pytest.approx(means)
     return rates
 
 
