@@ -8,6 +8,7 @@ from sadp_bench.records.record import Record
 from sadp_bench.records.statistics import Estimate, paired_factor, ratio_of_means
 
 RIVALS = ("random", "ceiling")  # methods that every method is compared with
+PLAIN = {"fresh": True, "rescale": False}  # options of `random` as a baseline: a new subset in each epoch, weight 1
 BySeed = dict[tuple[int, str], float]
 
 
@@ -15,6 +16,18 @@ def by_seed(runs: Sequence[Record], value: Callable[[Record], float | None] = la
     """Returns the values that are not None, by seed and data."""
     found = [(run, value(run)) for run in runs]
     return {(run.spec.seed, run.data_sha256): own for run, own in found if own is not None}
+
+
+def rival(settings: Sequence[list[Record]]) -> list[Record]:
+    """Returns the runs to compare with, of a list of runs for each setting of a method; none where several may be meant."""
+    found = plain(settings)
+    return found[0] if len(found) == 1 else []
+
+
+def plain(settings: Sequence[list[Record]]) -> list[list[Record]]:
+    """Returns the settings of a method that are its plain ones (`PLAIN`), or all where none is."""
+    are = [runs for runs in settings if PLAIN.items() <= ({**PLAIN, **runs[0].spec.method_options}).items()]
+    return are or list(settings)
 
 
 def outcomes(runs: Sequence[Record], rivals: Mapping[str, Sequence[Record]]) -> dict[str, Estimate | None]:
@@ -27,7 +40,7 @@ def outcomes(runs: Sequence[Record], rivals: Mapping[str, Sequence[Record]]) -> 
     method = runs[0].spec.method if runs else ""
     names = ("loss_factor", "loss_share", "accuracy_share")
     found: dict[str, Estimate | None] = dict.fromkeys(names)
-    if method in ("full", "random"):
+    if method == "full" or list(runs) == list(rivals["random"]):
         return found
     of = (runs, rivals["random"], rivals["ceiling"])
     own, random, ceiling = (by_seed(each, lambda run: run.fitted_loss) for each in of)

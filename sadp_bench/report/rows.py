@@ -26,7 +26,7 @@ from sadp_bench.records.spec import Spec
 from sadp_bench.records.statistics import Estimate, Quantity, estimate, paired_difference, verdict
 from sadp_bench.records.trials import SEARCHED, Choice, Searches
 from sadp_bench.report.naming import command, is_method_option, method_order, settings_order, titles, without
-from sadp_bench.report.outcomes import RIVALS, by_seed, outcomes
+from sadp_bench.report.outcomes import RIVALS, by_seed, outcomes, plain, rival
 
 Run = Comparison | Failure
 
@@ -150,7 +150,7 @@ class RatioRow(Row):
         accuracy_difference: Paired difference to `full`, and the differences, factors and shares below it too.
         worst_class_accuracy: Accuracy on the class where it is least, in each run. Older records have none.
         random_difference: Paired difference to the method `random` of the same group and ratio.
-        n_random_settings: Number of settings that `random` ran with there. There is no difference to several.
+        n_random_settings: Number of settings of `random` there that the difference may be to. There is none to several.
         nominal_maximum: The speed-up if the budget of visits were all that costs.
         fitted_loss: Loss of the trained network on training images, in evaluation mode. Older records have none.
         loss_factor: Fitted loss over random's, paired and at the same ratio: a geometric mean.
@@ -360,8 +360,10 @@ def _row(
     difference = estimates["accuracy_difference"]
     own_runs, others = _finished(runs), [done for other in at_ratio if (done := _finished(other))]
     by_rival = {name: [done for done in others if done[0].spec.method == name] for name in RIVALS}
-    rivals = {name: found[0] if len(found) == 1 else [] for name, found in by_rival.items()}
-    to_random = paired_difference(by_seed(own_runs), by_seed(rivals["random"])) if spec.method != "random" else None
+    rivals = {name: rival(found) for name, found in by_rival.items()}
+    to_random = (
+        paired_difference(by_seed(own_runs), by_seed(rivals["random"])) if own_runs != rivals["random"] else None
+    )
     return RatioRow(
         group=title,
         settings={**settings, **own},
@@ -373,7 +375,7 @@ def _row(
         failed=tuple(run for run in runs if isinstance(run, Failure)),
         nominal_maximum=nominal_maximum(spec),
         random_difference=to_random or NOT_MEASURED,
-        n_random_settings=len(by_rival["random"]),
+        n_random_settings=len(plain(by_rival["random"])),
         margin=margin,
         verdict=None if spec.method in UNPRUNED else verdict(difference.low, difference.high, margin),
         verdict_p=None,

@@ -47,14 +47,26 @@ def test_differences_to_random_are_paired_by_seed_data_and_ratio():
     assert row.random_difference.mean == pytest.approx(((0.6 - 0.51) + (0.6 - 0.52)) / 2)
 
 
-def test_random_of_several_settings_is_no_single_rival_and_the_report_states_so():
-    randoms = [
-        make_record(make_spec("random", 0.3, s, method_options={"fresh": f})) for s in (0, 1) for f in (True, False)
-    ]
-    records = [*randoms, *(make_record(make_spec("sadp", 0.3, seed), 0.6) for seed in (0, 1))]
-    row = row_of(rows(records), "sadp", 0.3)
-    assert row.random_difference.n == 0
-    assert "No difference to random at 30 %: it ran with several settings there." in render(records)
+def test_random_of_several_settings_is_the_rival_by_its_plain_one():
+    def render_and_row(*options):
+        randoms = [
+            make_record(make_spec("random", 0.3, seed, method_options=own), 0.5 + 0.01 * place)
+            for seed in (0, 1)
+            for place, own in enumerate(options)
+        ]
+        records = [*randoms, *(make_record(make_spec("sadp", 0.3, seed), 0.6) for seed in (0, 1))]
+        return render(records), rows(records)
+
+    note = "No difference to random at 30 %: it ran with several settings there."
+    scaled, plain = {"fresh": True, "rescale": True}, {"fresh": True, "rescale": False}
+    text, table = render_and_row(scaled, plain)
+    assert note not in text
+    assert row_of(table, "sadp", 0.3).random_difference.mean == pytest.approx(0.6 - 0.51)
+    of_random = {row.label: row.random_difference for row in table if row.method == "random"}
+    assert of_random["random (rescale=true)"].mean == pytest.approx(0.5 - 0.51)
+    assert of_random["random (rescale=false)"].n == 0
+    text, table = render_and_row(scaled, {"fresh": False, "rescale": True})
+    assert note in text and row_of(table, "sadp", 0.3).random_difference.n == 0
 
 
 def reaching(spec, accuracies, train):
