@@ -25,6 +25,7 @@ COMMANDS = {
     "run": "sadp_bench.cli.train:run",
     "sweep": "sadp_bench.cli.train:sweep",
     "report": "sadp_bench.cli.inspect:report",
+    "power": "sadp_bench.cli.inspect:power",
     "check": "sadp_bench.cli.check:check",
     "speed": "sadp_bench.cli.measure:speed",
     "study": "sadp_bench.cli.measure:study",

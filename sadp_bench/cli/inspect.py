@@ -1,4 +1,4 @@
-"""`sadp-bench report`, `list` and `doctor`: the commands that train nothing."""
+"""`sadp-bench report`, `power`, `list` and `doctor`: the commands that train nothing."""
 
 from __future__ import annotations
 
@@ -72,6 +72,37 @@ def report(
     with atomic(to) as file:
         file.write(text.encode())
     return None
+
+
+def power(
+    folders: Annotated[list[Path] | None, typer.Argument(help="Folders of records.", show_default="runs")] = None,
+    difference: Annotated[float, Option(help="Points of accuracy to decide.")] = 0.3,
+    margin: Annotated[float, Option(help="Points of accuracy that a lossless method may lose.")] = 0.5,
+    as_json: AsJson = False,
+) -> Result:
+    """Show how many seeds decide a difference of so many points, by the records' paired spreads, and what they cost."""
+    from sadp_bench.records.store import read_all
+    from sadp_bench.records.trials import sorted_out
+    from sadp_bench.report.formats.text import sheets_text
+    from sadp_bench.report.rows import rows
+    from sadp_bench.report.tables.power import power_notes, power_rows, power_sheets
+
+    for name, points in (("difference", difference), ("margin", margin)):
+        if not 0 < points < 100:
+            raise BadInput(f"--{name} is a number of points above 0 and below 100, not {points:g}")
+    folders = folders or [Path("runs")]
+    found = read_all(folders)
+    for problem in found.problems:
+        _complain(f"skipped {problem}")
+    records, failures, searches = sorted_out(found.records, found.failures, folders)
+    shares = difference / 100, margin / 100
+    needs = power_rows(rows(records, failures, searches=searches), *shares)
+    if not any(need.has_spread for need in needs):
+        raise BadInput("no paired spread in these records: it takes a method at two seeds, and full or random at both")
+    if as_json:
+        return Result([need.to_json() for need in needs])
+    text = sheets_text(power_sheets(needs), power_notes(needs, *shares), *_terminal())
+    return Result(lambda: print(text, end=""))
 
 
 def _terminal() -> tuple[int, bool]:

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sadp_bench.cli.output import say
+from sadp_bench.cli.power_view import Decision, decision
 from sadp_bench.cli.search_view import search_choices, search_line, search_table
 from sadp_bench.core.text import count, duration, printable
 from sadp_bench.records.naming import run_names
@@ -33,10 +34,12 @@ REMINDER_SECONDS = 600.0  # seconds between plain lines while no run ends
 
 def plan_table(plan: Plan, store: Store, jobs: int) -> Group:
     """Returns the tables that `--dry-run` prints: the trials of the search, what they chose so far, and the runs."""
+    found = _decision(plan, store)
+    decides = [] if found is None else [Text(found.sentence())]
     if plan.search is None:
-        return Group(*_plan_parts(plan, store, jobs))
-    trials, found = plan.search.plan, search_choices(plan.search)
-    searched: list[Any] = [Text(""), search_table(found), Text(search_line(found))] if found else []
+        return Group(*_plan_parts(plan, store, jobs), *decides)
+    trials, choices = plan.search.plan, search_choices(plan.search)
+    searched: list[Any] = [Text(""), search_table(choices), Text(search_line(choices))] if choices else []
     whole = Text(f"search and runs: about {duration(plan.whole_seconds(jobs))} with {count(jobs, 'job')}")
     return Group(
         *_plan_parts(trials, plan.search.store, jobs, "trial"),
@@ -44,7 +47,14 @@ def plan_table(plan: Plan, store: Store, jobs: int) -> Group:
         Text(""),
         *_plan_parts(plan, store, jobs),
         whole,
+        *decides,
     )
+
+
+def _decision(plan: Plan, store: Store) -> Decision | None:
+    """Returns what the seeds of the runs decide, by the spreads of those that are done."""
+    done = [store.find(spec) for spec in plan.runs if spec.key in plan.done]
+    return decision(plan.runs, [record for record in done if record is not None])
 
 
 def _plan_parts(plan: Plan, store: Store, jobs: int, noun: str = "run") -> list[Any]:
@@ -78,6 +88,8 @@ def plan_line(plan: Plan, states: dict[str, str], jobs: int, noun: str = "run") 
 def plan_json(plan: Plan, store: Store, jobs: int) -> dict[str, Any]:
     """Returns the object that `--dry-run --json` prints. A run without settings has no key yet."""
     found = {"runs": _runs_json(plan, store), "expected_seconds": plan.whole_seconds(jobs), "jobs": jobs}
+    if (decides := _decision(plan, store)) is not None:
+        found["decides"] = decides.to_json()
     if plan.search is None:
         return found
     chosen = [choice.to_json() for choice in search_choices(plan.search)]

@@ -17,7 +17,6 @@ from sadp_bench.records.metrics import summary
 
 LEVEL = 0.95  # confidence of every interval
 ALPHA = 0.05  # significance of the rank analysis
-POWER = 0.8  # chance to find a difference that there is
 NO_WIDTH = 1e-9  # share; differences of equal accuracies differ in their last bits
 ROUNDING = 1e-9  # share of a mean within which both sides of its interval are alike
 MAX_LOG = math.log(1e100)  # of a factor; no loss is so many times another

@@ -92,6 +92,7 @@ CALLS: dict[str, tuple[list[str], Any]] = {
     ),
     "sweep": (["sweep.toml", "--dry-run"], train.sweep),
     "report": (["records"], inspect_.report),
+    "power": (["records"], inspect_.power),
     "check": (["records", "--against", "records2"], check),
     "speed": (
         ["--rounds=2", "--methods=random", "--ratios=0.5", "--epochs=2", "--train-examples=128", "--threads=1"],

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from typing import Any
 
 from sadp_bench.report.contents import Contents
-from sadp_bench.report.tables.table import Cell, Table, spans
+from sadp_bench.report.tables.table import Cell, Sheet, Table, spans
 
 LEGEND = (
     "Cells: accuracy in %, mean ± half-width of the 95 % t-interval, or [low, high] where 0 or 100 % cuts it (runs); below "
@@ -66,10 +67,16 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def text(contents: Contents, width: int = 80, styled: bool = False) -> str:
-    """Returns the report for a terminal. A table that is too wide continues below with its further columns.
+    """Returns the report for a terminal. Arguments as of `sheets_text`."""
+    return sheets_text(contents.sheets, [*_explained(contents, bold=styled), *contents.closing], width, styled)
+
+
+def sheets_text(sheets: Iterable[Sheet], closing: Iterable[str], width: int = 80, styled: bool = False) -> str:
+    """Returns sheets for a terminal. A table that is too wide continues below with its further columns.
 
     Args:
-        contents: The report.
+        sheets: The sheets.
+        closing: The lines below them.
         width: Columns of the terminal.
         styled: Whether to emit ANSI codes.
     """
@@ -78,7 +85,7 @@ def text(contents: Contents, width: int = 80, styled: bool = False) -> str:
 
     out, width = io.StringIO(), max(width, MIN_WIDTH)
     console = Console(file=out, width=width, force_terminal=styled, color_system="standard" if styled else None)
-    for sheet in contents.sheets:
+    for sheet in sheets:
         console.print(Text(sheet.title, style="bold"))
         for table in sheet.tables:
             if table.caption:
@@ -90,7 +97,7 @@ def text(contents: Contents, width: int = 80, styled: bool = False) -> str:
             # A command must be copied in one piece, so its line is left to the terminal to wrap.
             console.print(Text(note, style=style), soft_wrap="`" in note)
         console.print()
-    for line in [*_explained(contents, bold=styled), *contents.closing]:
+    for line in closing:
         console.print(Text(line))
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
