@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
-from sadp_bench import SADP, PrunedSampler, watch, with_index
+from sadp_bench import SADP, PrunedSampler, watch, weighted_batch_norm, weighted_statistics, with_index
 
 STEPS = 4
 
@@ -44,7 +44,7 @@ def main() -> None:
     train_image, test_image, train_label, test_label = train_test_split(image, label, test_size=360, random_state=0)
 
     readout = [layer.MaxPool2d(2), layer.Flatten(), layer.Linear(64 * 4 * 4, 10)]
-    network = nn.Sequential(*block(1, 32), *block(32, 64), *readout)
+    network = weighted_batch_norm(nn.Sequential(*block(1, 32), *block(32, 64), *readout))  # (+)
     functional.set_step_mode(network, "m")
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
     pruner = SADP(prune_ratio=0.5)  # (+)
@@ -58,10 +58,12 @@ def main() -> None:
             sampler.set_epoch(epoch)  # (+)
             network.train()
             for x, y, index in loader:
-                logits = forward(network, x)
+                weight = sampler.weight(index)  # (+)
+                with weighted_statistics(network, weight):  # (+) batch norm by the same weights
+                    logits = forward(network, x)
                 loss = cross_entropy(logits.mean(0), y, reduction="none")
                 optimizer.zero_grad()
-                (sampler.weight(index) * loss).mean().backward()  # (+) the weights
+                (weight * loss).mean().backward()  # (+) the weights
                 sampler.observe(index, logits, y)  # (+)
                 optimizer.step()
                 visits += len(index)
