@@ -56,6 +56,10 @@ def _numbers(text: str) -> list[float]:
 
 @with_spec_options
 def study(
+    method: Annotated[
+        str | None, Option(help="Train under the pruning of this method.", show_default="full data")
+    ] = None,
+    ratio: Annotated[float | None, Option(help="Its pruning ratio.", show_default="none")] = None,
     at: Annotated[
         str | None, Option(help="Epochs to stop after, separated by commas.", show_default="1, a quarter, half, all")
     ] = None,
@@ -68,10 +72,11 @@ def study(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> Result:
-    """Compare every score with exact gradient norms while full data trains: correlation, variance and cost."""
+    """Compare every score with exact gradient norms while a network trains: correlation, variance and cost."""
     from sadp_bench.cli import study_view
     from sadp_bench.measure import study_file
 
+    request |= {"method": method, "ratio": ratio}
     if from_ is not None:
         if at or any(value not in (None, {}) for value in request.values()):
             raise BadInput("--from shows a study as it was kept; leave the options of training out")

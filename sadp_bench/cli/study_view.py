@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sadp_bench.core.text import compact, percent, printable
-from sadp_bench.measure.study_file import BOUNDS, KEEPS, LABELS, RIVALS, SOURCES
+from sadp_bench.measure.study_file import BOUNDS, KEEPS, LABELS, OWN, RIVALS, SOURCES, labels, title
 from sadp_bench.records.axes import cosine_text
 
 KEEP = [f"{keep:g}" for keep in KEEPS]
@@ -37,44 +38,53 @@ COLLECTED_COLUMNS: ColumnGroups = [
     ("", [("rank", WIDE, ("age 0", "spearman")), ("linear", WIDE, ("age 0", "pearson"))]),
     ("V / uniform", _kept("age 0", "over_uniform")),
     ("V / optimum", _kept("age 0", "over_optimum")),
-    (
-        f"V / uniform at {MIDDLE_KEEP}",
-        [(source, NARROW, (source, "over_uniform", MIDDLE_KEEP)) for source in SOURCES[3:]],
-    ),
 ]
-STUDY_LEGEND = (
-    "g: the exact gradient norm over all parameters. rank, linear: Spearman's and Pearson's correlation\n"
-    "with g. V: the variance, sum g²(1/π − 1), of sampling in proportion to the score, by the share kept:\n"
-    "over that of uniform sampling, and over that of sampling in proportion to g. Bold: the column's least.\n"
-    "now: same weights, statistics and inputs as g; train: in training mode. as collected: by the steps of\n"
-    "the last epoch, augmented; age a: a epochs earlier. Collected scores are compared with the norms of the\n"
-    "next epoch (root mean square over some augmented views). Every score has {smoothing:g} of uniform\n"
-    "sampling mixed in. errors: layers with the batch's mean in place of each example's spikes. SADP: layers\n"
-    "with memory."
+TAU: ColumnGroups = [("tau now", _kept("frozen", "tau")), ("tau collected", _kept("age 0", "tau"))]
+AGED: ColumnGroups = [
+    (
+        f"V / unif. at {MIDDLE_KEEP}",
+        [(source, NARROW, (source, "over_uniform", MIDDLE_KEEP)) for source in SOURCES[3:]],
+    )
+]
+STUDY_LEGEND = (  # is wrapped where it is shown
+    "g: the exact gradient norm over all parameters. rank, linear: Spearman's and Pearson's correlation with g.\n"
+    "V: the variance, sum g²(1/π − 1), of sampling in proportion to the score, by the share kept: over that of uniform "
+    "sampling, and over that of sampling in proportion to g. Bold: the column's best score.\n"
+    "{tau}now: same weights, statistics and inputs as g; train: in training mode. collected: by the training steps so far, "
+    "augmented; age a: a epochs earlier. Collected scores are compared with the norms of the next epoch (root mean square "
+    "over some augmented views). Every score has {smoothing:g} of uniform sampling mixed in. errors: layers with the "
+    "batch's mean in place of each example's spikes. SADP: layers with memory."
 )
+TAU_LEGEND = (
+    "tau: an update's second moment is that of uniform sampling with a batch tau times as large; at most 1 over the share "
+    "kept. Under tau collected, exact norm is that of the next epoch: the optimum.\n"
+)
+OWN_LEGEND = " {name}: with the smoothing that SADP draws with."
 COSINE_LEGEND = (
-    "\ncosine: of the weights of all convolution and linear layers, the mean over some full batches in training\n"
-    "mode. Batch norm takes the statistics of each step, as SLTT trains, so that both gradients are of one\n"
-    "forward pass; in brackets: BPTT's takes those of all steps, as BPTT trains. g is the norm of BPTT's\n"
-    "gradient in evaluation mode."
+    "\ncosine: of the weights of all convolution and linear layers, the mean over some full batches in training mode. "
+    "Batch norm takes the statistics of each step, as SLTT trains, so that both gradients are of one forward pass; in "
+    "brackets: BPTT's takes those of all steps, as BPTT trains. g is the norm of BPTT's gradient in evaluation mode."
 )
 
 
 def study_table(study: dict[str, Any], path: Path | None = None) -> Group:
     """Returns all that a study measured. path: the file that contains it."""
     spec = study["spec"]
-    title = (
-        f"{spec['dataset']} · {spec['backbone']} · {study['examples']:,} of {study['num_examples']:,} examples · batch "
+    parts = [spec["dataset"], spec["backbone"], title(study) and f"under {title(study)}"]
+    heading = (
+        f"{' · '.join(filter(None, parts))} · {study['examples']:,} of {study['num_examples']:,} examples · batch "
         f"{spec['batch_size']}{_backprop(spec)} · seed {spec['seed']} · {spec['device']}, threads {spec['threads']}"
     )
-    parts: list[Any] = [Text(title, "bold"), ""]
+    shown: list[Any] = [Text(heading, "bold"), ""]
     for stop in study["stops"]:
-        parts += [*_stop(stop, spec["epochs"]), ""]
-    legend = STUDY_LEGEND.format(smoothing=study["smoothing"])
+        shown += [*_stop(stop, spec["epochs"], labels(study)), ""]
+    has_tau, names = any("optimum_tau" in stop for stop in study["stops"]), labels(study)
+    legend = STUDY_LEGEND.format(smoothing=study["smoothing"], tau=TAU_LEGEND if has_tau else "")
+    legend += OWN_LEGEND.format(name=names[OWN]) if "sadp_smoothing" in study else ""
     legend += COSINE_LEGEND if any("gradient_cosine" in stop for stop in study["stops"]) else ""
-    parts += [_cost(study["cost"]), "", Text(legend, "dim")]
+    shown += [_cost(study["cost"]), "", Text(legend, "dim")]
     return Group(
-        *parts, *([Text("\n" + printable(f"study  {path}"), "dim", overflow="fold")] if path is not None else [])
+        *shown, *([Text("\n" + printable(f"study  {path}"), "dim", overflow="fold")] if path is not None else [])
     )
 
 
@@ -89,18 +99,26 @@ def print_study(study: dict[str, Any], path: Path | None = None) -> None:
     (console if console.is_terminal else Console(width=TABLE_WIDTH)).print(study_table(study, path))
 
 
-def _stop(stop: dict[str, Any], epochs: int) -> list[Any]:
+def _stop(stop: dict[str, Any], epochs: int, names: dict[str, str]) -> list[Any]:
     heading = (
         f"after epoch {stop['epoch']} of {epochs} · loss {stop['train_loss']:.3f} · mean g {compact(stop['norm_mean'])}, "
         f"varying by {percent(stop['norm_cv'], 0)} over examples"
     )
+    heading += f" · {percent(stop['unseen'], 0)} never visited" if stop.get("unseen") else ""
     lines = [Padding(Text(line, "dim"), (0, 0, 0, NAME + 1)) for line in _lines(stop)]
-    tables = [*_table("now", NOW, stop["scores"]), *_table("as collected", COLLECTED_COLUMNS, stop["scores"])]
+    scores, has_tau = stop["scores"], "optimum_tau" in stop  # studies of earlier versions have V alone
+    tables = [*_table("now", NOW, scores, names), *_table("collected", COLLECTED_COLUMNS, scores, names)]
+    if has_tau:
+        of_exact = {"exact": {**scores.get("exact", {}), "age 0": {"tau": stop["optimum_tau"]["coming"]}}}
+        tables += _table("tau, ages", TAU + AGED, scores | of_exact, names)
+    else:
+        tables += _table("ages", AGED, scores, names)
     return [Text(heading, "bold"), *tables, *lines]
 
 
-def _table(title: str, columns: ColumnGroups, scores: dict[str, Any]) -> list[Any]:
-    return [_group_heads(title, columns), _scores(columns, scores)]
+def _table(title: str, columns: ColumnGroups, scores: dict[str, Any], names: dict[str, str]) -> list[Any]:
+    rows = _scores(columns, scores, names)
+    return [_group_heads(title, columns), rows] if rows.row_count else []
 
 
 def _group_heads(title: str, columns: ColumnGroups) -> Text:
@@ -115,7 +133,7 @@ def _heading(name: str, width: int) -> str:
     return " " + f" {name} ".center(width - 1, "─") if name else " " * width
 
 
-def _scores(columns: ColumnGroups, scores: dict[str, Any]) -> Table:
+def _scores(columns: ColumnGroups, scores: dict[str, Any], names: dict[str, str]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 0, 0, 0), header_style="dim")
     table.add_column("", width=NAME, no_wrap=True)
     for name, members in columns:
@@ -124,14 +142,21 @@ def _scores(columns: ColumnGroups, scores: dict[str, Any]) -> Table:
     paths = [path for _, members in columns for _, _, path in members]
     rows = {name: [_at(scores[name], path) for path in paths] for name in LABELS if name in scores}
     rivals = [row for name, row in rows.items() if name in RIVALS]
-    least = [min((v for v in column if v is not None), default=None) for column in zip(*rivals, strict=True)]
+    choose = [_best_of(path) for path in paths]
+    columns_of_rivals = [[v for v in column if v is not None] for column in zip(*rivals, strict=True)]
+    bests = [of(column) if of and column else None for of, column in zip(choose, columns_of_rivals, strict=True)]
     for name, row in rows.items():
         if all(value is None for value in row):
             continue
-        best = [place > 1 and name in RIVALS and value == least[place] for place, value in enumerate(row)]
+        best = [name in RIVALS and value is not None and value == of for value, of in zip(row, bests, strict=True)]
         cells = [Text(compact(value), "bold" if bold else "") for value, bold in zip(row, best, strict=True)]
-        table.add_row(Text(LABELS[name]), *cells, style="dim" if name in BOUNDS else "")
+        table.add_row(Text(names[name]), *cells, style="dim" if name in BOUNDS else "")
     return table
+
+
+def _best_of(path: tuple[str, ...]) -> Callable[[list[float]], float] | None:
+    """Returns what chooses a column's best number: the largest tau, the least V, and none of a correlation."""
+    return {"tau": max, "over_uniform": min, "over_optimum": min}.get(path[1])
 
 
 def _at(sources: dict[str, Any], path: tuple[str, ...]) -> float | None:

@@ -6,8 +6,9 @@ n studied examples, B in a batch, L weight layers.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from sadp_bench.core.evaluation_mode import evaluation_mode
 from sadp_bench.core.losses import loss_of
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.rng import isolated, stream
-from sadp_bench.pruners.base import KeepAll, Observation, ScoringContext
+from sadp_bench.pruners.base import Candidates, KeepAll, Observation, Pruner, ScoringContext, Selection
 from sadp_bench.pruners.sadp import SADP
 from sadp_bench.records.spec import Spec
 from sadp_bench.training.data import Augmentation, Loader
@@ -49,7 +50,8 @@ class Newest(KeepAll):
 
     def observe(self, seen: Observation) -> None:
         """Scores the batch."""
-        self.score_sq_N[seen.index_B] = self.score(seen).square().to(self.score_sq_N.dtype)
+        squared_B = self.score(seen).square().to(self.score_sq_N.dtype)
+        self.score_sq_N[seen.index_B] = squared_B.nan_to_num(nan=torch.inf, posinf=torch.inf)  # NaN marks the unseen
 
 
 class ErrorsAlone(SADP):
@@ -86,35 +88,68 @@ COLLECTED_SCORES: dict[str, Callable[[], Newest | SADP]] = {
 }
 
 
-class Collector(KeepAll):
-    """Keeps all examples, as `full` does, and collects every score of the studied examples.
+class Collector(Pruner):
+    """Selects as a method does, and collects every score of the studied examples beside.
 
     `by_epoch` contains the scores after each of the newest epochs, from 0 (see `keep`).
 
     Args:
         index_n: The studied examples, int64.
+        method: Selects the examples that train.
+        sadp: SADP's settings in the score "sadp"; the defaults count for others.
     """
 
-    def __init__(self, index_n: Tensor) -> None:
-        super().__init__()
+    def __init__(self, index_n: Tensor, method: Pruner | None = None, sadp: Mapping[str, Any] | None = None) -> None:
+        self.method = method or KeepAll()
+        super().__init__(self.method.prune_ratio)
         self.index_n = index_n
-        self.scores = {name: make() for name, make in COLLECTED_SCORES.items()}
+        self.scores: dict[str, Newest | SADP] = {name: make() for name, make in COLLECTED_SCORES.items()}
+        self.scores["sadp"] = self.sadp = SADP(0.0, **(sadp or {}))
         self.by_epoch: dict[int, dict[str, Tensor]] = {}
 
     def prepare(self, context: ScoringContext) -> None:
-        """Prepares every score."""
+        """Prepares the method and every score."""
         super().prepare(context)
-        for score in self.scores.values():
-            score.prepare(context)
+        for pruner in (self.method, *self.scores.values()):
+            pruner.prepare(context)
 
     def watch(self, epoch: int) -> frozenset[Signal]:
-        """Returns the signals of all scores."""
-        return frozenset[Signal]().union(*(score.watch(epoch) for score in self.scores.values()))
+        """Returns the signals of the method and of all scores."""
+        pruners = (self.method, *self.scores.values())
+        return frozenset[Signal]().union(*(pruner.watch(epoch) for pruner in pruners))
 
     def observe(self, seen: Observation) -> None:
-        """Shows the batch to every score."""
-        for score in self.scores.values():
-            _show(score, seen)
+        """Shows the batch to the method and to every score."""
+        for pruner in (self.method, *self.scores.values()):
+            _show(pruner, seen)
+
+    def select(self, epoch: int) -> Selection:
+        """Returns the method's selection."""
+        return self.method.select(epoch)
+
+    def num_trained(self, epoch: int, num_selected: int) -> int:
+        """Returns the method's number."""
+        return self.method.num_trained(epoch, num_selected)
+
+    def choose_in_batch(self, candidates: Candidates) -> Selection:
+        """Returns the method's choice."""
+        return self.method.choose_in_batch(candidates)
+
+    def revisit(self, epoch: int) -> Tensor:
+        """Returns the examples that the method passes forward once more."""
+        return self.method.revisit(epoch)
+
+    def observe_forward(self, seen: Observation) -> None:
+        """Shows them to the method."""
+        self.method.observe_forward(seen)
+
+    def run_epochs(self, epochs: int) -> float:
+        """Returns the method's number of epochs."""
+        return self.method.run_epochs(epochs)
+
+    def planned_visits(self, num_examples: int, num_epochs: float) -> float:
+        """Returns the method's plan."""
+        return self.method.planned_visits(num_examples, num_epochs)
 
     def keep(self, epoch: int) -> None:
         """Keeps the scores at the end of an epoch."""
@@ -123,8 +158,17 @@ class Collector(KeepAll):
             del self.by_epoch[old]
 
     def values(self) -> dict[str, Tensor]:
-        """Returns the scores by name, [n], float64 on the CPU."""
-        return {name: score.score_sq_N.cpu()[self.index_n].double().sqrt() for name, score in self.scores.items()}
+        """Returns the scores by name, [n], float64 on the CPU. Unseen examples have the mean of the seen, as in SADP."""
+        found = {}
+        for name, score in self.scores.items():
+            score_N = score.score_sq_N.cpu().double().sqrt()
+            score_n = score_N[self.index_n]
+            found[name] = torch.where(score_n.isnan(), score_N.nanmean(), score_n)
+        return found
+
+    def unseen(self) -> float:
+        """Returns the share of the studied examples without a visit so far."""
+        return float(self.scores["loss"].score_sq_N.cpu()[self.index_n].isnan().double().mean())
 
     def bound_ratio(self) -> list[float]:
         """Returns k_l of `layers`, [L]: the exact squared norm of all steps over the middle step's bound. It may exceed 1."""
@@ -134,8 +178,8 @@ class Collector(KeepAll):
         return (exact_L / bound_L.where(bound_L > 0, torch.nan)).tolist()
 
 
-def _show(score: KeepAll | SADP, seen: Observation) -> None:
-    """Shows a batch to a score as the loop would: with the signals that the score watches."""
+def _show(score: Pruner, seen: Observation) -> None:
+    """Shows a batch to a pruner as the loop would: with the signals that the pruner watches."""
     watch = score.watch(seen.epoch)
     watched = {name: value for name, value in seen.watched.items() if name in watch}
     score.observe(dataclasses.replace(seen, watched=watched))

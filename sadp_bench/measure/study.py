@@ -1,4 +1,4 @@
-"""A study of scores: compares each score with the exact gradient norm while full data trains, and measures its cost."""
+"""A study of scores: compares each score with the exact gradient norm while a network trains, and measures its cost."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ from sadp_bench.core.rng import stream
 from sadp_bench.core.text import printable
 from sadp_bench.measure import score_cost
 from sadp_bench.measure.score_collectors import Collector, exact_norms, observations, recalibrated
-from sadp_bench.measure.study_file import AGES, KEEPS, STUDY_SCHEMA, study_key
-from sadp_bench.pruners.sampling import inclusion_probability, smooth
+from sadp_bench.measure.study_file import AGES, STUDY_SCHEMA, study_key
+from sadp_bench.measure.study_numbers import OPTIMUM_SMOOTHING, SMOOTHING, by_name, compared, finite, variation
+from sadp_bench.pruners.base import Pruner
 from sadp_bench.records.fields import STEP_BY_STEP
+from sadp_bench.runs.expected_cost import training_visits
 from sadp_bench.runs.resolve import enough_memory, resolve
 from sadp_bench.runs.resources import Resources
 from sadp_bench.runs.trainer import RunTrainer, now, threads
@@ -29,71 +31,10 @@ from sadp_bench.training import loop
 from sadp_bench.training.data import Augmentation, draw_augmentation
 from sadp_bench.training.gradient_cosine import gradient_cosines
 
-SMOOTHING = 0.02  # share of uniform sampling mixed into a score, so that single zeros do not decide the comparison
-OPTIMUM_SMOOTHING = 1e-6  # share mixed into the exact norm as the optimum, for finite numbers only
-MIN_VARIANCE = 1e-6  # share of uniform sampling's variance; a ratio to a smaller optimum means nothing
 MIN_EXAMPLES = 10  # examples
 CALIBRATION_BATCHES = 20  # batches whose statistics recalibrate the normalisation
 COSINE_BATCHES = 4  # batches over which the cosines of gradients are averaged
 VIEWS = 4  # augmented views, whose root mean square norm stands for the next epoch's
-
-
-def draw_variance(norm_n: Tensor, score_n: Tensor, keep: float, smoothing: float) -> float:
-    """Returns V = sum_i g_i^2 (1 / pi_i - 1), where pi keeps the share `keep` in proportion to the smoothed score.
-
-    V is the trace of the covariance of sum_i S_i g_i / pi_i, the unbiased estimate of the examples' summed gradient, under
-    Poisson sampling: each example is drawn independently with probability pi_i (Saerndal, Swensson & Wretman 1992, section
-    3.5).
-
-    Args:
-        norm_n: Exact gradient norms g.
-        score_n: Scores; where one is negative or not finite, V is not a number.
-        keep: Share of the examples that are kept.
-        smoothing: Share of uniform sampling that is mixed in.
-    """
-    if not bool(torch.isfinite(score_n).all()) or bool((score_n < 0).any()):
-        return math.nan
-    p_n = inclusion_probability(smooth(score_n, smoothing), max(1, round(keep * len(norm_n))))
-    return float((norm_n.square() * (1 / p_n - 1)).sum())
-
-
-def compared(norm_n: Tensor, score_n: Tensor, smoothing: float = SMOOTHING) -> dict[str, Any]:
-    """Compares a score with the exact norm; None stands for undefined numbers.
-
-    Returns:
-        "spearman", "pearson": correlations. "over_uniform", "over_optimum": V over uniform sampling's and over the
-        optimum's, by the share kept.
-    """
-    cell: dict[str, Any] = {**correlations(norm_n, score_n), "over_uniform": {}, "over_optimum": {}}
-    for keep in KEEPS:
-        variance = draw_variance(norm_n, score_n, keep, smoothing)
-        uniform = draw_variance(norm_n, torch.ones_like(norm_n), keep, smoothing)
-        optimum = draw_variance(norm_n, norm_n, keep, OPTIMUM_SMOOTHING)
-        cell["over_uniform"][f"{keep:g}"] = ratio(variance, uniform)
-        cell["over_optimum"][f"{keep:g}"] = ratio(variance, optimum) if optimum > MIN_VARIANCE * uniform else None
-    return cell
-
-
-def correlations(norm_n: Tensor, score_n: Tensor) -> dict[str, float | None]:
-    """Returns Spearman's and Pearson's correlation; None where a side is constant or not finite."""
-    from scipy import stats
-
-    finite = bool(torch.isfinite(norm_n).all() and torch.isfinite(score_n).all())
-    if not finite or norm_n.unique().numel() < 2 or score_n.unique().numel() < 2:
-        return {"spearman": None, "pearson": None}
-    pair = norm_n.numpy(), score_n.numpy()
-    found = {"spearman": stats.spearmanr(*pair).statistic, "pearson": stats.pearsonr(*pair).statistic}
-    return {name: float(value) if math.isfinite(value) else None for name, value in found.items()}
-
-
-def ratio(value: float, base: float) -> float | None:
-    """Returns value / base; None where it is not finite or the base is not positive."""
-    return value / base if base > 0 and math.isfinite(value) and math.isfinite(base) else None
-
-
-def variation(value_n: Tensor) -> float | None:
-    """Returns the standard deviation over the mean."""
-    return ratio(float(value_n.double().std(correction=0)), float(value_n.double().mean()))
 
 
 def stops(at: str | None, epochs: int) -> list[int]:
@@ -109,6 +50,16 @@ def stops(at: str | None, epochs: int) -> list[int]:
     return found
 
 
+def _method(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns method and ratio of a request: full data where it has neither."""
+    method, ratio = request.get("method"), request.get("ratio")
+    if method is None and ratio is not None:
+        raise BadInput(f"--ratio {ratio:g} is that of --method, which the network trains under: name a method too")
+    if method not in (None, "full") and ratio is None:
+        raise BadInput(f"--method {method} needs --ratio, the share of the visits that it saves")
+    return {"method": method or "full", "ratio": ratio or 0.0}
+
+
 class Study:
     """One study; its request is checked before anything trains.
 
@@ -120,12 +71,14 @@ class Study:
 
       frozen    Evaluation mode, with the weights, statistics and inputs of the truth, which is not augmented.
       training  Training mode, so with the batch's statistics; otherwise the same, without an update.
-      age a     As the training steps collected it, augmented and while weights move, in the last epoch (age 0) or a epochs
-                earlier. Its truth is the quantity that a selection for the next epoch needs: the root mean square of the
-                exact norms over several augmented views. The exact norm of age a is that of a epochs earlier.
+      age a     As the training steps had collected it, augmented and while weights move, by the end of the last epoch (age
+                0) or a epochs earlier. Under pruning an example's score is that of its last visit. Its truth is the
+                quantity that a selection for the next epoch needs: the root mean square of the exact norms over several
+                augmented views. The exact norm of age a is that of a epochs earlier.
 
     Args:
-        request: The settings, as `resolve.resolve` takes them; the method is full data.
+        request: The settings, as `resolve.resolve` takes them. The network trains under the method's pruning; without a
+            method on full data.
         at: Epochs to stop after, as `stops` reads them.
         examples: Number of training examples to study.
         data: Folder of the data sets.
@@ -138,13 +91,12 @@ class Study:
     def __init__(
         self, request: Mapping[str, Any], at: str | None, examples: int, data: Path | None, progress: Progress
     ) -> None:
-        self.spec, material = resolve({**request, "method": "full", "ratio": 0.0}, data)
+        self.spec, material = resolve({**request, **_method(request)}, data)
         if self.spec.backprop == "local" or self.spec.sparsity != "dense":
             raise BadInput(
                 "a study compares scores with gradients through all blocks and connections: leave --backprop local and "
                 "--sparsity out"
             )
-        self.at = stops(at, self.spec.epochs)
         if not MIN_EXAMPLES <= examples <= len(material.train):
             raise BadInput(
                 f"--examples is from {MIN_EXAMPLES} to the training set's {len(material.train)}, not {examples}"
@@ -152,6 +104,8 @@ class Study:
         self.progress = progress
         with threads(self.spec.threads), enough_memory(self.spec):
             self.trainer = RunTrainer(self.spec, Resources(self.spec, material), progress)
+            length = loop.run_length(self.trainer.pruner, self.spec, len(material.train))
+            self.at = stops(at, math.ceil(length))
             # A network without a rule for exact norms is refused before it trains.
             exact_norms(self.model, self.trainer.data, self.spec, torch.arange(1), Progress())
         draw = stream(self.spec.seed, "study")
@@ -168,13 +122,15 @@ class Study:
     def measure(self) -> dict[str, Any]:
         """Trains and measures. Returns the table that `study_file` writes."""
         trainer, spec, progress = self.trainer, self.spec, self.progress
-        collector = Collector(self.index_n)
+        collector = self._collector(trainer.pruner)
         found = []
         with threads(spec.threads), enough_memory(spec):
-            collector.prepare(trainer.context)
+            with trainer.clock("prepare"):
+                collector.prepare(trainer.context)
             trainer.state.pruner = collector
-            visits = self.at[-1] * len(trainer.data) + (4 + self.views) * len(self.at) * len(self.index_n)
-            progress.start("study", visits, spec.epochs)
+            planned = self.at[-1] / spec.epochs * training_visits(spec)
+            visits = round(planned) + (4 + self.views) * len(self.at) * len(self.index_n)
+            progress.start("study", visits, self.at[-1])
             try:
                 rows = loop.train(trainer.state, trainer.data, spec, trainer.clock, progress, spec.seed, self.at[-1])
                 for row in rows:
@@ -205,6 +161,7 @@ class Study:
             "examples": len(self.index_n),
             "index": self.index_n.tolist(),
             "smoothing": SMOOTHING,
+            "sadp_smoothing": self._collector().sadp.smoothing,
             "optimum_smoothing": OPTIMUM_SMOOTHING,
             "views": self.views,
             "layers": [printable(names[layer]) for layer in weight_layers(self.model)],
@@ -224,16 +181,18 @@ class Study:
         values = {"frozen": frozen.values() | {"exact": norm_n}, "training": trained.values()}
         values |= self._aged(epoch, collector)
         uniform = {"uniform": torch.ones_like(norm_n)}
+        optimum = {"now": compared(norm_n, norm_n, OPTIMUM_SMOOTHING)}
+        optimum["coming"] = compared(coming_n, coming_n, OPTIMUM_SMOOTHING)
+        compared_by = {source: uniform | scores for source, scores in values.items()}
         return {
             "epoch": epoch + 1,
             "train_loss": row["train_loss"],
             "norm_mean": float(norm_n.mean()),
             "norm_cv": variation(norm_n),
-            "optimum_over_uniform": {
-                "now": compared(norm_n, norm_n, OPTIMUM_SMOOTHING)["over_uniform"],
-                "coming": compared(coming_n, coming_n, OPTIMUM_SMOOTHING)["over_uniform"],
-            },
-            "scores": by_name(norm_n, coming_n, {source: uniform | scores for source, scores in values.items()}),
+            "unseen": collector.unseen(),
+            "optimum_over_uniform": {truth: cell["over_uniform"] for truth, cell in optimum.items()},
+            "optimum_tau": {truth: cell["tau"] for truth, cell in optimum.items()},
+            "scores": by_name(norm_n, coming_n, compared_by, collector.sadp.smoothing),
             "lag": None if lagging_n is None else compared(norm_n, lagging_n),
             "input_squares_cv": [variation(square_n) for square_n in square_Ln],
             "spikes_cv": variation(spikes_n),
@@ -246,6 +205,10 @@ class Study:
             "examples": {"exact": {"frozen": norm_n.tolist(), "coming": coming_n.tolist()}}
             | {name: {at: values[at][name].tolist() for at in ("frozen", "age 0")} for name in collector.scores},
         }
+
+    def _collector(self, method: Pruner | None = None) -> Collector:
+        """Returns a collector whose score "sadp" has the settings of the run where SADP prunes it."""
+        return Collector(self.index_n, method, self.spec.method_options if self.spec.method == "sadp" else None)
 
     def _cosine(self, epoch: int) -> dict[str, Any]:
         """Returns the cosine of SLTT's gradient with BPTT's where SLTT trains."""
@@ -286,7 +249,7 @@ class Study:
         Returns:
             The scores, each layer's input squares [L, n], and each example's number of spikes [n].
         """
-        collector = Collector(self.index_n)
+        collector = self._collector()
         collector.prepare(self.trainer.context)
         watch, squares, spikes = collector.watch(0) | {Signal.SPIKE_COUNTS}, [], []
         for seen in observations(self.model, self.trainer.data, self.spec, batches, watch, training, self.progress):
@@ -316,32 +279,3 @@ class Study:
         drawn = torch.randperm(len(self.trainer.data), generator=stream(self.spec.seed, "study statistics", epoch))
         drawn = drawn[: CALIBRATION_BATCHES * size]
         return drawn.tensor_split(-(-len(drawn) // size))
-
-
-def by_name(norm_n: Tensor, coming_n: Tensor, values: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
-    """Compares every score of every source with its truth.
-
-    Args:
-        norm_n: The exact norms now, the truth of frozen and training; as a score they are the optimum.
-        coming_n: The norms of the next epoch, the truth of collected scores.
-        values: Scores by source and name.
-
-    Returns:
-        Comparisons by name and source.
-    """
-    found: dict[str, Any] = {}
-    for source, scores in values.items():
-        for name, score_n in scores.items():
-            smoothing = OPTIMUM_SMOOTHING if (name, source) == ("exact", "frozen") else SMOOTHING
-            truth_n = coming_n if source.startswith("age") else norm_n
-            found.setdefault(name, {})[source] = compared(truth_n, score_n, smoothing)
-    return found
-
-
-def finite(value: Any) -> Any:
-    """Returns the value with None in place of numbers that are not finite, which JSON lacks."""
-    if isinstance(value, dict):
-        return {name: finite(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

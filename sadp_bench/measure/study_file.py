@@ -28,10 +28,12 @@ LABELS = {
     "errors": "errors",
     "layers": "layers",
     "sadp": "SADP",
+    "sadp_own": "SADP's draw",
     "exact": "exact norm",
 }
 BOUNDS = ("uniform", "exact")  # the worst and the best score
-RIVALS = tuple(name for name in LABELS if name not in BOUNDS)
+OWN = "sadp_own"  # SADP's score with SADP's own smoothing; the name `labels` gives contains it
+RIVALS = tuple(name for name in LABELS if name not in (*BOUNDS, OWN))
 NUMBER, MAYBE = (int, float), (int, float, type(None))
 
 
@@ -40,7 +42,8 @@ class Each(dict[str, Any]):
 
 
 BY_KEEP = {f"{keep:g}": MAYBE for keep in KEEPS}
-CELL = {"spearman": MAYBE, "pearson": MAYBE, "over_uniform": BY_KEEP, "over_optimum": BY_KEEP}
+CELL = {"spearman": MAYBE, "pearson": MAYBE, "over_uniform": BY_KEEP, "over_optimum": BY_KEEP, "tau": BY_KEEP}
+LATER = frozenset({"tau", "optimum_tau", "unseen", "sadp_smoothing"})  # names that studies of earlier versions lack
 SPREAD = {"median": NUMBER, "spread": NUMBER}
 STOP = {
     "epoch": NUMBER,
@@ -48,6 +51,8 @@ STOP = {
     "norm_mean": MAYBE,
     "norm_cv": MAYBE,
     "optimum_over_uniform": {"now": BY_KEEP, "coming": BY_KEEP},
+    "optimum_tau": {"now": BY_KEEP, "coming": BY_KEEP},
+    "unseen": NUMBER,
     "scores": Each(of=Each(of=CELL)),
     "lag": (dict, type(None)),
     "input_squares_cv": [MAYBE],
@@ -72,6 +77,7 @@ STUDY_SHAPE = {
     "at": [NUMBER],
     "num_examples": NUMBER,
     "smoothing": NUMBER,
+    "sadp_smoothing": NUMBER,
     "views": NUMBER,
     "layers": [(str,)],
     "stops": [STOP],
@@ -92,10 +98,27 @@ def study_key(spec: Spec, at: list[int], examples: int) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def write(folder: Path, study: dict[str, Any]) -> Path:
-    """Writes <dataset>-<backbone>-s<seed>-<key>.study.json, which `report` ignores, and returns its path."""
+def labels(study: dict[str, Any]) -> dict[str, str]:
+    """Returns the names of a study's scores; that of SADP's own draw contains its smoothing: 'SADP at 0.2'."""
+    return LABELS | ({OWN: f"SADP at {study['sadp_smoothing']:g}"} if "sadp_smoothing" in study else {})
+
+
+def title(study: dict[str, Any]) -> str:
+    """Returns 'sadp 0.5', under which the study's network trained; "" for full data."""
     spec = study["spec"]
-    names = (re.sub(r"[^\w-]", "_", spec[name].rpartition(":")[2]) for name in ("dataset", "backbone"))
+    return "" if spec["method"] == "full" else f"{spec['method']} {spec['ratio']:g}"
+
+
+def write(folder: Path, study: dict[str, Any]) -> Path:
+    """Writes a study, which `report` ignores, and returns its path.
+
+    It is <dataset>-<backbone>-s<seed>-<key>.study.json; under pruning -<method>-r<ratio> follows the backbone.
+    """
+    spec = study["spec"]
+    pruned = spec["method"] != "full"
+    parts = ("dataset", "backbone", "method") if pruned else ("dataset", "backbone")
+    names = [re.sub(r"[^\w-]", "_", spec[name].rpartition(":")[2]) for name in parts]
+    names += [f"r{spec['ratio']:g}"] * pruned
     path = folder / f"{'-'.join(names)}-s{spec['seed']}-{study['key']}{STUDY}"
     with atomic(path) as file:
         file.write(json.dumps(study, allow_nan=False).encode() + b"\n")
@@ -157,9 +180,9 @@ def _check_shape(value: Any, shape: Any, where: str) -> None:
     elif isinstance(shape, Each):
         items = [(item, shape["of"], name) for name, item in value.items()]
     elif isinstance(shape, dict):
-        missing = sorted(set(shape) - set(value))
+        missing = sorted(set(shape) - set(value) - LATER)
         if missing:
             raise BadInput(f"{where} lacks {', '.join(missing)}")
-        items = [(value[name], of, name) for name, of in shape.items()]
+        items = [(value[name], of, name) for name, of in shape.items() if name in value]
     for item in items:
         _check_shape(*item)

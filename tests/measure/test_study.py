@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,11 +15,12 @@ from hypothesis import strategies as st
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.rng import stream
 from sadp_bench.core.text import compact
-from sadp_bench.measure import study, study_file
+from sadp_bench.measure import score_cost, study_file
 from sadp_bench.measure.score_collectors import COLLECTED_SCORES, Collector, exact_norms, recalibrated
-from sadp_bench.measure.study import OPTIMUM_SMOOTHING, Study, compared, draw_variance, stops
+from sadp_bench.measure.study import Study, stops
+from sadp_bench.measure.study_numbers import OPTIMUM_SMOOTHING, SMOOTHING, batch_gain, compared, draw_variance, finite
 from sadp_bench.pruners.sadp import SADP
-from sadp_bench.pruners.sampling import inclusion_probability, smooth
+from sadp_bench.pruners.sampling import inclusion_probability, smooth, systematic_sample
 from sadp_bench.report.plots.study import apart
 from sadp_bench.training.step import TrainingStep
 from tests.small_runs import SMALL, make_trainer, resolved, small_bench, weights_of
@@ -71,8 +73,39 @@ def test_uniform_is_1_over_uniform_the_exact_norm_1_over_the_optimum_and_nothing
     other = compared(norm_n, torch.rand(len(norms), generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
     for keep in ("0.7", "0.5", "0.3"):
         assert uniform["over_uniform"][keep] == 1 and exact["over_optimum"][keep] in (1, None)
+        most, optimum = len(norms) / max(1, round(float(keep) * len(norms))), exact["tau"][keep]
+        assert uniform["tau"][keep] == pytest.approx(1) and optimum <= most * (1 + 1e-9)
+        assert 0 < other["tau"][keep] <= optimum * (1 + 1e-4)
         for cell in (uniform, other):
             assert cell["over_optimum"][keep] is None or cell["over_optimum"][keep] >= 1 - 1e-4
+
+
+def test_tau_by_hand() -> None:
+    norm_n = torch.tensor([3.0, 1.0]).double()
+    for score, smoothing, tau in (
+        ([1.0, 1.0], 0.02, 1.0),
+        ([3.0, 1.0], 1e-12, 20 / 16),  # pi = 3/4 and 1/4: 2 (9 + 1) over 9 / (3/4) + 1 / (1/4)
+        ([3.0, 1.0], 0.5, 20 / (9 * 8 / 5 + 8 / 3)),  # pi = 5/8 and 3/8
+        ([1.0, 3.0], 1e-12, 20 / (9 * 4 + 4 / 3)),
+    ):
+        assert batch_gain(norm_n, torch.tensor(score), 0.5, smoothing) == pytest.approx(tau), (score, smoothing)
+    assert batch_gain(torch.tensor([1.0, 0.0]), torch.tensor([1.0, 0.0]), 0.5, 1e-9) == pytest.approx(
+        2
+    )  # N / K, the most
+
+
+def test_tau_is_the_batch_by_which_a_simulated_update_has_less_noise() -> None:
+    """Batches of B out of K systematically drawn, shuffled; examples' gradients are random signs, so products vanish."""
+    generator = torch.Generator().manual_seed(3)
+    norm_n, size, kept, moments = torch.rand(40, generator=generator).double() ** 3, 4, 20, []
+    for score_n in (torch.ones_like(norm_n), norm_n):
+        p_n, total = inclusion_probability(smooth(score_n, SMOOTHING), kept), 0.0
+        for _ in range(4000):
+            drawn = systematic_sample(p_n, generator)[torch.randperm(kept, generator=generator)[:size]]
+            sign_B = torch.randint(0, 2, (size,), generator=generator) * 2 - 1
+            total += float((sign_B * norm_n[drawn] * kept / (40 * p_n[drawn])).mean() ** 2)
+        moments.append(total)
+    assert batch_gain(norm_n, norm_n, 0.5, SMOOTHING) == pytest.approx(moments[0] / moments[1], rel=0.1)
 
 
 def test_correlations_by_hand() -> None:
@@ -91,12 +124,13 @@ def test_what_is_no_number_is_none() -> None:
     assert constant["spearman"] is None and constant["pearson"] is None and constant["over_uniform"]["0.5"] == 1
     for bad in (math.nan, math.inf):
         cell = compared(norm_n, torch.full((10,), bad).double())
-        assert cell == {"spearman": None, "pearson": None, "over_uniform": NOTHING, "over_optimum": NOTHING}
-    assert compared(zero_n, norm_n)["over_uniform"] == compared(zero_n, norm_n)["over_optimum"] == NOTHING
+        numbers = dict.fromkeys(("over_uniform", "over_optimum", "tau"), NOTHING)
+        assert cell == {"spearman": None, "pearson": None, **numbers}
+    assert all(compared(zero_n, norm_n)[name] == NOTHING for name in numbers)
     few_n = torch.cat([torch.ones(2), torch.zeros(8)]).double()  # the optimum has no variance
     assert compared(few_n, norm_n)["over_optimum"] == NOTHING
     assert compared(torch.full((10,), math.nan), norm_n)["over_uniform"] == NOTHING
-    assert study.finite({"a": [math.nan, 1.5, (math.inf,)], "b": "nan"}) == {"a": [None, 1.5, [None]], "b": "nan"}
+    assert finite({"a": [math.nan, 1.5, (math.inf,)], "b": "nan"}) == {"a": [None, 1.5, [None]], "b": "nan"}
 
 
 def test_numbers_fit_their_columns() -> None:
@@ -165,6 +199,44 @@ def test_loss_and_el2n_of_age_0_are_those_of_the_epochs_steps(whole: tuple[Study
         assert last["el2n"]["age 0"][place] == pytest.approx(seen[index][1], rel=1e-4, abs=1e-5)
 
 
+PRUNED: dict[str, dict[str, Any]] = {
+    "sadp": {"ratio": 0.5, "set": {"smoothing": 0.1, "memory": 0.5}},
+    "el2n": {"ratio": 0.5, "set": {"score_epochs": 1}},
+    "divbs": {"ratio": 0.4},
+    "fewer-epochs": {"ratio": 0.5},
+}
+
+
+def test_a_study_under_pruning_is_of_the_run_that_nobody_studies_and_of_its_scores(
+    whole: tuple[Study, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score_cost, "measure_cost", lambda *_: whole[1]["cost"])  # takes longer than all the rest
+    for method, asked in PRUNED.items():
+        settings = {"epochs": 3, **asked, "set": {**ASKED["set"], **asked.get("set", {})}}
+        at = "1" if method == "fewer-epochs" else "1,3"  # half of three epochs are one and a half
+        made = small_study(at, method=method, **settings)
+        found = made.measure()
+        plain = make_trainer(*resolved(method=method, **settings))
+        plain.prepare()
+        rows = [row for row, _ in zip(plain.rows(), range(made.at[-1]), strict=False)]
+        for name in ("train_loss", "kept", "mean_weight"):
+            assert [row[name] for row in found["rows"]] == [row[name] for row in rows], (method, name)
+        seen_N = plain.state.visits_N > 0
+        unseen = 1 - float(seen_N[made.index_n].double().mean())
+        last = found["stops"][-1]
+        assert last["unseen"] == pytest.approx(unseen), method
+        assert (unseen > 0) == (method in ("el2n", "divbs")), method
+        if method == "sadp":  # what it drew with, and by its own settings
+            method_of_run: Any = plain.pruner
+            assert found["sadp_smoothing"] == 0.1
+            assert last["examples"]["sadp"]["age 0"] == method_of_run.score_sq_N[made.index_n].double().sqrt().tolist()
+        if method == "el2n":  # the mean stands for examples without a visit
+            values = torch.tensor(last["examples"]["sadp"]["age 0"])
+            assert values[~seen_N[made.index_n]].unique().numel() == 1
+        path = study_file.write(tmp_path, found)
+        assert study_file.read_study(path) == json.loads(json.dumps(found)) and f"cnn-{method}-r0." in path.name
+
+
 def test_ages_are_counted_back_from_the_epoch_that_has_ended() -> None:
     made = small_study("2,7", epochs=7)
     collector = Collector(made.index_n)
@@ -189,7 +261,7 @@ def test_what_a_study_holds(whole: tuple[Study, dict[str, Any]]) -> None:
     assert sorted(set(found["index"])) == sorted(found["index"]) and len(found["index"]) == 60 == found["examples"]
     first, _, third, last = (stop["scores"] for stop in found["stops"])
     sources = {"frozen", "training", "age 0"}
-    assert set(first) == {"uniform", "exact", *COLLECTED_SCORES} == set(study_file.LABELS)
+    assert set(first) == {"uniform", "exact", study_file.OWN, *COLLECTED_SCORES} == set(study_file.LABELS)
     assert all(set(first[name]) == sources for name in (*COLLECTED_SCORES, "uniform")) and set(first["exact"]) == {
         "frozen"
     }
@@ -197,7 +269,13 @@ def test_what_a_study_holds(whole: tuple[Study, dict[str, Any]]) -> None:
     assert set(third["exact"]) == {"frozen", "age 1", "age 2"} and set(last["exact"]) == {"frozen", "age 5"}
     for stop in found["stops"]:
         assert set(stop["scores"]["exact"]["frozen"]["over_optimum"].values()) == {1}
-        assert set(stop["scores"]["uniform"]["age 0"]["over_uniform"].values()) == {1}
+        assert set(stop["scores"]["uniform"]["age 0"]["over_uniform"].values()) == {1} and stop["unseen"] == 0
+        assert stop["optimum_tau"]["now"] == stop["scores"]["exact"]["frozen"]["tau"]
+        coming, score = (
+            torch.tensor(stop["examples"][name][at]).double() for name, at in (("exact", "coming"), ("sadp", "age 0"))
+        )
+        for name, smoothing in (("sadp", SMOOTHING), (study_file.OWN, 0.2)):
+            assert stop["scores"][name]["age 0"] == compared(coming, score, smoothing), name
         assert stop["lag"]["spearman"] is not None and stop["spikes_cv"] > 0
         assert all(len(values) == 3 for values in (stop["input_squares_cv"], *stop["bound_ratio"].values()))
         assert all(k > 0 for k in stop["bound_ratio"]["frozen"])

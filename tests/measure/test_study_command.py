@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 from sadp_bench.backbones.plain import CNN
+from sadp_bench.cli.study_view import study_table
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.text import compact
 from sadp_bench.measure import score_cost, study_file
@@ -38,10 +41,13 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Answer, Path, Path]:
 def test_the_table_states_what_the_file_holds(kept: tuple[Answer, Path, Path]) -> None:
     answer, path, _ = kept
     assert answer.code == 0 and "digits · cnn · 60 of 130 examples" in answer.out and str(path.name) in answer.out
-    assert all(f"\n{label} " in answer.out for label in study_file.LABELS.values())
+    found = study_file.read_study(path)
+    labels = study_file.labels(found)
+    assert all(f"\n{label} " in answer.out for label in labels.values()) and labels[study_file.OWN] == "SADP at 0.2"
     assert max(map(len, answer.out.splitlines()[:-1])) <= 104
-    last = json.loads(path.read_text())["stops"][-1]["scores"]["layers"]
-    now, collected = [line for line in answer.out.splitlines() if line.startswith("layers ")][2:4]  # of the second stop
+    last = found["stops"][-1]["scores"]["layers"]
+    rows = [line for line in answer.out.splitlines() if line.startswith("layers ")]
+    now, collected, tau = rows[3:6]  # of the second stop
 
     def cells(source: str) -> list[float | None]:
         overs = [last[source][over] for over in ("over_uniform", "over_optimum")]
@@ -53,7 +59,29 @@ def test_the_table_states_what_the_file_holds(kept: tuple[Answer, Path, Path]) -
 
     assert now.split()[1:] == [compact(v) for v in [*cells("frozen"), last["training"]["over_optimum"]["0.5"]]]
     aged = [last.get(f"age {age}", {}).get("over_uniform", {}).get("0.5") for age in (1, 2, 5)]
-    assert collected.split()[1:] == [compact(v) for v in [*cells("age 0"), *aged]] and collected.endswith("–")
+    assert collected.split()[1:] == [compact(v) for v in cells("age 0")]
+    taus = [last[source]["tau"][f"{keep:g}"] for source in ("frozen", "age 0") for keep in study_file.KEEPS]
+    assert tau.split()[1:] == [compact(v) for v in [*taus, *aged]] and tau.endswith("–")
+    for width in (80, 104):  # every table fits a terminal of 80 columns: rich neither cuts nor folds its rows
+        lines = shown(found, width).splitlines()
+        assert [line.rstrip() for line in lines if line.startswith("layers ")] == rows and max(map(len, lines)) <= width
+
+
+def shown(found: dict[str, Any], width: int) -> str:
+    console = Console(width=width, file=io.StringIO())
+    console.print(study_table(found))
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    return text
+
+
+def test_studies_of_earlier_versions_show_v_alone() -> None:
+    for path in (ROOT / "results" / "studies").rglob("*.study.json"):
+        found = study_file.read_study(path)
+        text = shown(found, 80)
+        assert "tau" not in text and "SADP at" not in text and "under" not in text.splitlines()[0], path.name
+        cell = found["stops"][-1]["scores"]["sadp"]["age 0"]
+        last = [line for line in text.splitlines() if line.startswith("SADP ")]
+        assert any(compact(cell["over_uniform"]["0.5"]) in line for line in last), path.name
 
 
 def test_json_is_one_object_and_comes_back_from_its_file(kept: tuple[Answer, Path, Path], tmp_path: Path) -> None:
@@ -130,7 +158,12 @@ BAD = {
     "--examples 131": "--examples is from 10 to the training set's 130, not 131",
     "--examples 9": "--examples is from 10",
     "--examples all": "--examples",
-    "--method sadp": "No such option: --method",
+    "--method sadp": "--method sadp needs --ratio",
+    "--ratio 0.5": "name a method too",
+    "--method full --ratio 0.5": "ratio",
+    "--method sadpp --ratio 0.5": "did you mean 'sadp'",
+    "--method sadp --ratio 1": "--ratio is at least 0 and below 1",
+    "--method fewer-epochs --ratio 0.5": "from 1 to the run's 2 and once",
     f"--backbone {__name__}:Unknown": "exact gradient norms support",
     "--epochs 0": "--epochs is at least 1",
     "--backprop local": "through all blocks and connections",

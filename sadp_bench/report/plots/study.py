@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sadp_bench.measure.study_file import KEEPS, LABELS, RIVALS
+from sadp_bench.measure.study_file import KEEPS, LABELS, RIVALS, title
 from sadp_bench.report.plots import style
 from sadp_bench.report.plots.style import FIXED_COLORS, FULL, Interval, drawing
 
@@ -42,7 +42,8 @@ def draw_study(study: dict[str, Any], folder: Path) -> list[Path]:
     """Draws and saves both plots as PNG (200 dpi) and SVG, and returns the files."""
     spec = study["spec"]
     dataset, backbone = (spec[name].rpartition(":")[2] for name in ("dataset", "backbone"))
-    name = style.slug(f"{dataset}-{backbone}-s{spec['seed']}-{study['key']}")
+    names = [dataset, backbone, title(study).replace(" ", "-r"), f"s{spec['seed']}", study["key"]]
+    name = style.slug("-".join(filter(None, names)))
     scores = style.save_all(scores_figure(study), folder, f"{name}-scores", ("png", "svg"))
     return scores + style.save_all(variance_figure(study), folder, f"{name}-variance", ("png", "svg"))
 
@@ -58,9 +59,9 @@ def scores_figure(study: dict[str, Any]) -> Figure:
     norm_n = [value or math.nan for value in stop["examples"]["exact"]["frozen"]]
     clouds = {name: {at: scaled(stop["examples"][name][at], norm_n) for at in SOURCE_NAMES} for name in RIVALS}
     columns = -(-len(RIVALS) // 2)
-    title = _title(study, f"after epoch {stop['epoch']}")
-    title += f"\nin color: {SOURCE_NAMES['frozen']}; in gray: {SOURCE_NAMES['age 0']}"
-    figure, panels = style.panels(title, len(RIVALS), columns, 2.65, "", 2.4 * columns, sharex=True, sharey=True)
+    heading = _title(study, f"after epoch {stop['epoch']}")
+    heading += f"\nin color: {SOURCE_NAMES['frozen']}; in gray: {SOURCE_NAMES['age 0']}"
+    figure, panels = style.panels(heading, len(RIVALS), columns, 2.65, "", 2.4 * columns, sharex=True, sharey=True)
     x_limits = variance_limits(norm_n)
     y_limits = variance_limits([y for cloud in clouds.values() for y_n in cloud.values() for y in y_n])
     for axes, name in zip(panels, RIVALS, strict=True):
@@ -173,5 +174,12 @@ def _epoch_ticks(epochs: Sequence[int]) -> list[int]:
 
 def _title(study: dict[str, Any], when: str = "") -> str:
     spec = study["spec"]
-    parts = [spec["dataset"], spec["backbone"], f"{study['num_examples']:,} examples", f"seed {spec['seed']}", when]
+    parts = [
+        spec["dataset"],
+        spec["backbone"],
+        title(study),
+        f"{study['num_examples']:,} examples",
+        f"seed {spec['seed']}",
+        when,
+    ]
     return ", ".join(filter(None, parts))

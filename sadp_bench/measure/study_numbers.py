@@ -1,0 +1,130 @@
+"""The numbers of a study: a score against the exact gradient norms of n examples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sadp_bench.measure.study_file import KEEPS, OWN
+from sadp_bench.pruners.sampling import inclusion_probability, smooth
+
+SMOOTHING = 0.02  # share of uniform sampling mixed into a score, so that single zeros do not decide the comparison
+OPTIMUM_SMOOTHING = 1e-6  # share mixed into the exact norm as the optimum, for finite numbers only
+MIN_VARIANCE = 1e-6  # share of uniform sampling's variance; a ratio to a smaller optimum means nothing
+
+
+def drawing(score_n: Tensor, keep: float, smoothing: float) -> Tensor:
+    """Returns pi, which keeps the share `keep` in proportion to the smoothed score; NaN for scores that can't be drawn by.
+
+    Args:
+        score_n: Scores; all pi are NaN where one is negative or not finite.
+        keep: Share of the examples that are kept.
+        smoothing: Share of uniform sampling that is mixed in.
+    """
+    if not bool(torch.isfinite(score_n).all()) or bool((score_n < 0).any()):
+        return torch.full_like(score_n, torch.nan, dtype=torch.float64)
+    return inclusion_probability(smooth(score_n, smoothing), num_kept(len(score_n), keep))
+
+
+def num_kept(num_examples: int, keep: float) -> int:
+    """Returns K."""
+    return max(1, round(keep * num_examples))
+
+
+def draw_variance(norm_n: Tensor, score_n: Tensor, keep: float, smoothing: float) -> float:
+    """Returns V = sum_i g_i^2 (1 / pi_i - 1), with the exact norms g and the pi of `drawing`.
+
+    V is the trace of the covariance of sum_i S_i g_i / pi_i, the unbiased estimate of the examples' summed gradient, under
+    Poisson sampling: each example is drawn independently with probability pi_i (Saerndal, Swensson & Wretman 1992, section
+    3.5).
+    """
+    return float((norm_n.square() * (1 / drawing(score_n, keep, smoothing) - 1)).sum())
+
+
+def batch_gain(norm_n: Tensor, score_n: Tensor, keep: float, smoothing: float) -> float | None:
+    """Returns tau = sum_i g_i^2 N / K / sum_i g_i^2 / pi_i, with the exact norms g and the pi of `drawing`.
+
+    An example is in a batch of B with probability B pi_i / K, and its weight is K / (N pi_i). So the batch's mean gradient
+    has the second moment sum_i g_i^2 K / (B N^2 pi_i), but for products of different examples. It is that of uniform
+    sampling with a batch tau times as large. tau is 1 for uniform sampling, and at most N / K for any score.
+    """
+    square_n, uniform = norm_n.square(), len(norm_n) / num_kept(len(norm_n), keep)
+    return ratio(float(square_n.sum()) * uniform, float((square_n / drawing(score_n, keep, smoothing)).sum()))
+
+
+def compared(norm_n: Tensor, score_n: Tensor, smoothing: float = SMOOTHING) -> dict[str, Any]:
+    """Compares a score with the exact norm; None stands for undefined numbers.
+
+    Returns:
+        "spearman", "pearson": correlations. "over_uniform", "over_optimum": V over uniform sampling's and over the
+        optimum's, by the share kept. "tau": `batch_gain`, by the same.
+    """
+    cell: dict[str, Any] = {**correlations(norm_n, score_n), "over_uniform": {}, "over_optimum": {}, "tau": {}}
+    for keep in KEEPS:
+        variance = draw_variance(norm_n, score_n, keep, smoothing)
+        uniform = draw_variance(norm_n, torch.ones_like(norm_n), keep, smoothing)
+        optimum = draw_variance(norm_n, norm_n, keep, OPTIMUM_SMOOTHING)
+        cell["over_uniform"][f"{keep:g}"] = ratio(variance, uniform)
+        cell["over_optimum"][f"{keep:g}"] = ratio(variance, optimum) if optimum > MIN_VARIANCE * uniform else None
+        cell["tau"][f"{keep:g}"] = batch_gain(norm_n, score_n, keep, smoothing)
+    return cell
+
+
+def correlations(norm_n: Tensor, score_n: Tensor) -> dict[str, float | None]:
+    """Returns Spearman's and Pearson's correlation; None where a side is constant or not finite."""
+    from scipy import stats
+
+    finite = bool(torch.isfinite(norm_n).all() and torch.isfinite(score_n).all())
+    if not finite or norm_n.unique().numel() < 2 or score_n.unique().numel() < 2:
+        return {"spearman": None, "pearson": None}
+    pair = norm_n.numpy(), score_n.numpy()
+    found = {"spearman": stats.spearmanr(*pair).statistic, "pearson": stats.pearsonr(*pair).statistic}
+    return {name: float(value) if math.isfinite(value) else None for name, value in found.items()}
+
+
+def ratio(value: float, base: float) -> float | None:
+    """Returns value / base; None where it is not finite or the base is not positive."""
+    return value / base if base > 0 and math.isfinite(value) and math.isfinite(base) else None
+
+
+def variation(value_n: Tensor) -> float | None:
+    """Returns the standard deviation over the mean."""
+    return ratio(float(value_n.double().std(correction=0)), float(value_n.double().mean()))
+
+
+def by_name(
+    norm_n: Tensor, coming_n: Tensor, values: Mapping[str, Mapping[str, Tensor]], own_smoothing: float
+) -> dict[str, Any]:
+    """Compares every score of every source with its truth, and SADP's with SADP's own smoothing too, as `OWN`.
+
+    Args:
+        norm_n: The exact norms now, the truth of frozen and training; as a score they are the optimum.
+        coming_n: The norms of the next epoch, the truth of collected scores.
+        values: Scores by source and name.
+        own_smoothing: The share of uniform sampling with which SADP draws.
+
+    Returns:
+        Comparisons by name and source.
+    """
+    found: dict[str, Any] = {}
+    for source, scores in values.items():
+        for name, score_n in (dict(scores) | {OWN: scores["sadp"]}).items():
+            smoothing = {("exact", "frozen"): OPTIMUM_SMOOTHING, (OWN, source): own_smoothing}.get(
+                (name, source), SMOOTHING
+            )
+            truth_n = coming_n if source.startswith("age") else norm_n
+            found.setdefault(name, {})[source] = compared(truth_n, score_n, smoothing)
+    return found
+
+
+def finite(value: Any) -> Any:
+    """Returns the value with None in place of numbers that are not finite, which JSON lacks."""
+    if isinstance(value, dict):
+        return {name: finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
