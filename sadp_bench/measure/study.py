@@ -101,11 +101,10 @@ class Study:
             raise BadInput(
                 f"--examples is from {MIN_EXAMPLES} to the training set's {len(material.train)}, not {examples}"
             )
-        self.progress = progress
+        self.progress, self._asked = progress, at
+        self.at = stops(at, self.spec.epochs)
         with threads(self.spec.threads), enough_memory(self.spec):
             self.trainer = RunTrainer(self.spec, Resources(self.spec, material), progress)
-            length = loop.run_length(self.trainer.pruner, self.spec, len(material.train))
-            self.at = stops(at, math.ceil(length))
             # A network without a rule for exact norms is refused before it trains.
             exact_norms(self.model, self.trainer.data, self.spec, torch.arange(1), Progress())
         draw = stream(self.spec.seed, "study")
@@ -127,6 +126,8 @@ class Study:
         with threads(spec.threads), enough_memory(spec):
             with trainer.clock("prepare"):
                 collector.prepare(trainer.context)
+            # A run's length may depend on what `prepare` found.
+            self.at = stops(self._asked, math.ceil(loop.run_length(trainer.pruner, spec, len(trainer.data))))
             trainer.state.pruner = collector
             planned = self.at[-1] / spec.epochs * training_visits(spec)
             visits = round(planned) + (4 + self.views) * len(self.at) * len(self.index_n)

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sadp_bench.core.errors import BadInput
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.rng import stream
 from sadp_bench.core.text import compact
@@ -235,6 +236,8 @@ def test_a_study_under_pruning_is_of_the_run_that_nobody_studies_and_of_its_scor
             assert values[~seen_N[made.index_n]].unique().numel() == 1
         path = study_file.write(tmp_path, found)
         assert study_file.read_study(path) == json.loads(json.dumps(found)) and f"cnn-{method}-r0." in path.name
+    with pytest.raises(BadInput, match="from 1 to the run's 2 and once"):  # known once the method is prepared
+        small_study("1,3", method="fewer-epochs", ratio=0.5, epochs=3).measure()
 
 
 def test_ages_are_counted_back_from_the_epoch_that_has_ended() -> None:
@@ -272,7 +275,8 @@ def test_what_a_study_holds(whole: tuple[Study, dict[str, Any]]) -> None:
         assert set(stop["scores"]["uniform"]["age 0"]["over_uniform"].values()) == {1} and stop["unseen"] == 0
         assert stop["optimum_tau"]["now"] == stop["scores"]["exact"]["frozen"]["tau"]
         coming, score = (
-            torch.tensor(stop["examples"][name][at]).double() for name, at in (("exact", "coming"), ("sadp", "age 0"))
+            torch.tensor(stop["examples"][name][at], dtype=torch.float64)
+            for name, at in (("exact", "coming"), ("sadp", "age 0"))
         )
         for name, smoothing in (("sadp", SMOOTHING), (study_file.OWN, 0.2)):
             assert stop["scores"][name]["age 0"] == compared(coming, score, smoothing), name

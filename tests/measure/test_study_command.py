@@ -163,7 +163,6 @@ BAD = {
     "--method full --ratio 0.5": "ratio",
     "--method sadpp --ratio 0.5": "did you mean 'sadp'",
     "--method sadp --ratio 1": "--ratio is at least 0 and below 1",
-    "--method fewer-epochs --ratio 0.5": "from 1 to the run's 2 and once",
     f"--backbone {__name__}:Unknown": "exact gradient norms support",
     "--epochs 0": "--epochs is at least 1",
     "--backprop local": "through all blocks and connections",
