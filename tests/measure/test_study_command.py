@@ -46,7 +46,7 @@ def test_the_table_states_what_the_file_holds(kept: tuple[Answer, Path, Path]) -
     assert all(f"\n{label} " in answer.out for label in labels.values()) and labels[study_file.OWN] == "SADP at 0.2"
     assert max(map(len, answer.out.splitlines()[:-1])) <= 104
     last = found["stops"][-1]["scores"]["layers"]
-    rows = [line for line in answer.out.splitlines() if line.startswith("layers ")]
+    rows = [line for line in answer.out.splitlines() if line.startswith("layers  ")]
     now, collected, tau = rows[3:6]  # of the second stop
 
     def cells(source: str) -> list[float | None]:
@@ -64,7 +64,7 @@ def test_the_table_states_what_the_file_holds(kept: tuple[Answer, Path, Path]) -
     assert tau.split()[1:] == [compact(v) for v in [*taus, *aged]] and tau.endswith("–")
     for width in (80, 104):  # every table fits a terminal of 80 columns: rich neither cuts nor folds its rows
         lines = shown(found, width).splitlines()
-        assert [line.rstrip() for line in lines if line.startswith("layers ")] == rows and max(map(len, lines)) <= width
+        assert [line.rstrip() for line in lines if line.startswith("layers  ")] == rows and max(map(len, lines)) <= width
 
 
 def shown(found: dict[str, Any], width: int) -> str:
