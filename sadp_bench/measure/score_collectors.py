@@ -131,6 +131,10 @@ class Collector(Pruner):
         """Returns the method's number."""
         return self.method.num_trained(epoch, num_selected)
 
+    def num_updates(self, epoch: int, num_trained: int, batch_size: int) -> int:
+        """Returns the method's number."""
+        return self.method.num_updates(epoch, num_trained, batch_size)
+
     def choose_in_batch(self, candidates: Candidates) -> Selection:
         """Returns the method's choice."""
         return self.method.choose_in_batch(candidates)

@@ -20,6 +20,7 @@ from sadp_bench.measure import score_cost, study_file
 from sadp_bench.measure.score_collectors import COLLECTED_SCORES, Collector, exact_norms, recalibrated
 from sadp_bench.measure.study import Study, stops
 from sadp_bench.measure.study_numbers import OPTIMUM_SMOOTHING, SMOOTHING, batch_gain, compared, draw_variance, finite
+from sadp_bench.pruners.base import Pruner
 from sadp_bench.pruners.sadp import SADP
 from sadp_bench.pruners.sampling import inclusion_probability, smooth, systematic_sample
 from sadp_bench.report.plots.study import apart
@@ -101,10 +102,11 @@ def test_tau_is_the_batch_by_which_a_simulated_update_has_less_noise() -> None:
     norm_n, size, kept, moments = torch.rand(40, generator=generator).double() ** 3, 4, 20, []
     for score_n in (torch.ones_like(norm_n), norm_n):
         p_n, total = inclusion_probability(smooth(score_n, SMOOTHING), kept), 0.0
-        for _ in range(4000):
-            drawn = systematic_sample(p_n, generator)[torch.randperm(kept, generator=generator)[:size]]
-            sign_B = torch.randint(0, 2, (size,), generator=generator) * 2 - 1
-            total += float((sign_B * norm_n[drawn] * kept / (40 * p_n[drawn])).mean() ** 2)
+        for _ in range(800):
+            drawn_K = systematic_sample(p_n, generator)[torch.randperm(kept, generator=generator)]
+            sign_K = torch.randint(0, 2, (kept,), generator=generator) * 2 - 1
+            weighted_K = sign_K * norm_n[drawn_K] * kept / (40 * p_n[drawn_K])
+            total += float(weighted_K.view(-1, size).mean(1).square().sum())
         moments.append(total)
     assert batch_gain(norm_n, norm_n, 0.5, SMOOTHING) == pytest.approx(moments[0] / moments[1], rel=0.1)
 
@@ -205,7 +207,15 @@ PRUNED: dict[str, dict[str, Any]] = {
     "el2n": {"ratio": 0.5, "set": {"score_epochs": 1}},
     "divbs": {"ratio": 0.4},
     "fewer-epochs": {"ratio": 0.5},
+    "ceiling": {"ratio": 0.5},  # its epochs have updates of other sizes
 }
+BEFORE_TRAINING = {"check", "check_updates", "scoring_epochs", "scoring_updates"}  # of the method itself
+OF_ONE_PRUNER = {"num_kept", "generator", "per_example", "state_dict", "load_state_dict"}  # of pruners, or for records
+
+
+def test_a_collector_forwards_all_that_the_loop_calls_of_a_method() -> None:
+    public = {name for name, value in vars(Pruner).items() if callable(value) and not name.startswith("_")}
+    assert public - BEFORE_TRAINING - OF_ONE_PRUNER <= set(vars(Collector))
 
 
 def test_a_study_under_pruning_is_of_the_run_that_nobody_studies_and_of_its_scores(
@@ -226,14 +236,16 @@ def test_a_study_under_pruning_is_of_the_run_that_nobody_studies_and_of_its_scor
         unseen = 1 - float(seen_N[made.index_n].double().mean())
         last = found["stops"][-1]
         assert last["unseen"] == pytest.approx(unseen), method
-        assert (unseen > 0) == (method in ("el2n", "divbs")), method
+        assert (unseen > 0) == (method in ("sadp", "el2n", "divbs")), method
+        values, seen_n = torch.tensor(last["examples"]["sadp"]["age 0"], dtype=torch.float64), seen_N[made.index_n]
         if method == "sadp":  # what it drew with, and by its own settings
             method_of_run: Any = plain.pruner
             assert found["sadp_smoothing"] == 0.1
-            assert last["examples"]["sadp"]["age 0"] == method_of_run.score_sq_N[made.index_n].double().sqrt().tolist()
+            score_N = method_of_run.score_sq_N.double().sqrt()
+            assert values[seen_n].equal(score_N[made.index_n][seen_n])
+            assert values[~seen_n].numpy() == pytest.approx(float(score_N.nanmean()))
         if method == "el2n":  # the mean stands for examples without a visit
-            values = torch.tensor(last["examples"]["sadp"]["age 0"])
-            assert values[~seen_N[made.index_n]].unique().numel() == 1
+            assert values[~seen_n].unique().numel() == 1
         path = study_file.write(tmp_path, found)
         assert study_file.read_study(path) == json.loads(json.dumps(found)) and f"cnn-{method}-r0." in path.name
     with pytest.raises(BadInput, match="from 1 to the run's 2 and once"):  # known once the method is prepared

@@ -64,7 +64,9 @@ def test_the_table_states_what_the_file_holds(kept: tuple[Answer, Path, Path]) -
     assert tau.split()[1:] == [compact(v) for v in [*taus, *aged]] and tau.endswith("–")
     for width in (80, 104):  # every table fits a terminal of 80 columns: rich neither cuts nor folds its rows
         lines = shown(found, width).splitlines()
-        assert [line.rstrip() for line in lines if line.startswith("layers  ")] == rows and max(map(len, lines)) <= width
+        assert [line.rstrip() for line in lines if line.startswith("layers  ")] == rows and max(
+            map(len, lines)
+        ) <= width
 
 
 def shown(found: dict[str, Any], width: int) -> str:
