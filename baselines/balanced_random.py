@@ -34,11 +34,13 @@ class BalancedRandom(Pruner):
             of every class.
     """
 
+    takes_budget = True
+
     def __init__(self, prune_ratio: float, *, fresh: bool = True, share: str = "equal") -> None:
         super().__init__(prune_ratio)
         if share not in SHARES:
             raise BadInput(f"balanced-random's share is one of {', '.join(SHARES)}, not '{share}'")
-        self.fresh = fresh
+        self.fresh = self.takes_budget = fresh
         self.share = share
         self.label_N = torch.empty(0, dtype=torch.int64)
         self.kept_N = torch.empty(0, dtype=torch.int64)

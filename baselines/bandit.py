@@ -31,6 +31,7 @@ class Bandit(Pruner):
     """
 
     name: str  # of the method, for messages
+    takes_budget = True
 
     def __init__(self, prune_ratio: float, *, memory: float = 0.2, period: int = 0) -> None:
         super().__init__(prune_ratio)

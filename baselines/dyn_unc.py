@@ -101,6 +101,8 @@ class DynUncDynamic(Windows, Pruner):
         window: J, at least 2; at most the number of epochs counts.
     """
 
+    takes_budget = True
+
     def __init__(self, prune_ratio: float, *, window: int = 10) -> None:
         super().__init__(prune_ratio)
         check_window("dyn-unc-dynamic", window, LEAST_WINDOW)

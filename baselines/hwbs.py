@@ -44,6 +44,8 @@ class HWBS(Pruner):
         draw: "exact": K examples. "bernoulli": each example independently, as published.
     """
 
+    takes_budget = True
+
     def __init__(self, prune_ratio: float, *, smoothing: float = 0.2, memory: float = 0.5, draw: str = "exact") -> None:
         super().__init__(prune_ratio)
         if not 0 < smoothing <= 1:
@@ -62,7 +64,7 @@ class HWBS(Pruner):
     def prepare(self, context: ScoringContext) -> None:
         """Makes room for the scores. Raises BadInput where independent draws could take no example."""
         super().prepare(context)
-        kept = (1 - self.prune_ratio) * self.num_examples
+        kept = self.fewest_kept()
         if self.draw == "bernoulli" and kept < LEAST_DRAWN:
             raise BadInput(
                 f"hwbs's draw bernoulli expects at least {LEAST_DRAWN} examples in an epoch, not {kept:.1f}: take "

@@ -34,6 +34,8 @@ class IES(Pruner):
         prune_ratio: The share of visits to save.
     """
 
+    takes_budget = True
+
     def prepare(self, context: ScoringContext) -> None:
         """Forgets all losses."""
         super().prepare(context)

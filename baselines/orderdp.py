@@ -33,6 +33,8 @@ class OrderDP(Pruner):
             0 means 0.8, or 1 - ratio where that is more.
     """
 
+    takes_budget = True
+
     def __init__(self, prune_ratio: float, *, candidates: float = 0.0) -> None:
         super().__init__(prune_ratio)
         if candidates and not 1 - prune_ratio - 1e-9 <= candidates <= 1:

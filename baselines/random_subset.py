@@ -26,9 +26,11 @@ class Random(Pruner):
             as InfoBatch does.
     """
 
+    takes_budget = True
+
     def __init__(self, prune_ratio: float, *, fresh: bool = True, rescale: bool = False) -> None:
         super().__init__(prune_ratio)
-        self.fresh = fresh
+        self.fresh = self.takes_budget = fresh
         self.rescale = rescale
         self.shuffles = 0
         self.queue = torch.empty(0, dtype=torch.int64)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -31,7 +33,8 @@ class RePB(Pruner):
     - The examples that the last pass skipped return: as many as make the K of the pass exact, drawn uniformly. Up to a
       ratio of drop_share / (1 + drop_share) all return. The first pass draws its K uniformly.
     - Weight of i at pass e, counted from 1: (1 - ratio) e / n_i. n_i is the number of visits of i, this one included; a
-      full run would have made e. At any steady rate of visits an example's weights then sum to (1 - ratio) e. A weight
+      full run would have made e. At any steady rate of visits an example's weights then sum to (1 - ratio) e. With a
+      budget that is not constant, the sum of the shares kept so far takes the place of (1 - ratio) e. A weight
       is limited to 10, and then divided by the mean over the kept: the mean weight is 1 in every pass.
 
     Args:
@@ -39,6 +42,8 @@ class RePB(Pruner):
         window: w, in batches, at least 1. Not public to us.
         drop_share: The share of a window that is skipped next, above 0 and below 1. Not public to us.
     """
+
+    takes_budget = True
 
     def __init__(self, prune_ratio: float, *, window: int = 10, drop_share: float = 0.5) -> None:
         super().__init__(prune_ratio)
@@ -87,7 +92,11 @@ class RePB(Pruner):
 
     def _weights(self, index_K: Tensor, epoch: int) -> Tensor:
         visits_K = self.visits_N.cpu()[index_K].double() + 1
-        weight_K = ((1 - self.prune_ratio) * (epoch + 1) / visits_K).clamp_max(MAX_WEIGHT)
+        if self.budget == "constant":
+            expected = (1 - self.prune_ratio) * (epoch + 1)
+        else:
+            expected = math.fsum(map(self.share_kept, range(epoch + 1)))
+        weight_K = (expected / visits_K).clamp_max(MAX_WEIGHT)
         return (weight_K / weight_K.mean()).float()
 
 

@@ -44,6 +44,8 @@ class SeTa(Pruner):
         delta: The share of the epochs that have a window, at least 0 and at most 1.
     """
 
+    takes_budget = True
+
     def __init__(self, prune_ratio: float, *, groups: int = 5, window: int = 4, delta: float = 0.875) -> None:
         super().__init__(prune_ratio)
         if not 2 <= groups <= MAX_GROUPS:

@@ -83,7 +83,7 @@ def test_lightnings_epochs_may_grow_and_have_workers(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     [path] = (path for path in EXAMPLES if "lightning" in path.stem)
     text = path.read_text()
-    for old, new in (("SADP(0.5)", "SADP(0.5, schedule='rising')"), ("sampler))\n", "sampler), num_workers=1)\n")):
+    for old, new in (("SADP(0.5)", "SADP(0.5).with_budget('rising')"), ("sampler))\n", "sampler), num_workers=1)\n")):
         assert text.count(old) == 1
         text = text.replace(old, new)
     (tmp_path / path.name).write_text(text)

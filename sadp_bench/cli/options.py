@@ -34,6 +34,13 @@ SPEC_OPTIONS: dict[str, Any] = {
     "backbone": Annotated[
         str | None, Option(help="Spiking network: a name or package.module:Class.", show_default="cnn")
     ],
+    "budget": Annotated[
+        str | None,
+        Option(
+            help="Share kept by epoch: constant, falling or rising, of equal total; for dynamic methods.",
+            show_default="constant",
+        ),
+    ],
     "epochs": Annotated[int | None, Option(help="Epochs of full-data training.", show_default="the data set's")],
     "batch_size": Annotated[int | None, Option(help="Examples per batch.", show_default="the data set's")],
     "timesteps": Annotated[int | None, Option(help="Time steps T.", show_default="the data set's")],

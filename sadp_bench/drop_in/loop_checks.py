@@ -22,11 +22,12 @@ def observes(pruner: Pruner) -> bool:
 
 
 def settings_of(pruner: Pruner) -> dict[str, Any]:
-    """Returns the values of a pruner's settings, the keyword arguments of its `__init__` that it keeps under their name."""
+    """Returns the values of a pruner's settings: its budget, and the keyword arguments of its `__init__` that it keeps."""
     parameters = inspect.signature(type(pruner)).parameters.values()
     names = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
     kept = {name: vars(pruner)[name] for name in names if name in vars(pruner)}
-    return {name: value for name, value in kept.items() if isinstance(value, bool | int | float | str | None)}
+    plain = {name: value for name, value in kept.items() if isinstance(value, bool | int | float | str | None)}
+    return {"budget": pruner.budget, **plain}
 
 
 def check_forward(pruner: Pruner) -> None:

@@ -71,9 +71,10 @@ class PrunedSampler(Sampler[list[int]]):
         seed: The seed of selections and order.
         device: The network's device, which also holds weights and scores.
         scores: [N], for methods that score before they train; they keep the highest.
+        budget: How the visits are spread over the epochs: "constant", "falling" or "rising", of equal total.
 
     Raises:
-        BadInput: The pruner can't realise its ratio in these epochs, or it needs scores and has none.
+        BadInput: The pruner can't realise its ratio in these epochs, takes no such budget, or lacks scores.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class PrunedSampler(Sampler[list[int]]):
         seed: int = 0,
         device: str | torch.device = "cpu",
         scores: Sequence[float] | Tensor | None = None,
+        budget: str = "constant",
     ) -> None:
         epochs, batch_size, seed, num_examples = map(plain, (epochs, batch_size, seed, num_examples))
         for name, value in (("epochs", epochs), ("batch_size", batch_size)):
@@ -96,7 +98,7 @@ class PrunedSampler(Sampler[list[int]]):
         size = len(labels) if labels is not None else num_examples or 0
         context = LoopContext(label_N, size, epochs, seed=seed, device=device, score_N=score_N_of(scores, size))
         check_forward(pruner)
-        pruner.check(epochs)
+        pruner.with_budget(budget).check(epochs)
         pruner.prepare(context)
         self.pruner = pruner
         self.num_examples = context.num_examples

@@ -9,16 +9,17 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sadp_bench.capture.signals import Signal
+from sadp_bench.core import distributed
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.rng import stream
-from sadp_bench.pruners.sampling import kept_in_epoch
+from sadp_bench.pruners.sampling import BUDGETS, kept_in_epoch, kept_share, scheduled
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,6 +153,9 @@ class Pruner(ABC):
     Attributes:
         fixed_size: Whether every epoch of an unshortened run keeps the same share; the protocol `updates` requires it.
         exempt: Whether the method, as its documentation states, may realise another ratio than the given ratio.
+        takes_budget: Whether the method keeps `num_kept(epoch)` examples in every epoch, whatever their number is, so that
+            it can follow any budget.
+        budget: "constant"; "falling" keeps more at the start and less at the end, "rising" the reverse; the total is equal.
         score_columns: The numbers of each example that `context.scores` keeps, [N, columns]; 0: one, [N].
 
     Args:
@@ -160,6 +164,8 @@ class Pruner(ABC):
 
     fixed_size: bool = True
     exempt: bool = False
+    takes_budget: bool = False
+    budget: str = "constant"
     score_columns: int = 0
 
     def __init__(self, prune_ratio: float) -> None:
@@ -174,6 +180,23 @@ class Pruner(ABC):
         """Sets an attribute. A scalar of NumPy becomes a plain number, because no checkpoint holds the scalar."""
         super().__setattr__(name, plain(value))
 
+    def with_budget(self, budget: str) -> Self:
+        """Returns this pruner, which follows the budget from now on. Called before `check` and `prepare`.
+
+        Raises:
+            BadInput: There is no such budget, or the method has one of its own.
+        """
+        if budget not in BUDGETS:
+            raise BadInput(f"--budget is one of {', '.join(BUDGETS)}, not '{budget}'")
+        if budget != "constant":
+            if not self.takes_budget:
+                raise BadInput(
+                    f"{type(self).__name__} with these settings has its own share of every epoch, and takes no budget "
+                    f"'{budget}': leave out --budget, or take a method that draws anew in every epoch"
+                )
+            self.budget, self.fixed_size = budget, False
+        return self
+
     def check(self, num_epochs: int) -> None:  # noqa: B027 (optional)
         """Raises BadInput where the run can't realise the ratio. Called before any training, including the reference's."""
 
@@ -181,8 +204,16 @@ class Pruner(ABC):
         """Raises BadInput where the run has too few updates. Called once the data are read, before any training."""
 
     def prepare(self, context: ScoringContext) -> None:
-        """Receives the data once, before training. An override, as in methods that score first, calls this method too."""
+        """Receives the data once, before training. An override, as in methods that score first, calls this method too.
+
+        Raises:
+            BadInput: The budget leaves an epoch too few examples.
+        """
         self.num_examples, self.num_epochs, self.seed = context.num_examples, context.num_epochs, context.seed
+        if self.budget != "constant" and (fewest := self.fewest_kept()) < 2 * distributed.size():
+            raise BadInput(
+                f"--budget {self.budget} leaves an epoch {fewest:.1f} examples: lower --ratio, or take more examples"
+            )
 
     @abstractmethod
     def select(self, epoch: int) -> Selection:
@@ -258,14 +289,27 @@ class Pruner(ABC):
         return 0
 
     def num_kept(self, epoch: int) -> int:
-        """Returns K of an epoch for a method that saves the same share every epoch. Raises BadInput where K is 0."""
-        num_kept = kept_in_epoch(self.num_examples, self.prune_ratio, epoch)
+        """Returns K of an epoch by the budget. Raises BadInput where K is 0."""
+        if self.budget == "constant":
+            num_kept = kept_in_epoch(self.num_examples, self.prune_ratio, epoch)
+        else:
+            num_kept = scheduled(self.num_examples, [self.share_kept(e) for e in range(epoch + 1)])
         if num_kept == 0 and self.num_examples:
             raise BadInput(
                 f"ratio {self.prune_ratio:g} of {self.num_examples} examples keeps none in epoch {epoch + 1}: lower --ratio, "
                 "or take more examples"
             )
         return num_kept
+
+    def share_kept(self, epoch: int) -> float:
+        """Returns the share of the examples that an epoch keeps by the budget."""
+        # The product and the quotient round as in every version so far, and with them K where it lies halfway.
+        ratio = self.prune_ratio * self.num_epochs / self.num_epochs
+        return kept_share(self.budget, ratio, (epoch + 0.5) / self.num_epochs)
+
+    def fewest_kept(self) -> float:
+        """Returns the smallest number of examples of an epoch by the budget, before rounding."""
+        return min(map(self.share_kept, range(self.num_epochs))) * self.num_examples
 
     def generator(self, epoch: int = 0) -> torch.Generator:
         """Returns the pruner's stream of random numbers for an epoch."""

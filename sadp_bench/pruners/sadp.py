@@ -20,8 +20,6 @@ from sadp_bench.pruners.base import Observation, Pruner, ScoringContext, Selecti
 from sadp_bench.pruners.sampling import (
     balanced,
     inclusion_probability,
-    kept_share,
-    scheduled,
     smooth,
     storage,
     systematic_sample,
@@ -29,7 +27,6 @@ from sadp_bench.pruners.sampling import (
 )
 
 DRAWS = ("independent", "balanced")
-SCHEDULES = ("constant", "falling", "rising")
 BOUND_RATIO_MEMORY = 0.8  # share of the earlier sums in a layer's bound ratio at each new measurement
 BOUND_RATIO_EVERY = 4  # epochs, from the fourth on: the ratio hardly changes, and costs up to half a training step
 
@@ -44,8 +41,9 @@ class SADP(Pruner):
 
     A reconstruction: only the paper's abstract and summaries are public, not its formula or constants. The paper's ideas
     are selection probabilities in proportion to the gradient norm to reduce the gradient's variance, an efficient bound in
-    place of that norm which uses the spikes, smoothed probabilities, and a schedule. The bound, its calibration and the draw
-    are new here; docs/sadp.md derives them, and contains the measurement behind every default.
+    place of that norm which uses the spikes, smoothed probabilities, and a schedule. The last is a budget, which any dynamic
+    method can have (`Pruner.with_budget`). The bound, its calibration and the draw are new here; docs/sadp.md derives them,
+    and contains the measurement behind every default.
 
     - score_i: `LayersScore`, `ReadoutScore` or `SpikesScore`. Hooks record E, A and the bound ratio in the training steps:
       `sadp_bench.capture.recorder` holds the hooks, `sadp_bench.capture.squared_norms` the sums, and `Signal` defines them.
@@ -66,10 +64,11 @@ class SADP(Pruner):
         memory: In [0, 1), the share of an example's earlier scores in its score (a running mean of the squares).
         draw: "independent" of earlier epochs, where pi is exact for scores of any origin; or "balanced" over epochs, see
             `sampling.balanced`. The latter is biased, because a visit changes an example's score: docs/sadp.md, section 1.
-        schedule: "constant"; "falling" keeps more at the start and less at the end, "rising" the reverse; same budget.
         weight_power: 1 is unbiased with independent draws, 0 means no weights; between them weights^power, scaled to mean 1
             in expectation.
     """
+
+    takes_budget = True
 
     def __init__(
         self,
@@ -81,13 +80,11 @@ class SADP(Pruner):
         smoothing: float = 0.2,
         memory: float = 0.7,
         draw: str = "independent",
-        schedule: str = "falling",
         weight_power: float = 1.0,
     ) -> None:
         super().__init__(prune_ratio)
         _check("score", score, score in SCORES, f"one of {', '.join(SCORES)}")
         _check("draw", draw, draw in DRAWS, f"one of {', '.join(DRAWS)}")
-        _check("schedule", schedule, schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}")
         _check("gain_limit", gain_limit, gain_limit == 0 or 1 <= gain_limit < math.inf, "0 (no limit) or at least 1")
         _check("smoothing", smoothing, 0 < smoothing <= 1, "above 0 and at most 1")
         _check("memory", memory, 0 <= memory < 1, "at least 0 and below 1")
@@ -98,9 +95,7 @@ class SADP(Pruner):
         self.smoothing = smoothing
         self.memory = memory
         self.draw = draw
-        self.schedule = schedule
         self.weight_power = weight_power
-        self.fixed_size = schedule == "constant"
         self.score_sq_N = torch.empty(0)  # NaN: not seen yet
         self.surplus_N = torch.empty(0)
         self.bound_ratio_2L = torch.empty(0)
@@ -112,13 +107,8 @@ class SADP(Pruner):
         return self._score().watch - (frozenset() if due else {Signal.BOUND_RATIO})
 
     def prepare(self, context: ScoringContext) -> None:
-        """Makes room for the scores. Raises BadInput where the schedule leaves an epoch too few examples."""
+        """Makes room for the scores."""
         super().prepare(context)
-        fewest = min(map(self.share_kept, range(context.num_epochs))) * context.num_examples
-        if fewest < 2 * distributed.size():
-            raise BadInput(
-                f"sadp's schedule leaves an epoch {fewest:.1f} examples: lower --ratio, or take more examples"
-            )
         self.score_sq_N = torch.full((context.num_examples,), torch.nan, device=context.device)
         self.surplus_N = torch.zeros(context.num_examples)
 
@@ -154,18 +144,6 @@ class SADP(Pruner):
         self.surplus_N -= p_N
         self.surplus_N[index_K] += 1
         return Selection(index_K, weights(p_N, num_kept, self.weight_power)[index_K].float())
-
-    def num_kept(self, epoch: int) -> int:
-        """Returns K of an epoch by the schedule."""
-        if self.fixed_size:
-            return super().num_kept(epoch)
-        return scheduled(self.num_examples, [self.share_kept(e) for e in range(epoch + 1)])
-
-    def share_kept(self, epoch: int) -> float:
-        """Returns the share of the examples that an epoch keeps."""
-        # The product and the quotient round as in every version so far, and with them K where it lies halfway.
-        ratio = self.prune_ratio * self.num_epochs / self.num_epochs
-        return kept_share(self.schedule, ratio, (epoch + 0.5) / self.num_epochs)
 
     def _score(self) -> Score:
         return LayersScore(self.calibrate, self.gain_limit) if self.score == "layers" else SCORES[self.score]()

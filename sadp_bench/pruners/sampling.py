@@ -18,6 +18,7 @@ from torch import Tensor
 # Probability from which an example is certain: cumulative sums of 10^8 terms are less exact than the rest to 1.
 CERTAIN = 1 - 1e-9
 MAX_WHOLE = 1 << 24  # examples, from which on storage and draw are those of large sets
+BUDGETS = {"constant": 0.0, "falling": 1.0, "rising": -1.0}  # by name, the direction of `kept_share`
 BLOCK = 1 << 16  # examples; the values of a block in a few float64 tensors fit into the processor's cache
 
 
@@ -35,18 +36,17 @@ def scheduled(num_examples: int, share_E: Sequence[float]) -> int:
     return _half_up(num_examples * math.fsum(share_E)) - _half_up(num_examples * math.fsum(share_E[:-1]))
 
 
-def kept_share(schedule: str, prune_ratio: float, done: float) -> float:
+def kept_share(budget: str, prune_ratio: float, done: float) -> float:
     """Returns the share of the examples to keep at a point of the run; 1 - ratio on average.
 
     With d = min(ratio, 1 - ratio) / 2, the share is at least half of its mean and at most 1.
 
     Args:
-        schedule: "constant"; "falling", linearly from 1 - ratio + d to 1 - ratio - d; or "rising", the reverse.
+        budget: "constant"; "falling", linearly from 1 - ratio + d to 1 - ratio - d; or "rising", the reverse.
         prune_ratio: The share of visits to save.
         done: The finished share of the run, in [0, 1].
     """
-    direction = {"constant": 0.0, "falling": 1.0, "rising": -1.0}[schedule]
-    return 1 - prune_ratio + direction * min(prune_ratio, 1 - prune_ratio) / 2 * (1 - 2 * done)
+    return 1 - prune_ratio + BUDGETS[budget] * min(prune_ratio, 1 - prune_ratio) / 2 * (1 - 2 * done)
 
 
 def _half_up(value: float) -> int:

@@ -13,6 +13,7 @@ from sadp_bench.records.former import KEY_NAMES, LATER, former_names
 CHOICES = {
     "optimizer": ("sgd", "adamw"),
     "schedule": ("cosine", "constant"),
+    "budget": ("constant", "falling", "rising"),
     "lr_clock": ("epochs", "visits"),
     "loss": ("mean", "step", "step-mse", "step-mse-onehot"),
     "precision": ("fp32", "bf16", "fp64"),

@@ -19,6 +19,7 @@ LATER: dict[str, Any] = {
     "kernel": "python",
     "mse_weight": 0.05,
     "lr_clock": "epochs",
+    "budget": "constant",
 }
 # Options that were added later, by table and owner, with the values that older records mean: a spec without the option gets
 # that value, and the key leaves it out.
@@ -51,6 +52,11 @@ FORMER_VALUES = {"pool_at": ("before-norm", "after-norm")}
 RETIRED: dict[str, dict[str, Any]] = {"sadp": {"warmup": 0.0, "refresh": 0, "refresh_share": 0.1}}
 
 
+# By method, the option that the field `budget` was before every method could have one. The key of the method's runs is
+# still made with the option, and without the field.
+BUDGET_OPTION = {"sadp": "schedule"}
+
+
 def former_options(table: str, owner: str) -> dict[str, Any]:
     """Returns the options of a table that older records lack, with the values that they mean."""
     return FORMER_OPTIONS[table].get(owner, {})
@@ -80,6 +86,20 @@ def former_names(table: str, fields: Mapping[str, Any]) -> dict[str, str]:
         for name, of_key in _key_names(table, fields.get(table.removesuffix("_options"))).items()
         if isinstance(options, dict) and options.get(of_key) in FORMER_VALUES.get(name, ())
     }
+
+
+def budget_option(method: Any) -> str | None:
+    """Returns the option of a method that became the field `budget`; None: it had none."""
+    return BUDGET_OPTION.get(method) if isinstance(method, str) else None
+
+
+def with_budget_field(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a record's spec with the option that became the field `budget` in its place."""
+    options, name = data.get("method_options"), budget_option(data.get("method"))
+    if name is None or not isinstance(options, dict) or name not in options:
+        return dict(data)
+    rest = {other: value for other, value in options.items() if other != name}
+    return {"budget": options[name], **data, "method_options": rest}
 
 
 def without_retired(method: Any, options: Any) -> Any:

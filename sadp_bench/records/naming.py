@@ -45,6 +45,11 @@ def settings_text(settings: Settings, names: Collection[str]) -> list[str]:
     return [f"{name.removeprefix(prefix)}={shown(value)}" for name, value in settings.items() if name in names]
 
 
+def of_method(spec: Spec) -> Settings:
+    """Returns a run's budget and its method's options: what sets it apart from another run of its method and group."""
+    return {"budget": spec.budget, **spec.method_options}
+
+
 def run_name(spec: Spec) -> str:
     """Returns a run's method and ratio: 'sadp 0.3'."""
     return f"{spec.method} {spec.ratio:g}"
@@ -69,15 +74,16 @@ def run_names(specs: Iterable[Spec]) -> dict[str, str]:
 def method_labels(specs: Iterable[Spec]) -> dict[str, str]:
     """Returns each run's method, by key: 'sadp (smoothing=0.1)'.
 
-    The options in brackets are those that set a run apart from the others of its method, sorted by name.
+    The options in brackets, the budget among them, are those that set a run apart from the others of its method, sorted
+    by name.
     """
     specs = list(specs)
     rivals: dict[str, list[Settings]] = {}
     for spec in specs:
-        rivals.setdefault(spec.method, []).append(spec.method_options)
+        rivals.setdefault(spec.method, []).append(of_method(spec))
     found = {}
     for spec in specs:
-        names = distinguishing(spec.method_options, rivals[spec.method])
-        options = settings_text(dict(sorted(spec.method_options.items())), names)
+        names = distinguishing(of_method(spec), rivals[spec.method])
+        options = settings_text(dict(sorted(of_method(spec).items())), names)
         found[spec.key] = f"{spec.method} ({', '.join(options)})" if options else spec.method
     return found

@@ -18,9 +18,11 @@ from sadp_bench.records.former import (
     KEY_NAMES,
     LATER,
     RETIRED,
+    budget_option,
     former_names,
     former_options,
     in_key,
+    with_budget_field,
     without_retired,
 )
 
@@ -76,6 +78,7 @@ class Spec(_Remembering):
         kernel: What computes norm, pool, neuron and convolutions of spikes: "python", or "native": the C core; on CUDA
             Triton kernels, without the convolutions. They differ by rounding.
         mse_weight: The weight of the squared distance in the losses `step-mse` and `step-mse-onehot`.
+        budget: How the budget of visits is spread over the epochs: "constant", "falling" or "rising".
         lr_clock: Whether the learning rate follows the share of the epochs or of the planned visits that are done.
     """
 
@@ -112,6 +115,7 @@ class Spec(_Remembering):
     kernel: str = "python"
     mse_weight: float = 0.05
     lr_clock: str = "epochs"
+    budget: str = "constant"
 
     def __post_init__(self) -> None:
         check_fields(self._fields())
@@ -141,6 +145,8 @@ class Spec(_Remembering):
     def _key(self) -> str:
         every = self._fields()
         every |= {table: in_key(table, self._owner(table), every[table]) for table in FORMER_OPTIONS}
+        if former := budget_option(self.method):
+            every["method_options"] |= {former: every.pop("budget")}
         fields = {name: value for name, value in every.items() if name not in LATER or value != LATER[name]}
         fields["method_options"] |= RETIRED.get(self.method, {})
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
@@ -154,7 +160,7 @@ class Spec(_Remembering):
     @_remembered
     def reference(self) -> Spec:
         """Returns the paired full-data run: everything alike but the method, `full`, which has no options."""
-        return self.of_valid(method="full", ratio=0.0, protocol="epochs", method_options={})
+        return self.of_valid(method="full", ratio=0.0, protocol="epochs", method_options={}, budget=LATER["budget"])
 
     @_remembered
     def plain(self) -> Spec:
@@ -178,8 +184,8 @@ class Spec(_Remembering):
 
     @_remembered
     def any_method(self) -> Spec:
-        """Returns the same spec for all runs that differ in method, its options, ratio and seed alone."""
-        return self.of_valid(method="", ratio=0.0, seed=0, method_options={})
+        """Returns the same spec for all runs that differ in method, its options, budget, ratio and seed alone."""
+        return self.of_valid(method="", ratio=0.0, seed=0, method_options={}, budget=LATER["budget"])
 
     def of_valid(self, **changed: Any) -> Spec:
         """Returns this spec with other values, which need no check: they are defaults, or another spec's of the same axis.
@@ -229,7 +235,7 @@ class Spec(_Remembering):
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Spec:
         """Returns the spec in a record's table. Raises BadInput where a field is unknown or missing."""
-        known = set(_kinds())
+        data, known = with_budget_field(data), set(_kinds())
         for name in data:
             if name not in known:
                 raise BadInput(f"unknown field '{name}'{nearest(name, known)}")

@@ -120,7 +120,7 @@ class Choice:
             }
             for point in self.points
         ]
-        of = {name: getattr(self.spec, name) for name in ("method", "ratio", "method_options", "epochs")}
+        of = {name: getattr(self.spec, name) for name in ("method", "ratio", "budget", "method_options", "epochs")}
         found = {"seeds": list(self.seeds), "chosen": self.chosen, "edges": self.edges, "visits": self.visits}
         return {**of, **found, "trials": trials}
 

@@ -37,8 +37,8 @@ def is_axis(name: str) -> bool:
 
 
 def is_method_option(name: str) -> bool:
-    """Returns whether a setting is an option of the method."""
-    return name.startswith(PREFIXES["method_options"])
+    """Returns whether a setting is an option of the method, or its budget."""
+    return name == "budget" or name.startswith(PREFIXES["method_options"])
 
 
 def without(settings: Settings, *names: str) -> Settings:

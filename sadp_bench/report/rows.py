@@ -307,9 +307,9 @@ def rows(
 ) -> list[RatioRow]:
     """Returns a row for each group, method and ratio, in reading order.
 
-    A group is all of a spec but method, ratio, seed and method_options: runs that differ in anything else never share a
-    row. Settings that a search chose for each method and ratio are no part of it. Under the protocol `updates` a group
-    also holds its reference, which is a run of equal epochs. A row that has failed runs alone has n = 0.
+    A group is all of a spec but method, ratio, seed, budget and method_options: runs that differ in anything else never
+    share a row. Settings that a search chose for each method and ratio are no part of it. Under the protocol `updates` a
+    group also holds its reference, which is a run of equal epochs. A row that has failed runs alone has n = 0.
 
     Args:
         records: The finished runs.
@@ -395,7 +395,7 @@ def _finished(runs: Iterable[Run]) -> list[Record]:
 def _alike(spec: Spec, choice: Choice | None) -> tuple[str, Settings]:
     """Returns the key and the settings of a run's group. The settings that a search chose are the group's in name alone."""
     alike, names = spec.any_method(), () if choice is None else choice.names
-    shared = without(alike.flat(), "method", "ratio", "seed")
+    shared = without(alike.flat(), "method", "ratio", "seed", "budget")
     key = alike.of_valid(**dict.fromkeys(names, 0.0)).key
     return f"{key} {' '.join(names)}", {**shared, **dict.fromkeys(names, SEARCHED)}
 

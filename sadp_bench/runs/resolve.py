@@ -28,6 +28,7 @@ from sadp_bench.gpu import MOST_STEPS, compiles
 from sadp_bench.native import library
 from sadp_bench.pruners.base import Pruner
 from sadp_bench.records.fields import CHOICES, OF_EACH_STEP, STEP_BY_STEP
+from sadp_bench.records.former import budget_option
 from sadp_bench.records.spec import Spec, check_fields
 from sadp_bench.runs import environment
 from sadp_bench.sparsity import SPARSITIES
@@ -105,6 +106,7 @@ class RunRequest:
         owners = {"": ("method", given["method"], registry.options(method))}
         owners["backbone."] = ("backbone", given["backbone"], registry.options(backbone) | _neuron_options())
         owners["sparsity."] = ("sparsity", given["sparsity"], registry.options(sparsity))
+        _refuse_budget_option(given["method"], requested.get("set"))
         given |= _tables(owners, requested.get("set"))
         given["method_options"] = _with_hash(given["method_options"])
         device = environment.choose_device(given.get("device", "auto"))
@@ -119,7 +121,8 @@ class RunRequest:
         given.setdefault("evaluate_every", max(1, -(-given["epochs"] // 10)))
         check_fields(given)
         request = cls(given, given.pop("train_examples", None))
-        _pruner(given["method"], given["ratio"], given["method_options"]).check(given["epochs"])
+        pruner = _pruner(given["method"], given["ratio"], given["method_options"], given.get("budget", "constant"))
+        pruner.check(given["epochs"])
         connections = _connections(
             given["sparsity"], given.get("density", 1.0), given.get("early_time", False), given["sparsity_options"]
         )
@@ -239,6 +242,16 @@ def _tables(
     }
 
 
+def _refuse_budget_option(method: str, settings: Mapping[str, Any] | None) -> None:
+    """Raises BadInput for the option that became the field `budget`."""
+    former = budget_option(method)
+    if former in (settings or {}):
+        raise BadInput(
+            f"{method} has no setting '{former}' any more: it is a budget, which every dynamic method can have; write "
+            f"--budget {(settings or {})[former]}"
+        )
+
+
 def _with_hash(options: dict[str, Any]) -> dict[str, Any]:
     """Returns a method's options, of which an empty `sha256` becomes the hash of the `file` beside it.
 
@@ -311,17 +324,17 @@ def _check_fits(spec: Spec, pruner: Pruner) -> None:
 
 def make_pruner(spec: Spec) -> Pruner:
     """Returns the run's pruner, which is still to be prepared."""
-    return _pruner(spec.method, spec.ratio, spec.method_options)
+    return _pruner(spec.method, spec.ratio, spec.method_options, spec.budget)
 
 
-def _pruner(method: str, ratio: float, options: Mapping[str, Any]) -> Pruner:
+def _pruner(method: str, ratio: float, options: Mapping[str, Any], budget: str) -> Pruner:
     kind = registry.resolve("method", method)
     try:
         inspect.signature(kind).bind(prune_ratio=ratio, **options)
     except TypeError as error:
         raise BadInput(f"method '{method}' is not built from (prune_ratio, *, settings): {error}") from None
     pruner: Pruner = kind(prune_ratio=ratio, **options)
-    return pruner
+    return pruner.with_budget(budget)
 
 
 def make_sparsity(spec: Spec) -> Sparsity:

@@ -25,7 +25,9 @@ def train(out: Path, methods: Iterable[str], seeds: Iterable[int], **requested: 
         for method in methods:
             # In this order of pool and norm a few hundred updates suffice to see wrong scores.
             order = {"backbone.pool_at": "after-norm"}
-            spec, material = resolved(method=method, ratio=METHODS.get(method, 0.5), seed=seed, set=order, **requested)
+            budget = "falling" if method == "sadp" else "constant"  # so that a lost budget shows in counts
+            requested |= {"ratio": METHODS.get(method, 0.5), "seed": seed, "set": order, "budget": budget}
+            spec, material = resolved(method=method, **requested)
             Store(out).write(RunTrainer(spec, Resources(spec, material), Progress()).run())
     return out
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from baselines.infobatch import InfoBatch
 from sadp_bench.capture import recorder
 from sadp_bench.core.losses import WeightedLoss
-from sadp_bench.pruners import sadp
+from sadp_bench.pruners import base
 from sadp_bench.pruners.base import Observation, Pruner, Selection, unweighted
 from sadp_bench.pruners.sadp import SADP
 from sadp_bench.runs import resolve, resources
@@ -68,12 +68,12 @@ def one_example_fewer() -> AbstractContextManager[Any]:
     return patch.object(SADP, "num_kept", lambda self, epoch: num_kept(self, epoch) - 1)
 
 
-def constant_schedule() -> AbstractContextManager[Any]:
-    return patch.object(sadp, "kept_share", lambda schedule, ratio, done: 1 - ratio)
+def constant_budget() -> AbstractContextManager[Any]:
+    return patch.object(base, "kept_share", lambda budget, ratio, done: 1 - ratio)
 
 
 def missed_budget() -> AbstractContextManager[Any]:
-    return patch.object(sadp, "kept_share", lambda schedule, ratio, done: 1 - ratio + 0.02)
+    return patch.object(base, "kept_share", lambda budget, ratio, done: 1 - ratio + 0.02)
 
 
 def crash() -> AbstractContextManager[Any]:

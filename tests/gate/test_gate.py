@@ -89,7 +89,7 @@ PLANTS: dict[str, tuple[Plant, str, set[str], set[str]]] = {
     ),
     "weights ignored": (planted.weights_ignored_by_the_loop, "sadp", {"train loss", "visits"}, set()),
     "one example fewer": (planted.one_example_fewer, "sadp", {"counts", "visits"}, {"counts"}),
-    "constant schedule": (planted.constant_schedule, "sadp", {"counts", "visits"}, {"counts"}),
+    "constant budget": (planted.constant_budget, "sadp", {"counts", "visits"}, {"counts"}),
     "budget missed": (planted.missed_budget, "sadp", {f"run of seed {s}" for s in range(3)}, set()),
     "crash": (planted.crash, "sadp", {f"run of seed {s}" for s in range(3)}, set()),
 }

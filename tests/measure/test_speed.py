@@ -178,9 +178,7 @@ def test_speed_measures_in_the_promised_form(tmp_path: Path) -> None:
 
 
 def test_speed_takes_a_methods_settings_and_prints_a_table() -> None:
-    answer = speed_command(
-        "--methods", "sadp", "--ratios", "0.5", "--set", "schedule=constant", "--set", "backbone.width=4"
-    )
+    answer = speed_command("--methods", "sadp", "--ratios", "0.5", "--set", "backbone.width=4")
     assert answer.code == 0, answer.err
     assert re.search(r"sadp +0\.5 +\d+\.\d{3} x +2\.000 x +\d+\.\d{3} *\n", answer.out)
     assert "noise floor: full data against itself" in answer.out

@@ -7,9 +7,11 @@ import math
 import pytest
 import torch
 
+from baselines.random_subset import Random
 from sadp_bench.core import registry
+from sadp_bench.core.errors import BadInput
 from sadp_bench.pruners.base import WithinBatch
-from tests.helpers import Updates, bench
+from tests.helpers import Updates, bench, prepared
 from tests.small_runs import short_scoring
 
 METHODS = registry.table("method")
@@ -62,9 +64,8 @@ def test_budget_holds_for_few_examples_in_odd_batches(method):
 
 @pytest.mark.parametrize("method", sorted(set(FIXED) - {"full"}))
 def test_protocol_updates_makes_as_many_updates_as_full_training(method):
-    options = {"schedule": "constant"} if method == "sadp" else {}
     within = issubclass(registry.resolve("method", method), WithinBatch)  # whose selections are candidates
-    requested = {"epochs": 4, "protocol": "updates", "set": options}
+    requested = {"epochs": 4, "protocol": "updates"}
     for ratio in (0.3, 0.5, 0.7, 1 - 221.4 / 311):
         kept = (1 - ratio) * 311 if method in BUDGETED else 311
         rows, selections, updates = trained(method, ratio, **requested)
@@ -72,6 +73,39 @@ def test_protocol_updates_makes_as_many_updates_as_full_training(method):
         for row, selection in zip(rows[:-1], selections[:-1], strict=True):
             assert row["kept"] == len(selection.index_K) or within
             assert abs(row["kept"] - kept) < 1, ratio
+
+
+def test_every_method_that_draws_anew_follows_a_budget_and_every_other_refuses_it():
+    takes = {name for name in METHODS if registry.resolve("method", name).takes_budget}
+    assert takes == {
+        "sadp", "random", "balanced-random", "rcap", "hwbs", "orderdp", "repb", "ucb", "eps-greedy", "seta",
+        "dyn-unc-dynamic", "ies",
+    }  # fmt: skip
+    for method in sorted(METHODS):
+        for budget in ("falling", "rising") if method in takes else ("falling",):
+            requested = {"train_examples": 97, "epochs": 5, "budget": budget}
+            if method not in takes:
+                with pytest.raises(BadInput, match=f"takes no budget '{budget}': leave out --budget") as refused:
+                    trained(method, 0.0 if method == "full" else 0.4, **requested)
+                assert "\n" not in str(refused.value)
+                continue
+            rows, selections, _ = trained(method, 0.4, **requested)
+            kept = [row["kept"] for row in rows]
+            assert abs(sum(kept) - 0.6 * 5 * 97) <= 1, (method, budget, kept)
+            assert sorted(kept, reverse=budget == "falling") == kept and max(kept) > 1.5 * min(kept), (method, kept)
+            assert [len(selection.index_K) for selection in selections] == kept, (method, budget)
+
+
+def test_a_subset_that_stays_and_too_few_examples_refuse_a_budget():
+    for method in ("random", "balanced-random"):
+        with pytest.raises(BadInput, match="takes no budget 'falling'"):
+            trained(method, 0.4, budget="falling", set={"fresh": False})
+    with pytest.raises(BadInput, match="--budget falling leaves an epoch 1.5 examples: lower --ratio"):
+        prepared(Random(0.7).with_budget("falling"), 9, 10)
+    with pytest.raises(BadInput, match="--budget is one of constant, falling, rising, not 'linear'"):
+        Random(0.5).with_budget("linear")
+    with pytest.raises(BadInput, match="sadp has no setting 'schedule' any more: .*; write --budget rising$"):
+        trained("sadp", 0.4, set={"schedule": "rising"})
 
 
 def test_full_makes_the_updates_that_the_protocol_is_held_against():

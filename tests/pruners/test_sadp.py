@@ -13,7 +13,7 @@ from sadp_bench.pruners.sadp import BOUND_RATIO_MEMORY, SADP, readout_gradient_n
 from tests.helpers import bench, in_standard_errors, prepared, seen, weighted_sums
 
 # Independent draws: epochs of one run are a sample.
-CONSTANT = {"schedule": "constant", "smoothing": 0.1, "memory": 0.0, "draw": "independent"}
+CONSTANT = {"smoothing": 0.1, "memory": 0.0, "draw": "independent"}
 
 
 def with_scores(score_N, prune_ratio, **options):

@@ -1,4 +1,4 @@
-"""SADP's options: schedules, memory, weights, and what is refused."""
+"""SADP's options: budgets, memory, weights, and what is refused."""
 
 from __future__ import annotations
 
@@ -34,7 +34,6 @@ def trained(ratio=0.3, until=None, **requested):
 BAD_VALUES = {
     "score": ("one of layers, readout, spikes", ["loss", "", "Layers"]),
     "draw": ("one of independent, balanced", ["", "rs2"]),
-    "schedule": ("one of constant, falling, rising", ["linear", ""]),
     "smoothing": ("above 0 and at most 1", [0.0, -0.1, 1.5, math.nan, math.inf]),
     "gain_limit": ("0 (no limit) or at least 1", [-1.0, 0.5, math.nan]),
     "memory": ("at least 0 and below 1", [-0.1, 1.0, math.nan, math.inf]),
@@ -69,7 +68,7 @@ def test_a_bad_setting_of_a_run_is_refused_before_it_starts():
 
 
 def test_settings_of_a_run_come_as_text_and_reach_the_method():
-    text = {"score": "spikes", "calibrate": "false", "memory": "0.25", "schedule": "rising"}
+    text = {"score": "spikes", "calibrate": "false", "memory": "0.25", "draw": "balanced"}
     text |= {"weight_power": "0.5", "smoothing": "0.4"}
     spec, _ = resolved(method="sadp", ratio=0.3, set=text)
     pruner = resolve.make_pruner(spec)
@@ -134,7 +133,7 @@ def test_bound_ratio_is_measured_in_the_first_four_epochs_and_then_every_fourth(
 
 
 def test_memory_is_a_running_mean_of_the_squares_from_the_first_on():
-    pruner = prepared(SADP(0.5, score="readout", memory=0.75, schedule="constant"), 4)
+    pruner = prepared(SADP(0.5, score="readout", memory=0.75), 4)
     observe(pruner, torch.tensor([0, 2]), torch.tensor([2.0, 6.0]))
     assert pruner.score_sq_N.tolist()[::2] == [4, 36] and pruner.score_sq_N[[1, 3]].isnan().all()
     observe(pruner, torch.tensor([0, 1]), torch.tensor([4.0, 3.0]))
@@ -148,20 +147,20 @@ quick = settings(max_examples=150, deadline=None)
 
 @quick
 @given(st.integers(1, 40), st.integers(200, 2000), st.sampled_from([0.1, 0.3, 0.5, 0.7]))
-def test_schedules_save_exactly_the_budget(num_epochs, num_examples, ratio):
-    for schedule in ("constant", "falling", "rising"):
-        pruner = prepared(SADP(ratio, schedule=schedule), num_examples, num_epochs)
+def test_budgets_save_exactly_the_ratio(num_epochs, num_examples, ratio):
+    for name in ("constant", "falling", "rising"):
+        pruner = prepared(SADP(ratio).with_budget(name), num_examples, num_epochs)
         kept = [pruner.num_kept(epoch) for epoch in range(num_epochs)]
         assert all(2 <= k <= num_examples for k in kept)
         budget = (1 - Fraction(str(ratio))) * num_examples * num_epochs
         assert abs(sum(kept) - budget) <= Fraction(1, 2) + Fraction(1, 10**6)
         steps = [b - a for a, b in zip(kept, kept[1:], strict=False)]
-        assert all({"constant": abs(s) <= 1, "falling": s <= 1, "rising": s >= -1}[schedule] for s in steps)
+        assert all({"constant": abs(s) <= 1, "falling": s <= 1, "rising": s >= -1}[name] for s in steps)
 
 
 def test_a_falling_run_keeps_most_at_first_and_a_rising_one_at_last():
     kept = {
-        kind: [row["kept"] for row in trained(0.5, train_examples=200, set={"schedule": kind, "score": "readout"})[1]]
+        kind: [row["kept"] for row in trained(0.5, train_examples=200, budget=kind, set={"score": "readout"})[1]]
         for kind in ("falling", "rising", "constant")
     }
     # 137.5, 112.5, 87.5, 62.5: each epoch's middle, from 0.75 to 0.25; halves are carried on.
@@ -170,18 +169,18 @@ def test_a_falling_run_keeps_most_at_first_and_a_rising_one_at_last():
 
 def test_protocol_updates_needs_the_same_share_every_epoch():
     requested = {"method": "sadp", "ratio": 0.3, "protocol": "updates", "epochs": 4}
-    assert SADP(0.3, schedule="constant").fixed_size
-    resolved(**requested, set={"schedule": "constant"})
-    for options in ({}, {"schedule": "rising"}):
-        assert not SADP(0.3, **options).fixed_size
+    assert SADP(0.3).fixed_size
+    resolved(**requested)
+    for name in ("falling", "rising"):
+        assert not SADP(0.3).with_budget(name).fixed_size
         with pytest.raises(BadInput, match="--protocol updates needs"):
-            resolved(**requested, set=options)
+            resolved(**requested, budget=name)
 
 
 def test_weight_power_0_gives_no_weights_and_others_mean_1_in_expectation():
     score_N = torch.rand(40, generator=stream(1, "options")) ** 3
     for power in (0.0, 0.5, 1.0):
-        options = {"score": "readout", "weight_power": power, "schedule": "constant", "draw": "independent"}
+        options = {"score": "readout", "weight_power": power}
         pruner = prepared(SADP(0.5, **options), 40, num_epochs=4000)
         observe(pruner, torch.arange(40), score_N)
         if power == 0:
@@ -193,24 +192,25 @@ def test_weight_power_0_gives_no_weights_and_others_mean_1_in_expectation():
 
 
 def test_without_a_score_a_balanced_draw_shows_every_example_once_before_any_twice():
-    pruner = prepared(SADP(0.75, smoothing=1.0, draw="balanced", schedule="constant"), 40, 8)
+    pruner = prepared(SADP(0.75, smoothing=1.0, draw="balanced"), 40, 8)
     for _ in range(2):
         shown_K = torch.cat([pruner.select(epoch).index_K for epoch in range(4)])
         assert sorted(shown_K.tolist()) == list(range(40))
 
 
 def test_an_independent_draw_does_not_have_what_was_drawn_before():
-    fresh, later = (prepared(SADP(0.5, draw="independent", schedule="constant"), 40, 8) for _ in range(2))
+    fresh, later = (prepared(SADP(0.5), 40, 8) for _ in range(2))
     for epoch in range(3):
         later.select(epoch)
     assert torch.equal(fresh.select(3).index_K, later.select(3).index_K)
 
 
 def test_a_run_taken_up_from_its_state_goes_on_as_if_nothing_had_been():
-    options = {"memory": 0.5, "schedule": "falling", "weight_power": 0.5, "smoothing": 0.2}
-    whole, rows = trained(0.4, epochs=5, set=options)
-    half, first = trained(0.4, 2, epochs=5, set=options)
-    other = bench("sadp", 0.4, epochs=5, set=options)
+    options = {"memory": 0.5, "draw": "balanced", "weight_power": 0.5, "smoothing": 0.2}
+    requested = {"epochs": 5, "budget": "falling", "set": options}
+    whole, rows = trained(0.4, **requested)
+    half, first = trained(0.4, 2, **requested)
+    other = bench("sadp", 0.4, **requested)
     other.state.load_state_dict(half.state.state_dict())
     rest = list(other.rows())
     assert [{**row, "seconds": 0} for row in first + rest] == [{**row, "seconds": 0} for row in rows]

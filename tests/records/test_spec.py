@@ -18,6 +18,7 @@ from sadp_bench.gate.rerun import request_of
 from sadp_bench.pruners.sadp import SADP
 from sadp_bench.records.fields import PREFIXES
 from sadp_bench.records.former import FORMER_OPTIONS, RETIRED
+from sadp_bench.records.naming import method_labels
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import read
 from sadp_bench.runs.resolve import RunRequest
@@ -56,8 +57,22 @@ def test_a_retired_option_at_another_value_is_refused() -> None:
 def test_a_new_run_has_the_key_of_the_committed_record_of_the_same_settings() -> None:
     path = sorted((RESULTS / "ci").glob("*sadp*.json"))[0]
     defaults = {name: default for name, (_, default) in registry.options(SADP).items()}
-    new = dataclasses.replace(read(path).spec, method_options=defaults | {"draw": "balanced"})
+    new = dataclasses.replace(read(path).spec, method_options=defaults | {"draw": "balanced"}, budget="falling")
     assert new.key in path.name
+
+
+def test_the_option_that_became_the_budget_is_read_as_it_and_makes_the_same_key() -> None:
+    path = sorted((RESULTS / "ci").glob("*sadp*.json"))[0]
+    data = json.loads(path.read_text())
+    assert data["spec"]["method_options"]["schedule"] == "falling" and "budget" not in data["spec"]
+    spec = Spec.from_json(data["spec"])
+    assert spec.budget == "falling" and "schedule" not in spec.method_options and spec.key == data["key"]
+    assert Spec.from_json(spec.to_json()) == spec, "a record of now has the field"
+    constant, of_random = dataclasses.replace(spec, budget="constant"), make_spec(method="random", method_options={})
+    assert constant.key != spec.key and constant.reference().key == spec.reference().key
+    falling = dataclasses.replace(of_random, budget="falling")
+    assert falling.key != of_random.key and falling.any_method().key == of_random.any_method().key
+    assert set(method_labels([of_random, falling]).values()) == {"random (budget=constant)", "random (budget=falling)"}
 
 
 def test_records_before_a_corrected_rule_keep_their_keys_and_their_commands_name_the_former_rule() -> None:

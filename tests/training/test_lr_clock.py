@@ -28,8 +28,8 @@ CONSTANT: dict[str, dict[str, Any]] = {
     "sadp, constant": {"ratio": 0.5, "set": {"schedule": "constant"}},
 }
 CHANGING: dict[str, dict[str, Any]] = {
-    "sadp, falling": {"ratio": 0.5, "set": {"schedule": "falling"}},
-    "sadp, rising": {"ratio": 0.5, "set": {"schedule": "rising"}},
+    "sadp, falling": {"ratio": 0.5, "budget": "falling"},
+    "sadp, rising": {"ratio": 0.5, "budget": "rising"},
     "infobatch": {"ratio": 0.5, "set": {"delta": 0.6}},
     "kakurenbo": {"ratio": 0.4},
 }

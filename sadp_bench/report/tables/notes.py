@@ -31,6 +31,8 @@ def ratio_notes(rows: Sequence[RatioRow]) -> list[str]:
         *by_cpu(row.cpu_speedup for row in done),
         *_off_budget(done),
         *_unpruned(done),
+        *_budgets(done),
+        *_biased_draws(done),
         *_scoring(done),
         *searched(done),
         *_forward(done),
@@ -133,6 +135,21 @@ def _unpruned(rows: Sequence[RatioRow]) -> list[str]:
         "it has no verdict and no rank."
         for label in controls
     ]
+
+
+def _budgets(rows: Sequence[RatioRow]) -> list[str]:
+    """Returns which methods kept more examples in some epochs than in others by `--budget`."""
+    return [
+        f"Budget {budget} (more visits at the {where}): {', '.join(labels)}."
+        for budget, where in (("falling", "start"), ("rising", "end"))
+        if (labels := dict.fromkeys(row.label for row in rows if row.settings.get("budget") == budget))
+    ]
+
+
+def _biased_draws(rows: Sequence[RatioRow]) -> list[str]:
+    """Returns which methods had a draw whose weights are biased."""
+    labels = dict.fromkeys(row.label for row in rows if row.settings.get("method.draw") == "balanced")
+    return [f"draw=balanced, whose weights are biased by some percent: {', '.join(labels)}."] if labels else []
 
 
 def _scoring(rows: Sequence[RatioRow]) -> list[str]:
