@@ -244,11 +244,11 @@ def _tables(
 
 def _refuse_budget_option(method: str, settings: Mapping[str, Any] | None) -> None:
     """Raises BadInput for the option that became the field `budget`."""
-    former = budget_option(method)
-    if former in (settings or {}):
+    former, settings = budget_option(method), settings or {}
+    if former is not None and former in settings:
         raise BadInput(
             f"{method} has no setting '{former}' any more: it is a budget, which every dynamic method can have; write "
-            f"--budget {(settings or {})[former]}"
+            f"--budget {settings[former]}"
         )
 
 

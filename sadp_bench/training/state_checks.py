@@ -214,6 +214,8 @@ def check_pruner(saved: Any, pruner: Pruner, num_examples: int) -> None:
         require(name in saved, name, "missing", f"a {type(value).__name__}")
         if isinstance(value, Tensor | bool | str):  # a number may become a tensor, and None anything
             require(type(saved[name]) is type(value), name, saved[name], f"a {type(value).__name__}")
+        if isinstance(value, Tensor) and not value.is_floating_point():  # scores may become wider, and indices stay
+            require(saved[name].dtype == value.dtype, name, saved[name].dtype, f"of {value.dtype}")
     for name, value in saved.items():
         if name.endswith("_N") and isinstance(value, Tensor) and isinstance(vars(pruner).get(name), Tensor):
             require(len(value) == num_examples, name, value, f"of length {num_examples}")

@@ -88,7 +88,7 @@ def test_expectation_is_said_before_training_and_the_reference_comes_first(first
 
 def test_progress_is_plain_lines_where_stderr_is_no_terminal(first: Answer) -> None:
     last = first.err.splitlines()[-1]
-    whole = r"sadp 0\.3  epoch 2/2  kept 62\.5 %  loss \d\.\d{3}  accuracy \d+\.\d\d %  [\d,]+ images/s  0 s left"
+    whole = r"sadp 0\.3  epoch 2/2  kept 69\.9 %  loss \d\.\d{3}  accuracy \d+\.\d\d %  [\d,]+ images/s  0 s left"
     assert re.fullmatch(whole, last)
     assert "\x1b" not in first.err
 

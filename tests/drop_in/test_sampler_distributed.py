@@ -91,5 +91,5 @@ def test_two_processes_with_workers_select_score_and_train_as_one_does(tmp_path:
                 assert torch.equal(index_K, their_index_K)
                 assert torch.equal(weight_N.nan_to_num(-1), their_weight_N.nan_to_num(-1))
             for ours, other in zip([*scores, *weights], [*theirs[1], *theirs[2]], strict=True):
-                assert ours.isfinite().all()
-                torch.testing.assert_close(ours, other, rtol=1e-12, atol=1e-12)
+                assert not ours.isinf().any() and ours.isfinite().double().mean() > 0.9, "few examples are never drawn"
+                torch.testing.assert_close(ours, other, rtol=1e-12, atol=1e-12, equal_nan=True)

@@ -55,7 +55,7 @@ def test_an_index_may_be_a_list() -> None:
 
 
 def test_the_length_after_a_state_is_loaded_is_the_coming_epochs() -> None:
-    first, second = (small_batches(SADP(0.5, score="readout"), batch_size=3) for _ in range(2))
+    first, second = (small_batches(SADP(0.5, score="readout"), batch_size=3, budget="falling") for _ in range(2))
     for epoch in range(3):
         first.set_epoch(epoch)
     with no_warning():

@@ -114,9 +114,12 @@ def test_a_run_like_a_finished_one_is_expected_to_take_as_long(tmp_path, monkeyp
             prepared = spec.train_examples * (scoring + search)
             record = make_record(spec, train=visits, prepare=prepared, examples_seen=visits, prepare_examples=prepared)
             record = dataclasses.replace(
-                record, test_examples=360, epochs=[row | {"test_accuracy": 0.5} for row in record.epochs]
+                record,
+                test_examples=360,
+                fitted_examples=spec.train_examples,
+                epochs=[row | {"test_accuracy": 0.5} for row in record.epochs],
             )
-            record.seconds["evaluate"] = EVALUATION_COST * 360 * 5
+            record.seconds["evaluate"] = EVALUATION_COST * (360 * 5 + spec.train_examples)
             store.write(record)
         again = planned(folder, block.replace("seed = 1", "seed = 2"))
         expected = [again.seconds[spec.key] for spec in again.to_do]

@@ -25,7 +25,7 @@ CONSTANT: dict[str, dict[str, Any]] = {
     "fewer-epochs": {"ratio": 0.5},
     "divbs": {"ratio": 0.5},
     "random, equal updates": {"ratio": 0.5, "protocol": "updates"},
-    "sadp, constant": {"ratio": 0.5, "set": {"schedule": "constant"}},
+    "sadp": {"ratio": 0.5},
 }
 CHANGING: dict[str, dict[str, Any]] = {
     "sadp, falling": {"ratio": 0.5, "budget": "falling"},

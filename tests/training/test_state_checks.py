@@ -160,7 +160,7 @@ def test_a_checkpoint_of_another_content_is_set_aside_and_changes_nothing(
     path.touch()
     monkeypatch.setattr(checkpoint, "read_state", lambda path, device: good)
     trainer._resume()
-    assert trainer.prepared and len(trainer.state.rows) == 2, "the unaltered one is refused"
+    assert trainer.prepared and len(trainer.state.rows) == 3, "the unaltered one is refused"
 
 
 class Learns(KeepAll):

@@ -56,7 +56,9 @@ def test_paired_differences_are_a_table_of_their_own():
     text = render(example_records((0.5,)), [], "latex", margin_points=1)
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 2
     # 0.3, 0.3 and 0.2 points to the second seed's; sadp - full: -3, -3 and -2.8 points
-    assert line_of(text, r"sadp 50\,\%").startswith(r"sadp 50\,\% & $-$2.93 $\pm$ 0.29 & worse & +2.00 $\pm$ 0.00 &")
+    assert line_of(text, r"sadp 50\,\%").startswith(
+        r"sadp 50\,\% & $-$2.93 $\pm$ 0.29 & worse (0.29) & +2.00 $\pm$ 0.00 &"
+    )
     assert r"margin 1 points" in text
 
 
