@@ -20,7 +20,7 @@ OPTIONS = {
     "rcap": [{"class_loss": "kept"}],
     "seta": [{"groups": 9, "window": 3, "delta": 1.0}],
     "kakurenbo": [{"refresh": False, "rescale": False}],
-    "sadp": [{"draw": "balanced", "memory": 0.5, "weight_power": 0.5}, {"score": "spikes"}],
+    "sadp": [{"draw": "balanced", "memory": 0.5, "weight_power": 0.5}, {"score": "spikes"}, {"score": "exact"}],
 }
 
 

@@ -24,6 +24,7 @@ from sadp_bench.records.metrics import (
     forward_only,
     forward_share,
     is_void,
+    score_seconds,
 )
 from sadp_bench.records.naming import run_name
 from sadp_bench.runs.run import Outcome
@@ -188,6 +189,8 @@ def _facts(found: Comparison) -> Table:
     if share is not None:
         note = f"of a visit; {forward_only(found.record):,.0f} were a forward pass alone"
         table.add_row("forward pass", percent(share, 1), note)
+    if seconds := score_seconds(found.record):
+        table.add_row("scores", f"{seconds:.2f} s", "of select: passes over all examples, one before each epoch")
     but = "" if share is None else " but their forward pass"
     table.add_row("ceiling", f"{found.ceiling:.3f} x", f"if dropped examples cost nothing{but}")
     if found.efficiency is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch.distributed
@@ -13,7 +13,7 @@ from sadp_bench.core import distributed
 from sadp_bench.core.errors import BadInput
 from sadp_bench.drop_in.epoch_batches import EpochBatches
 from sadp_bench.drop_in.watching import Watching
-from sadp_bench.pruners.base import Pruner
+from sadp_bench.pruners.base import Pruner, Survey
 
 
 def observes(pruner: Pruner) -> bool:
@@ -37,6 +37,18 @@ def check_forward(pruner: Pruner) -> None:
             f"{type(pruner).__name__} needs forward passes between the training steps, and a sampler has no network: run it "
             "with sadp-bench run, or take a method that learns from the training steps alone"
         )
+
+
+def no_survey(pruner: Pruner) -> Callable[[frozenset[str]], Survey]:
+    """Returns a survey for `Pruner.rescore` that raises BadInput: the sampler has no network."""
+
+    def refuse(watch: frozenset[str]) -> Survey:
+        raise BadInput(
+            f"{type(pruner).__name__} with these settings passes over all examples before each epoch, and a sampler has no "
+            "network: run it with sadp-bench run, or take a score that learns from the training steps alone"
+        )
+
+    return refuse
 
 
 def check_processes() -> None:

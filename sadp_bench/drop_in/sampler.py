@@ -27,6 +27,7 @@ from sadp_bench.drop_in.loop_checks import (
     looks_at,
     lost_batch,
     lost_losses,
+    no_survey,
     observes,
     settings_of,
     unobserved,
@@ -180,6 +181,7 @@ class PrunedSampler(Sampler[list[int]]):
         """Returns an epoch's examples in their order of training, and their weights. [K]."""
         order_N = torch.randperm(self.num_examples, generator=stream(self.seed, "order", epoch))
         portion = min(1.0, self.length - epoch)
+        pruner.rescore(epoch, no_survey(pruner))
         return in_order(selection_of(pruner, epoch), order_N, portion, at_least=distributed.size())
 
     def __len__(self) -> int:

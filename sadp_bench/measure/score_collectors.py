@@ -25,8 +25,8 @@ from sadp_bench.pruners.base import Candidates, KeepAll, Observation, Pruner, Sc
 from sadp_bench.pruners.sadp import SADP
 from sadp_bench.records.spec import Spec
 from sadp_bench.training.data import Augmentation, Loader
-from sadp_bench.training.scoring_context import SURVEY_BATCH
 from sadp_bench.training.step import TrainingStep
+from sadp_bench.training.survey import SURVEY_BATCH
 
 EPOCHS_KEPT = 6  # epochs whose scores a collector keeps: the newest and the five before it
 

@@ -215,6 +215,15 @@ class Pruner(ABC):
                 f"--budget {self.budget} leaves an epoch {fewest:.1f} examples: lower --ratio, or take more examples"
             )
 
+    def rescore(self, epoch: int, survey: Callable[[frozenset[str]], Survey]) -> None:  # noqa: B027 (optional)
+        """Receives the present network before each `select`, in the form of a survey of all training examples.
+
+        Args:
+            epoch: From 0.
+            survey: Passes over the training set, with the optional fields that it is given; see `ScoringContext.survey`.
+                Each call is charged to the phase select, and its seconds are also recorded apart.
+        """
+
     @abstractmethod
     def select(self, epoch: int) -> Selection:
         """Returns the examples of an epoch; epochs count from 0."""

@@ -6,7 +6,7 @@ T time steps, B batch, N training examples, K kept, L weight layers but the read
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from sadp_bench.capture.signals import Signal
 from sadp_bench.core import distributed
 from sadp_bench.core.errors import BadInput, Diverged
-from sadp_bench.pruners.base import Observation, Pruner, ScoringContext, Selection
+from sadp_bench.pruners.base import Observation, Pruner, ScoringContext, Selection, Survey
 from sadp_bench.pruners.sampling import (
     balanced,
     inclusion_probability,
@@ -27,6 +27,7 @@ from sadp_bench.pruners.sampling import (
 )
 
 DRAWS = ("independent", "balanced")
+EXACT = "exact"  # the score that comes from no training step, but from a pass over all examples before each epoch
 BOUND_RATIO_MEMORY = 0.8  # share of the earlier sums in a layer's bound ratio at each new measurement
 BOUND_RATIO_EVERY = 4  # epochs, from the fourth on: the ratio hardly changes, and costs up to half a training step
 
@@ -55,7 +56,9 @@ class SADP(Pruner):
 
     Args:
         prune_ratio: The share of visits to save.
-        score: "layers", "readout" or "spikes".
+        score: "layers", "readout" or "spikes"; or "exact", a control: the gradient's exact norm over all parameters. A
+            pass over all examples by the present network makes it before each epoch, charged to select: in evaluation mode,
+            without augmentation, and with batch norm's running statistics. `memory` does not apply.
         calibrate: Whether "layers" measures the bound ratio k. Otherwise k is 1 and all time steps are read: the plain bound.
         gain_limit: Of "layers", how far an example's squared error at a layer, relative to the squared error at the logits,
             may exceed the batch's (0: any). Batch norm gives every example a little of the other examples' errors; the score
@@ -83,7 +86,7 @@ class SADP(Pruner):
         weight_power: float = 1.0,
     ) -> None:
         super().__init__(prune_ratio)
-        _check("score", score, score in SCORES, f"one of {', '.join(SCORES)}")
+        _check("score", score, score in (*SCORES, EXACT), f"one of {', '.join((*SCORES, EXACT))}")
         _check("draw", draw, draw in DRAWS, f"one of {', '.join(DRAWS)}")
         _check("gain_limit", gain_limit, gain_limit == 0 or 1 <= gain_limit < math.inf, "0 (no limit) or at least 1")
         _check("smoothing", smoothing, 0 < smoothing <= 1, "above 0 and at most 1")
@@ -103,17 +106,31 @@ class SADP(Pruner):
 
     def watch(self, epoch: int) -> frozenset[Signal]:
         """Returns the signals of the score; the bound ratio in the first four epochs and then in every fourth."""
+        if self.score == EXACT:
+            return frozenset()
         due = epoch < BOUND_RATIO_EVERY or epoch % BOUND_RATIO_EVERY == 0
         return self._score().watch - (frozenset() if due else {Signal.BOUND_RATIO})
 
     def prepare(self, context: ScoringContext) -> None:
-        """Makes room for the scores."""
+        """Makes room for the scores. Raises BadInput where the score "exact" would run on several processes."""
         super().prepare(context)
+        if self.score == EXACT and distributed.size() > 1:
+            raise BadInput("sadp's score exact runs on one process: take score=layers, or one process")
         self.score_sq_N = torch.full((context.num_examples,), torch.nan, device=context.device)
         self.surplus_N = torch.zeros(context.num_examples)
 
+    def rescore(self, epoch: int, survey: Callable[[frozenset[str]], Survey]) -> None:
+        """Replaces all scores by the exact norms of the present network, where these are the score."""
+        if self.score != EXACT:
+            return
+        norm_N = survey(frozenset({"gradient_norms"})).gradient_norm_N
+        assert norm_N is not None
+        self.score_sq_N = _seen(norm_N.square()).to(self.score_sq_N.device)
+
     def observe(self, seen: Observation) -> None:
         """Remembers the scores of the batch's examples."""
+        if self.score == EXACT:
+            return
         if Signal.BOUND_RATIO in seen.watched:
             newest_2L = seen.watched[Signal.BOUND_RATIO]
             old_2L = self.bound_ratio_2L if len(self.bound_ratio_2L) else torch.zeros_like(newest_2L)
@@ -123,8 +140,7 @@ class SADP(Pruner):
         new_B = self._score().squared(seen.watched, self.factor_L).to(self.score_sq_N.dtype)
         old_B = self.score_sq_N.index_select(0, seen.index_B)
         mixed_B = torch.where(old_B.isnan(), new_B, self.memory * old_B + (1 - self.memory) * new_B)
-        # NaN marks the unseen: a score that is not a number must be refused, not forgotten.
-        self.score_sq_N.index_copy_(0, seen.index_B, mixed_B.nan_to_num(nan=torch.inf, posinf=torch.inf))
+        self.score_sq_N.index_copy_(0, seen.index_B, _seen(mixed_B))
 
     def select(self, epoch: int) -> Selection:
         """Draws an epoch's examples, and weights them. Raises Diverged where a score is not finite."""
@@ -154,6 +170,11 @@ class SADP(Pruner):
             return torch.ones(1, device=self.score_sq_N.device)
         exact_L, bound_L = self.bound_ratio_2L.to(self.score_sq_N.device)
         return torch.where(bound_L > 0, exact_L / bound_L, 1.0)
+
+
+def _seen(score_sq_B: Tensor) -> Tensor:
+    """Returns squared scores with infinity for NaN, which marks the unseen: `select` refuses what is not finite."""
+    return score_sq_B.nan_to_num(nan=torch.inf, posinf=torch.inf)
 
 
 class Score(Protocol):

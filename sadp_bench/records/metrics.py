@@ -89,6 +89,16 @@ def forward_only(record: Record) -> float:
     return _sum(record.epochs, "forward_only")
 
 
+def score_visits(record: Record) -> float:
+    """Returns the visits of the surveys that scores took between the epochs; 0 without them."""
+    return _sum(record.epochs, "score_visits")
+
+
+def score_seconds(record: Record) -> float:
+    """Returns the seconds of these surveys, which are part of the phase select."""
+    return _sum(record.epochs, "score_seconds")
+
+
 def forward_share(rows: Sequence[Mapping[str, Any]], train_seconds: float) -> float | None:
     """Returns f, the seconds of a forward pass in training over those of a whole visit, measured in the same epochs.
 

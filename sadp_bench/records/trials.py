@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sadp_bench.records.metrics import forward_only
+from sadp_bench.records.metrics import forward_only, score_visits
 from sadp_bench.records.record import Failure, Record
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import FAILED
@@ -152,7 +152,8 @@ def _point(values: Values, trials: Sequence[Record | Failure]) -> Point:
     records = sorted((trial for trial in trials if isinstance(trial, Record)), key=lambda record: record.spec.seed)
     done = {record.spec.seed: record.test_accuracy for record in records}
     diverged = {trial.spec.seed for trial in trials} - set(done)
-    visits = sum(record.examples_seen + record.prepare_examples + round(forward_only(record)) for record in records)
+    alone = sum(round(forward_only(record) + score_visits(record)) for record in records)
+    visits = alone + sum(record.examples_seen + record.prepare_examples for record in records)
     return Point(values, done, tuple(sorted(diverged)), visits)
 
 

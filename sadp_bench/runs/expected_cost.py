@@ -7,7 +7,7 @@ import math
 import statistics
 from collections.abc import Iterable
 
-from sadp_bench.records.metrics import MAX_FITTED, UNPRUNED
+from sadp_bench.records.metrics import MAX_FITTED, UNPRUNED, score_visits
 from sadp_bench.records.record import Record
 from sadp_bench.records.spec import Spec
 
@@ -45,7 +45,7 @@ def recorded_visits(record: Record) -> float:
     """Returns the example visits that a finished run made, counted as `expected_visits` counts them."""
     evaluations = sum("test_accuracy" in row for row in record.epochs) + 1
     evaluated = record.test_examples * evaluations + record.fitted_examples
-    return record.examples_seen + record.prepare_examples + EVALUATION_COST * evaluated
+    return record.examples_seen + record.prepare_examples + score_visits(record) + EVALUATION_COST * evaluated
 
 
 def shape(spec: Spec) -> str:

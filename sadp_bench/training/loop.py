@@ -32,6 +32,7 @@ from sadp_bench.training.choosing import Choosing
 from sadp_bench.training.data import Loader, draw_augmentation
 from sadp_bench.training.optimizer import learning_rate, planned_visits, set_learning_rate, share_done
 from sadp_bench.training.step import TrainingStep
+from sadp_bench.training.survey import Surveys
 
 EpochRow = dict[str, Any]
 
@@ -105,7 +106,7 @@ def train(
     Yields:
         epoch, kept, mean_weight, train_loss and weighted_loss (means over the visits, before each update, of the loss and
         of weight x loss), learning_rate (the epoch's last), mean_learning_rate (over the visits), seconds. Where examples
-        were passed forward alone, also `Choosing.row`.
+        were passed forward alone, also `Choosing.row`; where the pruner made surveys, also `Surveys.row`.
 
     Raises:
         Diverged: A mean loss of an epoch, a weight, a buffer, a membrane or a logit is not finite.
@@ -117,12 +118,15 @@ def train(
     end = length if until is None else min(length, until)
     for epoch in range(len(state.rows), math.ceil(end)):
         before = sum(clock.seconds.values())
+        surveys = Surveys(state.model, data, spec)
         with clock("select"):
+            state.pruner.rescore(epoch, surveys)
             selection = selection_of(state.pruner, epoch)
         dropout = isolated(seed, f"dropout {epoch} {distributed.rank()}", data.device)
         with clock("train"), dropout, step.recording(signals_of(state.pruner, epoch)):
             row, index_K = _train_epoch(state, step, watch, selection, spec, progress, seed, epoch, length, end)
             state.sparsity.after_epoch(epoch, math.ceil(length))
+        row |= surveys.row()
         row["seconds"] = sum(clock.seconds.values()) - before
         _check_finite(row, watch, spec)
         state.finish_epoch(row, index_K, len(data))

@@ -6,21 +6,15 @@ import copy
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sadp_bench.capture.channel_spikes import ChannelSpikes
-from sadp_bench.capture.per_example_norms import gradient_norms
-from sadp_bench.capture.recorder import Recorder
-from sadp_bench.capture.signals import Signal
 from sadp_bench.core import distributed
 from sadp_bench.core.clock import Clock
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.evaluation_mode import evaluation_mode
-from sadp_bench.core.losses import logit_errors, loss_of
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.rng import stream_seed
 from sadp_bench.pruners.base import FreshSubset, KeepAll, Pruner, Survey
@@ -30,7 +24,6 @@ from sadp_bench.sparsity.base import Sparsity
 from sadp_bench.training.backprop import at_precision
 from sadp_bench.training.checkpoint import State
 from sadp_bench.training.data import Loader
-from sadp_bench.training.evaluation import predictions
 from sadp_bench.training.loop import TrainingState, train
 from sadp_bench.training.optimizer import make_optimizer
 from sadp_bench.training.shared_file import SharedFile
@@ -45,9 +38,8 @@ from sadp_bench.training.state_checks import (
     require,
     score_fault,
 )
+from sadp_bench.training.survey import SURVEY_BATCH, survey
 
-SURVEY_BATCH = 64  # examples
-SURVEYED = frozenset({"gradient_norms", "errors", "features", "spikes"})  # the optional fields of a survey
 # Fields of a survey that are equal for all examples where the network is silent, and their names in messages.
 OUTPUTS = {"logits_NC": "the logits", "feature_ND": "the features", "spikes_ND": "the spikes"}
 SAME = 1e-6  # of the largest value: a larger difference is no rounding error of float32
@@ -264,49 +256,15 @@ class RunContext:
 
     def survey(self, model: nn.Module, watch: frozenset[str] = frozenset()) -> Survey:
         """Returns logits, losses and the watched fields of a pass over the training set; see `ScoringContext.survey`."""
-        if unknown := watch - SURVEYED:
-            raise BadInput(f"a survey watches {', '.join(sorted(SURVEYED))}, not {', '.join(sorted(unknown))}")
+        found = survey(model, self.data, self.spec, watch)
         self.visits += self.num_examples
-        loss = loss_of(self.spec.loss, self.spec.mse_weight)
-        rows: dict[str, Tensor] = {}
-
-        def put(name: str, index_B: Tensor, value: Tensor) -> None:
-            if name not in rows:
-                rows[name] = torch.zeros(self.num_examples, *value.shape[1:], device=self.device)
-            rows[name][index_B] = value.float()
-
-        features = Recorder(model, {Signal.FEATURES} if "features" in watch else set())
-        spikes = ChannelSpikes(model) if "spikes" in watch else None
-        with features, spikes or nullcontext():
-            for index_B, logits_TBC, input in predictions(model, self.data, self.spec.precision):
-                index_B = index_B.to(self.device)
-                label_B = self.data.label_N[index_B]
-                put("logits_NC", index_B, logits_TBC.mean(0))
-                put("loss_N", index_B, loss(logits_TBC, label_B))
-                if "errors" in watch:
-                    put("error_NC", index_B, logit_errors(loss, logits_TBC, label_B).sum(0))
-                if "features" in watch:
-                    put("feature_ND", index_B, features.seen()[Signal.FEATURES].mean(0))
-                if spikes is not None:
-                    put("spikes_ND", index_B, spikes.counts())
-                if "gradient_norms" in watch:
-                    put("gradient_norm_N", index_B, self._norms(model, input, label_B))
-        # Each of several processes has filled its own part: the zeros elsewhere leave the sums exact.
-        rows = {name: distributed.total(row).cpu() for name, row in rows.items()}
+        rows = {name: row for name in OUTPUTS if (row := getattr(found, name)) is not None}
         if same := [what for name, what in OUTPUTS.items() if name in rows and all_equal(rows[name])]:
             self.message(
                 f"the scoring network is silent: {' and '.join(same)} are the same for all examples, so labels "
                 "and seed alone decide; train it longer (--set score_epochs=n)"
             )
-        return Survey(label_N=self.label_N, **rows)
-
-    def _norms(self, model: nn.Module, input: Tensor, label_B: Tensor) -> Tensor:
-        """Returns exact gradient norms, without autocast at any precision of the run. [B]."""
-        batched = 1 if input.dim() == 5 else 0
-        parts = zip(input.split(SURVEY_BATCH, batched), label_B.split(SURVEY_BATCH), strict=True)
-        with evaluation_mode(model):
-            loss = loss_of(self.spec.loss, self.spec.mse_weight)
-            return torch.cat([gradient_norms(model, loss, part, label) for part, label in parts])
+        return found
 
     def scores(self, score: Callable[[], Tensor]) -> Tensor:
         """Returns the scores, [N]: the run's own, or those of a run that differs in the ratio alone."""

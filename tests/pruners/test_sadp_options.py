@@ -32,7 +32,7 @@ def trained(ratio=0.3, until=None, **requested):
 
 
 BAD_VALUES = {
-    "score": ("one of layers, readout, spikes", ["loss", "", "Layers"]),
+    "score": ("one of layers, readout, spikes, exact", ["loss", "", "Layers"]),
     "draw": ("one of independent, balanced", ["", "rs2"]),
     "smoothing": ("above 0 and at most 1", [0.0, -0.1, 1.5, math.nan, math.inf]),
     "gain_limit": ("0 (no limit) or at least 1", [-1.0, 0.5, math.nan]),
@@ -56,7 +56,7 @@ BAD_SETTINGS = [
     ("calibrate", "maybe", "is true or false, not 'maybe'"),
     ("warmup", "0", "has no setting 'warmup'"),
     ("smothing", "0.1", "has no setting 'smothing'; did you mean 'smoothing'?"),
-    ("score", "norm", "sadp's score is one of layers, readout, spikes, not norm"),
+    ("score", "norm", "sadp's score is one of layers, readout, spikes, exact, not norm"),
 ]
 
 

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 from sadp_bench.core.text import count, listed, percent
-from sadp_bench.records.metrics import BUDGET_TOLERANCE, forward_share, is_void
+from sadp_bench.records.metrics import BUDGET_TOLERANCE, charged_seconds, forward_share, is_void, score_seconds
 from sadp_bench.records.statistics import Estimate
 from sadp_bench.report.rows import ENVIRONMENT, MARK, RatioRow, Row
 
@@ -36,6 +36,7 @@ def ratio_notes(rows: Sequence[RatioRow]) -> list[str]:
         *_scoring(done),
         *searched(done),
         *_forward(done),
+        *_between(done),
         *_several_randoms(done),
         *(["One seed: no ± and no interval."] if any(row.n == 1 for row in rows) else []),
     ]
@@ -212,6 +213,16 @@ def _forward(rows: Sequence[RatioRow]) -> list[str]:
         shares.setdefault(row.label, []).extend(share for share in found if share is not None)
     passed = [f"{label} {percent(statistics.fmean(found), 1)}" for label, found in shares.items() if found]
     return [f"Cost of a forward pass alone, of a whole visit, in the ceiling: {', '.join(passed)}."] if passed else []
+
+
+def _between(rows: Sequence[RatioRow]) -> list[str]:
+    """Returns the cost of the scores that are made between the epochs."""
+    shares: dict[str, list[float]] = {}
+    for row in rows:
+        found = [score_seconds(run) / charged_seconds(run) for run in row.timed if score_seconds(run)]
+        shares.setdefault(row.label, []).extend(found)
+    scored = [f"{label} {percent(statistics.fmean(found), 1)}" for label, found in shares.items() if found]
+    return [f"Cost of scores between the epochs, of the charged seconds: {', '.join(scored)}."] if scored else []
 
 
 def _several_randoms(rows: Sequence[RatioRow]) -> list[str]:
