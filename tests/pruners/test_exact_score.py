@@ -28,7 +28,9 @@ N = 41
 
 
 def test_probabilities_are_those_of_one_backward_pass_an_example_by_the_present_network() -> None:
-    run = bench("sadp", 0.5, epochs=2, train_examples=N, augment="crop", set={"score": "exact"})
+    # Many large updates: the norms of evaluation mode are nearly equal until the running statistics fit.
+    sizes = {"epochs": 3, "train_examples": N, "batch_size": 4, "learning_rate": 0.5}
+    run = bench("sadp", 0.5, augment="crop", set={"score": "exact"}, **sizes)
     run.pruner.prepare(run.context)
     select, norms = run.pruner.select, []
 
@@ -45,8 +47,8 @@ def test_probabilities_are_those_of_one_backward_pass_an_example_by_the_present_
 
     run.pruner.select = compared
     rows = list(run.rows())
-    assert len(norms) == 2 and not torch.allclose(norms[0], norms[1], rtol=0.1), "the network has trained between"
-    assert (norms[0] / norms[0].mean()).std() > 0.05
+    assert len(norms) == 3 and not torch.allclose(norms[0], norms[2], rtol=0.1), "the network has trained between"
+    assert (norms[2] / norms[2].mean()).std() > 0.05
     assert all(row["score_visits"] == N and 0 < row["score_seconds"] < row["seconds"] for row in rows)
     assert sum(row["score_seconds"] for row in rows) <= run.clock.seconds["select"]
 
