@@ -6,6 +6,7 @@ n studied examples, B in a batch, L weight layers.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -21,7 +22,7 @@ from sadp_bench.core.evaluation_mode import evaluation_mode
 from sadp_bench.core.losses import loss_of
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.rng import isolated, stream
-from sadp_bench.pruners.base import Candidates, KeepAll, Observation, Pruner, ScoringContext, Selection
+from sadp_bench.pruners.base import Candidates, KeepAll, Observation, Pruner, ScoringContext, Selection, Survey
 from sadp_bench.pruners.sadp import SADP
 from sadp_bench.records.spec import Spec
 from sadp_bench.training.data import Augmentation, Loader
@@ -122,6 +123,12 @@ class Collector(Pruner):
         """Shows the batch to the method and to every score."""
         for pruner in (self.method, *self.scores.values()):
             _show(pruner, seen)
+
+    def rescore(self, epoch: int, survey: Callable[[frozenset[str]], Survey]) -> None:
+        """Hands a survey to the method and to SADP's score; both share its pass."""
+        shared = functools.cache(survey)
+        for pruner in (self.method, self.sadp):
+            pruner.rescore(epoch, shared)
 
     def select(self, epoch: int) -> Selection:
         """Returns the method's selection."""

@@ -209,8 +209,16 @@ PRUNED: dict[str, dict[str, Any]] = {
     "fewer-epochs": {"ratio": 0.5},
     "ceiling": {"ratio": 0.5},  # its epochs have updates of other sizes
 }
-BEFORE_TRAINING = {"check", "check_updates", "scoring_epochs", "scoring_updates"}  # of the method itself
-OF_ONE_PRUNER = {"num_kept", "generator", "per_example", "state_dict", "load_state_dict"}  # of pruners, or for records
+BEFORE_TRAINING = {"with_budget", "check", "check_updates", "scoring_epochs", "scoring_updates"}  # of the method itself
+OF_ONE_PRUNER = {
+    "num_kept",
+    "share_kept",
+    "fewest_kept",
+    "generator",
+    "per_example",
+    "state_dict",
+    "load_state_dict",
+}  # of pruners, or for records
 
 
 def test_a_collector_forwards_all_that_the_loop_calls_of_a_method() -> None:
