@@ -20,6 +20,9 @@ def report(
     check: Annotated[bool, Option("--check", help="Write nothing; fail if the file of --to is out of date.")] = False,
     margin: Annotated[float, Option(help="Points of accuracy that a lossless method may lose.")] = 0.5,
     correct: Annotated[str, Option(help="Correct the verdicts for their number in a table: none, or holm.")] = "none",
+    compare: Annotated[
+        str, Option(metavar="METHOD", help="Show this method against every other, in place of all other tables.")
+    ] = "",
     plots: Plots = None,
     pictures: Annotated[
         bool,
@@ -56,6 +59,7 @@ def report(
         remarks=read_notes(folders),
         searches=searches,
         correction=correct,
+        compare=compare,
     )
     if check and to is not None:
         if (why := stale(to, text)) is not None:

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST, read by torchvision from the publishers' files."""
+"""MNIST and Fashion-MNIST, read from the publishers' files."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import os
 import struct
 import zlib
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import ClassVar
 
 import numpy as np
-import torchvision
+import torch
 
 from sadp_bench.core.errors import BadInput
-from sadp_bench.datasets.base import Dataset, cause, check_labels, check_size, download, read_bytes
+from sadp_bench.datasets.base import Dataset, check_labels, check_size, download, read_bytes
 from sadp_bench.datasets.examples import Examples
 
 HEADERS = {  # big-endian: the kind of file, then the shape of the content
@@ -26,21 +25,15 @@ HEADERS = {  # big-endian: the kind of file, then the shape of the content
 
 
 class _IDX(Dataset):
-    """Four files, each packed (.gz) or not, in `root/<name of torchvision's class>/raw`."""
+    """Four files, each packed (.gz) or not, in `root/<name of the class>/raw`, as torchvision lays them out."""
 
-    reader: ClassVar[type[torchvision.datasets.MNIST]]
     mirror: ClassVar[str]
 
     def __init__(self, root: Path, timesteps: int) -> None:
         folder = self._folder(root)
         self._complete(folder)
-        try:
-            with TemporaryDirectory(prefix="sadp-bench-") as passing_root:
-                self._unpack(folder, Path(passing_root))
-                self.train = self._read(Path(passing_root), train=True)
-                self.test = self._read(Path(passing_root), train=False)
-        except OSError as error:
-            raise BadInput(f"cannot unpack {folder} into a temporary folder: {cause(error)}; set TMPDIR") from error
+        self.train = self._read(folder, "train")
+        self.test = self._read(folder, "t10k")
 
     @classmethod
     def locate(cls, root: Path) -> Path | None:
@@ -50,25 +43,27 @@ class _IDX(Dataset):
 
     @classmethod
     def _folder(cls, root: Path) -> Path:
-        return root / cls.reader.__name__ / "raw"
+        return root / cls.__name__ / "raw"
 
     def _complete(self, folder: Path) -> None:
         """Downloads each file that is there neither packed nor unpacked, with torchvision's checksums."""
-        for packed_name, md5 in self.reader.resources:
+        if self.locate(folder.parents[1]):
+            return
+        import torchvision  # takes as long as the import of torch
+
+        for packed_name, md5 in getattr(torchvision.datasets, type(self).__name__).resources:
             if _find(folder, packed_name.removesuffix(".gz")) is None:
                 download(self.mirror + packed_name, md5, folder / packed_name)
 
-    def _unpack(self, folder: Path, passing_root: Path) -> None:
-        """Checks the files and unpacks them elsewhere for torchvision, because the data folder may be read-only."""
-        target = self._folder(passing_root)
-        target.mkdir(parents=True)
+    def _read(self, folder: Path, part: str) -> Examples:
+        """Returns the images and labels of a part: "train" or "t10k"."""
+        found = []
         for name, header in HEADERS.items():
-            file = _find(folder, name) or folder / name
-            (target / name).write_bytes(_content(file, header, len(self.class_names)))
-
-    def _read(self, root: Path, train: bool) -> Examples:
-        images = self.reader(root, train=train)
-        return Examples(images.data.unsqueeze(1), images.targets)
+            if name.startswith(part):
+                content = _content(_find(folder, name) or folder / name, header, len(self.class_names))
+                found.append(torch.frombuffer(content, dtype=torch.uint8, offset=4 * len(header)).view(header[1:]))
+        image_N, label_N = found
+        return Examples(image_N.unsqueeze(1), label_N.long())
 
 
 def _find(folder: Path, name: str) -> Path | None:
@@ -76,7 +71,7 @@ def _find(folder: Path, name: str) -> Path | None:
     return next((file for file in (folder / name, folder / f"{name}.gz") if os.path.exists(file)), None)
 
 
-def _content(file: Path, header: tuple[int, ...], num_classes: int) -> bytes:
+def _content(file: Path, header: tuple[int, ...], num_classes: int) -> bytearray:
     """Returns a file's unpacked content, whose header, size and labels are checked."""
     content = read_bytes(file).tobytes()
     if file.suffix == ".gz":
@@ -91,7 +86,7 @@ def _content(file: Path, header: tuple[int, ...], num_classes: int) -> bytes:
     check_size(file, len(content), len(start) + int(np.prod(shape)))
     if len(shape) == 1:
         check_labels(file, np.frombuffer(content, np.uint8, offset=len(start)), num_classes)
-    return content
+    return bytearray(content)  # which a tensor can share
 
 
 class FashionMNIST(_IDX):
@@ -100,12 +95,13 @@ class FashionMNIST(_IDX):
     Source: H. Xiao, K. Rasul and R. Vollgraf, 2017: Fashion-MNIST, arXiv 1708.07747, https://github.com/zalandoresearch/fashion-mnist
     """
 
-    reader = torchvision.datasets.FashionMNIST
     mirror = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
     augment = "crop-flip"
     mean = (0.2860,)
     std = (0.3530,)
-    class_names = tuple(torchvision.datasets.FashionMNIST.classes)
+    class_names = (
+        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+    )  # fmt: skip
 
 
 class MNIST(_IDX):
@@ -116,7 +112,6 @@ class MNIST(_IDX):
     as the publisher's page has no https.
     """
 
-    reader = torchvision.datasets.MNIST
     mirror = "https://ossci-datasets.s3.amazonaws.com/mnist/"
     augment = "crop"
     mean = (0.1307,)

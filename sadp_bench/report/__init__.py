@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 REPORT_BYTES = 1 << 30  # bytes of a report; a page contains its pictures
 FORMATS = ("text", "markdown", "latex", "csv", "json", "html")
+COMPARED = ("text", "markdown", "latex")  # formats of the table of one method against every other
 
 
 def render(
@@ -36,6 +37,7 @@ def render(
     remarks: Sequence[str] = (),
     searches: Searches = NO_SEARCHES,
     correction: str = "none",
+    compare: str = "",
 ) -> str:
     """Returns the report as one string that ends in a newline.
 
@@ -51,6 +53,7 @@ def render(
         remarks: Remarks about the folders of the records (`store.read_notes`); every format but CSV shows them.
         searches: The searches that settings of the runs come from (`trials.sorted_out`).
         correction: That of the verdicts for their number, "none" or "holm" (`corrections.corrected`).
+        compare: The method to compare with every other, in place of the usual tables; "" for these.
 
     Raises:
         BadInput: There is nothing to report, or an argument is out of range.
@@ -59,7 +62,11 @@ def render(
         raise BadInput(f"--format is one of {', '.join(FORMATS)}, not '{format}'")
     if not 0 < margin_points < 100:
         raise BadInput(f"--margin is a number of points above 0 and below 100, not {margin_points:g}")
-    contents = Contents(list(records), list(failures), problems, remarks, margin_points / 100, searches, correction)
+    if compare and format not in COMPARED:
+        raise BadInput(f"--compare is for --format {', '.join(COMPARED)}, not {format}")
+    contents = Contents(
+        list(records), list(failures), problems, remarks, margin_points / 100, searches, correction, compare
+    )
     if not any(row.n for row in contents.rows):
         raise BadInput(_nothing(contents))
     if format in ("csv", "json"):

@@ -20,6 +20,8 @@ from sadp_bench.report.tables.method_ranks import rank_sheet, why_no_ranks
 from sadp_bench.report.tables.outcomes import outcome_sheets
 from sadp_bench.report.tables.table import Sheet
 from sadp_bench.report.tables.ticket_search import SearchRow, search_rows, search_sheets
+from sadp_bench.report.tables.versus import versus_sheets
+from sadp_bench.report.versus import versus
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Contents:
         margin: The share of accuracy that a lossless method may lose.
         searches: The searches that settings of the runs come from.
         correction: That of the verdicts, one of `corrections.CORRECTIONS`.
+        compare: The method whose comparisons are all that the sheets show; "" for the usual sheets.
     """
 
     records: Sequence[Record]
@@ -43,6 +46,7 @@ class Contents:
     margin: float = MARGIN
     searches: Searches = NO_SEARCHES
     correction: str = "none"
+    compare: str = ""
 
     @property
     def specs(self) -> list[Spec]:
@@ -80,6 +84,8 @@ class Contents:
     @cached_property
     def sheets(self) -> list[Sheet]:
         """All sheets, in reading order."""
+        if self.compare:
+            return versus_sheets(versus(self.rows, self.compare, self.margin), self.margin)
         ranks = rank_sheet(self.rows)
         return [
             *ratio_sheets(row for group in self.groups for row in group),
@@ -94,7 +100,7 @@ class Contents:
     @cached_property
     def why_no_ranks(self) -> str | None:
         """The reason why methods have no ranks; None if they have, or with fewer than two methods."""
-        return None if any(sheet.kind == "ranks" for sheet in self.sheets) else why_no_ranks(self.rows)
+        return None if self.compare or any(sheet.kind == "ranks" for sheet in self.sheets) else why_no_ranks(self.rows)
 
     @cached_property
     def closing(self) -> list[str]:

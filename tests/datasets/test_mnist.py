@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 
 from sadp_bench.datasets import mnist
 from sadp_bench.datasets.mnist import MNIST, FashionMNIST
@@ -66,8 +67,9 @@ def test_only_the_missing_mnist_file_is_downloaded(tmp_path: Path, monkeypatch: 
     content = file.read_bytes()
     file.unlink()
     assert f"{file} is not there" in refusal(MNIST, tmp_path, 4)
-    resources = [(name, md5(content) if name == file.name else "") for name, _ in MNIST.reader.resources]
-    monkeypatch.setattr(MNIST.reader, "resources", resources)
+    published = torchvision.datasets.MNIST.resources
+    resources = [(name, md5(content) if name == file.name else "") for name, _ in published]
+    monkeypatch.setattr(torchvision.datasets.MNIST, "resources", resources)
     serve(monkeypatch, Response(content))
     assert len(MNIST(tmp_path, 4).test) == 4 and file.read_bytes() == content
 

@@ -57,7 +57,7 @@ class Sheet:
     """Tables that belong together.
 
     Attributes:
-        kind: The kind of its tables: "ratio", "outcomes", "classes", "axes", "memory", "search" or "ranks".
+        kind: The kind of its tables: "ratio", "outcomes", "classes", "axes", "memory", "search", "ranks" or "versus".
         group: The group of runs that it shows; "" where it shows all.
         title: The heading.
         tables: The tables, each with a caption above it or none.
