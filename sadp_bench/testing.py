@@ -52,15 +52,22 @@ class ContractBroken(AssertionError):
     """A pruner or a data set breaks its contract; the message contains the fault and its correction."""
 
 
-def check_dataset(dataset: str, *, data: Path | None = None, timesteps: int | None = None) -> None:
+def check_dataset(
+    dataset: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    data: Path | None = None,
+    timesteps: int | None = None,
+) -> None:
     """Loads a data set and compares it with the contract in docs/data.md; trains nothing.
 
     Both parts have examples of one shape and type, finite, with labels that `class_names` names. Names are distinct and
-    printable. The statistics fit the channels. Recordings have the frames that were asked for. Loading again gives the
-    same examples, and `locate` finds the files.
+    printable. The statistics fit the channels. Recordings have the frames that were asked for. Loading again, also with
+    the settings that the files decided, gives the same examples, and `locate` finds the files.
 
     Args:
         dataset: A registered name or `package.module:Class`.
+        options: The data set's settings.
         data: The folder of the data sets; None: the usual one.
         timesteps: Frames of a recording; None: the data set's default.
 
@@ -68,23 +75,31 @@ def check_dataset(dataset: str, *, data: Path | None = None, timesteps: int | No
         ContractBroken: The data set breaks the contract.
         BadInput: There is no such data set, or its files are absent.
     """
-    fields = RunRequest.of({"method": "full", "ratio": 0.0, "dataset": dataset, "timesteps": timesteps}).fields
+    requested = {"method": "full", "ratio": 0.0, "dataset": dataset, "timesteps": timesteps}
+    requested["set"] = {f"dataset.{name}": value for name, value in (options or {}).items()}
+    fields = RunRequest.of(requested).fields
     kind, root, frames = registry.resolve("dataset", dataset), data_root(data), fields["timesteps"]
-    first = _digest(kind, root, frames)
+    settings = fields["dataset_options"]
+    first, found = _digest(kind, root, frames, settings)
     if kind.events:
-        _digest(kind, root, frames + 1)
-    if _digest(kind, root, frames) != first:
+        _digest(kind, root, frames + 1, settings)
+    if _digest(kind, root, frames, {**settings, **found}) != (first, found):
         raise ContractBroken("the data set loads other examples the second time; draw from a fixed seed")
-    if not isinstance(kind.locate(root), Path):
+    if not isinstance(kind.locate(root, **settings), Path):
         raise ContractBroken("the data set's `locate` returns no path, although its files are there")
 
 
-def _digest(kind: type[Dataset], root: Path, timesteps: int) -> bytes:
-    """Returns the hash of the examples of a data set, which keeps the contract. Raises ContractBroken otherwise."""
-    dataset = kind(root, timesteps)
-    if breach := first_breach(dataset, timesteps):
+def _digest(
+    kind: type[Dataset], root: Path, timesteps: int, settings: Mapping[str, Any]
+) -> tuple[bytes, dict[str, Any]]:
+    """Returns the hash of the examples of a data set, and the settings that its files decide.
+
+    Raises ContractBroken where it breaks the contract.
+    """
+    dataset = kind(root, timesteps, **settings)
+    if breach := first_breach(dataset, timesteps, settings):
         raise ContractBroken(f"the data set breaks a rule: {breach}")
-    return dataset.train.digest().digest() + dataset.test.digest().digest()
+    return dataset.train.digest().digest() + dataset.test.digest().digest(), dict(dataset.found)
 
 
 def check_pruner(method: str, options: Mapping[str, Any] | None = None, *, ratio: float = 0.4) -> None:

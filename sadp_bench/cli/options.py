@@ -101,7 +101,7 @@ SPEC_OPTIONS: dict[str, Any] = {
     ],
     "set": Annotated[
         list[str] | None,
-        Option(help="KEY=VALUE of the method, backbone.KEY=VALUE or sparsity.KEY=VALUE; repeatable."),
+        Option(help="KEY=VALUE of the method; backbone.KEY=VALUE, dataset.KEY=VALUE, sparsity.KEY=VALUE; repeatable."),
     ],
 }
 

@@ -172,15 +172,12 @@ def options(cls: type) -> dict[str, tuple[type, Any]]:
     """Returns the keyword-only settings of a class's `__init__`: name -> (type, default)."""
     import inspect  # half the time of this module's import, which `list` and the help wait for
 
+    settings = [p for p in inspect.signature(cls).parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY]
     try:
-        hints = get_type_hints(cls.__init__)  # type: ignore[misc]
+        hints = get_type_hints(cls.__init__) if settings else {}  # type: ignore[misc]
     except Exception as error:  # an annotation may be any expression
         raise BadInput(f"{cls.__qualname__}'s annotations can't be read: {strangers.described(error)}") from error
-    found = {
-        parameter.name: (hints.get(parameter.name, str), parameter.default)
-        for parameter in inspect.signature(cls).parameters.values()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    }
+    found = {parameter.name: (hints.get(parameter.name, str), parameter.default) for parameter in settings}
     for name, (_, default) in found.items():
         if not isinstance(default, bool | int | float | str | None):
             raise BadInput(

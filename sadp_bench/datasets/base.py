@@ -11,13 +11,14 @@ import shutil
 import sys
 import tarfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 from queue import Empty, Queue
 from tempfile import TemporaryDirectory
 from threading import Thread
+from types import MappingProxyType
 from typing import Any, ClassVar
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -41,6 +42,10 @@ class Dataset(ABC):
     counts of events, which remain as they are with mean 0 and std 1. The docstring of a subclass starts with one line
     about its content and size, and has a line `Source: ...`. `datasets.contract` checks the examples that a subclass loads.
 
+    Keyword-only arguments of a subclass's `__init__` are its settings, `--set dataset.KEY=VALUE`. Each has a number, a text
+    or a truth value as its default. They are part of the spec. Where the files decide it, `__init__` sets `events`, `scale`,
+    `mean`, `std`, `class_names` and `found`.
+
     Attributes:
         events: Whether inputs are frames of events [N, T, C, H, W] instead of static images [N, C, H, W].
         augment: The default of `--augment`, likewise of the following four.
@@ -48,20 +53,23 @@ class Dataset(ABC):
         mean: By channel, after scaling.
         std: By channel, after scaling.
         class_names: By label.
+        found: Settings that only the files decide, such as a hash; they enter the spec in place of the defaults. A
+            subclass that is given such a setting raises BadInput where its files decide otherwise.
         train: The training examples.
         test: The test examples.
     """
 
-    events: ClassVar[bool] = False
+    events: bool = False
     augment: ClassVar[str] = "none"
     epochs: ClassVar[int] = 20
     batch_size: ClassVar[int] = 128
     timesteps: ClassVar[int] = 4
     learning_rate: ClassVar[float] = 0.1
-    scale: ClassVar[float] = 255.0
-    mean: ClassVar[tuple[float, ...]]
-    std: ClassVar[tuple[float, ...]]
-    class_names: ClassVar[tuple[str, ...]]
+    scale: float = 255.0
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    class_names: tuple[str, ...]
+    found: Mapping[str, Any] = MappingProxyType({})
 
     train: Examples
     test: Examples
@@ -81,7 +89,10 @@ class Dataset(ABC):
     @classmethod
     @abstractmethod
     def locate(cls, root: Path) -> Path | None:
-        """Returns the place of the files in `root`; None where one is absent. Opens and downloads nothing."""
+        """Returns the place of the files in `root`; None where one is absent. Opens and downloads nothing.
+
+        A subclass with settings takes all of them here too, by name and with their defaults.
+        """
 
 
 def data_root(given: Path | None) -> Path:

@@ -6,6 +6,7 @@ docs/data.md describes the contract. `first_breach` returns the first rule that 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -22,19 +23,21 @@ FLOAT32_MAX = torch.finfo(torch.float32).max
 MAX_GAIN = 1e30  # of a stored value; float32 keeps eight powers of ten for the value itself
 
 
-def first_breach(dataset: Dataset, timesteps: int) -> str | None:
+def first_breach(dataset: Dataset, timesteps: int, settings: Mapping[str, Any] | None = None) -> str | None:
     """Returns the first rule of the contract that a data set breaks, in one line; None where it keeps all.
 
     Args:
         dataset: The loaded data set.
         timesteps: The frames that its recordings were to be cut into.
+        settings: The keyword-only arguments that it was built with.
     """
     for part in PARTS:
         if not isinstance(getattr(dataset, part, None), Examples):
             return f"`__init__` must set `{part}` to sadp_bench.datasets.examples.Examples"
     train, test = dataset.train, dataset.test
     return (
-        _shapes_breach(train, test, bool(dataset.events), timesteps)
+        _found_breach(dataset.found, settings or {})
+        or _shapes_breach(train, test, bool(dataset.events), timesteps)
         or _names_breach(getattr(dataset, "class_names", None))
         or _statistics_breach(dataset, train.input_shape[0])
         or _labels_breach("train", train.label_N, len(dataset.class_names))
@@ -42,6 +45,17 @@ def first_breach(dataset: Dataset, timesteps: int) -> str | None:
         or _pixels_breach("train", train.input_N, largest_value(dataset))
         or _pixels_breach("test", test.input_N, largest_value(dataset))
     )
+
+
+def _found_breach(found: Any, settings: Mapping[str, Any]) -> str | None:
+    if not isinstance(found, Mapping):
+        return f"`found` is a table of settings, not {_short(found)}"
+    for name, value in found.items():
+        if name not in settings:
+            return f"`found` has settings of `__init__`, and '{_short(name)}' is none of its keyword-only arguments"
+        if not isinstance(value, bool | int | float | str | None):
+            return f"`found` has numbers, texts, True, False or None, and '{name}' is {_short(value)}"
+    return None
 
 
 def _shapes_breach(train: Examples, test: Examples, events: bool, timesteps: int) -> str | None:

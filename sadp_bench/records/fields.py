@@ -28,7 +28,12 @@ STEP_BY_STEP = ("sltt", "sltt-k")  # backpropagation that needs a loss of each s
 OF_EACH_STEP = ("step", "step-mse", "step-mse-onehot")  # losses that are a mean over the time steps
 COUNTS = ("epochs", "batch_size", "timesteps", "threads", "train_examples", "evaluate_every", "processes")
 # Each table of options with the prefix that its names have in `--set` and wherever they stand beside fields.
-PREFIXES = {"method_options": "method.", "backbone_options": "backbone.", "sparsity_options": "sparsity."}
+PREFIXES = {
+    "method_options": "method.",
+    "backbone_options": "backbone.",
+    "sparsity_options": "sparsity.",
+    "dataset_options": "dataset.",
+}
 MAX_COUNT = 2**63 - 1  # counts and seeds; larger ones overflow
 MAX_EPOCHS = 100_000  # epochs, of which a record has a row each, and must remain small enough to be read
 # By count, the most that is allowed; other counts end at MAX_COUNT.

@@ -16,6 +16,7 @@ LATER: dict[str, Any] = {
     "density": 1.0,
     "early_time": False,
     "sparsity_options": {},
+    "dataset_options": {},
     "kernel": "python",
     "mse_weight": 0.05,
     "lr_clock": "epochs",
@@ -38,6 +39,7 @@ FORMER_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
         "eb": {"early_rule": "max", "search_ratio": 0.0},
         "pq": {"shrink": False, "start": 0.5},
     },
+    "dataset_options": {},
 }
 # Of them, those that chose a rule which was corrected since. Reports name a run by a former rule, and no other by its rule.
 FORMER_RULES: dict[str, Any] = {"early_rule": "max", "shrink": False, "drop_share": 0.9}
@@ -51,6 +53,7 @@ FORMER_VALUES = {"pool_at": ("before-norm", "after-norm")}
 # values alone, and every key is made with them, so that older records keep their keys and equal new runs have the same.
 RETIRED: dict[str, dict[str, Any]] = {"sadp": {"warmup": 0.0, "refresh": 0, "refresh_share": 0.1}}
 
+PLACES = ("file", "folder")  # options that say where a content lies, beside its `sha256`
 
 # By method, the option that the field `budget` was before every method could have one. The key of the method's runs is
 # still made with the option, and without the field.
@@ -65,11 +68,11 @@ def former_options(table: str, owner: str) -> dict[str, Any]:
 def in_key(table: str, owner: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a table of options as the key contains it: without those that older records mean, by former names.
 
-    A `file` beside its `sha256` is left out: the content makes the run, wherever it lies.
+    A `file` or `folder` beside its `sha256` is left out: the content makes the run, wherever it lies.
     """
     former, names = former_options(table, owner), _key_names(table, owner)
     if "sha256" in options:
-        options = {name: value for name, value in options.items() if name != "file"}
+        options = {name: value for name, value in options.items() if name not in PLACES}
     kept = {name: value for name, value in options.items() if name not in former or value != former[name]}
     return {names.get(name, name): value for name, value in kept.items()}
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from sadp_bench.records.fields import PREFIXES, shown
-from sadp_bench.records.former import FORMER_RULES
+from sadp_bench.records.former import FORMER_RULES, PLACES
 from sadp_bench.records.spec import Spec
 
 Settings = Mapping[str, Any]  # a spec as `Spec.flat` returns it, or a part of it
@@ -15,12 +15,13 @@ Settings = Mapping[str, Any]  # a spec as `Spec.flat` returns it, or a part of i
 def differing(tables: Iterable[Settings]) -> set[str]:
     """Returns the names of the settings that differ among the tables. A table that lacks a name differs in it.
 
-    The hash of a file is left out where its path differs too.
+    The hash of a file or folder is left out where its path differs too.
     """
     texts = [{name: shown(value) for name, value in table.items()} for table in tables]
     names = set().union(*texts)
     found = {name for name in names if len({text.get(name) for text in texts}) > 1}
-    return {name for name in found if not (name.endswith("sha256") and f"{name.removesuffix('sha256')}file" in found)}
+    paths = {f"{name.removesuffix(place)}sha256" for name in found for place in PLACES if name.endswith(place)}
+    return found - paths
 
 
 def distinguishing(settings: Settings, rivals: Collection[Settings]) -> set[str]:

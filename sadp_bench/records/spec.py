@@ -71,7 +71,7 @@ class Spec(_Remembering):
 
     Attributes:
         ratio: The pruning ratio as a budget: the share of example visits saved over the run.
-        method_options: The method's options of `--set`, defaults filled in; likewise of backbone and sparsity.
+        method_options: The method's options of `--set`, defaults filled in; likewise of backbone, sparsity and data set.
         processes: Processes that share each batch (torchrun). With batch norm their number changes the numbers.
         backprop: The time axis, through which steps, or blocks, gradients flow; k is the number of steps of `sltt-k`.
         sparsity: The weight axis, which connections exist; with density, early_time and sparsity_options.
@@ -116,6 +116,7 @@ class Spec(_Remembering):
     mse_weight: float = 0.05
     lr_clock: str = "epochs"
     budget: str = "constant"
+    dataset_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_fields(self._fields())
@@ -127,7 +128,7 @@ class Spec(_Remembering):
             object.__setattr__(self, table, self._completed(table))
 
     def _owner(self, table: str) -> str:
-        """Returns the method, backbone or sparsity that a table of options belongs to."""
+        """Returns the method, backbone, sparsity or data set that a table of options belongs to."""
         owner: str = getattr(self, table.removesuffix("_options"))
         return owner
 
@@ -168,7 +169,7 @@ class Spec(_Remembering):
         axes = {
             name: value
             for name, value in LATER.items()
-            if name not in ("processes", "kernel", "mse_weight", "lr_clock")
+            if name not in ("processes", "kernel", "mse_weight", "lr_clock", "dataset_options")
         }
         return self.reference().of_valid(**axes)
 
@@ -222,7 +223,7 @@ class Spec(_Remembering):
         """Returns fields and options in one table.
 
         The fields come first, in their order. The options follow under the prefix of their owner, such as
-        "method.smoothing", "backbone.width" and "sparsity.rewind".
+        "method.smoothing", "backbone.width", "sparsity.rewind" and "dataset.side".
         """
         fields = self._fields()
         tables = {prefix: fields.pop(table) for table, prefix in PREFIXES.items()}

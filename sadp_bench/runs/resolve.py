@@ -106,6 +106,7 @@ class RunRequest:
         owners = {"": ("method", given["method"], registry.options(method))}
         owners["backbone."] = ("backbone", given["backbone"], registry.options(backbone) | _neuron_options())
         owners["sparsity."] = ("sparsity", given["sparsity"], registry.options(sparsity))
+        owners["dataset."] = ("dataset", given["dataset"], registry.options(dataset))
         _refuse_budget_option(given["method"], requested.get("set"))
         given |= _tables(owners, requested.get("set"))
         given["method_options"] = _with_hash(given["method_options"])
@@ -130,9 +131,15 @@ class RunRequest:
         connections.check_network(backbone, given["backbone_options"], given["processes"])
         return request
 
-    def spec(self, train_examples: int) -> Spec:
-        """Returns the run on that many examples."""
-        return Spec(**self.fields, train_examples=train_examples)
+    def spec(self, train_examples: int, found: Mapping[str, Any] | None = None) -> Spec:
+        """Returns the run.
+
+        Args:
+            train_examples: The examples to train on.
+            found: The settings of the data set that its files decided; see `Dataset.found`.
+        """
+        options = {**self.fields["dataset_options"], **(found or {})}
+        return Spec(**{**self.fields, "dataset_options": options}, train_examples=train_examples)
 
 
 def resolve(
@@ -150,7 +157,7 @@ def resolve(
     """
     request = RunRequest.of(requested)
     material = _opened(request, data, {} if opened is None else opened)
-    spec = request.spec(len(material.train))
+    spec = request.spec(len(material.train), material.dataset.found)
     _check_fits(spec, make_pruner(spec))
     return spec, material
 
@@ -265,9 +272,10 @@ def _with_hash(options: dict[str, Any]) -> dict[str, Any]:
 def _opened(request: RunRequest, data: Path | None, opened: dict[Any, Any]) -> Material:
     fields, wanted = request.fields, request.train_examples
     kind: type[Dataset] = _class("dataset", fields["dataset"])
-    whole = (kind, data_root(data), fields["timesteps"])
+    root, timesteps, settings = data_root(data), fields["timesteps"], fields["dataset_options"]
+    whole = (kind, root, timesteps, tuple(settings.items()))
     if whole not in opened:
-        opened[whole] = load(kind, fields["dataset"], *whole[1:])
+        opened[whole] = load(kind, fields["dataset"], root, timesteps, settings)
     part = (*whole, fields["evaluate_on"], wanted)
     if part not in opened:
         opened[part] = load_material(opened[whole], fields["dataset"], fields["evaluate_on"], wanted)

@@ -71,9 +71,11 @@ class Resolver:
 
 
 def _data_of(spec: Spec) -> tuple[Any, ...]:
-    return spec.dataset, spec.timesteps, spec.train_examples, spec.evaluate_on
+    options = json.dumps(spec.dataset_options, sort_keys=True)
+    return spec.dataset, options, spec.timesteps, spec.train_examples, spec.evaluate_on
 
 
 def _network_of(spec: Spec) -> str:
-    of = (spec.dataset, spec.timesteps, spec.backbone, spec.backbone_options, spec.precision, spec.kernel)
+    data = (spec.dataset, spec.dataset_options, spec.timesteps)
+    of = (*data, spec.backbone, spec.backbone_options, spec.precision, spec.kernel)
     return json.dumps(of, sort_keys=True)

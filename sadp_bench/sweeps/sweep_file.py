@@ -18,13 +18,12 @@ from typing import Any, NamedTuple
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.files import Unreadable, read_text
 from sadp_bench.core.registry import GROUPS, nearest
-from sadp_bench.records.fields import FIELD_KINDS, MAX_COUNT
+from sadp_bench.records.fields import FIELD_KINDS, MAX_COUNT, PREFIXES
 from sadp_bench.records.former import LATER
 from sadp_bench.records.spec import Spec
 from sadp_bench.sweeps.search import Search, search_of
 
-# torchrun sets the processes, and `set` contains the three tables.
-NOT_KEYS = ("processes", "method_options", "backbone_options", "sparsity_options")
+NOT_KEYS = ("processes", *PREFIXES)  # torchrun sets the processes, and `set` contains the tables of options
 FIELDS = {of.name: str(of.type) for of in dataclasses.fields(Spec) if of.name not in NOT_KEYS}
 TABLES = ("common", "search", "sweep")
 # The other axes' fields: tables of several axes compare runs of equal settings, and so show no settings that a search chose.
@@ -137,12 +136,12 @@ def _settings(where: str, table: Any) -> Iterator[tuple[str, Any]]:
     """Yields the keys of a `set` table with their values.
 
     The options of the network are one quoted key each, such as "backbone.width", or a table `backbone`; likewise
-    `sparsity`.
+    `sparsity` and `dataset`.
     """
     if not isinstance(table, dict):
         raise BadInput(f"{where}: set is a table, such as set.smoothing = 0.1, not {table!r}")
     for key, value in table.items():
-        if isinstance(value, dict) and key in ("backbone", "sparsity"):
+        if isinstance(value, dict) and key in ("backbone", "sparsity", "dataset"):
             yield from ((f"set.{key}.{name}", option) for name, option in value.items())
         else:
             yield f"set.{key}", value

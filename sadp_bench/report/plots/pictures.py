@@ -118,13 +118,17 @@ def at_hand(data: Path | None) -> Callable[[Record], Images]:
         if spec.dataset not in registry.table("dataset"):  # A name from a record is never imported.
             raise BadInput(f"{spec.dataset} is no registered data set")
         kind, root = registry.resolve("dataset", spec.dataset), data_root(data)
+        settings = registry.settle(f"dataset {spec.dataset}", registry.options(kind), spec.dataset_options)
         if kind.events:
             raise BadInput(f"{spec.dataset} holds recordings of events, no images")
-        if kind.locate(root) is None:
+        if kind.locate(root, **settings) is None:
             raise BadInput(f"{spec.dataset} is not in {root}; name its folder with --data")
-        if spec.dataset not in opened:
-            opened[spec.dataset] = load(kind, spec.dataset, root, spec.timesteps)
-        material = resolve.load_material(opened[spec.dataset], spec.dataset, spec.evaluate_on, spec.train_examples)
+        whole = (spec.dataset, *settings.items())
+        if whole not in opened:
+            opened[whole] = load(kind, spec.dataset, root, spec.timesteps, settings)
+        if opened[whole].events:
+            raise BadInput(f"{spec.dataset} with these settings holds recordings of events, no images")
+        material = resolve.load_material(opened[whole], spec.dataset, spec.evaluate_on, spec.train_examples)
         if material.sha256 != record.data_sha256:
             raise BadInput(f"{spec.dataset} in {root} is not the data that the runs saw")
         pixel_N = material.train.input_N.movedim(1, -1).double().mul(255 / kind.scale).round().byte().numpy()
