@@ -26,7 +26,14 @@ from tests.example_records import make_spec
 from tests.paths import ROOT
 
 SIDED = "tests.datasets.test_settings:Sided"
-RUN: dict[str, Any] = {"method": "random", "ratio": 0.5, "dataset": SIDED, "batch_size": 8, "threads": 1, "device": "cpu"}
+RUN: dict[str, Any] = {
+    "method": "random",
+    "ratio": 0.5,
+    "dataset": SIDED,
+    "batch_size": 8,
+    "threads": 1,
+    "device": "cpu",
+}
 NETWORK = {"backbone.width": 4}
 
 
@@ -97,9 +104,7 @@ def test_a_sweep_file_takes_settings_of_the_data_set(tmp_path: Path) -> None:
         assert [run.fields["set"] for run in read_sweep(path)] == [{"dataset.side": 8}, {"dataset.side": 16}]
 
 
-def test_a_run_with_a_setting_trains_is_recorded_and_reported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_with_a_setting_trains_is_recorded_and_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     words = ["run", "--method", "random", "--ratio", 0.5, "--dataset", SIDED, *TINY, "--train-examples", 32]
     answer = command(*words, "--set", "dataset.side=16", "--quiet", "--out", tmp_path)

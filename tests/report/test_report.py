@@ -212,6 +212,17 @@ def test_table_of_runs_that_saw_different_data_warns():
         assert "different data" not in render(alike, [], "markdown"), names
 
 
+def test_the_split_of_a_data_set_that_has_several_stands_below_its_tables():
+    imp = {"sparsity": "imp", "density": 0.5, "sparsity_options": {"rewind": 0}}
+    for split, note in (("sew", True), ("", False)):
+        options = {"split": split, "test_list": "0123456789ab"} if split else {}
+        specs = [make_spec(dataset_options=options), make_spec("random", 0.5, dataset_options=options)]
+        records = [make_record(spec) for spec in (*specs, make_spec("random", 0.5, dataset_options=options, **imp))]
+        text = " ".join(render(records, [], "markdown").split())
+        # Below the tables by ratio of both networks, dense and sparse, and below that of the axes.
+        assert text.count("Split of digits: sew; test list 0123456789ab.") == 3 * note, text
+
+
 def test_table_over_different_versions_names_both_within_a_cell_too():
     for name in ("commit", "torch", "numpy", "sadp_bench", "spikingjelly", "python", "kernel"):
         environments = [ENVIRONMENT | {name: f"{seed}.0"} for seed in range(2)]

@@ -45,6 +45,7 @@ from sadp_bench.report.tables.notes import (
     missing,
     named,
     other_data,
+    split_of,
     warnings,
 )
 from sadp_bench.report.tables.table import MIB, Column, Sheet, interval_notes, table
@@ -288,6 +289,7 @@ def _notes(rows: Sequence[AxesRow]) -> list[str]:
         measured_on(rows),
         *warnings(rows),
         *other_data(rows),
+        *split_of(rows[0].settings),
         *missing(rows),
         *mismatched(rows),
         *disturbed(rows),

@@ -6,9 +6,13 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 from sadp_bench.core.text import count, listed, percent
+from sadp_bench.records.fields import PREFIXES
 from sadp_bench.records.metrics import BUDGET_TOLERANCE, charged_seconds, forward_share, is_void, score_seconds
+from sadp_bench.records.naming import Settings
 from sadp_bench.records.statistics import Estimate
 from sadp_bench.report.rows import ENVIRONMENT, MARK, RatioRow, Row
+
+DATASET = PREFIXES["dataset_options"]
 
 
 def ratio_notes(rows: Sequence[RatioRow]) -> list[str]:
@@ -25,6 +29,7 @@ def ratio_notes(rows: Sequence[RatioRow]) -> list[str]:
         *(f"Failed, so in no number: {names}, {failure}" for failure, names in failed),
         *warnings(done),
         *other_data(done),
+        *split_of(rows[0].settings),
         *missing(done),
         *mismatched(done),
         *disturbed(done),
@@ -78,6 +83,12 @@ def other_data(rows: Sequence[Row]) -> list[str]:
         return []
     holders = "; ".join(f"{digest[:10]}: {names}" for digest, names in seen.items())
     return [f"Warning: these runs saw different data, so don't compare them (SHA-256 {holders})."]
+
+
+def split_of(settings: Settings) -> list[str]:
+    """Returns the name of the split of a data set that has several, and the hash of its test list."""
+    split, test_list = (settings.get(f"{DATASET}{name}") for name in ("split", "test_list"))
+    return [f"Split of {settings['dataset']}: {split}; test list {test_list}."] if split and test_list else []
 
 
 def missing(rows: Sequence[Row]) -> list[str]:

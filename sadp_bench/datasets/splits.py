@@ -1,0 +1,40 @@
+"""The split of data sets that come without one: fixed, stratified, and independent of any order and seed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+HASHED = "sha1-9:1"  # the name of the split in specs
+TEST_SHARE = 10  # one example in so many is a test example
+
+
+def hashed_split(names: Sequence[str], labels: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Returns the places of the training and of the test examples, in ascending order.
+
+    In each class, the tenth whose names have the lowest SHA-1 sums are test examples, rounded half up. A class of two
+    or more has at least one, and a class of one has none. So a file's part changes hardly where files come or go.
+
+    Args:
+        names: Of the examples, distinct within a class.
+        labels: Of the examples.
+    """
+    members: dict[int, list[int]] = {}
+    for place, label in enumerate(labels):
+        members.setdefault(label, []).append(place)
+    test: list[int] = []
+    for places in members.values():
+        number = max(1, (len(places) + TEST_SHARE // 2) // TEST_SHARE) if len(places) > 1 else 0
+        test += sorted(places, key=lambda place: (_sha1(names[place]), names[place]))[:number]
+    held = set(test)
+    return [place for place in range(len(names)) if place not in held], sorted(test)
+
+
+def list_hash(names: Iterable[str]) -> str:
+    """Returns 12 hex digits that name a list of test examples, whatever its order: of the SHA-256 of its sorted lines."""
+    text = "\n".join(sorted(names))
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+
+
+def _sha1(name: str) -> bytes:
+    return hashlib.sha1(name.encode("utf-8", "surrogateescape"), usedforsecurity=False).digest()
