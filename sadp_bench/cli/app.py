@@ -27,6 +27,7 @@ COMMANDS = {
     "report": "sadp_bench.cli.inspect:report",
     "power": "sadp_bench.cli.inspect:power",
     "check": "sadp_bench.cli.check:check",
+    "claim": "sadp_bench.cli.claim:claim",
     "speed": "sadp_bench.cli.measure:speed",
     "study": "sadp_bench.cli.measure:study",
     "list": "sadp_bench.cli.inspect:list_",
@@ -75,7 +76,7 @@ def _run(arguments: list[str], debug: bool) -> int:
             traceback.print_exception(error)
         return _fail(str(error), error.code if isinstance(error, Stopped) else 2)
     except KeyboardInterrupt:
-        resume = "; the same command continues from the last checkpoint" if arguments[0] in ("run", "sweep") else ""
+        resume = "; the same command continues from the last checkpoint" if arguments[0] in ("run", "sweep", "claim") else ""
         say(f"sadp-bench: interrupted{resume}")
         return 130
     except BrokenPipeError:  # `sadp-bench --help | head -1`

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Option
 
 from sadp_bench.cli.options import AsJson, CheckpointSeconds, Data, Minutes, Quiet, Records, with_spec_options
 from sadp_bench.cli.output import Result, say
+
+if TYPE_CHECKING:
+    from sadp_bench.records.store import Store
+    from sadp_bench.sweeps.executors import Options
+    from sadp_bench.sweeps.outcome import Outcome
+    from sadp_bench.sweeps.planning import Plan
 
 
 @with_spec_options
@@ -100,7 +107,7 @@ def sweep(
     from sadp_bench.cli import sweep_view
     from sadp_bench.core.time_limit import TimeLimit
     from sadp_bench.records.store import Store
-    from sadp_bench.sweeps import outcome, planning, scheduler
+    from sadp_bench.sweeps import planning
     from sadp_bench.sweeps.executors import Options
 
     limit = TimeLimit(minutes)
@@ -125,16 +132,7 @@ def sweep(
         if as_json:
             return Result(sweep_view.plan_json(plan, store, jobs))
         return Result(lambda: sweep_view.print_sweep(sweep_view.plan_table(plan, store, jobs)))
-    if plan.is_to_do:
-        store.check_writable(plan.whole_bytes)
-
-    def schedule(plan: planning.Plan, store: Store) -> scheduler.Standing:
-        with redirect_stdout(sys.stderr):  # Ray prints messages, which are no results.
-            started = scheduler.make_executor(plan, store, options)
-            watcher = sweep_view.watcher(quiet, plan)
-            return scheduler.Scheduler(plan, store, started, watcher, options.retries, limit).run()
-
-    ended = outcome.carry_out(plan, store, make, schedule)
+    ended = carried_out(plan, make, store, options, quiet)
     code, why = (1 if ended.failed or ended.without_settings else 0), ""
     if ended.left:
         stopped = limit.error(f"{ended.left} of {sweep_view.num_runs(ended)} runs were still to do")
@@ -142,3 +140,28 @@ def sweep(
     if as_json:
         return Result(sweep_view.closing_json(ended, store), code, why)
     return Result(lambda: sweep_view.print_sweep(sweep_view.closing(ended, store)), code, why)
+
+
+def carried_out(plan: Plan, make: Callable[[], Plan], store: Store, options: Options, quiet: bool) -> Outcome:
+    """Trains what is to do of a plan, with the progress on stderr.
+
+    Args:
+        plan: The plan.
+        make: Makes it anew, once the trials of its search are done.
+        store: Where the records go.
+        options: How runs are carried out.
+        quiet: Whether no progress is shown.
+    """
+    from sadp_bench.cli import sweep_view
+    from sadp_bench.sweeps import outcome, scheduler
+
+    if plan.is_to_do:
+        store.check_writable(plan.whole_bytes)
+
+    def schedule(plan: Plan, store: Store) -> scheduler.Standing:
+        with redirect_stdout(sys.stderr):  # Ray prints messages, which are no results.
+            started = scheduler.make_executor(plan, store, options)
+            watcher = sweep_view.watcher(quiet, plan)
+            return scheduler.Scheduler(plan, store, started, watcher, options.retries, options.limit).run()
+
+    return outcome.carry_out(plan, store, make, schedule)

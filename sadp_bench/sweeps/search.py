@@ -89,7 +89,7 @@ def search_of(where: str, table: Any) -> Search:
         raise BadInput(f"{where} searches nothing: write {' or '.join(SEARCHABLE)} = [lowest, highest]")
     if given.get("on", "validation") != "validation":
         raise BadInput(
-            f"{where}: on is 'validation', a held-out part of the training images, not {_shown(given['on'])}; the test "
+            f"{where}: on is 'validation', a held-out part of the training images, not {shown(given['on'])}; the test "
             "images choose nothing"
         )
     seeds = given.get("seed", 0)
@@ -112,19 +112,19 @@ def _range(where: str, name: str, value: Any) -> tuple[float, float]:
     if len(numbers) != 2 or len(ends) != 2 or not 0 < numbers[0] < numbers[1] <= MAX_RATE:
         raise BadInput(
             f"{where}: {name} is the range [lowest, highest], two numbers above 0 in that order, such as [0.025, 0.2], not "
-            f"{_shown(value)}"
+            f"{shown(value)}"
         )
     return float(numbers[0]), float(numbers[1])
 
 
 def _count(where: str, name: str, value: Any, least: int, most: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        shown = "nothing" if value is None else _shown(value)
-        raise BadInput(f"{where}: {name} is a whole number from {least} to {most:,}, not {shown}")
+        what = "nothing" if value is None else shown(value)
+        raise BadInput(f"{where}: {name} is a whole number from {least} to {most:,}, not {what}")
     return value
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """Returns the beginning of a value's text. Python writes no number of thousands of digits."""
     try:
         return str(value)[:60]

@@ -26,6 +26,7 @@ from sadp_bench.sweeps.search import Search, search_of
 NOT_KEYS = ("processes", *PREFIXES)  # torchrun sets the processes, and `set` contains the tables of options
 FIELDS = {of.name: str(of.type) for of in dataclasses.fields(Spec) if of.name not in NOT_KEYS}
 TABLES = ("common", "search", "sweep")
+CLAIM_TABLES = ("claim", "metric")  # of a claim file, which has the tables of a sweep file too (`claims.claim_file`)
 # The other axes' fields: tables of several axes compare runs of equal settings, and so show no settings that a search chose.
 UNSEARCHED = {name: LATER[name] for name in ("backprop", "sparsity")}
 MAX_RUNS = 100_000  # runs of one file
@@ -54,9 +55,9 @@ def read_sweep(path: Path, *, allow_imports: bool = False) -> list[RequestedRun]
         BadInput: Names the file and the block.
     """
     common, blocks, search = _tables(path)
-    flat_common = _flat(f"{path}, [common]", common)
+    flat_common = flat_table(f"{path}, [common]", common)
     merged = {
-        f"{path}, [[sweep]] {number}": flat_common | _flat(f"{path}, [[sweep]] {number}", block)
+        f"{path}, [[sweep]] {number}": flat_common | flat_table(f"{path}, [[sweep]] {number}", block)
         for number, block in enumerate(blocks, 1)
     }
     for where, flat in merged.items():
@@ -82,7 +83,8 @@ def read_search(path: Path) -> Search | None:
     return _tables(path)[2]
 
 
-def _tables(path: Path) -> tuple[Any, list[Any], Search | None]:
+def read_tables(path: Path) -> dict[str, Any]:
+    """Returns the tables of a sweep file, or of a claim file. Raises BadInput, which names the file."""
     try:
         data = tomllib.loads(read_text(path))
     except Unreadable as error:
@@ -90,8 +92,13 @@ def _tables(path: Path) -> tuple[Any, list[Any], Search | None]:
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} is not TOML: {error}") from None
     for name in data:
-        if name not in TABLES:
+        if name not in (*TABLES, *CLAIM_TABLES):
             raise BadInput(f"{path}: unknown table '{name}'{nearest(name, TABLES)}")
+    return data
+
+
+def _tables(path: Path) -> tuple[Any, list[Any], Search | None]:
+    data = read_tables(path)
     blocks = data.get("sweep")
     if not isinstance(blocks, list) or not blocks:
         raise BadInput(f"{path} has no [[sweep]]: each such block, double brackets, names methods, ratios, seeds")
@@ -112,7 +119,7 @@ def _check_searched(where: str, flat: Mapping[str, list[Any]], search: Search) -
             )
 
 
-def _flat(where: str, table: Any) -> dict[str, list[Any]]:
+def flat_table(where: str, table: Any) -> dict[str, list[Any]]:
     """Returns a table's keys, each with its list of values; those of settings are "set.KEY"."""
     if not isinstance(table, dict):
         raise BadInput(f"{where} is not a table")

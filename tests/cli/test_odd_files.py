@@ -29,6 +29,7 @@ READERS = {
     "junit.xml": ["check", ".", "--against", "../whole", "--junit", "junit.xml"],
     "a.study.json": ["study", "--from", "a.study.json"],
     "sweep.toml": ["sweep", "sweep.toml", "--dry-run"],
+    "claim.toml": ["claim", "claim.toml", "--from", "."],
 }
 
 

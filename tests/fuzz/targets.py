@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import json
 import tempfile
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -279,6 +280,25 @@ def check_sweeps(given: Any) -> None:
     check_answer(command("sweep", "sweep.toml", "--out", "runs", *options), as_json=as_json)
 
 
+@functools.cache
+def _claim() -> Any:
+    """Returns the tables of a claim."""
+    return tomllib.loads((ROOT / "sadp_bench" / "claims" / "hardest-subset.toml").read_text(encoding="utf-8"))
+
+
+claim_inputs = st.tuples(several_edits, damages, st.booleans())
+
+
+def check_claims(given: Any) -> None:
+    changes, damage, as_json = given
+    Path("a.toml").write_bytes(
+        damaged(words.toml(edited(_claim(), changes)).encode("utf-8", "surrogatepass"), damage)
+    )
+    for number, data in enumerate(_records()):
+        Path(f"{number}.json").write_bytes(_to_bytes(data, None))
+    check_answer(command("claim", "a.toml", "--from", ".", *(["--json"] if as_json else [])), as_json=as_json)
+
+
 contents = st.one_of(
     st.binary(max_size=200),
     st.sampled_from(
@@ -323,6 +343,7 @@ TARGETS = {
     "checkpoints": Target(state_inputs, check_checkpoints, 6),
     "scores": Target(state_inputs, check_scores, 4),
     "sweep files": Target(sweep_inputs, check_sweeps, 8),
+    "claim files": Target(claim_inputs, check_claims, 5),
     "locks": Target(st.tuples(places, places), check_locks, 20),
     "commands": Target(words.lines, words.check_line, 12),
     "pages": Target(record_inputs, check_pages, 0, 3),

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sadp_bench.cli import inspect as inspect_
 from sadp_bench.cli import measure, run_view, train
 from sadp_bench.cli.check import check
+from sadp_bench.cli.claim import claim
 from sadp_bench.core.progress import Progress
 from sadp_bench.records.store import Store
 from sadp_bench.sweeps.search import KEYS as SEARCH_KEYS
@@ -94,6 +95,7 @@ CALLS: dict[str, tuple[list[str], Any]] = {
     "report": (["records"], inspect_.report),
     "power": (["records"], inspect_.power),
     "check": (["records", "--against", "records2"], check),
+    "claim": (["hardest-subset", "--from", "records"], claim),
     "speed": (
         ["--rounds=2", "--methods=random", "--ratios=0.5", "--epochs=2", "--train-examples=128", "--threads=1"],
         measure.speed,

@@ -1,0 +1,132 @@
+"""The measurement of a claim: each metric's values over the seeds, their mean with its 95 % interval, and the verdicts."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sadp_bench.claims.claim_file import Claim, Metric
+from sadp_bench.claims.runs import Run, found_runs, wants
+from sadp_bench.claims.verdict import Verdict, joined
+from sadp_bench.core.errors import BadInput
+from sadp_bench.records.record import Record
+from sadp_bench.records.statistics import Interval, t_interval
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was found of a metric.
+
+    Attributes:
+        metric: The metric.
+        values: One for each seed, in its unit; none where it is not testable here.
+        interval: The mean's 95 % t-interval; None for fewer than two values.
+        verdict: Of the interval and the band.
+    """
+
+    metric: Metric
+    values: tuple[float, ...]
+    interval: Interval | None
+    verdict: Verdict
+
+    @property
+    def mean(self) -> float | None:
+        """The mean over the seeds; None without values."""
+        return statistics.fmean(self.values) if self.values else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields as a table."""
+        low, high = self.interval or (None, None)
+        band = None if self.metric.band is None else dataclasses.asdict(self.metric.band)
+        about = {"name": self.metric.name, "kind": self.metric.kind or None, "premise": self.metric.premise}
+        about |= {"band": band, "untestable": self.metric.untestable or None}
+        numbers = {"values": list(self.values), "mean": self.mean, "low": low, "high": high}
+        return about | numbers | {"verdict": self.verdict.value}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What was found of a claim.
+
+    Attributes:
+        claim: The claim.
+        findings: Of each of its metrics, in their order.
+    """
+
+    claim: Claim
+    findings: tuple[Finding, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict of the claim, as far as it is testable here."""
+        return joined((finding.metric.premise, finding.verdict) for finding in self.findings)
+
+    @property
+    def why(self) -> str:
+        """The reason in words, for a verdict that the table of metrics leaves open; "" for others."""
+        if self.verdict is Verdict.UNTESTABLE:
+            return self.claim.untestable or "; ".join(finding.metric.untestable for finding in self.findings)
+        failed = [
+            finding for finding in self.findings if finding.metric.premise and finding.verdict is not Verdict.HELD
+        ]
+        if failed:
+            return f"the setting is not shown to be the claim's ({'; '.join(finding.metric.name for finding in failed)})"
+        if self.verdict is Verdict.UNDECIDED:
+            return "an interval contains an end of its band, or one seed gives none: more seeds decide"
+        is_part = any(finding.verdict is Verdict.UNTESTABLE for finding in self.findings)
+        return "as far as it is testable here" if is_part else ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns claim, findings and verdict as a table."""
+        findings = [finding.to_json() for finding in self.findings]
+        return self.claim.to_json() | {"verdict": self.verdict.value, "why": self.why or None, "metrics": findings}
+
+
+def untested(claim: Claim) -> Result:
+    """Returns the result of a claim without a testable metric."""
+    return Result(claim, tuple(Finding(metric, (), None, Verdict.UNTESTABLE) for metric in claim.metrics))
+
+
+def measure(
+    claim: Claim, records: Sequence[tuple[Path, Record]], where: Path, *, allow_imports: bool = False
+) -> Result:
+    """Returns what records show of a claim.
+
+    Args:
+        claim: The claim.
+        records: The records with their paths; further ones are left out.
+        where: Their folder, for messages.
+        allow_imports: Whether the claim's file may name `package.module:Class`.
+
+    Raises:
+        BadInput: Names the runs that are missing, or that have no such number.
+    """
+    wanted = wants(claim, allow_imports=allow_imports)
+    if not wanted:
+        return untested(claim)
+    every = [run for rows in wanted.values() for row in rows for run in row]
+    scored = {run.key for metric, rows in wanted.items() if metric.of_kind.of_scores for row in rows for run in row}
+    runs = found_runs(every, scored, records, where)
+    findings = []
+    for metric in claim.metrics:
+        if metric not in wanted:
+            findings.append(Finding(metric, (), None, Verdict.UNTESTABLE))
+            continue
+        values = tuple(_value(metric, [runs[run.key] for run in row]) for row in wanted[metric])
+        interval = t_interval(values)
+        assert metric.band is not None
+        findings.append(Finding(metric, values, interval, metric.band.verdict(interval)))
+    return Result(claim, tuple(findings))
+
+
+def _value(metric: Metric, runs: Sequence[Run]) -> float:
+    kind = metric.of_kind
+    value = kind.value(*(run.scores() if kind.of_scores else run.record for run in runs))
+    if value is None:
+        names = " and ".join(str(run.path) for run in runs)
+        raise BadInput(f"no {metric.kind} of {names}: the records, or their scores, have no such number; make them anew")
+    return value

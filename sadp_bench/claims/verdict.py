@@ -1,0 +1,67 @@
+"""Verdicts: an interval of a metric against its pass band, and the verdicts of all metrics joined to the claim's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from sadp_bench.records.statistics import Interval
+
+
+class Verdict(Enum):
+    """What was found of a claim, or of one of its metrics."""
+
+    HELD = "held"
+    NOT_HELD = "not held"
+    UNDECIDED = "undecided"
+    UNTESTABLE = "not testable here"
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """The values of a metric with which a claim holds. Both ends belong to it.
+
+    Attributes:
+        at_least: Lowest value; None: no lowest.
+        at_most: Highest value; None: no highest.
+    """
+
+    at_least: float | None
+    at_most: float | None
+
+    def verdict(self, interval: Interval | None) -> Verdict:
+        """Returns what the mean's 95 % interval shows. One that contains an end of the band, and no interval, decide nothing."""
+        if interval is None:
+            return Verdict.UNDECIDED
+        low, high = interval
+        above = self.at_least is None or low >= self.at_least
+        below = self.at_most is None or high <= self.at_most
+        if above and below:
+            return Verdict.HELD
+        outside = self.at_least is not None and high < self.at_least or self.at_most is not None and low > self.at_most
+        return Verdict.NOT_HELD if outside else Verdict.UNDECIDED
+
+    def text(self) -> str:
+        """Returns 'at least 25', 'at most 0.3', or '25 to 36'."""
+        if self.at_least is not None and self.at_most is not None:
+            return f"{self.at_least:g} to {self.at_most:g}"
+        return f"at least {self.at_least:g}" if self.at_least is not None else f"at most {self.at_most:g}"
+
+
+def joined(found: Iterable[tuple[bool, Verdict]]) -> Verdict:
+    """Returns the verdict of a claim. Metrics that are not testable here are left out.
+
+    Args:
+        found: Of each metric, whether it is a premise, and its verdict. Where a premise does not hold, the setting is not the
+            claim's, and nothing is decided.
+    """
+    tested = [(premise, verdict) for premise, verdict in found if verdict is not Verdict.UNTESTABLE]
+    verdicts = {verdict for _, verdict in tested}
+    if not tested:
+        return Verdict.UNTESTABLE
+    if any(premise and verdict is not Verdict.HELD for premise, verdict in tested):
+        return Verdict.UNDECIDED
+    if Verdict.NOT_HELD in verdicts:
+        return Verdict.NOT_HELD
+    return Verdict.UNDECIDED if Verdict.UNDECIDED in verdicts else Verdict.HELD

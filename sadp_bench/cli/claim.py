@@ -1,0 +1,102 @@
+"""`sadp-bench claim`: tests a claim of a paper."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer import Option
+
+from sadp_bench.cli.options import AsJson, Data, Quiet
+from sadp_bench.cli.output import Result, say
+from sadp_bench.core.errors import BadInput
+
+if TYPE_CHECKING:
+    from sadp_bench.claims.claim_file import Claim
+    from sadp_bench.records.record import Record
+
+Records = list[tuple[Path, "Record"]]
+
+
+def claim(
+    name: Annotated[
+        str | None, typer.Argument(help="A claim of the list, or a .toml file.", show_default="list the claims")
+    ] = None,
+    from_: Annotated[Path | None, Option("--from", help="Measure the records of this folder; train nothing.")] = None,
+    out: Annotated[Path | None, Option(help="Folder of the records.", show_default="runs")] = None,
+    jobs: Annotated[int | None, Option(help="Number of runs at a time.", show_default="1")] = None,
+    data: Data = None,
+    allow_imports: Annotated[
+        bool, Option("--allow-imports", help="Allow package.module:Class in the file, whose code then runs.")
+    ] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> Result:
+    """Test a claim of a paper: train its runs, measure over the seeds, give a verdict. Exit code 0 if it held, else 1."""
+    from sadp_bench.cli import claim_view
+    from sadp_bench.claims import claim_file
+    from sadp_bench.claims.verdict import Verdict
+
+    if from_ is not None and not (out is None and jobs is None):
+        raise BadInput("--from reads existing records; leave --out and --jobs out")
+    if name is None:
+        if from_ is not None or out is not None or jobs is not None:
+            raise BadInput("name a claim for --from, --out or --jobs; `sadp-bench claim` lists the claims")
+        claims = [claim_file.read_claim(path) for path in claim_file.catalog().values()]
+        return Result([claim.to_json() for claim in claims] if as_json else lambda: claim_view.print_claims(claims))
+    found = claim_file.find(name)
+    from sadp_bench.claims.measure import measure, untested  # imports torch, which a list needs not
+
+    if not found.testable:
+        result = untested(found)
+    else:
+        records, where = _records(found, from_, out or Path("runs"), 1 if jobs is None else jobs, data, allow_imports, quiet)
+        result = measure(found, records, where, allow_imports=allow_imports)
+    shown = result.to_json() if as_json else lambda: claim_view.print_result(result)
+    return Result(shown, int(result.verdict is not Verdict.HELD))
+
+
+def _records(
+    claim: Claim, from_: Path | None, out: Path, jobs: int, data: Path | None, allow_imports: bool, quiet: bool
+) -> tuple[Records, Path]:
+    """Returns records with their paths, and their folder: those of `from_`, or those of the runs that are trained now."""
+    from sadp_bench.records.store import read_all
+
+    if from_ is None:
+        return _trained(claim, out, jobs, data, allow_imports, quiet), out
+    found = read_all([from_])
+    for problem in found.problems:
+        say(f"sadp-bench: skipped {problem}")
+    return found.records, from_
+
+
+def _trained(claim: Claim, out: Path, jobs: int, data: Path | None, allow_imports: bool, quiet: bool) -> Records:
+    """Trains the runs that have no record yet, and returns the records of all."""
+    from sadp_bench.claims.runs import wants
+    from sadp_bench.cli.train import carried_out
+    from sadp_bench.records.store import Store
+    from sadp_bench.sweeps import planning
+    from sadp_bench.sweeps.executors import Options
+
+    wants(claim, allow_imports=allow_imports)  # what it selects wrongly is refused before anything trains
+    store, options = Store(out), Options(jobs, data=data.absolute() if data else None)
+    message = (lambda line: None) if quiet else say
+    make = partial(
+        planning.make_plan,
+        claim.path,
+        store,
+        jobs=jobs,
+        data=options.data,
+        allow_imports=allow_imports,
+        message=message,
+    )
+    ended = carried_out(make(), make, store, options, quiet)
+    if ended.failed or ended.without_settings:
+        first = next(iter(ended.failed.values()), None)
+        why = f": {first.reason}" if first else ", as the search has no point with all trials done"
+        failed = len(ended.failed) or len(ended.without_settings)
+        raise BadInput(f"{failed} of the claim's runs failed{why}; `sadp-bench sweep {claim.path}` shows all of them")
+    found = [(store.path(spec), store.find(spec)) for spec in ended.plan.runs]
+    return [(path, record) for path, record in found if record is not None]
