@@ -42,7 +42,11 @@ class Finding:
         """Returns the fields as a table."""
         low, high = self.interval or (None, None)
         band = None if self.metric.band is None else dataclasses.asdict(self.metric.band)
-        about = {"name": self.metric.name, "kind": self.metric.kind or None, "premise": self.metric.premise}
+        about: dict[str, Any] = {
+            "name": self.metric.name,
+            "kind": self.metric.kind or None,
+            "premise": self.metric.premise,
+        }
         about |= {"band": band, "untestable": self.metric.untestable or None}
         numbers = {"values": list(self.values), "mean": self.mean, "low": low, "high": high}
         return about | numbers | {"verdict": self.verdict.value}
@@ -74,7 +78,9 @@ class Result:
             finding for finding in self.findings if finding.metric.premise and finding.verdict is not Verdict.HELD
         ]
         if failed:
-            return f"the setting is not shown to be the claim's ({'; '.join(finding.metric.name for finding in failed)})"
+            return (
+                f"the setting is not shown to be the claim's ({'; '.join(finding.metric.name for finding in failed)})"
+            )
         if self.verdict is Verdict.UNDECIDED:
             return "an interval contains an end of its band, or one seed gives none: more seeds decide"
         is_part = any(finding.verdict is Verdict.UNTESTABLE for finding in self.findings)
@@ -128,5 +134,7 @@ def _value(metric: Metric, runs: Sequence[Run]) -> float:
     value = kind.value(*(run.scores() if kind.of_scores else run.record for run in runs))
     if value is None:
         names = " and ".join(str(run.path) for run in runs)
-        raise BadInput(f"no {metric.kind} of {names}: the records, or their scores, have no such number; make them anew")
+        raise BadInput(
+            f"no {metric.kind} of {names}: the records, or their scores, have no such number; make them anew"
+        )
     return value

@@ -86,6 +86,5 @@ KINDS = {
     "late_gain": Kind(late_gain, False, False, "points", 2),
     "gradient_cosine": Kind(gradient_cosine, False, False, "", 4),
     "score_correlation": Kind(score_correlation, True, True, "", 3),
-    "never_forgotten": Kind(never_forgotten, False, True, "%", 1),
     "never_forgotten_difference": Kind(never_forgotten_difference, True, True, "points", 1),
 }

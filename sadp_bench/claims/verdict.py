@@ -31,7 +31,7 @@ class Band:
     at_most: float | None
 
     def verdict(self, interval: Interval | None) -> Verdict:
-        """Returns what the mean's 95 % interval shows. One that contains an end of the band, and no interval, decide nothing."""
+        """Returns what the mean's 95 % interval shows. Across an end of the band, or without an interval, it is undecided."""
         if interval is None:
             return Verdict.UNDECIDED
         low, high = interval

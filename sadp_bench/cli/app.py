@@ -76,7 +76,9 @@ def _run(arguments: list[str], debug: bool) -> int:
             traceback.print_exception(error)
         return _fail(str(error), error.code if isinstance(error, Stopped) else 2)
     except KeyboardInterrupt:
-        resume = "; the same command continues from the last checkpoint" if arguments[0] in ("run", "sweep", "claim") else ""
+        resume = (
+            "; the same command continues from the last checkpoint" if arguments[0] in ("run", "sweep", "claim") else ""
+        )
         say(f"sadp-bench: interrupted{resume}")
         return 130
     except BrokenPipeError:  # `sadp-bench --help | head -1`

@@ -35,9 +35,9 @@ def claim(
     quiet: Quiet = False,
 ) -> Result:
     """Test a claim of a paper: train its runs, measure over the seeds, give a verdict. Exit code 0 if it held, else 1."""
-    from sadp_bench.cli import claim_view
     from sadp_bench.claims import claim_file
     from sadp_bench.claims.verdict import Verdict
+    from sadp_bench.cli import claim_view
 
     if from_ is not None and not (out is None and jobs is None):
         raise BadInput("--from reads existing records; leave --out and --jobs out")
@@ -52,7 +52,9 @@ def claim(
     if not found.testable:
         result = untested(found)
     else:
-        records, where = _records(found, from_, out or Path("runs"), 1 if jobs is None else jobs, data, allow_imports, quiet)
+        records, where = _records(
+            found, from_, out or Path("runs"), 1 if jobs is None else jobs, data, allow_imports, quiet
+        )
         result = measure(found, records, where, allow_imports=allow_imports)
     shown = result.to_json() if as_json else lambda: claim_view.print_result(result)
     return Result(shown, int(result.verdict is not Verdict.HELD))

@@ -67,7 +67,14 @@ def cells(finding: Finding) -> list[str]:
         return [printable(name), NOTHING, NOTHING, NOTHING, "0", printable(finding.verdict.value + why)]
     band = NOTHING if metric.band is None else metric.band.text()
     shown = number(finding.mean, metric.of_kind.digits)
-    return [printable(name), shown, interval_text(finding), _with_unit(metric, band), str(len(finding.values)), finding.verdict.value]
+    return [
+        printable(name),
+        shown,
+        interval_text(finding),
+        _with_unit(metric, band),
+        str(len(finding.values)),
+        finding.verdict.value,
+    ]
 
 
 def interval_text(finding: Finding) -> str:

@@ -54,7 +54,10 @@ def test_missing_records_are_named(tmp_path):
     records = recorded(path, tmp_path / "records", ACCURACIES)
     for record in records.glob("*-random-r0.5-s[12]-*"):
         record.unlink()
-    refused(command("claim", path, "--from", records), "lacks 2 of 6 runs of the claim: random 0.5 seed=1; random 0.5 seed=2")
+    refused(
+        command("claim", path, "--from", records),
+        "lacks 2 of 6 runs of the claim: random 0.5 seed=1; random 0.5 seed=2",
+    )
     refused(command("claim", path, "--from", tmp_path / "none"), "no folder")
     many = written(tmp_path, GOOD.replace("[0, 1, 2]", str(list(range(9)))), "many")
     refused(command("claim", many, "--from", records), "lacks 14 of 18 runs", "; 2 more")
@@ -63,7 +66,11 @@ def test_missing_records_are_named(tmp_path):
 def test_records_that_differ_in_a_setting_are_none_of_the_claim(tmp_path):
     path, records = written(tmp_path), tmp_path / "records"
     for spec in wanted_specs(path):
-        options = spec.method_options | {"rescale": True} if spec.method == "random" and spec.seed == 0 else spec.method_options
+        options = (
+            spec.method_options | {"rescale": True}
+            if spec.method == "random" and spec.seed == 0
+            else spec.method_options
+        )
         Store(records).write(make_record(spec.of_valid(method_options=options), ACCURACIES[spec.method, spec.seed]))
     refused(command("claim", path, "--from", records), "lacks 1 of 6 runs", "random 0.5 seed=0")
 
@@ -106,7 +113,7 @@ def test_a_premise_that_fails_is_the_reason(tmp_path):
     assert answer.out.splitlines()[-1] == "undecided: the setting is not shown to be the claim's (no loss)"
 
 
-TRAINED = f"{HEAD}{METRIC.replace('at_most = -2', 'at_most = 100')}{TINY.replace('threads = 1', 'threads = 1\nseed = [0, 1]')}{RUNS}"
+TRAINED = HEAD + METRIC.replace("at_most = -2", "at_most = 100") + TINY + "seed = [0, 1]\n" + RUNS
 SCORED = """
 [[metric]]
 name = "EL2N of two networks"

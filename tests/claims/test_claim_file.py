@@ -27,7 +27,11 @@ def test_a_file_is_its_text_source_metrics_and_runs(tmp_path):
 
 def test_runs_of_other_seeds_are_paired_in_order(tmp_path):
     of = METRIC.replace('{ method = "random" }', '{ method = "random", seed = [1, 0] }')
-    text = HEAD + of.replace('"full"', '{ method = ["random"], seed = [3, 2] }') + SWEEP.replace("[0, 1, 2]", "[0, 3, 2, 1]")
+    text = (
+        HEAD
+        + of.replace('"full"', '{ method = ["random"], seed = [3, 2] }')
+        + SWEEP.replace("[0, 1, 2]", "[0, 3, 2, 1]")
+    )
     claim = read_claim(written(tmp_path, text))
     assert [[run.spec.seed for run in row] for row in wants(claim)[claim.metrics[0]]] == [[0, 2], [1, 3]]
 

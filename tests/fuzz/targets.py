@@ -291,9 +291,7 @@ claim_inputs = st.tuples(several_edits, damages, st.booleans())
 
 def check_claims(given: Any) -> None:
     changes, damage, as_json = given
-    Path("a.toml").write_bytes(
-        damaged(words.toml(edited(_claim(), changes)).encode("utf-8", "surrogatepass"), damage)
-    )
+    Path("a.toml").write_bytes(damaged(words.toml(edited(_claim(), changes)).encode("utf-8", "surrogatepass"), damage))
     for number, data in enumerate(_records()):
         Path(f"{number}.json").write_bytes(_to_bytes(data, None))
     check_answer(command("claim", "a.toml", "--from", ".", *(["--json"] if as_json else [])), as_json=as_json)
