@@ -6,5 +6,7 @@ DATASETS = {
     "cifar100": "sadp_bench.datasets.cifar:CIFAR100",
     "fashion-mnist": "sadp_bench.datasets.mnist:FashionMNIST",
     "mnist": "sadp_bench.datasets.mnist:MNIST",
+    "imagefolder": "sadp_bench.datasets.imagefolder:ImageFolder",
     "nmnist": "sadp_bench.datasets.nmnist:NMNIST",
+    "npz": "sadp_bench.datasets.npz:NPZ",
 }

@@ -100,9 +100,8 @@ def data_root(given: Path | None) -> Path:
 
     The folder need not exist yet. Raises BadInput where it is a file or may not be read.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "sadp-bench" / "data"
     try:
-        root = Path(given or os.environ.get("SADP_BENCH_DATA") or cache).expanduser()
+        root = Path(given or os.environ.get("SADP_BENCH_DATA") or cache_folder() / "data").expanduser()
     except RuntimeError as error:
         raise BadInput(f"the data folder is not to be found: {cause(error)}; give one with --data") from error
     if os.path.exists(root) and not os.path.isdir(root):
@@ -110,6 +109,11 @@ def data_root(given: Path | None) -> Path:
     if os.path.exists(root) and not os.access(root, os.R_OK | os.X_OK):
         raise BadInput(f"the data folder {root} may not be read by this user; give another one with --data")
     return root
+
+
+def cache_folder() -> Path:
+    """Returns this program's folder in the user's cache folder. Raises RuntimeError where the user has no home."""
+    return (Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "sadp-bench").expanduser()
 
 
 def first_missing(files: Iterable[Path]) -> Path | None:

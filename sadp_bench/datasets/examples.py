@@ -12,6 +12,7 @@ from torch import Tensor
 from sadp_bench.core.errors import BadInput
 
 INPUT_DTYPES = (torch.uint8, torch.float32)
+CHUNK = 1024  # examples that are hashed together
 SHAPES = {1: "[N]", 4: "[N, C, H, W]", 5: "[N, T, C, H, W]"}  # by dimensions
 
 
@@ -22,6 +23,8 @@ class Examples:
     Attributes:
         input_N: uint8 or float32, [N, C, H, W] (static images) or [N, T, C, H, W] (frames of events).
         label_N: int64, [N].
+        row_N: int64, [N], where `input_N` is the map of a file that stays on the disk: the row of each example. A part of
+            the examples has the same map and fewer rows. None: the rows are the examples, in order.
 
     Raises:
         BadInput: A tensor is of another type or shape.
@@ -29,12 +32,14 @@ class Examples:
 
     input_N: Tensor
     label_N: Tensor
+    row_N: Tensor | None = None
 
     def __post_init__(self) -> None:
         _check("input_N", self.input_N, INPUT_DTYPES, (4, 5))
         _check("label_N", self.label_N, (torch.int64,), (1,))
-        if len(self.input_N) != len(self.label_N):
-            raise BadInput(f"Examples has {len(self.input_N):,} inputs and {len(self.label_N):,} labels; give as many")
+        number = len(self.input_N) if self.row_N is None else len(self.row_N)
+        if number != len(self.label_N):
+            raise BadInput(f"Examples has {number:,} inputs and {len(self.label_N):,} labels; give as many")
 
     def __len__(self) -> int:
         return len(self.label_N)
@@ -46,13 +51,18 @@ class Examples:
         return channels, height, width
 
     def take(self, index_K: Tensor) -> Examples:
-        """Returns a copy of some examples, in the order of their indices."""
+        """Returns some examples, in the order of their indices: a copy, or rows of the same map."""
+        if self.row_N is not None:
+            return Examples(self.input_N, self.label_N[index_K], self.row_N[index_K])
         return Examples(self.input_N[index_K], self.label_N[index_K])
 
     def digest(self) -> hashlib._Hash:
         """Returns the SHA-256 of labels and inputs."""
         digest = hashlib.sha256(self.label_N.contiguous().numpy().data)
-        digest.update(self.input_N.contiguous().numpy().data)
+        for start in range(0, len(self), CHUNK):
+            part = slice(start, start + CHUNK)
+            chunk = self.input_N[part] if self.row_N is None else self.input_N[self.row_N[part]]
+            digest.update(chunk.contiguous().numpy().data)
         return digest
 
 

@@ -25,7 +25,7 @@ HEADERS = {  # big-endian: the kind of file, then the shape of the content
 
 
 class _IDX(Dataset):
-    """Four files, each packed (.gz) or not, in `root/<name of the class>/raw`, as torchvision lays them out."""
+    """Four files, each packed (.gz) or not, in `root/<name of the class>/raw`, as torchvision has them, or beside it."""
 
     mirror: ClassVar[str]
 
@@ -37,9 +37,9 @@ class _IDX(Dataset):
 
     @classmethod
     def locate(cls, root: Path) -> Path | None:
-        """Returns the folder of the files; None where one is absent."""
-        folder = cls._folder(root)
-        return folder if all(_find(folder, name) for name in HEADERS) else None
+        """Returns the folder of the files, `raw` where they lie in both; None where one is absent."""
+        files = [_find(cls._folder(root), name) for name in HEADERS]
+        return None if None in files else min((file.parent for file in files if file), key=lambda at: at.name != "raw")
 
     @classmethod
     def _folder(cls, root: Path) -> Path:
@@ -67,8 +67,9 @@ class _IDX(Dataset):
 
 
 def _find(folder: Path, name: str) -> Path | None:
-    """Returns a file, unpacked or else packed; None where it is absent."""
-    return next((file for file in (folder / name, folder / f"{name}.gz") if os.path.exists(file)), None)
+    """Returns a file, unpacked or else packed, in the folder or else beside it; None where it is absent."""
+    places = (at / file for at in (folder, folder.parent) for file in (name, f"{name}.gz"))
+    return next((file for file in places if os.path.exists(file)), None)
 
 
 def _content(file: Path, header: tuple[int, ...], num_classes: int) -> bytearray:

@@ -302,7 +302,8 @@ def load_material(dataset: Dataset, name: str, evaluate_on: str, train_examples:
         held, order = train.take(order[:num_held].sort().values), order[num_held:]
     if train_examples is not None and train_examples > len(order):
         raise BadInput(f"--train-examples {train_examples}: {name} has {len(order)} to train on here")
-    return Material(dataset, train.take(order[:train_examples].sort().values), held)
+    chosen = order[:train_examples]
+    return Material(dataset, train if len(chosen) == len(train) else train.take(chosen.sort().values), held)
 
 
 def _check_fits(spec: Spec, pruner: Pruner) -> None:

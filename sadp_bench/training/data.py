@@ -77,7 +77,8 @@ class Loader:
     """Makes the network's input on the device: gathers, crops and mirrors examples as uint8, then normalises them.
 
     Static images give [B, C, H, W], events [T, B, C, H, W], channels last in memory. The examples lie on the device
-    where they fit in half of its free memory, otherwise in pinned host memory.
+    where they fit in half of its free memory, otherwise in pinned host memory. The map of a file stays on the disk, and
+    its rows are read as they are needed.
 
     Args:
         examples: The data.
@@ -101,14 +102,11 @@ class Loader:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        input_N = examples.input_N.movedim(-3, -1).contiguous()
+        input_N = examples.input_N.movedim(-3, -1)
         self.device = device
         self.label_N = examples.label_N.to(device)
-        if _fits(input_N, device):
-            input_N = input_N.to(device)
-        elif device.type == "cuda":
-            input_N = input_N.pin_memory()
-        self._input_N = input_N
+        self._row_N = examples.row_N
+        self._input_N = _placed(input_N.contiguous(), device) if self._row_N is None else input_N
         _, height, width = examples.input_shape
         self.padding = min(PADDING, height // 8), min(PADDING, width // 8)
         self.sides = height, width
@@ -126,7 +124,10 @@ class Loader:
 
     def input(self, index_B: Tensor, augmentation: Augmentation | None = None) -> Tensor:
         """Returns the input of these examples. The index is int64; it and the augmentation may lie on any device."""
-        pixels = self._input_N[index_B.to(self._input_N.device)].to(self.device, non_blocking=True)
+        row_B = index_B.to(self._input_N.device)
+        if self._row_N is not None:
+            row_B = self._row_N[row_B]
+        pixels = self._input_N[row_B].to(self.device, non_blocking=True)
         if pixels.dim() == 5:
             pixels = pixels.transpose(0, 1).contiguous()
         if augmentation is not None:
@@ -169,8 +170,9 @@ class Loader:
         return picked.view(pixels.shape)
 
 
-def _fits(input_N: Tensor, device: torch.device) -> bool:
+def _placed(input_N: Tensor, device: torch.device) -> Tensor:
+    """Returns the examples on the device where they fit there, otherwise in pinned host memory."""
     if device.type != "cuda":
-        return True
+        return input_N.to(device)
     free, _ = torch.cuda.mem_get_info(device)
-    return input_N.numel() * input_N.element_size() < free / 2
+    return input_N.to(device) if input_N.numel() * input_N.element_size() < free / 2 else input_N.pin_memory()

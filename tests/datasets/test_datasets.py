@@ -33,6 +33,7 @@ DIGITS_TEST_MD5 = "480f96ac39ea1cda5059f267f6d90c2e"
 CLASSES: list[type[Dataset]] = [
     getattr(importlib.import_module(path.partition(":")[0]), path.partition(":")[2]) for path in DATASETS.values()
 ]
+OWN = ("imagefolder", "npz")  # whose files decide classes and statistics
 
 
 def test_the_table_imports_nothing_heavy() -> None:
@@ -43,9 +44,11 @@ def test_the_table_imports_nothing_heavy() -> None:
 
 
 def test_every_data_set_declares_what_a_run_needs() -> None:
-    for cls in CLASSES:
+    for name, cls in zip(DATASETS, CLASSES, strict=True):
         assert canonical_augment(cls.augment) == cls.augment
         assert cls.epochs > 0 and cls.batch_size > 0 and cls.timesteps > 0 and cls.learning_rate > 0 and cls.scale > 0
+        if name in OWN:
+            continue
         assert len(cls.mean) == len(cls.std) and min(cls.std) > 0
         assert len(set(cls.class_names)) == len(cls.class_names) in (10, 100)
 

@@ -40,8 +40,9 @@ def write_idx(file: Path, content: bytes) -> None:
 
 @pytest.mark.parametrize("cls", [FashionMNIST, MNIST])
 @pytest.mark.parametrize("packed", [True, False])
-def test_mnist_kinds_are_read_as_published_packed_or_not(
-    cls: type[mnist._IDX], packed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("beside", ["no file", "some files", "all files"])
+def test_mnist_kinds_are_read_as_published_packed_or_not_in_raw_or_beside_it(
+    cls: type[mnist._IDX], packed: bool, beside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = small_idx(tmp_path, cls, monkeypatch)
     images, labels = (
@@ -51,8 +52,12 @@ def test_mnist_kinds_are_read_as_published_packed_or_not(
         for file in folder.iterdir():
             file.with_suffix("").write_bytes(gzip.decompress(file.read_bytes()))
             file.unlink()
+    for file in sorted(folder.iterdir())[: {"no file": 0, "some files": 2, "all files": 4}[beside]]:
+        file.rename(folder.parent / file.name)
+    if beside == "all files":
+        folder.rmdir()
     before = files_below(tmp_path)
-    assert cls.locate(tmp_path) == folder
+    assert cls.locate(tmp_path) == (folder.parent if beside == "all files" else folder)
     data = cls(tmp_path, 4)
     assert data.train.input_N.shape == (6, 1, 28, 28) and data.test.input_N.shape == (4, 1, 28, 28)
     assert data.train.input_N.flatten().tolist() == list(images[16:]) and data.train.label_N.tolist() == list(

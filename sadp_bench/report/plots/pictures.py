@@ -109,6 +109,8 @@ def at_hand(data: Path | None) -> Callable[[Record], Images]:
     opened: dict[Any, Any] = {}
 
     def images(record: Record) -> Images:
+        import torch
+
         from sadp_bench.core import registry
         from sadp_bench.datasets.base import data_root
         from sadp_bench.datasets.loading import load
@@ -131,7 +133,11 @@ def at_hand(data: Path | None) -> Callable[[Record], Images]:
         material = resolve.load_material(opened[whole], spec.dataset, spec.evaluate_on, spec.train_examples)
         if material.sha256 != record.data_sha256:
             raise BadInput(f"{spec.dataset} in {root} is not the data that the runs saw")
-        pixel_N = material.train.input_N.movedim(1, -1).double().mul(255 / kind.scale).round().byte().numpy()
+        if material.train.row_N is not None:
+            raise BadInput(f"{spec.dataset} in {root} is larger than memory")
+        input_N, scale = material.train.input_N.movedim(1, -1), material.dataset.scale
+        whole_bytes = input_N.dtype == torch.uint8 and scale == 255
+        pixel_N = (input_N if whole_bytes else input_N.double().mul(255 / scale).round().byte()).numpy()
         names = material.dataset.class_names
         return Images(pixel_N[..., 0] if pixel_N.shape[-1] == 1 else pixel_N, material.train.label_N.tolist(), names)
 

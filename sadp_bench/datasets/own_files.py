@@ -1,0 +1,53 @@
+"""Data sets made of a user's own files: where they lie, their hash, and the statistics of their images."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sadp_bench.core.errors import BadInput
+from sadp_bench.core.files import opened
+
+MOST_VALUES = 1 << 26  # of the training images that the statistics are taken of
+LEAST_STD = 1e-4  # of values from 0 to 1; a channel that varies less is constant, and is not divided by its std
+
+
+def own_place(given: str, root: Path) -> Path:
+    """Returns a user's file or folder: a path as a shell takes it or, where nothing is there, one below the data folder."""
+    try:
+        place = Path(given).expanduser()
+    except RuntimeError as error:
+        raise BadInput(f"{given} is not to be found: {error}; write the whole path") from None
+    return place if os.path.exists(place) else root / place
+
+
+def file_sha256(file: Path) -> str:
+    """Returns the SHA-256 of a file's content."""
+    with opened(file) as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()  # type: ignore[arg-type]
+
+
+def channel_statistics(input_N: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns mean and standard deviation by channel of values from 0 to 255, divided by 255; 1 for a constant channel.
+
+    They are those of all images, or of evenly spaced ones with `MOST_VALUES` values at most.
+
+    Args:
+        input_N: uint8, [N, C, H, W].
+    """
+    every = max(1, math.ceil(input_N.numel() / MOST_VALUES))
+    value_V = torch.arange(256, dtype=torch.float64) / 255
+    means, stds = [], []
+    for channel in range(input_N.shape[1]):
+        count_V = torch.bincount(input_N[::every, channel].flatten(), minlength=256).double()
+        share_V = count_V / count_V.sum()
+        mean = (share_V * value_V).sum()
+        std = (share_V * (value_V - mean).square()).sum().sqrt()
+        means.append(float(mean))
+        stds.append(float(std) if std > LEAST_STD else 1.0)
+    return tuple(means), tuple(stds)

@@ -1,0 +1,154 @@
+"""The decoded images of a folder in one file of the user's cache folder: built once, then read whole or by rows."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from sadp_bench.core.errors import BadInput
+from sadp_bench.core.files import opened
+from sadp_bench.core.memory import GIB, machine_bytes
+from sadp_bench.core.text import count, printable
+from sadp_bench.datasets.base import cache_folder, cause
+from sadp_bench.datasets.decoding import decode_file
+
+MEMORY_SHARE = 0.25  # of the machine's memory; larger files stay on the disk
+CHUNK = 256  # images that are decoded, and then written together
+SHOWN = 3  # broken files that a message names
+KEY_DIGITS = 16  # of the state's hash, in the name of the cache's file
+
+
+def cached_pixels(folder: Path, names: Sequence[str], side: int, state: str) -> tuple[Tensor, bool]:
+    """Returns the pixels of images, uint8 [N, side, side, 3], and whether they are a map that stays on the disk.
+
+    The first call decodes the images and writes the cache's file. An interrupted call goes on where it was.
+
+    Args:
+        folder: Where the images are.
+        names: Of the files, below the folder.
+        side: Pixels; see `decoding.decode`.
+        state: A hash of all that the pixels depend on, by which the cache is known.
+
+    Raises:
+        BadInput: Images can't be decoded, or the cache can't be written; no file of it is left.
+    """
+    title = re.sub(r"[^\w-]", "_", folder.resolve().name)[:40]
+    try:
+        file = cache_folder() / "images" / f"{title}-{side}-{state[:KEY_DIGITS]}.u8"
+    except RuntimeError as error:
+        raise BadInput(f"there is no place to keep decoded images: {cause(error)}; set XDG_CACHE_HOME") from None
+    shape = (len(names), side, side, 3)
+    num_bytes = len(names) * side * side * 3
+    if not os.path.exists(file):
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with _alone(file):
+                if not os.path.exists(file):
+                    _build(file, folder, names, side)
+        except OSError as error:
+            raise BadInput(
+                f"the cache of decoded images, {file}, can't be written: {cause(error)}; set XDG_CACHE_HOME to another folder"
+            ) from None
+    found = file.stat().st_size
+    if found != num_bytes:
+        raise BadInput(f"{file} is broken: {found:,} bytes instead of {num_bytes:,}; delete it to build it anew")
+    stays = num_bytes > MEMORY_SHARE * (machine_bytes() or 0)
+    if not stays:
+        with opened(file) as source:
+            return torch.from_numpy(np.fromfile(source, np.uint8)).reshape(shape), False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a tensor that can't be written; nothing writes inputs
+        return torch.from_numpy(np.memmap(file, np.uint8, "r", shape=shape)), True
+
+
+@contextmanager
+def _alone(file: Path) -> Iterator[None]:
+    """Waits until no other process builds this file."""
+    lock = FileLock(f"{file}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        _say(f"another process is decoding these images; waiting for {file}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _build(file: Path, folder: Path, names: Sequence[str], side: int) -> None:
+    """Decodes all images into a file beside the cache's, and renames it."""
+    part = file.with_name(f"{file.name}.part")
+    row_bytes = side * side * 3
+    done = part.stat().st_size // row_bytes if part.exists() else 0
+    needed, free = (len(names) - done) * row_bytes, shutil.disk_usage(file.parent).free
+    if needed > free:
+        raise BadInput(
+            f"the cache of {folder} needs {needed / GIB:,.2f} GiB in {file.parent}, and {free / GIB:,.2f} are free; lower "
+            "dataset.side, or set XDG_CACHE_HOME to another folder"
+        )
+    what = f"{count(len(names), 'image')} of {folder} to {side}x{side} pixels"
+    _say(f"decoding {what}, once, into {file}" + (f"; {done:,} are there" if done else ""))
+    broken: list[str] = []
+    with part.open("ab") as sink, _bar(len(names), done) as advance, ThreadPoolExecutor(_threads()) as pool:
+        sink.truncate(done * row_bytes)
+        for start in range(done, len(names), CHUNK):
+            chunk = names[start : start + CHUNK]
+            rows = list(pool.map(lambda name: _decoded(folder / name, side), chunk))
+            faults = [row for row in rows if isinstance(row, str)]
+            broken += faults
+            if not broken:
+                sink.write(torch.stack([row for row in rows if isinstance(row, Tensor)]).numpy().data)
+            elif len(broken) == len(faults):
+                sink.truncate(0)  # nothing more is written; the other images are only looked at
+                _say(f"{broken[0]}; looking for others that are broken")
+            advance(len(chunk))
+        sink.flush()
+        os.fsync(sink.fileno())
+    if broken:
+        part.unlink()
+        more = f", and {count(len(broken) - SHOWN, 'more file')}" if len(broken) > SHOWN else ""
+        raise BadInput(f"{'; '.join(broken[:SHOWN])}{more}; mend or remove what is broken")
+    os.replace(part, file)
+
+
+def _decoded(file: Path, side: int) -> Tensor | str:
+    """Returns an image's pixels, or what is wrong with it."""
+    try:
+        return decode_file(file, side)
+    except ValueError as error:
+        return f"{file} {error}"
+
+
+@contextmanager
+def _bar(total: int, done: int) -> Iterator[Callable[[int], None]]:
+    """Shows a bar in a terminal; yields the function that moves it."""
+    if not sys.stderr.isatty():
+        yield lambda number: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("decoding", total=total, completed=done)
+        yield lambda number: progress.advance(task, number)
+
+
+def _threads() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _say(line: str) -> None:
+    print(printable(line), file=sys.stderr, flush=True)
