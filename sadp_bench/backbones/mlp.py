@@ -54,6 +54,7 @@ class MLP(Backbone):
     """
 
     readout_kind = NormalLinear
+    needs_images = False
 
     def __init__(
         self,

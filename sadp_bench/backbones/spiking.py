@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
@@ -300,10 +301,12 @@ class Backbone(nn.Module):
 
     Attributes:
         readout_kind: The class of the readout.
+        needs_images: Whether its layers need places; otherwise it also takes vectors, as images [1, 1, F].
         native: Whether its neurons run in fused blocks.
     """
 
     readout_kind: type[layer.Linear] = layer.Linear
+    needs_images: ClassVar[bool] = True
 
     def __init__(
         self, timesteps: int, stem: nn.Sequential, body: nn.Sequential, features: int, num_classes: int

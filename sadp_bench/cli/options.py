@@ -32,7 +32,8 @@ Records = Annotated[Path, Option(help="Folder of the records.")]
 SPEC_OPTIONS: dict[str, Any] = {
     "dataset": Annotated[str | None, Option(help="Data set: a name or package.module:Class.", show_default="digits")],
     "backbone": Annotated[
-        str | None, Option(help="Spiking network: a name or package.module:Class.", show_default="cnn")
+        str | None,
+        Option(help="Spiking network: a name or package.module:Class.", show_default="cnn, or mlp for vectors"),
     ],
     "budget": Annotated[
         str | None,

@@ -9,4 +9,10 @@ DATASETS = {
     "imagefolder": "sadp_bench.datasets.imagefolder:ImageFolder",
     "nmnist": "sadp_bench.datasets.nmnist:NMNIST",
     "npz": "sadp_bench.datasets.npz:NPZ",
+    "dvs-gesture": "sadp_bench.datasets.dvs_gesture:DVSGesture",
+    "cifar10-dvs": "sadp_bench.datasets.cifar10_dvs:CIFAR10DVS",
+    "n-caltech101": "sadp_bench.datasets.n_caltech101:NCaltech101",
+    "shd": "sadp_bench.datasets.spoken:SHD",
+    "ssc": "sadp_bench.datasets.spoken:SSC",
+    "braille": "sadp_bench.datasets.braille:Braille",
 }

@@ -48,6 +48,9 @@ class Dataset(ABC):
 
     Attributes:
         events: Whether inputs are frames of events [N, T, C, H, W] instead of static images [N, C, H, W].
+        vectors: Whether the frames are vectors of F values, stored as images [1, 1, F]. Networks of convolutions, and
+            augmentation, refuse them.
+        backbone: The default of `--backbone`.
         augment: The default of `--augment`, likewise of the following four.
         scale: Of stored values.
         mean: By channel, after scaling.
@@ -60,6 +63,8 @@ class Dataset(ABC):
     """
 
     events: bool = False
+    vectors: ClassVar[bool] = False
+    backbone: ClassVar[str] = "cnn"
     augment: ClassVar[str] = "none"
     epochs: ClassVar[int] = 20
     batch_size: ClassVar[int] = 128

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+
+from sadp_bench.core.errors import BadInput
 
 HASHED = "sha1-9:1"  # the name of the split in specs
 TEST_SHARE = 10  # one example in so many is a test example
@@ -34,6 +36,23 @@ def list_hash(names: Iterable[str]) -> str:
     """Returns 12 hex digits that name a list of test examples, whatever its order: of the SHA-256 of its sorted lines."""
     text = "\n".join(sorted(names))
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+
+
+def check_hashed(split: str) -> None:
+    """Raises BadInput for another split, where a data set has this one alone."""
+    if split != HASHED:
+        raise BadInput(f"dataset.split is {HASHED}, the only one of this data set, not '{split}'")
+
+
+def checked_list(wanted: str, names: Collection[str]) -> str:
+    """Returns the hash of a test list. Raises BadInput where another is wanted: a run of other files had it."""
+    found = list_hash(names)
+    if wanted not in ("", found):
+        raise BadInput(
+            f"dataset.test_list is {wanted}, and the {len(names):,} test examples of the files that are there have {found}; "
+            "get the other files, or leave dataset.test_list out"
+        )
+    return found
 
 
 def _sha1(name: str) -> bytes:

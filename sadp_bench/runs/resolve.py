@@ -92,7 +92,7 @@ class RunRequest:
         given = {name: value for name, value in requested.items() if value is not None and name != "set"}
         dataset: type[Dataset] = _class("dataset", given.setdefault("dataset", "digits"))
         method: type[Pruner] = _class("method", given["method"])
-        backbone = _class("backbone", given.setdefault("backbone", "cnn"))
+        backbone = _class("backbone", given.setdefault("backbone", dataset.backbone))
         sparsity = _sparsity(given.setdefault("sparsity", "dense"))
         if given.setdefault("backprop", "bptt") != "bptt":
             parts = "steps" if given["backprop"] in STEP_BY_STEP else "blocks"
@@ -119,6 +119,7 @@ class RunRequest:
         given["kernel"] = _kernel(given, backbone, device)
         given["processes"] = distributed.size()
         given = _defaults(dataset) | given
+        _check_vectors(dataset, backbone, given)
         given.setdefault("evaluate_every", max(1, -(-given["epochs"] // 10)))
         check_fields(given)
         request = cls(given, given.pop("train_examples", None))
@@ -184,6 +185,21 @@ def _defaults(dataset: type[Dataset]) -> dict[str, Any]:
         "protocol": "epochs",
         "evaluate_on": "test",
     }
+
+
+def _check_vectors(dataset: type[Dataset], backbone: type[nn.Module], given: Mapping[str, Any]) -> None:
+    """Raises BadInput where inputs are vectors, and the network or the augmentation needs images."""
+    if not dataset.vectors:
+        return
+    if getattr(backbone, "needs_images", False):
+        raise BadInput(
+            f"--backbone {given['backbone']} needs images, and the inputs of {given['dataset']} are vectors at each time "
+            "step; take --backbone mlp"
+        )
+    if given["augment"] != "none":
+        raise BadInput(
+            f"--augment {given['augment']} moves images, and the inputs of {given['dataset']} are vectors; take none"
+        )
 
 
 def _kernel(given: Mapping[str, Any], backbone: type[nn.Module], device: torch.device) -> str:

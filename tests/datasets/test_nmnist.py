@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sadp_bench.datasets import nmnist
-from sadp_bench.datasets.nmnist import NMNIST, frames
+from sadp_bench.datasets import events, nmnist
+from sadp_bench.datasets.event_formats import read_atis
+from sadp_bench.datasets.nmnist import NMNIST
 from tests.datasets.helpers import real, refusal
 
 pytestmark = pytest.mark.usefixtures("no_network")
@@ -27,6 +28,10 @@ def decoded(content: bytes) -> list[tuple[int, int, int, int]]:
 
 def counted(content: bytes) -> np.ndarray:
     return np.frombuffer(content, np.uint8)
+
+
+def frames(content: np.ndarray, timesteps: int) -> np.ndarray:
+    return events.frames(read_atis(content), timesteps, (34, 34))
 
 
 def small_nmnist(root: Path) -> Path:
@@ -47,8 +52,8 @@ def test_events_fall_into_frames_of_equal_duration() -> None:
 
 
 def test_the_order_of_events_in_a_file_does_not_matter() -> None:
-    events = [(x, 33 - x, x % 2, 8_388_607 - 1000 * x) for x in range(34)]
-    assert np.array_equal(frames(counted(recording(*events)), 5), frames(counted(recording(*events[::-1])), 5))
+    made = [(x, 33 - x, x % 2, 8_388_607 - 1000 * x) for x in range(34)]
+    assert np.array_equal(frames(counted(recording(*made)), 5), frames(counted(recording(*made[::-1])), 5))
 
 
 def test_a_single_event_is_in_the_first_frame() -> None:
@@ -95,10 +100,10 @@ def test_real_nmnist_frames_equal_a_plain_decoding(real_data: Path) -> None:
     files = sorted(root.glob("Train/*/*.bin"))
     assert data.train.input_N.shape == (len(files), 4, 2, 34, 34)
     for row in (0, len(files) // 2, len(files) - 1):
-        events = decoded(files[row].read_bytes())
+        made = decoded(files[row].read_bytes())
         assert int(data.train.label_N[row]) == int(files[row].parent.name)
-        first, last = min(t for *_, t in events), max(t for *_, t in events)
-        cells = Counter(((t - first) * 4 // (last - first + 1), p, y, x) for x, y, p, t in events)
+        first, last = min(t for *_, t in made), max(t for *_, t in made)
+        cells = Counter(((t - first) * 4 // (last - first + 1), p, y, x) for x, y, p, t in made)
         found = data.train.input_N[row]
-        assert int(found.sum()) == len(events)
+        assert int(found.sum()) == len(made)
         assert {cell: int(found[cell]) for cell in cells} == dict(cells)
