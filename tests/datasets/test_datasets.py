@@ -50,7 +50,8 @@ def test_every_data_set_declares_what_a_run_needs() -> None:
         if name in OWN:
             continue
         assert len(cls.mean) == len(cls.std) and min(cls.std) > 0
-        assert len(set(cls.class_names)) == len(cls.class_names) in (10, 100)
+        names = getattr(cls, "class_names", None)  # N-Caltech101's are its folders
+        assert names is None or len(set(names)) == len(names) in (10, 11, 20, 27, 35, 100)
 
 
 def test_every_docstring_has_one_line_of_size_and_one_of_source() -> None:

@@ -139,7 +139,7 @@ class OwnNetwork(nn.Module):
 
 
 def test_an_own_loop_prunes_vectors() -> None:
-    data = Braille(Path("nowhere"), 4).train
+    data = Braille(Path("nowhere"), 4).train.take(torch.arange(0, 1215, 3))
     torch.manual_seed(0)
     input_N = data.input_N[:, :, 0, 0].float() / 255
     network, train_set = OwnNetwork(), TensorDataset(input_N, data.label_N)
@@ -159,5 +159,5 @@ def test_an_own_loop_prunes_vectors() -> None:
                 optimizer.step()
                 losses.append(float(loss_B.detach().mean()))
                 visits += len(index_B)
-    assert abs(visits / (3 * len(data)) - 0.5) < 0.01
+    assert abs(visits / (3 * len(data)) - 0.5) < 0.02
     assert sum(losses[-10:]) < sum(losses[:10])

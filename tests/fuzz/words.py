@@ -29,7 +29,7 @@ from tests.odd_files import ODD_PLACES
 MAX_BATCHES = 6  # after which a run is interrupted, so that a large --epochs ends
 NAMES = {
     "method": ["full", "random", "sadp", "el2n", "infobatch", "fewer-epochs", "forgetting", "grand", "os:path", "x:Y"],
-    "dataset": ["digits", "cifar10", "nmnist", "mnist", "sadp_bench.records.record:Record", "x:Y"],
+    "dataset": ["digits", "cifar10", "nmnist", "mnist", "braille", "dvs-gesture", "sadp_bench.records.record:Record", "x:Y"],
     "backbone": ["cnn", "mlp", "resnet19", "resnet18", "torch.nn:ReLU", "torch.nn:Identity", "x:Y"],
     "device": ["cpu", "cuda", "cuda:0", "cuda:99", "mps", "mps:0", "meta", "auto", "xpu", "hpu:1", "cuda:-1"],
     "optimizer": ["sgd", "adamw", "adam"],
