@@ -92,7 +92,9 @@ class CIFAR10DVS(Dataset):
         recordings = Recordings("CIFAR10-DVS", PUBLISHER, turned, (SIDE, SIDE), (side, side), timesteps, by)
         if split not in SPLITS:
             raise BadInput(f"dataset.split is one of {', '.join(SPLITS)}, not '{split}'")
-        sources, clips, test = [], {}, []
+        sources: list[Path] = []
+        clips: dict[str, list[Clip]] = {}
+        test: list[str] = []
         for label, (name, source) in enumerate(zip(CLASSES, _sources(root), strict=True)):
             if source is None:
                 raise absent(root / "CIFAR10DVS" / f"{name}.zip", PUBLISHER, root / "CIFAR10DVS")

@@ -153,7 +153,7 @@ def _opened(source: Path) -> Iterator[Any]:
         return
     for member in members(source):
         if member.path.suffix == ".h5":
-            yield io.BytesIO(member.read())
+            yield io.BytesIO(member.read().tobytes())
 
 
 def _reason(error: BaseException) -> str:
