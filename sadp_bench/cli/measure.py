@@ -64,6 +64,9 @@ def study(
         str | None, Option(help="Epochs to stop after, separated by commas.", show_default="1, a quarter, half, all")
     ] = None,
     examples: Annotated[int, Option(help="Number of training examples to study, a fixed random part.")] = 512,
+    bias: Annotated[
+        bool, Option("--bias", help="Also measure how far the expected gradient of drawn batches is from full data's.")
+    ] = False,
     request: Any = None,
     data: Data = None,
     out: Annotated[Path, Option(help="Folder of the studies.")] = Path("studies"),
@@ -78,11 +81,11 @@ def study(
 
     request |= {"method": method, "ratio": ratio}
     if from_ is not None:
-        if at or any(value not in (None, {}) for value in request.values()):
+        if at or bias or any(value not in (None, {}) for value in request.values()):
             raise BadInput("--from shows a study as it was kept; leave the options of training out")
         found, path = study_file.read_study(from_), from_
     else:
-        found, path = _new_study(request, at, examples, data, out, quiet)
+        found, path = _new_study(request, at, examples, bias, data, out, quiet)
     if plots is not None:
         from sadp_bench.report.plots.study import draw_study
 
@@ -91,7 +94,7 @@ def study(
 
 
 def _new_study(
-    request: dict[str, Any], at: str | None, examples: int, data: Path | None, out: Path, quiet: bool
+    request: dict[str, Any], at: str | None, examples: int, bias: bool, data: Path | None, out: Path, quiet: bool
 ) -> tuple[dict[str, Any], Path]:
     from sadp_bench.cli import run_view
     from sadp_bench.measure import study_file
@@ -100,7 +103,7 @@ def _new_study(
     from sadp_bench.runs import environment
 
     environment.keep_freed_memory()
-    study = Study(request, at, examples, data, run_view.reporter(quiet))
+    study = Study(request, at, examples, data, run_view.reporter(quiet), bias)
     Store(out).check_writable()
     found = study.measure()
     return found, study_file.write(out, found)

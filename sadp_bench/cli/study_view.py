@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from sadp_bench.cli.bias_view import BIAS_LEGEND, bias_sentence, bias_table
 from sadp_bench.core.text import compact, percent, printable
 from sadp_bench.measure.study_file import BOUNDS, KEEPS, LABELS, OWN, RIVALS, SOURCES, labels, title
 from sadp_bench.records.axes import cosine_text
@@ -82,7 +83,10 @@ def study_table(study: dict[str, Any], path: Path | None = None) -> Group:
     legend = STUDY_LEGEND.format(smoothing=study["smoothing"], tau=TAU_LEGEND if has_tau else "")
     legend += OWN_LEGEND.format(name=names[OWN]) if "sadp_smoothing" in study else ""
     legend += COSINE_LEGEND if any("gradient_cosine" in stop for stop in study["stops"]) else ""
+    has_bias = "bias" in study["stops"][-1]
+    legend += BIAS_LEGEND if has_bias else ""
     shown += [_cost(study["cost"]), "", Text(legend, "dim")]
+    shown += ["", Text(bias_sentence(study, names))] if has_bias else []
     return Group(
         *shown, *([Text("\n" + printable(f"study  {path}"), "dim", overflow="fold")] if path is not None else [])
     )
@@ -113,7 +117,8 @@ def _stop(stop: dict[str, Any], epochs: int, names: dict[str, str]) -> list[Any]
         tables += _table("tau, ages", TAU + AGED, scores | of_exact, names)
     else:
         tables += _table("ages", AGED, scores, names)
-    return [Text(heading, "bold"), *tables, *lines]
+    bias = bias_table(stop["bias"], names) if "bias" in stop else []
+    return [Text(heading, "bold"), *tables, *lines, *bias]
 
 
 def _table(title: str, columns: ColumnGroups, scores: dict[str, Any], names: dict[str, str]) -> list[Any]:

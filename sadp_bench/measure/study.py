@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,8 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.rng import stream
 from sadp_bench.core.text import printable
-from sadp_bench.measure import score_cost
+from sadp_bench.measure import gradient_bias, score_cost
+from sadp_bench.measure.draws import studied_draws
 from sadp_bench.measure.score_collectors import Collector, exact_norms, observations, recalibrated
 from sadp_bench.measure.study_file import AGES, STUDY_SCHEMA, study_key
 from sadp_bench.measure.study_numbers import OPTIMUM_SMOOTHING, SMOOTHING, by_name, compared, finite, variation
@@ -30,10 +32,12 @@ from sadp_bench.runs.trainer import RunTrainer, now, threads
 from sadp_bench.training import loop
 from sadp_bench.training.data import Augmentation, draw_augmentation
 from sadp_bench.training.gradient_cosine import gradient_cosines
+from sadp_bench.training.survey import Surveys
 
 MIN_EXAMPLES = 10  # examples
 CALIBRATION_BATCHES = 20  # batches whose statistics recalibrate the normalisation
 COSINE_BATCHES = 4  # batches over which the cosines of gradients are averaged
+BIAS_KEEP = 0.5  # share of the examples that the draws of a study on full data keep, whose bias is measured
 VIEWS = 4  # augmented views, whose root mean square norm stands for the next epoch's
 
 
@@ -83,13 +87,21 @@ class Study:
         examples: Number of training examples to study.
         data: Folder of the data sets.
         progress: Receives the progress.
+        bias: Whether each stop measures the bias of draws (see `gradient_bias`): of uniform sampling, of the method, or
+            on full data of SADP with half the examples kept, and of SADP's draw by the exact norm.
 
     Raises:
         BadInput: The request can't be studied.
     """
 
     def __init__(
-        self, request: Mapping[str, Any], at: str | None, examples: int, data: Path | None, progress: Progress
+        self,
+        request: Mapping[str, Any],
+        at: str | None,
+        examples: int,
+        data: Path | None,
+        progress: Progress,
+        bias: bool = False,
     ) -> None:
         self.spec, material = resolve({**request, **_method(request)}, data)
         if self.spec.backprop == "local" or self.spec.sparsity != "dense":
@@ -101,12 +113,14 @@ class Study:
             raise BadInput(
                 f"--examples is from {MIN_EXAMPLES} to the training set's {len(material.train)}, not {examples}"
             )
-        self.progress, self._asked = progress, at
-        self.at = stops(at, self.spec.epochs)
+        self.progress, self._asked, self.bias = progress, at, bias
+        self.at, self.length = stops(at, self.spec.epochs), self.spec.epochs
         with threads(self.spec.threads), enough_memory(self.spec):
             self.trainer = RunTrainer(self.spec, Resources(self.spec, material), progress)
             # A network without a rule for exact norms is refused before it trains.
             exact_norms(self.model, self.trainer.data, self.spec, torch.arange(1), Progress())
+            if bias:  # so is one with a norm that can't be weighted
+                self._passes()
         draw = stream(self.spec.seed, "study")
         shuffled_N = torch.randperm(len(material.train), generator=draw)
         self.index_n, self.rest = shuffled_N[:examples], shuffled_N[examples:]
@@ -127,10 +141,14 @@ class Study:
             with trainer.clock("prepare"):
                 collector.prepare(trainer.context)
             # A run's length may depend on what `prepare` found.
-            self.at = stops(self._asked, math.ceil(loop.run_length(trainer.pruner, spec, len(trainer.data))))
+            self.length = math.ceil(loop.run_length(trainer.pruner, spec, len(trainer.data)))
+            self.at = stops(self._asked, self.length)
             trainer.state.pruner = collector
             planned = self.at[-1] / spec.epochs * training_visits(spec)
             visits = round(planned) + (4 + self.views) * len(self.at) * len(self.index_n)
+            if self.bias:
+                normed = bool(batch_norms(self.model))
+                visits += len(self.at) * gradient_bias.visits(len(self.index_n), self.keep, 3, normed)
             progress.start("study", visits, self.at[-1])
             try:
                 rows = loop.train(trainer.state, trainer.data, spec, trainer.clock, progress, spec.seed, self.at[-1])
@@ -151,7 +169,7 @@ class Study:
             "schema": STUDY_SCHEMA,
             "kind": "study",
             "sadp_bench": __version__,
-            "key": study_key(self.spec, self.at, len(self.index_n)),
+            "key": study_key(self.spec, self.at, len(self.index_n), self.bias),
             "run": self.spec.key,
             "spec": self.spec.to_json(),
             "environment": self.trainer.environment,
@@ -203,6 +221,7 @@ class Study:
                 "collected": collector.bound_ratio(),
             },
             **self._cosine(epoch),
+            **self._bias(epoch, collector, norm_n),
             "examples": {"exact": {"frozen": norm_n.tolist(), "coming": coming_n.tolist()}}
             | {name: {at: values[at][name].tolist() for at in ("frozen", "age 0")} for name in collector.scores},
         }
@@ -210,6 +229,28 @@ class Study:
     def _collector(self, method: Pruner | None = None) -> Collector:
         """Returns a collector whose score "sadp" has the settings of the run where SADP prunes it."""
         return Collector(self.index_n, method, self.spec.method_options if self.spec.method == "sadp" else None)
+
+    @property
+    def keep(self) -> float:
+        """The share of the examples that the draws keep whose bias is measured."""
+        return 1 - self.spec.ratio if self.spec.ratio else BIAS_KEEP
+
+    def _passes(self) -> gradient_bias.Passes:
+        return gradient_bias.Passes(self.model, self.trainer.data, self.spec, self.index_n, self.progress)
+
+    def _bias(self, epoch: int, collector: Collector, norm_n: Tensor) -> dict[str, Any]:
+        """Returns the bias of draws for the next epoch, or after the last one for that once more, where it is asked for."""
+        if not self.bias:
+            return {}
+        self.progress.message(f"study: bias of gradients after epoch {epoch + 1}, {gradient_bias.ROUNDS} rounds")
+        coming, name, method = min(epoch + 1, self.length - 1), self.spec.method, copy.deepcopy(collector.method)
+        if name == "full":
+            name, method = "sadp", copy.deepcopy(collector.sadp)
+            method.prune_ratio = 1 - self.keep
+        method.rescore(coming, Surveys(self.model, self.trainer.data, self.spec))
+        smoothing = collector.sadp.smoothing
+        draws = studied_draws(name, method, coming, norm_n, self.index_n, self.keep, smoothing)
+        return {"bias": {"keep": self.keep, **gradient_bias.gradient_bias(self._passes(), draws)}}
 
     def _cosine(self, epoch: int) -> dict[str, Any]:
         """Returns the cosine of SLTT's gradient with BPTT's where SLTT trains."""

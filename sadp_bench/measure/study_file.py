@@ -43,7 +43,8 @@ class Each(dict[str, Any]):
 
 BY_KEEP = {f"{keep:g}": MAYBE for keep in KEEPS}
 CELL = {"spearman": MAYBE, "pearson": MAYBE, "over_uniform": BY_KEEP, "over_optimum": BY_KEEP, "tau": BY_KEEP}
-LATER = frozenset({"tau", "optimum_tau", "unseen", "sadp_smoothing"})  # names that studies of earlier versions lack
+# Names that studies of earlier versions lack; of a bias those that a network without batch norm lacks.
+LATER = frozenset({"tau", "optimum_tau", "unseen", "sadp_smoothing", "mean", "variance"})
 SPREAD = {"median": NUMBER, "spread": NUMBER}
 STOP = {
     "epoch": NUMBER,
@@ -67,6 +68,14 @@ COSINE = {
     "layers": Each(of=MAYBE),
     "norms_of_all_steps": MAYBE,
     "batches": NUMBER,
+}
+BIAS_PART = {"square": MAYBE, "square_error": MAYBE}
+BIAS_TABLE = {"whole": BIAS_PART, "parts": Each(of=BIAS_PART)}
+BIAS = {
+    "keep": NUMBER,
+    "rounds": NUMBER,
+    "batch_size": NUMBER,
+    "rows": [{"draw": (str,), "norm": (str,), "gradient": BIAS_TABLE, "mean": BIAS_TABLE, "variance": BIAS_TABLE}],
 }
 STUDY_SHAPE = {
     "sadp_bench": (str,),
@@ -92,9 +101,10 @@ STUDY_SHAPE = {
 }
 
 
-def study_key(spec: Spec, at: list[int], examples: int) -> str:
-    """Returns 12 hex digits of the hash of the run, the epochs of the stops and the number of examples."""
-    text = json.dumps({"run": spec.key, "at": at, "examples": examples}, sort_keys=True)
+def study_key(spec: Spec, at: list[int], examples: int, bias: bool = False) -> str:
+    """Returns 12 hex digits of the hash of the run, the epochs of the stops, the number of examples, and what is asked."""
+    asked = {"bias": True} if bias else {}  # so that a study without it keeps its key
+    text = json.dumps({"run": spec.key, "at": at, "examples": examples} | asked, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -146,6 +156,8 @@ def read_study(path: Path) -> dict[str, Any]:
                 _check_shape(stop["lag"], CELL, "lag")
             if "gradient_cosine" in stop:  # only where SLTT trains, and not in studies of earlier versions
                 _check_shape(stop["gradient_cosine"], COSINE, "gradient_cosine")
+            if "bias" in stop:  # only where it was asked for
+                _check_shape(stop["bias"], BIAS, "bias")
         tables = [sources.values() for stop in study["stops"] for sources in stop["examples"].values()]
         lengths = {len(values) for table in tables for values in table}
         if lengths != {study["examples"]} or not study["at"] or not study["layers"]:
