@@ -30,8 +30,8 @@ def square_of_bias(error_RR: Tensor, full_RR: Tensor) -> dict[str, float]:
         full_RR: Products of the rounds' estimates of the whole.
 
     Returns:
-        "square", and "square_error": its standard error, by the jackknife over the rounds. Where there is no bias the
-        latter is too large, by a factor of about 1.4.
+        "square", and "square_error": its standard error, by the jackknife over the rounds. Where the noise exceeds the bias
+        the latter is too large, by up to sqrt(2 (R - 1) / (R - 2)).
     """
     square, error = jackknife(lambda at: float(pair_mean(error_RR[at][:, at]) / pair_mean(full_RR[at][:, at])), error_RR)
     return {"square": square, "square_error": error}

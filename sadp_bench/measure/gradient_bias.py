@@ -28,7 +28,7 @@ from sadp_bench.training.data import Loader
 from sadp_bench.training.step import TrainingStep
 
 ROUNDS = 8  # independent estimates; products of different ones contain no noise on average
-COUNTED = 100  # draws of a round, of which each example's mean weight is taken
+COUNTED = 50  # draws of a round, of which each example's mean weight is taken
 PASSED = 2  # of them, draws whose batches pass through a network with batch norm
 STREAM = "study bias"
 

@@ -119,13 +119,13 @@ class Study:
             self.trainer = RunTrainer(self.spec, Resources(self.spec, material), progress)
             # A network without a rule for exact norms is refused before it trains.
             exact_norms(self.model, self.trainer.data, self.spec, torch.arange(1), Progress())
-            if bias:  # so is one with a norm that can't be weighted
-                self._passes()
         draw = stream(self.spec.seed, "study")
         shuffled_N = torch.randperm(len(material.train), generator=draw)
         self.index_n, self.rest = shuffled_N[:examples], shuffled_N[examples:]
         self.views = 0 if self.spec.augment == "none" else VIEWS
         self.truth: dict[int, Tensor] = {}
+        if bias:  # A norm that can't be weighted is refused before training.
+            self._passes()
 
     @property
     def model(self) -> nn.Module:

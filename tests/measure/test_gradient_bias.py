@@ -44,20 +44,20 @@ def in_errors(part: dict[str, Any], square: float) -> float:
 
 
 def test_squares_of_noisy_rounds_are_without_bias_and_their_errors_are_those_of_repetition() -> None:
-    """Noise five times as long as the bias. Without a bias the jackknife's error is too large by sqrt(2), as theory says."""
+    """Where there is noise alone, the jackknife's error is too large by the factor of its docstring."""
     generator = torch.Generator().manual_seed(1)
     full_RP = torch.zeros(8, 30).double()
     full_RP[:, 0] = 2
-    for length, calibration in ((1.0, 1.0), (0.0, 2**0.5)):
+    for length, calibration in ((20.0, 1.0), (1.0, None), (0.0, (14 / 6) ** 0.5)):
         cells = []
-        for _ in range(600):
+        for _ in range(200):
             error_RP = torch.randn(8, 30, generator=generator).double() * 5 / 30**0.5
             error_RP[:, 1] += length
             cells.append(square_of_bias(error_RP @ error_RP.T, full_RP @ full_RP.T))
         square, error = (torch.tensor([cell[name] for cell in cells]) for name in ("square", "square_error"))
-        assert float(square.mean()) == pytest.approx(length**2 / 4, abs=3 * float(square.std()) / 600**0.5)
-        repeated = float(error.square().mean().sqrt() / square.std())
-        assert repeated == pytest.approx(calibration, rel=0.15), length
+        assert float(square.mean()) == pytest.approx(length**2 / 4, abs=3 * float(square.std()) / 200**0.5)
+        of_repetition = float(error.square().mean().sqrt() / square.std())
+        assert calibration is None or of_repetition == pytest.approx(calibration, rel=0.2), length
 
 
 def test_a_bias_is_shown_where_it_is_seen() -> None:
@@ -115,10 +115,10 @@ def test_exact_weights_have_no_bias_and_the_bias_without_weights_is_the_closed_f
     weighted, plain = (row["gradient"]["whole"] for row in found["rows"])
     assert found["rows"][0]["gradient"]["parts"] == {"readout": weighted}
     assert in_errors(weighted, 0.0) < 3 and weighted["cosine"] > 0.99
-    assert in_errors(plain, square) < 3 and plain["square"] == pytest.approx(square, rel=0.05) and square > 0.01
-    assert plain["cosine"] == pytest.approx(cosine, abs=0.003)
+    assert in_errors(plain, square) < 3 and plain["square_error"] < 0.2 * square and square > 0.01
+    assert plain["cosine"] == pytest.approx(cosine, abs=0.003) and cosine < 0.996
     # What finite draws add to a length, which the numbers above are free from: here of as many as a round counts.
-    means = [gradient_of(exact, number, gradient_nP) for number in range(100)]
+    means = [gradient_of(exact, number, gradient_nP) for number in range(50)]
     naive = float((torch.stack(means).mean(0) - full_P).square().sum() / full_P.square().sum())
     assert naive > 3 * (weighted["square"] + weighted["square_error"])
 
@@ -167,35 +167,38 @@ def test_with_batch_norm_the_bias_is_that_of_all_subsets() -> None:
         drawn_P = torch.stack(drawn).mean(0) / 8
         square = float((drawn_P - full_P).square().sum() / full_P.square().sum())
         whole = row["gradient"]["whole"]
-        assert in_errors(whole, square) < 3 and whole["square_error"] < 0.1 * square, (row["norm"], square, whole)
+        assert in_errors(whole, square) < 3 and whole["square_error"] < 0.2 * square, (row["norm"], square, whole)
         assert whole["cosine"] == pytest.approx(float(drawn_P @ full_P / drawn_P.norm() / full_P.norm()), abs=0.03)
 
 
-def test_statistics_of_brighter_draws_are_off_as_in_closed_form_and_those_of_the_weighted_norm_are_not() -> None:
+def test_statistics_of_uneven_draws_are_off_as_in_closed_form_and_those_of_the_weighted_norm_are_not() -> None:
+    """The digits 0 to 2 are drawn five times as often as the others."""
     bench = small_bench(train_examples=300)
     index_n = torch.arange(200)
-    image_n = bench.data.input(index_n)
-    p_n = inclusion_probability(smooth(brightness(image_n), 0.2), 100)
-    bright, uniform = (by_score(score_n, 0.5, 0.2, seed=0) for score_n in (brightness(image_n), torch.ones(200)))
-    assert bright is not None and uniform is not None
+    image_n, score_n = bench.data.input(index_n), torch.where(bench.data.label_N[:200] < 3, 1.0, 0.2)
+    p_n = inclusion_probability(score_n, 60)
+    uneven, uniform = (by_score(of_n, 0.3, 1e-9, seed=0) for of_n in (score_n, torch.ones(200)))
+    assert uneven is not None and uniform is not None
     before = weights_of(bench.model)
     passes = Passes(bench.model, bench.data, bench.spec, index_n, Progress())
-    found = gradient_bias(passes, {"uniform": uniform, "bright": bright})
+    found = gradient_bias(passes, {"uniform": uniform, "uneven": uneven})
     assert all(torch.equal(value, before[name]) for name, value in weights_of(bench.model).items())
     rows = {(row["draw"], row["norm"]): row for row in found["rows"]}
-    assert list(rows) == [("uniform", "batch"), ("bright", "batch"), ("bright", "weighted")]
+    assert list(rows) == [("uniform", "batch"), ("uneven", "batch"), ("uneven", "weighted")]
 
     stem: Any = bench.model.stem
     x = stem[0](image_n).detach().double()
     mean_nC, deviation_C = x.mean((2, 3)), (x.var((0, 2, 3)) + stem[1].eps).sqrt()
-    off_C = ((p_n / 100) @ mean_nC - mean_nC.mean(0)) / deviation_C
-    of_stem = rows["bright", "batch"]["mean"]["parts"]["stem.1"]
-    assert of_stem["square"] == pytest.approx(float(off_C.square().mean()), rel=0.1) and off_C.abs().max() > 0.05
+    off_C = ((p_n / 60) @ mean_nC - mean_nC.mean(0)) / deviation_C
+    of_stem = rows["uneven", "batch"]["mean"]["parts"]["stem.1"]
+    off = float(off_C.square().mean())
+    assert in_errors(of_stem, off) < 3 and of_stem["square_error"] < 0.4 * off, (of_stem, off)
     for name in ("mean", "variance"):
         batch, weighted, none = (rows[key][name]["whole"] for key in (*list(rows)[1:], ("uniform", "batch")))
-        assert batch["square"] > 10 * batch["square_error"], name
-        assert weighted["square"] < 0.05 * batch["square"] > 2 * none["square"], (name, weighted, none)
-    assert set(rows["bright", "batch"]["gradient"]["parts"]) == {
+        assert batch["square"] > 4 * batch["square_error"], (name, batch)
+        for of_no_bias in (weighted, none):
+            assert abs(of_no_bias["square"]) < min(3 * of_no_bias["square_error"], 0.2 * batch["square"]), (name, of_no_bias)
+    assert set(rows["uneven", "batch"]["gradient"]["parts"]) == {
         *("stem.0", "stem.1", "body.1", "body.2", "body.4", "body.5", "readout")
     }
 
@@ -212,7 +215,7 @@ def test_draws_of_a_pruner_are_those_of_its_class_among_the_studied_and_leave_it
     draw = by_pruner(method, index_n, 1)
     assert draw is not None
     p_N = inclusion_probability(smooth(method.score_sq_N.double().sqrt(), 0.2), 65)
-    total_n, number = torch.zeros(40).double(), 1500
+    total_n, number = torch.zeros(40).double(), 400
     for at in range(number):
         place_k, weight_k = draw(at)
         assert weight_k.numpy() == pytest.approx((1 / p_N[index_n[place_k]]).numpy(), rel=1e-5)
