@@ -33,7 +33,9 @@ def square_of_bias(error_RR: Tensor, full_RR: Tensor) -> dict[str, float]:
         "square", and "square_error": its standard error, by the jackknife over the rounds. Where the noise exceeds the bias
         the latter is too large, by up to sqrt(2 (R - 1) / (R - 2)).
     """
-    square, error = jackknife(lambda at: float(pair_mean(error_RR[at][:, at]) / pair_mean(full_RR[at][:, at])), error_RR)
+    square, error = jackknife(
+        lambda at: float(pair_mean(error_RR[at][:, at]) / pair_mean(full_RR[at][:, at])), error_RR
+    )
     return {"square": square, "square_error": error}
 
 

@@ -220,7 +220,9 @@ def _row(passes: Passes, fulls: Sequence[Found], errors: Sequence[Found]) -> dic
         errors_RC = [torch.stack(of) / by for of, by in zip(zip(*statistics, strict=True), divisors, strict=True)]
         products = [error_RC @ error_RC.T / error_RC.shape[1] for error_RC in errors_RC]
         ones = torch.ones_like(products[0])
-        parts = {norm: square_of_bias(product_RR, ones) for norm, product_RR in zip(passes.norms, products, strict=True)}
+        parts = {
+            norm: square_of_bias(product_RR, ones) for norm, product_RR in zip(passes.norms, products, strict=True)
+        }
         row[name] = {"whole": square_of_bias(torch.stack(products).mean(0), ones), "parts": parts}
     return row
 

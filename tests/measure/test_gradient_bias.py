@@ -23,6 +23,7 @@ from sadp_bench.cli.bias_view import share
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.rng import stream
+from sadp_bench.measure import gradient_bias as bias_module
 from sadp_bench.measure import score_cost, study_file
 from sadp_bench.measure.bias_numbers import square_of_bias
 from sadp_bench.measure.draws import Drawn, by_pruner, by_score
@@ -50,21 +51,24 @@ def test_squares_of_noisy_rounds_are_without_bias_and_their_errors_are_those_of_
     full_RP[:, 0] = 2
     for length, calibration in ((20.0, 1.0), (1.0, None), (0.0, (14 / 6) ** 0.5)):
         cells = []
-        for _ in range(200):
+        for _ in range(120):
             error_RP = torch.randn(8, 30, generator=generator).double() * 5 / 30**0.5
             error_RP[:, 1] += length
             cells.append(square_of_bias(error_RP @ error_RP.T, full_RP @ full_RP.T))
         square, error = (torch.tensor([cell[name] for cell in cells]) for name in ("square", "square_error"))
-        assert float(square.mean()) == pytest.approx(length**2 / 4, abs=3 * float(square.std()) / 200**0.5)
+        assert float(square.mean()) == pytest.approx(length**2 / 4, abs=3 * float(square.std()) / 120**0.5)
         of_repetition = float(error.square().mean().sqrt() / square.std())
-        assert calibration is None or of_repetition == pytest.approx(calibration, rel=0.2), length
+        assert calibration is None or of_repetition == pytest.approx(calibration, rel=0.25), length
 
 
 def test_a_bias_is_shown_where_it_is_seen() -> None:
     assert share({"square": 0.01, "square_error": 0.001}, " %") == "10.0 ± 0.5 %"
     assert share({"square": 0.0001, "square_error": 0.0001}) == "< 1.7"
     assert share({"square": -0.0005, "square_error": 0.0002}) == "< 2.0"
-    assert share({"square": 2.25, "square_error": 0.03}) == "150 ± 1.0" and share({"square": None, "square_error": None}) == "–"
+    assert (
+        share({"square": 2.25, "square_error": 0.03}) == "150 ± 1.0"
+        and share({"square": None, "square_error": None}) == "–"
+    )
 
 
 # A linear network
@@ -140,8 +144,9 @@ def training_gradient(model: nn.Module, input: Tensor, label_B: Tensor, weight_B
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).double()
 
 
-def test_with_batch_norm_the_bias_is_that_of_all_subsets() -> None:
+def test_with_batch_norm_the_bias_is_that_of_all_subsets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draws of 4 out of 8 examples: three subsets, with any weights. Full data: all 70 subsets of a batch's size."""
+    monkeypatch.setattr(bias_module, "COUNTED", 10)
     bench = small_bench(batch_size=4)
     index_n = torch.arange(8)
     input, label_n = bench.data.input(index_n), bench.data.label_N[index_n]
@@ -157,7 +162,7 @@ def test_with_batch_norm_the_bias_is_that_of_all_subsets() -> None:
     subsets = [torch.tensor(subset) for subset in itertools.combinations(range(8), 4)]
     full_P = torch.stack([training_gradient(model, input[s], label_n[s], ones, False) for s in subsets]).mean(0) / 4
     passes = Passes(bench.model, bench.data, bench.spec, index_n, Progress())
-    found = gradient_bias(passes, {"made": draw}, rounds=40)
+    found = gradient_bias(passes, {"made": draw}, rounds=30)
     assert [row["norm"] for row in found["rows"]] == ["batch", "weighted"]
     for row in found["rows"]:
         drawn = [
@@ -167,8 +172,8 @@ def test_with_batch_norm_the_bias_is_that_of_all_subsets() -> None:
         drawn_P = torch.stack(drawn).mean(0) / 8
         square = float((drawn_P - full_P).square().sum() / full_P.square().sum())
         whole = row["gradient"]["whole"]
-        assert in_errors(whole, square) < 3 and whole["square_error"] < 0.2 * square, (row["norm"], square, whole)
-        assert whole["cosine"] == pytest.approx(float(drawn_P @ full_P / drawn_P.norm() / full_P.norm()), abs=0.03)
+        assert in_errors(whole, square) < 3 and whole["square_error"] < 0.3 * square, (row["norm"], square, whole)
+        assert whole["cosine"] == pytest.approx(float(drawn_P @ full_P / drawn_P.norm() / full_P.norm()), abs=0.05)
 
 
 def test_statistics_of_uneven_draws_are_off_as_in_closed_form_and_those_of_the_weighted_norm_are_not() -> None:
@@ -197,7 +202,10 @@ def test_statistics_of_uneven_draws_are_off_as_in_closed_form_and_those_of_the_w
         batch, weighted, none = (rows[key][name]["whole"] for key in (*list(rows)[1:], ("uniform", "batch")))
         assert batch["square"] > 4 * batch["square_error"], (name, batch)
         for of_no_bias in (weighted, none):
-            assert abs(of_no_bias["square"]) < min(3 * of_no_bias["square_error"], 0.2 * batch["square"]), (name, of_no_bias)
+            assert abs(of_no_bias["square"]) < min(3 * of_no_bias["square_error"], 0.2 * batch["square"]), (
+                name,
+                of_no_bias,
+            )
     assert set(rows["uneven", "batch"]["gradient"]["parts"]) == {
         *("stem.0", "stem.1", "body.1", "body.2", "body.4", "body.5", "readout")
     }
@@ -215,7 +223,7 @@ def test_draws_of_a_pruner_are_those_of_its_class_among_the_studied_and_leave_it
     draw = by_pruner(method, index_n, 1)
     assert draw is not None
     p_N = inclusion_probability(smooth(method.score_sq_N.double().sqrt(), 0.2), 65)
-    total_n, number = torch.zeros(40).double(), 400
+    total_n, number = torch.zeros(40).double(), 200
     for at in range(number):
         place_k, weight_k = draw(at)
         assert weight_k.numpy() == pytest.approx((1 / p_N[index_n[place_k]]).numpy(), rel=1e-5)
@@ -249,7 +257,8 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], P
         costs = {"median": 0.0, "spread": 0.0}
         cost = {"scores": {}, "noise": costs, "calibration": {"first_batch": costs, "share_of_epoch": 0.0}}
         patch.setattr(score_cost, "measure_cost", lambda *_: cost | {"step_seconds": 0.0, "rounds": 0, "batches": 0})
-        found = Study(request, "1,2", 60, None, Progress(), bias=True).measure()
+        patch.setattr(bias_module, "COUNTED", 5)
+        found = Study(request, "2", 60, None, Progress(), bias=True).measure()
     return found, study_file.write(tmp_path_factory.mktemp("studies"), found)
 
 
@@ -261,14 +270,14 @@ def test_a_study_with_bias_is_of_the_run_that_nobody_studies_and_its_file_comes_
     plain.prepare()
     assert [row["train_loss"] for row in found["rows"]] == [row["train_loss"] for row in plain.rows()]
     assert study_file.read_study(path) == json.loads(json.dumps(found))
-    asked = study_file.study_key(plain.spec, [1, 2], 60), study_file.study_key(plain.spec, [1, 2], 60, True)
+    asked = study_file.study_key(plain.spec, [2], 60), study_file.study_key(plain.spec, [2], 60, True)
     assert found["key"] == asked[1] != asked[0]
     for stop in found["stops"]:
         rows = [(row["draw"], row["norm"]) for row in stop["bias"]["rows"]]
         norms = ("batch", "weighted")
         assert rows == [("uniform", "batch"), *(("sadp", n) for n in norms), *(("exact", n) for n in norms)]
     damaged = json.loads(path.read_text())
-    damaged["stops"][1]["bias"]["rows"][0]["gradient"].pop("whole")
+    damaged["stops"][0]["bias"]["rows"][0]["gradient"].pop("whole")
     (tmp_path / "bad.study.json").write_text(json.dumps(damaged))
     with pytest.raises(BadInput, match="gradient lacks whole"):
         study_file.read_study(tmp_path / "bad.study.json")
@@ -285,7 +294,9 @@ def test_the_table_states_the_bias_and_the_study_ends_in_a_sentence(studied: tup
     line = [line for line in text.splitlines() if line.startswith("body.4 ")][-1]
     assert all(share(last[key]["parts"]["body.4"]) in line for key in last)
     sentence = " ".join(text[text.rindex("After epoch") :].split())
-    of_sadp = " and ".join(f"{share(last['sadp', norm]['whole'], ' %')} with norm={norm}" for norm in ("batch", "weighted"))
+    of_sadp = " and ".join(
+        f"{share(last['sadp', norm]['whole'], ' %')} with norm={norm}" for norm in ("batch", "weighted")
+    )
     assert sentence == (
         f"After epoch 2, with 50 % kept, the expected gradient of a batch by SADP is off full data's by {of_sadp} of its "
         f"length; by uniform sampling {share(last['uniform', 'batch']['whole'], ' %')}."
@@ -317,6 +328,7 @@ def test_on_full_data_sadp_draws_half_and_without_batch_norm_there_is_one_row_a_
     monkeypatch: pytest.MonkeyPatch, studied: tuple[dict[str, Any], Path]
 ) -> None:
     monkeypatch.setattr(score_cost, "measure_cost", lambda *_: studied[0]["cost"])
+    monkeypatch.setattr(bias_module, "COUNTED", 20)
     request = {**SMALL, "backbone": "mlp", "epochs": 1, "set": {"backbone.width": 20}}
     (stop,) = Study(request, "1", 60, None, Progress(), bias=True).measure()["stops"]
     assert stop["bias"]["keep"] == 0.5
@@ -324,4 +336,4 @@ def test_on_full_data_sadp_draws_half_and_without_batch_norm_there_is_one_row_a_
     assert list(rows) == ["uniform", "sadp", "exact"] and not any("mean" in row for row in rows.values())
     for row in rows.values():  # all three draws have exact weights
         whole = row["gradient"]["whole"]
-        assert row["norm"] == "" and abs(whole["square"]) < 4 * whole["square_error"] < 0.1 and whole["cosine"] > 0.98
+        assert row["norm"] == "" and abs(whole["square"]) < 4 * whole["square_error"] < 0.2 and whole["cosine"] > 0.97
