@@ -1,0 +1,164 @@
+"""The tables of the regimes, on the pages of results and regimes, are what the committed records give.
+
+`python -m tests.test_regimes` writes both tables anew.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from sadp_bench.core.text import percent
+from sadp_bench.records.statistics import Estimate
+from sadp_bench.records.store import read_all
+from sadp_bench.records.trials import sorted_out
+from sadp_bench.report.contents import Contents
+from sadp_bench.report.rows import RatioRow
+from sadp_bench.report.versus import Versus, versus
+
+ROOT = Path(__file__).parents[1]
+RECORDS = ROOT / "results" / "regimes"
+EVIDENCE = RECORDS / "evidence"
+# By regime that has records, in the order of the page: SADP's label there.
+SADP = {"noise-mlp": "sadp (score=layers, smoothing=0.2)"}
+RIVALS = ("random", "hwbs", "ceiling", "full")
+RATIOS = (0.3, 0.5, 0.7)
+
+
+def compared(regime: str) -> list[Versus]:
+    """SADP against every other method of a regime, as `report --compare` shows it."""
+    folder = RECORDS / regime
+    found = read_all([folder])
+    records, failures, searches = sorted_out(found.records, found.failures, [folder])
+    return versus(Contents(records, failures, searches=searches).rows, SADP[regime], 0.005)
+
+
+def answers(rivals: Sequence[str] = RIVALS) -> list[str]:
+    """A row for each regime, ratio and rival: difference of accuracy, factor of the fitted loss, verdicts, n."""
+    lines = []
+    for regime in SADP:
+        at = {(each.ratio, each.rival): each for each in compared(regime)}
+        lines += [_line(regime, at[ratio, rival]) for ratio in RATIOS for rival in rivals]
+    return lines
+
+
+def others() -> list[str]:
+    """The same rows for the other rivals: InfoBatch, SADP's control, and the score of the readout alone."""
+    return answers(("infobatch", "sadp (score=layers, smoothing=1.0)", "sadp (score=readout, smoothing=0.2)"))
+
+
+def rates() -> list[str]:
+    """A row for each arm of the first regime: the learning rates that the search chose at each ratio, and the accuracy."""
+    folder = RECORDS / next(iter(SADP))
+    records, _, searches = sorted_out(read_all([folder]).records, [], [folder])
+    found: dict[str, dict[float, RatioRow]] = {}
+    for row in Contents(records, searches=searches).rows:
+        found.setdefault(row.label, {})[row.ratio] = row
+    lines = []
+    for label, at in found.items():
+        cells = [_chosen(at[ratio]) if ratio in at else "" for ratio in (0.0, *RATIOS)]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    return lines
+
+
+def _chosen(row: RatioRow) -> str:
+    (rate,) = {run.spec.learning_rate for run in row.runs}
+    return f"{_mean(row.accuracy)}<br>{row.fitted_loss.mean:.3f}, {rate:g}"
+
+
+def _mean(found: Estimate) -> str:
+    assert found.half is not None
+    return f"{100 * found.mean:.2f} ± {100 * found.half:.2f}"
+
+
+def _line(regime: str, each: Versus) -> str:
+    loss = each.loss_factor
+    return (
+        f"| {regime}, {percent(each.ratio)} | {each.rival} | {_points(each.difference)} | {each.verdict} | "
+        f"{loss.mean:.2f} [{loss.low:.2f}, {loss.high:.2f}] | {each.loss_verdict} | {each.difference.n} |"
+    )
+
+
+def _points(found: Estimate) -> str:
+    assert found.half is not None
+    return f"{100 * found.mean:+.2f} ± {100 * found.half:.2f}"
+
+
+def evidence() -> list[str]:
+    """A row for each regime: full data's accuracy after two thirds and at the end, and the fit of the training images."""
+    by_regime: dict[tuple[str, int], list] = {}
+    for _, record in read_all([EVIDENCE]).records:
+        by_regime.setdefault((record.spec.backbone, record.spec.train_examples), []).append(record)
+    lines = []
+    for (backbone, examples), records in sorted(by_regime.items(), reverse=True):
+        curves = [[row["test_accuracy"] for row in record.epochs] for record in records]
+        mean = [100 * statistics.fmean(each) for each in zip(*curves, strict=True)]
+        last = mean[len(mean) * 2 // 3 :]
+        fitted = 100 * statistics.fmean(record.fitted_accuracy for record in records)
+        loss = statistics.fmean(record.fitted_loss for record in records)
+        lines.append(
+            f"| {backbone}, {examples:,} | {mean[-1]:.2f} | {min(last):.2f} to {max(last):.2f} | {fitted:.2f} | {loss:.3f} |"
+        )
+    return lines
+
+
+PAGES = {
+    "answers": ("docs/results.md", answers),
+    "evidence": ("docs/regimes.md", evidence),
+    "arms": ("docs/regimes.md", rates),
+    "others": ("docs/regimes.md", others),
+}
+
+
+def marks(name: str) -> tuple[str, str]:
+    """The comments before and behind a table of a page."""
+    return f"<!-- {name} -->\n", f"<!-- end {name} -->"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_shows_the_table_of_the_records(name: str) -> None:
+    page, made = PAGES[name]
+    before, behind = marks(name)
+    shown = (ROOT / page).read_text().split(before)[1].split(behind)[0].splitlines()
+    assert shown[2:] == made()
+    assert len(shown) > 3
+
+
+def test_the_sentences_of_the_answer_state_numbers_of_its_table() -> None:
+    page = (ROOT / "docs/results.md").read_text().split("## The answer\n")[1].split("\n## ")[0]
+    sentences = page.split(marks("answers")[1])[1]
+    stated = re.findall(r"[+-]\d\.\d\d ± \d\.\d\d", sentences)
+    assert len(stated) >= 7
+    assert set(stated) <= set(re.findall(r"[+-]\d\.\d\d ± \d\.\d\d", "\n".join(answers())))
+
+
+def test_the_score_makes_the_gain_and_hwbs_and_the_ceiling_are_as_stated() -> None:
+    """What the sentences state without a number: the control against random, the ceiling against full data, hwbs."""
+    folder = RECORDS / "noise-mlp"
+    records, _, searches = sorted_out(read_all([folder]).records, [], [folder])
+    rows = Contents(records, searches=searches).rows
+    control = {each.rival: each.verdict for each in versus(rows, "sadp (score=layers, smoothing=1.0)", 0.005)}
+    assert control["random"] == "level"
+    assert {each.verdict for each in versus(rows, "ceiling", 0.005) if each.rival == "full"} == {"lossless"}
+    same = [each for each in compared("noise-mlp") if each.rival in ("hwbs", "sadp (score=readout, smoothing=0.2)")]
+    assert {each.verdict for each in same} == {"level"}
+
+
+def write(name: str) -> None:
+    """Writes a page's table anew."""
+    page, made = PAGES[name]
+    text = (ROOT / page).read_text()
+    before, behind = marks(name)
+    head, rest = text.split(before)
+    old, tail = rest.split(behind)
+    rows = [*old.splitlines()[:2], *made()]
+    (ROOT / page).write_text(head + before + "\n".join(rows) + "\n" + behind + tail)
+
+
+if __name__ == "__main__":
+    for page in PAGES:
+        write(page)
