@@ -202,8 +202,8 @@ def _error(passes: Passes, batches: Sequence[Batch], norm: str, left: Found, ful
 def _row(passes: Passes, fulls: Sequence[Found], errors: Sequence[Found]) -> dict[str, Any]:
     layers = [_products(fulls, errors, place) for place in range(len(passes.layers))]
     whole = [torch.stack(of_layers).sum(0) for of_layers in zip(*layers, strict=True)]
-    cells = [
-        square_of_bias(error_RR, full_RR) | {"cosine": cosine_of_draw(error_RR, mixed_RR, full_RR)}
+    cells: list[dict[str, float | None]] = [
+        {**square_of_bias(error_RR, full_RR), "cosine": cosine_of_draw(error_RR, mixed_RR, full_RR)}
         for error_RR, mixed_RR, full_RR in (whole, *layers)
     ]
     row: dict[str, Any] = {"gradient": {"whole": cells[0], "parts": dict(zip(passes.layers, cells[1:], strict=True))}}
