@@ -22,7 +22,7 @@ def pair_mean(product_RR: Tensor) -> Tensor:
     return (product_RR.sum() - product_RR.diagonal().sum()) / (rounds * (rounds - 1))
 
 
-def square_of_bias(error_RR: Tensor, full_RR: Tensor) -> dict[str, float]:
+def square_of_bias(error_RR: Tensor, full_RR: Tensor) -> dict[str, float | None]:
     """Returns the squared bias over the squared length of what is estimated. It may be below 0, by noise.
 
     Args:
