@@ -116,7 +116,7 @@ def visits(num_examples: int, keep: float, num_draws: int, normed: bool) -> int:
     return ROUNDS * (num_examples + num_draws * (num_examples + passed))
 
 
-def gradient_bias(passes: Passes, draws: Mapping[str, Draw], rounds: int = ROUNDS) -> dict[str, Any]:
+def gradient_bias(passes: Passes, draws: Mapping[str, Draw], rounds: int) -> dict[str, Any]:
     """Returns how far the expected gradient of each draw's batches is from that of full data's, at constant weights.
 
     Full data here are the n studied examples: shuffled and cut into batches of about the run's size. The examples of a

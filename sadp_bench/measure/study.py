@@ -250,7 +250,8 @@ class Study:
         method.rescore(coming, Surveys(self.model, self.trainer.data, self.spec))
         smoothing = collector.sadp.smoothing
         draws = studied_draws(name, method, coming, norm_n, self.index_n, self.keep, smoothing)
-        return {"bias": {"keep": self.keep, **gradient_bias.gradient_bias(self._passes(), draws)}}
+        found = gradient_bias.gradient_bias(self._passes(), draws, gradient_bias.ROUNDS)
+        return {"bias": {"keep": self.keep, **found}}
 
     def _cosine(self, epoch: int) -> dict[str, Any]:
         """Returns the cosine of SLTT's gradient with BPTT's where SLTT trains."""

@@ -104,7 +104,7 @@ def test_exact_weights_have_no_bias_and_the_bias_without_weights_is_the_closed_f
         return place_k, torch.full((kept,), 100 / kept).double()
 
     passes = Passes(model, bench.data, bench.spec, index_n, Progress())
-    found = gradient_bias(passes, {"exact": exact, "unweighted": unweighted})
+    found = gradient_bias(passes, {"exact": exact, "unweighted": unweighted}, rounds=8)
     assert [(row["draw"], row["norm"]) for row in found["rows"]] == [("exact", ""), ("unweighted", "")]
 
     x_nD = torch.cat([image_n.flatten(1), torch.ones(100, 1)], 1).double()
@@ -162,7 +162,7 @@ def test_with_batch_norm_the_bias_is_that_of_all_subsets(monkeypatch: pytest.Mon
     subsets = [torch.tensor(subset) for subset in itertools.combinations(range(8), 4)]
     full_P = torch.stack([training_gradient(model, input[s], label_n[s], ones, False) for s in subsets]).mean(0) / 4
     passes = Passes(bench.model, bench.data, bench.spec, index_n, Progress())
-    found = gradient_bias(passes, {"made": draw}, rounds=30)
+    found = gradient_bias(passes, {"made": draw}, rounds=16)
     assert [row["norm"] for row in found["rows"]] == ["batch", "weighted"]
     for row in found["rows"]:
         drawn = [
@@ -172,8 +172,8 @@ def test_with_batch_norm_the_bias_is_that_of_all_subsets(monkeypatch: pytest.Mon
         drawn_P = torch.stack(drawn).mean(0) / 8
         square = float((drawn_P - full_P).square().sum() / full_P.square().sum())
         whole = row["gradient"]["whole"]
-        assert in_errors(whole, square) < 3 and whole["square_error"] < 0.3 * square, (row["norm"], square, whole)
-        assert whole["cosine"] == pytest.approx(float(drawn_P @ full_P / drawn_P.norm() / full_P.norm()), abs=0.05)
+        assert in_errors(whole, square) < 3 and whole["square_error"] < 0.4 * square, (row["norm"], square, whole)
+        assert whole["cosine"] == pytest.approx(float(drawn_P @ full_P / drawn_P.norm() / full_P.norm()), abs=0.08)
 
 
 def test_statistics_of_uneven_draws_are_off_as_in_closed_form_and_those_of_the_weighted_norm_are_not() -> None:
@@ -186,7 +186,7 @@ def test_statistics_of_uneven_draws_are_off_as_in_closed_form_and_those_of_the_w
     assert uneven is not None and uniform is not None
     before = weights_of(bench.model)
     passes = Passes(bench.model, bench.data, bench.spec, index_n, Progress())
-    found = gradient_bias(passes, {"uniform": uniform, "uneven": uneven})
+    found = gradient_bias(passes, {"uniform": uniform, "uneven": uneven}, rounds=8)
     assert all(torch.equal(value, before[name]) for name, value in weights_of(bench.model).items())
     rows = {(row["draw"], row["norm"]): row for row in found["rows"]}
     assert list(rows) == [("uniform", "batch"), ("uneven", "batch"), ("uneven", "weighted")]
@@ -252,13 +252,14 @@ def test_a_fixed_subset_is_drawn_each_time_and_a_choice_within_the_batch_has_no_
 
 @pytest.fixture(scope="module")
 def studied(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
-    request = {**SMALL, "method": "sadp", "ratio": 0.5, "set": {"backbone.width": 4}}
+    request = {**SMALL, "epochs": 1, "method": "sadp", "ratio": 0.5, "set": {"backbone.width": 4}}
     with pytest.MonkeyPatch.context() as patch:
         costs = {"median": 0.0, "spread": 0.0}
         cost = {"scores": {}, "noise": costs, "calibration": {"first_batch": costs, "share_of_epoch": 0.0}}
         patch.setattr(score_cost, "measure_cost", lambda *_: cost | {"step_seconds": 0.0, "rounds": 0, "batches": 0})
         patch.setattr(bias_module, "COUNTED", 5)
-        found = Study(request, "2", 60, None, Progress(), bias=True).measure()
+        patch.setattr(bias_module, "ROUNDS", 3)
+        found = Study(request, "1", 60, None, Progress(), bias=True).measure()
     return found, study_file.write(tmp_path_factory.mktemp("studies"), found)
 
 
@@ -266,11 +267,11 @@ def test_a_study_with_bias_is_of_the_run_that_nobody_studies_and_its_file_comes_
     studied: tuple[dict[str, Any], Path], tmp_path: Path
 ) -> None:
     found, path = studied
-    plain = make_trainer(*resolved(method="sadp", ratio=0.5))
+    plain = make_trainer(*resolved(method="sadp", ratio=0.5, epochs=1))
     plain.prepare()
     assert [row["train_loss"] for row in found["rows"]] == [row["train_loss"] for row in plain.rows()]
     assert study_file.read_study(path) == json.loads(json.dumps(found))
-    asked = study_file.study_key(plain.spec, [2], 60), study_file.study_key(plain.spec, [2], 60, True)
+    asked = study_file.study_key(plain.spec, [1], 60), study_file.study_key(plain.spec, [1], 60, True)
     assert found["key"] == asked[1] != asked[0]
     for stop in found["stops"]:
         rows = [(row["draw"], row["norm"]) for row in stop["bias"]["rows"]]
@@ -298,7 +299,7 @@ def test_the_table_states_the_bias_and_the_study_ends_in_a_sentence(studied: tup
         f"{share(last['sadp', norm]['whole'], ' %')} with norm={norm}" for norm in ("batch", "weighted")
     )
     assert sentence == (
-        f"After epoch 2, with 50 % kept, the expected gradient of a batch by SADP is off full data's by {of_sadp} of its "
+        f"After epoch 1, with 50 % kept, the expected gradient of a batch by SADP is off full data's by {of_sadp} of its "
         f"length; by uniform sampling {share(last['uniform', 'batch']['whole'], ' %')}."
     )
     assert command("study", "--from", path).code == 0
