@@ -76,7 +76,7 @@ NAMES = {
     "--backbone sadp_bench.records.record:Record": "no subclass of",
     "--method full --ratio 0 --backbone torch.nn:ReLU": "no setting 'width'",
     "--dataset cifar11": "did you mean 'cifar10'",
-    "--dataset DIGITS": "allowed: cifar10, ",
+    "--dataset DIGITS": "allowed: braille, ",
     "--dataset os:path": "no class 'path'",
     "--dataset sadp_bench.records.record:Record": "no subclass of",
     "--dataset sadp_bench.datasets.base:Dataset": "abstract",
