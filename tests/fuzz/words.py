@@ -245,7 +245,12 @@ def toml(tables: dict[str, Any]) -> str:
 
 
 def _is_table(value: Any) -> bool:
-    return isinstance(value, dict) or isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+    return (
+        isinstance(value, dict)
+        or isinstance(value, list)
+        and bool(value)
+        and all(isinstance(item, dict) for item in value)
+    )
 
 
 def _written(value: Any) -> str:
