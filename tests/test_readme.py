@@ -300,6 +300,20 @@ def studied() -> list[str]:
     return [f"| {' | '.join(row)} |" for row in found.values()]
 
 
+def test_the_table_of_biases_is_what_the_committed_studies_give() -> None:
+    """The bias of the gradient of all layers in percent: of a network without batch norm by three draws, else by five."""
+    from sadp_bench.cli.bias_view import share
+
+    found = []
+    for path in sorted((ROOT / "results" / "studies" / "bias").glob("*.study.json")):
+        for stop in json.loads(path.read_text(encoding="utf-8"))["stops"]:
+            found.append([share(row["gradient"]["whole"]) for row in stop["bias"]["rows"]])
+    page = text("docs/sadp.md")
+    head = "| network | uniform | SADP, `batch` | SADP, `weighted` | exact norm, `batch` | exact norm, `weighted` |"
+    lines = page[page.index(head) :].split("\n\n")[0].splitlines()[2:]
+    assert [[cell.strip() for cell in line.split("|")[2:-1] if cell.strip()] for line in lines] == found
+
+
 def test_the_table_of_the_studies_is_what_their_records_give() -> None:
     lines = text("docs/sadp.md").splitlines()
     first = next(number for number, line in enumerate(lines) if line.startswith("| uniform |"))

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from sadp_bench.core.text import percent
+from sadp_bench.records.record import Record
 from sadp_bench.records.statistics import Estimate
 from sadp_bench.records.store import read_all
 from sadp_bench.records.trials import sorted_out
@@ -90,7 +91,7 @@ def _points(found: Estimate) -> str:
 
 def evidence() -> list[str]:
     """A row for each regime: full data's accuracy after two thirds and at the end, and the fit of the training images."""
-    by_regime: dict[tuple[str, int], list] = {}
+    by_regime: dict[tuple[str, int | None], list[Record]] = {}
     for _, record in read_all([EVIDENCE]).records:
         by_regime.setdefault((record.spec.backbone, record.spec.train_examples), []).append(record)
     lines = []
@@ -131,8 +132,9 @@ def test_a_page_shows_the_table_of_the_records(name: str) -> None:
 def test_the_sentences_of_the_answer_state_numbers_of_its_table() -> None:
     page = (ROOT / "docs/results.md").read_text().split("## The answer\n")[1].split("\n## ")[0]
     sentences = page.split(marks("answers")[1])[1]
-    stated = re.findall(r"[+-]\d\.\d\d ± \d\.\d\d", sentences)
-    assert len(stated) >= 7
+    findings = (ROOT / "README.md").read_text().split("## Findings\n")[1].split("On CIFAR-10")[0]
+    stated = re.findall(r"[+-]\d\.\d\d ± \d\.\d\d", sentences + findings)
+    assert len(stated) >= 11
     assert set(stated) <= set(re.findall(r"[+-]\d\.\d\d ± \d\.\d\d", "\n".join(answers())))
 
 
@@ -146,6 +148,24 @@ def test_the_score_makes_the_gain_and_hwbs_and_the_ceiling_are_as_stated() -> No
     assert {each.verdict for each in versus(rows, "ceiling", 0.005) if each.rival == "full"} == {"lossless"}
     same = [each for each in compared("noise-mlp") if each.rival in ("hwbs", "sadp (score=readout, smoothing=0.2)")]
     assert {each.verdict for each in same} == {"level"}
+
+
+def test_every_comparison_of_the_answer_is_decided_within_the_stated_width() -> None:
+    for regime in SADP:
+        for each in compared(regime):
+            assert each.difference.half is not None and each.difference.half <= 0.003 and each.difference.n == 10
+            assert {each.verdict, each.loss_verdict}.isdisjoint({"undecided", None})
+
+
+def test_full_data_is_flat_over_the_last_fifth_and_not_over_the_last_third() -> None:
+    by_size: dict[int | None, list[Record]] = {}
+    for _, record in read_all([EVIDENCE]).records:
+        by_size.setdefault(record.spec.train_examples, []).append(record)
+    for records in by_size.values():
+        curves = [[row["test_accuracy"] for row in record.epochs] for record in records]
+        mean = [statistics.fmean(each) for each in zip(*curves, strict=True)]
+        fifth, third = mean[len(mean) * 4 // 5 :], mean[len(mean) * 2 // 3 :]
+        assert max(fifth) - min(fifth) < 0.003 < max(third) - min(third)
 
 
 def write(name: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Option
 
-from sadp_bench.cli.options import AsJson, Data, Quiet
+from sadp_bench.cli.options import AllowImports, AsJson, Data, Quiet
 from sadp_bench.cli.output import Result, say
 from sadp_bench.core.errors import BadInput
 
@@ -28,9 +28,7 @@ def claim(
     out: Annotated[Path | None, Option(help="Folder of the records.", show_default="runs")] = None,
     jobs: Annotated[int | None, Option(help="Number of runs at a time.", show_default="1")] = None,
     data: Data = None,
-    allow_imports: Annotated[
-        bool, Option("--allow-imports", help="Allow package.module:Class in the file, whose code then runs.")
-    ] = False,
+    allow_imports: AllowImports = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> Result:
@@ -82,7 +80,7 @@ def _trained(claim: Claim, out: Path, jobs: int, data: Path | None, allow_import
     from sadp_bench.sweeps import planning
     from sadp_bench.sweeps.executors import Options
 
-    wants(claim, allow_imports=allow_imports)  # what it selects wrongly is refused before anything trains
+    wants(claim, allow_imports=allow_imports)  # refuses metrics without runs before anything trains
     store, options = Store(out), Options(jobs, data=data.absolute() if data else None)
     message = (lambda line: None) if quiet else say
     make = partial(

@@ -24,6 +24,9 @@ Minutes = Annotated[
     ),
 ]
 AsJson = Annotated[bool, Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+AllowImports = Annotated[
+    bool, Option("--allow-imports", help="Allow package.module:Class in the file, whose code then runs.")
+]
 Quiet = Annotated[bool, Option(help="Show no progress.")]
 Plots = Annotated[Path | None, Option(help="Draw the plots into this folder.")]
 Records = Annotated[Path, Option(help="Folder of the records.")]

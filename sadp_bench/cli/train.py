@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Option
 
-from sadp_bench.cli.options import AsJson, CheckpointSeconds, Data, Minutes, Quiet, Records, with_spec_options
+from sadp_bench.cli.options import (
+    AllowImports,
+    AsJson,
+    CheckpointSeconds,
+    Data,
+    Minutes,
+    Quiet,
+    Records,
+    with_spec_options,
+)
 from sadp_bench.cli.output import Result, say
 
 if TYPE_CHECKING:
@@ -97,9 +106,7 @@ def sweep(
     gpus_per_run: Annotated[
         float | None, Option(help="GPUs of a run on cuda with Ray; 0.25: four runs share a GPU.", show_default="1")
     ] = None,
-    allow_imports: Annotated[
-        bool, Option("--allow-imports", help="Allow package.module:Class in the file, whose code then runs.")
-    ] = False,
+    allow_imports: AllowImports = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> Result:

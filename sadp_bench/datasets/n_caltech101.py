@@ -16,7 +16,7 @@ from sadp_bench.datasets.recordings import Clip, Recordings
 from sadp_bench.datasets.splits import HASHED, check_hashed, checked_list, hashed_split
 
 SENSOR = 180, 240  # rows and columns, pixels
-MARKER_ROW = 240  # of events that say that the clock ran over
+MARKER_ROW = 240  # of events that mark an overflow of the clock
 PUBLISHER = "https://www.garrickorchard.com/datasets/n-caltech101"
 
 

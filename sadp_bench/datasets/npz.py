@@ -77,7 +77,7 @@ class NPZ(Dataset):
 
 
 def _arrays(file: Path) -> dict[str, Array]:
-    """Returns the four arrays. No Python object is built. Raises _Fault, which says what is wrong with the file."""
+    """Returns the four arrays. No Python object is built. Raises _Fault with the reason, if the file is broken."""
     try:
         with opened(file) as source, np.load(source, allow_pickle=False) as found:
             size = sum(part.file_size for part in found.zip.infolist())
@@ -94,7 +94,7 @@ def _arrays(file: Path) -> dict[str, Array]:
 
 
 def _examples(arrays: dict[str, Array]) -> tuple[Examples, Examples]:
-    """Returns the training and the test examples. Raises _Fault, which says what is wrong with the arrays."""
+    """Returns the training and the test examples. Raises _Fault with the reason, if the arrays do not fit."""
     train, test = (_inputs(name, arrays[name]) for name in ("x_train", "x_test"))
     if train.shape[1:] != test.shape[1:]:
         shapes = [list(arrays[name].shape[1:]) for name in ("x_train", "x_test")]

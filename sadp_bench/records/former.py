@@ -53,7 +53,7 @@ FORMER_VALUES = {"pool_at": ("before-norm", "after-norm")}
 # values alone, and every key is made with them, so that older records keep their keys and equal new runs have the same.
 RETIRED: dict[str, dict[str, Any]] = {"sadp": {"warmup": 0.0, "refresh": 0, "refresh_share": 0.1}}
 
-PLACES = ("file", "folder")  # options that say where a content lies, beside its `sha256`
+PLACES = ("file", "folder")  # options with the path of a content, beside its `sha256`
 
 # By method, the option that the field `budget` was before every method could have one. The key of the method's runs is
 # still made with the option, and without the field.

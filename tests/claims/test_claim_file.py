@@ -46,7 +46,7 @@ def test_every_claim_of_the_package_selects_runs_that_are_accepted(name):
     assert claim.name == name and claim.text.endswith(".") and claim.source
     assert claim.testable or claim.untestable
     for metric, rows in wants(claim).items():
-        assert len(rows) >= 3, f"{metric.name}: {len(rows)} values are no interval to speak of"
+        assert len(rows) >= 3, f"{metric.name}: {len(rows)} values give no narrow interval"
     for run in read_sweep(claim.path):
         RunRequest.of(run.fields | {"kernel": "python", "device": "cpu"})
     read = {run.key for rows in wants(claim).values() for row in rows for run in row}

@@ -47,7 +47,7 @@ def aedat3(*packets: bytes, header: bytes = AEDAT3_HEADER) -> bytes:
 
 
 def bar(label: int, classes: int, sides: tuple[int, int], draw: np.random.Generator, start: int = 0) -> list[Event]:
-    """300 events over 100 ms in a bar of rows whose place is the class's: what any network can tell."""
+    """300 events over 100 ms in a bar of rows whose place is the class's: any network can separate them."""
     height, width = sides
     low, high = height * label // classes, max(height * (label + 1) // classes, height * label // classes + 1)
     time = np.sort(draw.integers(0, 100_000, 300)) + start

@@ -216,8 +216,8 @@ def test_the_command_names_a_damaged_image_and_trains_nothing(tmp_path: Path, ca
     words += ["--set", "dataset.folder=mine", "--out", tmp_path / "runs"]
     answer = command(*words)
     assert answer.code == 2 and answer.out == "" and "Traceback" not in answer.err
-    decoding_said, first, last = answer.err.splitlines()
-    assert "41 images" in decoding_said and "looking for others" in first
+    decoding, first, last = answer.err.splitlines()
+    assert "41 images" in decoding and "looking for others" in first
     assert last.startswith("sadp-bench: ") and "a b\\u202e.png" in last and "mend or remove" in last
     assert not (tmp_path / "runs").exists()
     refused(command(*words, "--set", "dataset.folder=no"), "no is not there", "--set dataset.folder=PATH")
