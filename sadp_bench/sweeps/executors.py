@@ -6,15 +6,8 @@ An executor starts runs and returns how their processes ended. The scheduler cho
 from __future__ import annotations
 
 import math
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import threading
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -24,10 +17,8 @@ from sadp_bench.core.time_limit import TimeLimit
 from sadp_bench.records.fields import check_count, option
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import Store
-
-NUM_LINES = 20  # last lines of a process that are kept
-MAX_LINE = 500  # characters of a line that are kept
-STOP_SECONDS = 10.0  # seconds for a process to end by itself before it is killed
+from sadp_bench.sweeps.processes import Child, Start, fresh
+from sadp_bench.sweeps.warm import CAN_FORK, Warm
 
 
 class Ended(NamedTuple):
@@ -118,83 +109,22 @@ class Executor(ABC):
         """Ends all runs that go on, and the executor."""
 
 
-def run_command(spec: Spec, out: Path, options: Options) -> list[str]:
-    """Returns the command that makes one run of the sweep and nothing else."""
-    # -P: without it, Python would import modules from the current folder, which may be a stranger's.
-    # setpriv: without it, a process whose parent is killed would go on unwatched. Not every system has it.
-    tied = [setpriv, "--pdeathsig", "KILL", "--"] if (setpriv := shutil.which("setpriv")) else []
+def run_words(spec: Spec, out: Path, options: Options) -> list[str]:
+    """Returns the words behind `sadp-bench` that make one run of the sweep and nothing else."""
     given = ["--data", str(options.data)] if options.data else []
     left = options.limit.left()
     given += [] if left is None else ["--minutes", f"{left:.3f}"]
     return [
-        *(*tied, sys.executable, "-P", "-m", "sadp_bench", "run", *spec.words(), "--no-reference", "--json"),
-        *("--out", str(out), "--concurrent-jobs", str(options.jobs)),
+        *("run", *spec.words(), "--no-reference", "--json", "--out", str(out), "--concurrent-jobs", str(options.jobs)),
         *("--checkpoint-seconds", f"{options.checkpoint_seconds:g}", *given),
     ]
 
 
-class Child:
-    """A process in its own group, which a terminal's Ctrl-C doesn't reach, and its last lines.
-
-    Args:
-        command: The words of the command.
-        environment: Further variables.
-    """
-
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
-        self.lines: deque[str] = deque(maxlen=NUM_LINES)
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-            # A process that is killed, or crashes in native code, has then printed all its lines.
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", **(environment or {})},
-        )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        while line := self.process.stdout.readline(100 * MAX_LINE):
-            if text := kept_line(line):
-                self.lines.append(text)
-
-    def ended(self) -> int | None:
-        """Returns the exit code; None while the process goes on."""
-        code = self.process.poll()
-        if code is not None:
-            self._reader.join(1.0)  # It takes longer only where a grandchild keeps the pipe open.
-        return code
-
-    def wait(self) -> int:
-        """Waits for the process's end and returns the exit code."""
-        code = self.process.wait()
-        self._reader.join(1.0)
-        return code
-
-    def stop(self) -> None:
-        """Waits for the end after `process.terminate()`, and kills the group where the process doesn't end."""
-        try:
-            self.process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            if hasattr(os, "killpg"):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            else:  # on Windows
-                self.process.kill()
-            self.process.wait()
-
-
-def kept_line(line: str) -> str:
-    """Returns a line without control characters, cut to `MAX_LINE` characters."""
-    return "".join(sign for sign in line if sign.isprintable()).rstrip()[:MAX_LINE]
-
-
 class Local(Executor):
     """Processes of this machine, which write to the store and hold their locks themselves.
+
+    Runs on the CPU start from a warm process where the system can fork; runs on a GPU start anew, since CUDA forbids
+    a fork once anything has touched it.
 
     Args:
         store: The sweep's records.
@@ -208,6 +138,7 @@ class Local(Executor):
         self._store, self._options, self._devices = store, options, devices
         self._slots: list[tuple[Spec, Child] | None] = [None] * options.jobs
         self._stillborn: list[Ended] = []
+        self._warm = Warm() if CAN_FORK else None
 
     def capacity(self) -> int:
         """Returns the number of jobs."""
@@ -217,8 +148,9 @@ class Local(Executor):
         """Starts a run's process in a free job, on the job's GPU."""
         slot = self._slots.index(None)
         gpu = {"CUDA_VISIBLE_DEVICES": self._devices[slot]} if spec.device == "cuda" and self._devices else {}
+        start: Start = self._warm.start if self._warm and spec.device == "cpu" else fresh
         try:
-            self._slots[slot] = spec, Child(run_command(spec, self._store.folder, self._options), gpu)
+            self._slots[slot] = spec, start(run_words(spec, self._store.folder, self._options), gpu)
         except OSError as error:  # The machine may have no memory for another process.
             self._stillborn.append(Ended(spec, 1, [f"the process could not be started: {error}"]))
 
@@ -241,7 +173,9 @@ class Local(Executor):
         """Ends all processes, at the same time."""
         children = [child for _, child in filter(None, self._slots)]
         for child in children:
-            child.process.terminate()
+            child.terminate()
         for child in children:
             child.stop()
         self._slots = [None] * len(self._slots)
+        if self._warm:
+            self._warm.close()

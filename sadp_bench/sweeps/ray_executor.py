@@ -22,7 +22,8 @@ from sadp_bench.core.files import STATE_BYTES, read_bytes
 from sadp_bench.records.record import Failure, Record
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import FAILED, Store, atomic
-from sadp_bench.sweeps.executors import NUM_LINES, Child, Ended, Executor, Options, kept_line, run_command
+from sadp_bench.sweeps.executors import Ended, Executor, Options, run_words
+from sadp_bench.sweeps.processes import NUM_LINES, fresh, kept_line
 
 OBJECT_STORE_BYTES = (
     200 << 20
@@ -43,11 +44,11 @@ def work(fields: dict[str, Any], options: Options, shared: dict[str, bytes]) -> 
     with TemporaryDirectory(prefix="sadp-bench-") as folder:
         store = Store(Path(folder))
         keep_shared(store, spec, shared)
-        child = Child(run_command(spec, store.folder, options))
+        child = fresh(run_words(spec, store.folder, options), {})
         try:
             code = child.wait()
         finally:  # The task may have been cancelled.
-            child.process.terminate()
+            child.terminate()
             child.stop()
         left = [path for path in files(store, spec) if path.is_file()]
         return code, list(child.lines), {str(path.relative_to(folder)): read_bytes(path, STATE_BYTES) for path in left}

@@ -12,10 +12,11 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.records.record import Failure
 from sadp_bench.records.store import FAILED, Store
 from sadp_bench.sweeps import executors
-from sadp_bench.sweeps.executors import Child, Local, Options, run_command
+from sadp_bench.sweeps.executors import Local, Options, run_words
+from sadp_bench.sweeps.processes import launched
 from sadp_bench.sweeps.ray_executor import RayCluster, keep
 from sadp_bench.sweeps.scheduler import Scheduler, Watcher, devices
-from tests.commands import comes, ends
+from tests.commands import comes
 from tests.example_records import make_record, make_spec
 from tests.sweeps.helpers import FULL, RANDOM, SADP, plan_of
 
@@ -26,55 +27,10 @@ def store(tmp_path):
     return Store(tmp_path / "runs")
 
 
-def python(code, **environment):
-    return Child([sys.executable, "-c", code], environment)
-
-
-def test_the_last_lines_of_both_streams_are_kept_and_cannot_steer_a_terminal():
-    child = python(
-        "import sys\nfor n in range(50): print(n, flush=True)\nprint('\\x1b[31mred\\rnext', file=sys.stderr)"
-    )
-    assert child.wait() == 0
-    assert list(child.lines) == [*map(str, range(32, 50)), "[31mred", "next"]
-
-
-def test_a_line_without_end_is_cut(monkeypatch):
-    monkeypatch.setattr(executors, "MAX_LINE", 5)
-    child = python("print('x' * 1000)")
-    assert child.wait() == 0
-    assert list(child.lines) == ["xxxxx", "xxxxx"], "read in pieces, so that no line fills the memory"
-
-
-def test_a_killed_process_has_said_what_it_had_to_state(monkeypatch):
-    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
-    child = python("import os; print('here'); os.kill(os.getpid(), 9)")
-    assert child.wait() == -9 and list(child.lines) == ["here"]
-
-
-def test_a_process_that_does_not_want_to_end_is_killed_with_its_children(monkeypatch):
-    monkeypatch.setattr(executors, "STOP_SECONDS", 0.2)
-    stubborn = """if True:
-        import os, signal, time
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        os.fork()
-        os.write(1, f"{os.getpid()}\\n".encode())
-        time.sleep(60)
-    """
-    child = python(stubborn)
-    assert comes(lambda: len(child.lines) == 2)
-    child.process.terminate()
-    child.stop()
-    assert child.ended() == -9
-    assert all(ends(int(line)) for line in child.lines)
-
-
-def test_the_command_is_the_run_and_nothing_else(tmp_path):
-    command = run_command(SADP, tmp_path, Options(jobs=3, data=tmp_path / "data", checkpoint_seconds=7))
-    start = command.index("run")
-    assert command[start - 4 : start] == [sys.executable, "-P", "-m", "sadp_bench"]
-    assert command[start + 1 : start + 1 + len(SADP.words())] == SADP.words()
-    rest = command[start + 1 + len(SADP.words()) :]
-    assert rest == [
+def test_the_words_are_those_of_the_run_and_nothing_else(tmp_path):
+    words = run_words(SADP, tmp_path, Options(jobs=3, data=tmp_path / "data", checkpoint_seconds=7))
+    assert words[: 1 + len(SADP.words())] == ["run", *SADP.words()]
+    assert words[1 + len(SADP.words()) :] == [
         *("--no-reference", "--json", "--out", str(tmp_path), "--concurrent-jobs", "3", "--checkpoint-seconds", "7"),
         *("--data", str(tmp_path / "data")),
     ]
@@ -82,7 +38,7 @@ def test_the_command_is_the_run_and_nothing_else(tmp_path):
 
 def test_a_gpu_run_sees_its_own_device_alone(store, monkeypatch):
     code = "import os, time; print(os.environ.get('CUDA_VISIBLE_DEVICES')); time.sleep(60)"
-    monkeypatch.setattr(executors, "run_command", lambda *_: [sys.executable, "-c", code])
+    monkeypatch.setattr(executors, "fresh", lambda _, environment: launched([sys.executable, "-c", code], environment))
     specs = [make_spec("random", 0.5, seed, device="cuda") for seed in range(2)]
     local = Local(store, Options(jobs=2), ["5", "7"])
     for spec in specs:
@@ -113,9 +69,13 @@ def test_a_clusters_capacity_is_that_of_its_scarcest_resource():
 
 
 def test_a_process_that_cannot_be_started_is_a_failure_of_its_run(store, monkeypatch):
-    monkeypatch.setattr(executors, "run_command", lambda *_: ["/no/such/program"])
+    def none_left(*_):
+        raise OSError("Cannot allocate memory")
+
+    monkeypatch.setattr(executors, "fresh", none_left)
+    monkeypatch.setattr(executors, "Warm", lambda: SimpleNamespace(start=none_left, close=lambda: None))
     standing = Scheduler(plan_of(RANDOM), store, Local(store, Options()), Watcher(), 0).run()
-    assert "could not be started" in standing.failed[RANDOM.key].reason
+    assert standing.failed[RANDOM.key].reason.endswith("the process could not be started: Cannot allocate memory")
 
 
 # What a worker sends back
