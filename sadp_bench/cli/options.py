@@ -64,13 +64,30 @@ SPEC_OPTIONS: dict[str, Any] = {
     "loss": Annotated[
         str | None,
         Option(
-            help="mean: loss of the logits' mean over time; step, step-mse, step-mse-onehot: mean of the steps' losses.",
+            help="mean: loss of the logits' mean over time; step, step-mse (or tet), step-mse-onehot: mean of the steps'.",
             show_default="mean, or step with --backprop sltt",
         ),
     ],
     "mse_weight": Annotated[
         float | None,
         Option(help="Weight of the squared distance in step-mse and step-mse-onehot.", show_default="0.05"),
+    ],
+    "label_smoothing": Annotated[
+        float | None, Option(help="Share of the target that is uniform over the classes.", show_default="0")
+    ],
+    "warmup_epochs": Annotated[
+        float | None, Option(help="Epochs in which the learning rate rises to its full value.", show_default="0")
+    ],
+    "momentum": Annotated[float | None, Option(help="Momentum of sgd.", show_default="0.9")],
+    "nesterov": Annotated[
+        bool | None, Option("--nesterov/--no-nesterov", help="Nesterov's momentum of sgd.", show_default="no")
+    ],
+    "clip_norm": Annotated[
+        float | None, Option(help="Greatest norm of an update's gradient; 0: any.", show_default="0")
+    ],
+    "ema": Annotated[
+        float | None,
+        Option(help="Decay of the weights' moving average, which is then evaluated; 0: none.", show_default="0"),
     ],
     "precision": Annotated[str | None, Option(help="auto, fp32, bf16 or fp64.", show_default="auto")],
     "kernel": Annotated[

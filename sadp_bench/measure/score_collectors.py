@@ -19,13 +19,13 @@ from sadp_bench.capture.layers import batch_norms
 from sadp_bench.capture.per_example_norms import gradient_norms
 from sadp_bench.capture.signals import Signal
 from sadp_bench.core.evaluation_mode import evaluation_mode
-from sadp_bench.core.losses import loss_of
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.rng import isolated, stream
 from sadp_bench.pruners.base import Candidates, KeepAll, Observation, Pruner, ScoringContext, Selection, Survey
 from sadp_bench.pruners.sadp import SADP
 from sadp_bench.records.spec import Spec
 from sadp_bench.training.data import Augmentation, Loader
+from sadp_bench.training.objective import run_loss
 from sadp_bench.training.step import TrainingStep
 from sadp_bench.training.survey import SURVEY_BATCH
 
@@ -244,7 +244,7 @@ def exact_norms(
         progress: Is informed of every batch.
         augmentation: How each example is shown; None: as it is stored.
     """
-    norms, loss = [], loss_of(spec.loss, spec.mse_weight)
+    norms, loss = [], run_loss(spec)
     with evaluation_mode(model):
         for index_B in index_n.split(SURVEY_BATCH):
             label_B = data.label_N[index_B.to(data.device)]

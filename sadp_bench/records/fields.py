@@ -25,8 +25,13 @@ CHOICES = {
 }
 AUGMENTATIONS = ("crop", "crop-flip", "cutout")  # parts of `--augment`, in the order of a spec
 STEP_BY_STEP = ("sltt", "sltt-k")  # backpropagation that needs a loss of each step
+LOSS_NAMES = {"tet": "step-mse"}  # the paper's name of a loss, and the name in a spec
 OF_EACH_STEP = ("step", "step-mse", "step-mse-onehot")  # losses that are a mean over the time steps
 COUNTS = ("epochs", "batch_size", "timesteps", "threads", "train_examples", "evaluate_every", "processes")
+# Fields of a number that may be a fraction.
+FLOATS = (
+    "ratio learning_rate weight_decay density mse_weight label_smoothing warmup_epochs momentum clip_norm ema".split()
+)
 # Each table of options with the prefix that its names have in `--set` and wherever they stand beside fields.
 PREFIXES = {
     "method_options": "method.",
@@ -110,6 +115,7 @@ def check_values(values: Mapping[str, Any], types: Mapping[str, Kind]) -> None:
     for name in ("learning_rate", "weight_decay"):
         if not 0 <= values[name] <= MAX_RATE:
             raise BadInput(f"{option(name)} is a number of at least 0 and at most {MAX_RATE:g}, not {values[name]}")
+    _check_update({**LATER, **values})
     for name, value in values.items():
         _check_storable(name, value)
     for table in KEY_NAMES:
@@ -151,6 +157,35 @@ def _check_mse_weight(weight: float, loss: str) -> None:
         raise BadInput(
             f"--mse-weight is that of the squared distance in --loss step-mse or step-mse-onehot; {loss} has none"
         )
+
+
+def _check_update(values: Mapping[str, Any]) -> None:
+    """Raises BadInput for settings of an update that are none, or that the optimizer or the connections lack."""
+    for name, what in (
+        ("label_smoothing", "the uniform share of the target"),
+        ("momentum", "of SGD"),
+        ("ema", "the decay of the weights' moving average; 0: none"),
+    ):
+        if not 0 <= values[name] < 1:
+            raise BadInput(f"{option(name)} is a number of at least 0 and below 1 ({what}), not {values[name]}")
+    if not 0 <= values["clip_norm"] <= MAX_RATE:
+        raise BadInput(
+            f"--clip-norm is a number of at least 0 (0: no limit) and at most {MAX_RATE:g}, not {values['clip_norm']}"
+        )
+    if not 0 <= values["warmup_epochs"] < values["epochs"]:
+        raise BadInput(
+            f"--warmup-epochs is at least 0 and below --epochs ({values['epochs']}), not {values['warmup_epochs']}"
+        )
+    if values["optimizer"] != "sgd" and (values["momentum"] != LATER["momentum"] or values["nesterov"]):
+        raise BadInput(
+            f"--momentum and --nesterov are those of --optimizer sgd; {values['optimizer']} has its own momentum"
+        )
+    if values["momentum"] == 0 and (values["nesterov"] or values["sparsity"] == "pq"):
+        user = "--nesterov" if values["nesterov"] else "--sparsity pq, which regrows by momentum,"
+        raise BadInput(f"{user} needs a --momentum above 0")
+    for name in ("clip_norm", "ema"):
+        if values[name] and values["sparsity"] != "dense":
+            raise BadInput(f"{option(name)} serves --sparsity dense alone, not {values['sparsity']}; leave it out")
 
 
 def _check_axes(backprop: str, k: int, loss: str, timesteps: int) -> None:

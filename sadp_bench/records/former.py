@@ -21,7 +21,15 @@ LATER: dict[str, Any] = {
     "mse_weight": 0.05,
     "lr_clock": "epochs",
     "budget": "constant",
+    "label_smoothing": 0.0,
+    "warmup_epochs": 0.0,
+    "momentum": 0.9,
+    "nesterov": False,
+    "clip_norm": 0.0,
+    "ema": 0.0,
 }
+# Of them, those of the axes, and the budget: a plain run has them at these values.
+OF_AXES = ("backprop", "k", "sparsity", "density", "early_time", "sparsity_options", "budget")
 # Options that were added later, by table and owner, with the values that older records mean: a spec without the option gets
 # that value, and the key leaves it out.
 FORMER_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {

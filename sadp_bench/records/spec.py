@@ -12,11 +12,21 @@ from typing import Any, TypeVar
 
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.registry import nearest
-from sadp_bench.records.fields import FIELD_KINDS, PREFIXES, Kind, canonical_augment, check_values, option, shown
+from sadp_bench.records.fields import (
+    FIELD_KINDS,
+    FLOATS,
+    PREFIXES,
+    Kind,
+    canonical_augment,
+    check_values,
+    option,
+    shown,
+)
 from sadp_bench.records.former import (
     FORMER_OPTIONS,
     KEY_NAMES,
     LATER,
+    OF_AXES,
     RETIRED,
     budget_option,
     former_names,
@@ -80,6 +90,12 @@ class Spec(_Remembering):
         mse_weight: The weight of the squared distance in the losses `step-mse` and `step-mse-onehot`.
         budget: How the budget of visits is spread over the epochs: "constant", "falling" or "rising".
         lr_clock: Whether the learning rate follows the share of the epochs or of the planned visits that are done.
+        label_smoothing: The share of the cross-entropy's target that is uniform over the classes.
+        warmup_epochs: Epochs in which the learning rate rises, a part of `epochs`.
+        momentum: Of SGD.
+        nesterov: Whether SGD's momentum is Nesterov's.
+        clip_norm: Greatest norm of an update's gradient; 0: any.
+        ema: Decay of the weights' moving average, which is evaluated; 0: none.
     """
 
     method: str
@@ -117,10 +133,16 @@ class Spec(_Remembering):
     lr_clock: str = "epochs"
     budget: str = "constant"
     dataset_options: dict[str, Any] = field(default_factory=dict)
+    label_smoothing: float = 0.0
+    warmup_epochs: float = 0.0
+    momentum: float = 0.9
+    nesterov: bool = False
+    clip_norm: float = 0.0
+    ema: float = 0.0
 
     def __post_init__(self) -> None:
         check_fields(self._fields())
-        for name in ("ratio", "learning_rate", "weight_decay", "density", "mse_weight"):
+        for name in FLOATS:
             # 0, 0.0 and -0.0 are one run and must have one key.
             object.__setattr__(self, name, float(getattr(self, name)) + 0.0)
         object.__setattr__(self, "augment", canonical_augment(self.augment))
@@ -166,12 +188,7 @@ class Spec(_Remembering):
     @_remembered
     def plain(self) -> Spec:
         """Returns the plain run of all three axes: full data, backpropagation through all steps, all connections."""
-        axes = {
-            name: value
-            for name, value in LATER.items()
-            if name not in ("processes", "kernel", "mse_weight", "lr_clock", "dataset_options")
-        }
-        return self.reference().of_valid(**axes)
+        return self.reference().of_valid(**{name: LATER[name] for name in OF_AXES})
 
     @_remembered
     def any_ratio(self) -> Spec:

@@ -14,8 +14,8 @@ from sadp_bench.records.spec import Spec
 EVALUATION_COST = 0.35  # of a training step's time per example: a guess, for estimates only
 # A step's time depends on none of these, or hardly: runs that differ in them alone have one shape.
 NO_PART_OF_SHAPE = frozenset(
-    "method ratio seed protocol epochs train_examples learning_rate schedule lr_clock weight_decay evaluate_on "
-    "evaluate_every".split()
+    "method ratio seed protocol epochs train_examples learning_rate schedule lr_clock warmup_epochs momentum weight_decay "
+    "evaluate_on evaluate_every".split()
 )
 
 

@@ -27,7 +27,7 @@ from sadp_bench.datasets.loading import load
 from sadp_bench.gpu import MOST_STEPS, compiles
 from sadp_bench.native import library
 from sadp_bench.pruners.base import Pruner
-from sadp_bench.records.fields import CHOICES, OF_EACH_STEP, STEP_BY_STEP
+from sadp_bench.records.fields import CHOICES, LOSS_NAMES, OF_EACH_STEP, STEP_BY_STEP
 from sadp_bench.records.former import budget_option
 from sadp_bench.records.spec import Spec, check_fields
 from sadp_bench.runs import environment
@@ -90,6 +90,7 @@ class RunRequest:
             BadInput: A value is not allowed, or the method or the connections refuse their settings.
         """
         given = {name: value for name, value in requested.items() if value is not None and name != "set"}
+        given |= {"loss": LOSS_NAMES.get(given["loss"], given["loss"])} if "loss" in given else {}
         dataset: type[Dataset] = _class("dataset", given.setdefault("dataset", "digits"))
         method: type[Pruner] = _class("method", given["method"])
         backbone = _class("backbone", given.setdefault("backbone", dataset.backbone))

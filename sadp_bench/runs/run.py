@@ -183,7 +183,7 @@ def checkpoint_bytes(spec: Spec, weight_bytes: int) -> int:
         spec: The run.
         weight_bytes: Of the network's parameters.
     """
-    copies = 1 + OPTIMIZER_COPIES[spec.optimizer] + make_sparsity(spec).checkpoint_copies()
+    copies = 1 + OPTIMIZER_COPIES[spec.optimizer] + make_sparsity(spec).checkpoint_copies() + bool(spec.ema)
     return round(CHECKPOINTS * copies * weight_bytes)
 
 

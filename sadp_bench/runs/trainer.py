@@ -41,6 +41,7 @@ from sadp_bench.training.optimizer import make_optimizer
 from sadp_bench.training.scoring_context import RunContext
 from sadp_bench.training.shared_file import SharedFile
 from sadp_bench.training.state_checks import Accept, check_head, check_run, check_scores, check_search
+from sadp_bench.training.weight_average import WeightAverage
 
 MAX_COUNTED = 512  # held examples whose synaptic operations are counted: each layer runs once more for it
 
@@ -101,7 +102,9 @@ class RunTrainer:
         self.clock = Clock(self.device)
         sparsity = make_sparsity(spec)
         model = resources.model(change=lambda model: sparsity.build(model, resources.products, spec.seed))
-        self.state = loop.TrainingState(model, make_pruner(spec), make_optimizer(model, spec), sparsity)
+        average = WeightAverage(spec.ema) if spec.ema else None
+        optimizer = make_optimizer(model, spec)
+        self.state = loop.TrainingState(model, make_pruner(spec), optimizer, sparsity, average=average)
         self.environment = dict(resources.environment)
 
         def shared(path: Path | None, noun: str, accept: Accept) -> SharedFile | None:
@@ -257,13 +260,15 @@ class RunTrainer:
             for row in self.rows():
                 row |= live.of_epoch()
                 if row["epoch"] + 1 == length or (row["epoch"] + 1) % spec.evaluate_every == 0:
-                    with self.clock("evaluate"):
+                    with self.clock("evaluate"), self.state.evaluated():
                         accuracy = evaluation.evaluate(self.model, self.held, spec.precision, row["epoch"])
                         row["test_accuracy"] = accuracy
                 if self.cosine.due(row["epoch"], length):
                     self._measure_cosine(row["epoch"])
                 progress.epoch(row, len(self.data))
                 self._save(is_last=row["epoch"] + 1 == length)
+            if self.state.average is not None:  # The record, and the weights that are kept, are those of the average.
+                self.state.average.load_into(self.model)
             with self.clock("evaluate"):
                 by_step = evaluation.StepAccuracy(spec.timesteps, self.device)
                 by_class = evaluation.ClassAccuracy(len(self.material.dataset.class_names), self.device)

@@ -15,7 +15,7 @@ from sadp_bench.capture.recorder import Recorder
 from sadp_bench.core import distributed
 from sadp_bench.core.errors import Diverged
 from sadp_bench.core.evaluation_mode import evaluation_mode
-from sadp_bench.core.losses import Loss, loss_of
+from sadp_bench.core.losses import Loss
 from sadp_bench.core.precision import widest_dtype
 from sadp_bench.core.rng import stream
 from sadp_bench.datasets.examples import stratified_order
@@ -23,6 +23,7 @@ from sadp_bench.records.metrics import MAX_FITTED
 from sadp_bench.records.spec import Spec
 from sadp_bench.training.backprop import at_precision
 from sadp_bench.training.data import Loader
+from sadp_bench.training.objective import run_loss
 
 EVALUATION_BATCH = 256  # examples
 MAX_STEPS = 1000  # time steps of which a record contains an accuracy each
@@ -100,7 +101,7 @@ def fitted(model: nn.Module, data: Loader, spec: Spec) -> dict[str, Any]:
     Returns:
         fitted_loss, fitted_accuracy and fitted_examples; nothing where a number of the pass is not finite.
     """
-    fit, watch = Fit(loss_of(spec.loss, spec.mse_weight), data.device), FiniteWatch(model)
+    fit, watch = Fit(run_loss(spec), data.device), FiniteWatch(model)
     index_n = fitted_index(data.label_N)
     with watch.passes():
         for index_B, logits_TBC, _ in predictions(model, data, spec.precision, index_n):

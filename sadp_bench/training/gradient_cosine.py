@@ -14,7 +14,6 @@ from spikingjelly.activation_based.neuron import BaseNode
 from torch import Tensor, nn
 
 from sadp_bench.backbones.spiking import LIF
-from sadp_bench.core.losses import loss_of
 from sadp_bench.core.precision import widened, widest_dtype
 from sadp_bench.core.rng import isolated, stream
 from sadp_bench.records.fields import STEP_BY_STEP
@@ -22,6 +21,7 @@ from sadp_bench.records.spec import Spec
 from sadp_bench.sparsity.base import Masks, prunable
 from sadp_bench.training.backprop import at_precision
 from sadp_bench.training.data import Loader, draw_augmentation
+from sadp_bench.training.objective import run_loss
 
 MAX_EXAMPLES = 128  # examples of a run's batch
 MAX_PASSES = 1024  # examples times steps: the graph of BPTT is that of an ordinary batch, where T is large too
@@ -114,7 +114,7 @@ def _by_step(model: nn.Module, data: Loader, spec: Spec, batch_B: Tensor, throug
 
     def of_step(step: int, outputs: Callable[[], Tensor]) -> Tensor:
         logits_1BC = widened(outputs())
-        losses.append(loss_of(spec.loss, spec.mse_weight)(logits_1BC, label_B).mean() / num_steps)
+        losses.append(run_loss(spec)(logits_1BC, label_B).mean() / num_steps)
         if step == num_steps - 1:  # before the backbone passes the steps' summed gradient through its stem
             with torch.autocast(data.device.type, enabled=False):
                 torch.stack(losses).sum().backward()
@@ -131,7 +131,7 @@ def _at_once(model: nn.Module, data: Loader, spec: Spec, batch_B: Tensor) -> dic
     copied, (input, label_B) = _copy(model), _batch(data, spec, batch_B)
     with isolated(spec.seed, STREAM, data.device), torch.enable_grad():
         logits_TBC = at_precision(copied, spec.precision, data.device)(input)
-        loss_of(spec.loss, spec.mse_weight)(logits_TBC, label_B).mean().backward()
+        run_loss(spec)(logits_TBC, label_B).mean().backward()
     return _gradient(copied)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,7 @@ from sadp_bench.training.data import Loader, draw_augmentation
 from sadp_bench.training.optimizer import learning_rate, planned_visits, set_learning_rate, share_done
 from sadp_bench.training.step import TrainingStep
 from sadp_bench.training.survey import Surveys
+from sadp_bench.training.weight_average import WeightAverage
 
 EpochRow = dict[str, Any]
 
@@ -50,6 +51,7 @@ class TrainingState:
         sparsity: Masks the network's weights.
         rows: One row of the record for each finished epoch.
         visits_N: How often each example was shown, int32; empty before the first epoch ends.
+        average: Of the network's weights; None: none is kept.
     """
 
     model: nn.Module
@@ -58,10 +60,12 @@ class TrainingState:
     sparsity: Sparsity = field(default_factory=Sparsity)
     rows: list[EpochRow] = field(default_factory=list)
     visits_N: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int32))
+    average: WeightAverage | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """Returns tensors and plain values only."""
         parts: dict[str, Any] = {name: getattr(self, name) for name in ("model", "pruner", "optimizer", "sparsity")}
+        parts |= {} if self.average is None else {"average": self.average}
         states = {name: part.state_dict() for name, part in parts.items()}
         return {"rows": self.rows, "visits_N": self.visits_N, **states}
 
@@ -72,8 +76,16 @@ class TrainingState:
         self.sparsity.shape(self.model)
         self.model.load_state_dict(state["model"])
         self.pruner.load_state_dict(state["pruner"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         if "optimizer" in state:
             self.optimizer.load_state_dict(state["optimizer"])
+
+    @contextmanager
+    def evaluated(self) -> Iterator[None]:
+        """Gives the network the weights that are evaluated within the context: their average, where one is kept."""
+        with nullcontext() if self.average is None else self.average.within(self.model):
+            yield
 
     def finish_epoch(self, row: EpochRow, index_K: Tensor, num_examples: int) -> None:
         """Adds an epoch's row, and counts the visits of its examples."""
@@ -172,6 +184,8 @@ def _train_epoch(
         batch_B, weight_B = choosing(*part)
         with watch.passes() if number == len(parts) else nullcontext():
             seen = step(batch_B, weight_B, draws, epoch=epoch, augmentation=augmentation, observe=observe)
+        if state.average is not None:
+            state.average.update(state.model)
         total_loss += seen.loss_B.sum()
         total_weighted += (distributed.part(weight_B).to(data.device) * seen.loss_B).sum()
         total_rate += rate * len(batch_B)

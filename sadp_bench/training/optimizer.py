@@ -27,11 +27,21 @@ def _eager(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
 OPTIMIZERS = {"sgd": _eager(torch.optim.SGD), "adamw": _eager(torch.optim.AdamW)}
 
 
+WARMUP_START = 0.01  # of the full rate, so that the first update does something
+
+
 def learning_rate(spec: Spec, share: float) -> float:
-    """Returns the rate at a share in [0, 1] of the run: constant, or half a cosine from the full rate to 0."""
+    """Returns the rate at a share in [0, 1] of the run: constant, or half a cosine from the full rate to 0.
+
+    Before that, in the warm-up, it rises in a straight line from `WARMUP_START` of the full rate. The warm-up takes as great
+    a share of every run as `warmup_epochs` is of `epochs`.
+    """
+    warmup = spec.warmup_epochs / spec.epochs
+    if share < warmup:
+        return spec.learning_rate * (WARMUP_START + (1 - WARMUP_START) * share / warmup)
     if spec.schedule == "constant":
         return spec.learning_rate
-    return spec.learning_rate * (1 + math.cos(math.pi * share)) / 2
+    return spec.learning_rate * (1 + math.cos(math.pi * (share - warmup) / (1 - warmup))) / 2
 
 
 def share_done(spec: Spec, of_epochs: float, of_visits: float) -> float:
@@ -72,10 +82,10 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def make_optimizer(model: nn.Module, spec: Spec) -> torch.optim.Optimizer:
-    """Returns SGD with momentum 0.9, or AdamW with its defaults; on CUDA one kernel updates all weights."""
+    """Returns SGD with the spec's momentum, or AdamW with its defaults; on CUDA one kernel updates all weights."""
     settings: dict[str, Any] = {"lr": spec.learning_rate, "weight_decay": spec.weight_decay}
     if spec.optimizer == "sgd":
-        settings["momentum"] = 0.9
+        settings |= {"momentum": spec.momentum, "nesterov": spec.nesterov}
     if all(parameter.is_cuda for parameter in model.parameters()):
         settings["fused"] = True
     return OPTIMIZERS[spec.optimizer](model.parameters(), **settings)

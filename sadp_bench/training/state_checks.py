@@ -240,6 +240,12 @@ def check_training(saved: Any, state: Any, num_examples: int) -> None:
     if "optimizer" in saved:
         check_optimizer(saved["optimizer"], optimizer)
     check_pruner(saved["pruner"], state.pruner, num_examples)
+    if state.average is not None:
+        updates, values = saved["average"]["updates"], saved["average"]["values"]
+        require(is_count(updates), "average's updates", updates, "a count")
+        require(bool(values) == (updates > 0), "average", values, "that of the run's updates")
+        if values:
+            check_network(values, model)
     try:
         other = copy.deepcopy(state)
     except Exception:  # a pruner that can't be copied: its state is loaded without a try

@@ -16,11 +16,12 @@ from sadp_bench.capture.recorder import Recorder
 from sadp_bench.capture.signals import Signal
 from sadp_bench.core import distributed
 from sadp_bench.core.evaluation_mode import evaluation_mode
-from sadp_bench.core.losses import WeightedLoss, logit_errors, loss_of
+from sadp_bench.core.losses import WeightedLoss, logit_errors
 from sadp_bench.pruners.base import Observation
 from sadp_bench.records.spec import Spec
 from sadp_bench.training.backprop import at_precision, make_backprop
 from sadp_bench.training.data import Augmentation, Loader
+from sadp_bench.training.objective import run_loss
 
 
 class TrainingStep:
@@ -37,7 +38,8 @@ class TrainingStep:
         self, model: nn.Module, spec: Spec, data: Loader, optimizer: torch.optim.Optimizer | None = None
     ) -> None:
         self.model, self.data, self.optimizer = model, data, optimizer
-        self.loss = loss_of(spec.loss, spec.mse_weight)
+        self.loss = run_loss(spec)
+        self.clip_norm = spec.clip_norm
         self.backprop = make_backprop(spec.backprop, spec.k, model, spec.precision, data.device)
         self._forward = at_precision(model, spec.precision, data.device)
         self._recorder: Recorder | None = None
@@ -93,6 +95,8 @@ class TrainingStep:
         if observe is not None:
             observe(seen)
         if self.optimizer is not None:
+            if self.clip_norm:
+                nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
             self.optimizer.step()
         else:
             self.model.zero_grad(set_to_none=True)

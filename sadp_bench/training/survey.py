@@ -15,11 +15,12 @@ from sadp_bench.core import distributed
 from sadp_bench.core.clock import now
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.evaluation_mode import evaluation_mode
-from sadp_bench.core.losses import logit_errors, loss_of
+from sadp_bench.core.losses import logit_errors
 from sadp_bench.pruners.base import Survey
 from sadp_bench.records.spec import Spec
 from sadp_bench.training.data import Loader
 from sadp_bench.training.evaluation import predictions
+from sadp_bench.training.objective import run_loss
 
 SURVEY_BATCH = 64  # examples
 SURVEYED = frozenset({"gradient_norms", "errors", "features", "spikes"})  # the optional fields of a survey
@@ -29,7 +30,7 @@ def survey(model: nn.Module, data: Loader, spec: Spec, watch: frozenset[str] = f
     """Returns logits, losses and the watched fields of a pass over the data; see `ScoringContext.survey`."""
     if unknown := watch - SURVEYED:
         raise BadInput(f"a survey watches {', '.join(sorted(SURVEYED))}, not {', '.join(sorted(unknown))}")
-    loss = loss_of(spec.loss, spec.mse_weight)
+    loss = run_loss(spec)
     rows: dict[str, Tensor] = {}
 
     def put(name: str, index_B: Tensor, value: Tensor) -> None:
@@ -63,7 +64,7 @@ def _norms(model: nn.Module, spec: Spec, input: Tensor, label_B: Tensor) -> Tens
     batched = 1 if input.dim() == 5 else 0
     parts = zip(input.split(SURVEY_BATCH, batched), label_B.split(SURVEY_BATCH), strict=True)
     with evaluation_mode(model):
-        loss = loss_of(spec.loss, spec.mse_weight)
+        loss = run_loss(spec)
         return torch.cat([gradient_norms(model, loss, part, label) for part, label in parts])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -15,19 +16,28 @@ from sadp_bench.records.former import LATER
 from tests.small_runs import resolved, small_bench
 
 STEPS, CLASSES, LABELS = 3, 4, [2, 0, 3, 2, 1]
+SHARES = [[0.7, 0.3, 0, 0], [0, 0, 1, 0], [0.25, 0, 0, 0.75], [0, 0.5, 0.5, 0], [0, 0, 0, 1]]
+TARGETS = [torch.tensor(LABELS), torch.tensor(SHARES, dtype=torch.float64)]
 
 
 def cross_entropy(logits: list[float], label: int) -> float:
     return math.log(sum(math.exp(z) for z in logits)) - logits[label]
 
 
-def by_hand(name: str, logits_TC: list[list[float]], label: int, weight: float) -> float:
-    """The loss of one example, in plain Python."""
+def by_hand(
+    name: str, logits_TC: list[list[float]], label_C: list[float], weight: float, smoothing: float = 0.0
+) -> float:
+    """The loss of one example, in plain Python. label_C: the classes' shares of its label."""
+
+    def smoothed(logits: list[float]) -> float:
+        shares = [(1 - smoothing) * share + smoothing / CLASSES for share in label_C]
+        return sum(share * cross_entropy(logits, label) for label, share in enumerate(shares))
+
     mean_C = [sum(column) / STEPS for column in zip(*logits_TC, strict=True)]
     if name == "mean":
-        return cross_entropy(mean_C, label)
-    by_step = sum(cross_entropy(logits, label) for logits in logits_TC) / STEPS
-    target_C = [float(c == label) if name == "step-mse-onehot" else 1.0 for c in range(CLASSES)]
+        return smoothed(mean_C)
+    by_step = sum(smoothed(logits) for logits in logits_TC) / STEPS
+    target_C = label_C if name == "step-mse-onehot" else [1.0] * CLASSES
     squares = sum((z - y) ** 2 for logits in logits_TC for z, y in zip(logits, target_C, strict=True)) / (
         STEPS * CLASSES
     )
@@ -38,18 +48,20 @@ def test_each_loss_and_its_errors_at_the_logits_equal_a_loop() -> None:
     assert set(LOSSES) == set(CHOICES["loss"]) and LATER["mse_weight"] == MSE_WEIGHT
     logits_TBC = torch.randn(STEPS, 5, CLASSES, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for name in LOSSES:
-        for weight in (MSE_WEIGHT, 0.0, 0.3, 1.0):
-            loss = loss_of(name, weight)
-            for i, label in enumerate(LABELS):
-                wanted = by_hand(name, logits_TBC[:, i].tolist(), label, weight)
-                assert loss(logits_TBC, torch.tensor(LABELS))[i].item() == pytest.approx(wanted, rel=1e-12), name
-            error_TBC, step = logit_errors(loss, logits_TBC, torch.tensor(LABELS)), 1e-6
+        for weight, smoothing, target in itertools.product((MSE_WEIGHT, 0.3, 1.0), (0.0, 0.1), TARGETS):
+            loss, shares = loss_of(name, weight, smoothing), target
+            if target.dim() == 1:
+                shares = torch.eye(CLASSES, dtype=torch.float64)[target]
+            for i in range(5):
+                wanted = by_hand(name, logits_TBC[:, i].tolist(), shares[i].tolist(), weight, smoothing)
+                assert loss(logits_TBC, target)[i].item() == pytest.approx(wanted, rel=1e-12), name
+            error_TBC, step = logit_errors(loss, logits_TBC, target), 1e-6
             for t, i, c in ((0, 0, 2), (1, 3, 0), (2, 4, 3)):
                 sides = []
                 for sign in (1, -1):
                     moved = logits_TBC[:, i].clone()
                     moved[t, c] += sign * step
-                    sides.append(by_hand(name, moved.tolist(), LABELS[i], weight))
+                    sides.append(by_hand(name, moved.tolist(), shares[i].tolist(), weight, smoothing))
                 assert error_TBC[t, i, c].item() == pytest.approx((sides[0] - sides[1]) / (2 * step), abs=1e-8), name
 
 

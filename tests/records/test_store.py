@@ -202,7 +202,8 @@ CHANGES = {
     "train_examples": 999, "protocol": "updates", "evaluate_on": "validation", "evaluate_every": 2,
     "method_options": {"fresh": True}, "backbone_options": {"width": 33}, "processes": 2,
     "sparsity": "pq", "density": 0.5, "early_time": True, "sparsity_options": {"p": 0.25}, "kernel": "native",
-    "lr_clock": "visits", "budget": "falling", "dataset_options": {"side": 64},
+    "lr_clock": "visits", "budget": "falling", "dataset_options": {"side": 64}, "label_smoothing": 0.1,
+    "warmup_epochs": 2.0, "momentum": 0.8, "nesterov": True, "clip_norm": 1.0, "ema": 0.99,
 }  # fmt: skip
 
 

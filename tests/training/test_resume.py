@@ -52,7 +52,14 @@ def test_a_run_stopped_again_and_again_loses_one_epoch_at_most(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     "changed",
-    [{"optimizer": "adamw"}, {"precision": "bf16"}, {"protocol": "updates"}, {"loss": "step"}, {"lr_clock": "visits"}],
+    [
+        {"optimizer": "adamw"},
+        {"precision": "bf16"},
+        {"protocol": "updates"},
+        {"loss": "step"},
+        {"lr_clock": "visits"},
+        {"ema": 0.9, "nesterov": True, "clip_norm": 0.5, "warmup_epochs": 1.5, "label_smoothing": 0.1},
+    ],
 )
 def test_every_kind_of_training_is_taken_up_exactly(changed: dict[str, Any], tmp_path: Path) -> None:
     spec, material = requested("random", **changed)
