@@ -59,7 +59,11 @@ SPEC_OPTIONS: dict[str, Any] = {
     ],
     "weight_decay": Annotated[float | None, Option(help="Weight decay of all parameters.", show_default="5e-4")],
     "augment": Annotated[
-        str | None, Option(help="none, or crop, crop-flip, cutout or crop-flip,cutout.", show_default="the data set's")
+        str | None,
+        Option(
+            help="none, or crop-flip,cutout and the like: crop, crop-flip, nda, randaugment, cutout, mixup, cutmix.",
+            show_default="the data set's",
+        ),
     ],
     "loss": Annotated[
         str | None,

@@ -24,7 +24,8 @@ from sadp_bench.core.rng import isolated, stream
 from sadp_bench.pruners.base import Candidates, KeepAll, Observation, Pruner, ScoringContext, Selection, Survey
 from sadp_bench.pruners.sadp import SADP
 from sadp_bench.records.spec import Spec
-from sadp_bench.training.data import Augmentation, Loader
+from sadp_bench.training.augmentation import Augmentation
+from sadp_bench.training.data import Loader
 from sadp_bench.training.objective import run_loss
 from sadp_bench.training.step import TrainingStep
 from sadp_bench.training.survey import SURVEY_BATCH
@@ -247,8 +248,8 @@ def exact_norms(
     norms, loss = [], run_loss(spec)
     with evaluation_mode(model):
         for index_B in index_n.split(SURVEY_BATCH):
-            label_B = data.label_N[index_B.to(data.device)]
-            norms.append(gradient_norms(model, loss, data.input(index_B, augmentation), label_B).cpu())
+            target = data.target(index_B, augmentation)
+            norms.append(gradient_norms(model, loss, data.input(index_B, augmentation), target).cpu())
             progress.advance(len(index_B))
     return torch.cat(norms).double()
 

@@ -15,7 +15,7 @@ from sadp_bench.measure.score_collectors import COLLECTED_SCORES, exact_norms
 from sadp_bench.measure.speed import spread
 from sadp_bench.pruners.base import KeepAll, Pruner
 from sadp_bench.runs.trainer import RunTrainer
-from sadp_bench.training.data import draw_augmentation
+from sadp_bench.training.augmentation import draw_augmentation
 from sadp_bench.training.optimizer import make_optimizer, set_learning_rate
 from sadp_bench.training.step import TrainingStep
 

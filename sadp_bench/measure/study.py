@@ -30,7 +30,7 @@ from sadp_bench.runs.resolve import enough_memory, resolve
 from sadp_bench.runs.resources import Resources
 from sadp_bench.runs.trainer import RunTrainer, now, threads
 from sadp_bench.training import loop
-from sadp_bench.training.data import Augmentation, draw_augmentation
+from sadp_bench.training.augmentation import Augmentation, draw_augmentation
 from sadp_bench.training.gradient_cosine import gradient_cosines
 from sadp_bench.training.survey import Surveys
 

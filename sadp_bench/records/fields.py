@@ -23,7 +23,8 @@ CHOICES = {
     "sparsity": ("dense", "imp", "eb", "pq", "random", "channels", "narrow"),
     "kernel": ("python", "native"),
 }
-AUGMENTATIONS = ("crop", "crop-flip", "cutout")  # parts of `--augment`, in the order of a spec
+# Parts of `--augment`, in the order of a spec.
+AUGMENTATIONS = ("crop", "crop-flip", "nda", "randaugment", "cutout", "mixup", "cutmix")
 STEP_BY_STEP = ("sltt", "sltt-k")  # backpropagation that needs a loss of each step
 LOSS_NAMES = {"tet": "step-mse"}  # the paper's name of a loss, and the name in a spec
 OF_EACH_STEP = ("step", "step-mse", "step-mse-onehot")  # losses that are a mean over the time steps
@@ -132,7 +133,7 @@ def canonical_augment(text: str) -> str:
     known = parts <= set(AUGMENTATIONS) and len(parts) == text.count(",") + 1
     if not known or parts >= {"crop", "crop-flip"}:
         raise BadInput(
-            f"--augment is none, or of crop, crop-flip and cutout one or two with a comma between them, such as "
+            f"--augment is none, or one or more of {', '.join(AUGMENTATIONS)} with commas between them, such as "
             f"crop-flip,cutout, not '{text}' (crop-flip crops too)"
         )
     return ",".join(sorted(parts, key=AUGMENTATIONS.index))

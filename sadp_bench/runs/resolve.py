@@ -161,6 +161,7 @@ def resolve(
     material = _opened(request, data, {} if opened is None else opened)
     spec = request.spec(len(material.train), material.dataset.found)
     _check_fits(spec, make_pruner(spec))
+    _check_augment(spec, material)
     return spec, material
 
 
@@ -197,9 +198,26 @@ def _check_vectors(dataset: type[Dataset], backbone: type[nn.Module], given: Map
             f"--backbone {given['backbone']} needs images, and the inputs of {given['dataset']} are vectors at each time "
             "step; take --backbone mlp"
         )
-    if given["augment"] != "none":
+    if given["augment"] not in ("none", "mixup"):
         raise BadInput(
-            f"--augment {given['augment']} moves images, and the inputs of {given['dataset']} are vectors; take none"
+            f"--augment {given['augment']} changes images, and the inputs of {given['dataset']} are vectors; take none or "
+            "mixup"
+        )
+
+
+def _check_augment(spec: Spec, material: Material) -> None:
+    """Raises BadInput where a part of the augmentation means nothing for the data."""
+    parts, events = spec.augment.split(","), material.dataset.events
+    if "nda" in parts and not events:
+        raise BadInput(f"--augment nda moves recordings of events, and {spec.dataset} has images; take randaugment")
+    if "randaugment" in parts and events:
+        raise BadInput(
+            f"--augment randaugment changes the colours of images, and the frames of {spec.dataset} count events; take nda"
+        )
+    channels = material.train.input_shape[0]
+    if "randaugment" in parts and channels not in (1, 3):
+        raise BadInput(
+            f"--augment randaugment takes images of 1 or 3 channels, and those of {spec.dataset} have {channels}"
         )
 
 
@@ -438,4 +456,5 @@ def make_loader(spec: Spec, material: Material, examples: Examples) -> Loader:
     """Returns the loader of these examples, on the spec's device and at its precision."""
     dtype = torch.float64 if spec.precision == "fp64" else torch.float32
     kind = material.dataset
-    return Loader(examples, kind.scale, kind.mean, kind.std, torch.device(spec.device), dtype)
+    num_classes = len(kind.class_names)
+    return Loader(examples, kind.scale, kind.mean, kind.std, torch.device(spec.device), dtype, num_classes)

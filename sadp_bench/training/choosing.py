@@ -13,7 +13,7 @@ from sadp_bench.core.clock import now
 from sadp_bench.core.errors import BadInput
 from sadp_bench.pruners.base import Candidates, Observation, Pruner
 from sadp_bench.pruners.contract import choice_fault
-from sadp_bench.training.data import Augmentation
+from sadp_bench.training.augmentation import Augmentation
 from sadp_bench.training.step import TrainingStep
 
 REVISIT_BATCH = 256  # examples

@@ -19,8 +19,9 @@ from sadp_bench.core.rng import isolated, stream
 from sadp_bench.records.fields import STEP_BY_STEP
 from sadp_bench.records.spec import Spec
 from sadp_bench.sparsity.base import Masks, prunable
+from sadp_bench.training.augmentation import draw_augmentation
 from sadp_bench.training.backprop import at_precision
-from sadp_bench.training.data import Loader, draw_augmentation
+from sadp_bench.training.data import Loader
 from sadp_bench.training.objective import run_loss
 
 MAX_EXAMPLES = 128  # examples of a run's batch
@@ -106,7 +107,7 @@ def _live(name: str, gradient: Tensor, masks: Masks) -> Tensor:
 
 def _by_step(model: nn.Module, data: Loader, spec: Spec, batch_B: Tensor, through_time: bool) -> dict[str, Tensor]:
     """Returns the gradient of SLTT's forward pass, in one graph of all steps: through time, or through each step alone."""
-    copied, (input, label_B) = _copy(model), _batch(data, spec, batch_B)
+    copied, (input, target) = _copy(model), _batch(data, spec, batch_B)
     swap_neurons(copied, through_time)
     copied.native = False  # type: ignore[assignment]  # A fused block would compute the former neurons.
     num_steps = copied.steps(input)  # type: ignore[operator]
@@ -114,7 +115,7 @@ def _by_step(model: nn.Module, data: Loader, spec: Spec, batch_B: Tensor, throug
 
     def of_step(step: int, outputs: Callable[[], Tensor]) -> Tensor:
         logits_1BC = widened(outputs())
-        losses.append(run_loss(spec)(logits_1BC, label_B).mean() / num_steps)
+        losses.append(run_loss(spec)(logits_1BC, target).mean() / num_steps)
         if step == num_steps - 1:  # before the backbone passes the steps' summed gradient through its stem
             with torch.autocast(data.device.type, enabled=False):
                 torch.stack(losses).sum().backward()
@@ -128,10 +129,10 @@ def _by_step(model: nn.Module, data: Loader, spec: Spec, batch_B: Tensor, throug
 
 def _at_once(model: nn.Module, data: Loader, spec: Spec, batch_B: Tensor) -> dict[str, Tensor]:
     """Returns the gradient as BPTT trains."""
-    copied, (input, label_B) = _copy(model), _batch(data, spec, batch_B)
+    copied, (input, target) = _copy(model), _batch(data, spec, batch_B)
     with isolated(spec.seed, STREAM, data.device), torch.enable_grad():
         logits_TBC = at_precision(copied, spec.precision, data.device)(input)
-        run_loss(spec)(logits_TBC, label_B).mean().backward()
+        run_loss(spec)(logits_TBC, target).mean().backward()
     return _gradient(copied)
 
 
@@ -145,7 +146,7 @@ def _batch(data: Loader, spec: Spec, batch_B: Tensor) -> tuple[Tensor, Tensor]:
     augmentation = draw_augmentation(
         spec.augment, len(data), data.padding, data.sides, stream(spec.seed, STREAM), data.device
     )
-    return data.input(batch_B, augmentation), data.label_N[batch_B.to(data.device)]
+    return data.input(batch_B, augmentation), data.target(batch_B, augmentation)
 
 
 def _gradient(model: nn.Module) -> dict[str, Tensor]:

@@ -28,8 +28,9 @@ from sadp_bench.pruners.sampling import kept_in_epoch
 from sadp_bench.records.record import is_number
 from sadp_bench.records.spec import Spec
 from sadp_bench.sparsity.base import Sparsity
+from sadp_bench.training.augmentation import draw_augmentation
 from sadp_bench.training.choosing import Choosing
-from sadp_bench.training.data import Loader, draw_augmentation
+from sadp_bench.training.data import Loader
 from sadp_bench.training.optimizer import learning_rate, planned_visits, set_learning_rate, share_done
 from sadp_bench.training.step import TrainingStep
 from sadp_bench.training.survey import Surveys

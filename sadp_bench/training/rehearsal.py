@@ -10,7 +10,8 @@ from torch import nn
 from sadp_bench.core.clock import Clock
 from sadp_bench.core.rng import isolated, stream
 from sadp_bench.records.spec import Spec
-from sadp_bench.training.data import Loader, draw_augmentation
+from sadp_bench.training.augmentation import draw_augmentation
+from sadp_bench.training.data import Loader
 from sadp_bench.training.optimizer import make_optimizer
 from sadp_bench.training.step import TrainingStep
 

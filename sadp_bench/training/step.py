@@ -19,8 +19,9 @@ from sadp_bench.core.evaluation_mode import evaluation_mode
 from sadp_bench.core.losses import WeightedLoss, logit_errors
 from sadp_bench.pruners.base import Observation
 from sadp_bench.records.spec import Spec
+from sadp_bench.training.augmentation import Augmentation
 from sadp_bench.training.backprop import at_precision, make_backprop
-from sadp_bench.training.data import Augmentation, Loader
+from sadp_bench.training.data import Loader
 from sadp_bench.training.objective import run_loss
 
 
@@ -83,10 +84,11 @@ class TrainingStep:
         input = self.data.input(index_B, augmentation)
         index_B = index_B.to(self.data.device, non_blocking=True)
         label_B, weight_B = self.data.label_N[index_B], distributed.part(weight_B).to(self.data.device)
+        target = self.data.target(index_B, augmentation)
         if self.optimizer is not None:
             self.optimizer.zero_grad(set_to_none=True)
         divisor = len(batch_B) / distributed.size() if divisor is None else divisor
-        loss = WeightedLoss(self.loss, label_B, weight_B, divisor)
+        loss = WeightedLoss(self.loss, target, weight_B, divisor)
         with weighted_statistics(self.model, weight_B):
             logits_TBC, loss_B = self.backprop(input, loss, draws, self._recorder)
         scale_B = weight_B / divisor * self.backprop.gradient_share
@@ -124,10 +126,10 @@ class TrainingStep:
         index_B = distributed.part(batch_B)
         input = self.data.input(index_B, augmentation)
         index_B = index_B.to(self.data.device, non_blocking=True)
-        label_B = self.data.label_N[index_B]
+        label_B, target = self.data.label_N[index_B], self.data.target(index_B, augmentation)
         with evaluation_mode(self.model), torch.no_grad(), Recorder(self.model, watch) as recorder:
             logits_TBC = self._forward(input)
         watched = recorder.seen()
         if Signal.LOGIT_ERRORS in watch:
-            watched[Signal.LOGIT_ERRORS] = logit_errors(self.loss, logits_TBC, label_B)
-        return Observation(epoch, index_B, label_B, logits_TBC, self.loss(logits_TBC, label_B), watched)
+            watched[Signal.LOGIT_ERRORS] = logit_errors(self.loss, logits_TBC, target)
+        return Observation(epoch, index_B, label_B, logits_TBC, self.loss(logits_TBC, target), watched)

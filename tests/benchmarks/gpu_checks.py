@@ -37,7 +37,7 @@ from sadp_bench.runs import environment
 from sadp_bench.runs.resolve import resolve
 from sadp_bench.runs.resources import Resources
 from sadp_bench.runs.trainer import RunTrainer
-from sadp_bench.training.data import draw_augmentation
+from sadp_bench.training.augmentation import draw_augmentation
 from sadp_bench.training.optimizer import make_optimizer
 from sadp_bench.training.step import TrainingStep
 from tests.benchmarks.throughput_arms import DATA

@@ -85,6 +85,8 @@ NAMES = {
     "--augment flip": "such as crop-flip,cutout, not 'flip'",
     "--augment crop,crop-flip": "crop-flip crops too",
     "--augment cutout,cutout": "not 'cutout,cutout'",
+    "--augment nda": "--augment nda moves recordings of events, and digits has images",
+    "--dataset braille --augment crop,mixup": "the inputs of braille are vectors; take none or mixup",
     "--augment none,cutout": "not 'none,cutout'",
     "--loss l2": "mean, step, step-mse, step-mse-onehot",
     "--loss step --mse-weight 0.1": "--loss step-mse or step-mse-onehot; step has none",

@@ -20,7 +20,8 @@ from sadp_bench.datasets.loading import load
 from sadp_bench.datasets.splits import hashed_split
 from sadp_bench.runs.resolve import load_material, resolve
 from sadp_bench.testing import check_dataset
-from sadp_bench.training.data import Loader, draw_augmentation
+from sadp_bench.training.augmentation import draw_augmentation
+from sadp_bench.training.data import Loader
 from tests.commands import TINY, command, the_record
 from tests.datasets.helpers import channel_statistics, files_below, refusal
 from tests.datasets.images import classes, encoded, picture, write

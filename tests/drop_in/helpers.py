@@ -22,8 +22,8 @@ from sadp_bench.drop_in.sampler import PrunedSampler
 from sadp_bench.drop_in.watch import watch
 from sadp_bench.pruners.base import Pruner
 from sadp_bench.runs.trainer import RunTrainer
+from sadp_bench.training.augmentation import draw_augmentation
 from sadp_bench.training.backprop import at_precision
-from sadp_bench.training.data import draw_augmentation
 from sadp_bench.training.optimizer import learning_rate, set_learning_rate
 from tests.small_runs import Chosen
 

@@ -13,7 +13,8 @@ from sadp_bench.datasets.examples import Examples, stratified_order
 from sadp_bench.pruners.base import Selection
 from sadp_bench.pruners.batching import batches, in_order
 from sadp_bench.records.fields import canonical_augment
-from sadp_bench.training.data import Augmentation, Loader, draw_augmentation
+from sadp_bench.training.augmentation import Augmentation, draw_augmentation
+from sadp_bench.training.data import Loader
 from tests.small_runs import resolved
 
 CPU = torch.device("cpu")
@@ -206,7 +207,7 @@ def test_augment_takes_a_list_in_any_order() -> None:
     keys = {resolved(augment=text)[0].key for text in ("crop-flip,cutout", "cutout,crop-flip")}
     assert len(keys) == 1 and resolved(augment="crop-flip")[0].key not in keys
     for text in ("", "flip", "crop,crop-flip", "cutout,cutout", "none,cutout", "cutout,"):
-        with pytest.raises(BadInput, match="^--augment is none, or of crop, crop-flip and cutout"):
+        with pytest.raises(BadInput, match="^--augment is none, or one or more of crop, crop-flip, nda"):
             canonical_augment(text)
 
 

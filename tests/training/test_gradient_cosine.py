@@ -17,7 +17,7 @@ from sadp_bench.core.rng import stream
 from sadp_bench.records.record import Record
 from sadp_bench.records.spec import Spec
 from sadp_bench.sparsity.base import Masks, prunable
-from sadp_bench.training.data import draw_augmentation
+from sadp_bench.training.augmentation import draw_augmentation
 from sadp_bench.training.gradient_cosine import Cosines, RunCosine, _at_once, _by_step, cosines, gradient_cosines
 from sadp_bench.training.step import TrainingStep
 from tests.small_runs import assert_same_weights, make_trainer, numbers, resolved, weights_of

@@ -58,6 +58,7 @@ def test_a_run_stopped_again_and_again_loses_one_epoch_at_most(tmp_path: Path) -
         {"protocol": "updates"},
         {"loss": "step"},
         {"lr_clock": "visits"},
+        {"augment": "crop-flip,randaugment,cutout,mixup,cutmix"},
         {"ema": 0.9, "nesterov": True, "clip_norm": 0.5, "warmup_epochs": 1.5, "label_smoothing": 0.1},
     ],
 )
