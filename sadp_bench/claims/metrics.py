@@ -11,6 +11,11 @@ from sadp_bench.records.record import Record, is_number
 Scores = Any  # a number for each training example, [N], as NumPy reads it
 
 
+def accuracy(of: Record) -> float:
+    """Returns the test accuracy of a run after its last epoch, in percent."""
+    return 100 * of.test_accuracy
+
+
 def accuracy_difference(of: Record, against: Record) -> float | None:
     """Returns the test accuracy of a run minus that of another, in points; None where they saw other data."""
     if of.data_sha256 != against.data_sha256:
@@ -81,6 +86,7 @@ class Kind(NamedTuple):
 
 
 KINDS = {
+    "accuracy": Kind(accuracy, False, False, "%", 2),
     "accuracy_difference": Kind(accuracy_difference, True, False, "points", 2),
     "visits_saved": Kind(visits_saved, False, False, "%", 1),
     "late_gain": Kind(late_gain, False, False, "points", 2),

@@ -122,10 +122,10 @@ def _complain(reason: str) -> None:
 
 
 def list_(
-    kind: Annotated[str, typer.Argument(help="methods, backbones or datasets.")],
+    kind: Annotated[str, typer.Argument(help="methods, backbones, datasets or recipes.")],
     as_json: AsJson = False,
 ) -> Result:
-    """List the registered methods, backbones or data sets with their sources."""
+    """List the registered methods, backbones or data sets, or the recipes of papers, with their sources."""
     from sadp_bench.cli.listing import registered
 
     return registered(kind, as_json)

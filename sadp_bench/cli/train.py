@@ -23,6 +23,7 @@ from sadp_bench.cli.options import (
     with_spec_options,
 )
 from sadp_bench.cli.output import Result, say
+from sadp_bench.core.errors import BadInput
 
 if TYPE_CHECKING:
     from sadp_bench.records.store import Store
@@ -33,8 +34,25 @@ if TYPE_CHECKING:
 
 @with_spec_options
 def run(
-    method: Annotated[str, Option(help="Pruning method: a name (`sadp-bench list methods`) or package.module:Class.")],
-    ratio: Annotated[float, Option(help="Pruning ratio in [0, 1): the share of example visits to save.")],
+    method: Annotated[
+        str | None,
+        Option(
+            help="Pruning method: a name (`sadp-bench list methods`) or package.module:Class.",
+            show_default="the recipe's",
+        ),
+    ] = None,
+    ratio: Annotated[
+        float | None,
+        Option(help="Pruning ratio in [0, 1): the share of example visits to save.", show_default="the recipe's"),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        Option(
+            help="Settings of a paper's experiment: a name (`sadp-bench list recipes`) or a .toml file. Other options "
+            "take the place of its own.",
+            show_default="none",
+        ),
+    ] = None,
     request: Any = None,
     protocol: Annotated[
         str | None, Option(help="epochs or updates: what a run has in common with full data.", show_default="epochs")
@@ -67,9 +85,17 @@ def run(
     environment.keep_freed_memory()
     request |= {"method": method, "ratio": ratio, "protocol": protocol}
     request |= {"evaluate_on": evaluate_on, "evaluate_every": evaluate_every}
-    with distributed.process_group(request["device"]):
+    note = None
+    if recipe is not None:
+        request, note = _by_recipe(recipe, request)
+    for name, what in (("method", "`sadp-bench list methods` names them"), ("ratio", "0 for full data")):
+        if request.get(name) is None:
+            raise BadInput(f"Missing option '--{name}': {what}; a --recipe may have it")
+    with distributed.process_group(request.get("device")):
         with distributed.first_goes_ahead():
             spec, material = resolve.resolve(request, data)
+        if note and not quiet and distributed.rank() == 0:
+            say(note)
         outcome = run.run(
             spec,
             material,
@@ -85,6 +111,17 @@ def run(
     if outcome is None:  # Only the first of several processes prints.
         return None
     return Result(run_view.run_json(outcome) if as_json else lambda: run_view.print_result(run_view.panel(outcome)))
+
+
+def _by_recipe(name: str, given: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """Returns the request by a recipe and what the command line gives, and a line that names the recipe and the changes."""
+    from sadp_bench.claims.recipe import filled, find_recipe
+
+    recipe = find_recipe(name)
+    request, changed = filled(recipe, given)
+    about = f"; changed here: {', '.join(changed)}" if changed else ""
+    line = f"recipe {recipe.claim.name}: {recipe.claim.source} `sadp-bench list recipes` shows what differs{about}"
+    return request, line
 
 
 def sweep(

@@ -26,7 +26,8 @@ from sadp_bench.sweeps.search import Search, search_of
 NOT_KEYS = ("processes", *PREFIXES)  # torchrun sets the processes, and `set` contains the tables of options
 FIELDS = {of.name: str(of.type) for of in dataclasses.fields(Spec) if of.name not in NOT_KEYS}
 TABLES = ("common", "search", "sweep")
-CLAIM_TABLES = ("claim", "metric")  # of a claim file, which has the tables of a sweep file too (`claims.claim_file`)
+# Of a claim file, which has the tables of a sweep file too (`claims.claim_file`, `claims.recipe`).
+CLAIM_TABLES = ("claim", "metric", "recipe")
 # The other axes' fields: tables of several axes compare runs of equal settings, and so show no settings that a search chose.
 UNSEARCHED = {name: LATER[name] for name in ("backprop", "sparsity")}
 MAX_RUNS = 100_000  # runs of one file

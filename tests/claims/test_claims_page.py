@@ -33,6 +33,8 @@ def band(metric: Metric) -> str:
 
 def verdict(claim: Claim) -> str:
     folder = RESULTS / claim.name
+    if claim.untestable:
+        return f"not testable here, as {claim.untestable}"
     if not folder.exists():
         return "not run yet"
     found = measure(claim, read_all([folder]).records, folder)

@@ -21,6 +21,10 @@ def test_the_difference_of_accuracies_is_in_points_and_of_equal_data():
     assert metrics.accuracy_difference(make_record(RANDOM, 0.5), other) is None
 
 
+def test_the_accuracy_is_in_percent():
+    assert metrics.accuracy(make_record(RANDOM, 0.5)) == 50
+
+
 def test_the_visits_saved_are_those_not_made():
     # 1,000 examples and 10 epochs are 10,000 visits of full data.
     assert metrics.visits_saved(make_record(RANDOM, examples_seen=7_000)) == pytest.approx(30)
