@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import pytest
 
 from sadp_bench.core.text import percent
 from sadp_bench.records.record import Record
-from sadp_bench.records.statistics import Estimate
+from sadp_bench.records.statistics import Estimate, Quantity, estimate, paired_factor
 from sadp_bench.records.store import read_all
 from sadp_bench.records.trials import sorted_out
 from sadp_bench.report.contents import Contents
@@ -107,7 +108,37 @@ def evidence() -> list[str]:
     return lines
 
 
+def by_norm() -> dict[str, dict[str, list[Record]]]:
+    """The records of the pilot on batch norm's statistics: by norm and method, in the order of their seeds."""
+    found: dict[str, dict[str, list[Record]]] = {}
+    records = [record for _, record in read_all([ROOT / "results" / "weighted-norm"]).records]
+    for record in sorted(records, key=lambda record: record.spec.seed):
+        norm = str(record.spec.backbone_options["norm"])
+        found.setdefault(norm, {}).setdefault(record.spec.method, []).append(record)
+    return found
+
+
+def weighted_norm() -> list[str]:
+    """A row for each norm: accuracies, SADP's differences, and the factor of its fitted loss over random sampling's."""
+    lines = []
+    for norm, runs in sorted(by_norm().items()):
+        accuracy = {method: [run.test_accuracy for run in of] for method, of in runs.items()}
+        means = " | ".join(f"{100 * statistics.fmean(accuracy[method]):.2f}" for method in ("full", "random", "sadp"))
+        minus = [_points(_paired(accuracy["sadp"], accuracy[rival])) for rival in ("random", "full")]
+        loss = paired_factor(*({run.spec.seed: run.fitted_loss for run in runs[name]} for name in ("sadp", "random")))
+        factor = f"{loss.mean:.2f} [{loss.low:.2f}, {loss.high:.2f}]"
+        lines.append(f"| `{norm}` | {means} | {' | '.join(minus)} | {factor} |")
+    return lines
+
+
+def _paired(of: Sequence[float], against: Sequence[float]) -> Estimate:
+    found = estimate([one - other for one, other in zip(of, against, strict=True)], Quantity.DIFFERENCE)
+    assert found is not None
+    return found
+
+
 PAGES = {
+    "weighted-norm": ("docs/sadp.md", weighted_norm),
     "answers": ("docs/results.md", answers),
     "evidence": ("docs/regimes.md", evidence),
     "arms": ("docs/regimes.md", rates),
@@ -148,6 +179,16 @@ def test_the_score_makes_the_gain_and_hwbs_and_the_ceiling_are_as_stated() -> No
     assert {each.verdict for each in versus(rows, "ceiling", 0.005) if each.rival == "full"} == {"lossless"}
     same = [each for each in compared("noise-mlp") if each.rival in ("hwbs", "sadp (score=readout, smoothing=0.2)")]
     assert {each.verdict for each in same} == {"level"}
+
+
+def test_the_weighted_norm_does_not_lower_the_factor_of_the_loss() -> None:
+    gains = {}
+    for norm, runs in by_norm().items():
+        logs = ([math.log(run.fitted_loss) for run in runs[method]] for method in ("sadp", "random"))
+        gains[norm] = [of - against for of, against in zip(*logs, strict=True)]
+    found = _paired(gains["weighted"], gains["batch"])
+    assert found.n == 16 and found.high > 0
+    assert f"logarithms is {found.mean:+.3f} ± {found.half:.3f}" in (ROOT / "docs/sadp.md").read_text()
 
 
 def test_every_comparison_of_the_answer_is_decided_within_the_stated_width() -> None:
