@@ -21,10 +21,12 @@ from sadp_bench.runs.expected_cost import expected_visits, seconds_per_visit, sh
 from sadp_bench.runs.preparation import Preparation, epochs_to_make, preparations
 from sadp_bench.runs.resources import Resources
 from sadp_bench.sweeps.resolver import Resolver
-from sadp_bench.sweeps.sweep_file import read_search, read_sweep
+from sadp_bench.sweeps.sweep_file import Source, named, read_search, read_sweep
 from sadp_bench.sweeps.trial_specs import TrialSpecs
+from sadp_bench.sweeps.warm import CAN_FORK
 
-STARTUP_SECONDS = 5.0  # seconds until a process trains: a guess, for estimates only
+STARTUP_SECONDS = 5.0  # seconds until a new process trains: a guess, for estimates only
+WARM_SECONDS = 1.0  # likewise, of a process that is forked from a warm one
 MAX_SHARD_DIGITS = 40  # characters of i/n; Python refuses to read numbers of thousands of digits
 RECORD_BYTES = 20_000  # bytes on disk, of one record
 
@@ -157,7 +159,7 @@ class SearchPlan:
 
 
 def make_plan(
-    path: Path,
+    source: Source,
     store: Store,
     *,
     jobs: int = 1,
@@ -166,10 +168,10 @@ def make_plan(
     allow_imports: bool = False,
     message: Callable[[str], None] = lambda line: None,
 ) -> Plan:
-    """Reads a sweep file, resolves its runs and estimates their cost. Writes nothing.
+    """Reads a sweep, resolves its runs and estimates their cost. Writes nothing.
 
     Args:
-        path: The sweep file.
+        source: The sweep file, or its tables.
         store: The records that are there.
         jobs: Runs that share this machine; each has its share of the cores.
         shard: (i, n), the part of the runs to plan.
@@ -181,14 +183,14 @@ def make_plan(
         BadInput: For all that can be known to fail before training.
     """
     resolver = Resolver(data, max(1, environment.available_threads() // jobs))
-    requests, search = read_sweep(path, allow_imports=allow_imports), read_search(path)
+    requests, search = read_sweep(source, allow_imports=allow_imports), read_search(source)
     there = read_all([store.folder]) if store.folder.is_dir() else Found([], [], [])
     maker = Maker(resolver, jobs, there, message)
     if search is None:
         runs = with_references([resolver.spec(request) for request in requests])
         before = preparations(runs)
         return maker.plan(shard_of(runs, sharers(runs, before), shard), before, store)
-    trials = TrialSpecs(search, f"{path}, [search]", requests, resolver.spec)
+    trials = TrialSpecs(search, f"{named(source)}, [search]", requests, resolver.spec)
     before = preparations(trials.runs)
     runs = shard_of(trials.runs, sharers(trials.runs, before, without_search), shard)
     searching = _search_plan(trials, runs, store, maker)
@@ -274,7 +276,9 @@ class Maker:
             self.resolver.rehearsed[of] = seconds / visits(spec, sum(before[spec.key]))
         rates = known | self.resolver.rehearsed
         epochs = epochs_to_make(specs, before, store)
-        return {spec.key: STARTUP_SECONDS + rates[shape(spec)] * visits(spec, epochs[spec.key]) for spec in specs}
+        forks = CAN_FORK and all(spec.device == "cpu" for spec in specs)
+        start = WARM_SECONDS if forks else STARTUP_SECONDS
+        return {spec.key: start + rates[shape(spec)] * visits(spec, epochs[spec.key]) for spec in specs}
 
 
 def states(plan: Plan, store: Store) -> dict[str, str]:

@@ -23,6 +23,7 @@ from sadp_bench.records.former import LATER
 from sadp_bench.records.spec import Spec
 from sadp_bench.sweeps.search import Search, search_of
 
+Source = Path | Mapping[str, Any]  # of a sweep: its file, or the tables of one
 NOT_KEYS = ("processes", *PREFIXES)  # torchrun sets the processes, and `set` contains the tables of options
 FIELDS = {of.name: str(of.type) for of in dataclasses.fields(Spec) if of.name not in NOT_KEYS}
 TABLES = ("common", "search", "sweep")
@@ -45,17 +46,17 @@ class RequestedRun(NamedTuple):
     fields: dict[str, Any]
 
 
-def read_sweep(path: Path, *, allow_imports: bool = False) -> list[RequestedRun]:
-    """Returns all runs of a sweep file, in its order.
+def read_sweep(source: Source, *, allow_imports: bool = False) -> list[RequestedRun]:
+    """Returns all runs of a sweep, in its order.
 
     Args:
-        path: The file.
+        source: The file or its tables.
         allow_imports: Whether a name may be a `package.module:Class`, which imports a module and so runs its code.
 
     Raises:
         BadInput: Names the file and the block.
     """
-    common, blocks, search = _tables(path)
+    path, (common, blocks, search) = named(source), _tables(source)
     flat_common = flat_table(f"{path}, [common]", common)
     merged = {
         f"{path}, [[sweep]] {number}": flat_common | flat_table(f"{path}, [[sweep]] {number}", block)
@@ -79,27 +80,36 @@ def read_sweep(path: Path, *, allow_imports: bool = False) -> list[RequestedRun]
     return [RequestedRun(where, fields) for where, flat in merged.items() for fields in _product(flat)]
 
 
-def read_search(path: Path) -> Search | None:
-    """Returns the search of a sweep file; None where the file has none. Raises BadInput, which names the file."""
-    return _tables(path)[2]
+def read_search(source: Source) -> Search | None:
+    """Returns the search of a sweep; None where it has none. Raises BadInput, which names the file."""
+    return _tables(source)[2]
 
 
-def read_tables(path: Path) -> dict[str, Any]:
+def read_tables(source: Source) -> Mapping[str, Any]:
     """Returns the tables of a sweep file, or of a claim file. Raises BadInput, which names the file."""
+    data = source if isinstance(source, Mapping) else _parsed(source)
+    for name in data:
+        if name not in (*TABLES, *CLAIM_TABLES):
+            raise BadInput(f"{named(source)}: unknown table '{name}'{nearest(name, TABLES)}")
+    return data
+
+
+def named(source: Source) -> str:
+    """Returns the name of a sweep in messages."""
+    return "the sweep" if isinstance(source, Mapping) else str(source)
+
+
+def _parsed(path: Path) -> dict[str, Any]:
     try:
-        data = tomllib.loads(read_text(path))
+        return tomllib.loads(read_text(path))
     except Unreadable as error:
         raise BadInput(f"{error}; name a sweep file, such as experiments/smoke.toml") from None
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} is not TOML: {error}") from None
-    for name in data:
-        if name not in (*TABLES, *CLAIM_TABLES):
-            raise BadInput(f"{path}: unknown table '{name}'{nearest(name, TABLES)}")
-    return data
 
 
-def _tables(path: Path) -> tuple[Any, list[Any], Search | None]:
-    data = read_tables(path)
+def _tables(source: Source) -> tuple[Any, list[Any], Search | None]:
+    path, data = named(source), read_tables(source)
     blocks = data.get("sweep")
     if not isinstance(blocks, list) or not blocks:
         raise BadInput(f"{path} has no [[sweep]]: each such block, double brackets, names methods, ratios, seeds")

@@ -113,24 +113,14 @@ def at_hand(data: Path | None) -> Callable[[Record], Images]:
 
         from sadp_bench.core import registry
         from sadp_bench.datasets.base import data_root
-        from sadp_bench.datasets.loading import load
-        from sadp_bench.runs import resolve
+        from sadp_bench.runs.reopening import reopened
 
-        spec = record.spec
-        if spec.dataset not in registry.table("dataset"):  # A name from a record is never imported.
-            raise BadInput(f"{spec.dataset} is no registered data set")
-        kind, root = registry.resolve("dataset", spec.dataset), data_root(data)
-        settings = registry.settle(f"dataset {spec.dataset}", registry.options(kind), spec.dataset_options)
-        if kind.events:
+        spec, root = record.spec, data_root(data)
+        if spec.dataset in registry.table("dataset") and registry.resolve("dataset", spec.dataset).events:
+            raise BadInput(f"{spec.dataset} holds recordings of events, no images")  # before they are read
+        material = reopened(spec, data, opened)
+        if material.dataset.events:
             raise BadInput(f"{spec.dataset} holds recordings of events, no images")
-        if kind.locate(root, **settings) is None:
-            raise BadInput(f"{spec.dataset} is not in {root}; name its folder with --data")
-        whole = (spec.dataset, *settings.items())
-        if whole not in opened:
-            opened[whole] = load(kind, spec.dataset, root, spec.timesteps, settings)
-        if opened[whole].events:
-            raise BadInput(f"{spec.dataset} with these settings holds recordings of events, no images")
-        material = resolve.load_material(opened[whole], spec.dataset, spec.evaluate_on, spec.train_examples)
         if material.sha256 != record.data_sha256:
             raise BadInput(f"{spec.dataset} in {root} is not the data that the runs saw")
         if material.train.row_N is not None:

@@ -1,0 +1,72 @@
+"""Opens again what a record's run had: its data and its network. A name from a record is never imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sadp_bench.core import registry
+from sadp_bench.core.errors import BadInput
+from sadp_bench.datasets.base import data_root
+from sadp_bench.datasets.loading import load
+from sadp_bench.records.spec import Spec
+from sadp_bench.runs.resolve import Material, build_model, load_material
+
+KINDS = {"dataset": "data set", "backbone": "backbone"}
+
+
+def reopened(spec: Spec, data: Path | None = None, opened: dict[Any, Any] | None = None) -> Material:
+    """Returns the data of a run. Downloads nothing.
+
+    Args:
+        spec: The run.
+        data: The folder of the data sets.
+        opened: Keeps the data sets for further calls.
+
+    Raises:
+        BadInput: The data set is not registered, or is not in the folder.
+    """
+    _check_registered("dataset", spec.dataset)
+    opened = {} if opened is None else opened
+    kind, root = registry.resolve("dataset", spec.dataset), data_root(data)
+    settings = registry.settle(f"dataset {spec.dataset}", registry.options(kind), spec.dataset_options)
+    if kind.locate(root, **settings) is None:
+        raise BadInput(f"{spec.dataset} is not in {root}; name its folder with --data")
+    whole = (spec.dataset, *settings.items())
+    if whole not in opened:
+        opened[whole] = load(kind, spec.dataset, root, spec.timesteps, settings)
+    return load_material(opened[whole], spec.dataset, spec.evaluate_on, spec.train_examples)
+
+
+def network_of(spec: Spec, material: Material, weights: Path) -> nn.Module:
+    """Returns the trained network of a run, in evaluation mode.
+
+    Args:
+        spec: The run.
+        material: Its data, for the shape of an input and the number of classes.
+        weights: The file that `--save-model` wrote.
+
+    Raises:
+        BadInput: The file is not there, or is not of this network.
+    """
+    _check_registered("backbone", spec.backbone)
+    if not weights.exists():
+        raise BadInput(f"{weights} is not there; `run --save-model` keeps the weights")
+    try:
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+    except Exception as error:  # of many kinds, from a damaged file
+        raise BadInput(f"{weights} contains no weights ({type(error).__name__})") from None
+    model = build_model(spec, material, spec.seed)
+    try:
+        model.load_state_dict(state)
+    except (RuntimeError, TypeError):
+        raise BadInput(f"{weights} is not of the network that the record describes; channels may be cut") from None
+    return model.eval()
+
+
+def _check_registered(kind: str, name: str) -> None:
+    if name not in registry.table(kind):
+        raise BadInput(f"{name} is no registered {KINDS[kind]}")
