@@ -10,12 +10,16 @@ project = "sadp-bench"
 author = "The sadp-bench authors"
 release = version = sadp_bench.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["cifar10/*.md", "examples"]
 html_theme = "furo"
 html_title = "sadp-bench"
 
 myst_heading_anchors = 3
+nb_execution_mode = "force"  # so the pages show what the notebook gives now
+nb_execution_in_temp = True
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300  # seconds
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 autodoc_member_order = "bysource"

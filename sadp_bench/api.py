@@ -356,7 +356,10 @@ def _record(given: Record | Outcome | Folder) -> Record:
     from sadp_bench.records.store import read
 
     if isinstance(given, str | Path):
-        return read(Path(given))
+        try:
+            return read(Path(given))
+        except BadInput as error:
+            raise BadInput(f"{given}: {error}") from None
     comparison = getattr(given, "comparison", None)
     found: Record = given if comparison is None else comparison.record  # type: ignore[assignment]
     return found

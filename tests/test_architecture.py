@@ -11,7 +11,7 @@ from sadp_bench.core import registry
 from tests.paths import ROOT
 
 RECORDS = ", ".join(f"sadp_bench.records.{path.stem}" for path in (ROOT / "sadp_bench" / "records").glob("[a-z]*.py"))
-FEELS_INSTANT = ("sadp_bench", "sadp_bench.cli.app", "sadp_bench.report", "baselines", RECORDS)
+FEELS_INSTANT = ("sadp_bench", "sadp_bench.cli.app", "sadp_bench.reports", "baselines", RECORDS)
 SLOW = ("torch", "pandas", "matplotlib", "scipy", "jinja2")
 
 

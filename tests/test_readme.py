@@ -105,7 +105,7 @@ def results() -> str:
     """What results/README.md must be."""
     from sadp_bench.records.store import read_all, read_notes
     from sadp_bench.records.trials import sorted_out
-    from sadp_bench.report import render
+    from sadp_bench.reports import render
 
     found, folders = read_all([ROOT / "results"]), [ROOT / "results"]
     assert not found.problems
@@ -114,7 +114,7 @@ def results() -> str:
 
 
 def test_results_readme_is_what_the_committed_records_give(results: str) -> None:
-    from sadp_bench.report import stale
+    from sadp_bench.reports import stale
 
     assert stale(ROOT / "results" / "README.md", results) is None
 

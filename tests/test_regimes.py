@@ -19,9 +19,9 @@ from sadp_bench.records.record import Record
 from sadp_bench.records.statistics import Estimate, Quantity, estimate, paired_factor
 from sadp_bench.records.store import read_all
 from sadp_bench.records.trials import sorted_out
-from sadp_bench.report.contents import Contents
-from sadp_bench.report.rows import RatioRow
-from sadp_bench.report.versus import Versus, versus
+from sadp_bench.reports.contents import Contents
+from sadp_bench.reports.rows import RatioRow
+from sadp_bench.reports.versus import Versus, versus
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "results" / "regimes"

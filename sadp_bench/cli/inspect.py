@@ -37,8 +37,8 @@ def report(
         raise BadInput("--pictures is for --plots and --format html: give one of them")
     from sadp_bench.records.store import atomic, read_all, read_notes
     from sadp_bench.records.trials import sorted_out
-    from sadp_bench.report import render, stale
-    from sadp_bench.report.plots.pictures import at_hand
+    from sadp_bench.reports import render, stale
+    from sadp_bench.reports.plots.pictures import at_hand
 
     folders = folders or [Path("runs")]
     found = read_all(folders)
@@ -67,7 +67,7 @@ def report(
             raise typer.Exit(1)
         return None
     if plots is not None:
-        from sadp_bench.report.plots import draw
+        from sadp_bench.reports.plots import draw
 
         for path in draw(records, plots, images, _complain, failures=failures, searches=searches):
             say(f"drew {path}")
@@ -87,9 +87,9 @@ def power(
     """Show how many seeds decide a difference of so many points, by the records' paired spreads, and what they cost."""
     from sadp_bench.records.store import read_all
     from sadp_bench.records.trials import sorted_out
-    from sadp_bench.report.formats.text import sheets_text
-    from sadp_bench.report.rows import rows
-    from sadp_bench.report.tables.power import power_notes, power_rows, power_sheets
+    from sadp_bench.reports.formats.text import sheets_text
+    from sadp_bench.reports.rows import rows
+    from sadp_bench.reports.tables.power import power_notes, power_rows, power_sheets
 
     for name, points in (("difference", difference), ("margin", margin)):
         if not 0 < points < 100:

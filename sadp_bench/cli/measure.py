@@ -41,7 +41,7 @@ def speed(
     progress = run_view.reporter(quiet)
     result = speed.measure_speed(request, names, _numbers(ratios), rounds, data, progress, half_width, 60 * minutes)
     if plots is not None:
-        from sadp_bench.report.plots.speed import draw_speed
+        from sadp_bench.reports.plots.speed import draw_speed
 
         _print_drawn(draw_speed(result, plots))
     return Result(result if as_json else lambda: run_view.print_result(run_view.speed_table(result)))
@@ -87,7 +87,7 @@ def study(
     else:
         found, path = _new_study(request, at, examples, bias, data, out, quiet)
     if plots is not None:
-        from sadp_bench.report.plots.study import draw_study
+        from sadp_bench.reports.plots.study import draw_study
 
         _print_drawn(draw_study(found, plots))
     return Result(found if as_json else lambda: study_view.print_study(found, path))

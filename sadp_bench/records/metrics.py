@@ -243,7 +243,9 @@ class Comparison:
         top = f"of at most {self.ceiling:.2f}"
         gain = f"speed-up {self.speedup:.2f} {top}" if self.speedup is not None else f"no speed-up, {top}"
         why = self.record.disturbed or "; ".join(self.mismatch)
-        return f"{run_name(self.spec)}: accuracy {self.record.test_accuracy:.4f}{of_full}, {gain}" + f" ({why})" * bool(why)
+        return f"{run_name(self.spec)}: accuracy {self.record.test_accuracy:.4f}{of_full}, {gain}" + f" ({why})" * bool(
+            why
+        )
 
     @property
     def spec(self) -> Spec:

@@ -27,7 +27,7 @@ from sadp_bench.core.progress import Progress
 from sadp_bench.pruners.base import KeepAll, Observation, ScoringContext
 from sadp_bench.records.metrics import UNPRUNED
 from sadp_bench.records.store import atomic
-from sadp_bench.report.plots.style import drawing, note, outer_labels, panels, save_all
+from sadp_bench.reports.plots.style import drawing, note, outer_labels, panels, save_all
 from sadp_bench.runs.resolve import resolve
 from sadp_bench.runs.resources import Resources
 from sadp_bench.runs.trainer import RunTrainer, threads

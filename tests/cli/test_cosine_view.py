@@ -16,7 +16,7 @@ from sadp_bench.core.progress import Progress
 from sadp_bench.measure import score_cost, study_file
 from sadp_bench.measure.study import Study
 from sadp_bench.records.metrics import compare
-from sadp_bench.report.formats.run_details import _result
+from sadp_bench.reports.formats.run_details import _result
 from sadp_bench.runs.run import Outcome
 from tests.example_records import make_record, make_spec
 from tests.small_runs import SMALL

@@ -27,9 +27,9 @@ def test_a_command_that_fails_late_prints_nothing_on_stdout(place: Path, monkeyp
     def fail(*_: Any, **__: Any) -> None:
         raise BadInput("can't write file/")
 
-    monkeypatch.setattr("sadp_bench.report.plots.draw", fail)
-    monkeypatch.setattr("sadp_bench.report.plots.study.draw_study", fail)
-    monkeypatch.setattr("sadp_bench.report.plots.speed.draw_speed", fail)
+    monkeypatch.setattr("sadp_bench.reports.plots.draw", fail)
+    monkeypatch.setattr("sadp_bench.reports.plots.study.draw_study", fail)
+    monkeypatch.setattr("sadp_bench.reports.plots.speed.draw_speed", fail)
     monkeypatch.setattr(speed, "measure_speed", lambda *_: json.loads(SPEED.read_text()))
     for words in (["study", "--from", STUDY], ["speed"]):
         assert json.loads(command(*words, "--json").out), words

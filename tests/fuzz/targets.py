@@ -23,7 +23,7 @@ from sadp_bench.records.file_lock import LEASE, Lock
 from sadp_bench.records.record import Failure
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import FAILED, NOTE, Store, read_all
-from sadp_bench.report import FORMATS
+from sadp_bench.reports import FORMATS
 from sadp_bench.runs.run import run
 from sadp_bench.training.checkpoint import read_state, write_state
 from tests.commands import command

@@ -17,9 +17,9 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.progress import Progress
 from sadp_bench.measure import speed
 from sadp_bench.measure.speed import median_interval
-from sadp_bench.report.plots.speed import draw_speed, efficiency_figure
+from sadp_bench.reports.plots.speed import draw_speed, efficiency_figure
 from tests.commands import Answer, command
-from tests.report.plots.helpers import bars_of
+from tests.reports.plots.helpers import bars_of
 from tests.small_runs import SMALL
 
 ASKED = {name: value for name, value in SMALL.items() if name not in ("method", "ratio", "epochs")}

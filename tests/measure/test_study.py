@@ -23,7 +23,7 @@ from sadp_bench.measure.study_numbers import OPTIMUM_SMOOTHING, SMOOTHING, batch
 from sadp_bench.pruners.base import Pruner
 from sadp_bench.pruners.sadp import SADP
 from sadp_bench.pruners.sampling import inclusion_probability, smooth, systematic_sample
-from sadp_bench.report.plots.study import apart
+from sadp_bench.reports.plots.study import apart
 from sadp_bench.training.step import TrainingStep
 from tests.small_runs import SMALL, make_trainer, resolved, small_bench, weights_of
 

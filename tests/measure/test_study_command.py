@@ -21,7 +21,7 @@ from sadp_bench.measure import score_cost, study_file
 from sadp_bench.measure.score_collectors import COLLECTED_SCORES
 from sadp_bench.measure.study import Study
 from sadp_bench.records.store import read_all
-from sadp_bench.report.plots.study import scores_figure, variance_figure
+from sadp_bench.reports.plots.study import scores_figure, variance_figure
 from tests.commands import Answer, command, complaint, refused
 from tests.paths import ROOT
 

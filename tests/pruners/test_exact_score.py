@@ -17,7 +17,7 @@ from sadp_bench.pruners.base import Selection, Survey
 from sadp_bench.pruners.sadp import SADP
 from sadp_bench.pruners.sampling import inclusion_probability, smooth
 from sadp_bench.records.metrics import score_seconds, score_visits
-from sadp_bench.report import render
+from sadp_bench.reports import render
 from sadp_bench.runs.expected_cost import recorded_visits
 from tests.baselines.test_grand import one_backward_pass_per_example
 from tests.commands import TINY, command

@@ -13,7 +13,7 @@ from sadp_bench.records.former import LATER
 from sadp_bench.records.record import Failure, Record
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import MEANT, Store, atomic, read, read_all, read_notes
-from sadp_bench.report import render
+from sadp_bench.reports import render
 from sadp_bench.sweeps.sweep_file import read_sweep
 from tests.commands import command, tiny_run
 from tests.disks import fill, foreign_folder, small_disk, unprivileged

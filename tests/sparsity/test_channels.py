@@ -27,7 +27,7 @@ from sadp_bench.core.rng import isolated, stream
 from sadp_bench.native import library
 from sadp_bench.records.axes import theoretical_speedup, weights_factor
 from sadp_bench.records.record import Record
-from sadp_bench.report.naming import weights_name
+from sadp_bench.reports.naming import weights_name
 from sadp_bench.sparsity.channels import Channels, channel_masks
 from sadp_bench.training.optimizer import OPTIMIZERS
 from tests.runs.networks import WithoutNeurons

@@ -1,0 +1,127 @@
+"""Tables as text for people: Markdown, and text for a terminal."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from typing import Any
+
+from sadp_bench.reports.contents import Contents
+from sadp_bench.reports.tables.table import Cell, Sheet, Table, spans
+
+LEGEND = (
+    "Cells: accuracy in %, mean ± half-width of the 95 % t-interval, or [low, high] where 0 or 100 % cuts it (runs); below "
+    "it measured speed-up over full / ceiling (what it would be if dropped examples cost nothing; in brackets the runs "
+    "timed, where not all were). For full: charged seconds."
+)
+BOLD = " Bold: the best mean accuracy at a ratio, over the seeds that its methods share."
+PAIRED = (
+    "Paired differences: accuracy minus that of full, or of random at the same ratio, seed by seed (seeds in brackets). "
+    "Verdict on the difference to full: lossless if the interval lies above -margin, worse if below it, else undecided. "
+    "Below the verdict: the smallest difference that these seeds can decide, which is half of the interval's width; a larger "
+    "mean has an interval without 0. "
+    "Speed-up: measured over full, seed by seed, of the seeds that were timed alike; its interval is made on logarithms. "
+    "Time to full's - 1: charged seconds until an evaluation first shows full's final accuracy minus 1 point (mean over "
+    "the seeds that get there; 3/5: three of five), and below it the share of what full takes."
+)
+HOLM = (
+    "Holm's p: the p-value of the paired, two-sided t-test, adjusted by Holm's method over all rows of a table. That of a "
+    "verdict tests a difference to full of -margin, and a verdict stands where it is at most 0.05. That of random tests a "
+    "difference of 0. Intervals are not adjusted."
+)
+MIN_WIDTH = 20  # columns; some systems report 0 for a pipe, and nothing would be shown
+
+
+def _explained(contents: Contents, bold: bool) -> list[str]:
+    """Returns the explanation of the cells of the tables by ratio, where there are any."""
+    by_ratio = [sheet for sheet in contents.sheets if sheet.kind == "ratio"]
+    paired = any(len(sheet.tables) > 1 for sheet in by_ratio)
+    corrections = [HOLM] if paired and contents.correction == "holm" else []
+    return [*([LEGEND + (BOLD if bold else "")] if by_ratio else []), *([PAIRED] if paired else []), *corrections]
+
+
+def markdown(contents: Contents) -> str:
+    """Returns the report in Markdown."""
+    blocks = []
+    for sheet in contents.sheets:
+        blocks.append(f"### {sheet.title}")
+        for table in sheet.tables:
+            blocks += [*filter(None, [table.caption and f"{table.caption}:"]), _markdown_table(table)]
+        blocks.append("\n".join(f"- {note}" for note in sheet.notes))
+    return "\n\n".join([*blocks, *_explained(contents, bold=True), *contents.closing]) + "\n"
+
+
+def _markdown_table(table: Table) -> str:
+    rule = ["---"] + ["---:"] * (len(table.heads) - 1)
+    lines = [[label, *map(_markdown_cell, cells)] for label, cells in table.lines]
+    return "\n".join(map(_markdown_line, [table.heads, rule, *lines]))
+
+
+def _markdown_line(cells: list[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|').replace(chr(10), ' ') for cell in cells)} |"
+
+
+def _markdown_cell(cell: Cell) -> str:
+    above = f"**{cell.above}**" if cell.best else cell.above
+    return "<br>".join(filter(None, [above, cell.below]))
+
+
+def text(contents: Contents, width: int = 80, styled: bool = False) -> str:
+    """Returns the report for a terminal. Arguments as of `sheets_text`."""
+    return sheets_text(contents.sheets, [*_explained(contents, bold=styled), *contents.closing], width, styled)
+
+
+def sheets_text(sheets: Iterable[Sheet], closing: Iterable[str], width: int = 80, styled: bool = False) -> str:
+    """Returns sheets for a terminal. A table that is too wide continues below with its further columns.
+
+    Args:
+        sheets: The sheets.
+        closing: The lines below them.
+        width: Columns of the terminal.
+        styled: Whether to emit ANSI codes.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    out, width = io.StringIO(), max(width, MIN_WIDTH)
+    console = Console(file=out, width=width, force_terminal=styled, color_system="standard" if styled else None)
+    for sheet in sheets:
+        console.print(Text(sheet.title, style="bold"))
+        for table in sheet.tables:
+            if table.caption:
+                console.print(Text(table.caption))
+            for first, last in _spans(table, width):
+                console.print(_rich_table(table, first, last))
+        for note in sheet.notes:
+            style = "yellow" if note.startswith(("Warning", "Failed")) else ""
+            # A command must be copied in one piece, so its line is left to the terminal to wrap.
+            console.print(Text(note, style=style), soft_wrap="`" in note)
+        console.print()
+    for line in closing:
+        console.print(Text(line))
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+
+
+def _spans(table: Table, width: int) -> list[tuple[int, int]]:
+    words = [word for label, _ in table.lines for word in label.split()]
+    return spans(table, width - 2 - min(max(map(len, words)), width // 3))  # as labels wrap
+
+
+def _rich_table(table: Table, first: int, last: int) -> Any:
+    import rich.table
+    from rich import box
+    from rich.text import Text
+
+    found = rich.table.Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    found.add_column(table.heads[0], overflow="fold")
+    for head in table.heads[1:][first:last]:
+        found.add_column(head, justify="right", no_wrap=True)
+    for label, cells in table.lines:
+        if not any(cell.above for cell in cells[first:last]):
+            continue
+        shown = []
+        for cell in cells[first:last]:
+            above = Text(cell.above, style="bold" if cell.best else "")
+            shown.append(above.append(f"\n{cell.below}" if cell.below else "", style="not bold"))
+        found.add_row(Text(label), *shown)
+    return found

@@ -1,0 +1,173 @@
+"""Every plot of a report, in one style: which plots there are, and in which files they are saved.
+
+matplotlib and NumPy are imported only where a plot is drawn, and torch only where pictures are opened.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sadp_bench.core.errors import BadInput
+from sadp_bench.core.text import percent
+from sadp_bench.records.record import Failure, Record
+from sadp_bench.records.trials import Searches
+from sadp_bench.reports.plots.epochs import by_ratio, kept_figure, progress_figure
+from sadp_bench.reports.plots.memory import memory_figure
+from sadp_bench.reports.plots.pictures import Images, pictures_figure
+from sadp_bench.reports.plots.ratio import accuracy_figure, speedup_figure
+from sadp_bench.reports.plots.style import FORMATS, Styles, as_data_uri, method_styles, save_all, slug
+from sadp_bench.reports.plots.time import phases_figure, time_figure, timed_together
+from sadp_bench.reports.plots.visits import Visits, classes_figure, visits_figure, visits_of
+from sadp_bench.reports.rows import NO_SEARCHES, RatioRow, rows
+from sadp_bench.reports.tables.memory import memory_rows
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["CAPTIONS", "Plot", "as_data_uri", "draw", "plots_of"]
+
+OpenImages = Callable[[Record], Images]
+Warn = Callable[[str], None]
+
+# By kind, in the order in which a reader wants them.
+CAPTIONS = {
+    "accuracy": "Accuracy against pruning ratio",
+    "speedup": "Measured speed-up against the theoretical maximum",
+    "time": "Accuracy against charged time",
+    "phases": "Where the time goes",
+    "progress": "Accuracy as training goes on",
+    "kept": "Examples kept, by epoch",
+    "visits": "How often each example was trained on",
+    "classes": "Visits by class",
+    "pictures": "The most and the least chosen images",
+    "memory": "Training memory against time steps",
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plot:
+    """A figure of a report, and where it belongs.
+
+    Args:
+        group: title of the group of rows, or of the setting whose memory is drawn.
+        kind: a key of `CAPTIONS`.
+        figure: of matplotlib.
+        ratio: pruning ratio, for plots of a single ratio.
+    """
+
+    group: str
+    kind: str
+    figure: Figure
+    ratio: float | None = None
+
+    @property
+    def name(self) -> str:
+        """File name without its ending: `cifar10-cnn-...-visits-r0.5`."""
+        return f"{slug(self.group)}-{self.kind}{'' if self.ratio is None else f'-r{self.ratio}'}"
+
+    @property
+    def caption(self) -> str:
+        """'How often each example was trained on, at 50 %'."""
+        return CAPTIONS[self.kind] + ("" if self.ratio is None else f", at {percent(self.ratio)}")
+
+
+def draw(
+    records: Iterable[Record],
+    folder: Path,
+    images: OpenImages | None = None,
+    warn: Warn = lambda reason: None,
+    formats: Sequence[str] = FORMATS,
+    failures: Iterable[Failure] = (),
+    searches: Searches = NO_SEARCHES,
+) -> list[Path]:
+    """Draws and saves every plot of the records.
+
+    Args:
+        records: finished runs.
+        folder: where the files go.
+        images: see `plots_of`.
+        warn: see `plots_of`.
+        formats: endings of the files: pdf, png (200 dpi), svg.
+        failures: see `plots_of`.
+        searches: see `plots_of`.
+
+    Returns:
+        The saved files, by name.
+    """
+    plots = plots_of(records, images, warn, failures, searches)
+    return sorted(path for plot in plots for path in save_all(plot.figure, folder, plot.name, formats))
+
+
+def plots_of(
+    records: Iterable[Record],
+    images: OpenImages | None = None,
+    warn: Warn = lambda reason: None,
+    failures: Iterable[Failure] = (),
+    searches: Searches = NO_SEARCHES,
+) -> Iterator[Plot]:
+    """Draws every plot of the records, group by group, in the order of `CAPTIONS`; memory comes last.
+
+    A group in which nothing was pruned has no plots. A plot is left out where no record holds its numbers: speed-ups
+    without a reference, visits in records of an earlier version.
+
+    Args:
+        records: finished runs.
+        images: opens the training images of a record's run for the grid of pictures, see `pictures.at_hand`. Without it
+            there are no pictures.
+        warn: is called with the reason where a requested plot is left out.
+        failures: runs without a record. They take part in the names of groups and methods, as in the tables.
+        searches: the searches that settings of the runs come from.
+    """
+    records = list(records)
+    table = rows(records, failures, searches=searches)
+    styles = method_styles({row.label: row.method for row in table})
+    visits = visits_of(records, warn)
+    for _, group in itertools.groupby(table, key=lambda row: row.group):
+        yield from _group_plots([row for row in group if row.n], styles, visits, images, warn)
+    for title, settings in itertools.groupby(memory_rows(records), key=lambda row: row.group):
+        yield Plot(title, "memory", memory_figure(list(settings)))
+
+
+def _group_plots(
+    group: Sequence[RatioRow], styles: Styles, visits: Visits, images: OpenImages | None, warn: Warn
+) -> Iterator[Plot]:
+    ratios = by_ratio(group)
+    if not ratios:
+        return
+    title = group[0].group
+    kept, left_out = timed_together(group)
+    if left_out and all(row.is_full for row in kept):
+        warn(f"no plots of time of {title}. {left_out}")
+    figures = {
+        "accuracy": accuracy_figure(group, styles),
+        "speedup": speedup_figure(group, styles),
+        "time": time_figure(group, styles),
+        "phases": phases_figure(group),
+        "progress": progress_figure(group, styles),
+        "kept": kept_figure(group, styles),
+    }
+    yield from (Plot(title, kind, figure) for kind, figure in figures.items() if figure is not None)
+    opened = _open_images(group, visits, images, warn) if images else None
+    for ratio, members in ratios.items():
+        at_ratio = {"visits": visits_figure(members, visits, styles), "classes": classes_figure(members)}
+        if opened is not None:
+            at_ratio["pictures"] = pictures_figure(members, visits, opened, styles)
+        yield from (Plot(title, kind, figure, ratio) for kind, figure in at_ratio.items() if figure is not None)
+
+
+def _open_images(group: Sequence[RatioRow], visits: Visits, images: OpenImages, warn: Warn) -> Images | None:
+    """Returns the images of a group whose pruned runs have visits, all of them of the same data."""
+    runs = [run for row in group if not row.is_full for run in row.runs if run.spec.key in visits]
+    if not runs:
+        return None
+    try:
+        if len({run.data_sha256 for run in runs}) > 1:
+            raise BadInput("the runs saw different data")
+        return images(runs[0])
+    except BadInput as error:
+        warn(f"no pictures of {group[0].group}: {error}")
+        return None

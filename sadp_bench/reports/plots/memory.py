@@ -1,0 +1,38 @@
+"""Training memory against the number of time steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sadp_bench.reports.plots import style
+from sadp_bench.reports.plots.style import FULL, draw_points, drawing, interval_ends
+from sadp_bench.reports.tables.memory import MemoryRow
+from sadp_bench.reports.tables.table import MIB
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@drawing()
+def memory_figure(rows: Sequence[MemoryRow]) -> Figure:
+    """Draws MiB (mean and 95 % interval) against T, a line for each backprop, given the memory rows of a setting."""
+    figure, [axes] = style.panels(rows[0].group)
+    names = dict.fromkeys(row.time for row in rows)
+    styles = style.method_styles({name: name for name in names}) | {"bptt": {**FULL, "marker": "*", "markersize": 8}}
+    handles = []
+    for name in names:
+        line = [row for row in rows if row.time == name]
+        at = [(row.timesteps, MIB * row.train_memory_bytes.mean) for row in line]
+        bars = [interval_ends(row.train_memory_bytes, MIB) for row in line]
+        handles.append(draw_points(axes, at, name, styles[name], y_bars=bars))
+    steps = sorted({row.timesteps for row in rows})
+    room = 0.06 * (steps[-1] - steps[0])
+    above = [(0.0, ends[1]) for row in rows if (ends := interval_ends(row.train_memory_bytes, MIB))]
+    top = style.limits([0.0, *(MIB * row.train_memory_bytes.mean for row in rows)], above, 1e-6)[1]
+    axes.set(xlim=(steps[0] - room, steps[-1] + room), ylim=(0, top))
+    axes.set_xticks(steps)
+    axes.set_xlabel("time steps T")
+    axes.set_ylabel("training memory (MiB)")
+    style.legend(figure, handles, style.seeds_note([row.n for row in rows], *(row.train_memory_bytes for row in rows)))
+    return figure

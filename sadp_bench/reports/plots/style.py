@@ -1,0 +1,350 @@
+"""The style of all plots: colors and markers of methods, panels, interval bars, legends, notes, saved formats."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import math
+import os
+import re
+import sys
+import textwrap
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import chdir, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from sadp_bench.records.statistics import Estimate
+from sadp_bench.records.store import atomic
+from sadp_bench.reports.rows import RatioRow
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+Style = dict[str, Any]  # arguments of a matplotlib artist
+Styles = dict[str, Style]  # by a method's label
+Interval = tuple[float, float]
+
+# Okabe and Ito's palette without its yellow, too pale on white; brown and gray stand in. Black is full's.
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")
+FIXED_COLORS = {"fewer-epochs": "#8A5A00", "random": "#7F7F7F", "sadp": "#D55E00"}
+MARKERS = "osD^vPX<>ph"
+LINES = ("-", "--", ":", "-.")
+FULL: Style = {"color": "#000000", "linewidth": 1.2}
+QUIET = "#555555"  # of explanations
+PALE = "#DDDDDD"
+NOTE_STYLE: Style = {"fontsize": 7, "color": QUIET}
+TILTED: Style = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}  # labels too wide to stand side by side
+FORMATS = ("pdf", "png", "svg")
+PAGE_WIDTH = 7.2  # inches: a page's
+MAX_NOTE = 135  # characters of a note in a line
+MAX_LEGEND = 115  # characters of a legend in a line, in larger letters than a note's
+MAX_CLASS = 24  # characters of a class's name; longer ones leave a plot no room
+MAX_LABEL = 26  # characters of a method's label in a line
+# In the order in which a tick of a logarithmic axis is worth having.
+TICKS = (1, 2, 5, 10, 0.5, 0.2, 0.1, 20, 50, 100, 3, 1.5, 7, 0.7, 1.2, 0.8, 0.9, 1.1, 1.3, 1.7, 2.5, 4, 0.3, 1.05, 1.15,
+         30, 200, 500, 1000)  # fmt: skip
+RC: dict[Any, Any] = {
+    "text.parse_math": False,  # A name may contain a $.
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": PALE,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "lines.linewidth": 1.2,
+    "errorbar.capsize": 2.5,
+    "hatch.linewidth": 0.5,
+    "svg.hashsalt": "sadp-bench",
+    "pdf.fonttype": 42,
+}
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Applies the style in a block or, as a decorator, in a function; a user's matplotlibrc has no effect there."""
+    import_matplotlib()
+    import matplotlib.style
+
+    with matplotlib.style.context(RC, after_reset=True), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # A script that the font lacks shows as boxes.
+        yield
+
+
+def import_matplotlib() -> None:
+    """Imports matplotlib without the backend and the settings of the user, which could stop it.
+
+    It reads a file `matplotlibrc` of the working directory first. So it is imported in a folder with an empty one.
+    """
+    if "matplotlib" in sys.modules:  # Its importer has read the settings, and `drawing` resets them.
+        return
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        with TemporaryDirectory() as folder, chdir(folder):
+            Path("matplotlibrc").touch()
+            import matplotlib.style  # noqa: F401
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+
+
+def method_styles(methods: Mapping[str, str]) -> Styles:
+    """Returns the style of each label, given its method: the method's color, a marker, and a line style by variant.
+
+    A report calls this once, so that a method looks the same in all of its plots.
+    """
+    others = [method for method in dict.fromkeys(methods.values()) if method not in (*FIXED_COLORS, "full")]
+    colors = {method: COLORS[number % len(COLORS)] for number, method in enumerate(others)} | FIXED_COLORS
+    variants = {method: number // len(COLORS) for number, method in enumerate(others)}
+    styles: Styles = {}
+    for label, method in methods.items():
+        if method == "full":
+            continue
+        variant = variants.get(method, 0)
+        variants[method] = variant + 1
+        marker = MARKERS[len(styles) % len(MARKERS)]
+        styles[label] = {"color": colors[method], "marker": marker, "linestyle": LINES[variant % len(LINES)]}
+    return styles
+
+
+def by_label(rows: Iterable[RatioRow]) -> dict[str, list[RatioRow]]:
+    """Returns the pruned rows of each label."""
+    lines: dict[str, list[RatioRow]] = {}
+    for row in rows:
+        if not row.is_full:
+            lines.setdefault(row.label, []).append(row)
+    return lines
+
+
+def panels(
+    title: str,
+    number: int = 1,
+    columns: int = 1,
+    height: float = 4.2,
+    grid: str = "y",
+    width: float = PAGE_WIDTH,
+    **shared: Any,
+) -> tuple[Figure, list[Axes]]:
+    """Returns a new figure with its axes in reading order. The last row may have empty places.
+
+    Args:
+        title: stands above the figure.
+        number: of axes.
+        columns: axes in a row.
+        height: inches of a row.
+        grid: the axis with grid lines: x, y, both, or "" for none.
+        width: inches of the figure.
+        **shared: for `Figure.subplots`.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    lines = -(-number // columns)
+    figure = Figure(figsize=(width, height * lines), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle("\n".join(textwrap.fill(line, 100) for line in title.splitlines()), fontsize=9, x=0.01, ha="left")
+    places = list(figure.subplots(lines, columns, squeeze=False, **shared).flat)
+    for axes in places[number:]:
+        axes.remove()
+    for place, axes in enumerate(places[:number]):
+        if grid:
+            axes.grid(axis=grid)
+        if place + columns >= number:  # Nothing stands below these axes.
+            axes.tick_params(labelbottom=True)
+    return figure, places[:number]
+
+
+def outer_labels(axes: Sequence[Axes], columns: int, x: str, y: str) -> None:
+    """Labels the axes of panels at the left and at the bottom only."""
+    for place, panel in enumerate(axes):
+        panel.set_xlabel(x if place + columns >= len(axes) else "")
+        panel.set_ylabel(y if place % columns == 0 else "")
+
+
+def interval_ends(estimate: Estimate, scale: float = 1.0) -> Interval | None:
+    """Returns the ends of the 95 % interval; None without an interval."""
+    low, high = estimate.low, estimate.high
+    return None if low is None or high is None else (scale * low, scale * high)
+
+
+def draw_points(
+    axes: Axes,
+    at: Sequence[tuple[float, float]],
+    label: str,
+    style: Style,
+    x_bars: Sequence[Interval | None] = (),
+    y_bars: Sequence[Interval | None] = (),
+    **bar_style: Any,
+) -> Artist:
+    """Draws points, each with a bar from end to end of its intervals, and returns the legend's handle.
+
+    Args:
+        axes: of the points.
+        at: (x, y) of each point.
+        label: in the legend.
+        style: for `Axes.plot`.
+        x_bars: the intervals of x; () or None where a point has none.
+        y_bars: the intervals of y.
+        **bar_style: for `Axes.errorbar`.
+    """
+    for axis, bars in enumerate((x_bars, y_bars)):
+        known = [(point, ends) for point, ends in zip(at, bars, strict=bool(bars)) if ends is not None]
+        if known:
+            x, y = zip(*(point for point, _ in known), strict=True)
+            below = [max(0.0, point[axis] - low) for point, (low, _) in known]
+            above = [max(0.0, high - point[axis]) for point, (_, high) in known]
+            error: Style = {"yerr" if axis else "xerr": (below, above)}
+            axes.errorbar(x, y, fmt="none", **error, **{"elinewidth": 1, "ecolor": style["color"], **bar_style})
+    x, y = zip(*at, strict=True)
+    return axes.plot(x, y, **{"markersize": 6, **style, "label": label})[0]
+
+
+def halo() -> list[Any]:
+    """Returns path effects for text that may lie on a line."""
+    from matplotlib.patheffects import withStroke
+
+    return [withStroke(linewidth=1.5, foreground="white")]
+
+
+def limits(values: Sequence[float], intervals: Iterable[Interval | None], least: float) -> Interval:
+    """Returns the limits of an axis that holds all values, and their intervals as far as they don't squeeze the values.
+
+    Beyond the values lies at most half of their span (or of `least`); a longer bar runs off the axis.
+
+    Args:
+        values: on the axis.
+        intervals: of the values.
+        least: that the axis spans.
+    """
+    low, high = min(values), max(values)
+    span = max(high - low, least)
+    ends = [end for ends in intervals if ends is not None for end in ends]
+    bottom = max(min([low, *ends]), low - span / 2)
+    top = min(max([high, *ends]), high + span / 2)
+    room = max(0.08 * (top - bottom), (least - (top - bottom)) / 2)
+    return bottom - room, top + room
+
+
+def log_limits(values: Sequence[float], intervals: Iterable[Interval | None], least: float) -> Interval:
+    """Returns the same for a logarithmic axis, where `least` is a factor. An interval's end may be 0."""
+    ends = [(math.log(low) if low > 0 else -math.inf, math.log(high)) for low, high in filter(None, intervals)]
+    low, high = limits([math.log(value) for value in values], ends, math.log(least))
+    return math.exp(low), math.exp(high)
+
+
+def spaced(values: Iterable[float], limits: Interval) -> list[float]:
+    """Returns the values within the limits that stand far enough from earlier ones on a logarithmic axis to be read."""
+    room = math.log(limits[1] / limits[0]) / 12
+    kept: list[float] = []
+    for value in values:
+        if limits[0] <= value <= limits[1] and all(abs(math.log(value / other)) > room for other in kept):
+            kept.append(value)
+    return kept
+
+
+def log_ticks(axis: Axis, limits: Interval) -> None:
+    """Sets ticks with plain numbers on a logarithmic axis."""
+    from matplotlib.ticker import NullLocator
+
+    powers = [10.0**power for power in range(-12, 13)]
+    wide = limits[1] > 30 * limits[0]
+    ticks = spaced(powers if wide else [*TICKS, *(tick * power for power in powers for tick in (1, 2, 5))], limits)
+    axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.set_minor_locator(NullLocator())
+
+
+def legend(figure: Figure, handles: Iterable[Any], *notes: str, below: bool = False) -> None:
+    """Adds the legend outside of the axes, at their right or below them, and the notes below all."""
+    named = {str(handle.get_label()): handle for handle in handles}
+    labels = [fold(label) for label in named]
+    if not below:
+        figure.legend(named.values(), labels, loc="outside right upper", fontsize=8)
+        note(figure, *notes)
+        return
+    # Only one artist can stand below the axes without covering another, so the notes are the legend's title.
+    widest = max((9 + len(line) for label in labels for line in label.splitlines()), default=1)
+    columns = len(labels) if sum(9 + len(label) for label in labels) < MAX_LEGEND else max(1, MAX_LEGEND // widest)
+    box = figure.legend(
+        named.values(), labels, loc="outside lower left", ncols=columns, fontsize=8, title=_fold_notes(notes)
+    )
+    box.set_alignment("left")
+    box.get_title().set(**NOTE_STYLE)
+
+
+def fold(label: str, width: int = MAX_LABEL) -> str:
+    """Returns a label in lines. A label that begins with _ gets a space, or legends would leave it out."""
+    return textwrap.fill(f" {label}" if label.startswith("_") else label, width, drop_whitespace=False)
+
+
+def cut(name: str, width: int = MAX_CLASS) -> str:
+    """Returns the beginning of a name that is too long for a plot."""
+    return name if len(name) <= width else f"{name[: width - 1]}…"
+
+
+def note(figure: Figure, *notes: str) -> None:
+    """Adds the notes below a figure that has no legend there."""
+    figure.supxlabel(_fold_notes(notes), **NOTE_STYLE, x=0.01, ha="left")
+
+
+def _fold_notes(notes: Iterable[str]) -> str:
+    return textwrap.fill(" ".join(filter(None, notes)).replace(" %", "\u00a0%"), MAX_NOTE)
+
+
+def seeds_note(seeds: Iterable[int], *estimates: Estimate) -> str:
+    """Returns 'Means of 3 to 5 seeds; bars: 95 % intervals.', given the numbers of seeds and the name of the bars."""
+    return means_note(seeds) + ("; bars: 95 % intervals." if any(map(interval_ends, estimates)) else ".")
+
+
+def means_note(seeds: Iterable[int]) -> str:
+    """Returns 'Means of 3 to 5 seeds', given the numbers of seeds."""
+    counts = sorted(set(seeds))
+    if counts == [1]:
+        return "One seed"
+    return f"Means of {counts[0]} seeds" if len(counts) == 1 else f"Means of {counts[0]} to {counts[-1]} seeds"
+
+
+def slug(title: str) -> str:
+    """Returns a readable file name, of any script, and short enough for every file system."""
+    name = re.sub(r"[^\w.]+", "-", title.replace(",", "")).strip("-.")
+    return name if len(name.encode()) <= 150 else f"{name[:40]}-{hashlib.sha256(title.encode()).hexdigest()[:12]}"
+
+
+def save_all(figure: Figure, folder: Path, name: str, formats: Iterable[str] = FORMATS) -> list[Path]:
+    """Saves a figure in each format and returns the files."""
+    paths = [folder / f"{name}.{format}" for format in formats]
+    for path in paths:
+        content = as_bytes(figure, path.suffix[1:])
+        with atomic(path) as file:
+            file.write(content)
+    return paths
+
+
+def as_data_uri(figure: Figure, format: str = "svg") -> str:
+    """Returns a figure as a `data:` URI, for the `src` of an image: svg or png."""
+    kind = {"svg": "image/svg+xml", "png": "image/png"}[format]
+    return f"data:{kind};base64,{base64.b64encode(as_bytes(figure, format)).decode()}"
+
+
+def as_bytes(figure: Figure, format: str) -> bytes:
+    """Returns a figure as pdf, png (200 dpi) or svg. The same figure gives the same bytes.
+
+    The figure is laid out once, before it is first saved, so that all formats agree.
+    """
+    content = io.BytesIO()
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(format)
+    with drawing():
+        if figure.get_layout_engine() is not None:
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
+        figure.savefig(content, format=format, dpi=200, metadata=metadata)
+    return content.getvalue()
