@@ -35,10 +35,16 @@ class SpecOptions(TypedDict, total=False):
     learning_rate: float
     schedule: str
     lr_clock: str
+    warmup_epochs: float
+    momentum: float
+    nesterov: bool
     weight_decay: float
+    clip_norm: float
+    ema: float
     augment: str
     loss: str
     mse_weight: float
+    label_smoothing: float
     precision: str
     kernel: str
     threads: int

@@ -60,6 +60,11 @@ def sharers(
     return {spec.key: alike(name(spec)).key for spec in specs}
 
 
+def start_seconds(spec: Spec) -> float:
+    """Returns the seconds until a run's process trains; see `executors.Local`."""
+    return WARM_SECONDS if CAN_FORK and spec.device == "cpu" else STARTUP_SECONDS
+
+
 def parse_shard(text: str | None) -> tuple[int, int]:
     """Returns (2, 3) for '2/3'. Raises BadInput for text that names no part."""
     if text is None:
@@ -276,9 +281,7 @@ class Maker:
             self.resolver.rehearsed[of] = seconds / visits(spec, sum(before[spec.key]))
         rates = known | self.resolver.rehearsed
         epochs = epochs_to_make(specs, before, store)
-        forks = CAN_FORK and all(spec.device == "cpu" for spec in specs)
-        start = WARM_SECONDS if forks else STARTUP_SECONDS
-        return {spec.key: start + rates[shape(spec)] * visits(spec, epochs[spec.key]) for spec in specs}
+        return {spec.key: start_seconds(spec) + rates[shape(spec)] * visits(spec, epochs[spec.key]) for spec in specs}
 
 
 def states(plan: Plan, store: Store) -> dict[str, str]:

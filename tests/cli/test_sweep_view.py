@@ -17,6 +17,7 @@ from tests.sweeps.helpers import GOOD, TINY, planned, written
 
 
 def test_a_dry_run_shows_runs_states_and_time_and_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(planning, "start_seconds", lambda spec: 5.0)
     monkeypatch.setattr("sadp_bench.runs.expected_cost.EVALUATION_COST", 0.0)
     store, runs = Store(tmp_path / "runs"), planned(tmp_path, TINY + GOOD).runs
     path = written(tmp_path, TINY + GOOD + "seed = [0, 1]")
@@ -37,7 +38,7 @@ def test_a_dry_run_shows_runs_states_and_time_and_writes_nothing(tmp_path, monke
     found = json.loads(command("sweep", path, "--out", store.folder, "--dry-run", "--json").out)
     assert [run["state"] for run in found["runs"]] == ["done", "to do", "to do", "to do"]
     assert found["runs"][0]["spec"] == runs[0].to_json() and found["runs"][0]["seconds"] is None
-    assert found["expected_seconds"] == pytest.approx(1256 / 512 * (512 + 256 + 256) + 3 * planning.STARTUP_SECONDS)
+    assert found["expected_seconds"] == pytest.approx(1256 / 512 * (512 + 256 + 256) + 3 * 5.0)
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -95,7 +95,7 @@ def test_all_methods_and_ratios_of_a_seed_share_a_search():
 
 def test_a_run_like_a_finished_one_is_expected_to_take_as_long(tmp_path, monkeypatch):
     """Whatever it visits before training: scores, a search for connections, both."""
-    monkeypatch.setattr(planning, "STARTUP_SECONDS", 0.0)
+    monkeypatch.setattr(planning, "start_seconds", lambda spec: 0.0)
     kinds = {
         "plain": "", "eb": 'sparsity = "eb"\ndensity = 0.5\n', "imp": 'sparsity = "imp"\ndensity = 0.3\n',
         "early": 'sparsity = "eb"\ndensity = 0.5\nearly_time = true\nset.sparsity.early_rule = "max"\n',
@@ -134,7 +134,7 @@ def test_scoring_is_expected_once_of_all_ratios(tmp_path, monkeypatch):
 
     monkeypatch.setattr(expected_cost, "EVALUATION_COST", 0.0)
     monkeypatch.setattr("sadp_bench.runs.trainer.expected", expected)
-    monkeypatch.setattr(planning, "STARTUP_SECONDS", 0.0)
+    monkeypatch.setattr(planning, "start_seconds", lambda spec: 0.0)
     block = '[[sweep]]\nmethod = "forgetting"\nratio = [0.25, 0.5]\n'
     plan = planned(tmp_path, TINY + block)
     assert [plan.seconds[spec.key] for spec in plan.runs] == pytest.approx([512, 384 + 512, 256])
