@@ -27,6 +27,9 @@ DEPENDENT = {
 }
 
 
+MACHINES = ("device", "threads", "precision", "kernel")  # fields that a machine chooses, and no experiment
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """The settings of a paper's experiment.
@@ -89,7 +92,7 @@ def _texts(where: str, table: Mapping[str, Any], key: str) -> tuple[str, ...]:
 
 
 def filled(recipe: Recipe, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Returns the request of a run by a recipe, and what the command line changed of it, in words.
+    """Returns the request of a run by a recipe, and what the command line changes of it or adds, in words.
 
     A given value takes the place of the recipe's. With another method, network, data set or connections the recipe's
     settings of the former ones are left out, those of the neuron excepted. With another number of epochs the warm-up keeps
@@ -107,8 +110,9 @@ def filled(recipe: Recipe, given: Mapping[str, Any]) -> tuple[dict[str, Any], li
         del base[name]
     settings = {key: value for key, value in base["set"].items() if not _is_orphan(key, replaced)}
     request = base | own | {"set": settings | dict(given.get("set") or {})}
-    changed = [option(name) for name in base if name in replaced]
-    changed += [f"--set {key}" for key, value in settings.items() if request["set"][key] != value]
+    added = {name for name, value in own.items() if name not in base and name not in MACHINES}
+    changed = [option(name) for name in request if name in replaced | added]
+    changed += [f"--set {key}" for key, value in request["set"].items() if settings.get(key) != value]
     changed += [f"{option(name)} left out" for name in sorted(left_out)]
     changed += [f"--set {key} left out" for key in base["set"] if key not in settings]
     if base.get("warmup_epochs") and "epochs" in replaced and "warmup_epochs" not in own:

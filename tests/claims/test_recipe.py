@@ -54,7 +54,9 @@ def test_what_the_command_line_gives_takes_the_place_of_the_recipes() -> None:
     request, changed = filled(recipe, given)
     assert (request["learning_rate"], request["loss"], request["epochs"]) == (0.05, "step", 200)
     assert request["set"]["backbone.tau"] == "1.5" and request["set"]["backbone.reset"] == "soft"
-    assert changed == ["--learning-rate", "--loss", "--set backbone.tau"]
+    assert sorted(changed) == ["--learning-rate", "--loss", "--set backbone.tau"]
+    added = filled(recipe, {"train_examples": 500, "threads": 1, "set": {"backbone.width": "16"}})[1]
+    assert added == ["--train-examples", "--set backbone.width"]
     assert filled(recipe, {"learning_rate": 0.1, "set": {}})[1] == []
 
 
