@@ -4,7 +4,11 @@ BACKBONES = {
     "cnn": "sadp_bench.backbones.plain:CNN",
     "mlp": "sadp_bench.backbones.mlp:MLP",
     "vgg11": "sadp_bench.backbones.plain:VGG11",
+    "vgg16": "sadp_bench.backbones.plain:VGG16",
+    "vggsnn": "sadp_bench.backbones.plain:VGGSNN",
     "resnet18": "sadp_bench.backbones.resnet:ResNet18",
     "resnet18-sltt": "sadp_bench.backbones.resnet:SLTTResNet18",
     "sew-resnet18": "sadp_bench.backbones.resnet:SEWResNet18",
+    "ms-resnet18": "sadp_bench.backbones.resnet:MSResNet18",
+    "resnet19": "sadp_bench.backbones.resnet:ResNet19",
 }

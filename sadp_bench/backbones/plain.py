@@ -160,3 +160,54 @@ class VGG11(_Plain):
     ) -> None:
         blocks = [(1, True), (2, True), (4, False), (4, True), (8, False), (8, True), (8, False), (8, True)]
         super().__init__(blocks, input_shape, num_classes, timesteps, neuron, width, norm, pool, pool_at, dropout)
+
+
+class VGG16(_Plain):
+    """VGG-16: thirteen convolutions, up to five pools (four on 32x32), one readout; spiking.
+
+    As in the lottery ticket paper's code, a pool takes the maximum of spikes. There the fifth pool leaves one pixel.
+
+    Source: Simonyan & Zisserman, ICLR 2015 (configuration D); Kim et al., ECCV 2022 (lottery tickets).
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int],
+        num_classes: int,
+        timesteps: int,
+        neuron: NeuronSettings,
+        *,
+        width: int = 64,
+        norm: str = "batch",
+        pool: str = "max",
+        pool_at: str = "after-neuron",
+        dropout: float = 0.0,
+    ) -> None:
+        stages = [(1, 2), (2, 2), (4, 3), (8, 3), (8, 3)]
+        blocks = [(multiple, place == number - 1) for multiple, number in stages for place in range(number)]
+        super().__init__(blocks, input_shape, num_classes, timesteps, neuron, width, norm, pool, pool_at, dropout)
+
+
+class VGGSNN(_Plain):
+    """VGGSNN: eight convolutions, four average pools of spikes, one readout; for event frames.
+
+    The source trains it on CIFAR10-DVS, of 48x48 pixels and ten steps.
+
+    Source: Deng et al., ICLR 2022 (TET).
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int],
+        num_classes: int,
+        timesteps: int,
+        neuron: NeuronSettings,
+        *,
+        width: int = 64,
+        norm: str = "batch",
+        pool: str = "avg",
+        pool_at: str = "after-neuron",
+        dropout: float = 0.0,
+    ) -> None:
+        blocks = [(1, False), (2, True), (4, False), (4, True), (8, False), (8, True), (8, False), (8, True)]
+        super().__init__(blocks, input_shape, num_classes, timesteps, neuron, width, norm, pool, pool_at, dropout)

@@ -3,137 +3,129 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 from spikingjelly.activation_based import layer
-from torch import Tensor, nn
+from torch import nn
 
-from sadp_bench.backbones.current import Current, TakesCurrent, parted, through
+from sadp_bench.backbones.current import parted
 from sadp_bench.backbones.dropout import dropouts
+from sadp_bench.backbones.residual_blocks import (
+    FiringBlock,
+    MembraneBlock,
+    PreActivationBlock,
+    SEWBlock,
+    SpikeShortcutBlock,
+)
 from sadp_bench.backbones.spiking import LIF, Backbone, NeuronSettings, check_width, conv, halves, norm_layer
 from sadp_bench.core.channels import ChannelGroup
+from sadp_bench.core.errors import BadInput
 
 # Channels. With fewer, oneDNN's weight gradient of the shortcuts (1x1, stride 2, channels last) writes out of bounds: the
 # process dies, hangs, or gets wrong numbers.
 LEAST_WIDTH = 8
+BLOCKS = (PreActivationBlock, SEWBlock, MembraneBlock, FiringBlock)
 
 Block = Callable[[int, int, int, NeuronSettings, str, bool], nn.Module]
 
 
-class PreActivationBlock(nn.Module, TakesCurrent):
-    """shortcut(x) + conv(LIF(norm(conv(LIF(norm(x)))))).
+def _stages(
+    block: Block,
+    inputs: int,
+    stages: Sequence[tuple[int, int]],
+    side: int,
+    neuron: NeuronSettings,
+    norm: str,
+    first_stride: int = 1,
+) -> list[nn.Module]:
+    """Returns stages of blocks. Each begins with a stride of 2, the first with its own; none leaves less than 2 pixels.
 
-    A shortcut that changes the shape starts after the first LIF.
-
-    The first block of a network has no norm before its first LIF, because the stem ends with one, which is computed
-    once for a static image.
-
-    The identity carries the block's input, a current, so currents add up from block to block (MS-ResNet's membrane
-    shortcut). SLTT's blocks carry spikes there: `SpikeShortcutBlock`.
-
-    Source: He et al., ECCV 2016; the shortcut of currents: Hu et al., "Advancing Spiking Neural Networks Toward Deep
-    Residual Learning".
+    Args:
+        block: A block's class.
+        inputs: Channels.
+        stages: The channels and the number of blocks of each.
+        side: Pixels of the shorter side.
+        neuron: Of all spiking layers.
+        norm: See `norm_layer`.
+        first_stride: Of the first stage.
     """
-
-    def __init__(self, inputs: int, outputs: int, stride: int, neuron: NeuronSettings, norm: str, first: bool) -> None:
-        super().__init__()
-        self.activate = nn.Sequential(nn.Identity() if first else norm_layer(norm, inputs), LIF(neuron))
-        self.residual = nn.Sequential(
-            conv(inputs, outputs, stride=stride, norm=norm, kernel=neuron.kernel),
-            norm_layer(norm, outputs),
-            LIF(neuron),
-            conv(outputs, outputs, norm=norm, kernel=neuron.kernel),
-        )
-        reshapes = stride != 1 or inputs != outputs
-        self.shortcut = conv(inputs, outputs, 1, stride, norm=norm, kernel=neuron.kernel) if reshapes else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Returns currents, [T, B, C, H, W]."""
-        spikes = self.activate(x)
-        return self.residual(spikes) + (x if self.shortcut is None else self.shortcut(spikes))
-
-    def of_current(self, current: Current) -> Current:
-        """Returns currents. The shortcut takes the current with its norm, which then is computed once for both."""
-        current = current.settled()
-        spikes = through(self.activate, current)
-        residual = through(self.residual, spikes).tensor()
-        if self.shortcut is not None:
-            return Current(residual + self.shortcut(spikes.y), current.timesteps)
-        return Current(residual + (current.y if current.still else current.tensor()), current.timesteps)
-
-
-class SpikeShortcutBlock(PreActivationBlock):
-    """across(spikes) + conv(LIF(norm(conv(spikes)))), with spikes = LIF(norm(x)): the identity takes the spikes too.
-
-    Source: SLTT's spiking ResNet-18 (Meng et al., ICCV 2023), whose code overwrites x by its spikes before the shortcut.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Returns currents, [T, B, C, H, W]."""
-        spikes = self.activate(x)
-        return self.residual(spikes) + (spikes if self.shortcut is None else self.shortcut(spikes))
-
-    def of_current(self, current: Current) -> Current:
-        """Returns currents."""
-        spikes = through(self.activate, current)
-        across = spikes.tensor() if self.shortcut is None else self.shortcut(spikes.tensor())
-        return Current(through(self.residual, spikes).tensor() + across, current.timesteps)
-
-
-class SEWBlock(nn.Module, TakesCurrent):
-    """x + LIF(norm(conv(LIF(norm(conv(x)))))): spikes are added element by element, so sums reach 2 and more.
-
-    Source: Fang et al., NeurIPS 2021 (spike-element-wise ResNet, g = ADD).
-    """
-
-    def __init__(self, inputs: int, outputs: int, stride: int, neuron: NeuronSettings, norm: str, first: bool) -> None:
-        super().__init__()
-        self.residual = nn.Sequential(
-            conv(inputs, outputs, stride=stride, norm=norm, kernel=neuron.kernel),
-            norm_layer(norm, outputs),
-            LIF(neuron),
-            conv(outputs, outputs, norm=norm, kernel=neuron.kernel),
-            norm_layer(norm, outputs),
-            LIF(neuron),
-        )
-        self.shortcut = nn.Sequential()
-        if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(
-                conv(inputs, outputs, 1, stride, norm=norm, kernel=neuron.kernel),
-                norm_layer(norm, outputs),
-                LIF(neuron),
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Returns sums of spikes, [T, B, C, H, W]."""
-        return self.residual(x) + self.shortcut(x)
-
-    def of_current(self, current: Current) -> Current:
-        """Returns sums of spikes."""
-        x = Current(current.tensor(), current.timesteps)
-        residual = through(self.residual, x).tensor()
-        return Current(residual + through(self.shortcut, x).tensor(), current.timesteps)
-
-
-def _stages(block: Block, width: int, side: int, neuron: NeuronSettings, norm: str) -> list[nn.Module]:
-    """Returns four stages of two blocks of width, 2, 4 and 8 width channels; strides never leave less than 2 pixels."""
     made: list[nn.Module] = []
-    inputs = width
-    for stage in range(4):
-        outputs = width * 2**stage
-        stride = 2 if stage > 0 and halves(side) else 1
+    for outputs, number in stages:
+        stride = 2 if (made or first_stride == 2) and halves(side) else 1
         side = side // stride
-        made += [
-            block(inputs, outputs, stride, neuron, norm, not made),
-            block(outputs, outputs, 1, neuron, norm, False),
-        ]
-        inputs = outputs
+        for place in range(number):
+            made.append(block(inputs, outputs, 1 if place else stride, neuron, norm, not made))
+            inputs = outputs
     return made
 
 
-class _ResNet18(Backbone):
-    """The CIFAR stem, the body of a kind, a pool over positions, the readout."""
+def _of_18(width: int) -> list[tuple[int, int]]:
+    """Returns the stages of a ResNet-18: two blocks each of width, 2, 4 and 8 width channels."""
+    return [(width * 2**stage, 2) for stage in range(4)]
+
+
+class _ResNet(Backbone):
+    """The CIFAR stem, the body of a kind, the readout.
+
+    Args:
+        input_shape: C, H, W.
+        num_classes: Of the readout.
+        timesteps: T.
+        neuron: Of all spiking layers.
+        width: Channels of the stem.
+        norm: See `norm_layer`.
+        first_stride: Of the first stage of blocks, where the kind has that setting.
+
+    Attributes:
+        features: Of the readout's input, as a multiple of the width.
+    """
+
+    features: ClassVar[int] = 8
+
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int],
+        num_classes: int,
+        timesteps: int,
+        neuron: NeuronSettings,
+        width: int,
+        norm: str,
+        first_stride: int = 1,
+    ) -> None:
+        check_width(width, LEAST_WIDTH)
+        if first_stride not in (1, 2):
+            raise BadInput(f"backbone.first_stride is 1 or 2, not {first_stride}")
+        channels, *sides = input_shape
+        stem = nn.Sequential(
+            conv(channels, width, norm=norm, step_mode="s", kernel="python"), norm_layer(norm, width, "s")
+        )
+        body = nn.Sequential(*self.body_of(width, min(sides), neuron, norm, first_stride))
+        super().__init__(timesteps, stem, body, self.features * width, num_classes)
+
+    def blocks(self) -> list[list[nn.Module]]:
+        """Returns the body's layers in blocks, which each end with a residual block; see `Backbone.blocks`."""
+        return parted(self.body, BLOCKS)
+
+    def channel_groups(self) -> list[ChannelGroup]:
+        """Returns the channels between the two convolutions of each block; identity shortcuts tie all others."""
+        groups = []
+        for block in self.body:
+            if isinstance(block, BLOCKS):
+                residual: Any = block.residual
+                inner, norm, *later = residual
+                outer = next(module for module in later if isinstance(module, nn.Conv2d))
+                groups.append(ChannelGroup(inner, None if isinstance(norm, nn.Identity) else norm, (outer,)))
+        return groups
+
+    @staticmethod
+    @abstractmethod
+    def body_of(width: int, side: int, neuron: NeuronSettings, norm: str, first_stride: int) -> list[nn.Module]:
+        """Returns the layers from the stem's normalised currents to the readout's input."""
+
+
+class _ResNet18(_ResNet):
+    """Two blocks in each of four stages, and a pool over positions."""
 
     def __init__(
         self,
@@ -145,33 +137,7 @@ class _ResNet18(Backbone):
         width: int = 64,
         norm: str = "batch",
     ) -> None:
-        check_width(width, LEAST_WIDTH)
-        channels, *sides = input_shape
-        stem = nn.Sequential(
-            conv(channels, width, norm=norm, step_mode="s", kernel="python"), norm_layer(norm, width, "s")
-        )
-        body = nn.Sequential(*self.body_of(width, min(sides), neuron, norm), layer.AdaptiveAvgPool2d(1, step_mode="m"))
-        super().__init__(timesteps, stem, body, 8 * width, num_classes)
-
-    def blocks(self) -> list[list[nn.Module]]:
-        """Returns the body's layers in blocks, which each end with a residual block; see `Backbone.blocks`."""
-        return parted(self.body, (PreActivationBlock, SEWBlock))
-
-    def channel_groups(self) -> list[ChannelGroup]:
-        """Returns the channels between the two convolutions of each block; identity shortcuts tie all others."""
-        groups = []
-        for block in self.body:
-            if isinstance(block, PreActivationBlock | SEWBlock):
-                residual: Any = block.residual
-                inner, norm, *later = residual
-                outer = next(module for module in later if isinstance(module, nn.Conv2d))
-                groups.append(ChannelGroup(inner, None if isinstance(norm, nn.Identity) else norm, (outer,)))
-        return groups
-
-    @staticmethod
-    @abstractmethod
-    def body_of(width: int, side: int, neuron: NeuronSettings, norm: str) -> list[nn.Module]:
-        """Returns the layers from the stem's normalised currents to spikes, or sums of spikes, of 8 width channels."""
+        super().__init__(input_shape, num_classes, timesteps, neuron, width, norm)
 
 
 class ResNet18(_ResNet18):
@@ -181,9 +147,10 @@ class ResNet18(_ResNet18):
     """
 
     @staticmethod
-    def body_of(width: int, side: int, neuron: NeuronSettings, norm: str) -> list[nn.Module]:
-        """Returns the stages, a norm and a neuron."""
-        return [*_stages(PreActivationBlock, width, side, neuron, norm), norm_layer(norm, 8 * width), LIF(neuron)]
+    def body_of(width: int, side: int, neuron: NeuronSettings, norm: str, first_stride: int) -> list[nn.Module]:
+        """Returns the stages, a norm, a neuron and the pool."""
+        stages = _stages(PreActivationBlock, width, _of_18(width), side, neuron, norm)
+        return [*stages, norm_layer(norm, 8 * width), LIF(neuron), _pool()]
 
 
 class SLTTResNet18(_ResNet18):
@@ -213,9 +180,10 @@ class SLTTResNet18(_ResNet18):
         self.body.extend(dropouts(dropout))
 
     @staticmethod
-    def body_of(width: int, side: int, neuron: NeuronSettings, norm: str) -> list[nn.Module]:
-        """Returns the stages, a norm and a neuron."""
-        return [*_stages(SpikeShortcutBlock, width, side, neuron, norm), norm_layer(norm, 8 * width), LIF(neuron)]
+    def body_of(width: int, side: int, neuron: NeuronSettings, norm: str, first_stride: int) -> list[nn.Module]:
+        """Returns the stages, a norm, a neuron and the pool."""
+        stages = _stages(SpikeShortcutBlock, width, _of_18(width), side, neuron, norm)
+        return [*stages, norm_layer(norm, 8 * width), LIF(neuron), _pool()]
 
 
 class SEWResNet18(_ResNet18):
@@ -225,6 +193,73 @@ class SEWResNet18(_ResNet18):
     """
 
     @staticmethod
-    def body_of(width: int, side: int, neuron: NeuronSettings, norm: str) -> list[nn.Module]:
-        """Returns a neuron and the stages."""
-        return [LIF(neuron), *_stages(SEWBlock, width, side, neuron, norm)]
+    def body_of(width: int, side: int, neuron: NeuronSettings, norm: str, first_stride: int) -> list[nn.Module]:
+        """Returns a neuron, the stages and the pool."""
+        return [LIF(neuron), *_stages(SEWBlock, width, _of_18(width), side, neuron, norm), _pool()]
+
+
+class MSResNet18(_ResNet):
+    """MS-ResNet-18 with the CIFAR stem: shortcuts carry currents, and each block ends with a norm.
+
+    Its first stage keeps the image's side, as in other CIFAR networks. With first_stride=2 it is SpikingJelly's
+    `ms_resnet18` with this stem. The authors' norms begin at 0.5 and 0, ours at 1.
+
+    Source: Hu et al., "Advancing Spiking Neural Networks Toward Deep Residual Learning", 2024.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int],
+        num_classes: int,
+        timesteps: int,
+        neuron: NeuronSettings,
+        *,
+        width: int = 64,
+        norm: str = "batch",
+        first_stride: int = 1,
+    ) -> None:
+        super().__init__(input_shape, num_classes, timesteps, neuron, width, norm, first_stride)
+
+    @staticmethod
+    def body_of(width: int, side: int, neuron: NeuronSettings, norm: str, first_stride: int) -> list[nn.Module]:
+        """Returns the stages, a neuron and the pool."""
+        stages = _stages(MembraneBlock, width, _of_18(width), side, neuron, norm, first_stride)
+        return [*stages, LIF(neuron), _pool()]
+
+
+class ResNet19(_ResNet):
+    """Spiking ResNet-19: 3, 3 and 2 blocks of 2, 4 and 8 width channels, then two linear layers; CIFAR stem.
+
+    It has 12.63 million parameters at 10 classes and width 64, as tables of the field have it. The code of the lottery
+    ticket paper has a stride of 2 in the first stage too: first_stride=2. The table in tdBN's paper has a stem of 128
+    channels.
+
+    Source: Zheng et al., AAAI 2021 (tdBN); Deng et al., ICLR 2022 (TET); Kim et al., ECCV 2022 (lottery tickets).
+    """
+
+    features = 4
+
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int],
+        num_classes: int,
+        timesteps: int,
+        neuron: NeuronSettings,
+        *,
+        width: int = 64,
+        norm: str = "batch",
+        first_stride: int = 1,
+    ) -> None:
+        super().__init__(input_shape, num_classes, timesteps, neuron, width, norm, first_stride)
+
+    @staticmethod
+    def body_of(width: int, side: int, neuron: NeuronSettings, norm: str, first_stride: int) -> list[nn.Module]:
+        """Returns a neuron, the stages, the pool, and the linear layer of 4 width neurons."""
+        stages = [(2 * width, 3), (4 * width, 3), (8 * width, 2)]
+        made = _stages(FiringBlock, width, stages, side, neuron, norm, first_stride)
+        hidden = layer.Linear(8 * width, 4 * width, step_mode="m")
+        return [LIF(neuron), *made, _pool(), layer.Flatten(step_mode="m"), hidden, LIF(neuron)]
+
+
+def _pool() -> nn.Module:
+    return layer.AdaptiveAvgPool2d(1, step_mode="m")

@@ -16,7 +16,8 @@ from torch.nn.functional import avg_pool2d, batch_norm, conv2d
 from sadp_bench.backbones import BACKBONES
 from sadp_bench.backbones.cpu_lif import CPULif
 from sadp_bench.backbones.plain import CNN
-from sadp_bench.backbones.resnet import LEAST_WIDTH, PreActivationBlock, SEWBlock
+from sadp_bench.backbones.residual_blocks import FiringBlock, MembraneBlock, PreActivationBlock, SEWBlock
+from sadp_bench.backbones.resnet import LEAST_WIDTH
 from sadp_bench.backbones.spiking import LIF, NeuronSettings
 from sadp_bench.capture.layers import weight_layers
 from sadp_bench.capture.signals import Signal
@@ -37,7 +38,7 @@ SETTINGS = list(itertools.product(("hard", "soft"), (True, False), SURROGATES)) 
 IMAGES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 EVENTS = (2, 34, 34)
 CONVOLUTIONAL = [name for name in BACKBONES if name != "mlp"]
-MIN_WIDTHS = dict.fromkeys(("resnet18", "resnet18-sltt", "sew-resnet18"), LEAST_WIDTH)
+MIN_WIDTHS = {name: LEAST_WIDTH for name in BACKBONES if "resnet" in name}
 
 
 def randn(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
@@ -288,6 +289,32 @@ def test_a_preactivation_block_adds_currents_to_the_identity() -> None:
         assert h.abs().max() > 0 and len(norms) == 1
 
 
+def test_a_membrane_block_adds_normalised_currents() -> None:
+    for inputs, outputs, stride in [(4, 4, 1), (4, 8, 2), (4, 8, 1)]:
+        block = settled(MembraneBlock(inputs, outputs, stride, BY_HAND, "batch", False))
+        x = 2 * randn(3, 2, inputs, 8, 8, dtype=torch.float64)
+        convs, norms = parts(block)
+        h = lif_by_hand(norm_by_hand(conv_by_hand(lif_by_hand(x), convs[0], stride, 1), norms[0]))
+        h = norm_by_hand(conv_by_hand(h, convs[1], 1, 1), norms[1])
+        across = norm_by_hand(conv_by_hand(x, convs[2], stride, 0), norms[2]) if len(convs) == 3 else x
+        torch.testing.assert_close(block(x), h + across)
+        assert (len(convs) == 3) == ((inputs, stride) != (outputs, 1))
+
+
+def test_a_firing_block_fires_after_the_addition() -> None:
+    for inputs, outputs, stride in [(4, 4, 1), (4, 8, 2), (4, 8, 1)]:
+        block = settled(FiringBlock(inputs, outputs, stride, BY_HAND, "batch", False))
+        x = (randn(3, 2, inputs, 8, 8, dtype=torch.float64) > 0).double()
+        convs, norms = parts(block)
+        h = lif_by_hand(norm_by_hand(conv_by_hand(x, convs[0], stride, 1), norms[0]))
+        h = norm_by_hand(conv_by_hand(h, convs[1], 1, 1), norms[1])
+        across = norm_by_hand(conv_by_hand(x, convs[2], stride, 0), norms[2]) if len(convs) == 3 else x
+        out = block(x)
+        torch.testing.assert_close(out, lif_by_hand(h + across))
+        assert 0.05 < out.mean() < 0.95
+        assert (len(convs) == 3) == ((inputs, stride) != (outputs, 1))
+
+
 def logits_by_hand(model: Any, image: Tensor, identity_takes_spikes: bool) -> Tensor:
     """A pre-activation network, block by block; SLTT's code overwrites x by its spikes before the identity takes it."""
     x = norm_by_hand(conv_by_hand(image.expand(3, *image.shape), model.stem[0], 1, 1), model.stem[1])
@@ -351,7 +378,7 @@ def test_networks_have_the_published_size() -> None:
         assert sum(p.numel() for p in model.parameters()) == parameters
 
 
-@pytest.mark.parametrize("name", ["resnet18", "vgg11", "sew-resnet18"])
+@pytest.mark.parametrize("name", ["resnet18", "vgg11", "sew-resnet18", "ms-resnet18", "resnet19", "vgg16", "vggsnn"])
 def test_deep_networks_learn_real_images_in_32_steps_and_no_layer_is_dead(name: str, real_data: Path) -> None:
     """256 images of CIFAR-10 for 4 epochs of 8 updates, 8 channels wide, T = 2, AdamW.
 

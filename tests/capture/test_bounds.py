@@ -132,7 +132,9 @@ def check_squares(model, loss, input, label_B):
     return seen
 
 
-BACKBONES = pytest.mark.parametrize("backbone", ["cnn", "mlp", "vgg11", "resnet18", "sew-resnet18"])
+BACKBONES = pytest.mark.parametrize(
+    "backbone", ["cnn", "mlp", "vgg11", "resnet18", "sew-resnet18", "ms-resnet18", "resnet19", "vggsnn"]
+)
 LABELS = torch.tensor([0, 3, 4])
 
 

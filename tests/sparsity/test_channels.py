@@ -44,6 +44,8 @@ NETWORKS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "resnet18": ("resnet:ResNet18", 8, {}),
     "resnet18-sltt": ("resnet:SLTTResNet18", 8, {}),
     "sew-resnet18": ("resnet:SEWResNet18", 8, {}),
+    "ms-resnet18": ("resnet:MSResNet18", 8, {}),
+    "resnet19": ("resnet:ResNet19", 8, {}),
 }
 EARLY = {
     "sparsity": "channels",
