@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from sadp_bench.backbones import BACKBONES
 from sadp_bench.backbones.resnet import LEAST_WIDTH
-from sadp_bench.backbones.spiking import NeuronSettings
+from sadp_bench.backbones.spiking import Backbone, NeuronSettings
 from sadp_bench.core.progress import Progress
-from sadp_bench.core.registry import options, resolve
+from sadp_bench.core.registry import load, options, resolve
 from sadp_bench.core.rng import stream
 from sadp_bench.pruners.base import Observation, Pruner
 from sadp_bench.pruners.sampling import systematic_sample
@@ -92,6 +94,19 @@ def in_standard_errors(sample_RD: Tensor, expected_D: Tensor) -> Tensor:
     return (sample_RD.mean(0) - expected_D).abs() / error_D.clamp_min(1e-12)
 
 
+# Options of small networks, by name; any other has a width of 3, or of `LEAST_WIDTH`.
+SMALLEST: dict[str, dict[str, int]] = {
+    "spikformer": {"width": 8, "depth": 1, "heads": 2},
+    "sdt": {"width": 8, "depth": 1, "heads": 2},
+    "qkformer": {"width": 8, "depth": 3, "heads": 2},
+}
+
+
+def ours() -> list[str]:
+    """The registered backbones that are made of the suite's own layers."""
+    return [name for name in BACKBONES if issubclass(load(BACKBONES[name]), Backbone)]
+
+
 def norm_option(backbone: str, norm: str) -> dict[str, str]:
     """The option of that norm, of a backbone that has one."""
     return {"norm": norm} if "norm" in options(resolve("backbone", backbone)) else {}
@@ -100,7 +115,8 @@ def norm_option(backbone: str, norm: str) -> dict[str, str]:
 def network(backbone: str, norm: str, events: bool, side: int = 8, **settings: Any) -> tuple[nn.Module, Tensor]:
     """In float64 and evaluation mode, with batch norm statistics, scales and shifts that are not the initial ones; and
     three examples."""
-    steps, batch, width = 3, 3, LEAST_WIDTH if "resnet" in backbone else 3
+    steps, batch = 3, 3
+    sizes = SMALLEST.get(backbone, {"width": LEAST_WIDTH if "resnet" in backbone else 3})
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         model = resolve("backbone", backbone)(
@@ -108,12 +124,12 @@ def network(backbone: str, norm: str, events: bool, side: int = 8, **settings: A
             5,
             steps,
             NeuronSettings(threshold=0.6),
-            width=width,
+            **sizes,
             **norm_option(backbone, norm),
             **settings,
         ).double()
         for part in model.modules():
-            if isinstance(part, nn.BatchNorm2d):
+            if isinstance(part, _BatchNorm):
                 nn.init.uniform_(part.weight, 0.5, 1.5)
                 nn.init.normal_(part.bias, 0.2, 0.3)
         input = torch.randn(2 * batch, 2, side, side).double()

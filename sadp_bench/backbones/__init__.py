@@ -3,6 +3,7 @@
 BACKBONES = {
     "cnn": "sadp_bench.backbones.plain:CNN",
     "mlp": "sadp_bench.backbones.mlp:MLP",
+    "recurrent": "sadp_bench.backbones.recurrent:Recurrent",
     "vgg11": "sadp_bench.backbones.plain:VGG11",
     "vgg16": "sadp_bench.backbones.plain:VGG16",
     "vggsnn": "sadp_bench.backbones.plain:VGGSNN",
@@ -11,4 +12,8 @@ BACKBONES = {
     "sew-resnet18": "sadp_bench.backbones.resnet:SEWResNet18",
     "ms-resnet18": "sadp_bench.backbones.resnet:MSResNet18",
     "resnet19": "sadp_bench.backbones.resnet:ResNet19",
+    "spikformer": "sadp_bench.backbones.spikingjelly_models:Spikformer",
+    "sdt": "sadp_bench.backbones.spikingjelly_models:SDT",
+    "qkformer": "sadp_bench.backbones.spikingjelly_models:QKFormer",
+    "spikingjelly": "sadp_bench.backbones.spikingjelly_models:SpikingJellyModel",
 }

@@ -6,8 +6,7 @@ Everything is time first, [T, B, C, H, W], on SpikingJelly's multi-step layers, 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -18,10 +17,10 @@ from torch import Tensor, nn
 
 from sadp_bench.backbones.cpu_lif import CPULif
 from sadp_bench.backbones.current import Current, TakesCurrent, parted, through
-from sadp_bench.backbones.dropout import Dropout
 from sadp_bench.backbones.fused import Block, fused_block
 from sadp_bench.backbones.pooled_conv import PooledConv2d
 from sadp_bench.backbones.spike_conv2d import SpikeConv2d
+from sadp_bench.backbones.step_by_step import OfStep, StepByStep
 from sadp_bench.backbones.weighted_norm import StepBatchNorm2d, share_of
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.lif_equation import LIFEquation
@@ -76,7 +75,7 @@ class NeuronSettings:
 class LIF(neuron.LIFNode, TakesCurrent):
     """SpikingJelly's multi-step LIF neuron on [T, B, C, H, W] or [T, B, D].
 
-    It has no state between calls, unless it `carries` (see `carrying`). The equations are SpikingJelly's. But the
+    It has no state between calls, unless it `carries` (see `step_by_step.carrying`). The equations are SpikingJelly's. But the
     membrane is float32 also where the input is bfloat16 (SpikingJelly takes the input's type), images are computed
     channels last as they lie in memory, and a CPU runs `CPULif`. On a GPU SpikingJelly chooses its kernel. With the kernel
     "native" a `fused_block` computes norm, pool and neuron instead.
@@ -255,40 +254,10 @@ def halves(side: int) -> bool:
     return side // 2 >= 2
 
 
-@contextmanager
-def carrying(model: nn.Module) -> Iterator[Callable[[], None]]:
-    """Makes each call within the block start from the membranes that the call before it left, and keep its dropout masks.
-
-    The first call starts from rest, with new masks.
-
-    Yields:
-        A function that detaches the membranes from the graph, to be called after each call. `LIF` needs no detaching,
-        but SpikingJelly's neurons do.
-    """
-    layers = [module for module in model.modules() if isinstance(module, neuron.BaseNode | Dropout)]
-
-    def reset(carries: bool) -> None:
-        for each in layers:
-            each.reset()
-            if isinstance(each, LIF | Dropout):
-                each.carries = carries
-
-    def cut() -> None:
-        for each in layers:
-            each.detach()
-
-    reset(True)
-    try:
-        yield cut
-    finally:
-        reset(False)
-
-
-OfStep = Callable[[int, Callable[[], Tensor]], Tensor]  # (step, function of its logits_1BC) -> the logits, detached
 OfBlock = Callable[[int, Tensor], Tensor]  # (block, its output) -> the next block's input
 
 
-class Backbone(nn.Module):
+class Backbone(StepByStep):
     """A spiking network for images of `input_shape` (C, H, W) or event frames of that shape.
 
     Args:
@@ -302,11 +271,13 @@ class Backbone(nn.Module):
     Attributes:
         readout_kind: The class of the readout.
         needs_images: Whether its layers need places; otherwise it also takes vectors, as images [1, 1, F].
+        has_native: Whether the native kernels have its neurons.
         native: Whether its neurons run in fused blocks.
     """
 
     readout_kind: type[layer.Linear] = layer.Linear
     needs_images: ClassVar[bool] = True
+    has_native: ClassVar[bool] = True
 
     def __init__(
         self, timesteps: int, stem: nn.Sequential, body: nn.Sequential, features: int, num_classes: int
@@ -351,10 +322,6 @@ class Backbone(nn.Module):
             x = self.stem(input.flatten(0, 1)).unflatten(0, input.shape[:2])
         return self._logits(x)
 
-    def steps(self, input: Tensor) -> int:
-        """Returns the number of time steps of an input."""
-        return self.timesteps if input.dim() == 4 else min(len(input), self.timesteps)
-
     def blocks(self) -> list[list[nn.Module]]:
         """Returns the body's layers in blocks, which `training.local.Local` trains one by one; each ends with its neuron.
 
@@ -394,15 +361,11 @@ class Backbone(nn.Module):
                 return self._of_current(layers, Current(leaf if static else input[step], 1))
             return self._logits((leaf if static else self.stem(input[step])).unsqueeze(0))
 
-        logits = []
-        with carrying(self) as cut:
-            for step in range(self.steps(input)):
-                logits.append(of_step(step, partial(outputs, step)))
-                cut()
+        logits_TBC = self.each_step([partial(outputs, step) for step in range(self.steps(input))], of_step)
         if leaf.grad is not None:
             with torch.autocast(leaf.device.type, enabled=False):
                 stemmed.backward(leaf.grad)
-        return torch.cat(logits)
+        return logits_TBC
 
 
 def check_width(width: int, least: int = 1, unit: str = "channel") -> None:

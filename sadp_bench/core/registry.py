@@ -1,7 +1,8 @@
 """Names of methods, backbones and data sets, and the classes behind them.
 
 Each package has one table, `{"el2n": "baselines.el2n:EL2N", ...}`, and one entry point that names the table.
-`package.module:Class` works wherever a name does. It imports that module, and so runs its code.
+`package.module:Class` works wherever a name does. It imports that module, and so runs its code. A registered class with a
+method `named` is a family: `family:NAME` is the class of that name in it.
 """
 
 from __future__ import annotations
@@ -88,11 +89,16 @@ def resolve(kind: str, name: str) -> Any:
     Raises:
         BadInput: For an unknown name (with the nearest one) and for a path that can't be imported.
     """
+    names = table(kind)
+    first, _, member = name.partition(":")
+    if first in names:
+        found = load(names[first], f"{kind} '{name}'")
+        if hasattr(found, "named"):
+            return found.named(member)
+        if not member:
+            return found
     if ":" not in name:
-        names = table(kind)
-        if name not in names:
-            raise BadInput(f"unknown {kind} '{name}'{nearest(name, names)} (or package.module:Class)")
-        return load(names[name], f"{kind} '{name}'")
+        raise BadInput(f"unknown {kind} '{name}'{nearest(name, names)} (or package.module:Class)")
     # A console script, unlike `python -m`, does not search the folder that it was started in.
     here = str(Path.cwd())
     if here not in sys.path:

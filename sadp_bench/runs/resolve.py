@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from sadp_bench.backbones.spiking import Backbone, NeuronSettings
+from sadp_bench.backbones.step_by_step import StepByStep
 from sadp_bench.core import distributed, registry
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.files import read_bytes
@@ -96,13 +97,13 @@ class RunRequest:
         backbone = _class("backbone", given.setdefault("backbone", dataset.backbone))
         sparsity = _sparsity(given.setdefault("sparsity", "dense"))
         if given.setdefault("backprop", "bptt") != "bptt":
-            parts = "steps" if given["backprop"] in STEP_BY_STEP else "blocks"
+            parts, kind = ("steps", StepByStep) if given["backprop"] in STEP_BY_STEP else ("blocks", Backbone)
             if parts == "steps":
                 given.setdefault("loss", OF_EACH_STEP[0])
-            if not issubclass(backbone, Backbone):
+            if not issubclass(backbone, kind):
                 raise BadInput(
                     f"--backprop {given['backprop']} needs a backbone whose {parts} can be taken one by one: "
-                    f"'{given['backbone']}' is no subclass of sadp_bench.backbones.spiking.Backbone"
+                    f"'{given['backbone']}' is no subclass of {kind.__module__}.{kind.__qualname__}"
                 )
         owners = {"": ("method", given["method"], registry.options(method))}
         owners["backbone."] = ("backbone", given["backbone"], registry.options(backbone) | _neuron_options())
@@ -121,6 +122,7 @@ class RunRequest:
         given["processes"] = distributed.size()
         given = _defaults(dataset) | given
         _check_vectors(dataset, backbone, given)
+        _check_logits(backbone, given)
         given.setdefault("evaluate_every", max(1, -(-given["epochs"] // 10)))
         check_fields(given)
         request = cls(given, given.pop("train_examples", None))
@@ -196,7 +198,7 @@ def _check_vectors(dataset: type[Dataset], backbone: type[nn.Module], given: Map
     if getattr(backbone, "needs_images", False):
         raise BadInput(
             f"--backbone {given['backbone']} needs images, and the inputs of {given['dataset']} are vectors at each time "
-            "step; take --backbone mlp"
+            "step; take --backbone mlp or recurrent"
         )
     if given["augment"] not in ("none", "mixup"):
         raise BadInput(
@@ -221,6 +223,16 @@ def _check_augment(spec: Spec, material: Material) -> None:
         )
 
 
+def _check_logits(backbone: type[nn.Module], given: Mapping[str, Any]) -> None:
+    """Raises BadInput where a loss of each step meets a network that returns the mean of all steps' logits."""
+    at_once = given["backprop"] not in STEP_BY_STEP
+    if at_once and given["loss"] in OF_EACH_STEP and getattr(backbone, "mean_over_time", False):
+        raise BadInput(
+            f"--loss {given['loss']} needs logits of each step, and --backbone {given['backbone']} returns their mean; take "
+            "--loss mean, or --backprop sltt"
+        )
+
+
 def _kernel(given: Mapping[str, Any], backbone: type[nn.Module], device: torch.device) -> str:
     """Returns the kernel of a run: the C core where it can compute the run, unless another is requested.
 
@@ -242,6 +254,8 @@ def _native_obstacle(given: Mapping[str, Any], backbone: type[nn.Module], device
     options, steps = given["backbone_options"], given.get("timesteps")
     if not issubclass(backbone, Backbone):
         return f"backbone '{given['backbone']}' is no subclass of sadp_bench.backbones.spiking.Backbone"
+    if not backbone.has_native:
+        return f"it has no neurons of backbone '{given['backbone']}'"
     if not options.get("detach_reset", True):
         return "in it no gradient flows through the reset, and backbone.detach_reset is false"
     if device.type == "cuda":

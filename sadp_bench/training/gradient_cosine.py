@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from spikingjelly.activation_based.neuron import BaseNode
+from spikingjelly.activation_based.base import MemoryModule
 from torch import Tensor, nn
 
 from sadp_bench.backbones.spiking import LIF
@@ -181,12 +181,12 @@ class GraphLIF(nn.Module):
 
 
 def swap_neurons(model: nn.Module, through_time: bool) -> None:
-    """Replaces each `LIF` of a network by a `GraphLIF`. SpikingJelly's neurons stay, and keep their graph through time."""
+    """Replaces each `LIF` of a network by a `GraphLIF`. SpikingJelly's layers with state stay, and keep their graph through time."""
     for name, child in model.named_children():
         if isinstance(child, LIF):
             setattr(model, name, GraphLIF(child, through_time))
             continue
-        if through_time and isinstance(child, BaseNode):
+        if through_time and isinstance(child, MemoryModule):
             setattr(child, "detach", lambda: None)  # noqa: B010  # which `carrying` calls after each step
         swap_neurons(child, through_time)
 

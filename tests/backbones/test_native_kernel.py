@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sadp_bench.backbones import BACKBONES
 from sadp_bench.backbones.spiking import NeuronSettings
 from sadp_bench.backbones.weighted_norm import weighted_statistics
 from sadp_bench.capture.finite import FiniteWatch
@@ -21,11 +20,12 @@ from sadp_bench.core.losses import LOSSES, WeightedLoss
 from sadp_bench.native import spike_conv
 from sadp_bench.native.library import absence
 from sadp_bench.training.backprop import make_backprop
-from tests.helpers import norm_option
+from tests.helpers import norm_option, ours
 from tests.small_runs import small_bench
 
 pytestmark = pytest.mark.skipif(absence() is not None, reason=f"{absence()}")
 
+BACKBONES = [name for name in ours() if name != "recurrent"]
 TIMESTEPS, BATCH, SHAPE = 3, 5, (2, 17, 16)  # an odd side, whose last row no pool covers
 WATCHED = frozenset(Signal) - {Signal.BOUND_RATIO, Signal.LOGIT_ERRORS}
 

@@ -24,6 +24,13 @@ def parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
+def on_meta(kind: Any, channels: int, side: int, **options: Any) -> nn.Module:
+    """At its default width, without memory for its weights."""
+    with torch.device("meta"):
+        model: nn.Module = kind((channels, side, side), 10, 1, NeuronSettings(), **options)
+    return model
+
+
 def calls(model: nn.Module, *shape: int) -> list[Layer]:
     """Its layers in the order of a pass: ("conv", inputs, outputs, kernel, stride), ("neuron",), ("linear", ...), pools."""
     seen: list[Layer] = []
@@ -56,11 +63,11 @@ def test_resnet19_has_the_parameters_and_layers_that_tet_reports() -> None:
     by_hand += first(256, 512) + block(512, 512)
     by_hand += 512 * 256 + 256 + 256 * 10 + 10
     for stride in (1, 2):
-        model = ResNet19((3, 32, 32), 10, 1, NeuronSettings(), first_stride=stride)
-        assert parameters(model) == by_hand and round(by_hand / 1e6, 2) == 12.63
-        wanted: list[Layer] = [("conv", 3, 64, 3, 1), ("neuron",)]
-        inputs = 64
-        for outputs, number, step in ((128, 3, stride), (256, 3, 2), (512, 2, 2)):
+        assert parameters(on_meta(ResNet19, 3, 32, first_stride=stride)) == by_hand and round(by_hand / 1e6, 2) == 12.63
+        model = ResNet19((3, 32, 32), 10, 1, NeuronSettings(), width=8, first_stride=stride)
+        wanted: list[Layer] = [("conv", 3, 8, 3, 1), ("neuron",)]
+        inputs = 8
+        for outputs, number, step in ((16, 3, stride), (32, 3, 2), (64, 2, 2)):
             for place in range(number):
                 of_block = [
                     ("conv", inputs, outputs, 3, 1 if place else step),
@@ -69,44 +76,46 @@ def test_resnet19_has_the_parameters_and_layers_that_tet_reports() -> None:
                 ]
                 wanted += [*of_block, *([] if place else [("conv", inputs, outputs, 1, step)]), ("neuron",)]
                 inputs = outputs
-        wanted += [("pool", "AdaptiveAvgPool2d"), ("linear", 512, 256), ("neuron",), ("linear", 256, 10)]
+        wanted += [("pool", "AdaptiveAvgPool2d"), ("linear", 64, 32), ("neuron",), ("linear", 32, 10)]
         assert calls(model, 3, 32, 32) == wanted
     weighted = [layer for layer in wanted if layer[0] == "linear" or (layer[0] == "conv" and layer[3] == 3)]
     assert len(weighted) == 19
 
 
 def test_vgg16_has_torchvisions_layers() -> None:
-    theirs = vgg.make_layers(vgg.cfgs["D"], batch_norm=True)
+    with torch.device("meta"):
+        theirs = vgg.make_layers(vgg.cfgs["D"], batch_norm=True)
     biases = sum(layer.bias.numel() for layer in theirs if isinstance(layer, nn.Conv2d))  # norms replace ours
-    model = VGG16((3, 32, 32), 10, 1, NeuronSettings())
     # The fifth pool would leave one pixel of a 32x32 image, so the readout has 2x2 pixels.
-    assert parameters(model) == parameters(theirs) - biases + 4 * 512 * 10 + 10
+    assert parameters(on_meta(VGG16, 3, 32)) == parameters(theirs) - biases + 4 * 512 * 10 + 10
     wanted: list[Layer] = []
     for layer in theirs:
         if isinstance(layer, nn.Conv2d):
-            wanted += [("conv", layer.in_channels, layer.out_channels, 3, 1), ("neuron",)]
+            inputs = layer.in_channels // 16 or 3
+            wanted += [("conv", inputs, layer.out_channels // 16, 3, 1), ("neuron",)]
         elif isinstance(layer, nn.MaxPool2d):
             wanted.append(("pool", "MaxPool2d"))
     assert wanted.count(("neuron",)) == 13 and wanted[-1] == ("pool", "MaxPool2d")
-    assert calls(model, 3, 32, 32) == [*wanted[:-1], ("linear", 2048, 10)]
+    model = VGG16((3, 32, 32), 10, 1, NeuronSettings(), width=4)
+    assert calls(model, 3, 32, 32) == [*wanted[:-1], ("linear", 4 * 32, 10)]
     of_64 = VGG16((3, 64, 64), 10, 1, NeuronSettings(), width=4)
     assert sum(layer[0] == "pool" for layer in calls(of_64, 3, 64, 64)) == 5
 
 
 def test_vggsnn_has_the_layers_of_tets_code() -> None:
     """On the 48x48 event frames of the source."""
-    model = VGGSNN((2, 48, 48), 10, 1, NeuronSettings())
+    model = VGGSNN((2, 48, 48), 10, 1, NeuronSettings(), width=4)
     wanted: list[Layer] = []
     channels, pooled = [2, 64, 128, 256, 256, 512, 512, 512, 512], (2, 4, 6, 8)
     by_hand = 0
     for place in range(1, 9):
         inputs, outputs = channels[place - 1 : place + 1]
-        wanted += [("conv", inputs, outputs, 3, 1), ("neuron",)]
+        wanted += [("conv", inputs // 16 or 2, outputs // 16, 3, 1), ("neuron",)]
         wanted += [("pool", "AvgPool2d")] if place in pooled else []
         by_hand += 9 * inputs * outputs + 2 * outputs  # and no bias, which the norm replaces
-    wanted.append(("linear", 512 * 3 * 3, 10))
+    wanted.append(("linear", 32 * 3 * 3, 10))
     assert calls(model, 2, 48, 48) == wanted
-    assert parameters(model) == by_hand + 512 * 3 * 3 * 10 + 10
+    assert parameters(on_meta(VGGSNN, 2, 48)) == by_hand + 512 * 3 * 3 * 10 + 10
 
 
 def test_ms_resnet18_is_spikingjellys_network_to_rounding() -> None:

@@ -16,7 +16,7 @@ from sadp_bench.capture.squared_norms import input_squares
 from sadp_bench.core.losses import LOSSES, logit_errors, mean_loss
 from sadp_bench.core.rng import stream
 from sadp_bench.pruners.sadp import LayersScore
-from tests.helpers import network
+from tests.helpers import network, norm_option
 
 OF_LAYERS = {"features", "input_squares", "error_squares"}
 OF_MIDDLE = {"middle_input_squares", "middle_error_squares"}
@@ -104,6 +104,8 @@ def patch_squares(layer, a):
     """The squares of all patches that a layer takes of an input, and its ones, patch by patch."""
     if isinstance(layer, nn.Linear):
         return float(a.square().sum() + (a[..., 0].numel() if layer.bias is not None else 0))
+    if isinstance(layer, nn.Conv1d):  # of one position
+        return float(a.square().sum() + (a[..., 0, :].numel() if layer.bias is not None else 0))
     (down, right), (down_by, right_by) = layer.padding, layer.stride
     a = pad(a.reshape(-1, *a.shape[-3:]), (right, right, down, down))
     height, width = (d * (k - 1) + 1 for d, k in zip(layer.dilation, layer.kernel_size, strict=True))
@@ -133,7 +135,8 @@ def check_squares(model, loss, input, label_B):
 
 
 BACKBONES = pytest.mark.parametrize(
-    "backbone", ["cnn", "mlp", "vgg11", "resnet18", "sew-resnet18", "ms-resnet18", "resnet19", "vggsnn"]
+    "backbone",
+    "cnn mlp recurrent vgg11 vggsnn resnet18 sew-resnet18 ms-resnet18 resnet19 spikformer sdt qkformer".split(),
 )
 LABELS = torch.tensor([0, 3, 4])
 
@@ -141,12 +144,13 @@ LABELS = torch.tensor([0, 3, 4])
 @BACKBONES
 def test_bound_holds_for_every_layer_and_example_and_for_their_sum(backbone):
     weight_B = torch.tensor([0.5, 2.0, 0.1]).double() / 3
-    for norm, events, loss in product(["batch", "none"], [False, True], LOSSES.values()):
+    norms = ["batch", "none"] if norm_option(backbone, "none") else ["batch"]
+    for norm, events, loss in product(norms, [False, True], LOSSES.values()):
         model, input = network(backbone, norm, events)
         layers = weight_layers(model)
         seen = shown(model, loss, input, LABELS, OF_LAYERS, weight_B)
         exact_LB = exact_squares(model, loss, input, LABELS, layers)
-        assert exact_LB.max() > 1e-6 and len(layers) >= (2 if backbone == "mlp" else 3)
+        assert exact_LB.max() > 1e-6 and len(layers) >= (2 if backbone in ("mlp", "recurrent") else 3)
         bound_LB = seen["input_squares"] * seen["error_squares"]
         assert (exact_LB <= bound_LB * (1 + 1e-9)).all()
         readout_B = exact_squares(model, loss, input, LABELS, [model.readout])[0]

@@ -354,7 +354,7 @@ def test_bad_backprop_is_one_clear_line() -> None:
 
 
 def test_a_network_of_another_kind_is_refused() -> None:
-    with pytest.raises(BadInput, match="no subclass of sadp_bench.backbones.spiking.Backbone"):
+    with pytest.raises(BadInput, match="no subclass of sadp_bench.backbones.step_by_step.StepByStep"):
         resolved(backprop="sltt", backbone=f"{__name__}:Stranger", set={})
 
 
