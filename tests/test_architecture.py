@@ -44,7 +44,7 @@ def test_every_registered_class_loads_and_has_a_summary_and_a_source() -> None:
         for entry in registry.entries(kind):
             assert entry.summary.endswith((".", ".)")), f"{entry.name}: {entry.summary!r}"
             assert entry.source, f"{entry.name} names no source"
-            assert registry.resolve(kind, entry.name).__doc__
+            assert registry.load(entry.path).__doc__
 
 
 def test_commands_and_reports_start_without_slow_packages() -> None:

@@ -11,8 +11,8 @@ from sadp_bench.core.errors import BadInput
 class Dropout(layer.Dropout):
     """SpikingJelly's dropout on [T, B, ...]: in training mode a batch has the same mask at all steps.
 
-    It has no state between calls, unless it `carries` (see `step_by_step.carrying`). Masks come from torch's global random state,
-    which the training loop seeds in every epoch.
+    It has no state between calls, unless it `carries` (see `step_by_step.carrying`). Masks come from torch's global random
+    state, which the training loop seeds in every epoch.
 
     Source: the mask of all steps, Lee et al., "Enabling Spike-Based Backpropagation for Training Deep Neural Network
     Architectures", 2020.

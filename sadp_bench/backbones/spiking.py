@@ -75,8 +75,8 @@ class NeuronSettings:
 class LIF(neuron.LIFNode, TakesCurrent):
     """SpikingJelly's multi-step LIF neuron on [T, B, C, H, W] or [T, B, D].
 
-    It has no state between calls, unless it `carries` (see `step_by_step.carrying`). The equations are SpikingJelly's. But the
-    membrane is float32 also where the input is bfloat16 (SpikingJelly takes the input's type), images are computed
+    It has no state between calls, unless it `carries` (see `step_by_step.carrying`). The equations are SpikingJelly's. But
+    the membrane is float32 also where the input is bfloat16 (SpikingJelly takes the input's type), images are computed
     channels last as they lie in memory, and a CPU runs `CPULif`. On a GPU SpikingJelly chooses its kernel. With the kernel
     "native" a `fused_block` computes norm, pool and neuron instead.
 

@@ -181,7 +181,7 @@ class GraphLIF(nn.Module):
 
 
 def swap_neurons(model: nn.Module, through_time: bool) -> None:
-    """Replaces each `LIF` of a network by a `GraphLIF`. SpikingJelly's layers with state stay, and keep their graph through time."""
+    """Replaces each `LIF` of a network by a `GraphLIF`. Other layers with state stay, and keep their graph through time."""
     for name, child in model.named_children():
         if isinstance(child, LIF):
             setattr(model, name, GraphLIF(child, through_time))

@@ -382,7 +382,8 @@ def test_networks_have_the_published_size() -> None:
 def test_deep_networks_learn_real_images_in_32_steps_and_no_layer_is_dead(name: str, real_data: Path) -> None:
     """256 images of CIFAR-10 for 4 epochs of 8 updates, 8 channels wide, T = 2, AdamW.
 
-    `tests/benchmarks/networks.py` prints the same of every network. Spike rates are those of training's batches: norms' running statistics need more steps than this to settle.
+    `tests/benchmarks/networks.py` prints the same of every network.
+    Spike rates are those of training's batches: norms' running statistics need more steps than this to settle.
     """
     pruner = Chosen(torch.arange(256), watch=frozenset({Signal.SPIKE_COUNTS}))
     requested = {"dataset": "cifar10", "train_examples": 256, "batch_size": 32, "epochs": 4}

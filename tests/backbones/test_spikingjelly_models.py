@@ -7,8 +7,13 @@ from typing import Any
 import pytest
 import torch
 from spikingjelly.activation_based import functional, layer, neuron
-from spikingjelly.activation_based.model import QKFormer, SpikeDrivenTransformer, Spikformer, qkformer_10_384
-from spikingjelly.activation_based.model import spikformer_cifar10
+from spikingjelly.activation_based.model import (
+    QKFormer,
+    SpikeDrivenTransformer,
+    Spikformer,
+    qkformer_10_384,
+    spikformer_cifar10,
+)
 from torch import Tensor, nn
 
 from sadp_bench.backbones.spiking import LIF, NeuronSettings
