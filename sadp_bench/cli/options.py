@@ -8,9 +8,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Option
+from typer import BadParameter, Option
 
 from sadp_bench.core.errors import BadInput
+
+
+def listed(kind: type[int] | type[float]) -> Callable[[str], Any]:
+    """Returns a parser of one number, or of several with commas between them, which it returns as a list."""
+
+    def parsed(text: str) -> Any:
+        try:
+            numbers = [kind(part) for part in text.split(",")]
+        except ValueError:
+            name = "whole number" if kind is int else "number"
+            raise BadParameter(f"no {name}, nor several with commas between them") from None
+        return numbers if len(numbers) > 1 else numbers[0]
+
+    return parsed
+
 
 Data = Annotated[Path | None, Option(help="Folder of the data sets.", show_default="$SADP_BENCH_DATA, or a cache")]
 CheckpointSeconds = Annotated[
@@ -105,7 +120,15 @@ SPEC_OPTIONS: dict[str, Any] = {
     "device": Annotated[
         str | None, Option(help="auto, cpu, cuda, cuda:N, or mps (Apple, untested).", show_default="auto")
     ],
-    "seed": Annotated[int | None, Option(help="Seed of weights, order, augmentation and selection.", show_default="0")],
+    "seed": Annotated[
+        Any,
+        Option(
+            parser=listed(int),
+            metavar="<int>",
+            help="Seed of weights, order, augmentation and selection.",
+            show_default="0",
+        ),
+    ],
     "train_examples": Annotated[
         int | None, Option(help="Train on a fixed, class-balanced part of the data.", show_default="all")
     ],

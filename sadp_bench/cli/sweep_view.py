@@ -21,7 +21,7 @@ from sadp_bench.core.text import count, duration, printable
 from sadp_bench.records.naming import run_names
 from sadp_bench.records.record import Failure
 from sadp_bench.records.spec import Spec
-from sadp_bench.records.store import FAILED, Store
+from sadp_bench.records.store import FAILED, Store, read_all
 from sadp_bench.sweeps import planning
 from sadp_bench.sweeps.outcome import Outcome
 from sadp_bench.sweeps.planning import Plan
@@ -137,6 +137,19 @@ def closing(outcome: Outcome, store: Store) -> Group:
     done = len(outcome.plan.done) if outcome.runs is None else len(outcome.runs.done)
     counts = f"{count(len(outcome.plan.runs), 'run')}: {done} done, {failures} failed"
     return Group(*parts, Text(printable(f"{counts}; sadp-bench report {store.folder}")))
+
+
+def print_closing(outcome: Outcome, store: Store) -> None:
+    """Prints the table of the finished runs, as `sadp-bench report` shows it, and the closing summary."""
+    from sadp_bench.records.trials import sorted_out
+    from sadp_bench.reports import render
+
+    keys, found = {spec.key for spec in outcome.plan.runs}, read_all([store.folder])
+    records, _, searches = sorted_out(found.records, found.failures, [store.folder])
+    if shown := [record for record in records if record.spec.key in keys]:
+        console = Console()
+        print(render(shown, width=console.width, styled=console.is_terminal, searches=searches))
+    print_sweep(closing(outcome, store))
 
 
 def _failed(outcome: Outcome, store: Store) -> list[tuple[Failure, Path]]:

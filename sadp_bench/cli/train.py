@@ -20,16 +20,21 @@ from sadp_bench.cli.options import (
     Minutes,
     Quiet,
     Records,
+    listed,
     with_spec_options,
 )
 from sadp_bench.cli.output import Result, say
 from sadp_bench.core.errors import BadInput
+from sadp_bench.records.fields import option
 
 if TYPE_CHECKING:
     from sadp_bench.records.store import Store
     from sadp_bench.sweeps.executors import Options
     from sadp_bench.sweeps.outcome import Outcome
     from sadp_bench.sweeps.planning import Plan
+    from sadp_bench.sweeps.sweep_file import Source
+
+LISTED = ("method", "ratio", "seed")  # options of a run that may be lists
 
 
 @with_spec_options
@@ -37,13 +42,19 @@ def run(
     method: Annotated[
         str | None,
         Option(
-            help="Pruning method: a name (`sadp-bench list methods`) or package.module:Class.",
+            help="Pruning method: a name (`sadp-bench list methods`) or package.module:Class. Lists of methods, ratios and "
+            "seeds, such as 0.3,0.5, make a sweep.",
             show_default="the recipe's",
         ),
     ] = None,
     ratio: Annotated[
-        float | None,
-        Option(help="Pruning ratio in [0, 1): the share of example visits to save.", show_default="the recipe's"),
+        Any,
+        Option(
+            parser=listed(float),
+            metavar="<float>",
+            help="Pruning ratio in [0, 1): the share of example visits to save.",
+            show_default="the recipe's",
+        ),
     ] = None,
     recipe: Annotated[
         str | None,
@@ -71,6 +82,7 @@ def run(
     concurrent_jobs: Annotated[
         int, Option(help="Number of runs that share this machine now; the record contains it.")
     ] = 1,
+    jobs: Annotated[int, Option(help="Number of runs of lists that go on at a time.")] = 1,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> Result | None:
@@ -80,6 +92,7 @@ def run(
     from sadp_bench.core.time_limit import TimeLimit
     from sadp_bench.records.store import Store
     from sadp_bench.runs import environment, resolve, run
+    from sadp_bench.sweeps.executors import Options
 
     limit = TimeLimit(minutes)
     environment.keep_freed_memory()
@@ -91,6 +104,23 @@ def run(
     for name, what in (("method", "`sadp-bench list methods` names them"), ("ratio", "0 for full data")):
         if request.get(name) is None:
             raise BadInput(f"Missing option '--{name}': {what}; a --recipe may have it")
+    if isinstance(request["method"], str) and "," in request["method"]:
+        request["method"] = request["method"].split(",")
+    if several := [option(name) for name in LISTED if isinstance(request[name], list)]:
+        alone = {"--no-reference": no_reference, "--again": again, "--save-model": save_model}
+        if refused := [name for name, given in alone.items() if given]:
+            raise BadInput(
+                f"{refused[0]} is for one run, and {several[0]} has several; give one value, or leave it out"
+            )
+        if note and not quiet:
+            say(note)
+        options = Options(
+            jobs, data=data.absolute() if data else None, checkpoint_seconds=checkpoint_seconds, limit=limit
+        )
+        common = {name: value for name, value in request.items() if value is not None}
+        return _swept({"common": common, "sweep": [{}]}, Store(out), options, as_json, quiet, allow_imports=True)
+    if jobs != 1:
+        raise BadInput(f"--jobs {jobs} is for lists of methods, ratios or seeds; leave it out of one run")
     with distributed.process_group(request.get("device")):
         with distributed.first_goes_ahead():
             spec, material = resolve.resolve(request, data)
@@ -148,26 +178,39 @@ def sweep(
     quiet: Quiet = False,
 ) -> Result:
     """Train all runs of a sweep file that have no record yet, references first, each in its own process."""
-    from sadp_bench.cli import sweep_view
     from sadp_bench.core.time_limit import TimeLimit
     from sadp_bench.records.store import Store
-    from sadp_bench.sweeps import planning
     from sadp_bench.sweeps.executors import Options
 
     limit = TimeLimit(minutes)
     data = data.absolute() if data else None
-    store, options = (
-        Store(out),
-        Options(jobs, retries, data, checkpoint_seconds, executor, address, gpus_per_run, limit),
-    )
+    options = Options(jobs, retries, data, checkpoint_seconds, executor, address, gpus_per_run, limit)
+    return _swept(file, Store(out), options, as_json, quiet, shard, dry_run, allow_imports)
+
+
+def _swept(
+    source: Source,
+    store: Store,
+    options: Options,
+    as_json: bool,
+    quiet: bool,
+    shard: str | None = None,
+    dry_run: bool = False,
+    allow_imports: bool = False,
+) -> Result:
+    """Trains the runs of a sweep, or shows them; returns the closing summary behind the table of the runs."""
+    from sadp_bench.cli import sweep_view
+    from sadp_bench.sweeps import planning
+
+    jobs, limit = options.jobs, options.limit
     message = (lambda line: None) if quiet else say
     make = partial(
         planning.make_plan,
-        file,
+        source,
         store,
         jobs=jobs,
         shard=planning.parse_shard(shard),
-        data=data,
+        data=options.data,
         allow_imports=allow_imports,
         message=message,
     )
@@ -183,7 +226,7 @@ def sweep(
         code, why = stopped.code, str(stopped)
     if as_json:
         return Result(sweep_view.closing_json(ended, store), code, why)
-    return Result(lambda: sweep_view.print_sweep(sweep_view.closing(ended, store)), code, why)
+    return Result(partial(sweep_view.print_closing, ended, store), code, why)
 
 
 def carried_out(plan: Plan, make: Callable[[], Plan], store: Store, options: Options, quiet: bool) -> Outcome:

@@ -58,10 +58,9 @@ def read_sweep(source: Source, *, allow_imports: bool = False) -> list[Requested
     """
     path, (common, blocks, search) = named(source), _tables(source)
     flat_common = flat_table(f"{path}, [common]", common)
-    merged = {
-        f"{path}, [[sweep]] {number}": flat_common | flat_table(f"{path}, [[sweep]] {number}", block)
-        for number, block in enumerate(blocks, 1)
-    }
+    alone = isinstance(source, Mapping) and len(blocks) == 1
+    names = [path] if alone else [f"{path}, [[sweep]] {number}" for number in range(1, len(blocks) + 1)]
+    merged = {name: flat_common | flat_table(name, block) for name, block in zip(names, blocks, strict=True)}
     for where, flat in merged.items():
         for name in ("method", "ratio"):
             if name not in flat:

@@ -48,7 +48,9 @@ def test_a_sweep_with_nothing_to_do_states_so(tmp_path):
         store.write(make_record(spec))
     answer = command("sweep", path, "--out", store.folder)
     assert (
-        answer.code == 0 and answer.err == "" and answer.out.startswith("2 runs: 2 done, 0 failed; sadp-bench report")
+        answer.code == 0
+        and answer.err == ""
+        and answer.out.splitlines()[-1].startswith("2 runs: 2 done, 0 failed; sadp-bench report")
     )
     assert "2 runs: all done" in command("sweep", path, "--out", store.folder, "--dry-run").out
     found = json.loads(command("sweep", path, "--out", store.folder, "--json", "--executor", "ray").out)

@@ -224,7 +224,7 @@ def test_the_command_searches_trains_and_reports_what_was_chosen_and_from_what(t
         "40 trials: 0 done, 40 to do" in before.out and "10 runs: 0 done, 10 to do (10 after the search)" in before.out
     )
     found = json.loads(command(*words, "--dry-run", "--json").out)
-    assert len(found["trials"]) == 40 and len(found["runs"]) == 10 and found["expected_seconds"] > 50 * 5
+    assert len(found["trials"]) == 40 and len(found["runs"]) == 10 and found["expected_seconds"] > 50
     assert {run["key"] for run in found["runs"]} == {None} == {run["spec"]["learning_rate"] for run in found["runs"]}
     answer = command(*words, "--quiet")
     assert answer.code == 0, answer
