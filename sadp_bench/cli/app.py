@@ -30,6 +30,7 @@ COMMANDS = {
     "claim": "sadp_bench.cli.claim:claim",
     "speed": "sadp_bench.cli.measure:speed",
     "study": "sadp_bench.cli.measure:study",
+    "pack": "sadp_bench.cli.pack:pack",
     "list": "sadp_bench.cli.inspect:list_",
     "doctor": "sadp_bench.cli.inspect:doctor",
 }

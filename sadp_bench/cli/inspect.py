@@ -131,9 +131,47 @@ def list_(
     return registered(kind, as_json)
 
 
-def doctor(data: Data = None, as_json: AsJson = False) -> Result:
-    """Show versions, device, kernels, data sets on disk, and whether `baselines` is the project's package."""
+def doctor(
+    data: Data = None,
+    leaks: Annotated[
+        str, Option(metavar="DATASET", help="Look for near-equal examples in this data set's training and test set.")
+    ] = "",
+    set: Annotated[list[str] | None, Option(help="dataset.KEY=VALUE, of the data set of --leaks; repeatable.")] = None,
+    timesteps: Annotated[
+        int | None, Option(help="Time steps of recordings, with --leaks.", show_default="the data set's")
+    ] = None,
+    as_json: AsJson = False,
+) -> Result:
+    """Show versions, device, kernels and data sets on disk; with --leaks, examples that training and test set share."""
     from sadp_bench.cli import doctor
 
+    if leaks:
+        return _leaks(leaks, data, set, timesteps, as_json)
+    if set or timesteps is not None:
+        raise BadInput("--set and --timesteps are for --leaks DATASET")
     found = doctor.examine(data)
     return Result(found if as_json else lambda: print(doctor.doctor_text(found)))
+
+
+def _leaks(name: str, data: Path | None, words: list[str] | None, timesteps: int | None, as_json: bool) -> Result:
+    from sadp_bench.cli.leaks_view import leaks_json, leaks_text
+    from sadp_bench.cli.options import settings_of
+    from sadp_bench.core import registry
+    from sadp_bench.datasets.base import data_root
+    from sadp_bench.datasets.leaks import find_leaks
+    from sadp_bench.datasets.loading import load
+
+    kind, given = registry.resolve("dataset", name), settings_of(words)
+    if foreign := next((key for key in given if not key.startswith("dataset.")), None):
+        raise BadInput(f"--set takes dataset.KEY=VALUE here, not '{foreign}'")
+    table = {key.removeprefix("dataset."): value for key, value in given.items()}
+    settings = registry.settle(f"dataset {name}", registry.options(kind), table)
+    steps = kind.timesteps if timesteps is None else timesteps
+    if not 1 <= steps <= 10_000:
+        raise BadInput(f"--timesteps is a number from 1 to 10,000, not {steps}")
+    dataset = load(kind, name, data_root(data), steps, settings)
+    found = find_leaks(dataset)
+    if as_json:
+        return Result(leaks_json(name, dataset, found))
+    text = leaks_text(name, dataset, found)
+    return Result(lambda: print(text))

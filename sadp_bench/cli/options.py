@@ -163,7 +163,7 @@ def with_spec_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def with_options(**given: Any) -> Any:
         request = {name: given.pop(name) for name in SPEC_OPTIONS}
-        return command(request={**request, "set": _settings(request["set"])}, **given)
+        return command(request={**request, "set": settings_of(request["set"])}, **given)
 
     wrapper: Any = with_options
     wrapper.__signature__ = inspect.Signature(parameters)  # Typer reads a command's options from these two.
@@ -202,7 +202,7 @@ def _spec_parameters() -> list[inspect.Parameter]:
     return [inspect.Parameter(name, kind, default=None, annotation=option) for name, option in SPEC_OPTIONS.items()]
 
 
-def _settings(pairs: list[str] | None) -> dict[str, str]:
+def settings_of(pairs: list[str] | None) -> dict[str, str]:
     """Returns the `--set` words as a table."""
     table = {}
     for pair in pairs or []:

@@ -9,6 +9,7 @@ DATASETS = {
     "imagefolder": "sadp_bench.datasets.imagefolder:ImageFolder",
     "nmnist": "sadp_bench.datasets.nmnist:NMNIST",
     "npz": "sadp_bench.datasets.npz:NPZ",
+    "pack": "sadp_bench.datasets.packed:PackedImages",
     "dvs-gesture": "sadp_bench.datasets.dvs_gesture:DVSGesture",
     "cifar10-dvs": "sadp_bench.datasets.cifar10_dvs:CIFAR10DVS",
     "n-caltech101": "sadp_bench.datasets.n_caltech101:NCaltech101",

@@ -11,7 +11,7 @@ import shutil
 import sys
 import tarfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
@@ -58,6 +58,7 @@ class Dataset(ABC):
         class_names: By label.
         found: Settings that only the files decide, such as a hash; they enter the spec in place of the defaults. A
             subclass that is given such a setting raises BadInput where its files decide otherwise.
+        file_names: Of the parts "train" and "test": the file that each example comes from, where that is known.
         train: The training examples.
         test: The test examples.
     """
@@ -75,6 +76,7 @@ class Dataset(ABC):
     std: tuple[float, ...]
     class_names: tuple[str, ...]
     found: Mapping[str, Any] = MappingProxyType({})
+    file_names: Mapping[str, Sequence[str]] = MappingProxyType({})
 
     train: Examples
     test: Examples

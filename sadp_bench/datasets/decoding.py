@@ -47,7 +47,7 @@ def decode(content: bytes, side: int) -> Tensor:
     if height * width > MOST_PIXELS:
         raise ValueError(f"{height:,} x {width:,} pixels are more than {MOST_PIXELS:,}")
     pixels = _png_pixels(content) if content.startswith(PNG) else _other_pixels(content)
-    return _square(pixels, side).permute(1, 2, 0).contiguous()
+    return central_square(pixels, side).permute(1, 2, 0).contiguous()
 
 
 def _other_pixels(content: bytes) -> Tensor:
@@ -91,7 +91,8 @@ def _check_chunks(content: bytes) -> None:
         place = end
 
 
-def _square(pixels: Tensor, side: int) -> Tensor:
+def central_square(pixels: Tensor, side: int) -> Tensor:
+    """Returns the largest central square of an image [C, H, W], resized with anti-aliasing."""
     from torchvision.transforms.v2.functional import resize
 
     height, width = pixels.shape[-2:]

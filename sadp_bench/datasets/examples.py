@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +17,27 @@ CHUNK = 1024  # examples that are hashed together
 SHAPES = {1: "[N]", 4: "[N, C, H, W]", 5: "[N, T, C, H, W]"}  # by dimensions
 
 
+class Source(Protocol):
+    """Makes inputs as they are asked for, such as images that are decoded.
+
+    Attributes:
+        sha256: The hash of all inputs.
+    """
+
+    sha256: str
+
+    def expect(self, rows: Iterable[Tensor]) -> None:
+        """Names the batches that will be asked for, in order, in place of those named before."""
+
+    def read(self, row_B: Tensor, ahead: bool) -> Tensor:
+        """Returns the inputs of these rows, [B, H, W, C], on the CPU.
+
+        Args:
+            row_B: int64.
+            ahead: Makes the next expected batches meanwhile.
+        """
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Examples:
     """Inputs and labels, on the CPU.
@@ -25,6 +47,8 @@ class Examples:
         label_N: int64, [N].
         row_N: int64, [N], where `input_N` is the map of a file that stays on the disk: the row of each example. A part of
             the examples has the same map and fewer rows. None: the rows are the examples, in order.
+        source: Makes the inputs of `row_N`; `input_N` is then on the device "meta", and has nothing but their shape and
+            type. None: `input_N` has them.
 
     Raises:
         BadInput: A tensor is of another type or shape.
@@ -33,9 +57,10 @@ class Examples:
     input_N: Tensor
     label_N: Tensor
     row_N: Tensor | None = None
+    source: Source | None = None
 
     def __post_init__(self) -> None:
-        _check("input_N", self.input_N, INPUT_DTYPES, (4, 5))
+        _check("input_N", self.input_N, INPUT_DTYPES, (4, 5), "cpu" if self.source is None else "meta")
         _check("label_N", self.label_N, (torch.int64,), (1,))
         number = len(self.input_N) if self.row_N is None else len(self.row_N)
         if number != len(self.label_N):
@@ -53,26 +78,33 @@ class Examples:
     def take(self, index_K: Tensor) -> Examples:
         """Returns some examples, in the order of their indices: a copy, or rows of the same map."""
         if self.row_N is not None:
-            return Examples(self.input_N, self.label_N[index_K], self.row_N[index_K])
+            return Examples(self.input_N, self.label_N[index_K], self.row_N[index_K], self.source)
         return Examples(self.input_N[index_K], self.label_N[index_K])
 
+    def inputs(self, index_B: Tensor) -> Tensor:
+        """Returns the inputs of some examples, shaped as in memory: [B, C, H, W] or [B, T, C, H, W]."""
+        row_B = index_B if self.row_N is None else self.row_N[index_B]
+        return self.input_N[row_B] if self.source is None else self.source.read(row_B, False).movedim(-1, -3)
+
     def digest(self) -> hashlib._Hash:
-        """Returns the SHA-256 of labels and inputs."""
+        """Returns the SHA-256 of labels and inputs; of the source's hash and the rows, where there is a source."""
         digest = hashlib.sha256(self.label_N.contiguous().numpy().data)
-        for start in range(0, len(self), CHUNK):
-            part = slice(start, start + CHUNK)
-            chunk = self.input_N[part] if self.row_N is None else self.input_N[self.row_N[part]]
-            digest.update(chunk.contiguous().numpy().data)
+        if self.source is not None and self.row_N is not None:
+            digest.update(self.source.sha256.encode())
+            digest.update(self.row_N.contiguous().numpy().data)
+            return digest
+        for index_B in torch.arange(len(self)).split(CHUNK):
+            digest.update(self.inputs(index_B).contiguous().numpy().data)
         return digest
 
 
-def _check(name: str, found: Any, dtypes: tuple[torch.dtype, ...], dims: tuple[int, ...]) -> None:
+def _check(name: str, found: Any, dtypes: tuple[torch.dtype, ...], dims: tuple[int, ...], device: str = "cpu") -> None:
     """Raises BadInput where a field of `Examples` differs from the documentation of the class."""
     wanted = f"Examples.{name} is a tensor {' or '.join(SHAPES[dim] for dim in dims)}"
     wanted += f" of {' or '.join(map(str, dtypes))} on the CPU, without gradient"
     if not isinstance(found, Tensor):
         raise BadInput(f"{wanted}, not a {type(found).__name__}")
-    plain = found.device.type == "cpu" and found.layout == torch.strided and not found.requires_grad
+    plain = found.device.type == device and found.layout == torch.strided and not found.requires_grad
     if found.dtype not in dtypes or found.dim() not in dims or not plain:
         how = f" on {found.device}, {found.layout}" + ", with gradient" * found.requires_grad
         raise BadInput(f"{wanted}, not {list(found.shape)} of {found.dtype}" + ("" if plain else how))

@@ -65,6 +65,10 @@ class ImageFolder(Dataset):
                 f"{len(listing.class_names)} classes; it needs both, and two classes at least"
             )
         self.class_names = listing.class_names
+        self.file_names = {
+            "train": [file.name for file in listing.train],
+            "test": [file.name for file in listing.test],
+        }
         names = [file.name for file in (*listing.train, *listing.test)]
         pixel_N, stays = cached_pixels(place, names, side, listing.state(DECODING, side))
         input_N = pixel_N.permute(0, 3, 1, 2)

@@ -41,10 +41,19 @@ def channel_statistics(input_N: Tensor) -> tuple[tuple[float, ...], tuple[float,
         input_N: uint8, [N, C, H, W].
     """
     every = max(1, math.ceil(input_N.numel() / MOST_VALUES))
+    return statistics_of(value_counts(input_N[::every]))
+
+
+def value_counts(input_N: Tensor) -> Tensor:
+    """Returns how often each value from 0 to 255 is in each channel of some images, int64 [C, 256]."""
+    return torch.stack([torch.bincount(of_channel.flatten(), minlength=256) for of_channel in input_N.unbind(1)])
+
+
+def statistics_of(count_CV: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns mean and standard deviation by channel of values that were counted; see `channel_statistics`."""
     value_V = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []
-    for channel in range(input_N.shape[1]):
-        count_V = torch.bincount(input_N[::every, channel].flatten(), minlength=256).double()
+    for count_V in count_CV.double():
         share_V = count_V / count_V.sum()
         mean = (share_V * value_V).sum()
         std = (share_V * (value_V - mean).square()).sum().sqrt()

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,13 +18,12 @@ from torch import Tensor
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.files import opened
 from sadp_bench.core.memory import GIB, machine_bytes
-from sadp_bench.core.text import count, printable
+from sadp_bench.core.text import count
 from sadp_bench.datasets.base import cache_folder, cause
 from sadp_bench.datasets.decoding import decode_file
+from sadp_bench.datasets.image_pool import made_of_each, say
 
 MEMORY_SHARE = 0.25  # of the machine's memory; larger files stay on the disk
-CHUNK = 256  # images that are decoded, and then written together
-SHOWN = 3  # broken files that a message names
 KEY_DIGITS = 16  # of the state's hash, in the name of the cache's file
 
 
@@ -80,7 +77,7 @@ def _alone(file: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        _say(f"another process is decoding these images; waiting for {file}")
+        say(f"another process is decoding these images; waiting for {file}")
         lock.acquire()
     try:
         yield
@@ -100,55 +97,15 @@ def _build(file: Path, folder: Path, names: Sequence[str], side: int) -> None:
             "dataset.side, or set XDG_CACHE_HOME to another folder"
         )
     what = f"{count(len(names), 'image')} of {folder} to {side}x{side} pixels"
-    _say(f"decoding {what}, once, into {file}" + (f"; {done:,} are there" if done else ""))
-    broken: list[str] = []
-    with part.open("ab") as sink, _bar(len(names), done) as advance, ThreadPoolExecutor(_threads()) as pool:
-        sink.truncate(done * row_bytes)
-        for start in range(done, len(names), CHUNK):
-            chunk = names[start : start + CHUNK]
-            rows = list(pool.map(lambda name: _decoded(folder / name, side), chunk))
-            faults = [row for row in rows if isinstance(row, str)]
-            broken += faults
-            if not broken:
-                sink.write(torch.stack([row for row in rows if isinstance(row, Tensor)]).numpy().data)
-            elif len(broken) == len(faults):
-                sink.truncate(0)  # nothing more is written; the other images are only looked at
-                _say(f"{broken[0]}; looking for others that are broken")
-            advance(len(chunk))
-        sink.flush()
-        os.fsync(sink.fileno())
-    if broken:
-        part.unlink()
-        more = f", and {count(len(broken) - SHOWN, 'more file')}" if len(broken) > SHOWN else ""
-        raise BadInput(f"{'; '.join(broken[:SHOWN])}{more}; mend or remove what is broken")
-    os.replace(part, file)
-
-
-def _decoded(file: Path, side: int) -> Tensor | str:
-    """Returns an image's pixels, or what is wrong with it."""
+    say(f"decoding {what}, once, into {file}" + (f"; {done:,} are there" if done else ""))
     try:
-        return decode_file(file, side)
-    except ValueError as error:
-        return f"{file} {error}"
-
-
-@contextmanager
-def _bar(total: int, done: int) -> Iterator[Callable[[int], None]]:
-    """Shows a bar in a terminal; yields the function that moves it."""
-    if not sys.stderr.isatty():
-        yield lambda number: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("decoding", total=total, completed=done)
-        yield lambda number: progress.advance(task, number)
-
-
-def _threads() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _say(line: str) -> None:
-    print(printable(line), file=sys.stderr, flush=True)
+        with part.open("ab") as sink:
+            sink.truncate(done * row_bytes)
+            for rows in made_of_each(folder, names, lambda file: decode_file(file, side), done):
+                sink.write(torch.stack(rows).numpy().data)
+            sink.flush()
+            os.fsync(sink.fileno())
+    except BadInput:
+        part.unlink()
+        raise
+    os.replace(part, file)

@@ -100,6 +100,13 @@ def score_seconds(record: Record) -> float:
     return _sum(record.epochs, "score_seconds")
 
 
+def data_share(record: Record) -> float | None:
+    """Returns the share of the training seconds in which the steps waited for stored inputs; None where it is unknown."""
+    if not any(is_number(row.get("data_seconds")) for row in record.epochs):
+        return None
+    return min(1.0, _sum(record.epochs, "data_seconds") / record.seconds["train"])
+
+
 def forward_share(rows: Sequence[Mapping[str, Any]], train_seconds: float) -> float | None:
     """Returns f, the seconds of a forward pass in training over those of a whole visit, measured in the same epochs.
 

@@ -38,7 +38,8 @@ class Record:
             weighted_loss is the mean over the visits of weight x loss: where the weights are unbiased, an estimate of the
             mean loss over all data during the epoch; older records lack it. Of a sparse network also live_products:
             products of live connections in a forward pass, per example; older records lack it. Where scores were made before
-            the epoch also score_visits and score_seconds, which are part of select.
+            the epoch also score_visits and score_seconds, which are part of select. data_seconds, part of train, are those
+            in which the steps waited for stored inputs, decoding included; older records lack it.
         test_accuracy: Share in [0, 1] after the last epoch, of the examples that `spec.evaluate_on` names.
         test_examples: Examples of each evaluation.
         firing_rate: By spiking layer, spikes per neuron and time step over the evaluated examples, in evaluation mode.

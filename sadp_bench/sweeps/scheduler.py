@@ -10,14 +10,12 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import FrameType
 
 import torch
 
 from sadp_bench.core.errors import BadInput, TimeIsUp
+from sadp_bench.core.termination import terminable
 from sadp_bench.core.time_limit import TimeLimit
 from sadp_bench.records.file_lock import Lock
 from sadp_bench.records.record import Failure
@@ -229,7 +227,7 @@ class Scheduler:
         """
         for spec in self.standing.plan.runs:
             tidy(spec, self._store)
-        with _terminable():
+        with terminable():
             try:
                 while self.standing.running or (self._waiting and not self._limit.is_over()):
                     for ended in self._executor.ended():
@@ -335,17 +333,3 @@ class Scheduler:
             self._store.write_failure(failure)
         except BadInput as error:  # The disk may be full, and the other runs may still end well.
             self._watcher.message(str(error))
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Makes SIGTERM end the block as Ctrl-C does."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -5,7 +5,8 @@ Images stay uint8 until they are used. `augmentation` draws how the examples of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ class Loader:
 
     Static images give [B, C, H, W], events [T, B, C, H, W], channels last in memory. The examples lie on the device
     where they fit in half of its free memory, otherwise in pinned host memory. The map of a file stays on the disk, and
-    its rows are read as they are needed.
+    its rows are read as they are needed. A source makes them as they are needed.
 
     Args:
         examples: The data.
@@ -37,6 +38,8 @@ class Loader:
     Attributes:
         padding: Rows above and below an image, columns left and right of it: how far a crop can move along each side.
         sides: Rows and columns of an image.
+        data_seconds: Seconds that all batches so far took until their stored values were there. What a GPU copies from
+            its own memory is no part of it.
     """
 
     def __init__(
@@ -52,7 +55,8 @@ class Loader:
         input_N = examples.input_N.movedim(-3, -1)
         self.device, self.num_classes, self._scale = device, num_classes, scale
         self.label_N = examples.label_N.to(device)
-        self._row_N = examples.row_N
+        self.data_seconds = 0.0
+        self._row_N, self._source = examples.row_N, examples.source
         self._input_N = _placed(input_N.contiguous(), device) if self._row_N is None else input_N
         _, height, width = examples.input_shape
         self.padding = min(PADDING, height // 8), min(PADDING, width // 8)
@@ -67,14 +71,28 @@ class Loader:
     @property
     def place(self) -> torch.device:
         """The device of the examples. Indices that lie there too are not copied, and so no batch waits for a copy."""
-        return self._input_N.device
+        return torch.device("cpu") if self._source is not None else self._input_N.device
+
+    def expect(self, batches: Iterable[Tensor], augmentation: Augmentation | None = None) -> None:
+        """Names the batches of this process that will be asked for, in order, so that a source may make them ahead.
+
+        Args:
+            batches: Indices of the examples, on `place`.
+            augmentation: As they will be asked for: an example that is mixed with another needs both.
+        """
+        if self._source is not None and self._row_N is not None:
+            shown = (shown_index(index_B, augmentation).to(self.place) for index_B in batches)
+            self._source.expect([self._row_N[index_B] for index_B in shown])
 
     def input(self, index_B: Tensor, augmentation: Augmentation | None = None) -> Tensor:
         """Returns the input of these examples. The index is int64; it and the augmentation may lie on any device."""
-        row_B = shown_index(index_B, augmentation).to(self._input_N.device)
+        begun = time.perf_counter()
+        row_B = shown_index(index_B, augmentation).to(self.place)
         if self._row_N is not None:
             row_B = self._row_N[row_B]
-        pixels = self._input_N[row_B].to(self.device, non_blocking=True)
+        pixels = self._input_N[row_B] if self._source is None else self._source.read(row_B, self.device.type == "cuda")
+        self.data_seconds += time.perf_counter() - begun
+        pixels = pixels.to(self.device, non_blocking=True)
         if pixels.dim() == 5:
             pixels = pixels.transpose(0, 1).contiguous()
         if augmentation is None:

@@ -46,7 +46,9 @@ def predictions(
     forward = at_precision(model, precision, data.device)
     distributed.share_buffers(model)
     index_n = torch.arange(len(data)) if index_n is None else index_n
-    for index_B in distributed.part(index_n.to(data.place)).split(EVALUATION_BATCH):
+    batches = distributed.part(index_n.to(data.place)).split(EVALUATION_BATCH)
+    data.expect(batches)
+    for index_B in batches:
         input = data.input(index_B)
         with evaluation_mode(model), torch.no_grad():
             logits_TBC = forward(input)

@@ -118,7 +118,8 @@ def train(
 
     Yields:
         epoch, kept, mean_weight, train_loss and weighted_loss (means over the visits, before each update, of the loss and
-        of weight x loss), learning_rate (the epoch's last), mean_learning_rate (over the visits), seconds. Where examples
+        of weight x loss), learning_rate (the epoch's last), mean_learning_rate (over the visits), data_seconds (of waits
+        for stored inputs, part of train), seconds. Where examples
         were passed forward alone, also `Choosing.row`; where the pruner made surveys, also `Surveys.row`.
 
     Raises:
@@ -178,6 +179,8 @@ def _train_epoch(
     num_updates = updates_of(state.pruner, epoch, num_trained, spec.batch_size)
     # A GPU gets the epoch's order and weights at once: it would wait for a copy in every step.
     parts = list(candidates(index_K.to(data.place), weight_K.to(data.device), num_trained, num_updates))
+    data.expect((distributed.part(index_B) for index_B, _, _ in parts), augmentation)
+    data_seconds = data.data_seconds
     for number, part in enumerate(parts, 1):
         share = share_done(spec, (epoch + portion * shown / num_trained) / length, (before + shown) / planned)
         rate = learning_rate(spec, share)
@@ -206,6 +209,7 @@ def _train_epoch(
         "weighted_loss": weighted_loss / shown,
         "learning_rate": rate,
         "mean_learning_rate": total_rate / shown,
+        "data_seconds": data.data_seconds - data_seconds,
         **choosing.row(),
     }
     return row, index_K

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sadp_bench.datasets import decoding, pixel_cache
+from sadp_bench.datasets import decoding, image_pool, pixel_cache
 from sadp_bench.datasets.image_files import find_images
 from sadp_bench.datasets.imagefolder import ImageFolder
 from sadp_bench.datasets.loading import load
@@ -156,7 +156,7 @@ def test_an_interrupted_cache_goes_on_where_it_was(
     expected = loaded(tmp_path).train.digest().digest()
     for torn in (0, 5):  # bytes of a row that a kill left
         shutil.rmtree(cache)
-        monkeypatch.setattr(pixel_cache, "CHUNK", 4)
+        monkeypatch.setattr(image_pool, "CHUNK", 4)
         monkeypatch.setattr(pixel_cache, "decode_file", Counting(KeyboardInterrupt, at=11))
         with pytest.raises(KeyboardInterrupt):
             loaded(tmp_path)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from sadp_bench.datasets import decoding, pixel_cache
+from sadp_bench.datasets import decoding, image_pool
 from sadp_bench.datasets.decoding import decode
 from sadp_bench.datasets.imagefolder import ImageFolder
 from sadp_bench.datasets.loading import load
@@ -197,7 +197,7 @@ def test_each_damaged_image_is_named_in_one_line_and_nothing_is_left(tmp_path: P
 
 
 def test_all_damaged_images_are_found_in_one_pass(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pixel_cache, "CHUNK", 8)
+    monkeypatch.setattr(image_pool, "CHUNK", 8)
     write(tmp_path / "mine", classes(30, 30))
     bad = [tmp_path / "mine" / name for name in ("a/007.png", "a/029.png", "b/001.png", "b/002.png", "b/029.png")]
     for file in bad:

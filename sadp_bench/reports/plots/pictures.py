@@ -124,7 +124,7 @@ def at_hand(data: Path | None) -> Callable[[Record], Images]:
         if material.sha256 != record.data_sha256:
             raise BadInput(f"{spec.dataset} in {root} is not the data that the runs saw")
         if material.train.row_N is not None:
-            raise BadInput(f"{spec.dataset} in {root} is larger than memory")
+            raise BadInput(f"{spec.dataset} in {root} stays on the disk, and pictures need images in memory")
         input_N, scale = material.train.input_N.movedim(1, -1), material.dataset.scale
         whole_bytes = input_N.dtype == torch.uint8 and scale == 255
         pixel_N = (input_N if whole_bytes else input_N.double().mul(255 / scale).round().byte()).numpy()

@@ -7,12 +7,20 @@ from collections.abc import Iterable, Sequence
 
 from sadp_bench.core.text import count, listed, percent
 from sadp_bench.records.fields import PREFIXES
-from sadp_bench.records.metrics import BUDGET_TOLERANCE, charged_seconds, forward_share, is_void, score_seconds
+from sadp_bench.records.metrics import (
+    BUDGET_TOLERANCE,
+    charged_seconds,
+    data_share,
+    forward_share,
+    is_void,
+    score_seconds,
+)
 from sadp_bench.records.naming import Settings
 from sadp_bench.records.statistics import Estimate
 from sadp_bench.reports.rows import ENVIRONMENT, MARK, RatioRow, Row
 
 DATASET = PREFIXES["dataset_options"]
+LEAST_WAIT = 0.01  # share of the training seconds; less is not worth a line
 
 
 def ratio_notes(rows: Sequence[RatioRow]) -> list[str]:
@@ -40,6 +48,7 @@ def ratio_notes(rows: Sequence[RatioRow]) -> list[str]:
         *_biased_draws(done),
         *_scoring(done),
         *searched(done),
+        *_waits(done),
         *_forward(done),
         *_between(done),
         *_several_randoms(done),
@@ -214,6 +223,29 @@ def _named(field: str) -> str:
 
 def _seeds(seeds: Sequence[int]) -> str:
     return f"seed{'s' * (len(seeds) > 1)} {listed([str(seed) for seed in seeds])}"
+
+
+def _waits(rows: Sequence[RatioRow]) -> list[str]:
+    """Returns the share of a step in which it waits for data, and what pruning saves of it."""
+    shares: dict[str, list[float]] = {}
+    for row in rows:
+        shares.setdefault(row.name, []).extend(share for run in row.runs if (share := data_share(run)) is not None)
+    waits = {name: statistics.fmean(found) for name, found in shares.items() if found}
+    if max(waits.values(), default=0.0) < LEAST_WAIT:
+        return []
+    shown = ", ".join(f"{name} {percent(wait, 1)}" for name, wait in waits.items())
+    limit = [name for name, wait in waits.items() if wait > 0.5]
+    return [
+        f"Share of the training seconds in which a step waits for data: {shown}.",
+        *(
+            [
+                f"Reading and decoding are the limit of {', '.join(limit)}. Dropped examples are not read, so pruning saves "
+                "this time too, and the ceiling counts it."
+            ]
+            if limit
+            else []
+        ),
+    ]
 
 
 def _forward(rows: Sequence[RatioRow]) -> list[str]:

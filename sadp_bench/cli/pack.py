@@ -1,0 +1,46 @@
+"""`sadp-bench pack`: a folder of images into one file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Option
+
+from sadp_bench.cli.options import AsJson
+from sadp_bench.cli.output import Result
+from sadp_bench.core.errors import BadInput
+from sadp_bench.core.text import count, printable
+
+
+def pack(
+    folder: Annotated[Path, typer.Argument(help="Folder of class folders, or of train/ and val/ with them.")],
+    to: Annotated[Path, Option(help="The file to write; it must not exist.")],
+    side: Annotated[int, Option(help="Pixels of a side: the central square is resized.")] = 256,
+    quality: Annotated[int, Option(help="Quality of the JPEGs, 1 to 100.")] = 90,
+    split: Annotated[str, Option(help="train/val, train/test or sha1-9:1.", show_default="the first that fits")] = "",
+    as_json: AsJson = False,
+) -> Result:
+    """Pack a folder of images into one file, from which `--dataset pack` trains."""
+    from sadp_bench.core.termination import terminable
+    from sadp_bench.datasets.pack_file import Pack
+    from sadp_bench.datasets.packing import pack_folder
+    from sadp_bench.records.store import atomic
+
+    if os.path.lexists(to):
+        raise BadInput(f"{to} is there already; remove it, or choose another name")
+    with terminable(), atomic(to) as sink:
+        packed = pack_folder(folder, sink, side, quality, split)
+    sha256 = Pack(to).sha256
+    if as_json:
+        found = {"file": str(to), "bytes": to.stat().st_size, "train": packed.num_train, "test": packed.num_test}
+        return Result(found | {"side": side, "classes": len(packed.facts.class_names), "sha256": sha256})
+    images = count(packed.num_train + packed.num_test, "image")
+    text = (
+        f"packed {images} ({packed.num_train:,} to train, {packed.num_test:,} to test, "
+        f"{len(packed.facts.class_names):,} classes) into {to}: {to.stat().st_size / 1e6:,.1f} MB\n"
+        f"train on it: sadp-bench run --method random --ratio 0.5 --dataset pack --set dataset.file={to}"
+    )
+    return Result(lambda: print("\n".join(map(printable, text.splitlines()))))
