@@ -60,7 +60,7 @@ class PackReader:
             for part in batch.parts:
                 part.cancel()
         self._begun.clear()
-        self._planned = deque(rows)
+        self._planned, self._last = deque(rows), None
 
     def read(self, row_B: Tensor, ahead: bool) -> Tensor:
         """Returns the pixels of some images, uint8 [B, H, W, 3].

@@ -30,6 +30,7 @@ def rehearse(model: nn.Module, data: Loader, spec: Spec, timed_steps: int = 3) -
     weight_B, draws = torch.ones(len(batch_B), device=data.device), stream(spec.seed, "rehearsal")
     augmentation = draw_augmentation(spec.augment, len(data), data.padding, data.sides, draws, data.device)
     clock = Clock(data.device)
+    data.expect([])  # so that nothing of an earlier batch is reused
     with isolated(spec.seed, "rehearsal", data.device):
         for number in range(1 + timed_steps):
             with clock("train" if number else "prepare"):
