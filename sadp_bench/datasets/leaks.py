@@ -81,7 +81,7 @@ def _spaced(number: int, most: int) -> Tensor:
 
 
 class _Inputs:
-    """Examples as [B, C, H, W] in float32: time steps are channels, and a vector's steps are rows.
+    """Examples as [B, C, H, W] in float32: time steps are channels; of vectors, each value is one, and its steps are rows.
 
     Attributes:
         places: Of the examples within their part.
@@ -99,7 +99,7 @@ class _Inputs:
         if input_B.dim() == 4:
             return input_B
         vectors = input_B.shape[2:4] == (1, 1)
-        return input_B.flatten(1, 3).unsqueeze(1) if vectors else input_B.flatten(1, 2)
+        return input_B.flatten(2).transpose(1, 2).unsqueeze(3) if vectors else input_B.flatten(1, 2)
 
 
 class _Frames:
@@ -156,8 +156,9 @@ def _blocks(number: int) -> Iterator[Tensor]:
 
 def _small(input_B: Tensor) -> Tensor:
     """Returns small copies of inputs as unit vectors, whose products are correlations."""
-    side = max(2, math.isqrt(FEATURES // input_B.shape[1]))
-    height, width = (min(side, length) for length in input_B.shape[2:])
+    area, (height, width) = FEATURES // input_B.shape[1], input_B.shape[2:]
+    side = max(2, math.isqrt(area) if width > 1 else area)
+    height, width = min(side, height), min(side, width)
     return _standard(nn.functional.adaptive_avg_pool2d(input_B, (height, width)).flatten(2))
 
 
