@@ -39,7 +39,8 @@ from sadp_bench.datasets.pack_reader import PackReader
 from sadp_bench.datasets.packed import PackedImages
 from sadp_bench.datasets.packing import jpeg_of
 from sadp_bench.pruners.sadp import SADP
-from sadp_bench.training.data import Loader, draw_augmentation
+from sadp_bench.training.augmentation import draw_augmentation
+from sadp_bench.training.data import Loader
 
 BATCH = 32  # images
 Arm = Callable[[Tensor], Any]
