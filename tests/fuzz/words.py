@@ -28,7 +28,10 @@ from tests.odd_files import ODD_PLACES
 
 MAX_BATCHES = 6  # after which a run is interrupted, so that a large --epochs ends
 NAMES = {
-    "method": ["full", "random", "sadp", "el2n", "infobatch", "fewer-epochs", "forgetting", "grand", "os:path", "x:Y"],
+    "method": ["full", "random", "sadp", "el2n", "infobatch", "fewer-epochs", "forgetting", "os:path", "x:Y", "sadp,"],
+    # No list that would start processes.
+    "ratio": ["0.5", "0", "0.3", "nan", "1", "1e3", "-0.5", "0.5,", "0.3,x", "", "٣"],
+    "seed": ["0", "1", "-1", "0,", "0,x", "2.5", "", "٣", "9" * 30, "9223372036854775807", "0x10"],
     "dataset": ["digits", "cifar10", "nmnist", "mnist", "braille", "dvs-gesture", "sadp_bench.records.record:Record", "x:Y"],
     "backbone": ["cnn", "mlp", "resnet19", "resnet18", "torch.nn:ReLU", "torch.nn:Identity", "x:Y"],
     "device": ["cpu", "cuda", "cuda:0", "cuda:99", "mps", "mps:0", "meta", "auto", "xpu", "hpu:1", "cuda:-1"],
