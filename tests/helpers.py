@@ -98,7 +98,7 @@ def in_standard_errors(sample_RD: Tensor, expected_D: Tensor) -> Tensor:
 SMALLEST: dict[str, dict[str, int]] = {
     "spikformer": {"width": 8, "depth": 1, "heads": 2},
     "sdt": {"width": 8, "depth": 1, "heads": 2},
-    "qkformer": {"width": 8, "depth": 3, "heads": 2},
+    "qkformer": {"width": 64, "depth": 3, "heads": 2},
 }
 
 

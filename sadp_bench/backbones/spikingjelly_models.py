@@ -18,6 +18,7 @@ from spikingjelly.activation_based.model.spike_driven_transformer import SpikeDr
 from spikingjelly.activation_based.model.spikformer import Spikformer as SpikformerNetwork
 from torch import Tensor, nn
 
+from sadp_bench.backbones.resnet import LEAST_WIDTH
 from sadp_bench.backbones.spiking import LIF, NeuronSettings, check_width
 from sadp_bench.backbones.step_by_step import OfStep, StepByStep
 from sadp_bench.capture.layers import reset_state
@@ -201,6 +202,7 @@ class QKFormer(Adapted):
         heads: int = 6,
     ) -> None:
         _check(width, depth, heads, 8, 4 * heads)
+        check_width(width, 8 * LEAST_WIDTH)  # The first shortcut, 1x1 and stride 2, reads an eighth of the channels.
         if depth not in STAGES:
             raise BadInput(f"backbone.depth of qkformer is one of {', '.join(map(str, STAGES))}, not {depth}")
         network = _QKFormerSteps(

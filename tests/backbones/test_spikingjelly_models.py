@@ -26,7 +26,7 @@ from sadp_bench.runs.resolve import RunRequest
 from sadp_bench.training.backprop import make_backprop
 
 SETTINGS = NeuronSettings(tau=2.0, decay_input=True, surrogate="sigmoid", threshold=0.3)
-SMALL = {"width": 16, "heads": 2}
+WIDTHS = {"spikformer": 16, "sdt": 16, "qkformer": 64}
 SHAPE, CLASSES, T = (3, 16, 16), 5, 3
 
 
@@ -38,11 +38,13 @@ def lif(**_: Any) -> neuron.LIFNode:
 def pair(name: str) -> tuple[Any, Any]:
     """Ours and the library's, small, in float64, with the same weights, and norms that do something."""
     depth = {"spikformer": 1, "sdt": 1, "qkformer": 3}[name]
-    ours = registry.resolve("backbone", name)(SHAPE, CLASSES, T, SETTINGS, depth=depth, **SMALL).double()
+    ours = registry.resolve("backbone", name)(
+        SHAPE, CLASSES, T, SETTINGS, width=WIDTHS[name], depth=depth, heads=2
+    ).double()
     theirs = {
         "spikformer": lambda: Spikformer(T, 3, 16, 16, 4, CLASSES, 16, 2, depths=1, spiking_neuron=lif),
         "sdt": lambda: SpikeDrivenTransformer(T, 3, CLASSES, 16, 2, 1, pooling_stat="0011", spiking_neuron=lif),
-        "qkformer": lambda: QKFormer(T, 3, CLASSES, 16, (2, 2, 2), (1, 1, 1), spiking_neuron=lif),
+        "qkformer": lambda: QKFormer(T, 3, CLASSES, 64, (2, 2, 2), (1, 1, 1), spiking_neuron=lif),
     }[name]().double()
     for module in theirs.modules():
         if hasattr(module, "attn_lif"):
@@ -155,6 +157,7 @@ def test_what_does_not_fit_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatc
         ("backbone.width is a multiple of 12 with backbone.heads=12, not 40", "spikformer", {"width": 40}),
         ("backbone.width is a multiple of 8 with backbone.heads=3, not 36", "sdt", {"width": 36, "heads": 3}),
         ("backbone.width is a multiple of 8 with backbone.heads=6, not 60", "qkformer", {"width": 60}),
+        ("backbone.width is at least 64 channels, not 48", "qkformer", {"width": 48}),
         ("backbone.heads is at least 1, not 0", "sdt", {"heads": 0}),
         ("backbone.depth of qkformer is one of 3, 4, 10, not 5", "qkformer", {"depth": 5}),
         ("backbone spikingjelly needs the name of a network, spikingjelly:NAME; allowed: max", "spikingjelly", {}),

@@ -28,10 +28,11 @@ from sadp_bench.training.step import TrainingStep
 # Options of a narrow network; any other has a width of 8.
 NARROW: dict[str, dict[str, int]] = {
     "mlp": {"width": 64},
+    "vgg16": {"width": 16},
     "recurrent": {"width": 64},
     "spikformer": {"width": 48, "depth": 1, "heads": 4},
     "sdt": {"width": 48, "depth": 1, "heads": 4},
-    "qkformer": {"width": 48, "depth": 3, "heads": 3},
+    "qkformer": {"width": 64, "depth": 3, "heads": 4},
 }
 IMAGES, BATCH = 256, 32
 
