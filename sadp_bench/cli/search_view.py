@@ -23,10 +23,11 @@ def search_table(found: Sequence[Choice]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("search", "mean validation accuracy, %", "chosen"):
         table.add_column(name, overflow="fold")
-    names = run_names(choice.spec.of_valid(seed=0, **dict.fromkeys(SEARCHABLE, 0.0)) for choice in found)
-    for choice, name in zip(found, names.values(), strict=True):
+    plain = [choice.spec.of_valid(seed=0, **dict.fromkeys(SEARCHABLE, 0.0)) for choice in found]
+    names = run_names(plain)
+    for choice, spec in zip(found, plain, strict=True):
         points = "   ".join(f"{_values(choice, point)}: {_accuracy(choice, point)}" for point in choice.points)
-        table.add_row(Text(name), Text(points), Text(_chosen(choice)))
+        table.add_row(Text(names[spec.key]), Text(points), Text(_chosen(choice)))
     return table
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import qmc
 
+from sadp_bench.cli.search_view import search_table
 from sadp_bench.records.record import Failure
 from sadp_bench.records.store import Store
 from sadp_bench.records.trials import choices
@@ -150,6 +151,20 @@ def test_a_search_resumes_and_grows_without_repeating_a_trial(tmp_path):
     assert {spec.learning_rate for spec in more.search.plan.to_do} == {0.119}
     with pytest.raises(planning.BadInput, match="has trials of .* of 1 epoch .* take another --out"):
         planned(tmp_path, FILE.replace("epochs = 1", "epochs = 2"))
+
+
+def test_the_table_names_each_row_where_settings_and_ratios_alternate():
+    means = {(0.25, 0.2): 0.61, (0.5, 0.2): 0.62, (0.25, 1.0): 0.63, (0.5, 1.0): 0.64}
+    trials = []
+    for (ratio, smoothing), mean in means.items():
+        how = {"method_options": {"smoothing": smoothing}, "evaluate_on": "validation"}
+        trials.append(make_record(make_spec("sadp", ratio, learning_rate=0.1, **how), mean))
+    table = search_table(list(choices(trials).values()))
+    names, points = (list(table.columns[place].cells) for place in (0, 1))
+    shown = {str(name): str(point).split()[-1] for name, point in zip(names, points, strict=True)}
+    assert shown == {
+        f"sadp {ratio} smoothing={smoothing}": f"{100 * mean:.2f}" for (ratio, smoothing), mean in means.items()
+    }
 
 
 def test_of_equal_means_the_lowest_rate_is_best_and_a_point_needs_all_seeds():
