@@ -157,14 +157,16 @@ def _leaks(name: str, data: Path | None, words: list[str] | None, timesteps: int
     from sadp_bench.cli.leaks_view import leaks_json, leaks_text
     from sadp_bench.cli.options import settings_of
     from sadp_bench.core import registry
+    from sadp_bench.datasets import expanded
     from sadp_bench.datasets.base import data_root
     from sadp_bench.datasets.leaks import find_leaks
     from sadp_bench.datasets.loading import load
 
-    kind, given = registry.resolve("dataset", name), settings_of(words)
+    plain, of_name = expanded(name)
+    kind, given = registry.resolve("dataset", plain), settings_of(words)
     if foreign := next((key for key in given if not key.startswith("dataset.")), None):
         raise BadInput(f"--set takes dataset.KEY=VALUE here, not '{foreign}'")
-    table = {key.removeprefix("dataset."): value for key, value in given.items()}
+    table = of_name | {key.removeprefix("dataset."): value for key, value in given.items()}
     settings = registry.settle(f"dataset {name}", registry.options(kind), table)
     steps = kind.timesteps if timesteps is None else timesteps
     if not 1 <= steps <= 10_000:

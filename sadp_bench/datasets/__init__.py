@@ -10,6 +10,8 @@ DATASETS = {
     "nmnist": "sadp_bench.datasets.nmnist:NMNIST",
     "npz": "sadp_bench.datasets.npz:NPZ",
     "pack": "sadp_bench.datasets.packed:PackedImages",
+    "torchvision": "sadp_bench.datasets.adapted:TorchvisionSet",
+    "hf": "sadp_bench.datasets.adapted:HuggingFaceSet",
     "dvs-gesture": "sadp_bench.datasets.dvs_gesture:DVSGesture",
     "cifar10-dvs": "sadp_bench.datasets.cifar10_dvs:CIFAR10DVS",
     "n-caltech101": "sadp_bench.datasets.n_caltech101:NCaltech101",
@@ -17,3 +19,12 @@ DATASETS = {
     "ssc": "sadp_bench.datasets.spoken:SSC",
     "braille": "sadp_bench.datasets.braille:Braille",
 }
+
+# Names "ADAPTER:NAME" stand for the data set ADAPTER with the setting name=NAME.
+ADAPTERS = ("torchvision", "hf")
+
+
+def expanded(name: str) -> tuple[str, dict[str, str]]:
+    """Returns a data set's name, and the settings that are part of it: "hf:ylecun/mnist" names one of `hf`."""
+    adapter, _, own = name.partition(":")
+    return (adapter, {"name": own}) if own and adapter in ADAPTERS else (name, {})

@@ -22,6 +22,7 @@ from sadp_bench.core import distributed, registry
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.files import read_bytes
 from sadp_bench.core.rng import isolated, stream
+from sadp_bench.datasets import expanded
 from sadp_bench.datasets.base import Dataset, data_root
 from sadp_bench.datasets.examples import Examples, stratified_order
 from sadp_bench.datasets.loading import load
@@ -92,7 +93,9 @@ class RunRequest:
         """
         given = {name: value for name, value in requested.items() if value is not None and name != "set"}
         given |= {"loss": LOSS_NAMES.get(given["loss"], given["loss"])} if "loss" in given else {}
-        dataset: type[Dataset] = _class("dataset", given.setdefault("dataset", "digits"))
+        given["dataset"], of_name = expanded(given.get("dataset", "digits"))
+        settings = {f"dataset.{name}": value for name, value in of_name.items()} | (requested.get("set") or {})
+        dataset: type[Dataset] = _class("dataset", given["dataset"])
         method: type[Pruner] = _class("method", given["method"])
         backbone = _class("backbone", given.setdefault("backbone", dataset.backbone))
         sparsity = _sparsity(given.setdefault("sparsity", "dense"))
@@ -109,8 +112,8 @@ class RunRequest:
         owners["backbone."] = ("backbone", given["backbone"], registry.options(backbone) | _neuron_options())
         owners["sparsity."] = ("sparsity", given["sparsity"], registry.options(sparsity))
         owners["dataset."] = ("dataset", given["dataset"], registry.options(dataset))
-        _refuse_budget_option(given["method"], requested.get("set"))
-        given |= _tables(owners, requested.get("set"))
+        _refuse_budget_option(given["method"], settings)
+        given |= _tables(owners, settings)
         given["method_options"] = _with_hash(given["method_options"])
         device = environment.choose_device(given.get("device", "auto"))
         given["device"] = str(device)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.files import Unreadable, read_text
 from sadp_bench.core.registry import GROUPS, nearest
+from sadp_bench.datasets import expanded
 from sadp_bench.records.fields import FIELD_KINDS, MAX_COUNT, PREFIXES
 from sadp_bench.records.former import LATER
 from sadp_bench.records.spec import Spec
@@ -68,7 +69,10 @@ def read_sweep(source: Source, *, allow_imports: bool = False) -> list[Requested
         if search is not None:
             _check_searched(where, flat, search)
         for name in GROUPS:
-            if not allow_imports and (code := next((value for value in flat.get(name, ()) if ":" in value), None)):
+            codes = (
+                value for value in flat.get(name, ()) if ":" in value and not (name == "dataset" and expanded(value)[1])
+            )
+            if not allow_imports and (code := next(codes, None)):
                 raise BadInput(
                     f"{where}: {name} '{code}' would import that module and so run its code; "
                     "--allow-imports lets it, if you trust the file"

@@ -33,7 +33,7 @@ DIGITS_TEST_MD5 = "480f96ac39ea1cda5059f267f6d90c2e"
 CLASSES: list[type[Dataset]] = [
     getattr(importlib.import_module(path.partition(":")[0]), path.partition(":")[2]) for path in DATASETS.values()
 ]
-OWN = ("imagefolder", "npz", "pack")  # whose files decide classes and statistics
+OWN = ("imagefolder", "npz", "pack", "torchvision", "hf")  # whose files decide classes and statistics
 
 
 def test_the_table_imports_nothing_heavy() -> None:
