@@ -72,7 +72,7 @@ NAMES = {
     "--method sadp_bench.pruners.sadp:SDAP": "no class",
     "--method sadp_bench.records.record:Record": "no subclass of",
     "--method sadp_bench.pruners.base:Pruner": "abstract",
-    "--backbone resnet17": "did you mean 'resnet18'",
+    "--backbone resnet17": "did you mean 'resnet19'",
     "--backbone sadp_bench.records.record:Record": "no subclass of",
     "--method full --ratio 0 --backbone torch.nn:ReLU": "no setting 'width'",
     "--dataset cifar11": "did you mean 'cifar10'",
