@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import nn
 
 from sadp_bench.core import registry
 from sadp_bench.core.errors import BadInput
+from sadp_bench.core.files import STATE_BYTES, Unreadable, read_bytes
 from sadp_bench.datasets.base import data_root
 from sadp_bench.datasets.loading import load
 from sadp_bench.records.spec import Spec
@@ -53,10 +55,12 @@ def network_of(spec: Spec, material: Material, weights: Path) -> nn.Module:
         BadInput: The file is not there, or is not of this network.
     """
     _check_registered("backbone", spec.backbone)
-    if not weights.exists():
-        raise BadInput(f"{weights} is not there; `run --save-model` keeps the weights")
     try:
-        state = torch.load(weights, map_location="cpu", weights_only=True)
+        content = read_bytes(weights, STATE_BYTES)
+    except Unreadable as error:
+        raise BadInput(f"{error}; `run --save-model` keeps the weights beside the record") from None
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # of many kinds, from a damaged file
         raise BadInput(f"{weights} contains no weights ({type(error).__name__})") from None
     model = build_model(spec, material, spec.seed)

@@ -69,8 +69,9 @@ OPENED_ELSEWHERE = {
     "runs/out_folder.py": {"os.open"},  # the folder itself
     "core/memory.py": {"file.read_text", "CONTROL_GROUPS.read_text"},  # the system's
     "runs/environment.py": {"Path('/proc/cpuinfo').read_text"},
-    "report/formats/html.py": {"(files(__package__) / 'page' / name).read_text"},  # the package's
+    "reports/formats/html.py": {"(files(__package__) / 'page' / name).read_text"},  # the package's
     "training/checkpoint.py": {"torch.load"},  # of bytes
+    "runs/reopening.py": {"torch.load"},  # of bytes
     "cli/output.py": {"os.open"},  # the null device
     "subset.py": {"np.load", "np.loadtxt"},  # of bytes
 }

@@ -171,7 +171,7 @@ def test_networks_of_convolutions_and_augmentation_refuse_vectors_in_one_line() 
         message = refusal(RunRequest.of, wanted | {"backbone": backbone})
         assert f"--backbone {backbone} needs images" in message and "take --backbone mlp" in message
     for augment in ("crop", "crop-flip", "cutout"):
-        assert f"--augment {augment} moves images" in refusal(RunRequest.of, wanted | {"augment": augment})
+        assert f"--augment {augment} changes images" in refusal(RunRequest.of, wanted | {"augment": augment})
 
 
 @pytest.mark.parametrize("cls", [SHD, SSC, Braille])

@@ -41,6 +41,7 @@ FORK = multiprocessing.get_context("fork")
 DIFFER = (
     "seconds",
     "cpu_seconds",
+    "data_seconds",
     "finished",
     "peak_memory_bytes",
     "train_memory_bytes",

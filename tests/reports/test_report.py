@@ -22,7 +22,7 @@ from tests.paths import ROOT
 from tests.reports.helpers import example_records, row_of, spec_of
 from tests.reports.plots.helpers import styles_of
 
-GOLDEN = ROOT / "tests" / "report" / "golden" / "report.md"
+GOLDEN = ROOT / "tests" / "reports" / "golden" / "report.md"
 
 
 def test_markdown_is_the_golden_report():
