@@ -300,6 +300,19 @@ def studied() -> list[str]:
     return [f"| {' | '.join(row)} |" for row in found.values()]
 
 
+def test_the_variances_of_two_further_networks_are_those_of_their_studies() -> None:
+    page = text("docs/sadp.md")
+    for name, sources in (("cifar10-spikformer", ("uniform", "sadp", "readout")), ("braille-recurrent", ("sadp",))):
+        [path] = (ROOT / "results" / "studies" / "networks").glob(f"{name}-*.study.json")
+        scores = json.loads(path.read_text())["stops"][-1]["scores"]
+        for source in sources:
+            over = scores[source]["frozen"]["over_optimum"]
+            assert " / ".join(f"{over[keep]:.2f}" for keep in ("0.7", "0.5", "0.3")) in page.replace("\n", " "), (
+                name,
+                source,
+            )
+
+
 def test_the_table_of_biases_is_what_the_committed_studies_give() -> None:
     """The bias of the gradient of all layers in percent: of a network without batch norm by three draws, else by five."""
     from sadp_bench.cli.bias_view import share

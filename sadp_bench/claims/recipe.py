@@ -37,7 +37,7 @@ class Recipe:
     Attributes:
         claim: What the paper claims of it, and the source.
         differs: What is known of the experiment and is otherwise here.
-        not_public: What nobody but the authors knows, or what could not be verified in a public text.
+        not_public: Settings and numbers that no public text contains, or none that could be found.
         fields: Of the run, as `runs.resolve` takes them.
     """
 

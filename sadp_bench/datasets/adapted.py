@@ -115,7 +115,7 @@ class TorchvisionSet(_Adapted):
 
     @classmethod
     def locate(cls, root: Path, *, name: str = "", side: int = 0, sha256: str = "") -> Path | None:
-        """Returns the folder of all data sets where a class is named: only torchvision knows its files."""
+        """Returns the folder of all data sets where a class is named; the class itself finds its files there."""
         return root if name and os.path.isdir(root) else None
 
 
@@ -181,7 +181,7 @@ class HuggingFaceSet(_Adapted):
 
     @classmethod
     def locate(cls, root: Path, *, name: str = "", **settings: Any) -> Path | None:
-        """Returns None: only the library knows where its files are."""
+        """Returns None: the library has a cache of its own."""
         return None
 
 

@@ -182,7 +182,7 @@ def _become_a_run(output: int, environment: Mapping[str, str], parent: int) -> N
     for stream in (1, 2):
         os.dup2(output, stream)
     os.close(output)
-    sys.stdout, sys.stderr = (  # The former ones know that they wrote to a file.
+    sys.stdout, sys.stderr = (  # The former ones were made for a file, in which they may seek.
         io.TextIOWrapper(os.fdopen(stream, "wb", 0, closefd=False), errors="replace", write_through=True)
         for stream in (1, 2)
     )
