@@ -21,13 +21,13 @@ _HOME = {
     "Observation": "sadp_bench.pruners.base",
     "Signal": "sadp_bench.capture.signals",
     "BadInput": "sadp_bench.core.errors",
-    "run": "sadp_bench.api",
-    "sweep": "sadp_bench.api",
-    "load": "sadp_bench.api",
-    "report": "sadp_bench.api",
-    "load_model": "sadp_bench.api",
-    "scores": "sadp_bench.api",
-    "visits": "sadp_bench.api",
+    "run": "sadp_bench.api.training",
+    "sweep": "sadp_bench.api.training",
+    "load": "sadp_bench.api.reading",
+    "report": "sadp_bench.api.reading",
+    "load_model": "sadp_bench.api.reading",
+    "scores": "sadp_bench.api.reading",
+    "visits": "sadp_bench.api.reading",
 }
 __all__ = [*sorted(_HOME), "__version__"]
 

@@ -1,10 +1,10 @@
-from sadp_bench.api import load as load
-from sadp_bench.api import load_model as load_model
-from sadp_bench.api import report as report
-from sadp_bench.api import run as run
-from sadp_bench.api import scores as scores
-from sadp_bench.api import sweep as sweep
-from sadp_bench.api import visits as visits
+from sadp_bench.api.reading import load as load
+from sadp_bench.api.reading import load_model as load_model
+from sadp_bench.api.reading import report as report
+from sadp_bench.api.reading import scores as scores
+from sadp_bench.api.reading import visits as visits
+from sadp_bench.api.training import run as run
+from sadp_bench.api.training import sweep as sweep
 from sadp_bench.backbones.weighted_norm import weighted_batch_norm as weighted_batch_norm
 from sadp_bench.backbones.weighted_norm import weighted_statistics as weighted_statistics
 from sadp_bench.capture.signals import Signal as Signal

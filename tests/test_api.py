@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import sadp_bench
-from sadp_bench import BadInput, api
+from sadp_bench import BadInput
+from sadp_bench.api import training
 from sadp_bench.cli.options import SPEC_OPTIONS
 from sadp_bench.records.store import read, read_all
 from tests.commands import command, tiny_run
@@ -48,7 +49,7 @@ def test_a_comparison_is_one_line(outcome):
 
 def test_lists_make_a_sweep_whose_frame_has_the_records(tmp_path):
     found = sadp_bench.run(["random"], (0.25, 0.5), seed=range(1), out=tmp_path, **TINY)
-    assert isinstance(found, api.SweepOutcome) and not found.failures
+    assert isinstance(found, training.SweepOutcome) and not found.failures
     frame = found.frame.set_index("ratio")
     assert sorted(frame.index) == [0.0, 0.25, 0.5]
     records = {record.spec.ratio: record for _, record in read_all([tmp_path]).records}
@@ -132,7 +133,7 @@ def test_a_model_that_was_not_kept_is_named(tmp_path):
 
 
 def test_every_option_of_a_run_is_typed():
-    assert set(api.SpecOptions.__annotations__) == set(SPEC_OPTIONS) - {"seed"} | {
+    assert set(training.SpecOptions.__annotations__) == set(SPEC_OPTIONS) - {"seed"} | {
         "protocol",
         "evaluate_on",
         "evaluate_every",
