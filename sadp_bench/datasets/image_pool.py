@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from sadp_bench.core.errors import BadInput
-from sadp_bench.core.text import count, printable
+from sadp_bench.core.text import count
+from sadp_bench.datasets.progress import bar, say
 
 CHUNK = 256  # images that are worked on, and then given together
 SHOWN = 3  # broken files that a message names
@@ -42,7 +41,7 @@ def made_of_each(
             return f"{folder / name} {error}"
 
     broken: list[str] = []
-    with _bar(len(names), done) as advance, ThreadPoolExecutor(_threads()) as pool:
+    with bar("decoding", len(names), done) as advance, ThreadPoolExecutor(_threads()) as pool:
         for start in range(done, len(names), CHUNK):
             chunk = names[start : start + CHUNK]
             found = list(pool.map(made, chunk))
@@ -56,25 +55,6 @@ def made_of_each(
     if broken:
         more = f", and {count(len(broken) - SHOWN, 'more file')}" if len(broken) > SHOWN else ""
         raise BadInput(f"{'; '.join(broken[:SHOWN])}{more}; mend or remove what is broken")
-
-
-def say(line: str) -> None:
-    """Prints a line on stderr, without control characters."""
-    print(printable(line), file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _bar(total: int, done: int) -> Iterator[Callable[[int], None]]:
-    """Shows a bar in a terminal; yields the function that moves it."""
-    if not sys.stderr.isatty():
-        yield lambda number: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("decoding", total=total, completed=done)
-        yield lambda number: progress.advance(task, number)
 
 
 def _threads() -> int:

@@ -13,10 +13,11 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.text import count
 from sadp_bench.datasets.decoding import decode_file
 from sadp_bench.datasets.image_files import find_images
-from sadp_bench.datasets.image_pool import made_of_each, say
+from sadp_bench.datasets.image_pool import made_of_each
 from sadp_bench.datasets.imagefolder import SIDES
 from sadp_bench.datasets.own_files import MOST_VALUES, statistics_of, value_counts
 from sadp_bench.datasets.pack_file import Facts, PackWriter
+from sadp_bench.datasets.progress import say
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,8 @@ from sadp_bench.core.memory import GIB, machine_bytes
 from sadp_bench.core.text import count
 from sadp_bench.datasets.base import cache_folder, cause
 from sadp_bench.datasets.decoding import decode_file
-from sadp_bench.datasets.image_pool import made_of_each, say
+from sadp_bench.datasets.image_pool import made_of_each
+from sadp_bench.datasets.progress import say
 
 MEMORY_SHARE = 0.25  # of the machine's memory; larger files stay on the disk
 KEY_DIGITS = 16  # of the state's hash, in the name of the cache's file

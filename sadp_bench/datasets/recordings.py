@@ -1,9 +1,10 @@
-"""Files of recordings, read one by one into frames in memory."""
+"""Files of recordings, read one by one into frames in memory, which are kept for the next start."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -16,8 +17,11 @@ from sadp_bench.core.text import printable
 from sadp_bench.datasets.archives import Member, members
 from sadp_bench.datasets.events import Events, check_by, frames, room
 from sadp_bench.datasets.examples import Examples
+from sadp_bench.datasets.frame_cache import cached_frames, state_of
+from sadp_bench.datasets.progress import bar
 
 PARTS = ("train", "test")
+DECODING = 1  # the version of `events.frames` and of the readers; another one makes other frames
 
 
 class Clip(NamedTuple):
@@ -87,13 +91,22 @@ class Recordings:
         shape = self.timesteps, 2, *self.sides
         both = room(sum(map(len, label_N.values())), shape, self.what)
         input_N = {"train": both[: len(label_N["train"])], "test": both[len(label_N["train"]) :]}
+
+        def make() -> None:
+            with bar(f"reading {self.what}", len(rows)) as advance:
+                for member in chain.from_iterable(map(members, sources)):
+                    of_member = rows.pop(name(member.path), [])
+                    for clip, row, frames_T in self._frames(member, of_member):
+                        input_N[clip.part][row] = frames_T
+                    advance(bool(of_member))
+            for key in rows:
+                wanted = printable(f"{sources[-1]}/{key}")
+                raise BadInput(f"{wanted} is not there, or is no regular file; get it anew from {self.publisher}")
+
+        state = [f"{DECODING} {self.what} {self.sides} {self.timesteps} {self.by}", repr(clips)]
         for source in sources:
-            for member in members(source):
-                for clip, row, frames_T in self._frames(member, rows.pop(name(member.path), [])):
-                    input_N[clip.part][row] = frames_T
-        for key in rows:
-            wanted = printable(f"{sources[-1]}/{key}")
-            raise BadInput(f"{wanted} is not there, or is no regular file; get it anew from {self.publisher}")
+            state += [str(source.resolve()), *sorted(state_of(source))]
+        cached_frames(self.what, state, both, make)
         return [
             Examples(torch.from_numpy(input_N[part]), torch.tensor(label_N[part], dtype=torch.int64)) for part in PARTS
         ]

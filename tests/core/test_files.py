@@ -63,6 +63,7 @@ OPENED_ELSEWHERE = {
     "datasets/decoding.py": {"Image.open"},  # of bytes
     "datasets/npz.py": {"np.load"},  # an opened file
     "datasets/pixel_cache.py": {"part.open", "np.fromfile", "np.memmap"},  # the cache's own files; an opened file
+    "datasets/frame_cache.py": {"part.open"},  # the cache's own file
     "datasets/pack_file.py": {"np.memmap"},  # after `opened`
     "datasets/digits.py": {"np.loadtxt"},  # scikit-learn's
     "runs/peak_memory.py": {"Path('/proc/self/status').read_text"},

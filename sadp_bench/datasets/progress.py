@@ -1,0 +1,28 @@
+"""What a long reading of a data set shows on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from sadp_bench.core.text import printable
+
+
+def say(line: str) -> None:
+    """Prints a line on stderr, without control characters."""
+    print(printable(line), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def bar(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """Shows a bar in a terminal; yields the function that moves it."""
+    if not sys.stderr.isatty():
+        yield lambda number: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=total, completed=done)
+        yield lambda number: progress.advance(task, number)
