@@ -34,6 +34,7 @@ class BalancedRandom(Pruner):
             of every class.
     """
 
+    display_name = "Balanced random"
     takes_budget = True
 
     def __init__(self, prune_ratio: float, *, fresh: bool = True, share: str = "equal") -> None:

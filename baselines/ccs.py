@@ -49,6 +49,8 @@ class CCS(Scored):
         score_updates: The number of updates of a scoring network, in place of epochs.
     """
 
+    display_name = "CCS"
+
     def __init__(
         self,
         prune_ratio: float,

@@ -26,6 +26,7 @@ class Ceiling(Pruner):
     It saves no visit and no time, so it is exempt from the budget.
     """
 
+    display_name = "Ceiling"
     exempt = True
 
     def select(self, epoch: int) -> Selection:

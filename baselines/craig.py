@@ -46,6 +46,8 @@ class CRAIG(Coreset):
         score_updates: Its updates, in place of epochs; 0 means by epochs.
     """
 
+    display_name = "CRAIG"
+
     def __init__(
         self,
         prune_ratio: float,

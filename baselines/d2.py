@@ -53,6 +53,8 @@ class D2(Geometry):
         score_updates: Its updates, in place of epochs; 0 means by epochs.
     """
 
+    display_name = "D2"
+
     def __init__(
         self,
         prune_ratio: float,

@@ -34,6 +34,8 @@ class DivBS(WithinBatch):
         prune_ratio: The share of visits to save.
     """
 
+    display_name = "DivBS"
+
     def choose_in_batch(self, candidates: Candidates) -> Selection:
         """Picks candidates greedily. They come in random order, which breaks ties."""
         seen = candidates.forward(frozenset({Signal.FEATURES, Signal.LOGIT_ERRORS}))

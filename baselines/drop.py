@@ -38,6 +38,8 @@ class DRoP(Scored):
         score_runs: The number of scoring networks, of which the errors are averaged.
     """
 
+    display_name = "DRoP"
+
     def __init__(
         self, prune_ratio: float, *, score_epochs: int = 0, score_updates: int = 0, score_runs: int = 1
     ) -> None:

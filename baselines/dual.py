@@ -50,6 +50,7 @@ class DUAL(Scored):
         score_updates: The number of updates of a scoring network, in place of epochs.
     """
 
+    display_name = "DUAL"
     least_epochs = LEAST_WINDOW
     surveys = 0
 

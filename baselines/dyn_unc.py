@@ -43,6 +43,7 @@ class DynUnc(Scored):
         score_updates: The number of updates of a scoring network, in place of epochs.
     """
 
+    display_name = "Dyn-Unc"
     least_epochs = LEAST_WINDOW
     surveys = 0
 
@@ -101,6 +102,7 @@ class DynUncDynamic(Windows, Pruner):
         window: J, at least 2; at most the number of epochs counts.
     """
 
+    display_name = "Dyn-Unc (dynamic)"
     takes_budget = True
 
     def __init__(self, prune_ratio: float, *, window: int = 10) -> None:

@@ -21,6 +21,8 @@ class EL2N(Scored):
     p is the softmax of the time-mean of the logits, in evaluation mode, without augmentation.
     """
 
+    display_name = "EL2N"
+
     def score(self, context: ScoringContext) -> Tensor:
         """Returns each example's error norm, averaged over the scoring networks."""
         runs = []

@@ -28,6 +28,7 @@ class EpsGreedy(Bandit):
         period: The number of epochs that keep the same examples (the paper: 10); 0 means a tenth of the run, at most 10.
     """
 
+    display_name = "ε-greedy"
     name = "eps-greedy"
 
     def __init__(self, prune_ratio: float, *, eps: float = 0.1, memory: float = 0.2, period: int = 0) -> None:

@@ -16,6 +16,7 @@ class FewerEpochs(Pruner):
     Scoring: none.
     """
 
+    display_name = "Fewer epochs"
     fixed_size = False
 
     def select(self, epoch: int) -> Selection:

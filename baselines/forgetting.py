@@ -23,6 +23,7 @@ class Forgetting(Scored):
     whole run. The score sums those of all `score_runs` networks.
     """
 
+    display_name = "Forgetting"
     least_epochs = 1
     surveys = 0
 

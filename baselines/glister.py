@@ -45,6 +45,8 @@ class Glister(Coreset):
         score_updates: Its updates, in place of epochs; 0 means by epochs.
     """
 
+    display_name = "GLISTER"
+
     def __init__(
         self,
         prune_ratio: float,

@@ -62,6 +62,8 @@ class GradMatch(Coreset):
         score_updates: Its updates, in place of epochs; 0 means by epochs.
     """
 
+    display_name = "Grad-Match"
+
     def __init__(
         self,
         prune_ratio: float,

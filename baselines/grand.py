@@ -21,6 +21,8 @@ class GraNd(Scored):
     scores at initialisation do not reproduce (Kirsch, arXiv 2303.14753), so the networks train first.
     """
 
+    display_name = "GraNd"
+
     def score(self, context: ScoringContext) -> Tensor:
         """Returns each example's gradient norm, averaged over the scoring networks."""
         runs = []

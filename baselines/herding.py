@@ -36,6 +36,8 @@ class Herding(Geometry):
         score_updates: Its updates, in place of epochs; 0 means by epochs.
     """
 
+    display_name = "Herding"
+
     def order(self, feature_MD: Tensor, index_M: Tensor, survey: Survey) -> Tensor:
         """Returns the block's positions, the first to choose first."""
         return herded(feature_MD)

@@ -44,6 +44,7 @@ class HWBS(Pruner):
         draw: "exact": K examples. "bernoulli": each example independently, as published.
     """
 
+    display_name = "HWBS"
     takes_budget = True
 
     def __init__(self, prune_ratio: float, *, smoothing: float = 0.2, memory: float = 0.5, draw: str = "exact") -> None:

@@ -34,6 +34,7 @@ class IES(Pruner):
         prune_ratio: The share of visits to save.
     """
 
+    display_name = "IES"
     takes_budget = True
 
     def prepare(self, context: ScoringContext) -> None:

@@ -45,6 +45,8 @@ class ImportanceSampling(WithinBatch):
         memory: The share of the earlier tau in its running mean, in [0, 1); the paper's code: 0.9.
     """
 
+    display_name = "Importance sampling"
+
     def __init__(self, prune_ratio: float, *, threshold: float = 0.0, memory: float = 0.9) -> None:
         super().__init__(prune_ratio)
         if threshold != 0 and not 1 <= threshold < math.inf:

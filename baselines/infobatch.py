@@ -48,6 +48,7 @@ class InfoBatch(Pruner):
         variant: "mean" or "quantile".
     """
 
+    display_name = "InfoBatch"
     fixed_size = False
 
     def __init__(

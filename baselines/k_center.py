@@ -37,6 +37,8 @@ class KCenter(Geometry):
         score_updates: Its updates, in place of epochs; 0 means by epochs.
     """
 
+    display_name = "k-Center"
+
     def order(self, feature_MD: Tensor, index_M: Tensor, survey: Survey) -> Tensor:
         """Returns the block's positions, farthest first."""
         return farthest_first(feature_MD)

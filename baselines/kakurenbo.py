@@ -46,6 +46,7 @@ class Kakurenbo(Pruner):
         rescale: Whether the weights are 1 / (1 - F); otherwise 1. At high ratios they multiply the first steps by up to 10.
     """
 
+    display_name = "KAKURENBO"
     fixed_size = False
 
     def __init__(

@@ -36,6 +36,8 @@ class Moderate(Geometry):
         score_updates: Its updates, in place of epochs; 0 means by epochs.
     """
 
+    display_name = "Moderate"
+
     def __init__(
         self,
         prune_ratio: float,

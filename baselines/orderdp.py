@@ -33,6 +33,7 @@ class OrderDP(Pruner):
             0 means 0.8, or 1 - ratio where that is more.
     """
 
+    display_name = "OrderDP"
     takes_budget = True
 
     def __init__(self, prune_ratio: float, *, candidates: float = 0.0) -> None:

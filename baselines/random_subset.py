@@ -26,6 +26,7 @@ class Random(Pruner):
             as InfoBatch does.
     """
 
+    display_name = "Random"
     takes_budget = True
 
     def __init__(self, prune_ratio: float, *, fresh: bool = True, rescale: bool = False) -> None:

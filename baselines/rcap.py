@@ -45,6 +45,7 @@ class RCAP(Pruner):
         class_loss: "mean": the class's mean of the last losses. "kept": as in the authors' code.
     """
 
+    display_name = "RCAP"
     takes_budget = True
 
     def __init__(self, prune_ratio: float, *, beta: float = 0.25, class_loss: str = "mean") -> None:

@@ -43,6 +43,7 @@ class RePB(Pruner):
         drop_share: The share of a window that is skipped next, above 0 and below 1. Not public to us.
     """
 
+    display_name = "RePB"
     takes_budget = True
 
     def __init__(self, prune_ratio: float, *, window: int = 10, drop_share: float = 0.5) -> None:

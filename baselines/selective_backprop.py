@@ -30,6 +30,8 @@ class SelectiveBackprop(WithinBatch):
         window: The number of latest losses that make up F, at least 2; the paper's code: 1024.
     """
 
+    display_name = "Selective-Backprop"
+
     def __init__(self, prune_ratio: float, *, window: int = 1024) -> None:
         super().__init__(prune_ratio)
         if window < 2:

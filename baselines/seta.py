@@ -44,6 +44,7 @@ class SeTa(Pruner):
         delta: The share of the epochs that have a window, at least 0 and at most 1.
     """
 
+    display_name = "SeTa"
     takes_budget = True
 
     def __init__(self, prune_ratio: float, *, groups: int = 5, window: int = 4, delta: float = 0.875) -> None:

@@ -46,6 +46,8 @@ class Subset(Pruner):
             as below.
     """
 
+    display_name = "Subset"
+
     def __init__(self, prune_ratio: float, *, file: str = "", sha256: str = "", keep: str = "hardest") -> None:
         super().__init__(prune_ratio)
         if keep not in KEPT:

@@ -46,6 +46,7 @@ class TDDS(Scored):
         score_updates: The number of updates of a scoring network, in place of epochs.
     """
 
+    display_name = "TDDS"
     least_epochs = LEAST_WINDOW
     surveys = 0
 

@@ -31,6 +31,7 @@ class UCB(Bandit):
         period: The number of epochs that keep the same examples (the paper: 10); 0 means a tenth of the run, at most 10.
     """
 
+    display_name = "UCB"
     name = "ucb"
 
     def __init__(self, prune_ratio: float, *, confidence: float = 1.0, memory: float = 0.2, period: int = 0) -> None:

@@ -42,6 +42,8 @@ class Entropy(Uncertainty):
     no part. Trap: DeepCore's code without `balance` reverses the order, and so keeps the most certain examples.
     """
 
+    display_name = "Entropy"
+
     def uncertainty(self, logits_NC: Tensor) -> Tensor:
         """Returns the entropy in nats. [N]."""
         return -(logits_NC.softmax(1) * logits_NC.log_softmax(1)).sum(1)
@@ -59,6 +61,8 @@ class Margin(Uncertainty):
     logits in evaluation mode. The label plays no part. Trap: DeepCore's code without `balance`
     reverses the order, and so keeps the largest margins.
     """
+
+    display_name = "Margin"
 
     def uncertainty(self, logits_NC: Tensor) -> Tensor:
         """Returns the negative margin. [N]."""
@@ -78,6 +82,8 @@ class LeastConfidence(Uncertainty):
     part. DeepCore's code takes the highest logit in place of the highest probability. Trap: without `balance` it reverses
     the order, and so keeps the highest logits.
     """
+
+    display_name = "Least confidence"
 
     def uncertainty(self, logits_NC: Tensor) -> Tensor:
         """Returns one minus the highest probability. [N]."""

@@ -68,15 +68,41 @@ def published(group: str) -> tuple[EntryPoint, ...]:
 def table(kind: str) -> dict[str, str]:
     """Returns every registered name of a kind (`method`, `backbone` or `dataset`) with its `module:Class`."""
     names: dict[str, str] = {}
+    for found in _tables(kind):
+        for name, path in found.items():
+            names.setdefault(name, path)
+    return names
+
+
+def _tables(kind: str) -> Iterator[dict[str, str]]:
+    """Yields the table of each package, this project's first."""
     for point in published(GROUPS[kind]):
         what = f"the table '{point.name}' of {kind}s ({point.value}), which an installed package publishes,"
         with _loading(what):
             found = point.load()
         if not isinstance(found, dict) or not all(isinstance(text, str) for row in found.items() for text in row):
             raise BadInput(f"{what} is no table of names and 'package.module:Class'; mend or uninstall that package")
-        for name, path in found.items():
-            names.setdefault(name, path)
-    return names
+        yield found
+
+
+@functools.cache
+def display_name(kind: str, name: str) -> str:
+    """Returns a registered name as people write it: `display_name` in the body of its class, or the name without one.
+
+    It imports no class. It reads the tables of other packages only for a name that this project lacks. A name that is not
+    registered, and one whose class can't be read, is its own display name.
+    """
+    try:
+        path = next((found[name] for found in _tables(kind) if name in found), None)
+        with _loading(f"{kind} '{name}'"):
+            body = getattr(_definition(path), "body", []) if path else []
+    except BadInput:
+        return name
+    for line in body:
+        target = line.targets[0] if isinstance(line, ast.Assign) else getattr(line, "target", None)
+        if isinstance(target, ast.Name) and target.id == "display_name" and isinstance(line.value, ast.Constant):
+            return str(line.value.value or name)
+    return name
 
 
 def resolve(kind: str, name: str) -> Any:
@@ -164,14 +190,20 @@ def docstring(path: str) -> str:
 
     It does not import the module.
     """
+    node = _definition(path)
+    return (ast.get_docstring(node, clean=False) or "") if node else ""  # cleaning imports `inspect`
+
+
+def _definition(path: str) -> ast.ClassDef | ast.FunctionDef | None:
+    """Returns the source of a class or function, parsed, without an import of its module; None where there is none."""
     module_name, _, name = path.partition(":")
     found = importlib.util.find_spec(module_name)
     if found is None or found.origin is None:
-        return ""
+        return None
     for node in ast.parse(read_text(Path(found.origin))).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
-            return ast.get_docstring(node, clean=False) or ""  # cleaning imports `inspect`
-    return ""
+            return node
+    return None
 
 
 def options(cls: type) -> dict[str, tuple[type, Any]]:

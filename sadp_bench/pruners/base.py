@@ -151,6 +151,8 @@ class Pruner(ABC):
     visits saved over the whole run. A run realises it to within 0.5 points, or `check` raises BadInput.
 
     Attributes:
+        display_name: The method's name in figures and in tables for papers; "" for its registered name. It is a plain text in
+            the body of the class, because reports read it without an import.
         fixed_size: Whether every epoch of an unshortened run keeps the same share; the protocol `updates` requires it.
         exempt: Whether the method, as its documentation states, may realise another ratio than the given ratio.
         takes_budget: Whether the method keeps `num_kept(epoch)` examples in every epoch, whatever their number is, so that
@@ -162,6 +164,7 @@ class Pruner(ABC):
         prune_ratio: The share of visits to save, at least 0 and below 1.
     """
 
+    display_name: str = ""
     fixed_size: bool = True
     exempt: bool = False
     takes_budget: bool = False

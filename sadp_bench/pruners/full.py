@@ -15,6 +15,8 @@ class Full(KeepAll):
     Scoring: none.
     """
 
+    display_name = "Full data"
+
     def __init__(self, prune_ratio: float = 0.0) -> None:
         super().__init__()
         if prune_ratio != 0:

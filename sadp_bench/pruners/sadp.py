@@ -71,6 +71,7 @@ class SADP(Pruner):
             in expectation.
     """
 
+    display_name = "SADP"
     takes_budget = True
 
     def __init__(

@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Iterable, Sequence
 
+from sadp_bench.core import registry
 from sadp_bench.core.text import count, percent
 from sadp_bench.records.axes import TIME_AXIS, WEIGHT_AXIS
 from sadp_bench.records.fields import PREFIXES, shown
@@ -22,6 +23,11 @@ def command(spec: Spec) -> str:
     if spec.processes == 1:
         return shlex.join(["sadp-bench", "run", *spec.words()])
     return shlex.join(["torchrun", "--nproc-per-node", str(spec.processes), "-m", "sadp_bench", "run", *spec.words()])
+
+
+def display_label(label: str, method: str) -> str:
+    """Returns a method's label as people write it: 'SADP (smoothing=0.1)' for 'sadp (smoothing=0.1)' of the method sadp."""
+    return registry.display_name("method", method) + label.removeprefix(method)
 
 
 def method_order(method: str) -> tuple[int, str]:

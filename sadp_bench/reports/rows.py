@@ -25,7 +25,15 @@ from sadp_bench.records.record import Failure, Record
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.statistics import Estimate, Quantity, estimate, paired_difference, verdict
 from sadp_bench.records.trials import SEARCHED, Choice, Searches
-from sadp_bench.reports.naming import command, is_method_option, method_order, settings_order, titles, without
+from sadp_bench.reports.naming import (
+    command,
+    display_label,
+    is_method_option,
+    method_order,
+    settings_order,
+    titles,
+    without,
+)
 from sadp_bench.reports.outcomes import RIVALS, by_seed, outcomes, plain, rival
 
 Run = Comparison | Failure
@@ -229,6 +237,11 @@ class RatioRow(Row):
     def ratio(self) -> float:
         """Pruning ratio."""
         return float(self.settings["ratio"])
+
+    @property
+    def display_label(self) -> str:
+        """The label with the method's display name: 'SADP (smoothing=0.1)'."""
+        return display_label(self.label, self.method)
 
     @property
     def specs(self) -> list[Spec]:

@@ -115,7 +115,7 @@ def picture(shares: Mapping[str, Shares], settings: Mapping[str, Any]) -> Any:
             shares[name], origin="lower", aspect="auto", vmin=0, vmax=1, cmap="viridis", interpolation="nearest",
             extent=(0.5, epochs + 0.5, 0, 1),
         )  # fmt: skip
-        panel.set_title(name, fontsize=8)
+        panel.set_title(registry.display_name("method", name), fontsize=8)
         panel.set_yticks([0, 1], ["easy", "hard"])
     outer_labels(axes, COLUMNS, "epoch", "")
     figure.colorbar(image, ax=axes, label="share shown", fraction=0.03, aspect=40)

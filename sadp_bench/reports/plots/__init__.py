@@ -17,9 +17,10 @@ from sadp_bench.records.record import Failure, Record
 from sadp_bench.records.trials import Searches
 from sadp_bench.reports.plots.epochs import by_ratio, kept_figure, progress_figure
 from sadp_bench.reports.plots.memory import memory_figure
+from sadp_bench.reports.plots.palette import method_styles
 from sadp_bench.reports.plots.pictures import Images, pictures_figure
 from sadp_bench.reports.plots.ratio import accuracy_figure, speedup_figure
-from sadp_bench.reports.plots.style import FORMATS, Styles, as_data_uri, method_styles, save_all, slug
+from sadp_bench.reports.plots.style import FORMATS, Styles, as_data_uri, save_all, slug
 from sadp_bench.reports.plots.time import phases_figure, time_figure, timed_together
 from sadp_bench.reports.plots.visits import Visits, classes_figure, visits_figure, visits_of
 from sadp_bench.reports.rows import NO_SEARCHES, RatioRow, rows

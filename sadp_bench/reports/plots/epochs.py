@@ -117,7 +117,7 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
 def _draw_line(axes: Axes, line: Curve, row: RatioRow, styles: Styles, **changed: object) -> Artist:
     line_style: Style = {**FULL, "marker": "*", "markersize": 6} if row.is_full else styles[row.label]
     x, shares = zip(*line, strict=True)
-    line_style = {"markersize": 3.5, **line_style, "label": row.label, **changed}
+    line_style = {"markersize": 3.5, **line_style, "label": row.display_label, **changed}
     return axes.plot(x, [100 * share for share in shares], **line_style)[0]
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sadp_bench.reports.plots import style
-from sadp_bench.reports.plots.style import FULL, draw_points, drawing, interval_ends
+from sadp_bench.reports.plots.palette import LINES, TIMES
+from sadp_bench.reports.plots.style import Style, draw_points, drawing, interval_ends
 from sadp_bench.reports.tables.memory import MemoryRow
 from sadp_bench.reports.tables.table import MIB
 
@@ -19,7 +20,7 @@ def memory_figure(rows: Sequence[MemoryRow]) -> Figure:
     """Draws MiB (mean and 95 % interval) against T, a line for each backprop, given the memory rows of a setting."""
     figure, [axes] = style.panels(rows[0].group)
     names = dict.fromkeys(row.time for row in rows)
-    styles = style.method_styles({name: name for name in names}) | {"bptt": {**FULL, "marker": "*", "markersize": 8}}
+    styles = {name: _style(name, list(names)) for name in names}
     handles = []
     for name in names:
         line = [row for row in rows if row.time == name]
@@ -36,3 +37,11 @@ def memory_figure(rows: Sequence[MemoryRow]) -> Figure:
     axes.set_ylabel("training memory (MiB)")
     style.legend(figure, handles, style.seeds_note([row.n for row in rows], *(row.train_memory_bytes for row in rows)))
     return figure
+
+
+def _style(name: str, names: list[str]) -> Style:
+    """Returns the style of a choice on the time axis: color and marker by kind, and the line by K among those of its kind."""
+    kind = name.partition(" ")[0]
+    number = [other for other in names if other.partition(" ")[0] == kind].index(name)
+    color, marker = TIMES[kind]
+    return {"color": color, "marker": marker, "linestyle": LINES[number % len(LINES)]}

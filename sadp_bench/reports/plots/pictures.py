@@ -65,7 +65,7 @@ def pictures_figure(rows: Sequence[RatioRow], visits: Visits, images: Images, st
 
     means = [(row, np.mean(seeds, axis=0)) for row in rows if not row.is_full and (seeds := shares(row, visits))]
     chosen = [(row, share_N) for row, share_N in means if share_N.min() < share_N.max()]
-    alike = [row.label for row, share_N in means if share_N.min() == share_N.max()]
+    alike = [row.display_label for row, share_N in means if share_N.min() == share_N.max()]
     if not chosen:
         return None
     height = 0.6 + PAGE_WIDTH * 1.5 / (2 * EACH + 3.2) * len(chosen)
@@ -76,7 +76,7 @@ def pictures_figure(rows: Sequence[RatioRow], visits: Visits, images: Images, st
         axes.text(x, -0.1, text, fontsize=8, va="bottom")
     for number, (row, share_N) in enumerate(chosen):
         y, color = 1.5 * number, styles[row.label]["color"]
-        name = style.fold(row.label, 16)
+        name = style.fold(row.display_label, 16)
         axes.text(-0.15, y + 0.5, name, ha="right", va="center", color=color, weight="bold")
         for half, places in enumerate(extremes(share_N)):
             for column, place in enumerate(places):

@@ -46,11 +46,13 @@ def accuracy_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
     methods = []
     for label, points in lines.items():
         at = [(100 * row.ratio + places[label], 100 * row.accuracy.mean) for row in points]
-        methods.append(draw_points(axes, at, label, styles[label], y_bars=[bars[id(row)] for row in points]))
+        name = points[0].display_label
+        methods.append(draw_points(axes, at, name, styles[label], y_bars=[bars[id(row)] for row in points]))
     axes.set_ylim(style.limits([100 * row.accuracy.mean for row in rows], bars.values(), MIN_ACCURACIES))
     axes.set_ylabel(f"{rows[0].settings['evaluate_on']} accuracy (%)")
     if len(ratios) == 1:
-        named = _name_ticks(axes, {label: ratios[0] + place for label, place in places.items()}, ratios[0] / 100)
+        at_ratio = {lines[label][0].display_label: ratios[0] + place for label, place in places.items()}
+        named = _name_ticks(axes, at_ratio, ratios[0] / 100)
     else:
         named = False
         axes.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
@@ -87,14 +89,15 @@ def speedup_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
     for label, points in lines.items():
         at = [(places[label] / (1 - row.ratio), row.speedup.mean) for row in points]
         line_style = {**styles[label], "linestyle": "", "markersize": 5}
-        methods.append(draw_points(axes, at, label, line_style, y_bars=[interval_ends(row.speedup) for row in points]))
+        bars = [interval_ends(row.speedup) for row in points]
+        methods.append(draw_points(axes, at, points[0].display_label, line_style, y_bars=bars))
         handles += _draw_ceilings(axes, points, places[label], step**0.45, styles[label])
     heights = [mean for row in rows for mean in (row.speedup.mean, row.ceiling.mean)] + list(maximum.values())
     axes.set_ylim(style.log_limits(heights, [interval_ends(row.speedup) for row in rows], MIN_SPEEDUPS))
     style.log_ticks(axes.yaxis, axes.get_ylim())
     axes.set_ylabel("measured speed-up over full (×)")
     if len(nominal) == 2 and len({row.ratio for row in rows}) == 1:
-        at_ratio = {label: place * nominal[-1] for label, place in places.items()}
+        at_ratio = {lines[label][0].display_label: place * nominal[-1] for label, place in places.items()}
         named = _name_ticks(axes, at_ratio, rows[0].ratio)
     else:
         named = False
@@ -128,7 +131,7 @@ def _draw_full(axes: Axes, row: RatioRow) -> Artist:
     ends = interval_ends(row.accuracy, 100)
     if ends is not None:
         axes.axhspan(*ends, color=FULL["color"], alpha=0.1, linewidth=0)
-    return axes.axhline(100 * row.accuracy.mean, **FULL, label=row.label)
+    return axes.axhline(100 * row.accuracy.mean, **FULL, label=row.display_label)
 
 
 def _draw_maximum(axes: Axes, maximum: dict[float, float], width: float) -> list[Artist]:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sadp_bench.core.text import percent
+from sadp_bench.reports.naming import display_label
 from sadp_bench.reports.plots import style
+from sadp_bench.reports.plots.palette import method_styles
 from sadp_bench.reports.plots.style import draw_points, drawing
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ def efficiency_figure(result: Mapping[str, Any]) -> Figure:
     1 is the theoretical maximum. The band is the interval of full data against itself.
     """
     rows, noise = result["rows"], result["noise_floor"]
-    styles = style.method_styles({row["method"]: row["method"] for row in rows})
+    styles = method_styles({row["method"]: row["method"] for row in rows})
     figure, [axes] = style.panels(title(result), height=1.4 + 0.3 * len(rows), grid="x")
     if noise["low"] is not None:
         axes.axvspan(noise["low"], noise["high"], color=style.PALE, linewidth=0)
@@ -36,7 +38,9 @@ def efficiency_figure(result: Mapping[str, Any]) -> Figure:
         bar = None if row["efficiency_low"] is None else (row["efficiency_low"], row["efficiency_high"])
         at, line_style = [(row["efficiency"], place)], {**styles[row["method"]], "linestyle": ""}
         draw_points(axes, at, row["method"], line_style, x_bars=[bar], elinewidth=1.2, capsize=0)
-    axes.set_yticks(range(len(rows)), [f"{row['method']} {percent(row['ratio'])}" for row in rows])
+    axes.set_yticks(
+        range(len(rows)), [f"{display_label(row['method'], row['method'])} {percent(row['ratio'])}" for row in rows]
+    )
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel("training efficiency: speed-up / ceiling (1: the theoretical maximum)")
     bars = "too few for intervals" if noise["low"] is None else "95 % intervals; the band: full data against itself"

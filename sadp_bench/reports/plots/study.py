@@ -9,24 +9,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sadp_bench.measure.study_file import KEEPS, LABELS, RIVALS, title
-from sadp_bench.reports.plots import style
-from sadp_bench.reports.plots.style import FIXED_COLORS, FULL, Interval, drawing
+from sadp_bench.reports.plots import palette, style
+from sadp_bench.reports.plots.style import FULL, Interval, drawing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Of Okabe and Ito's palette; SADP's default score has SADP's color of the report's plots.
+# EL2N, SADP and uniform draws have the colors of their methods; the other scores are no methods.
 SCORE_COLORS = {
-    "loss": "#56B4E9",
-    "el2n": "#CC79A7",
-    "readout": "#0072B2",
-    "spikes": "#009E73",
-    "plain": "#E69F00",
-    "errors": "#999933",
-    "layers": "#8A5A00",
-    "sadp": FIXED_COLORS["sadp"],
-    "uniform": FIXED_COLORS["random"],
+    "loss": palette.SKY,
+    "el2n": palette.REGISTERED["el2n"][0],
+    "readout": palette.BLUE,
+    "spikes": palette.GREEN,
+    "plain": palette.PINK,
+    "errors": palette.VIOLET,
+    "layers": palette.WINE,
+    "sadp": palette.REGISTERED["sadp"][0],
+    "uniform": palette.REGISTERED["random"][0],
     "exact": FULL["color"],
 }
 STALE = "#b0b0b0"  # color of scores as collected
@@ -92,7 +92,7 @@ def variance_figure(study: dict[str, Any]) -> Figure:
     width = max(1, last - first)
     for axes, (at, meaning) in zip(panels, SOURCE_NAMES.items(), strict=True):
         axes.set(yscale="log", ylim=y_limits, xlim=(last - 1.05 * width, last + 0.42 * width), xlabel="epoch")
-        for marker, (name, line) in zip(style.MARKERS, lines[at].items(), strict=False):
+        for marker, (name, line) in zip(palette.MARKERS, lines[at].items(), strict=False):
             x, y = [x for x, _ in line], [y for _, y in line]
             axes.plot(
                 x, y, color=SCORE_COLORS[name], marker=marker, linestyle=SOURCE_LINES[at], linewidth=1.5, markersize=4.5

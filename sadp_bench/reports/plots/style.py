@@ -1,4 +1,4 @@
-"""The style of all plots: colors and markers of methods, panels, interval bars, legends, notes, saved formats."""
+"""The style of all plots: panels, interval bars, legends, notes, saved formats."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import re
 import sys
 import textwrap
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import chdir, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,11 +31,6 @@ Style = dict[str, Any]  # arguments of a matplotlib artist
 Styles = dict[str, Style]  # by a method's label
 Interval = tuple[float, float]
 
-# Okabe and Ito's palette without its yellow, too pale on white; brown and gray stand in. Black is full's.
-COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")
-FIXED_COLORS = {"fewer-epochs": "#8A5A00", "random": "#7F7F7F", "sadp": "#D55E00"}
-MARKERS = "osD^vPX<>ph"
-LINES = ("-", "--", ":", "-.")
 FULL: Style = {"color": "#000000", "linewidth": 1.2}
 QUIET = "#555555"  # of explanations
 PALE = "#DDDDDD"
@@ -96,25 +91,6 @@ def import_matplotlib() -> None:
     finally:
         if backend is not None:
             os.environ["MPLBACKEND"] = backend
-
-
-def method_styles(methods: Mapping[str, str]) -> Styles:
-    """Returns the style of each label, given its method: the method's color, a marker, and a line style by variant.
-
-    A report calls this once, so that a method looks the same in all of its plots.
-    """
-    others = [method for method in dict.fromkeys(methods.values()) if method not in (*FIXED_COLORS, "full")]
-    colors = {method: COLORS[number % len(COLORS)] for number, method in enumerate(others)} | FIXED_COLORS
-    variants = {method: number // len(COLORS) for number, method in enumerate(others)}
-    styles: Styles = {}
-    for label, method in methods.items():
-        if method == "full":
-            continue
-        variant = variants.get(method, 0)
-        variants[method] = variant + 1
-        marker = MARKERS[len(styles) % len(MARKERS)]
-        styles[label] = {"color": colors[method], "marker": marker, "linestyle": LINES[variant % len(LINES)]}
-    return styles
 
 
 def by_label(rows: Iterable[RatioRow]) -> dict[str, list[RatioRow]]:

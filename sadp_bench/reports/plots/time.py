@@ -62,7 +62,9 @@ def timed_together(rows: Sequence[RatioRow]) -> tuple[list[RatioRow], str]:
     environment is that of full, or, where no pruned row shares it, that of most pruned rows.
     """
     calm = {row.label for row in rows if not row.disturbed}
-    disturbed = dict.fromkeys(row_name(row) if row.label in calm else row.label for row in rows if row.disturbed)
+    disturbed = dict.fromkeys(
+        row_name(row) if row.label in calm else row.display_label for row in rows if row.disturbed
+    )
     void = f"Left out, as their seconds were disturbed: {', '.join(disturbed)}." if disturbed else ""
     rows = [row for row in rows if not row.disturbed]
     places = [[row.environment(name) for name in TIMED_TOGETHER] for row in rows]
@@ -77,8 +79,8 @@ def timed_together(rows: Sequence[RatioRow]) -> tuple[list[RatioRow], str]:
 
 
 def row_name(row: RatioRow) -> str:
-    """Returns 'sadp 50 %', and 'full'."""
-    return row.label if row.is_full else row.name
+    """Returns 'SADP 50 %', and 'Full data'."""
+    return row.display_label if row.is_full else f"{row.display_label} {percent(row.ratio)}"
 
 
 @drawing()
@@ -100,7 +102,7 @@ def time_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
         x_bars, y_bars = zip(*(bars[id(row)] for row in points), strict=True)
         line_style = {"linewidth": 0.7, **styles.get(label, STAR)}
         at = [_place(row, size) for row in points]
-        handles.append(draw_points(axes, at, label, line_style, x_bars, y_bars, alpha=0.6, capsize=2))
+        handles.append(draw_points(axes, at, points[0].display_label, line_style, x_bars, y_bars, alpha=0.6, capsize=2))
     at = [_place(row, size) for row in rows]
     handles += axes.plot(*zip(*(at[place] for place in pareto(at)), strict=True), **FRONT, label="Pareto front")
     (x, y), (x_bars, y_bars) = zip(*at, strict=True), zip(*bars.values(), strict=True)
@@ -206,7 +208,7 @@ def phases_figure(rows: Sequence[RatioRow]) -> Figure | None:
     charged = [row.seconds.mean / size for row in rows]
     for row, seconds in zip(rows, charged, strict=True):
         if row.is_full:
-            handles.append(axes.axvline(seconds, **FULL, linestyle=":", label=f"{row.label}, charged"))
+            handles.append(axes.axvline(seconds, **FULL, linestyle=":", label=f"{row.display_label}, charged"))
     bars = [interval_ends(row.seconds, 1 / size) for row in rows]
     draw_points(
         axes, list(zip(charged, places, strict=True)), "_", {"color": "black", "linestyle": ""}, bars, capsize=2

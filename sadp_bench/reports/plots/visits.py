@@ -94,7 +94,7 @@ def visits_figure(rows: Sequence[RatioRow], visits: Visits, styles: Styles) -> F
     for axes, (row, share_n), (heights, edges) in zip(panels, pooled, bars, strict=True):
         color = styles[row.label]["color"]
         _draw_histogram(axes, 100 * heights, 100 * edges, top, color)
-        axes.set_title(style.fold(row.label, 36), color=color, weight="bold", fontsize=8, pad=13)
+        axes.set_title(style.fold(row.display_label, 36), color=color, weight="bold", fontsize=8, pad=13)
         never, always = (100 * float((share_n == share).mean()) for share in (0, 1))
         axes.annotate(f"never {never:.1f} %, always {always:.1f} %", (0, 1), (0, 4), xycoords="axes fraction",
                       textcoords="offset points", fontsize=7, color=QUIET)  # fmt: skip
@@ -147,7 +147,7 @@ def classes_figure(rows: Sequence[RatioRow]) -> Figure | None:
     names = list(dict.fromkeys(name for of in deviations for name in of))
     values = np.array([[of.get(name, np.nan) for name in names] for of in deviations])
     span = max(MIN_SPAN, float(np.nanmax(np.abs(values))))
-    labels = [style.fold(row.label) for row in rows]
+    labels = [style.fold(row.display_label) for row in rows]
     height = 1.4 + 0.3 * sum(1 + 0.5 * label.count("\n") for label in labels)
     figure, [axes] = style.panels(ratio_title(rows[0]), height=height, grid="")
     image = axes.imshow(values, cmap=CLASS_COLORS, vmin=-span, vmax=span, aspect="auto", interpolation="nearest")

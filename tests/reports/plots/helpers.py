@@ -3,7 +3,7 @@
 import pytest
 
 from sadp_bench.records.visit_counts import pack
-from sadp_bench.reports.plots.style import method_styles
+from sadp_bench.reports.plots.palette import method_styles
 from tests.example_records import ENVIRONMENT, make_record, make_spec
 
 EPOCHS, N = 4, 10

@@ -45,10 +45,10 @@ def test_accuracy_and_speedup_show_the_rows_means_and_intervals():
         for build, name, scale in ((accuracy_figure, "accuracy", 100), (speedup_figure, "speedup", 1)):
             [axes] = build(table, styles).axes
             drawn, bars = lines_of(axes), bars_of(axes)
-            for label in ("random", "sadp"):
+            for label, shown in (("random", "Random"), ("sadp", "SADP")):
                 own = [row for row in table if row.label == label]
-                assert [y for _, y in drawn[label]] == near([scale * getattr(row, name).mean for row in own])
-                for row, (x, _) in zip(own, drawn[label], strict=True):
+                assert [y for _, y in drawn[shown]] == near([scale * getattr(row, name).mean for row in own])
+                for row, (x, _) in zip(own, drawn[shown], strict=True):
                     assert ((x, scale * getattr(row, name).low), (x, scale * getattr(row, name).high)) in [
                         tuple(near(bar)) for bar in bars
                     ]
@@ -56,7 +56,7 @@ def test_accuracy_and_speedup_show_the_rows_means_and_intervals():
         [axes] = accuracy_figure(table, styles).axes
         band = axes.patches[0].get_extents().transformed(axes.transData.inverted())
         assert (band.y0, band.y1) == pytest.approx((100 * table[0].accuracy.low, 100 * table[0].accuracy.high))
-        assert lines_of(axes)["full"][0][1] == pytest.approx(80.5)
+        assert lines_of(axes)["Full data"][0][1] == pytest.approx(80.5)
 
 
 def test_methods_of_one_ratio_are_named_below_the_axis_or_where_that_is_too_narrow_in_the_legend():
@@ -108,8 +108,8 @@ def test_time_figure_shows_seconds_in_a_readable_unit_and_the_front():
         [axes] = time_figure(table, styles_of(table)).axes
         drawn = lines_of(axes)
         assert f"({name})" in axes.get_xlabel()
-        assert drawn["random"] == near([(80 * seconds / size, 60), (50 * seconds / size, 50)])
-        assert drawn["full"] == near([(100 * seconds / size, 80)])
+        assert drawn["Random"] == near([(80 * seconds / size, 60), (50 * seconds / size, 50)])
+        assert drawn["Full data"] == near([(100 * seconds / size, 80)])
         assert drawn["Pareto front"] == near([(50 * seconds / size, 75), (100 * seconds / size, 80)])
 
 
@@ -133,14 +133,14 @@ def test_phases_are_stacked_means_over_seeds_with_full_on_top():
     table = rows(records)
     own = table
     [axes] = phases_figure(own[::-1]).axes
-    assert axes.get_yticklabels()[0].get_text() == "full"
+    assert axes.get_yticklabels()[0].get_text() == "Full data"
     widths = [[bar.get_width() for bar in bars] for bars in axes.containers if not hasattr(bars, "has_yerr")]
     shown = [own[0], *own[:0:-1]]
     for phase, of in zip(PHASES, widths, strict=True):
         assert of == near([np.mean([record.seconds[phase] for record in row.runs]) for row in shown])
     charged = [sum(of) for of in zip(*widths[: len(CHARGED_PHASES)], strict=True)]
     assert charged == near([row.seconds.mean for row in shown])
-    assert lines_of(axes)["full, charged"][0][0] == pytest.approx(100.5)
+    assert lines_of(axes)["Full data, charged"][0][0] == pytest.approx(100.5)
 
 
 def test_kept_shares_are_means_over_the_seeds_that_got_so_far():
@@ -150,8 +150,8 @@ def test_kept_shares_are_means_over_the_seeds_that_got_so_far():
     table = rows(records)
     figure = kept_figure(table, styles_of(table))
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["pruning ratio 30 %", "pruning ratio 50 %"]
-    assert lines_of(figure.axes[0])["random"] == near([(epoch, 70) for epoch in (1, 2, 3, 4)])
-    assert lines_of(figure.axes[1])["sadp"] == near([(1, 70), (2, 50), (3, 50), (4, 50)])
+    assert lines_of(figure.axes[0])["Random"] == near([(epoch, 70) for epoch in (1, 2, 3, 4)])
+    assert lines_of(figure.axes[1])["SADP"] == near([(1, 70), (2, 50), (3, 50), (4, 50)])
 
 
 def test_progress_is_accuracy_at_the_time_charged_so_far():
@@ -160,8 +160,8 @@ def test_progress_is_accuracy_at_the_time_charged_so_far():
     [axes] = progress_figure(table, styles_of(table)).axes
     drawn = lines_of(axes)
     # half of the seconds before the first epoch, then an eighth of them each
-    assert drawn["full"] == near([(60, 40), (80, 80)])
-    assert drawn["sadp"] == near([(33, 30), (44, 60)])
+    assert drawn["Full data"] == near([(60, 40), (80, 80)])
+    assert drawn["SADP"] == near([(33, 30), (44, 60)])
     assert [line.get_linewidth() for line in axes.lines].count(0.5) == 2
 
 
@@ -177,12 +177,12 @@ def test_runs_of_several_environments_share_no_figure_of_time(tmp_path):
     records = [*runs(0.5), *runs(0.5, methods=("el2n",), environment=other)[2:]]
     kept, left_out = timed_together(rows(records))
     assert [row.label for row in kept] == ["full", "random", "sadp"]
-    assert left_out == "Left out, as timed in other environments: el2n 50 %."
+    assert left_out == "Left out, as timed in other environments: EL2N 50 %."
     mixed = [run("random", 0.5, 0), run("random", 0.5, 1, environment=other)]
     warnings = []
     drawn = plots.draw(mixed, tmp_path, warn=warnings.append, formats=("png",))
     assert {path.stem.rpartition("-")[2] for path in drawn} == {"accuracy", "kept"}
-    assert len(warnings) == 1 and "random 50 %" in warnings[0]
+    assert len(warnings) == 1 and "Random 50 %" in warnings[0]
 
 
 def test_a_row_holds_its_runs():

@@ -72,7 +72,7 @@ def test_pictures_show_the_extremes_of_the_mean_over_seeds():
     # random chose all alike, so it has no row; of sadp's visits 4, 4, 3, 2, 2, 1, 1, 1, 1, 1 ties go to the first
     assert [int(image.get_array()[0, 0]) for image in axes.images] == [0, 1, 2, 3, 4, 5] + [5, 6, 7, 8, 9, 3]
     assert [text.get_text() for text in axes.texts[3:5]] == ["even\n100 %", "odd\n100 %"]
-    assert "All images equally often: random." in figure.get_supxlabel().replace("\n", " ")
+    assert "All images equally often: Random." in figure.get_supxlabel().replace("\n", " ")
 
 
 def test_visits_that_cannot_be_read_are_left_out_with_the_reason():
