@@ -12,7 +12,7 @@ import torch
 import sadp_bench
 from sadp_bench import BadInput
 from sadp_bench.api import training
-from sadp_bench.cli.options import SPEC_OPTIONS
+from sadp_bench.cli.spec_options import SPEC_OPTIONS
 from sadp_bench.records.store import read, read_all
 from tests.commands import command, tiny_run
 

@@ -15,37 +15,50 @@ from typing import Any
 
 from sadp_bench import __version__
 from sadp_bench.cli.output import Lasting, Result, open_closed, say, show, silence
+from sadp_bench.cli.terminal import BOLD, CYAN, columns, hanging, heading, styled
 from sadp_bench.core import registry
 from sadp_bench.core.errors import BadInput, Stopped
 from sadp_bench.core.strangers import calls_of_strangers
 
 DEBUG = "--debug"
-# By name, the function. Its docstring is the command's help, of which the application's help shows the first line.
-COMMANDS = {
-    "run": "sadp_bench.cli.train:run",
-    "sweep": "sadp_bench.cli.train:sweep",
-    "report": "sadp_bench.cli.inspect:report",
-    "power": "sadp_bench.cli.inspect:power",
-    "check": "sadp_bench.cli.check:check",
-    "claim": "sadp_bench.cli.claim:claim",
-    "speed": "sadp_bench.cli.measure:speed",
-    "study": "sadp_bench.cli.measure:study",
-    "pack": "sadp_bench.cli.pack:pack",
-    "list": "sadp_bench.cli.inspect:list_",
-    "doctor": "sadp_bench.cli.inspect:doctor",
+COMPLETE = "_SADP_BENCH_COMPLETE"  # the variable by which a shell asks for completions
+# By panel of the help and by name, the function. Its docstring is the command's help, whose first line is shown here.
+PANELS = {
+    "Train": {
+        "run": "sadp_bench.cli.train:run",
+        "sweep": "sadp_bench.cli.train:sweep",
+        "claim": "sadp_bench.cli.claim:claim",
+    },
+    "Look at runs": {
+        "report": "sadp_bench.cli.inspect:report",
+        "power": "sadp_bench.cli.inspect:power",
+        "check": "sadp_bench.cli.check:check",
+    },
+    "Measure": {
+        "speed": "sadp_bench.cli.measure:speed",
+        "study": "sadp_bench.cli.measure:study",
+    },
+    "Prepare": {
+        "list": "sadp_bench.cli.inspect:list_",
+        "doctor": "sadp_bench.cli.inspect:doctor",
+        "pack": "sadp_bench.cli.pack:pack",
+    },
 }
-HELP = """\
-Usage: sadp-bench COMMAND [OPTIONS]
-
-  Benchmark of data-pruning methods for training spiking neural networks.
-
-Options:
-  --version  Print the version.
-  --debug    Also print the traceback of an error; may follow the command too.
-  --help     Show this message. After a command, show its options.
-
-Commands:
-"""
+COMMANDS = {name: path for panel in PANELS.values() for name, path in panel.items()}
+COMPLETIONS = ("--install-completion", "--show-completion")
+OPTIONS = {
+    "-h, --help": "Show this message; after a command, its options.",
+    "-V, --version": "Print the version.",
+    "--debug": "Also print the traceback of an error; may follow the command too.",
+    COMPLETIONS[0]: "Let bash, zsh or fish complete commands, options and names.",
+    COMPLETIONS[1]: "Print the script that does it.",
+}
+EXAMPLES = (
+    "sadp-bench run --method sadp --ratio 0.3   # half a minute, downloads nothing",
+    "sadp-bench run -h                          # every option",
+    "sadp-bench list                            # methods, networks, data sets",
+)
+INDENT = 25  # columns before the text of an option
 
 
 def main(arguments: list[str] | None = None) -> Any:
@@ -57,6 +70,10 @@ def main(arguments: list[str] | None = None) -> Any:
     given = sys.argv[1:] if arguments is None else arguments
     if os.environ.get("WORLD_SIZE") and DEBUG not in given:  # torch reads it when it is imported, which is later
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # else its stack traces surround our line
+    if os.environ.get(COMPLETE):
+        from sadp_bench.cli import completion
+
+        completion.complete({name: function(name) for name in COMMANDS}, COMPLETE)
     with redirect_stderr(Lasting(sys.stderr)):
         code = _run([word for word in given if word != DEBUG] or ["--help"], DEBUG in given)
     sys.exit(code)
@@ -89,14 +106,19 @@ def _run(arguments: list[str], debug: bool) -> int:
 
 def _called(name: str, *words: str) -> Any:
     """Returns the result or the exit code of the command `name`, given its words."""
-    if name == "--help":
+    if name in ("-h", "--help"):
         return Result(lambda: print(_help()))
-    if name == "--version":
+    if name in ("-V", "--version"):
         return Result(lambda: print(f"sadp-bench {__version__}"))
+    if name in COMPLETIONS:
+        from sadp_bench.cli import completion
+
+        done = completion.script(name, list(words), COMPLETE)
+        return Result(lambda: print(done))
     if name.startswith("-"):
-        raise BadInput(f"No such option: {name} (see sadp-bench --help)")
+        raise BadInput(f"No such option: {name} (see sadp-bench -h)")
     if name not in COMMANDS:
-        raise BadInput(f"No such command '{name}'{registry.nearest(name, COMMANDS)}")
+        raise BadInput(f"No such command '{name}'{registry.nearest(name, COMMANDS)} (see sadp-bench -h)")
     kinds = [word for word in words if word != "--json"]
     if name == "list" and len(kinds) == 1 and not kinds[0].startswith("-"):
         from sadp_bench.cli.listing import registered
@@ -115,8 +137,23 @@ def function(name: str) -> Any:
 
 def _help() -> str:
     """Returns the application's help."""
-    summaries = {name: registry.docstring(path).partition("\n")[0] for name, path in COMMANDS.items()}
-    return HELP + "\n".join(f"  {name:<8}{summary}" for name, summary in summaries.items())
+    width = columns()
+    lines = [f"{styled('Usage:', BOLD)} sadp-bench COMMAND [OPTIONS]", ""]
+    lines += hanging("Compare methods that prune the data on which spiking neural networks train.", "", 0, width)
+    lines += ["", styled("Start here:", BOLD), *(f"  {example}" for example in EXAMPLES)]
+    for panel, commands in PANELS.items():
+        summaries = {name: registry.docstring(path).partition("\n")[0] for name, path in commands.items()}
+        lines += ["", heading(panel, width), *_rows(summaries, 11, width)]
+    return "\n".join([*lines, "", heading("Options", width), *_rows(OPTIONS, INDENT, width)])
+
+
+def _rows(texts: dict[str, str], indent: int, width: int) -> list[str]:
+    """Returns names with their texts beside them."""
+    lines = []
+    for name, text in texts.items():
+        first, *others = hanging(text, f"  {name} ", indent, width)
+        lines += [first.replace(name, styled(name, CYAN), 1), *others]
+    return lines
 
 
 def _fail(message: str, code: int = 2) -> int:

@@ -15,41 +15,67 @@ from typing import Annotated
 
 import typer
 
-from sadp_bench.cli.options import AsJson, Data, Quiet
+from sadp_bench.cli.help import OUTPUT, WHERE
+from sadp_bench.cli.options import FILE, FOLDER, NUMBER, AsJson, Data, Quiet, option
 from sadp_bench.cli.output import Result
 from sadp_bench.core.errors import BadInput
 from sadp_bench.gate.findings import Finding
 from sadp_bench.records.record import Record
 
-Option = typer.Option
+COMPARED = "What to compare"
 
 
 def check(
-    reference: Annotated[Path, typer.Argument(help="Folder of the reference records.")],
-    against: Annotated[Path | None, Option(help="Compare with the records of this folder; train nothing.")] = None,
-    run: Annotated[
-        bool, Option("--run", help="Train the reference's runs anew: the default without --against.")
-    ] = False,
-    out: Annotated[
-        Path | None, Option(help="Keep the new records here, and continue from those there.", show_default="nowhere")
+    reference: Annotated[Path, typer.Argument(help="Folder of the reference records.", metavar="DIR")],
+    against: Annotated[
+        Path | None, option(COMPARED, "Compare with the records of this folder; train nothing.", FOLDER)
     ] = None,
+    run: Annotated[
+        bool, option(COMPARED, "Train the reference's runs anew, as without --against.", None, True, "--run")
+    ] = False,
     accuracy_margin: Annotated[
         float | None,
-        Option(help="Points that a mean accuracy may fall.", show_default="a band from the reference's seeds"),
+        option(
+            COMPARED,
+            "Points that a mean accuracy may be below the reference's.",
+            NUMBER,
+            "a band by the reference's seeds",
+        ),
     ] = None,
     no_exact: Annotated[
-        bool, Option("--no-exact", help="Compare nothing bit for bit, even in the same environment.")
+        bool,
+        option(COMPARED, "Compare nothing bit for bit, even in the same environment.", None, True, "--no-exact"),
     ] = False,
-    speed: Annotated[bool, Option("--speed", help="Measure the efficiency too; a drop is a warning.")] = False,
-    junit: Annotated[Path | None, Option(help="Write JUnit XML to this file.", show_default="none")] = None,
+    speed: Annotated[
+        bool, option(COMPARED, "Also measure the efficiency; a drop is a warning.", None, True, "--speed")
+    ] = False,
     data: Data = None,
     allow_imports: Annotated[
-        bool, Option("--allow-imports", help="Allow package.module:Class in the records, whose code then runs.")
+        bool,
+        option(
+            WHERE,
+            "Allow package.module:Class in the records. Its code then runs: use it only for records that you trust.",
+            None,
+            True,
+            "--allow-imports",
+        ),
     ] = False,
+    out: Annotated[
+        Path | None, option(OUTPUT, "Keep the new records here, and continue from those there.", FOLDER, "nowhere")
+    ] = None,
+    junit: Annotated[Path | None, option(OUTPUT, "Also write the result as JUnit XML to this file.", FILE)] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> Result:
-    """Compare this code with reference records: counts, selections, accuracy. Exit code 1 if something got worse."""
+    """Compare this code with reference records, as a gate of CI.
+
+    It trains the runs of the reference anew, and compares counts, selections and accuracy. The exit code is 1 if
+    something got worse.
+
+    Examples:
+      sadp-bench check results/ci
+      sadp-bench check results/ci --against runs
+    """
     from sadp_bench.gate import compare, report
 
     if against is not None and (run or out is not None):

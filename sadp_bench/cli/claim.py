@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer import Option
 
-from sadp_bench.cli.options import AllowImports, AsJson, Data, Quiet
+from sadp_bench.cli.help import OUTPUT, WHAT, WHERE
+from sadp_bench.cli.options import COUNT, FOLDER, AllowImports, AsJson, Data, Quiet, option
 from sadp_bench.cli.output import Result, say
 from sadp_bench.core.errors import BadInput
 
@@ -22,17 +22,27 @@ Records = list[tuple[Path, "Record"]]
 
 def claim(
     name: Annotated[
-        str | None, typer.Argument(help="A claim of the list, or a .toml file.", show_default="list the claims")
+        str | None,
+        typer.Argument(help="A claim of the list, or a .toml file. Without it, all claims are listed.", metavar="NAME"),
     ] = None,
-    from_: Annotated[Path | None, Option("--from", help="Measure the records of this folder; train nothing.")] = None,
-    out: Annotated[Path | None, Option(help="Folder of the records.", show_default="runs")] = None,
-    jobs: Annotated[int | None, Option(help="Number of runs at a time.", show_default="1")] = None,
+    from_: Annotated[
+        Path | None, option(WHAT, "Measure the records of this folder; train nothing.", FOLDER, True, "--from")
+    ] = None,
+    jobs: Annotated[int | None, option(WHERE, "Number of runs at a time.", COUNT, "1")] = None,
     data: Data = None,
     allow_imports: AllowImports = False,
+    out: Annotated[Path | None, option(OUTPUT, "Folder for the records, one file a run.", FOLDER, "runs")] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> Result:
-    """Test a claim of a paper: train its runs, measure over the seeds, give a verdict. Exit code 0 if it held, else 1."""
+    """Test a claim of a paper: train its runs, measure, give a verdict.
+
+    The exit code is 0 if the claim held, else 1.
+
+    Examples:
+      sadp-bench claim
+      sadp-bench claim hardest-subset --jobs 2
+    """
     from sadp_bench.claims import claim_file
     from sadp_bench.claims.verdict import Verdict
     from sadp_bench.cli import claim_view

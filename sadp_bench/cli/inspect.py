@@ -6,31 +6,65 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from typer import Option
 
-from sadp_bench.cli.options import AsJson, Data, Plots
+from sadp_bench.cli.help import OUTPUT
+from sadp_bench.cli.options import COUNT, FILE, NAME, NUMBER, AsJson, Data, Plots, choice, option
 from sadp_bench.cli.output import Result, say
+from sadp_bench.cli.spec_options import OF_DATA, registered
 from sadp_bench.core.errors import BadInput
+
+SHOWN, LEAKS = "What to show", "Examples that training and test set share"
+Folders = Annotated[
+    list[Path] | None,
+    typer.Argument(help="Folders of records.", show_default="runs", metavar="DIR"),
+]
 
 
 def report(
-    folders: Annotated[list[Path] | None, typer.Argument(help="Folders of records.", show_default="runs")] = None,
-    format: Annotated[str, Option(help="text, markdown, latex, csv, json or html.")] = "text",
-    to: Annotated[Path | None, Option(help="Write to this file instead of stdout.")] = None,
-    check: Annotated[bool, Option("--check", help="Write nothing; fail if the file of --to is out of date.")] = False,
-    margin: Annotated[float, Option(help="Points of accuracy that a lossless method may lose.")] = 0.5,
-    correct: Annotated[str, Option(help="Correct the verdicts for their number in a table: none, or holm.")] = "none",
+    folders: Folders = None,
     compare: Annotated[
-        str, Option(metavar="METHOD", help="Show this method against every other, in place of all other tables.")
+        str,
+        option(
+            SHOWN,
+            "Show this method against every other, in place of all other tables.",
+            NAME,
+            autocompletion=registered("method"),
+        ),
     ] = "",
-    plots: Plots = None,
+    margin: Annotated[
+        float, option(SHOWN, "Points of accuracy that a method may lose and still be called lossless.", NUMBER)
+    ] = 0.5,
+    correct: Annotated[
+        str, choice(SHOWN, "Correct the verdicts for their number in a table, by Holm's method.", ("none", "holm"))
+    ] = "none",
     pictures: Annotated[
         bool,
-        Option("--pictures", help="Show the images chosen most and least, in --plots or html; reads the data set."),
+        option(
+            SHOWN,
+            "Also show the images that were chosen most and least. For --plots and html; it reads the data set.",
+            None,
+            True,
+            "--pictures",
+        ),
     ] = False,
+    format: Annotated[
+        str, choice(OUTPUT, "Format of the report.", ("text", "markdown", "latex", "csv", "json", "html"))
+    ] = "text",
+    to: Annotated[Path | None, option(OUTPUT, "Write to this file instead of stdout.", FILE)] = None,
+    check: Annotated[
+        bool, option(OUTPUT, "Write nothing; fail if the file of --to is out of date.", None, True, "--check")
+    ] = False,
+    plots: Plots = None,
     data: Data = None,
 ) -> Result | None:
-    """Print the table of all runs: accuracy, speed-up against its ceiling, paired differences by method and ratio."""
+    """Show the table of all runs: accuracy, speed-up, differences.
+
+    A row has the runs of a method and ratio. Differences are paired by seed, with 95 % intervals.
+
+    Examples:
+      sadp-bench report results
+      sadp-bench report results --format html --to report.html
+    """
     if check and (to is None or plots is not None):
         raise BadInput("--check reads the file of --to and writes nothing: give --to, and leave --plots out")
     if pictures and plots is None and format != "html":
@@ -79,12 +113,20 @@ def report(
 
 
 def power(
-    folders: Annotated[list[Path] | None, typer.Argument(help="Folders of records.", show_default="runs")] = None,
-    difference: Annotated[float, Option(help="Points of accuracy to decide.")] = 0.3,
-    margin: Annotated[float, Option(help="Points of accuracy that a lossless method may lose.")] = 0.5,
+    folders: Folders = None,
+    difference: Annotated[float, option(SHOWN, "Points of accuracy that should be told apart.", NUMBER)] = 0.3,
+    margin: Annotated[
+        float, option(SHOWN, "Points of accuracy that a method may lose and still be called lossless.", NUMBER)
+    ] = 0.5,
     as_json: AsJson = False,
 ) -> Result:
-    """Show how many seeds decide a difference of so many points, by the records' paired spreads, and what they cost."""
+    """Show how many seeds a difference takes, and what they cost.
+
+    The paired spreads of the records decide it.
+
+    Examples:
+      sadp-bench power results/cifar10 --difference 0.5
+    """
     from sadp_bench.records.store import read_all
     from sadp_bench.records.trials import sorted_out
     from sadp_bench.reports.formats.text import sheets_text
@@ -122,10 +164,10 @@ def _complain(reason: str) -> None:
 
 
 def list_(
-    kind: Annotated[str, typer.Argument(help="methods, backbones, datasets or recipes.")],
+    kind: Annotated[str, typer.Argument(help="methods, backbones, datasets or recipes.", metavar="KIND")],
     as_json: AsJson = False,
 ) -> Result:
-    """List the registered methods, backbones or data sets, or the recipes of papers, with their sources."""
+    """List methods, networks, data sets and recipes, with their sources."""
     from sadp_bench.cli.listing import registered
 
     return registered(kind, as_json)
@@ -134,15 +176,27 @@ def list_(
 def doctor(
     data: Data = None,
     leaks: Annotated[
-        str, Option(metavar="DATASET", help="Look for near-equal examples in this data set's training and test set.")
+        str,
+        option(
+            LEAKS,
+            "Look in this data set for test examples that are nearly equal to training examples.",
+            NAME,
+            autocompletion=registered("dataset"),
+        ),
     ] = "",
-    set: Annotated[list[str] | None, Option(help="dataset.KEY=VALUE, of the data set of --leaks; repeatable.")] = None,
-    timesteps: Annotated[
-        int | None, Option(help="Time steps of recordings, with --leaks.", show_default="the data set's")
+    set: Annotated[
+        list[str] | None,
+        option(LEAKS, "A setting of that data set: dataset.KEY=VALUE. May be repeated.", "KEY=VALUE"),
     ] = None,
+    timesteps: Annotated[int | None, option(LEAKS, "Time steps of its recordings.", COUNT, OF_DATA)] = None,
     as_json: AsJson = False,
 ) -> Result:
-    """Show versions, device, kernels and data sets on disk; with --leaks, examples that training and test set share."""
+    """Show what works here, what is missing, and what to do about it.
+
+    Examples:
+      sadp-bench doctor
+      sadp-bench doctor --leaks cifar10
+    """
     from sadp_bench.cli import doctor
 
     if leaks:

@@ -6,31 +6,39 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Option
-
-from sadp_bench.cli.options import AsJson, Data, Plots, Quiet, with_spec_options
+from sadp_bench.cli.help import OUTPUT, WHAT, WHERE
+from sadp_bench.cli.options import COUNT, FILE, FOLDER, NAME, NUMBER, AsJson, Data, Plots, Quiet, option
 from sadp_bench.cli.output import Result, say
+from sadp_bench.cli.spec_options import registered, with_spec_options
 from sadp_bench.core.errors import BadInput
 
 
 @with_spec_options
 def speed(
-    methods: Annotated[str, Option(help="Methods, separated by commas.")] = "random,sadp",
-    ratios: Annotated[str, Option(help="Pruning ratios, separated by commas.")] = "0.3,0.5,0.7",
-    rounds: Annotated[int, Option(help="Maximum number of timed epochs of each arm, after one untimed epoch.")] = 30,
-    half_width: Annotated[
-        float, Option(help="Stop when every 95 % interval reaches at most this far from its median.")
-    ] = 0.01,
-    minutes: Annotated[float, Option(help="Stop after about this time.")] = 10,
-    plots: Plots = None,
+    methods: Annotated[
+        str,
+        option(WHAT, "Methods, with commas between them.", "LIST", autocompletion=registered("method")),
+    ] = "random,sadp",
+    ratios: Annotated[str, option(WHAT, "Pruning ratios, with commas between them.", "LIST")] = "0.3,0.5,0.7",
     request: Any = None,
+    rounds: Annotated[int, option(WHERE, "Stop after this many timed epochs of each method and ratio.", COUNT)] = 30,
+    half_width: Annotated[
+        float,
+        option(WHERE, "Stop when every 95 % interval reaches at most this far from its median.", NUMBER),
+    ] = 0.01,
+    minutes: Annotated[float, option(WHERE, "Stop after about this many minutes.", NUMBER)] = 10,
     data: Data = None,
+    plots: Plots = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> Result:
-    """Measure training speed-ups on a noisy machine: interleaved epochs, and full data against itself as noise floor.
+    """Measure training speed-ups on a noisy machine.
 
+    Epochs of all methods and ratios alternate with epochs of full data, and full data against itself is the noise floor.
     Only training epochs are timed; the scoring before training is left out.
+
+    Examples:
+      sadp-bench speed --dataset cifar10 --train-examples 2000 --minutes 5
     """
     from sadp_bench.cli import run_view
     from sadp_bench.measure import speed
@@ -57,25 +65,40 @@ def _numbers(text: str) -> list[float]:
 @with_spec_options
 def study(
     method: Annotated[
-        str | None, Option(help="Train under the pruning of this method.", show_default="full data")
+        str | None,
+        option(WHAT, "Train with this method.", NAME, "full data", autocompletion=registered("method")),
     ] = None,
-    ratio: Annotated[float | None, Option(help="Its pruning ratio.", show_default="none")] = None,
+    ratio: Annotated[float | None, option(WHAT, "Its pruning ratio.", NUMBER)] = None,
     at: Annotated[
-        str | None, Option(help="Epochs to stop after, separated by commas.", show_default="1, a quarter, half, all")
+        str | None,
+        option(WHAT, "Epochs to measure after, with commas between them.", "LIST", "1, a quarter, half, all"),
     ] = None,
-    examples: Annotated[int, Option(help="Number of training examples to study, a fixed random part.")] = 512,
+    examples: Annotated[int, option(WHAT, "Number of training examples to measure: a fixed random part.", COUNT)] = 512,
     bias: Annotated[
-        bool, Option("--bias", help="Also measure how far the expected gradient of drawn batches is from full data's.")
+        bool,
+        option(
+            WHAT,
+            "Also measure how far the expected gradient of drawn batches is from full data's.",
+            None,
+            True,
+            "--bias",
+        ),
     ] = False,
+    from_: Annotated[Path | None, option(WHAT, "Show this study file; train nothing.", FILE, True, "--from")] = None,
     request: Any = None,
     data: Data = None,
-    out: Annotated[Path, Option(help="Folder of the studies.")] = Path("studies"),
-    from_: Annotated[Path | None, Option("--from", help="Show this study file; train nothing.")] = None,
+    out: Annotated[Path, option(OUTPUT, "Folder for the studies.", FOLDER)] = Path("studies"),
     plots: Plots = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> Result:
-    """Compare every score with exact gradient norms while a network trains: correlation, variance and cost."""
+    """Compare every score with exact gradient norms while a network trains.
+
+    It shows what each score finds, by correlation and by the variance of the gradient, and what it costs.
+
+    Examples:
+      sadp-bench study --dataset cifar10 --train-examples 1000 --epochs 3
+    """
     from sadp_bench.cli import study_view
     from sadp_bench.measure import study_file
 

@@ -7,23 +7,43 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from typer import Option
 
-from sadp_bench.cli.options import AsJson
+from sadp_bench.cli.help import OUTPUT
+from sadp_bench.cli.options import COUNT, FILE, AsJson, option
 from sadp_bench.cli.output import Result
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.text import count, printable
 
+IMAGES = "Images"
+
 
 def pack(
-    folder: Annotated[Path, typer.Argument(help="Folder of class folders, or of train/ and val/ with them.")],
-    to: Annotated[Path, Option(help="The file to write; it must not exist.")],
-    side: Annotated[int, Option(help="Pixels of a side: the central square is resized.")] = 256,
-    quality: Annotated[int, Option(help="Quality of the JPEGs, 1 to 100.")] = 90,
-    split: Annotated[str, Option(help="train/val, train/test or sha1-9:1.", show_default="the first that fits")] = "",
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of class folders, or of train/ and val/ with them.", metavar="DIR")
+    ],
+    to: Annotated[Path, option(OUTPUT, "The file to write; it must not exist.", FILE)],
+    side: Annotated[
+        int, option(IMAGES, "Pixels of a side. The central square of each image is resized to it.", COUNT)
+    ] = 256,
+    quality: Annotated[int, option(IMAGES, "Quality of the JPEGs, from 1 to 100.", COUNT)] = 90,
+    split: Annotated[
+        str,
+        option(
+            IMAGES,
+            "Where the test images come from: train/val, train/test, or sha1-9:1 (a tenth, by a hash of the name).",
+            "SPLIT",
+            "the first that fits",
+        ),
+    ] = "",
     as_json: AsJson = False,
 ) -> Result:
-    """Pack a folder of images into one file, from which `--dataset pack` trains."""
+    """Pack a folder of images into one file, to train from it.
+
+    `sadp-bench run --dataset pack --set dataset.file=FILE` trains from it.
+
+    Examples:
+      sadp-bench pack photos --to photos.pack --side 64
+    """
     from sadp_bench.core.termination import terminable
     from sadp_bench.datasets.pack_file import Pack
     from sadp_bench.datasets.packing import pack_folder

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import typer
 
-from sadp_bench.cli.options import with_whole_paths
+from sadp_bench.cli.help import PanelCommand
 from sadp_bench.core.errors import BadInput
+
+COMMAND: dict[str, Any] = {"cls": PanelCommand, "context_settings": {"help_option_names": ["-h", "--help"]}}
 
 
 @functools.cache
@@ -20,9 +24,14 @@ def parser(name: str, function: Any) -> Any:
         name: The command's name.
         function: Its function, whose annotations are its options and whose docstring is its help.
     """
-    app = typer.Typer(name=name, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command()(with_whole_paths(function))
+    app = bare_typer(name)
+    app.command(**COMMAND)(with_whole_paths(function))
     return typer.main.get_command(app)
+
+
+def bare_typer(name: str) -> typer.Typer:
+    """Returns a Typer application that prints nothing of its own."""
+    return typer.Typer(name=name, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 def call(name: str, function: Any, words: list[str]) -> Any:
@@ -37,9 +46,7 @@ def call(name: str, function: Any, words: list[str]) -> Any:
     try:
         result = parser(name, function)(words, prog_name=f"sadp-bench {name}", standalone_mode=False)
     except usage_error as error:
-        raise BadInput(
-            f"{error.format_message()}{_given_value(error, words)} (see sadp-bench {name} --help)"
-        ) from error
+        raise BadInput(f"{error.format_message()}{_given_value(error, words)} (see sadp-bench {name} -h)") from error
     except typer.Abort:
         raise KeyboardInterrupt from None
     if result == 130:  # Typer turns Ctrl-C into this code.
@@ -53,3 +60,29 @@ def _given_value(error: Any, words: list[str]) -> str:
     parts = [part for word in words for part in word.split("=", 1)]
     given = [after for before, after in itertools.pairwise(parts) if before in names]
     return f": '{given[-1]}'" if given else ""
+
+
+def with_whole_paths(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns the command, given its paths with the home folder in the place of a leading ~.
+
+    A shell leaves that to the program in `--out=~/runs`.
+    """
+
+    @functools.wraps(command)
+    def with_paths(**given: Any) -> Any:
+        return command(**{name: _whole(value) for name, value in given.items()})
+
+    return with_paths
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    if not isinstance(value, Path):
+        return value
+    if "\0" in str(value):
+        raise BadInput(f"'{value}' is no path: it has a null byte")
+    try:
+        return value.expanduser()
+    except RuntimeError:
+        raise BadInput(f"'{value}' begins with the home folder of nobody here; write the whole path") from None

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer import Option
 
+from sadp_bench.cli.help import OUTPUT, WHAT, WHERE
 from sadp_bench.cli.options import (
+    COUNT,
+    NAME,
+    NUMBER,
     AllowImports,
     AsJson,
     CheckpointSeconds,
@@ -20,12 +23,15 @@ from sadp_bench.cli.options import (
     Minutes,
     Quiet,
     Records,
-    listed,
-    with_spec_options,
+    choice,
+    completing,
+    option,
 )
 from sadp_bench.cli.output import Result, say
+from sadp_bench.cli.spec_options import listed, registered, with_spec_options
 from sadp_bench.core.errors import BadInput
-from sadp_bench.records.fields import option
+from sadp_bench.records import fields
+from sadp_bench.records.fields import CHOICES
 
 if TYPE_CHECKING:
     from sadp_bench.records.store import Store
@@ -37,56 +43,97 @@ if TYPE_CHECKING:
 LISTED = ("method", "ratio", "seed")  # options of a run that may be lists
 
 
+def recipe_names() -> list[str]:
+    """Returns the names of the recipes."""
+    from sadp_bench.claims.recipe import recipes
+
+    return [*recipes()]
+
+
 @with_spec_options
 def run(
     method: Annotated[
         str | None,
-        Option(
-            help="Pruning method: a name (`sadp-bench list methods`) or package.module:Class. Lists of methods, ratios and "
-            "seeds, such as 0.3,0.5, make a sweep.",
-            show_default="the recipe's",
+        option(
+            WHAT,
+            "Data-pruning method: a name (`sadp-bench list methods`) or package.module:Class. Several methods, ratios or "
+            "seeds, with commas between them, make a sweep. Required without --recipe.",
+            NAME,
+            autocompletion=registered("method"),
         ),
     ] = None,
     ratio: Annotated[
         Any,
-        Option(
+        option(
+            WHAT,
+            "Share of the example visits to save: 0 is full data, 0.3 saves 30 %. Required without --recipe.",
+            NUMBER,
             parser=listed(float),
-            metavar="<float>",
-            help="Pruning ratio in [0, 1): the share of example visits to save.",
-            show_default="the recipe's",
         ),
     ] = None,
     recipe: Annotated[
         str | None,
-        Option(
-            help="Settings of a paper's experiment: a name (`sadp-bench list recipes`) or a .toml file. Other options "
-            "take the place of its own.",
-            show_default="none",
+        option(
+            WHAT,
+            "Take the settings of a paper's experiment: a name (`sadp-bench list recipes`) or a .toml file. Options that "
+            "you give replace its own.",
+            NAME,
+            autocompletion=completing(recipe_names),
         ),
     ] = None,
     request: Any = None,
     protocol: Annotated[
-        str | None, Option(help="epochs or updates: what a run has in common with full data.", show_default="epochs")
+        str | None,
+        choice(
+            WHAT,
+            "What a pruned run shares with full data: the number of epochs (so it is shorter), or the number of updates "
+            "(so it is as long).",
+            CHOICES["protocol"],
+            "epochs",
+        ),
     ] = None,
-    evaluate_on: Annotated[str | None, Option(help="test or validation.", show_default="test")] = None,
+    no_reference: Annotated[
+        bool,
+        option(WHAT, "Do not train the full-data reference. Then there is no speed-up.", None, True, "--no-reference"),
+    ] = False,
+    again: Annotated[bool, option(WHAT, "Train even what has a record already.", None, True, "--again")] = False,
+    evaluate_on: Annotated[
+        str | None,
+        choice(
+            OUTPUT,
+            "Images that measure the accuracy: the test set, or a tenth that is held out of the training set.",
+            CHOICES["evaluate_on"],
+            "test",
+        ),
+    ] = None,
     evaluate_every: Annotated[
-        int | None, Option(help="Epochs between evaluations.", show_default="a tenth of the run")
+        int | None, option(OUTPUT, "Epochs from one evaluation to the next.", COUNT, "a tenth of the run")
     ] = None,
     out: Records = Path("runs"),
+    save_model: Annotated[
+        bool, option(OUTPUT, "Keep the trained weights beside the record.", None, True, "--save-model")
+    ] = False,
     data: Data = None,
-    no_reference: Annotated[bool, Option("--no-reference", help="Train no full-data reference.")] = False,
-    again: Annotated[bool, Option("--again", help="Train also runs that have a record.")] = False,
-    save_model: Annotated[bool, Option("--save-model", help="Keep the weights beside the record.")] = False,
-    checkpoint_seconds: CheckpointSeconds = 60.0,
-    minutes: Minutes = None,
+    jobs: Annotated[int, option(WHERE, "Number of runs of a list that train at a time.", COUNT)] = 1,
     concurrent_jobs: Annotated[
-        int, Option(help="Number of runs that share this machine now; the record contains it.")
+        int,
+        option(WHERE, "Number of runs that share this machine now. It changes nothing; the record keeps it.", COUNT),
     ] = 1,
-    jobs: Annotated[int, Option(help="Number of runs of lists that go on at a time.")] = 1,
+    minutes: Minutes = None,
+    checkpoint_seconds: CheckpointSeconds = 60.0,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> Result | None:
-    """Train one method after its paired full-data reference; measure what it saves and what it costs."""
+    """Train a method and its full-data reference; show what it saves.
+
+    The reference is the same run on all data. It trains first, unless it has a record. Each run ends in a record, and
+    the same command continues a run that was interrupted.
+
+    Examples:
+      sadp-bench run --method sadp --ratio 0.3
+      sadp-bench run --method random,sadp --ratio 0.3,0.5 --seed 0,1,2 --jobs 2
+      sadp-bench run --method sadp --ratio 0.5 --set smoothing=0.3 --set memory=0
+    """
     from sadp_bench.cli import run_view
     from sadp_bench.core import distributed
     from sadp_bench.core.time_limit import TimeLimit
@@ -103,10 +150,10 @@ def run(
         request, note = _by_recipe(recipe, request)
     for name, what in (("method", "`sadp-bench list methods` names them"), ("ratio", "0 for full data")):
         if request.get(name) is None:
-            raise BadInput(f"Missing option '--{name}': {what}; a --recipe may have it")
+            raise BadInput(f"Missing option '--{name}': {what}; a --recipe may have it (see sadp-bench run -h)")
     if isinstance(request["method"], str) and "," in request["method"]:
         request["method"] = request["method"].split(",")
-    if several := [option(name) for name in LISTED if isinstance(request[name], list)]:
+    if several := [fields.option(name) for name in LISTED if isinstance(request[name], list)]:
         alone = {"--no-reference": no_reference, "--again": again, "--save-model": save_model}
         if refused := [name for name, given in alone.items() if given]:
             raise BadInput(
@@ -155,29 +202,43 @@ def _by_recipe(name: str, given: dict[str, Any]) -> tuple[dict[str, Any], str]:
 
 
 def sweep(
-    file: Annotated[Path, typer.Argument(help="A sweep file in TOML: see docs/sweeps.md.")],
-    out: Records = Path("runs"),
+    file: Annotated[Path, typer.Argument(help="A sweep file in TOML (docs/sweeps.md).", metavar="FILE")],
+    dry_run: Annotated[
+        bool, option(WHAT, "Show the runs and the time that they should take; train none.", None, True, "--dry-run")
+    ] = False,
+    shard: Annotated[
+        str | None,
+        option(WHAT, "i/n: train the i-th of n parts, such as 1/4 on the first of four machines.", "I/N", "all"),
+    ] = None,
+    retries: Annotated[int, option(WHAT, "Further tries of a run that crashed.", COUNT)] = 1,
     jobs: Annotated[
-        int, Option(help="Number of runs at a time on a machine; each gets its share of the cores, or a GPU.")
+        int, option(WHERE, "Number of runs at a time. Each gets its share of the cores, or a GPU.", COUNT)
     ] = 1,
-    shard: Annotated[str | None, Option(help="i/n: train the i-th of n parts.", show_default="all")] = None,
-    dry_run: Annotated[bool, Option("--dry-run", help="Show the runs and their expected time; train none.")] = False,
-    executor: Annotated[str, Option(help="local, or ray: tasks of a Ray cluster.")] = "local",
-    retries: Annotated[int, Option(help="Number of further tries of a run that crashed.")] = 1,
-    data: Data = None,
-    checkpoint_seconds: CheckpointSeconds = 60.0,
-    minutes: Minutes = None,
+    executor: Annotated[
+        str, choice(WHERE, "Where runs train: on this machine, or on a Ray cluster.", ("local", "ray"))
+    ] = "local",
     address: Annotated[
-        str | None, Option(help="Address of the Ray cluster.", show_default="Ray on this machine")
+        str | None, option(WHERE, "Address of the Ray cluster.", "ADDRESS", "Ray on this machine")
     ] = None,
     gpus_per_run: Annotated[
-        float | None, Option(help="GPUs of a run on cuda with Ray; 0.25: four runs share a GPU.", show_default="1")
+        float | None, option(WHERE, "GPUs of a run with Ray; 0.25: four runs share one.", NUMBER, "1 on cuda")
     ] = None,
+    data: Data = None,
+    minutes: Minutes = None,
+    checkpoint_seconds: CheckpointSeconds = 60.0,
     allow_imports: AllowImports = False,
+    out: Records = Path("runs"),
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> Result:
-    """Train all runs of a sweep file that have no record yet, references first, each in its own process."""
+    """Train all runs of a sweep file that have no record yet.
+
+    References come first, and each run has its own process. The same command continues a sweep that was interrupted.
+
+    Examples:
+      sadp-bench sweep experiments/smoke.toml --dry-run
+      sadp-bench sweep experiments/smoke.toml --jobs 2
+    """
     from sadp_bench.core.time_limit import TimeLimit
     from sadp_bench.records.store import Store
     from sadp_bench.sweeps.executors import Options

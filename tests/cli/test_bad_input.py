@@ -192,7 +192,7 @@ OTHERS = {
     "report records --plots file": "can't write file/",
     "report records --plots /proc/x": "can't write /proc/x",
     "report records --json": "No such option: --json",
-    "list": "Missing argument 'kind'",
+    "list": "Missing argument 'KIND'",
     "list ''": "allowed: backbones, datasets, methods",
     "list method": "did you mean 'methods'",
     "list methods datasets": "unexpected extra argument",
@@ -293,7 +293,7 @@ SWEEP = {
     "good.toml --data file": "file is not a folder",
     "good.toml --checkpoint-seconds nan": "--checkpoint-seconds is at least 0",
     "good.toml --epochs 3": "No such option: --epochs",
-    "": "Missing argument 'file'",
+    "": "Missing argument 'FILE'",
 }
 FAST = ["speed", "--rounds", "2", *TINY[2:], "--quiet"]
 CALLS = {
