@@ -55,7 +55,7 @@ def script(option: str, words: list[str], variable: str) -> str:
 
 def _shell() -> str:
     """Returns the name of the shell that runs this process; else that of $SHELL."""
-    import shellingham  # comes with Typer
+    import shellingham  # type: ignore[import-untyped]  # comes with Typer
 
     try:
         name: str = shellingham.detect_shell()[0]
