@@ -18,7 +18,7 @@ METHODS = registry.table("method")
 FIXED = [name for name in METHODS if registry.resolve("method", name).fixed_size]
 BUDGETED = [name for name in METHODS if not registry.resolve("method", name).exempt]  # at their default settings
 BATCH = 37
-ODD = {"train_examples": 311, "batch_size": BATCH, "timesteps": 1, "set": {"backbone.width": 2}}
+ODD = {"train_examples": 311, "batch_size": BATCH, "timesteps": 1, "backbone": "mlp", "set": {"backbone.width": 4}}
 
 
 def trained(method, ratio, **requested):
@@ -66,7 +66,7 @@ def test_budget_holds_for_few_examples_in_odd_batches(method):
 def test_protocol_updates_makes_as_many_updates_as_full_training(method):
     within = issubclass(registry.resolve("method", method), WithinBatch)  # whose selections are candidates
     requested = {"epochs": 4, "protocol": "updates"}
-    for ratio in (0.3, 0.5, 0.7, 1 - 221.4 / 311):
+    for ratio in (0.5, 0.7, 1 - 221.4 / 311):
         kept = (1 - ratio) * 311 if method in BUDGETED else 311
         rows, selections, updates = trained(method, ratio, **requested)
         assert updates == 4 * math.ceil(311 / BATCH), ratio
