@@ -83,7 +83,7 @@ class HWBS(Pruner):
     def select(self, epoch: int) -> Selection:
         """Draws an epoch's examples, and weights them."""
         num_kept, generator = self.num_kept(epoch), self.generator(epoch)
-        p_N = inclusion_probability(smooth(self._scores(), self.smoothing), num_kept)
+        p_N = inclusion_probability(smooth(self.final_scores(), self.smoothing), num_kept)
         if self.draw == "exact":
             index_K = systematic_sample(p_N, generator)
         else:
@@ -91,7 +91,7 @@ class HWBS(Pruner):
             index_K = drawn_N.nonzero().squeeze(1)
         return Selection(index_K, weights(p_N, num_kept)[index_K].float())
 
-    def _scores(self) -> Tensor:
+    def final_scores(self) -> Tensor:
         """Returns the scores on the CPU, with the mean for unseen examples; ones before any visit. [N]."""
         score_N = self.score_N.cpu()
         unseen_N = score_N < 0

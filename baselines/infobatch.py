@@ -116,6 +116,10 @@ class InfoBatch(Pruner):
         """Keeps each example's last loss."""
         self.score_N[seen.index_B] = seen.loss_B.to(self.score_N.dtype)
 
+    def final_scores(self) -> Tensor:
+        """Returns the last loss of each example; 0: not seen yet."""
+        return self.score_N
+
     def select(self, epoch: int) -> Selection:
         """Drops a random part of each group of examples and weights the rest of it."""
         weight_N = torch.ones(self.num_examples)

@@ -76,6 +76,10 @@ class Scored(WithScoringNetworks):
         """Returns all examples by falling score, ties at random. Int64, [N]."""
         return ranked(score_N, self.generator())
 
+    def final_scores(self) -> Tensor:
+        """Returns the scores of the ranking."""
+        return self.score_N
+
     def select(self, epoch: int) -> Selection:
         """Returns the K highest scores below the offset, the K lowest, or the K in the middle."""
         return unweighted(slice_of(self.ranked_N, self.num_kept(epoch), self.keep, self.offset))

@@ -12,13 +12,24 @@ import torch
 from torch import Tensor
 
 from baselines.scored import KEPT, slice_of
-from sadp_bench.pruner import BadInput, Pruner, ScoringContext, Selection, read_bytes
+from sadp_bench.pruner import (
+    Arrays,
+    BadInput,
+    Pruner,
+    ScoringContext,
+    Selection,
+    is_npy,
+    is_npz,
+    read_bytes,
+    single,
+    unpacked,
+)
 from sadp_bench.sampling import ranked
 
 TOLERANCE = 0.005  # of the ratio, by which a list of indices may miss it
-MOST_BYTES = 1 << 30  # of an archive's arrays, unpacked
+CHOICES = ("index", "mask", "scores")  # arrays, of which a file has one
+ARRAYS = (*CHOICES, "weights", "data_sha256")
 Array = np.ndarray[Any, np.dtype[Any]]
-Arrays = dict[str, Array]
 
 
 class Subset(Pruner):
@@ -29,13 +40,15 @@ class Subset(Pruner):
     Kind: static.
     Scoring: none.
 
-    A `.npz` file has the array `index`, distinct positions in the run's training set from 0, or the array `scores`, a
-    number for each of its N examples. An array `weights` beside them has as many numbers above 0. Weights are taken as
-    they are: a mean other than 1 changes the effective learning rate. A text file has a number a line: N lines are scores,
-    and any other count of lines are indices.
+    A `.npz` file has one of three arrays: `index`, distinct positions in the run's training set from 0; `mask`, true for
+    the kept of its N examples; or `scores`, a number for each of them, where infinity comes first. An array `weights`
+    beside it has as many numbers above 0. Weights are taken as they are: a mean other than 1 changes the effective
+    learning rate. A file with a text `data_sha256`, as `sadp-bench export` writes it, serves the data of this hash alone.
+    A `.npy` file has one array, and a text file a number a line: N numbers are scores, another count of numbers are
+    indices, and N truth values are a mask.
 
-    Indices are kept in every epoch, so their number must fit the ratio to within 0.5 points. The K highest scores are
-    kept, ties broken by the seed. The cost of making the file is not charged: compare with that in mind.
+    Indices and masks stay in every epoch, so their number must fit the ratio to within 0.5 points. The K highest scores
+    are kept, ties broken by the seed. The cost of making the file is not charged: compare with that in mind.
 
     Args:
         prune_ratio: The share of visits to save.
@@ -60,20 +73,25 @@ class Subset(Pruner):
         self.weight = torch.empty(0)
 
     def check(self, num_epochs: int) -> None:
-        """Raises BadInput where the file can't be read, is another file, or has no indices or scores."""
+        """Raises BadInput where the file can't be read, is another file, or has no indices, mask or scores."""
         self._arrays()
 
     def prepare(self, context: ScoringContext) -> None:
         """Reads the file. Raises BadInput where its numbers don't fit the training set or the ratio."""
         super().prepare(context)
         arrays = self._arrays()
-        name = next(name for name in arrays if name != "weights")
+        if "data_sha256" in arrays:
+            self._check_data(str(arrays["data_sha256"]), context.data_sha256)
+        name = next(name for name in arrays if name in (*CHOICES, "lines"))
         values = arrays[name]
-        self.is_scored = name == "scores" or name == "lines" and len(values) == self.num_examples
-        self.order = self._ranked(values) if self.is_scored else self._indices(values)
+        is_mask = values.dtype.kind == "b"
         weights = arrays.get("weights", np.ones(len(values)))
         if len(weights) != len(values):
             raise self._fault(f"has {len(weights):,} weights for {len(values):,} {name}")
+        self.is_scored = name == "scores" or name == "lines" and not is_mask and len(values) == self.num_examples
+        if is_mask:
+            values, weights = self._masked(values), weights[values]
+        self.order = self._ranked(values) if self.is_scored else self._indices(values)
         with np.errstate(over="ignore"):  # the check below finds infinite weights
             self.weight = torch.from_numpy(weights.astype(np.float32))  # of the native byte order
         if not bool(((self.weight > 0) & self.weight.isfinite()).all()):
@@ -87,7 +105,7 @@ class Subset(Pruner):
         return Selection(index_K, self.weight[index_K])
 
     def _arrays(self) -> Arrays:
-        """Returns the file's arrays: `lines` of a text, or `index` or `scores`, and `weights`, of a `.npz`."""
+        """Returns the file's arrays: `lines` of a text or of a single array, or those of a `.npz` file."""
         if not self.file:
             raise BadInput("subset needs a file of indices or scores: --set file=subset.npz (or .txt, a number a line)")
         content = read_bytes(Path(self.file))
@@ -95,27 +113,57 @@ class Subset(Pruner):
         if self.sha256 not in ("", found):
             raise self._fault(f"is another file: its SHA-256 is {found}, and the run's is {self.sha256}")
         try:
-            arrays = _unpacked(content) if content[:2] == b"PK" else _lines(content)
+            arrays = _parsed(content)
         except Exception as error:  # Damaged archives raise errors of many kinds.
             reason = " ".join(str(error).split())[:120]
-            raise self._fault(f"is no .npz file of numbers, and no text of a number a line: {ascii(reason)}") from None
-        if sum(name != "weights" for name in arrays) != 1:
-            raise self._fault("has the array index or scores, one of the two, and perhaps weights")
+            raise self._fault(
+                f"is no .npz or .npy file of numbers, and no text of a number a line: {ascii(reason)}"
+            ) from None
+        if sum(name in (*CHOICES, "lines") for name in arrays) != 1:
+            raise self._fault("has the array index, mask or scores, one of the three, and perhaps weights")
         for name, values in arrays.items():
-            if values.ndim != 1 or values.dtype.kind not in "iuf" or not len(values):
-                raise self._fault(f"has {name} as {values.dtype} {list(values.shape)}; it is a list of numbers")
-            with np.errstate(over="ignore"):  # a number beyond float64 becomes infinite
-                is_finite = np.isfinite(values.astype(np.float64)).all()
-            if not is_finite:
-                raise self._fault(f"has {name} that are not finite")
+            self._check_array(name, values)
         return arrays
+
+    def _check_array(self, name: str, values: Array) -> None:
+        """Raises BadInput for an array of the wrong type or shape, or with a value that is none."""
+        kinds = {"data_sha256": "U", "mask": "b", "lines": "biuf"}.get(name, "iuf")
+        wanted = {"data_sha256": "a text", "mask": "a list of truth values"}.get(name, "a list of numbers")
+        is_right = values.ndim == (0 if name == "data_sha256" else 1) and values.dtype.kind in kinds
+        if not is_right or not values.size:
+            raise self._fault(f"has {name} as {values.dtype} {list(values.shape)}; it is {wanted}")
+        if values.dtype.kind != "f":
+            return
+        with np.errstate(over="ignore"):  # a number beyond float64 becomes infinite
+            in_float64 = values.astype(np.float64)
+        allowed = np.isfinite(in_float64) if name != "scores" else np.isfinite(in_float64) | np.isinf(values)
+        if not allowed.all():
+            raise self._fault(f"has {name} that are not finite")
+
+    def _check_data(self, of_file: str, of_run: str) -> None:
+        """Raises BadInput where the file is of other data than the run's, as far as both are known."""
+        if of_run and of_file != of_run:
+            raise self._fault(
+                f"is of other data: its data_sha256 is {ascii(of_file[:12])}, and the run's '{of_run[:12]}'; take the data "
+                "of the run that made it, or leave out the array data_sha256 where all positions are the same"
+            )
 
     def _ranked(self, values: Array) -> Tensor:
         if len(values) != self.num_examples:
             raise self._fault(f"has {len(values):,} scores, and the run {self.num_examples:,} training examples")
         return ranked(torch.from_numpy(values.astype(np.float64)), self.generator())
 
+    def _masked(self, values: Array) -> Array:
+        """Returns the positions of a mask's kept examples."""
+        if len(values) != self.num_examples:
+            raise self._fault(
+                f"has a mask of {len(values):,} examples, and the run {self.num_examples:,} training examples"
+            )
+        return np.flatnonzero(values)
+
     def _indices(self, values: Array) -> Tensor:
+        if not len(values):
+            raise self._fault("has a mask that keeps no example")
         rule = f"they are distinct whole numbers from 0 to {self.num_examples - 1:,}"
         wrong = values[(values != np.floor(values)) | (values < 0) | (values >= self.num_examples)]
         if len(wrong):
@@ -136,13 +184,11 @@ class Subset(Pruner):
         return BadInput(f"subset's file {ascii(self.file)} {text}")
 
 
-def _unpacked(content: bytes) -> Arrays:
-    """Returns the arrays of a `.npz` file. No Python object is built; damaged and huge arrays raise an error."""
-    with np.load(io.BytesIO(content), allow_pickle=False) as found:
-        size = sum(part.file_size for part in found.zip.infolist())
-        if size > MOST_BYTES:
-            raise ValueError(f"larger than {MOST_BYTES:,} bytes, unpacked")
-        return {name: found[name] for name in ("index", "scores", "weights") if name in found.files}
+def _parsed(content: bytes) -> Arrays:
+    """Returns the arrays of a file. No Python object is built; damaged and huge files raise an error."""
+    if is_npz(content):
+        return unpacked(content, ARRAYS.__contains__)
+    return {"lines": single(content)} if is_npy(content) else _lines(content)
 
 
 def _lines(content: bytes) -> Arrays:

@@ -25,6 +25,7 @@ _HOME = {
     "sweep": "sadp_bench.api.training",
     "load": "sadp_bench.api.reading",
     "report": "sadp_bench.api.reading",
+    "export": "sadp_bench.api.reading",
     "load_model": "sadp_bench.api.reading",
     "scores": "sadp_bench.api.reading",
     "visits": "sadp_bench.api.reading",

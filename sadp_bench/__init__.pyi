@@ -1,3 +1,4 @@
+from sadp_bench.api.reading import export as export
 from sadp_bench.api.reading import load as load
 from sadp_bench.api.reading import load_model as load_model
 from sadp_bench.api.reading import report as report

@@ -1,6 +1,11 @@
 """The public name of the pruner's contract. It is defined in `sadp_bench.pruners.base`."""
 
 from sadp_bench.capture.signals import Signal as Signal
+from sadp_bench.core.arrays import Arrays as Arrays
+from sadp_bench.core.arrays import is_npy as is_npy
+from sadp_bench.core.arrays import is_npz as is_npz
+from sadp_bench.core.arrays import single as single
+from sadp_bench.core.arrays import unpacked as unpacked
 from sadp_bench.core.errors import BadInput as BadInput
 from sadp_bench.core.files import read_bytes as read_bytes
 from sadp_bench.pruners.base import Candidates as Candidates

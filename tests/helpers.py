@@ -49,6 +49,7 @@ class PlainContext:
     num_classes: int = 10
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     label_N: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    data_sha256: str = ""
 
     def scores(self, score: Callable[[], Tensor]) -> Tensor:
         return score()

@@ -121,19 +121,17 @@ def load_model(record: Outcome | Folder, *, data: Folder | None = None) -> Train
 
 
 def scores(record: Outcome | Folder) -> numpy.ndarray:
-    """Returns the scores by which a run chose its subset before training, float64, [N].
+    """Returns the scores that a run kept, float64, [N]: the final ones, or those by which it chose before training.
 
     Args:
         record: An outcome of `run`, or a record's file. The scores lie in its folder.
 
     Raises:
-        BadInput: The method makes no scores before training, or their file is not there.
+        BadInput: The run was trained without `save_scores`, and its method makes no scores before training.
     """
-    from sadp_bench.claims.runs import Run
+    from sadp_bench.runs import exporting
 
-    path = _file(record)
-    found: numpy.ndarray = Run(path, _record(record)).scores().numpy()
-    return found
+    return exporting.scores(_file(record), _record(record))
 
 
 def visits(record: Record | Outcome | Folder) -> numpy.ndarray:
@@ -145,14 +143,38 @@ def visits(record: Record | Outcome | Folder) -> numpy.ndarray:
     Raises:
         BadInput: The record is from a version that kept no visits.
     """
-    import numpy
+    from sadp_bench.runs import exporting
 
-    from sadp_bench.records.visit_counts import unpack
+    return exporting.visits(_record(record))
 
-    found = _record(record)
-    if found.visits is None:
-        raise BadInput("the record contains no visits; train the run again")
-    return numpy.asarray(unpack(found.visits, found.num_examples), dtype=numpy.int64)
+
+def export(
+    record: Outcome | Folder,
+    *,
+    scores: Folder | None = None,
+    visits: Folder | None = None,
+    masks: Folder | None = None,
+    weights: Folder | None = None,
+    data: Folder | None = None,
+) -> None:
+    """Writes parts of a run to files, which must not exist; see `sadp-bench export`.
+
+    Args:
+        record: An outcome of `run`, or a record's file.
+        scores: The file of the scores, .npz.
+        visits: The file of the visits, .csv.
+        masks: The file of the masks, .npz.
+        weights: The file of the trained network, .pt.
+        data: Folder of the data sets, for the weights.
+
+    Raises:
+        BadInput: The run did not keep a part; nothing is written.
+    """
+    from sadp_bench.runs import exporting
+
+    parts = {"scores": scores, "visits": visits, "masks": masks, "weights": weights}
+    wanted = {name: Path(to) for name, to in parts.items() if to is not None}
+    exporting.export(_file(record), _record(record), wanted, whole_path(data))
 
 
 def _record(given: Record | Outcome | Folder) -> Record:

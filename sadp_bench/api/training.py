@@ -89,6 +89,7 @@ def run(
     reference: bool = True,
     again: bool = False,
     save_model: bool = False,
+    save_scores: bool = False,
     jobs: int = 1,
     quiet: bool = False,
     **options: Unpack[SpecOptions],
@@ -106,6 +107,7 @@ def run(
     reference: bool = True,
     again: bool = False,
     save_model: bool = False,
+    save_scores: bool = False,
     jobs: int = 1,
     quiet: bool = False,
     **options: Unpack[SpecOptions],
@@ -122,6 +124,7 @@ def run(
     reference: bool = True,
     again: bool = False,
     save_model: bool = False,
+    save_scores: bool = False,
     jobs: int = 1,
     quiet: bool = False,
     **options: Unpack[SpecOptions],
@@ -137,6 +140,7 @@ def run(
         reference: Whether the full-data reference is trained. A sweep always trains it.
         again: Whether a run that has a record is trained anew. Not in a sweep.
         save_model: Whether the weights are kept beside the record, for `load_model`. Not in a sweep.
+        save_scores: Whether the method's scores are kept beside the record, for `scores` and `export`. Not in a sweep.
         jobs: Runs of a sweep that go on at a time.
         quiet: Whether no progress is shown.
         options: See `SpecOptions`. A list is swept too.
@@ -153,8 +157,8 @@ def run(
     common = {name: _listed(value) for name, value in choice.items() if value is not None}
     tables = {"common": common, "sweep": [{}]}
     if any(isinstance(value, list) for value in [*common.values(), *_settings(options).values()]):
-        if again or save_model or not reference:
-            raise BadInput("again, save_model and reference=False are for one run; lists make a sweep")
+        if again or save_model or save_scores or not reference:
+            raise BadInput("again, save_model, save_scores and reference=False are for one run; lists make a sweep")
         return sweep(tables, out=out, data=data, jobs=jobs, quiet=quiet)
     [request] = read_sweep(tables, allow_imports=True)
     from sadp_bench.cli import run_view
@@ -170,6 +174,7 @@ def run(
         reference=reference,
         again=again,
         save_model=save_model,
+        save_scores=save_scores,
     )
     assert outcome is not None  # None is for the other ranks of a process group
     return outcome

@@ -17,6 +17,7 @@ from sadp_bench.records.naming import differing, run_names
 from sadp_bench.records.record import Record
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import Store
+from sadp_bench.runs.exporting import shared_scores
 from sadp_bench.runs.resolve import RunRequest
 from sadp_bench.sweeps.sweep_file import RequestedRun, read_search, read_sweep
 
@@ -144,18 +145,7 @@ class Run:
         """Returns the method's scores, [N], float64. Raises BadInput where their file is not those of the run."""
         import torch
 
-        from sadp_bench.training.checkpoint import read_state
-        from sadp_bench.training.state_checks import check_scores, contents
-
-        try:
-            state = read_state(self.scores_path, torch.device("cpu"))
-            with contents():
-                check_scores(state, self.record.num_examples)
-                if state["made_in"]["data_sha256"] != self.record.data_sha256:
-                    raise BadInput("of other data than the record")
-        except BadInput as error:
-            raise BadInput(f"{self.scores_path}: the file is {error}; make it anew") from None
-        return state["score_N"].detach().double()
+        return torch.from_numpy(shared_scores(self.path, self.record))
 
 
 def found_runs(

@@ -33,6 +33,7 @@ PANELS = {
         "report": "sadp_bench.cli.inspect:report",
         "power": "sadp_bench.cli.inspect:power",
         "check": "sadp_bench.cli.check:check",
+        "export": "sadp_bench.cli.export:export",
     },
     "Measure": {
         "speed": "sadp_bench.cli.measure:speed",

@@ -113,6 +113,16 @@ def run(
     save_model: Annotated[
         bool, option(OUTPUT, "Keep the trained weights beside the record.", None, True, "--save-model")
     ] = False,
+    save_scores: Annotated[
+        bool,
+        option(
+            OUTPUT,
+            "Keep the method's scores of the examples beside the record. `--method subset` trains on them.",
+            None,
+            True,
+            "--save-scores",
+        ),
+    ] = False,
     data: Data = None,
     jobs: Annotated[int, option(WHERE, "Number of runs of a list that train at a time.", COUNT)] = 1,
     concurrent_jobs: Annotated[
@@ -154,7 +164,8 @@ def run(
     if isinstance(request["method"], str) and "," in request["method"]:
         request["method"] = request["method"].split(",")
     if several := [fields.option(name) for name in LISTED if isinstance(request[name], list)]:
-        alone = {"--no-reference": no_reference, "--again": again, "--save-model": save_model}
+        alone = {"--no-reference": no_reference, "--again": again}
+        alone |= {"--save-model": save_model, "--save-scores": save_scores}
         if refused := [name for name, given in alone.items() if given]:
             raise BadInput(
                 f"{refused[0]} is for one run, and {several[0]} has several; give one value, or leave it out"
@@ -181,6 +192,7 @@ def run(
             reference=not no_reference,
             again=again,
             save_model=save_model,
+            save_scores=save_scores,
             checkpoint_seconds=checkpoint_seconds,
             jobs=concurrent_jobs,
             limit=limit,

@@ -32,6 +32,8 @@ class LoopContext:
         score_N: The given scores, or None.
     """
 
+    data_sha256 = ""  # a loop's data are not hashed
+
     def __init__(
         self,
         label_N: Tensor | None,

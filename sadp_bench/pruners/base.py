@@ -82,6 +82,7 @@ class ScoringContext(Protocol):
     num_epochs: int
     seed: int
     device: torch.device
+    data_sha256: str  # of the run's data, as the record has it; "": not known
 
     @property
     def num_classes(self) -> int:
@@ -280,6 +281,14 @@ class Pruner(ABC):
 
     def observe_forward(self, seen: Observation) -> None:  # noqa: B027 (optional)
         """Receives a part of the examples that `revisit` returned, after their forward pass."""
+
+    def final_scores(self) -> Tensor | None:
+        """Returns the present score of each example, [N], without NaN: the higher, the more it matters; None by default.
+
+        `--save-scores` keeps them at the end of a run, for `export` and for the method `subset`. A method without an
+        override has no scores to keep, and is refused with that option.
+        """
+        return None
 
     def run_epochs(self, epochs: int) -> float:
         """Returns the number of epochs of the run when full data trains for `epochs`; a pruner may shorten the run."""

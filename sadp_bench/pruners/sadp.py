@@ -146,21 +146,24 @@ class SADP(Pruner):
     def select(self, epoch: int) -> Selection:
         """Draws an epoch's examples, and weights them. Raises Diverged where a score is not finite."""
         num_kept = self.num_kept(epoch)
-        score_N = self.score_sq_N.cpu().to(storage(self.num_examples)).sqrt()
-        unseen_N = score_N.isnan()
-        if num_lost := int(score_N.isinf().sum()):
+        if num_lost := int(self.score_sq_N.isinf().sum()):
             raise Diverged(
                 f"training diverged: the sadp scores of {num_lost} examples are not finite after epoch {epoch}, although the "
                 "loss may be; try a lower learning rate",
                 max(0, epoch - 1),
             )
-        mean = 1.0 if bool(unseen_N.all()) else score_N.nanmean()
-        p_N = inclusion_probability(smooth(torch.where(unseen_N, mean, score_N), self.smoothing), num_kept)
+        p_N = inclusion_probability(smooth(self.final_scores(), self.smoothing), num_kept)
         now_N = balanced(p_N, self.surplus_N, num_kept) if self.draw == "balanced" else p_N
         index_K = systematic_sample(now_N, self.generator(epoch))
         self.surplus_N -= p_N
         self.surplus_N[index_K] += 1
         return Selection(index_K, weights(p_N, num_kept, self.weight_power)[index_K].float())
+
+    def final_scores(self) -> Tensor:
+        """Returns the scores by which the next epoch would be drawn; unseen examples have the mean."""
+        score_N = self.score_sq_N.cpu().to(storage(self.num_examples)).sqrt()
+        unseen_N = score_N.isnan()
+        return torch.where(unseen_N, 1.0 if bool(unseen_N.all()) else score_N.nanmean(), score_N)
 
     def _score(self) -> Score:
         return LayersScore(self.calibrate, self.gain_limit) if self.score == "layers" else SCORES[self.score]()

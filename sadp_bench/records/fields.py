@@ -20,7 +20,7 @@ CHOICES = {
     "protocol": ("epochs", "updates"),
     "evaluate_on": ("test", "validation"),
     "backprop": ("bptt", "sltt", "sltt-k", "local"),
-    "sparsity": ("dense", "imp", "eb", "pq", "random", "channels", "narrow"),
+    "sparsity": ("dense", "imp", "eb", "pq", "random", "fixed", "channels", "narrow"),
     "kernel": ("python", "native"),
 }
 # Parts of `--augment`, in the order of a spec.

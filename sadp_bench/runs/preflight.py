@@ -63,6 +63,7 @@ class DryContext:
     def __init__(self, spec: Spec, resources: Resources) -> None:
         self.num_examples, self.num_epochs = len(resources.train), spec.epochs
         self.seed, self.device = spec.seed, resources.device
+        self.data_sha256 = resources.material.sha256
         self.updates_per_epoch = spec.updates_per_epoch
         self.num_classes = len(resources.material.dataset.class_names)
         self.label_N = resources.train.label_N.cpu()

@@ -114,7 +114,7 @@ class RunRequest:
         owners["dataset."] = ("dataset", given["dataset"], registry.options(dataset))
         _refuse_budget_option(given["method"], settings)
         given |= _tables(owners, settings)
-        given["method_options"] = _with_hash(given["method_options"])
+        given |= {table: _with_hash(given[table]) for table in ("method_options", "sparsity_options")}
         device = environment.choose_device(given.get("device", "auto"))
         given["device"] = str(device)
         if given.get("precision", "auto") == "auto":
@@ -312,9 +312,9 @@ def _refuse_budget_option(method: str, settings: Mapping[str, Any] | None) -> No
 
 
 def _with_hash(options: dict[str, Any]) -> dict[str, Any]:
-    """Returns a method's options, of which an empty `sha256` becomes the hash of the `file` beside it.
+    """Returns the options of a method or a sparsity, of which an empty `sha256` becomes the hash of the `file` beside it.
 
-    So a run is known by the file's content. The method compares a given hash with the content.
+    So a run is known by the file's content. The owner compares a given hash with the content.
     """
     if not options.get("file") or options.get("sha256") != "":
         return options

@@ -19,6 +19,7 @@ from sadp_bench.core.files import remove
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.text import duration
 from sadp_bench.core.time_limit import TimeLimit
+from sadp_bench.pruners.base import Pruner
 from sadp_bench.records.fields import check_count
 from sadp_bench.records.file_lock import Lock
 from sadp_bench.records.metrics import Comparison, compare
@@ -26,10 +27,11 @@ from sadp_bench.records.naming import run_name
 from sadp_bench.records.record import Failure
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import Store, atomic, remove_parts
+from sadp_bench.runs import exporting
 from sadp_bench.runs.out_folder import OutFolder
 from sadp_bench.runs.preflight import check_runs
 from sadp_bench.runs.preparation import epochs_to_make, preparations
-from sadp_bench.runs.resolve import Material, make_sparsity, weight_bytes
+from sadp_bench.runs.resolve import Material, make_pruner, make_sparsity, weight_bytes
 from sadp_bench.runs.resources import Resources
 from sadp_bench.runs.trainer import RunTrainer, expected, now
 from sadp_bench.sparsity.base import MASK_COPIES
@@ -60,13 +62,15 @@ class RunOptions:
 
     Args:
         again: Trains also runs that have a record.
-        save_model: Keeps the weights beside the record.
+        save_model: Keeps the weights beside the record, and the masks of connections.
+        save_scores: Keeps the method's scores beside the record.
         checkpoint_seconds: A checkpoint is written at the first end of an epoch after so many seconds.
         limit: Ends the runs after the epoch in which it is over.
     """
 
     again: bool = False
     save_model: bool = False
+    save_scores: bool = False
     checkpoint_seconds: float = 60.0
     limit: TimeLimit = field(default_factory=TimeLimit)
 
@@ -84,6 +88,7 @@ def run(
     reference: bool = True,
     again: bool = False,
     save_model: bool = False,
+    save_scores: bool = False,
     checkpoint_seconds: float = 60.0,
     jobs: int = 1,
     limit: TimeLimit | None = None,
@@ -100,6 +105,7 @@ def run(
         reference: Trains the reference where it has no record; otherwise only a record that is there is used.
         again: See `RunOptions`.
         save_model: See `RunOptions`.
+        save_scores: See `RunOptions`.
         checkpoint_seconds: See `RunOptions`.
         jobs: Runs that share this machine at the same time.
         limit: See `RunOptions`; None: no limit.
@@ -107,7 +113,9 @@ def run(
     Returns:
         The outcome; None on all ranks but the first, which alone writes.
     """
-    settings = RunOptions(again, save_model, checkpoint_seconds, limit or TimeLimit())
+    settings = RunOptions(again, save_model, save_scores, checkpoint_seconds, limit or TimeLimit())
+    if save_scores:
+        exporting.check_scores_kept(spec, make_pruner(spec))
     check_count("concurrent_jobs", jobs, 1)
     full = spec.reference()
     wanted = [full, spec] if reference and full.key != spec.key else [spec]
@@ -152,6 +160,8 @@ def _tidy_and_report(
             progress.message(f"{run_name(run)} is done already: {store.path(run)} (--again trains it anew)")
     if settings.save_model and wanted[-1] not in missing and not store.path(wanted[-1], ".pt").exists():
         progress.message("its weights were not kept; --again --save-model trains it anew and keeps them")
+    if settings.save_scores and wanted[-1] not in missing and not exporting.has_scores(wanted[-1], store):
+        progress.message("its scores were not kept; --again --save-scores trains it anew and keeps them")
 
 
 def tidy(spec: Spec, store: Store, keep_checkpoint: bool = False) -> None:
@@ -282,5 +292,20 @@ def _train_and_store(
     if settings.save_model:  # before the record, whose existence means that all is done
         with atomic(store.path(spec, ".pt")) as file:
             torch.save(inference_state(trainer.model), file)
+    _keep_more(spec, trainer, store, settings, progress)
     store.write(record)
     checkpoint.discard()
+
+
+def _keep_more(spec: Spec, trainer: RunTrainer, store: Store, settings: RunOptions, progress: Progress) -> None:
+    """Writes scores and masks of connections beside the record, as far as they are wanted; removes those of a former run."""
+    scores, masks = store.path(spec, exporting.SCORES), store.path(spec, exporting.MASKS)
+    for path in (scores, masks):
+        remove(path)
+    if settings.save_model and trainer.state.sparsity.masks:
+        exporting.write_masks(masks, trainer.state.sparsity.masks)
+    if settings.save_scores and type(trainer.pruner).final_scores is not Pruner.final_scores:
+        try:
+            exporting.write_scores(scores, exporting.final_scores(spec, trainer.pruner), trainer.material.sha256)
+        except BadInput as error:  # The run itself is well.
+            progress.message(f"its scores are not kept: {error}")

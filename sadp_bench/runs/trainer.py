@@ -126,6 +126,7 @@ class RunTrainer:
             shared(search_path, "search", lambda search: check_search(search, model)),
             self._save,
             self.pruner.score_columns,
+            self.material.sha256,
         )
         self.prepared = False
         self.ticket: dict[str, Any] = {}

@@ -7,5 +7,6 @@ SPARSITIES = {
     "pq": "sadp_bench.sparsity.pq:PQ",
     "random": "sadp_bench.sparsity.random:Random",
     "channels": "sadp_bench.sparsity.channels:Channels",
+    "fixed": "sadp_bench.sparsity.fixed:Fixed",
     "narrow": "sadp_bench.sparsity.narrow:Narrow",
 }

@@ -63,6 +63,7 @@ class RunContext:
         search_file: The search of the runs that differ in method and ratio alone; None: the run makes its search itself.
         save: Called after every epoch, where the context can be resumed.
         score_columns: The method's `Pruner.score_columns`.
+        data_sha256: Of the run's data; "": not known.
 
     Attributes:
         visits: Example visits that scoring and search made.
@@ -82,11 +83,13 @@ class RunContext:
         search_file: SharedFile | None = None,
         save: Callable[[], None] = lambda: None,
         score_columns: int = 0,
+        data_sha256: str = "",
     ) -> None:
         self.spec, self.data, self.num_classes = spec, data, num_classes
         self.num_examples, self.num_epochs = len(data), spec.epochs
         self.timesteps, self.seed, self.device = spec.timesteps, spec.seed, data.device
         self.label_N: Tensor = data.label_N.cpu()
+        self.data_sha256 = data_sha256
         self.visits = 0
         self.scores_from: str | None = None
         self.kept: State = {}

@@ -170,7 +170,7 @@ def test_a_density_that_is_no_share_is_refused():
 
 
 def test_dense_takes_no_density_below_1_and_no_early_time():
-    with pytest.raises(BadInput, match="0.5 choose imp, eb, pq, random, channels or narrow"):
+    with pytest.raises(BadInput, match="0.5 choose imp, eb, pq, random, fixed, channels or narrow"):
         Sparsity(0.5)
     with pytest.raises(BadInput, match="early_time"):
         Sparsity(early_time=True)
