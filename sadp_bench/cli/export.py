@@ -65,10 +65,12 @@ def export(
 
 def _hint(ratio: float, density: float, wanted: dict[str, Path]) -> str:
     """Returns a command that uses the export; "": none does."""
+    run = "train with it: sadp-bench run --method"
     if "scores" in wanted:
-        return printable(f"train on them: sadp-bench run --method subset --ratio {ratio or 0.5:g} --set file={wanted['scores']}")
+        return printable(f"{run} subset --ratio {ratio or 0.5:g} --set file={wanted['scores']}")
     if "masks" in wanted and density < 1:
-        return printable(f"train with them: sadp-bench run --method full --ratio 0 --sparsity fixed --density {density:g} --set sparsity.file={wanted['masks']}")
+        words = f"--sparsity fixed --density {density:g} --set sparsity.file={wanted['masks']}"
+        return printable(f"{run} full --ratio 0 {words}")
     if "masks" in wanted and ratio:
-        return printable(f"train on them: sadp-bench run --method subset --ratio {ratio:g} --set file={wanted['masks']}")
+        return printable(f"{run} subset --ratio {ratio:g} --set file={wanted['masks']}")
     return ""

@@ -48,7 +48,9 @@ def final_scores(spec: Spec, pruner: Pruner) -> Array:
     """Returns the scores of a run's pruner at its end, float64, [N]. Raises BadInput where they are none."""
     found: Any = pruner.final_scores()
     if fault := score_fault(found, pruner.num_examples):
-        raise BadInput(f"{spec.method}'s final_scores returns {fault}, and must return {pruner.num_examples} {SCORE_RULE}")
+        raise BadInput(
+            f"{spec.method}'s final_scores returns {fault}, and must return {pruner.num_examples} {SCORE_RULE}"
+        )
     score_N: Array = found.detach().cpu().double().numpy()
     return score_N
 
@@ -99,7 +101,9 @@ def _kept_scores(kept: Path, record: Record) -> Array:
     found, data = arrays.get("scores"), arrays.get("data_sha256")
     is_right = found is not None and found.shape == (record.num_examples,) and found.dtype == np.float64
     if found is None or not is_right or np.isnan(found).any() or str(data) != record.data_sha256:
-        raise BadInput(f"{kept}: not the scores of the run's {record.num_examples:,} examples; train it anew with --again")
+        raise BadInput(
+            f"{kept}: not the scores of the run's {record.num_examples:,} examples; train it anew with --again"
+        )
     return found
 
 
@@ -150,7 +154,7 @@ def _kept_masks(path: Path, record: Record) -> dict[str, Array]:
     kept = path.with_suffix(MASKS)
     if not kept.exists():
         raise BadInput(
-            f"{path} kept no masks of its connections; `run --again --save-model` trains it anew and keeps them with the weights"
+            f"{path} kept no masks of its connections; `run --again --save-model` trains it anew and keeps them"
         )
     found = _read_arrays(kept)
     if not found or not all(name.startswith(MASK) and value.dtype == np.bool_ for name, value in found.items()):

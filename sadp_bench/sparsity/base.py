@@ -90,7 +90,8 @@ class Sparsity:
             raise BadInput(f"density is above 0 and at most 1 (the share of weights that exist), not {density:g}")
         if type(self) is Sparsity and density < 1:
             raise BadInput(
-                f"dense keeps every weight: for a density of {density:g} choose imp, eb, pq, random, fixed, channels or narrow"
+                f"dense keeps every weight: for a density of {density:g} choose imp, eb, pq, random, fixed, channels or "
+                "narrow"
             )
         if early_time and not self.searches:
             raise BadInput("early_time shortens the search for a mask; only imp and eb search")

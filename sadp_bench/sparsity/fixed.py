@@ -70,8 +70,8 @@ class Fixed(Sparsity):
             if here is None or there is None or here.shape != there.shape:
                 shown = ["none" if value is None else str(list(value.shape)) for value in (here, there)]
                 raise self._fault(
-                    f"has {what} of another network: {ascii(name)} has the shape {shown[0]} in the file and {shown[1]} in the "
-                    "network"
+                    f"has {what} of another network: {ascii(name)} has the shape {shown[0]} in the file and {shown[1]} "
+                    "in the network"
                 )
 
     def _arrays(self) -> Arrays:
@@ -104,7 +104,7 @@ class Fixed(Sparsity):
 def _tensors(arrays: Arrays, prefix: str) -> dict[str, Tensor]:
     """Returns the arrays of a prefix as tensors, by the names behind it."""
     return {
-        name.removeprefix(prefix): torch.from_numpy(np.ascontiguousarray(values))
+        name.removeprefix(prefix): torch.from_numpy(np.array(values, values.dtype.newbyteorder("="), order="C"))
         for name, values in arrays.items()
         if name.startswith(prefix)
     }

@@ -19,7 +19,7 @@ from sadp_bench.records.store import Store
 from sadp_bench.runs.resolve import resolve
 from sadp_bench.runs.run import run
 from tests.commands import command
-from tests.helpers import prepared
+from tests.helpers import PlainContext, prepared
 from tests.small_runs import SMALL
 from tests.stopping import StopsAt
 
@@ -65,6 +65,27 @@ def test_of_scores_the_highest_the_lowest_or_the_middle_are_kept(tmp_path: Path)
             assert abs(total - 0.7 * N * 5) <= 0.5
 
 
+def test_a_mask_is_the_indices_of_its_kept_examples(tmp_path: Path) -> None:
+    mask, weights = SCORES % 2 == 1, 1 + SCORES
+    assert mask.sum() == 18
+    np.save(tmp_path / "m.npy", mask)
+    for path in (file_of(tmp_path, mask=mask, weights=weights), str(tmp_path / "m.npy")):
+        selection = prepared(Subset(1 - 18 / N, file=path), N).select(0)
+        assert selection.index_K.tolist() == [at for at in range(N) if mask[at]]
+        np.testing.assert_allclose(selection.weight_K, weights[mask] if path.endswith("z") else np.ones(18))
+    all_of = prepared(Subset(0.0, file=file_of(tmp_path, mask=np.ones(N, bool))), N).select(0)
+    assert all_of.index_K.tolist() == list(range(N))
+
+
+def test_infinite_scores_come_first_and_a_single_array_is_a_file(tmp_path: Path) -> None:
+    scores = np.where(SCORES < 3, np.inf, SCORES)
+    selection = prepared(Subset(0.5, file=file_of(tmp_path, scores=scores)), N).select(0)
+    assert {at for at in range(N) if SCORES[at] < 3} == set(selection.index_K[:3].tolist())
+    np.save(tmp_path / "s.npy", SCORES)
+    by_score = prepared(Subset(0.5, file=str(tmp_path / "s.npy")), N).select(0)
+    assert by_score.index_K.tolist() == np.argsort(-SCORES)[: len(by_score.index_K)].tolist()
+
+
 def test_numbers_of_every_type_and_byte_order_are_read(tmp_path: Path) -> None:
     for kind in (">f4", "<f2", "longdouble", ">i8", ">u2", "<u4", ">f8"):
         weights = np.arange(1, 38).astype(kind)
@@ -90,12 +111,17 @@ def test_bad_files_are_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "flipped.npz").write_bytes(whole[:100] + bytes(value ^ 255 for value in whole[100:140]) + whole[140:])
     arrays: dict[str, dict[str, Any]] = {
         "both": {"index": index, "scores": SCORES},
-        "none": {"other": index},
+        "none": {"others": index},
         "twice": {"index": np.array([0, *range(18)])},
         "outside": {"index": index + 20},
         "negative": {"index": index - 1},
         "table": {"index": index.reshape(1, -1)},
-        "mask": {"index": np.ones(N, dtype=bool)},
+        "truths": {"index": np.ones(N, dtype=bool)},
+        "masks": {"mask": np.ones(N - 1, dtype=bool)},
+        "nothing": {"mask": np.zeros(N, dtype=bool)},
+        "counts": {"mask": np.ones(N)},
+        "other": {"scores": SCORES, "data_sha256": np.asarray("ab")},
+        "hash": {"scores": SCORES, "data_sha256": np.array([1.0])},
         "few": {"index": index[:10]},
         "scores": {"scores": SCORES[:-1]},
         "nan": {"scores": np.where(SCORES == 3, np.nan, SCORES)},
@@ -112,19 +138,24 @@ def test_bad_files_are_refused_in_one_line(tmp_path: Path) -> None:
         ".": "can't read",
         "words": "no text of a number a line",
         "two": r"has lines as float64 \[2, 2\]",
-        "empty": "has the array index or scores, one of the two",
+        "empty": "has the array index, mask or scores, one of the three",
         "infinite": "has lines that are not finite",
         "float": r"has 3 indices, among them 0\.5; they are distinct whole numbers from 0 to 36",
-        "object.npz": "no .npz file of numbers",
-        "cut.npz": "no .npz file of numbers",
-        "flipped.npz": "no .npz file of numbers",
-        "both.npz": "one of the two",
-        "none.npz": "one of the two",
+        "object.npz": "no .npz or .npy file of numbers",
+        "cut.npz": "no .npz or .npy file of numbers",
+        "flipped.npz": "no .npz or .npy file of numbers",
+        "both.npz": "one of the three",
+        "none.npz": "one of the three",
         "twice.npz": "has an index twice",
         "outside.npz": "has 19 indices, among them 37;",
         "negative.npz": "among them -1;",
         "table.npz": r"has index as int64 \[1, 19\]",
-        "mask.npz": r"has index as bool \[37\]",
+        "truths.npz": r"has index as bool \[37\]",
+        "masks.npz": "has a mask of 36 examples, and the run 37 training examples",
+        "nothing.npz": "has a mask that keeps no example",
+        "counts.npz": r"has mask as float64 \[37\]; it is a list of truth values",
+        "other.npz": "is of other data: its data_sha256 is 'ab', and the run's 'cdef'",
+        "hash.npz": r"has data_sha256 as float64 \[1\]; it is a text",
         "few.npz": r"has 10 of 37 indices, which is --ratio 0\.7297, not 0\.49",
         "scores.npz": "has 36 scores, and the run 37 training examples",
         "nan.npz": "has scores that are not finite",
@@ -136,7 +167,7 @@ def test_bad_files_are_refused_in_one_line(tmp_path: Path) -> None:
     }
     for name, fault in faults.items():
         with pytest.raises(BadInput, match=fault) as caught:
-            prepared(Subset(0.49, file=str(tmp_path / name)), N)
+            Subset(0.49, file=str(tmp_path / name)).prepare(PlainContext(N, data_sha256="cdef"))
         assert "\n" not in str(caught.value), name
     options: list[tuple[dict[str, str], str]] = [
         ({"keep": "best"}, "subset's keep is one of hardest, easiest, middle, not 'best'"),
