@@ -7,31 +7,32 @@ from typing import Annotated
 
 import typer
 
-from sadp_bench.cli.help import WHAT
 from sadp_bench.cli.options import FILE, AsJson, Data, option
 from sadp_bench.cli.output import Result
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.text import printable
 
+PARTS = "What to export"  # panel of the help
+
 
 def export(
     run: Annotated[Path, typer.Argument(help="The file of a run's record (.json).", metavar="RECORD")],
     scores: Annotated[
-        Path | None, option(WHAT, "Write the scores of the examples to this .npz file, for --method subset.", FILE)
+        Path | None, option(PARTS, "Write the scores of the examples to this .npz file, for --method subset.", FILE)
     ] = None,
     visits: Annotated[
-        Path | None, option(WHAT, "Write how often training showed each example to this .csv file.", FILE)
+        Path | None, option(PARTS, "Write how often training showed each example to this .csv file.", FILE)
     ] = None,
     masks: Annotated[
         Path | None,
         option(
-            WHAT,
+            PARTS,
             "Write which examples training showed, and which connections exist, to this .npz file, for --method subset and "
             "--sparsity fixed.",
             FILE,
         ),
     ] = None,
-    weights: Annotated[Path | None, option(WHAT, "Write the trained network to this .pt file.", FILE)] = None,
+    weights: Annotated[Path | None, option(PARTS, "Write the trained network to this .pt file.", FILE)] = None,
     data: Data = None,
     as_json: AsJson = False,
 ) -> Result:
