@@ -10,6 +10,7 @@ BACKBONES = {
     "resnet18": "sadp_bench.backbones.resnet:ResNet18",
     "resnet18-sltt": "sadp_bench.backbones.resnet:SLTTResNet18",
     "sew-resnet18": "sadp_bench.backbones.resnet:SEWResNet18",
+    "sew-7b": "sadp_bench.backbones.sew_7b:SEW7B",
     "ms-resnet18": "sadp_bench.backbones.resnet:MSResNet18",
     "resnet19": "sadp_bench.backbones.resnet:ResNet19",
     "spikformer": "sadp_bench.backbones.spikingjelly_models:Spikformer",

@@ -11,8 +11,10 @@ from spikingjelly.activation_based.model.ms_resnet import MSResNet
 from torch import nn
 from torchvision.models import vgg
 
+from sadp_bench.backbones.parametric_lif import ParametricLIF
 from sadp_bench.backbones.plain import VGG16, VGGSNN
 from sadp_bench.backbones.resnet import MSResNet18, ResNet19
+from sadp_bench.backbones.sew_7b import SEW7B
 from sadp_bench.backbones.spiking import LIF, NeuronSettings
 from sadp_bench.capture.layers import norm_layers
 from sadp_bench.core.errors import BadInput
@@ -116,6 +118,22 @@ def test_vggsnn_has_the_layers_of_tets_code() -> None:
     wanted.append(("linear", 32 * 3 * 3, 10))
     assert calls(model, 2, 48, 48) == wanted
     assert parameters(on_meta(VGGSNN, 2, 48)) == by_hand + 512 * 3 * 3 * 10 + 10
+
+
+def test_sew_7b_has_the_layers_of_the_authors_code() -> None:
+    """On the 128x128 event frames of the source: seven blocks and seven pools, down to one pixel."""
+    model = SEW7B((2, 128, 128), 10, 1, NeuronSettings(), width=4)
+    wanted: list[Layer] = [("conv", 2, 4, 1, 1), ("neuron",)]
+    for block in range(7):
+        width = 4 if block < 4 else 8
+        wanted += [("conv", 4, 8, 1, 1), ("neuron",)] if block == 4 else []
+        wanted += [("conv", width, width, 3, 1), ("neuron",)] * 2
+        wanted.append(("pool", "MaxPool2d"))
+    assert calls(model, 2, 128, 128) == [*wanted, ("linear", 8, 10)]
+    assert len([module for module in model.modules() if isinstance(module, ParametricLIF)]) == 16
+    convs = 2 * 64 + 8 * 9 * 64 * 64 + 64 * 128 + 6 * 9 * 128 * 128
+    norms = 2 * (64 * 9 + 128 * 7)
+    assert parameters(on_meta(SEW7B, 2, 128)) == convs + norms + 16 + 128 * 10 + 10
 
 
 def test_ms_resnet18_is_spikingjellys_network_to_rounding() -> None:

@@ -136,7 +136,7 @@ def check_squares(model, loss, input, label_B):
 
 BACKBONES = pytest.mark.parametrize(
     "backbone",
-    "cnn mlp recurrent vgg11 vggsnn resnet18 sew-resnet18 ms-resnet18 resnet19 spikformer sdt qkformer".split(),
+    "cnn mlp recurrent vgg11 vggsnn resnet18 sew-resnet18 sew-7b ms-resnet18 resnet19 spikformer sdt qkformer".split(),
 )
 LABELS = torch.tensor([0, 3, 4])
 
