@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from sadp_bench.cli.help import OUTPUT
 from sadp_bench.cli.options import COUNT, FILE, NAME, NUMBER, AsJson, Data, Plots, choice, option
 from sadp_bench.cli.output import Result, say
-from sadp_bench.cli.spec_options import OF_DATA, registered
+from sadp_bench.cli.spec_options import OF_DATA, names, numbers, registered
 from sadp_bench.core.errors import BadInput
 
 SHOWN, LEAKS = "What to show", "Examples that training and test set share"
@@ -22,6 +22,28 @@ Folders = Annotated[
 
 def report(
     folders: Folders = None,
+    dataset: Annotated[
+        Any, option(SHOWN, "Only these data sets, with commas between them.", NAME, "all", parser=names)
+    ] = None,
+    backbone: Annotated[Any, option(SHOWN, "Only these networks.", NAME, "all", parser=names)] = None,
+    method: Annotated[
+        Any,
+        option(
+            SHOWN,
+            "Only these methods, and full, random and ceiling, which they are compared with.",
+            NAME,
+            "all",
+            parser=names,
+            autocompletion=registered("method"),
+        ),
+    ] = None,
+    ratio: Annotated[
+        Any, option(SHOWN, "Only these pruning ratios, and full data.", NUMBER, "all", parser=numbers(float))
+    ] = None,
+    seed: Annotated[Any, option(SHOWN, "Only these seeds.", COUNT, "all", parser=numbers(int))] = None,
+    summary: Annotated[
+        bool, option(SHOWN, "Show the verdicts and what they say, and no other table.", None, True, "--summary")
+    ] = False,
     compare: Annotated[
         str,
         option(
@@ -62,39 +84,50 @@ def report(
     A row has the runs of a method and ratio. Differences are paired by seed, with 95 % intervals.
 
     Examples:
-      sadp-bench report results
+      sadp-bench report results --summary
+      sadp-bench report results --method sadp,infobatch --ratio 0.5
       sadp-bench report results --format html --to report.html
     """
     if check and (to is None or plots is not None):
         raise BadInput("--check reads the file of --to and writes nothing: give --to, and leave --plots out")
     if pictures and plots is None and format != "html":
         raise BadInput("--pictures is for --plots and --format html: give one of them")
+    from sadp_bench.cli.waiting import waiting
     from sadp_bench.records.store import atomic, read_all, read_notes
     from sadp_bench.records.trials import sorted_out
     from sadp_bench.reports import render, stale
     from sadp_bench.reports.plots.pictures import at_hand
+    from sadp_bench.reports.selection import Wanted, selected
 
     folders = folders or [Path("runs")]
-    found = read_all(folders)
+    wanted = Wanted(
+        dataset=dataset or (), backbone=backbone or (), method=method or (), ratio=ratio or (), seed=seed or ()
+    )
+    with waiting("reading records"):
+        found = read_all(folders)
     for problem in found.problems:
         _complain(f"skipped {problem}")
-    records, failures, searches = sorted_out(found.records, found.failures, folders)
-    width, styled = _terminal() if to is None else (120, False)
-    images = at_hand(data) if pictures else None
-    text = render(
-        records,
-        found.problems,
-        format,
-        failures=failures,
-        margin_points=margin,
-        width=width,
-        styled=styled,
-        images=images,
-        remarks=read_notes(folders),
-        searches=searches,
-        correction=correct,
-        compare=compare,
-    )
+    with waiting("reading records") as doing:
+        records, failures, searches = sorted_out(found.records, found.failures, folders)
+        records, failures = selected(records, failures, wanted)
+        width, styled = _terminal() if to is None else (120, False)
+        images = at_hand(data) if pictures else None
+        text = render(
+            records,
+            found.problems,
+            format,
+            failures=failures,
+            margin_points=margin,
+            width=width,
+            styled=styled,
+            images=images,
+            remarks=read_notes(folders),
+            searches=searches,
+            correction=correct,
+            compare=compare,
+            summary=summary,
+            doing=doing,
+        )
     if check and to is not None:
         if (why := stale(to, text)) is not None:
             _complain(why)
@@ -103,7 +136,12 @@ def report(
     if plots is not None:
         from sadp_bench.reports.plots import draw
 
-        for path in draw(records, plots, images, _complain, failures=failures, searches=searches):
+        reasons: list[str] = []
+        with waiting("drawing plots"):
+            drawn = draw(records, plots, images, reasons.append, failures=failures, searches=searches)
+        for reason in reasons:
+            _complain(reason)
+        for path in drawn:
             say(f"drew {path}")
     if to is None:
         return Result(lambda: print(text, end=""))
@@ -156,7 +194,7 @@ def _terminal() -> tuple[int, bool]:
     from rich.console import Console
 
     console = Console()
-    return console.width, console.is_terminal
+    return console.width, console.is_terminal and not console.is_dumb_terminal
 
 
 def _complain(reason: str) -> None:

@@ -31,6 +31,22 @@ def listed(kind: type[int] | type[float]) -> Callable[[str], Any]:
     return parsed
 
 
+def numbers(kind: type[int] | type[float]) -> Callable[[str], list[Any]]:
+    """Returns a parser of one number, or of several with commas between them, which it returns as a list in both cases."""
+    one_or_several = listed(kind)
+
+    def parsed(text: str) -> list[Any]:
+        found = one_or_several(text)
+        return found if isinstance(found, list) else [found]
+
+    return parsed
+
+
+def names(text: str) -> list[str]:
+    """Returns names with commas between them as a list."""
+    return [part.strip() for part in text.split(",")]
+
+
 def registered(kind: str) -> Any:
     """Returns what completes a name of this kind in a shell."""
     return completing(lambda: registry.table(kind))

@@ -181,6 +181,35 @@ def verdict(low: float | None, high: float | None, margin: float) -> str | None:
     return "lossless" if low > -margin else "worse" if high < -margin else "undecided"
 
 
+def against(
+    low: float | None, high: float | None, least: float, equal: float, most: float, above: str, below: str
+) -> str | None:
+    """Returns the verdict of an interval of a comparison; None without an interval of some width.
+
+    Args:
+        low: Its lower end.
+        high: Its upper end.
+        least: The lower end of what is level.
+        equal: The value of two equal methods.
+        most: The upper end of what is level.
+        above: The verdict where the whole interval lies above `equal`.
+        below: The same below it. Otherwise an interval within `least` and `most` is "level", any other "undecided".
+    """
+    if low is None or high is None or high - low < NO_WIDTH:
+        return None
+    if low > equal or high < equal:
+        return above if low > equal else below
+    return "level" if least < low and high < most else "undecided"
+
+
+def to_rival(low: float | None, high: float | None, margin: float) -> str | None:
+    """Returns the verdict of an interval of (accuracy - accuracy of another method); None without one of some width.
+
+    "better", "worse": the interval excludes 0. "level": it contains 0 and lies within ±margin. "undecided": neither.
+    """
+    return against(low, high, -margin, 0.0, margin, "better", "worse")
+
+
 @dataclass(frozen=True, slots=True)
 class RankAnalysis:
     """Methods ranked within blocks.

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 REPORT_BYTES = 1 << 30  # bytes of a report; a page contains its pictures
 FORMATS = ("text", "markdown", "latex", "csv", "json", "html")
 COMPARED = ("text", "markdown", "latex")  # formats of the table of one method against every other
+SUMMARISED = ("text", "markdown")  # formats of verdicts and findings alone
 
 
 def render(
@@ -38,6 +39,8 @@ def render(
     searches: Searches = NO_SEARCHES,
     correction: str = "none",
     compare: str = "",
+    summary: bool = False,
+    doing: Callable[[str], None] = lambda what: None,
 ) -> str:
     """Returns the report as one string that ends in a newline.
 
@@ -54,6 +57,8 @@ def render(
         searches: The searches that settings of the runs come from (`trials.sorted_out`).
         correction: That of the verdicts for their number, "none" or "holm" (`corrections.corrected`).
         compare: The method to compare with every other, in place of the usual tables; "" for these.
+        summary: Whether to show verdicts and findings alone.
+        doing: Is called with what goes on, where that takes long.
 
     Raises:
         BadInput: There is nothing to report, or an argument is out of range.
@@ -64,8 +69,11 @@ def render(
         raise BadInput(f"--margin is a number of points above 0 and below 100, not {margin_points:g}")
     if compare and format not in COMPARED:
         raise BadInput(f"--compare is for --format {', '.join(COMPARED)}, not {format}")
+    if summary and (format not in SUMMARISED or compare):
+        raise BadInput(f"--summary is for --format {' and '.join(SUMMARISED)}, without --compare")
+    doing("computing the tables")
     contents = Contents(
-        list(records), list(failures), problems, remarks, margin_points / 100, searches, correction, compare
+        list(records), list(failures), problems, remarks, margin_points / 100, searches, correction, compare, summary
     )
     if not any(row.n for row in contents.rows):
         raise BadInput(_nothing(contents))
@@ -76,7 +84,7 @@ def render(
     if format == "html":
         from sadp_bench.reports.formats.html import page
 
-        return page(contents, images)
+        return page(contents, images, doing)
     if format == "latex":
         from sadp_bench.reports.formats.latex import latex
 

@@ -20,6 +20,7 @@ from sadp_bench.reports.tables.method_ranks import rank_sheet, why_no_ranks
 from sadp_bench.reports.tables.outcomes import outcome_sheets
 from sadp_bench.reports.tables.table import Sheet
 from sadp_bench.reports.tables.ticket_search import SearchRow, search_rows, search_sheets
+from sadp_bench.reports.tables.verdicts import verdict_sheets
 from sadp_bench.reports.tables.versus import versus_sheets
 from sadp_bench.reports.versus import versus
 
@@ -37,6 +38,7 @@ class Contents:
         searches: The searches that settings of the runs come from.
         correction: That of the verdicts, one of `corrections.CORRECTIONS`.
         compare: The method whose comparisons are all that the sheets show; "" for the usual sheets.
+        summary: Whether the sheets show verdicts and findings alone.
     """
 
     records: Sequence[Record]
@@ -47,6 +49,7 @@ class Contents:
     searches: Searches = NO_SEARCHES
     correction: str = "none"
     compare: str = ""
+    summary: bool = False
 
     @property
     def specs(self) -> list[Spec]:
@@ -86,6 +89,8 @@ class Contents:
         """All sheets, in reading order."""
         if self.compare:
             return versus_sheets(versus(self.rows, self.compare, self.margin), self.margin)
+        if self.summary:
+            return verdict_sheets(self.groups)
         ranks = rank_sheet(self.rows)
         return [
             *ratio_sheets(row for group in self.groups for row in group),
@@ -100,7 +105,11 @@ class Contents:
     @cached_property
     def why_no_ranks(self) -> str | None:
         """The reason why methods have no ranks; None if they have, or with fewer than two methods."""
-        return None if self.compare or any(sheet.kind == "ranks" for sheet in self.sheets) else why_no_ranks(self.rows)
+        return (
+            None
+            if self.compare or self.summary or any(sheet.kind == "ranks" for sheet in self.sheets)
+            else why_no_ranks(self.rows)
+        )
 
     @cached_property
     def closing(self) -> list[str]:

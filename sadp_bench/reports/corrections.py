@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterable
+from typing import Any
 
 from sadp_bench.core.errors import BadInput
 from sadp_bench.records.statistics import ALPHA, holm, p_value
@@ -18,7 +19,8 @@ def corrected(rows: Iterable[RatioRow], correction: str) -> list[RatioRow]:
 
     With "holm" a row has two p-values, both of the paired, two-sided t-test: of a difference to full of -margin, and of
     a difference to random of 0. Holm's method adjusts each kind over all methods and ratios of the group. A verdict
-    stands where its adjusted p-value is at most 5 %; otherwise it is "undecided". Intervals stay as they are.
+    stands where its adjusted p-value is at most 5 %; otherwise it is "undecided". "level" is no rejection of a
+    difference of 0, and stands. Intervals stay as they are.
 
     Raises:
         BadInput: There is no such correction.
@@ -37,7 +39,14 @@ def _by_holm(rows: list[RatioRow]) -> list[RatioRow]:
     to_random = holm([p_value(row.random_difference, 0.0) for row in rows])
     found = []
     for row, p, p_random in zip(rows, verdicts, to_random, strict=True):
-        stands = p is None or p <= ALPHA
-        verdict = row.verdict if stands else "undecided"
-        found.append(dataclasses.replace(row, verdict=verdict, verdict_p=p, random_p=p_random))
+        verdict = row.verdict if p is None or p <= ALPHA else "undecided"
+        keeps = p_random is None or p_random <= ALPHA or row.random_verdict in (None, "level")
+        random_verdict = row.random_verdict if keeps else "undecided"
+        changed: dict[str, Any] = {
+            "verdict": verdict,
+            "random_verdict": random_verdict,
+            "verdict_p": p,
+            "random_p": p_random,
+        }
+        found.append(dataclasses.replace(row, **changed))
     return found

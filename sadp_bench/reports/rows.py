@@ -23,7 +23,7 @@ from sadp_bench.records.metrics import (
 from sadp_bench.records.naming import Settings, method_labels
 from sadp_bench.records.record import Failure, Record
 from sadp_bench.records.spec import Spec
-from sadp_bench.records.statistics import Estimate, Quantity, estimate, paired_difference, verdict
+from sadp_bench.records.statistics import Estimate, Quantity, estimate, paired_difference, to_rival, verdict
 from sadp_bench.records.trials import SEARCHED, Choice, Searches
 from sadp_bench.reports.naming import (
     command,
@@ -154,6 +154,7 @@ class RatioRow(Row):
         failed: The runs that ended without a record. They are in no number.
         margin: The share of accuracy that a lossless method may lose.
         verdict: That of `accuracy_difference`; None for methods that prune nothing, and without an interval.
+        random_verdict: That of `random_difference`: better, worse, level or undecided; None likewise.
         cpu_speedup: Speed-up by CPU seconds, of runs on a CPU.
         accuracy_difference: Paired difference to `full`, and the differences, factors and shares below it too.
         worst_class_accuracy: Accuracy on the class where it is least, in each run. Older records have none.
@@ -216,6 +217,7 @@ class RatioRow(Row):
     n_random_settings: int
     margin: float
     verdict: str | None
+    random_verdict: str | None
     verdict_p: float | None = None
     random_p: float | None = None
     choice: Choice | None = None
@@ -367,6 +369,7 @@ def _row(
         searches: The searches that settings of the runs come from.
     """
     spec, pairs = runs[0].spec, [run for run in runs if isinstance(run, Comparison)]
+    prunes = spec.method not in UNPRUNED
     chosen = {"method", "ratio", *(name for name, value in settings.items() if value == SEARCHED)}
     own = {name: value for name, value in spec.flat().items() if name in chosen or is_method_option(name)}
     estimates = {name: over_seeds(map(value, pairs), quantity) for name, (quantity, value) in STATISTICS.items()}
@@ -388,9 +391,10 @@ def _row(
         failed=tuple(run for run in runs if isinstance(run, Failure)),
         nominal_maximum=nominal_maximum(spec),
         random_difference=to_random or NOT_MEASURED,
+        random_verdict=to_rival(to_random.low, to_random.high, margin) if to_random and prunes else None,
         n_random_settings=len(plain(by_rival["random"])),
         margin=margin,
-        verdict=None if spec.method in UNPRUNED else verdict(difference.low, difference.high, margin),
+        verdict=verdict(difference.low, difference.high, margin) if prunes else None,
         verdict_p=None,
         random_p=None,
         choice=searches.choice(spec),

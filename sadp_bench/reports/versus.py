@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sadp_bench.core.errors import BadInput
-from sadp_bench.records.statistics import NO_WIDTH, Estimate, paired_difference, paired_factor, verdict
+from sadp_bench.records.statistics import Estimate, against, paired_difference, paired_factor, to_rival, verdict
 from sadp_bench.reports.outcomes import by_seed
 from sadp_bench.reports.rows import NOT_MEASURED, RatioRow
 
@@ -88,27 +88,6 @@ def _versus(row: RatioRow, rival: RatioRow, margin: float) -> Versus:
         row.n,
         difference,
         factor,
-        verdict(*ends, margin) if rival.is_full else against(*ends, -margin, 0.0, margin, "better", "worse"),
+        verdict(*ends, margin) if rival.is_full else to_rival(*ends, margin),
         against(factor.low, factor.high, 1 / (1 + LOSS_MARGIN), 1.0, 1 + LOSS_MARGIN, "worse", "better"),
     )
-
-
-def against(
-    low: float | None, high: float | None, least: float, equal: float, most: float, above: str, below: str
-) -> str | None:
-    """Returns the verdict of an interval of a comparison; None without an interval of some width.
-
-    Args:
-        low: Its lower end.
-        high: Its upper end.
-        least: The lower end of what is level.
-        equal: The value of two equal methods.
-        most: The upper end of what is level.
-        above: The verdict where the whole interval lies above `equal`.
-        below: The same below it. Otherwise an interval within `least` and `most` is "level", any other "undecided".
-    """
-    if low is None or high is None or high - low < NO_WIDTH:
-        return None
-    if low > equal or high < equal:
-        return above if low > equal else below
-    return "level" if least < low and high < most else "undecided"

@@ -177,7 +177,7 @@ def test_check_fails_in_one_line_where_the_file_is_out_of_date_and_never_writes(
     assert command(*words).code == 0
     assert command(*words, "--check") == (0, "", "")
     right = file.read_text()
-    for old, line in ((right.replace("| random |", "| Random |", 1), 18), (right + "x", right.count("\n") + 1)):
+    for old, line in ((right.replace("| random |", "| Random |", 1), 22), (right + "x", right.count("\n") + 1)):
         file.write_text(old)
         stale = command(*words, "--check")
         assert stale.code == 1 and stale.out == "" and stale.err.count("\n") == 1

@@ -20,7 +20,7 @@ from sadp_bench.core.text import count, listed, percent
 from sadp_bench.records.record import Record
 from sadp_bench.reports.contents import Contents
 from sadp_bench.reports.formats.run_details import commands, run_details
-from sadp_bench.reports.tables.by_ratio import whole_table
+from sadp_bench.reports.tables.by_ratio import RANDOM_VERDICT, VERDICT, whole_table
 from sadp_bench.reports.tables.findings import best_methods
 from sadp_bench.reports.tables.table import Sheet
 
@@ -30,15 +30,20 @@ ROW_KINDS = {
     "memory": "Training memory against time steps",
     "search": "The search for connections",
 }
-VERDICT_SIGNS = {"lossless": "●", "worse": "▼", "undecided": "○"}  # a sign each, so that no color has to be seen
+# A sign each, so that no color has to be seen.
+VERDICT_SIGNS = {"lossless": "●", "better": "▲", "level": "●", "worse": "▼", "undecided": "○"}
+VERDICT_HEADS = (VERDICT.heading, RANDOM_VERDICT.heading)
 
 
-def page(contents: Contents, images: Callable[[Record], Any] | None = None) -> str:
+def page(
+    contents: Contents, images: Callable[[Record], Any] | None = None, doing: Callable[[str], None] = lambda what: None
+) -> str:
     """Returns the page. The same records in any order give the same bytes.
 
     Args:
         contents: The report, in which one row at least has a number.
         images: Opens the images that a record was trained on (`plots.pictures.at_hand`).
+        doing: Is called with what goes on, where that takes long.
     """
     import jinja2
 
@@ -54,7 +59,7 @@ def page(contents: Contents, images: Callable[[Record], Any] | None = None) -> s
     )  # fmt: skip
     environment.filters |= {"code": _code, "two": _two, "minus": _minus, "sort": _sort, "count": count}
     left_out = list(contents.problems)
-    plots = plots_by_group(contents, images, left_out.append)
+    plots = plots_by_group(contents, images, left_out.append, doing)
     specs = contents.specs
     style, script = _file("page.css"), _file("page.js")
     policy = (
@@ -76,6 +81,7 @@ def page(contents: Contents, images: Callable[[Record], Any] | None = None) -> s
         groups=[(rows[0].group, whole_table(rows)) for rows in contents.groups],
         plots=plots,
         verdicts=VERDICT_SIGNS,
+        verdict_heads=VERDICT_HEADS,
         runs=run_details(contents.rows, contents.records, contents.searches),
         commands=commands(specs),
         commits=listed(_environment(contents.records, "commit")),
@@ -84,7 +90,10 @@ def page(contents: Contents, images: Callable[[Record], Any] | None = None) -> s
 
 
 def plots_by_group(
-    contents: Contents, images: Callable[[Record], Any] | None, warn: Callable[[str], None]
+    contents: Contents,
+    images: Callable[[Record], Any] | None,
+    warn: Callable[[str], None],
+    doing: Callable[[str], None] = lambda what: None,
 ) -> dict[str, list[tuple[str, str, str]]]:
     """Returns kind, caption and `data:` URI of each plot, by the title of its group.
 
@@ -92,11 +101,14 @@ def plots_by_group(
         contents: The report.
         images: Opens the images that a record was trained on.
         warn: Is called with the reason why a plot is left out.
+        doing: Is called with what goes on.
     """
     from sadp_bench.reports.plots import as_data_uri, plots_of
 
     found: dict[str, list[tuple[str, str, str]]] = {}
-    for plot in plots_of(contents.records, images, warn, contents.failures, contents.searches):
+    drawn = plots_of(contents.records, images, warn, contents.failures, contents.searches)
+    for number, plot in enumerate(drawn, start=1):
+        doing(f"drawing plot {number}")
         found.setdefault(plot.group, []).append((plot.kind, plot.caption, as_data_uri(plot.figure)))
     return found
 

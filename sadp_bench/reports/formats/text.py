@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
 from sadp_bench.reports.contents import Contents
 from sadp_bench.reports.tables.table import Cell, Sheet, Table, spans
+from sadp_bench.reports.tables.verdicts import EXPLAINED
 
 LEGEND = (
     "Cells: accuracy in %, mean ± half-width of the 95 % t-interval, or [low, high] where 0 or 100 % cuts it (runs); below "
@@ -18,6 +20,8 @@ BOLD = " Bold: the best mean accuracy at a ratio, over the seeds that its method
 PAIRED = (
     "Paired differences: accuracy minus that of full, or of random at the same ratio, seed by seed (seeds in brackets). "
     "Verdict on the difference to full: lossless if the interval lies above -margin, worse if below it, else undecided. "
+    "On the difference to random: better or worse if the interval excludes 0, level if it contains 0 and lies within "
+    "±margin, else undecided. "
     "Below the verdict: the smallest difference that these seeds can decide, which is half of the interval's width; a larger "
     "mean has an interval without 0. "
     "Speed-up: measured over full, seed by seed, of the seeds that were timed alike; its interval is made on logarithms. "
@@ -27,8 +31,9 @@ PAIRED = (
 HOLM = (
     "Holm's p: the p-value of the paired, two-sided t-test, adjusted by Holm's method over all rows of a table. That of a "
     "verdict tests a difference to full of -margin, and a verdict stands where it is at most 0.05. That of random tests a "
-    "difference of 0. Intervals are not adjusted."
+    "difference of 0, and better or worse stands likewise. Intervals are not adjusted."
 )
+VERDICT_STYLES = {"lossless": "green", "better": "green", "worse": "red", "level": "cyan", "undecided": "yellow"}
 MIN_WIDTH = 20  # columns; some systems report 0 for a pipe, and nothing would be shown
 
 
@@ -36,7 +41,9 @@ def _explained(contents: Contents, bold: bool) -> list[str]:
     """Returns the explanation of the cells of the tables by ratio, where there are any."""
     by_ratio = [sheet for sheet in contents.sheets if sheet.kind == "ratio"]
     paired = any(len(sheet.tables) > 1 for sheet in by_ratio)
-    corrections = [HOLM] if paired and contents.correction == "holm" else []
+    corrections = [HOLM] if (paired or contents.summary) and contents.correction == "holm" else []
+    if contents.summary and contents.sheets:
+        return [EXPLAINED.format(margin=f"{100 * contents.margin:g}"), *corrections]
     return [*([LEGEND + (BOLD if bold else "")] if by_ratio else []), *([PAIRED] if paired else []), *corrections]
 
 
@@ -45,10 +52,15 @@ def markdown(contents: Contents) -> str:
     blocks = []
     for sheet in contents.sheets:
         blocks.append(f"### {sheet.title}")
+        blocks += [_markdown_list(sheet.findings)] if sheet.findings else []
         for table in sheet.tables:
             blocks += [*filter(None, [table.caption and f"{table.caption}:"]), _markdown_table(table)]
-        blocks.append("\n".join(f"- {note}" for note in sheet.notes))
+        blocks += [_markdown_list(sheet.notes)] if sheet.notes else []
     return "\n\n".join([*blocks, *_explained(contents, bold=True), *contents.closing]) + "\n"
+
+
+def _markdown_list(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _markdown_table(table: Table) -> str:
@@ -87,6 +99,8 @@ def sheets_text(sheets: Iterable[Sheet], closing: Iterable[str], width: int = 80
     console = Console(file=out, width=width, force_terminal=styled, color_system="standard" if styled else None)
     for sheet in sheets:
         console.print(Text(sheet.title, style="bold"))
+        for sentence in sheet.findings:
+            console.print(Text(_item(sentence, width)))
         for table in sheet.tables:
             if table.caption:
                 console.print(Text(table.caption))
@@ -121,7 +135,20 @@ def _rich_table(table: Table, first: int, last: int) -> Any:
             continue
         shown = []
         for cell in cells[first:last]:
-            above = Text(cell.above, style="bold" if cell.best else "")
-            shown.append(above.append(f"\n{cell.below}" if cell.below else "", style="not bold"))
+            above = _words(cell.above, "bold" if cell.best else "")
+            shown.append(above.append("\n").append_text(_words(cell.below, "not bold")) if cell.below else above)
         found.add_row(Text(label), *shown)
     return found
+
+
+def _item(sentence: str, width: int) -> str:
+    """Returns an item of a list; a number and its % stay on one line."""
+    lines = textwrap.fill(sentence.replace(" %", "\xa0%"), width, initial_indent="- ", subsequent_indent="  ")
+    return lines.replace("\xa0", " ")
+
+
+def _words(text: str, style: str) -> Any:
+    """Returns a line of a cell for a terminal, in the colour of the verdict that it begins with."""
+    from rich.text import Text
+
+    return Text(text, style=" ".join(filter(None, [style, VERDICT_STYLES.get(text.partition(" ")[0], "")])))

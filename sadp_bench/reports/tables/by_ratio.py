@@ -9,6 +9,7 @@ from dataclasses import replace
 from sadp_bench.core.text import NOTHING, number, percent
 from sadp_bench.records.metrics import ACCURACY_SLACK
 from sadp_bench.reports.rows import RatioRow, shared_means
+from sadp_bench.reports.sentences import findings
 from sadp_bench.reports.tables.notes import ratio_notes
 from sadp_bench.reports.tables.table import Cell, Column, Sheet, Table, interval_notes, table
 
@@ -30,7 +31,7 @@ def _sheet(title: str, rows: list[RatioRow]) -> Sheet:
     shown = [found for row in pruned for found in (row.accuracy_difference, row.random_difference)]
     if any(found.low is not None for found in shown) or any(row.cpu_speedup.n for row in pruned):
         tables.append(_differences(rows))
-    return Sheet("ratio", title, title, tables, ratio_notes(rows))
+    return Sheet("ratio", title, title, tables, ratio_notes(rows), findings=findings(rows))
 
 
 def class_sheets(rows: Iterable[RatioRow]) -> list[Sheet]:
@@ -91,6 +92,12 @@ def _verdict(row: RatioRow) -> Cell:
     return Cell(row.verdict, below=below, inline=f"{row.verdict} ({below})", sort=row.verdict)
 
 
+def _random_verdict(row: RatioRow) -> Cell:
+    if row.is_full or row.method == "random" and row.random_verdict is None:
+        return Cell()
+    return Cell(row.random_verdict or NOTHING, sort=row.random_verdict)
+
+
 def _p_value(value: float | None) -> Cell:
     if value is None:
         return Cell()
@@ -136,10 +143,13 @@ WORST_TO_FULL = but(
     "full",
 )  # fmt: skip
 VERDICT = Column("verdict", unit="decides ≥", show=_verdict)
+RANDOM_VERDICT = Column("verdict", unit="to random", show=_random_verdict)
 VERDICT_P = Column("verdict", unit="Holm's p", show=lambda row: _p_value(row.verdict_p))
 RANDOM_P = Column("to random", unit="Holm's p", show=lambda row: _p_value(row.random_p))
 TO_ACCURACY = Column("time to", unit=f"full's - {100 * ACCURACY_SLACK:g}", show=_to_accuracy)
-DIFFERENCES = (Column("method"), TO_FULL, VERDICT, TO_RANDOM, SPEEDUP, replace(CPU_SPEEDUP, unit="by CPU"), TO_ACCURACY)
+DIFFERENCES = (
+    Column("method"), TO_FULL, VERDICT, TO_RANDOM, RANDOM_VERDICT, SPEEDUP, replace(CPU_SPEEDUP, unit="by CPU"), TO_ACCURACY,
+)  # fmt: skip
 WORST = (Column("method"), replace(ACCURACY, runs="beside"), WORST_CLASS, replace(WORST_TO_FULL, unit="points [95 %]"))
 EVERYTHING = (
     Column("method"),
@@ -149,6 +159,7 @@ EVERYTHING = (
     replace(TO_FULL, unit="points [95 %]"),
     VERDICT,
     replace(TO_RANDOM, unit="points [95 %]"),
+    RANDOM_VERDICT,
     replace(SPEEDUP, unit="× [95 %]"),
     replace(CPU_SPEEDUP, head="by CPU", unit="× [95 %]"),
     Column("ceiling", "ceiling", "×", interval=""),
@@ -183,6 +194,6 @@ def _with_p_values(columns: Sequence[Column], rows: Sequence[RatioRow]) -> list[
         found.append(column)
         if column is VERDICT and any(row.verdict_p is not None for row in rows):
             found.append(VERDICT_P)
-        if column.key == "random_difference" and any(row.random_p is not None for row in rows):
+        if column is RANDOM_VERDICT and any(row.random_p is not None for row in rows):
             found.append(RANDOM_P)
     return found

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from sadp_bench.core.text import NOTHING, interval, number, percent
+from sadp_bench.core.text import NOTHING, number, percent
 from sadp_bench.reports.rows import RatioRow, shared_means
-from sadp_bench.reports.tables.by_ratio import ACCURACY, TO_FULL, TO_RANDOM, VERDICT
+from sadp_bench.reports.sentences import fastest_lossless
+from sadp_bench.reports.tables.by_ratio import ACCURACY, RANDOM_VERDICT, TO_FULL, TO_RANDOM, VERDICT
 from sadp_bench.reports.tables.table import Cell, Column, Table, table
 
 VERDICTS = ("lossless", "worse", "undecided")
@@ -25,27 +26,6 @@ class BestMethod:
 def best_methods(groups: Iterable[Sequence[RatioRow]]) -> list[BestMethod]:
     """Returns a finding of each group that has pruned runs or a reference."""
     return [BestMethod(rows[0].group, fastest_lossless(rows), _best(rows)) for rows in groups]
-
-
-def fastest_lossless(rows: Sequence[RatioRow]) -> str:
-    """Returns the accuracy of full data and the fastest method without loss, in one or two sentences."""
-    full = next((row for row in rows if row.is_full and row.n), None)
-    reference = ""
-    if full:
-        found = full.accuracy
-        shown = f"{number(100 * found.mean)} % {interval(found.low, found.high, scale=100)}".rstrip()
-        spent = f"{number(full.seconds.mean, 1, ' s')}{full.mark}" if full.seconds.n else ""
-        reference = f"Full data: {shown}{' in ' * bool(spent)}{spent} (n = {full.n}). "
-    lossless = [row for row in rows if row.verdict == "lossless"]
-    timed = [row for row in lossless if row.speedup.n]
-    if timed:
-        best = max(timed, key=lambda row: row.speedup.mean)
-        return f"{reference}Fastest of the lossless: {best.name}, {number(best.speedup.mean)}× (n = {best.speedup.n})."
-    if lossless:
-        return f"{reference}None of the lossless was timed."
-    if any(row.verdict for row in rows):
-        return f"{reference}Nothing is shown to be lossless."
-    return f"{reference}No verdict: too few seeds beside full."
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +64,7 @@ FINDING_COLUMNS = (
     _of_best(TO_FULL, unit="points [95 %]"),
     _of_best(VERDICT, unit=VERDICT.unit),
     _of_best(TO_RANDOM, unit="points [95 %]"),
+    _of_best(RANDOM_VERDICT, unit=RANDOM_VERDICT.unit),
     _of_best(Column("speed-up", show=_speedup), unit="of its ceiling"),
     _of_best(Column("time saved", show=_saved), unit="of full's"),
     Column("all methods", unit="number by verdict", show=_verdicts),

@@ -57,12 +57,14 @@ class Sheet:
     """Tables that belong together.
 
     Attributes:
-        kind: The kind of its tables: "ratio", "outcomes", "classes", "axes", "memory", "search", "ranks" or "versus".
+        kind: The kind of its tables: "ratio", "outcomes", "classes", "axes", "memory", "search", "ranks", "versus" or
+            "summary".
         group: The group of runs that it shows; "" where it shows all.
         title: The heading.
         tables: The tables, each with a caption above it or none.
         notes: Remarks on them, one per line.
         long: Whether columns that exceed the width of a printed page continue on another page.
+        findings: What the tables show, a sentence each.
     """
 
     kind: str
@@ -71,6 +73,7 @@ class Sheet:
     tables: list[Table]
     notes: list[str] = field(default_factory=list)
     long: bool = False
+    findings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ import statistics
 import pytest
 
 from sadp_bench.core.errors import BadInput
-from sadp_bench.records.statistics import t_interval
+from sadp_bench.records.statistics import against, t_interval
 from sadp_bench.reports import render
 from sadp_bench.reports.contents import Contents
-from sadp_bench.reports.versus import against, versus
+from sadp_bench.reports.versus import versus
 from tests.example_records import make_record, make_spec
 
 SEEDS = range(5)

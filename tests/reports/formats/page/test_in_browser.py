@@ -155,7 +155,7 @@ def test_page_prints_to_several_sheets(browser: Tab, file: Path) -> None:
 
 
 def test_hostile_records_do_nothing(browser: Tab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(html, "plots_by_group", lambda contents, images, warn: {})
+    monkeypatch.setattr(html, "plots_by_group", lambda *_: {})
     records, failures = hostile()
     path = tmp_path / "hostile.html"
     path.write_text(render(records, [BAD], "html", failures=failures), encoding="utf-8")

@@ -1,0 +1,108 @@
+"""What the rows of a group show, in sentences: a sentence for the methods that share an answer to a question."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from sadp_bench.core.text import interval, listed, number
+from sadp_bench.reports.rows import RatioRow
+
+ALL = 4  # methods from which on "All 7 methods" replaces their names
+Answers = tuple[tuple[float, str], ...]  # (ratio, verdict), rising by ratio
+
+# By verdict, its predicate of one and of several methods. {margin}: points.
+TO_RANDOM = {
+    "better": ("is better than random sampling", "are better than random sampling"),
+    "worse": ("is worse than random sampling", "are worse than random sampling"),
+    "level": (
+        "is level with random sampling, within {margin} points,",
+        "are level with random sampling, within {margin} points,",
+    ),
+    "undecided": ("cannot be told apart from random sampling",) * 2,
+}
+TO_FULL = {
+    "lossless": ("is lossless", "are lossless"),
+    "worse": ("loses more than {margin} points to full data", "lose more than {margin} points to full data"),
+    "undecided": ("is undecided against full data", "are undecided against full data"),
+}
+
+
+def findings(rows: Sequence[RatioRow]) -> list[str]:
+    """Returns what a group shows: full data and the fastest method without loss, then the verdicts in words.
+
+    The verdicts are the rows' own: of 95 % intervals of paired differences, or corrected ones.
+
+    Args:
+        rows: Of one group.
+    """
+    found = [fastest_lossless(rows)] if any(row.n and row.is_full or row.verdict for row in rows) else []
+    found += _answers(rows, lambda row: row.random_verdict, TO_RANDOM)
+    rivals = any(row.method == "random" and row.n for row in rows)
+    others = any(row.prunes and row.method != "random" and row.n for row in rows)
+    if rivals and others and not any(row.random_verdict for row in rows):
+        found.append("No verdict against random sampling: it takes two paired seeds at a ratio.")
+    return found + _answers(rows, lambda row: row.verdict, TO_FULL)
+
+
+def _answers(
+    rows: Sequence[RatioRow], verdict: Callable[[RatioRow], str | None], words: dict[str, tuple[str, str]]
+) -> list[str]:
+    """Returns a sentence for the methods that have the same verdicts at the same ratios, in the order of the rows."""
+    by_label: dict[str, list[tuple[float, str]]] = {}
+    for row in rows:
+        if (answer := verdict(row)) is not None:
+            by_label.setdefault(row.label, []).append((row.ratio, answer))
+    alike: dict[Answers, list[str]] = {}
+    for label, answers in by_label.items():
+        alike.setdefault(tuple(sorted(answers)), []).append(label)
+    margin = f"{100 * rows[0].margin:g}" if rows else ""
+    filled = {
+        name: (one.format(margin=margin), several.format(margin=margin)) for name, (one, several) in words.items()
+    }
+    return [
+        f"{_subject(labels, len(by_label))} {_predicates(answers, filled, len(labels) > 1)}."
+        for answers, labels in alike.items()
+    ]
+
+
+def _subject(labels: Sequence[str], methods: int) -> str:
+    """Returns the names of methods, or 'All 7 methods'."""
+    return f"All {methods} methods" if len(labels) == methods >= ALL else listed(labels)
+
+
+def _predicates(answers: Answers, words: dict[str, tuple[str, str]], several: bool) -> str:
+    """Returns 'is better than random sampling at 30 %, and cannot be told apart from random sampling at 50 and 70 %'."""
+    parts = []
+    for verdict, forms in words.items():
+        ratios = [ratio for ratio, found in answers if found == verdict]
+        if ratios:
+            whole = len(ratios) == len(answers) > 1
+            quantity = f"at {'any' if forms[0].startswith('cannot') else 'every'} ratio ({_shares(ratios)})"
+            parts.append(f"{forms[several]} {quantity if whole else f'at {_shares(ratios)}'}")
+    return listed(parts) if len(parts) < 2 else f"{', '.join(parts[:-1])}, and {parts[-1]}"
+
+
+def _shares(ratios: Sequence[float]) -> str:
+    """Returns '30, 50 and 70 %'."""
+    return f"{listed([f'{100 * ratio:g}' for ratio in ratios])} %"
+
+
+def fastest_lossless(rows: Sequence[RatioRow]) -> str:
+    """Returns the accuracy of full data and the fastest method without loss, in one or two sentences."""
+    full = next((row for row in rows if row.is_full and row.n), None)
+    reference = ""
+    if full:
+        found = full.accuracy
+        shown = f"{number(100 * found.mean)} % {interval(found.low, found.high, scale=100)}".rstrip()
+        spent = f"{number(full.seconds.mean, 1, ' s')}{full.mark}" if full.seconds.n else ""
+        reference = f"Full data: {shown}{' in ' * bool(spent)}{spent} (n = {full.n}). "
+    lossless = [row for row in rows if row.verdict == "lossless"]
+    timed = [row for row in lossless if row.speedup.n]
+    if timed:
+        best = max(timed, key=lambda row: row.speedup.mean)
+        return f"{reference}Fastest of the lossless: {best.name}, {number(best.speedup.mean)}× (n = {best.speedup.n})."
+    if lossless:
+        return f"{reference}None of the lossless was timed."
+    if any(row.verdict for row in rows):
+        return f"{reference}Nothing is shown to be lossless."
+    return f"{reference}No verdict: too few seeds beside full."
