@@ -69,7 +69,7 @@ def row_of(name: str, words: list[str], root: Path, out: Path) -> list[str]:
     if done.returncode:
         return [f"`{name}`", f"exit code {done.returncode}: {done.stderr.strip().splitlines()[-1]}"]
     print(f"{name}: {time.perf_counter() - begun:.0f} s", file=sys.stderr, flush=True)
-    record = max(read_all([out]).records, key=lambda record: record.finished)
+    record = max((record for _, record in read_all([out]).records), key=lambda record: record.finished)
     losses = " to ".join(f"{epoch['weighted_loss']:.2f}" for epoch in record.epochs)
     return [f"`{name}`", f"{record.examples_seen:,}", losses, f"{record.test_accuracy:.3f}", f"{minutes:.1f}"]
 
