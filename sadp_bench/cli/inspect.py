@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,7 +13,11 @@ from sadp_bench.cli.output import Result, say
 from sadp_bench.cli.spec_options import OF_DATA, names, numbers, registered
 from sadp_bench.core.errors import BadInput
 
+if TYPE_CHECKING:
+    from sadp_bench.reports.paper import Paper
+
 SHOWN, LEAKS = "What to show", "Examples that training and test set share"
+PAPER = "For a paper"
 Folders = Annotated[
     list[Path] | None,
     typer.Argument(help="Folders of records.", show_default="runs", metavar="DIR"),
@@ -78,6 +82,22 @@ def report(
     ] = False,
     plots: Plots = None,
     data: Data = None,
+    caption: Annotated[str | None, option(PAPER, "Caption of the LaTeX table, as LaTeX source.", "TEXT")] = None,
+    label: Annotated[str | None, option(PAPER, "Label of the LaTeX table.", NAME, "tab:results")] = None,
+    names: Annotated[
+        list[str] | None,
+        option(PAPER, "Names in LaTeX and plots, such as sadp=Ours,random=Uniform; repeatable.", "METHOD=NAME"),
+    ] = None,
+    methods: Annotated[
+        str | None, option(PAPER, "Methods of LaTeX and plots, in this order, such as random,sadp.", "NAMES")
+    ] = None,
+    cells: Annotated[
+        str | None, choice(PAPER, "What the LaTeX table shows.", ("accuracy", "speedup", "both"), "both")
+    ] = None,
+    spread: Annotated[
+        str | None,
+        choice(PAPER, "What stands after ± in LaTeX: half of the 95 % interval, or a deviation.", ("ci", "std"), "ci"),
+    ] = None,
 ) -> Result | None:
     """Show the table of all runs: accuracy, speed-up, differences.
 
@@ -92,6 +112,16 @@ def report(
         raise BadInput("--check reads the file of --to and writes nothing: give --to, and leave --plots out")
     if pictures and plots is None and format != "html":
         raise BadInput("--pictures is for --plots and --format html: give one of them")
+    paper = _paper(
+        format,
+        plots is not None,
+        caption=caption,
+        label=label,
+        names=names,
+        methods=methods,
+        cells=cells,
+        spread=spread,
+    )
     from sadp_bench.cli.waiting import waiting
     from sadp_bench.records.store import atomic, read_all, read_notes
     from sadp_bench.records.trials import sorted_out
@@ -127,6 +157,7 @@ def report(
             compare=compare,
             summary=summary,
             doing=doing,
+            paper=paper if format == "latex" else None,
         )
     if check and to is not None:
         if (why := stale(to, text)) is not None:
@@ -148,6 +179,22 @@ def report(
     with atomic(to) as file:
         file.write(text.encode())
     return None
+
+
+def _paper(format: str, plots: bool, **given: Any) -> Paper:
+    """Returns an author's choices among the options; those not given have their defaults."""
+    from sadp_bench.reports.paper import Paper, names_of, words
+
+    chosen = {name: value for name, value in given.items() if value is not None}
+    for name in chosen:
+        if format != "latex" and not (plots and name in ("names", "methods")):
+            also = " and --plots" if name in ("names", "methods") else ""
+            raise BadInput(f"--{name} is for --format latex{also}: give that, or leave --{name} out")
+    if "names" in chosen:
+        chosen["names"] = names_of(chosen["names"])
+    if "methods" in chosen:
+        chosen["methods"] = words(chosen["methods"])
+    return Paper(**chosen)
 
 
 def power(

@@ -14,6 +14,7 @@ from sadp_bench.core.text import printable
 from sadp_bench.records.record import Failure, Record
 from sadp_bench.records.trials import Searches
 from sadp_bench.reports.contents import Contents
+from sadp_bench.reports.paper import Paper
 from sadp_bench.reports.rows import NO_SEARCHES
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def render(
     compare: str = "",
     summary: bool = False,
     doing: Callable[[str], None] = lambda what: None,
+    paper: Paper | None = None,
 ) -> str:
     """Returns the report as one string that ends in a newline.
 
@@ -59,6 +61,7 @@ def render(
         compare: The method to compare with every other, in place of the usual tables; "" for these.
         summary: Whether to show verdicts and findings alone.
         doing: Is called with what goes on, where that takes long.
+        paper: An author's choices (LaTeX only).
 
     Raises:
         BadInput: There is nothing to report, or an argument is out of range.
@@ -71,6 +74,10 @@ def render(
         raise BadInput(f"--compare is for --format {', '.join(COMPARED)}, not {format}")
     if summary and (format not in SUMMARISED or compare):
         raise BadInput(f"--summary is for --format {' and '.join(SUMMARISED)}, without --compare")
+    if paper is not None and format != "latex":
+        raise BadInput(
+            f"--caption, --label, --names, --methods, --cells and --spread are for --format latex, not {format}"
+        )
     doing("computing the tables")
     contents = Contents(
         list(records), list(failures), problems, remarks, margin_points / 100, searches, correction, compare, summary
@@ -88,7 +95,7 @@ def render(
     if format == "latex":
         from sadp_bench.reports.formats.latex import latex
 
-        return latex(contents)
+        return latex(contents, paper or Paper())
     from sadp_bench.reports.formats import text
 
     return text.markdown(contents) if format == "markdown" else text.text(contents, width, styled)

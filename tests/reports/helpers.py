@@ -9,7 +9,11 @@ from pathlib import Path
 from sadp_bench.records.spec import Spec
 from tests.example_records import ENVIRONMENT, make_record, make_spec
 
-DOCUMENT = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{report}\end{document}"
+# 5.5 in is the text's width of NeurIPS.
+DOCUMENT = (
+    r"\documentclass{article}\usepackage{booktabs}\setlength{\textwidth}{5.5in}"
+    r"\begin{document}\input{report}\end{document}"
+)
 
 
 def pdflatex(folder: Path, report: str) -> str:

@@ -281,8 +281,8 @@ def test_accuracy_figure_holds_the_rows_points():
     ]
     [axes] = accuracy_figure(table, styles_of(table)).axes
     lines = {line.get_label(): line for line in axes.lines}
-    assert list(zip(*lines["random"].get_data(), strict=True)) == [(30, pytest.approx(69.5)), (50, 66)]
-    assert set(lines["full"].get_ydata()) == {71}
+    assert list(zip(*lines["Random"].get_data(), strict=True)) == [(30, pytest.approx(69.5)), (50, 66)]
+    assert set(lines["Full data"].get_ydata()) == {71}
     assert list(axes.get_xticks()) == [30, 50]
 
 
@@ -301,8 +301,8 @@ def test_speedup_figure_holds_the_rows_points_and_the_maximum():
     [axes] = speedup_figure(table, styles_of(table)).axes
     lines = {line.get_label(): line for line in axes.lines}
     # 100/80 and 110/80 at 30 %, 100/50 at 50 %
-    assert list(lines["random"].get_xdata()) == pytest.approx([1 / 0.7, 2])
-    assert list(lines["random"].get_ydata()) == pytest.approx([1.3125, 2])
+    assert list(lines["Random"].get_xdata()) == pytest.approx([1 / 0.7, 2])
+    assert list(lines["Random"].get_ydata()) == pytest.approx([1.3125, 2])
     maximum = lines["theoretical maximum"]
     assert list(maximum.get_xdata()) == list(maximum.get_ydata()) == pytest.approx([1, 1 / 0.7, 2])
 

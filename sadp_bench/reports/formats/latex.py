@@ -3,102 +3,87 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import replace
 from itertools import pairwise
 
 from sadp_bench.reports.contents import Contents
+from sadp_bench.reports.formats.paper_tables import Group, differences, results
+from sadp_bench.reports.formats.tabular import LINE, comments, escaped, float_of, one_line, row
 from sadp_bench.reports.formats.text import HOLM
+from sadp_bench.reports.paper import Paper
 from sadp_bench.reports.tables.table import Cell, Sheet, Table, spans
 
-HEADER = r"""% Tables of sadp-bench. In the preamble: \usepackage{booktabs}
+HEADER = r"""% Tables of sadp-bench, for a text width of 5.5 in or more. In the preamble: \usepackage{booktabs}
 % pdflatex sets the letters of European languages; other names need xelatex or lualatex.
 """
-ESCAPES = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", "[": "{[}", "]": "{]}", "*": "{*}", "±": r"$\pm$", "×": r"$\times$", "≥": r"$\geq$", "·": r"$\cdot$",
-    "–": "--", "†": r"\dag{}", "²": "$^2$", "µ": r"$\mu$",
-}  # fmt: skip
-LINE = {r"\small": 75, r"\footnotesize": 87, r"\scriptsize": 97}  # letters on a line of `article`, which is 345 pt wide
-RESULTS = (
-    r"Accuracy in \%, mean $\pm$ half-width of the 95\,\% $t$-interval, or {[}low, high{]} where 0 or 100\,\% cuts it; below "
-    r"it measured speed-up over full / ceiling (what it would be if dropped examples cost nothing), for full its charged "
-    "seconds. Best mean in bold, second best underlined."
-)
-PAIRED_LATEX = (
-    r"Mean $\pm$ half-width of the 95\,\% $t$-interval, of speed-ups {[}low, high{]}, made on logarithms. Lossless: the "
-    r"interval of the difference to full lies above $-$margin; worse: below it; else undecided; in brackets the smallest "
-    r"difference that these seeds can decide, half of the interval's width. Time: charged seconds until "
-    r"an evaluation first shows full's final accuracy $-$ 1 point (mean over the seeds that get there), and the share of "
-    "what full takes."
-)
+PROVENANCE = (
+    "Measured on",
+    "Warning",
+    "Failed",
+    "No reference",
+    "No speed-up",
+)  # beginnings of notes that are comments
 
 
-def latex(contents: Contents) -> str:
-    """Returns a table environment for each table; the notes of a sheet stand below its first.
+def latex(contents: Contents, paper: Paper) -> str:
+    """Returns a table environment for each table.
 
-    What belongs to no table is a comment.
+    Tables by ratio explain themselves in their captions, and the notes on them are comments: where the numbers come from.
+    The notes of other sheets stand below their first table. What belongs to no table is a comment.
+
+    Args:
+        contents: The report.
+        paper: The author's choices.
     """
-    correction = [f"% {_one_line(HOLM)}"] if contents.correction == "holm" else []
-    tables = [table for sheet in contents.sheets for table in _tables(sheet)]
-    lines = [*correction, *(f"% {_one_line(line)}" for line in contents.closing)]
+    correction = [f"% {one_line(HOLM)}"] if contents.correction == "holm" else []
+    paper.check(own for rows in contents.groups for own in rows)
+    by_title = {rows[0].group: rows for rows in contents.groups}
+    labels = {title: f"{paper.label}{f'-{number}' if number > 1 else ''}" for number, title in enumerate(by_title, 1)}
+    tables = []
+    for sheet in contents.sheets:
+        if sheet.kind == "ratio":
+            title = sheet.group
+            tables += _by_ratio(sheet, Group(title, paper.shown(by_title[title]), paper, labels[title]))
+        else:
+            tables += _tables(sheet)
+    lines = [*correction, *(f"% {one_line(line)}" for line in contents.closing)]
     return "\n".join([HEADER, *tables, *lines]).rstrip("\n") + "\n"
 
 
-def escaped(text: str) -> str:
-    """Returns the text with LaTeX's special characters escaped; a hyphen before a number becomes a minus."""
-    words = "".join(ESCAPES.get(letter, letter) for letter in text.replace("\n", " "))
-    words = re.sub(r"(?<![\w.)])-(?= ?\d)", "$-$", words)
-    return re.sub(r"(?<=\d) \\%", r"\\,\\%", words)
+def _by_ratio(sheet: Sheet, group: Group) -> list[str]:
+    """Returns the tables of a group by ratio, after the notes on it as comments."""
+    tables = [table for table in (results(group), differences(group)) if table]
+    return [comments(sheet.notes) + tables[0], *tables[1:]] if tables else []
 
 
 def _tables(sheet: Sheet) -> list[str]:
-    """Returns the table environments of a sheet. The number of runs that most cells share stands in the caption."""
+    """Returns the table environments of a sheet. A table that is too wide in every size continues in another one."""
     first, *further = sheet.tables
-    runs = sorted({cell.runs for _, cells in first.lines for cell in cells if cell.runs})
-    by_ratio = sheet.kind == "ratio" and bool(runs)
-    usual = runs[0] if by_ratio and len(runs) == 1 else ""
-    parts = [note.partition("; make it: `") for note in sheet.notes]
-    notes = [r"\par\smallskip\raggedright\footnotesize", *(escaped(note) + "." * bool(cut) for note, cut, _ in parts)]
-    # A command is too long for a line on paper, so it becomes a comment.
-    commands = "".join(f"% make it: {_one_line(command.rstrip('`'))}\n" for _, _, command in parts if command)
+    # A command is too long for a line on paper, and where numbers come from is no part of them: these are comments.
+    printed = [note for note in sheet.notes if not note.startswith(PROVENANCE) and "`" not in note]
+    unprinted = comments(note for note in sheet.notes if note not in printed)
+    notes = [r"\par\smallskip\raggedright\footnotesize", *map(escaped, printed)] if printed else []
     title = f"{escaped(sheet.title)}."
-    if not by_ratio:
-        return [commands + _table(title, first, usual, notes, apart=sheet.long)]
-    seeds = f"$n = {usual}$ seed{'s' * (usual != '1')}" if usual else "Number of seeds in brackets"
-    others = ", unless in brackets" if usual else ""
-    return [
-        commands + _table(f"{title} {RESULTS} {seeds}.", first, usual, notes),
-        *(
-            _table(f"{title} {escaped(table.caption)}. {PAIRED_LATEX} {seeds}{others}.", table, usual, [], apart=True)
-            for table in further
-        ),
-    ]
+    below = [_table(f"{title} {escaped(table.caption)}", table, [], apart=True) for table in further]
+    return [unprinted + _table(title, first, notes, apart=sheet.long), *below]
 
 
-def _table(caption: str, table: Table, usual: str, notes: list[str], *, apart: bool = False) -> str:
+def _table(caption: str, table: Table, notes: list[str], *, apart: bool = False) -> str:
     """Returns the environments of one table.
 
     A table that is too wide in every size continues below, or with `apart` in another environment.
     """
     sizes = [r"\footnotesize", r"\scriptsize"] if _inline(table) else [r"\small"]
-    table = _laid_out(table, usual)
+    table = _laid_out(table)
     beside = _beside(table)
     fits = [size for size in sizes if len(spans(table, LINE[size] - beside)) == 1]
     size = fits[0] if fits else sizes[-1]
     tabulars = [_tabular(table, first, last) for first, last in spans(table, LINE[size] - beside)]
     if not apart:
-        return _float(caption, size, tabulars, notes)
+        return float_of(caption, size, tabulars, notes)
     titles = [caption, *[f"{caption} Continued."] * (len(tabulars) - 1)]
     below = [notes, *[[]] * (len(tabulars) - 1)]
-    return "\n".join(_float(t, size, [one], n) for t, one, n in zip(titles, tabulars, below, strict=True))
-
-
-def _float(caption: str, size: str, tabulars: list[str], notes: list[str]) -> str:
-    head = [r"\begin{table}[htbp]", r"\centering", rf"\caption{{{caption}}}"]
-    style = rf"\par\medskip{size}\setlength{{\tabcolsep}}{{4pt}}"
-    return "\n".join([*head, style, "\n\\par\\medskip\n".join(tabulars), *notes, r"\end{table}", ""])
+    return "\n".join(float_of(t, size, [one], n) for t, one, n in zip(titles, tabulars, below, strict=True))
 
 
 def _beside(table: Table) -> int:
@@ -111,15 +96,14 @@ def _inline(table: Table) -> bool:
     return any(cell.inline for _, cells in table.lines for cell in cells)
 
 
-def _laid_out(table: Table, usual: str) -> Table:
-    """Returns the table without the usual number of runs, and in one line where its cells have such a form."""
+def _laid_out(table: Table) -> Table:
+    """Returns the table in one line where its cells have such a form."""
     inline, lines = _inline(table), []
     for label, cells in table.lines:
         shown = []
         for cell in cells:
             text, below = (cell.inline or cell.text, "") if inline else (cell.text, cell.below)
-            runs = "" if cell.runs == usual else cell.runs
-            shown.append(replace(cell, text=text.replace("±", "± "), below=below, runs=runs))
+            shown.append(replace(cell, text=text.replace("±", "± "), below=below))
         lines.append((label, shown))
     return Table(table.heads, lines)
 
@@ -142,17 +126,13 @@ def _heads(heads: list[str]) -> list[str]:
     """Returns the head as one or two lines; the lower line is full."""
     parts = [head.rpartition("\n") for head in heads]
     above = [escaped(upper) for upper, _, _ in parts]
-    return [*([_row(above)] if any(above) else []), _row(escaped(lower) for _, _, lower in parts)]
+    return [*([row(above)] if any(above) else []), row(escaped(lower) for _, _, lower in parts)]
 
 
 def _line(name: str, ratio: str, cells: list[Cell]) -> list[str]:
     if not any(cell.below for cell in cells):
-        return [_row([escaped(f"{name} {ratio}".rstrip()), *map(_cell, cells)])]
-    return [_row([escaped(name), *map(_cell, cells)]), _row(map(_small, [ratio, *(cell.below for cell in cells)]))]
-
-
-def _row(cells: Iterable[str]) -> str:
-    return f"{' & '.join(cells)} \\\\"
+        return [row([escaped(f"{name} {ratio}".rstrip()), *map(_cell, cells)])]
+    return [row([escaped(name), *map(_cell, cells)]), row(map(_small, [ratio, *(cell.below for cell in cells)]))]
 
 
 def _small(text: str) -> str:
@@ -164,7 +144,3 @@ def _cell(cell: Cell) -> str:
     value = escaped(cell.text)
     value = rf"\textbf{{{value}}}" if cell.best else rf"\underline{{{value}}}" if cell.second else value
     return f"{value} ({escaped(cell.runs)})" if cell.runs else value
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

@@ -5,8 +5,11 @@ import shutil
 
 import pytest
 
+from sadp_bench.core.errors import BadInput
 from sadp_bench.reports import render
-from sadp_bench.reports.formats.latex import escaped
+from sadp_bench.reports.formats.paper_tables import _in_lines
+from sadp_bench.reports.formats.tabular import escaped
+from sadp_bench.reports.paper import Paper, names_of, words
 from tests.example_records import make_record, make_spec
 from tests.reports.axes_records import everything
 from tests.reports.helpers import pdflatex
@@ -32,42 +35,95 @@ def line_of(text, label):
 
 def test_best_is_bold_and_second_best_underlined_at_each_ratio():
     text = render(example_records(), [], "latex")
-    for label, mark in (("sadp", r"\textbf{"), ("grand", r"\underline{")):
+    for label, mark in (("SADP", r"\textbf{"), ("GraNd", r"\underline{")):
         assert line_of(text, label).count(mark) == 2
-    for label in ("random", "el2n", "full"):
+    for label in ("Random", "EL2N", "Full data"):
         assert r"\textbf" not in line_of(text, label) and r"\underline" not in line_of(text, label)
 
 
 def test_cells_hold_the_means_intervals_and_times_of_the_rows():
-    text = render(example_records((0.5,)), [], "latex")
-    # 0.67, 0.671 and 0.674: standard error 0.0012019; Student's quantile 4.302653
-    assert line_of(text, "sadp") == r"sadp &  & \textbf{67.17 $\pm$ 0.52} \\"
-    assert r" &  & \footnotesize 2.00 / 2.00$\times$ \\" in text and r" & \footnotesize 100.0 s &  \\" in text
+    # 0.67, 0.671 and 0.674: standard error 0.0012019, deviation 0.0020817; Student's quantile 4.302653
+    both = r"SADP & \textbf{67.17} $\pm$ 0.52 & 2.00 \\"
+    std = r"SADP & \textbf{67.17} $\pm$ 0.21 & 2.00 \\"
+    for paper, line, full in (
+        (Paper(), both, r"{2}{c}{70.10 $\pm$ 0.25, 100.0\,s}"),
+        (Paper(spread="std"), std, r"{2}{c}{70.10 $\pm$ 0.10, 100.0\,s}"),
+        (Paper(cells="accuracy"), r"SADP & \textbf{67.17} $\pm$ 0.52 \\", r"{1}{c}{70.10 $\pm$ 0.25}"),
+        (Paper(cells="speedup"), r"SADP & 2.00 \\", r"{1}{c}{100.0\,s}"),
+    ):
+        text = render(example_records((0.5,)), [], "latex", paper=paper)
+        assert line_of(text, "SADP").replace(" {[}2.00, 2.00{]}", "").replace(r" $\pm$ 0.00", "") == line
+        assert line_of(text, "Full data") == rf"Full data & \multicolumn{full} \\"
+    assert r"\multicolumn{2}{c}{50\,\% pruned ($\leq 2.00\times$)} \\" in render(example_records((0.5,)), [], "latex")
 
 
-def test_number_of_seeds_stands_in_the_caption_or_where_it_differs_in_brackets():
+def test_number_of_seeds_stands_in_the_caption_or_where_it_differs_in_a_subscript():
     alike = render(example_records(), [], "latex")
-    assert "$n = 3$ seeds." in alike and "(3)" not in alike
+    assert "$n = 3$ seeds." in alike and "$_{" not in alike
     differing = render(example_records()[:-1], [], "latex")
-    assert "Number of seeds in brackets." in differing and "(3)" in differing and "(2)" in differing
+    assert (
+        "$n = 3$ seeds; a subscript gives another number." in differing
+        and line_of(differing, "GraNd").count("$_{2}$") == 2
+    )
 
 
-def test_paired_differences_are_a_table_of_their_own():
+def test_paired_differences_have_a_verdict_against_full_beside_that_against_random():
     text = render(example_records((0.5,)), [], "latex", margin_points=1)
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 2
-    # 0.3, 0.3 and 0.2 points to the second seed's; sadp - full: -3, -3 and -2.8 points
-    assert line_of(text, r"sadp 50\,\%").startswith(
-        r"sadp 50\,\% & $-$2.93 $\pm$ 0.29 & worse (0.29) & +2.00 $\pm$ 0.00 &"
-    )
-    assert r"margin 1 points" in text
+    # sadp - full: -3, -3 and -2.8 points; grand - sadp: -1 point at every seed, so random's are 1 and 2 points below
+    lines = [line for line in text.splitlines() if line.startswith(r"SADP & 50\,\% ")]
+    [line] = lines
+    assert line.startswith(r"SADP & 50\,\% & $-$2.93 $\pm$ 0.29 & worse & +2.00 $\pm$ 0.00 &")
+    assert r"lies above $-1$" in text and r"\label{tab:results-differences}" in text
+    assert r" & \multicolumn{2}{c}{Against full data} & \multicolumn{2}{c}{Against random} & " in text
+    assert _in_lines("SADP (score=layers, smoothing=0.2)", 3) == ["SADP", "(score=layers, smoothing=0.2)", ""]
+    assert _in_lines("SADP (score=layers, smoothing=0.2)", 1) == ["SADP (score=layers, smoothing=0.2)"]
 
 
-def test_header_names_the_package_and_notes_and_commands_are_kept():
+def test_where_numbers_come_from_is_a_comment_and_in_no_print():
     text = render([make_record(make_spec("sadp", 0.3))], ["bad.json"], "latex")
     assert text.startswith("% ") and r"\usepackage{booktabs}" in text.splitlines()[0]
     assert re.search(r"^% make it: sadp-bench run --method full .*", text, re.MULTILINE)
-    assert "No reference for a seed of sadp 30\\,\\%, so no speed-up of it.\n" in text
+    assert "% No reference for a seed of sadp 30 %, so no speed-up of it.\n" in text
     assert text.endswith("% Left out, as unreadable or a run's second record: 1 of the files.\n")
+    printed = "\n".join(
+        line for line in render(example_records(), [], "latex").splitlines() if not line.startswith("%")
+    )
+    assert "Measured on" not in printed and "torch" not in printed
+
+
+def test_an_author_chooses_methods_their_order_their_names_caption_and_label():
+    records = example_records((0.3,))
+    names = {"sadp": "SADP_1 (ours)", "Random": "Uniform"}
+    paper = Paper(r"$n$ \emph{seeds}", "tab:main", names, ("sadp", "random"))
+    text = render(records, [], "latex", paper=paper)
+    lines = [line.partition(" &")[0] for line in text.splitlines() if "&" in line and not line.startswith(("%", " &"))]
+    assert lines == ["Method", "Full data", r"SADP\_1 (ours)", "Uniform", "Method", r"SADP\_1 (ours)", "Uniform"]
+    assert r"\caption{$n$ \emph{seeds}}\label{tab:main}" in text and r"\label{tab:main-differences}" in text
+    assert "% Accuracy (mean" in text  # what the author's caption leaves out
+    two = render([*records, *example_records((0.3,), epochs=9)], [], "latex", paper=Paper(label="t"))
+    assert r"\label{t}" in two and r"\label{t-2}" in two
+
+
+def test_names_and_lists_of_methods_may_contain_brackets_with_commas_and_equals_signs():
+    assert words("sadp (a=1, b=2),random , ") == ["sadp (a=1, b=2)", "random"]
+    assert names_of(["sadp (a=1, b=2)=Ours (a=1),random=Uniform", "el2n = E=1"]) == {
+        "sadp (a=1, b=2)": "Ours (a=1)", "random": "Uniform", "el2n": "E=1",
+    }  # fmt: skip
+
+
+def test_choices_that_are_none_are_refused_in_one_line():
+    for text in ("sadp", "=x", "sadp="):
+        with pytest.raises(BadInput, match="--names is METHOD=NAME"):
+            names_of([text])
+    for wrong, message in (({"cells": "all"}, "--cells is one of"), ({"spread": "sem"}, "--spread is one of"),
+                           ({"label": "a}b"}, "--label is made of")):  # fmt: skip
+        with pytest.raises(BadInput, match=message):
+            Paper(**wrong)
+    with pytest.raises(BadInput, match="--methods: no method 'sapd' in these records; did you mean 'sadp'"):
+        render(example_records(), [], "latex", paper=Paper(methods=("sapd",)))
+    with pytest.raises(BadInput, match="are for --format latex, not csv"):
+        render(example_records(), [], "csv", paper=Paper())
 
 
 def test_names_are_escaped():
@@ -95,5 +151,6 @@ def test_pdflatex_sets_the_tables_within_the_page(tmp_path):
     records += [make_record(spec, 0.6 + 0.01 * spec.seed) for spec in variants]
     text = render(records, [], "latex")
     assert "Ranks by accuracy" in text
-    for report in (text, render(everything(), [], "latex")):
+    std = render(records, [], "latex", correction="holm", paper=Paper(spread="std", cells="speedup"))
+    for report in (text, std, render(everything(), [], "latex")):
         assert not re.findall(r"Overfull.*|.*too large for page.*", pdflatex(tmp_path, report))
