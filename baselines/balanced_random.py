@@ -35,6 +35,14 @@ class BalancedRandom(Pruner):
     """
 
     display_name = "Balanced random"
+    bibtex = """
+    @inproceedings{guo2022deepcore,
+      title = {{DeepCore}: A Comprehensive Library for Coreset Selection in Deep Learning},
+      author = {Guo, Chengcheng and Zhao, Bo and Bai, Yanbing},
+      booktitle = {Database and Expert Systems Applications},
+      year = {2022},
+    }
+    """
     takes_budget = True
 
     def __init__(self, prune_ratio: float, *, fresh: bool = True, share: str = "equal") -> None:

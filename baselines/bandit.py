@@ -30,6 +30,16 @@ class Bandit(Pruner):
             it, a short run would hardly rank at all. 0 means a tenth of the run, at least 1 and at most 10.
     """
 
+    bibtex = """
+    @misc{raju2021dynamic,
+      title = {Accelerating Deep Learning with Dynamic Data Pruning},
+      author = {Raju, Ravi S. and Daruwalla, Kyle and Lipasti, Mikko},
+      eprint = {2111.12621},
+      archiveprefix = {arXiv},
+      year = {2021},
+    }
+    """
+
     name: str  # of the method, for messages
     takes_budget = True
 

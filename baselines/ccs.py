@@ -44,12 +44,22 @@ class CCS(Scored):
         score: "aum" or "el2n".
         beta: The share of N to drop as too hard, at most the ratio; none: by the ratio.
         strata: The number of strata.
-        score_epochs: See `Scored`, as for the other settings; 0 means the whole run (aum) or a tenth (el2n).
+        score_epochs: The number of epochs of a scoring network; 0 means the whole run (aum) or a tenth (el2n).
         score_runs: The number of scoring networks.
         score_updates: The number of updates of a scoring network, in place of epochs.
     """
 
     display_name = "CCS"
+    bibtex = """
+    @inproceedings{zheng2023ccs,
+      title = {Coverage-centric Coreset Selection for High Pruning Rates},
+      author = {Zheng, Haizhong and Liu, Rui and Lai, Fan and Prakash, Atul},
+      booktitle = {International Conference on Learning Representations},
+      eprint = {2210.15809},
+      archiveprefix = {arXiv},
+      year = {2023},
+    }
+    """
 
     def __init__(
         self,

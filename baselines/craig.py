@@ -47,6 +47,14 @@ class CRAIG(Coreset):
     """
 
     display_name = "CRAIG"
+    bibtex = """
+    @inproceedings{mirzasoleiman2020craig,
+      title = {Coresets for Data-efficient Training of Machine Learning Models},
+      author = {Mirzasoleiman, Baharan and Bilmes, Jeff and Leskovec, Jure},
+      booktitle = {International Conference on Machine Learning},
+      year = {2020},
+    }
+    """
 
     def __init__(
         self,

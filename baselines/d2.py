@@ -54,6 +54,16 @@ class D2(Geometry):
     """
 
     display_name = "D2"
+    bibtex = r"""
+    @inproceedings{maharana2024d2,
+      title = {{D2} Pruning: Message Passing for Balancing Diversity \& Difficulty in Data Pruning},
+      author = {Maharana, Adyasha and Yadav, Prateek and Bansal, Mohit},
+      booktitle = {International Conference on Learning Representations},
+      eprint = {2310.07931},
+      archiveprefix = {arXiv},
+      year = {2024},
+    }
+    """
 
     def __init__(
         self,

@@ -35,6 +35,15 @@ class DivBS(WithinBatch):
     """
 
     display_name = "DivBS"
+    bibtex = """
+    @inproceedings{hong2024divbs,
+      title = {Diversified Batch Selection for Training Acceleration},
+      author = {Hong, Feng and Lyu, Yueming and Yao, Jiangchao and Zhang, Ya and Tsang, Ivor W. and Wang,
+        Yanfeng},
+      booktitle = {International Conference on Machine Learning},
+      year = {2024},
+    }
+    """
 
     def choose_in_batch(self, candidates: Candidates) -> Selection:
         """Picks candidates greedily. They come in random order, which breaks ties."""

@@ -39,6 +39,16 @@ class DRoP(Scored):
     """
 
     display_name = "DRoP"
+    bibtex = """
+    @inproceedings{vysogorets2025drop,
+      title = {{DRoP}: Distributionally Robust Data Pruning},
+      author = {Vysogorets, Artem and Ahuja, Kartik and Kempe, Julia},
+      booktitle = {International Conference on Learning Representations},
+      eprint = {2404.05579},
+      archiveprefix = {arXiv},
+      year = {2025},
+    }
+    """
 
     def __init__(
         self, prune_ratio: float, *, score_epochs: int = 0, score_updates: int = 0, score_runs: int = 1

@@ -43,7 +43,7 @@ class DUAL(Scored):
         sampling: "top": the K highest scores, or those that `keep` names. "beta": the draw.
         exponent: c_D of the draw, above 0.
         window: J, at least 2.
-        offset: See `Scored`, as for the other settings.
+        offset: The share of N, from the top, that is dropped as too hard before the K are taken.
         score_epochs: 0 means 15 % of the run.
         score_runs: The number of scoring networks.
         keep: "hardest" are the highest scores.
@@ -51,6 +51,17 @@ class DUAL(Scored):
     """
 
     display_name = "DUAL"
+    bibtex = """
+    @inproceedings{cho2025dual,
+      title = {Lightweight Dataset Pruning without Full Training via Example Difficulty and Prediction
+        Uncertainty},
+      author = {Cho, Yeseul and Shin, Baekrok and Kang, Changmin and Yun, Chulhee},
+      booktitle = {International Conference on Machine Learning},
+      eprint = {2502.06905},
+      archiveprefix = {arXiv},
+      year = {2025},
+    }
+    """
     least_epochs = LEAST_WINDOW
     surveys = 0
 

@@ -19,6 +19,18 @@ def check_window(method: str, window: int, least: int) -> None:
         raise BadInput(f"{method}'s window is at least {least} presentations, not {window}")
 
 
+BIBTEX = """
+@inproceedings{he2024dynunc,
+  title = {Large-scale Dataset Pruning with Dynamic Uncertainty},
+  author = {He, Muyang and Yang, Shuo and Huang, Tiejun and Zhao, Bo},
+  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition Workshops},
+  eprint = {2306.05175},
+  archiveprefix = {arXiv},
+  year = {2024},
+}
+"""
+
+
 class DynUnc(Scored):
     """Keeps the examples whose probability of the right class varies most over a training run. Weight 1.
 
@@ -36,7 +48,7 @@ class DynUnc(Scored):
     Args:
         prune_ratio: The share of visits to save.
         window: J, at least 2.
-        offset: See `Scored`, as for the other settings.
+        offset: The share of N, from the top, that is dropped as too hard before the K are taken.
         score_epochs: 0 means the whole run.
         score_runs: The number of scoring networks.
         keep: "hardest" are the highest scores, the most uncertain.
@@ -44,6 +56,7 @@ class DynUnc(Scored):
     """
 
     display_name = "Dyn-Unc"
+    bibtex = BIBTEX
     least_epochs = LEAST_WINDOW
     surveys = 0
 
@@ -103,6 +116,7 @@ class DynUncDynamic(Windows, Pruner):
     """
 
     display_name = "Dyn-Unc (dynamic)"
+    bibtex = BIBTEX
     takes_budget = True
 
     def __init__(self, prune_ratio: float, *, window: int = 10) -> None:

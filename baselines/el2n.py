@@ -9,6 +9,15 @@ from torch.nn.functional import one_hot
 from baselines.scored import Scored
 from sadp_bench.pruner import ScoringContext
 
+DATA_DIET = """
+@inproceedings{paul2021diet,
+  title = {Deep Learning on a Data Diet: Finding Important Examples Early in Training},
+  author = {Paul, Mansheej and Ganguli, Surya and Dziugaite, Gintare Karolina},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year = {2021},
+}
+"""
+
 
 class EL2N(Scored):
     """Keeps the highest ||p - y||, the norm of the error vector early in training, for the whole run. Weight 1.
@@ -22,6 +31,7 @@ class EL2N(Scored):
     """
 
     display_name = "EL2N"
+    bibtex = DATA_DIET
 
     def score(self, context: ScoringContext) -> Tensor:
         """Returns each example's error norm, averaged over the scoring networks."""

@@ -24,6 +24,15 @@ class Forgetting(Scored):
     """
 
     display_name = "Forgetting"
+    bibtex = """
+    @inproceedings{toneva2019forgetting,
+      title = {An Empirical Study of Example Forgetting during Deep Neural Network Learning},
+      author = {Toneva, Mariya and Sordoni, Alessandro and Tachet des Combes, Remi and Trischler, Adam and
+        Bengio, Yoshua and Gordon, Geoffrey J.},
+      booktitle = {International Conference on Learning Representations},
+      year = {2019},
+    }
+    """
     least_epochs = 1
     surveys = 0
 

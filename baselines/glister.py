@@ -46,6 +46,14 @@ class Glister(Coreset):
     """
 
     display_name = "GLISTER"
+    bibtex = """
+    @inproceedings{killamsetty2021glister,
+      title = {{GLISTER}: Generalization based Data Subset Selection for Efficient and Robust Learning},
+      author = {Killamsetty, Krishnateja and Sivasubramanian, Durga and Ramakrishnan, Ganesh and Iyer, Rishabh},
+      booktitle = {AAAI Conference on Artificial Intelligence},
+      year = {2021},
+    }
+    """
 
     def __init__(
         self,

@@ -63,6 +63,15 @@ class GradMatch(Coreset):
     """
 
     display_name = "Grad-Match"
+    bibtex = """
+    @inproceedings{killamsetty2021gradmatch,
+      title = {{GRAD-MATCH}: Gradient Matching based Data Subset Selection for Efficient Deep Model Training},
+      author = {Killamsetty, Krishnateja and Sivasubramanian, Durga and Ramakrishnan, Ganesh and De, Abir and
+        Iyer, Rishabh},
+      booktitle = {International Conference on Machine Learning},
+      year = {2021},
+    }
+    """
 
     def __init__(
         self,

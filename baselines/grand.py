@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from baselines.el2n import DATA_DIET
 from baselines.scored import Scored
 from sadp_bench.pruner import ScoringContext
 
@@ -22,6 +23,7 @@ class GraNd(Scored):
     """
 
     display_name = "GraNd"
+    bibtex = DATA_DIET
 
     def score(self, context: ScoringContext) -> Tensor:
         """Returns each example's gradient norm, averaged over the scoring networks."""

@@ -37,6 +37,21 @@ class Herding(Geometry):
     """
 
     display_name = "Herding"
+    bibtex = """
+    @inproceedings{welling2009herding,
+      title = {Herding Dynamical Weights to Learn},
+      author = {Welling, Max},
+      booktitle = {International Conference on Machine Learning},
+      year = {2009},
+    }
+
+    @inproceedings{chen2010herding,
+      title = {Super-Samples from Kernel Herding},
+      author = {Chen, Yutian and Welling, Max and Smola, Alex},
+      booktitle = {Uncertainty in Artificial Intelligence},
+      year = {2010},
+    }
+    """
 
     def order(self, feature_MD: Tensor, index_M: Tensor, survey: Survey) -> Tensor:
         """Returns the block's positions, the first to choose first."""

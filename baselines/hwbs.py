@@ -45,6 +45,14 @@ class HWBS(Pruner):
     """
 
     display_name = "HWBS"
+    bibtex = """
+    @misc{anonymous2025hwbs,
+      title = {Learn from the Past: Dynamic Data Pruning with Historically Weighted {Bernoulli} Sampling},
+      author = {Anonymous},
+      note = {Submitted to ICLR 2025, OpenReview ZQ9SF5eUHZ},
+      year = {2025},
+    }
+    """
     takes_budget = True
 
     def __init__(self, prune_ratio: float, *, smoothing: float = 0.2, memory: float = 0.5, draw: str = "exact") -> None:

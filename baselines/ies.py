@@ -35,6 +35,14 @@ class IES(Pruner):
     """
 
     display_name = "IES"
+    bibtex = """
+    @inproceedings{yuan2025ies,
+      title = {Instance-dependent Early Stopping},
+      author = {Yuan, Suqin and Lin, Runqi and Feng, Lei and Han, Bo and Liu, Tongliang},
+      booktitle = {International Conference on Learning Representations},
+      year = {2025},
+    }
+    """
     takes_budget = True
 
     def prepare(self, context: ScoringContext) -> None:

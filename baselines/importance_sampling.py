@@ -46,6 +46,14 @@ class ImportanceSampling(WithinBatch):
     """
 
     display_name = "Importance sampling"
+    bibtex = r"""
+    @inproceedings{katharopoulos2018samples,
+      title = {Not All Samples Are Created Equal: Deep Learning with Importance Sampling},
+      author = {Katharopoulos, Angelos and Fleuret, Fran{\c{c}}ois},
+      booktitle = {International Conference on Machine Learning},
+      year = {2018},
+    }
+    """
 
     def __init__(self, prune_ratio: float, *, threshold: float = 0.0, memory: float = 0.9) -> None:
         super().__init__(prune_ratio)

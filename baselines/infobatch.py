@@ -49,6 +49,15 @@ class InfoBatch(Pruner):
     """
 
     display_name = "InfoBatch"
+    bibtex = """
+    @inproceedings{qin2024infobatch,
+      title = {{InfoBatch}: Lossless Training Speed Up by Unbiased Dynamic Data Pruning},
+      author = {Qin, Ziheng and Wang, Kai and Zheng, Zangwei and Gu, Jianyang and Peng, Xiangyu and Xu, Zhaopan
+        and Zhou, Daquan and Shang, Lei and Sun, Baigui and Xie, Xuansong and You, Yang},
+      booktitle = {International Conference on Learning Representations},
+      year = {2024},
+    }
+    """
     fixed_size = False
 
     def __init__(

@@ -38,6 +38,14 @@ class KCenter(Geometry):
     """
 
     display_name = "k-Center"
+    bibtex = """
+    @inproceedings{sener2018coreset,
+      title = {Active Learning for Convolutional Neural Networks: A Core-Set Approach},
+      author = {Sener, Ozan and Savarese, Silvio},
+      booktitle = {International Conference on Learning Representations},
+      year = {2018},
+    }
+    """
 
     def order(self, feature_MD: Tensor, index_M: Tensor, survey: Survey) -> Tensor:
         """Returns the block's positions, farthest first."""

@@ -47,6 +47,17 @@ class Kakurenbo(Pruner):
     """
 
     display_name = "KAKURENBO"
+    bibtex = r"""
+    @inproceedings{nguyen2023kakurenbo,
+      title = {{KAKURENBO}: Adaptively Hiding Samples in Deep Neural Network Training},
+      author = {Nguyen, Truong Thao and Gerofi, Balazs and Martinez-Noriega, Edgar Josafat and Trahay,
+        Fran{\c{c}}ois and Wahib, Mohamed},
+      booktitle = {Advances in Neural Information Processing Systems},
+      eprint = {2310.10102},
+      archiveprefix = {arXiv},
+      year = {2023},
+    }
+    """
     fixed_size = False
 
     def __init__(

@@ -37,6 +37,15 @@ class Moderate(Geometry):
     """
 
     display_name = "Moderate"
+    bibtex = """
+    @inproceedings{xia2023moderate,
+      title = {Moderate Coreset: A Universal Method of Data Selection for Real-world Data-efficient Deep
+        Learning},
+      author = {Xia, Xiaobo and Liu, Jiale and Yu, Jun and Shen, Xu and Han, Bo and Liu, Tongliang},
+      booktitle = {International Conference on Learning Representations},
+      year = {2023},
+    }
+    """
 
     def __init__(
         self,

@@ -34,6 +34,16 @@ class OrderDP(Pruner):
     """
 
     display_name = "OrderDP"
+    bibtex = """
+    @inproceedings{jin2026orderdp,
+      title = {{OrderDP}: A Theoretically Guaranteed Lossless Dynamic Data Pruning Framework},
+      author = {Jin and others},
+      booktitle = {International Conference on Learning Representations},
+      eprint = {2606.08574},
+      archiveprefix = {arXiv},
+      year = {2026},
+    }
+    """
     takes_budget = True
 
     def __init__(self, prune_ratio: float, *, candidates: float = 0.0) -> None:

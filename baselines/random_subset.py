@@ -27,6 +27,14 @@ class Random(Pruner):
     """
 
     display_name = "Random"
+    bibtex = """
+    @inproceedings{okanovic2024rs2,
+      title = {Repeated Random Sampling for Minimizing the Time-to-Accuracy of Learning},
+      author = {Okanovic, Patrik and others},
+      booktitle = {International Conference on Learning Representations},
+      year = {2024},
+    }
+    """
     takes_budget = True
 
     def __init__(self, prune_ratio: float, *, fresh: bool = True, rescale: bool = False) -> None:

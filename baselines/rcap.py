@@ -46,6 +46,16 @@ class RCAP(Pruner):
     """
 
     display_name = "RCAP"
+    bibtex = """
+    @inproceedings{hassan2025rcap,
+      title = {{RCAP}: Robust, Class-Aware, Probabilistic Dynamic Dataset Pruning},
+      author = {Hassan and Khare and Paik},
+      booktitle = {Uncertainty in Artificial Intelligence},
+      eprint = {2606.11761},
+      archiveprefix = {arXiv},
+      year = {2025},
+    }
+    """
     takes_budget = True
 
     def __init__(self, prune_ratio: float, *, beta: float = 0.25, class_loss: str = "mean") -> None:

@@ -44,6 +44,15 @@ class RePB(Pruner):
     """
 
     display_name = "RePB"
+    bibtex = """
+    @inproceedings{zhou2026repb,
+      title = {Inconsistency Biases in Dynamic Data Pruning},
+      author = {Zhou and others},
+      booktitle = {International Conference on Learning Representations},
+      note = {OpenReview Zw1Uw7u6Su},
+      year = {2026},
+    }
+    """
     takes_budget = True
 
     def __init__(self, prune_ratio: float, *, window: int = 10, drop_share: float = 0.5) -> None:

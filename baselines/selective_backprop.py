@@ -31,6 +31,15 @@ class SelectiveBackprop(WithinBatch):
     """
 
     display_name = "Selective-Backprop"
+    bibtex = """
+    @misc{jiang2019biggest,
+      title = {Accelerating Deep Learning by Focusing on the Biggest Losers},
+      author = {Jiang, Angela H. and others},
+      eprint = {1910.00762},
+      archiveprefix = {arXiv},
+      year = {2019},
+    }
+    """
 
     def __init__(self, prune_ratio: float, *, window: int = 1024) -> None:
         super().__init__(prune_ratio)

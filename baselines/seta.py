@@ -45,6 +45,16 @@ class SeTa(Pruner):
     """
 
     display_name = "SeTa"
+    bibtex = """
+    @inproceedings{zhou2025seta,
+      title = {Scale Efficient Training for Large Datasets},
+      author = {Zhou, Qing and Gao, Junyu and Wang, Qi},
+      booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition},
+      eprint = {2503.13385},
+      archiveprefix = {arXiv},
+      year = {2025},
+    }
+    """
     takes_budget = True
 
     def __init__(self, prune_ratio: float, *, groups: int = 5, window: int = 4, delta: float = 0.875) -> None:

@@ -39,7 +39,7 @@ class TDDS(Scored):
         prune_ratio: The share of visits to save.
         window: J, at least 3.
         decay: The last window's share of the score, above 0 and at most 1.
-        offset: See `Scored`, as for the other settings.
+        offset: The share of N, from the top, that is dropped as too hard before the K are taken.
         score_epochs: 0 means 35 % of the run.
         score_runs: The number of scoring networks.
         keep: "hardest" are the highest scores.
@@ -47,6 +47,16 @@ class TDDS(Scored):
     """
 
     display_name = "TDDS"
+    bibtex = """
+    @inproceedings{zhang2024tdds,
+      title = {Spanning Training Progress: Temporal Dual-Depth Scoring ({TDDS}) for Enhanced Dataset Pruning},
+      author = {Zhang, Xin and Du, Jiawei and Li, Yunsong and Xie, Weiying and Zhou, Joey Tianyi},
+      booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition},
+      eprint = {2311.13613},
+      archiveprefix = {arXiv},
+      year = {2024},
+    }
+    """
     least_epochs = LEAST_WINDOW
     surveys = 0
 

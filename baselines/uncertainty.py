@@ -17,6 +17,18 @@ class Uncertainty(Scored):
     p is the softmax of the time-mean of the logits, in evaluation mode, without augmentation. The label plays no part.
     """
 
+    bibtex = """
+    @inproceedings{coleman2020proxy,
+      title = {Selection via Proxy: Efficient Data Selection for Deep Learning},
+      author = {Coleman, Cody and Yeh, Christopher and Mussmann, Stephen and Mirzasoleiman, Baharan and Bailis,
+        Peter and Liang, Percy and Leskovec, Jure and Zaharia, Matei},
+      booktitle = {International Conference on Learning Representations},
+      eprint = {1906.11829},
+      archiveprefix = {arXiv},
+      year = {2020},
+    }
+    """
+
     @abstractmethod
     def uncertainty(self, logits_NC: Tensor) -> Tensor:
         """Returns each example's uncertainty, high is uncertain. [N]."""

@@ -41,7 +41,8 @@ class _Plain(Backbone):
         timesteps: T.
         neuron: Of all spiking layers.
         width: Channels.
-        norm: See `norm_layer`.
+        norm: Of a convolution's output: "batch" (by the batch's mean and variance), "weighted" (the same, each example by
+            its loss's weight), "group" (by each example's own), "sync" ("batch" over all processes) or "none".
         pool: Of 2x2 pixels: "avg" or "max".
         pool_at: Where a block's pool stands: "before-norm", where an average pool and its convolution are one layer;
             "after-norm"; or "after-neuron". There a maximum of spikes is spikes, and a mean is k / 4.

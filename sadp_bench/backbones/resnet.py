@@ -74,7 +74,8 @@ class _ResNet(Backbone):
         timesteps: T.
         neuron: Of all spiking layers.
         width: Channels of the stem.
-        norm: See `norm_layer`.
+        norm: Of a convolution's output: "batch" (by the batch's mean and variance), "weighted" (the same, each example by
+            its loss's weight), "group" (by each example's own), "sync" ("batch" over all processes) or "none".
         first_stride: Of the first stage of blocks, where the kind has that setting.
 
     Attributes:
@@ -159,6 +160,16 @@ class SLTTResNet18(_ResNet18):
     As in the authors' code, dropout stands before the second convolution of each block, and before the readout.
 
     Source: Meng et al., ICCV 2023 (SLTT), after He et al., ECCV 2016.
+
+    Args:
+        input_shape: C, H, W.
+        num_classes: Of the readout.
+        timesteps: T.
+        neuron: Of all spiking layers.
+        width: Channels of the stem.
+        norm: Of a convolution's output: "batch" (by the batch's mean and variance), "weighted" (the same, each example by
+            its loss's weight), "group" (by each example's own), "sync" ("batch" over all processes) or "none".
+        dropout: The share of these numbers that becomes 0 in training.
     """
 
     def __init__(

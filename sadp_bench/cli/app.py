@@ -16,7 +16,7 @@ from typing import Any
 from sadp_bench import __version__
 from sadp_bench.cli.output import Lasting, Result, open_closed, say, show, silence
 from sadp_bench.cli.terminal import BOLD, CYAN, columns, hanging, heading, styled
-from sadp_bench.core import registry
+from sadp_bench.core import registry, static
 from sadp_bench.core.errors import BadInput, Stopped
 from sadp_bench.core.strangers import calls_of_strangers
 
@@ -121,10 +121,10 @@ def _called(name: str, *words: str) -> Any:
     if name not in COMMANDS:
         raise BadInput(f"No such command '{name}'{registry.nearest(name, COMMANDS)} (see sadp-bench -h)")
     kinds = [word for word in words if word != "--json"]
-    if name == "list" and len(kinds) == 1 and not kinds[0].startswith("-"):
-        from sadp_bench.cli.listing import registered
+    if name == "list" and len(kinds) <= 2 and not any(word.startswith("-") for word in kinds):
+        from sadp_bench.cli.listing import listed
 
-        return registered(kinds[0], "--json" in words)  # the plain case, whose parsing would take most of its time
+        return listed(kinds, "--json" in words)  # the plain case, whose parsing would take most of its time
     from sadp_bench.cli import parsing
 
     return parsing.call(name, function(name), list(words))
@@ -143,7 +143,7 @@ def _help() -> str:
     lines += hanging("Compare methods that prune the data on which spiking neural networks train.", "", 0, width)
     lines += ["", styled("Start here:", BOLD), *(f"  {example}" for example in EXAMPLES)]
     for panel, commands in PANELS.items():
-        summaries = {name: registry.docstring(path).partition("\n")[0] for name, path in commands.items()}
+        summaries = {name: static.docstring(path).partition("\n")[0] for name, path in commands.items()}
         lines += ["", heading(panel, width), *_rows(summaries, 11, width)]
     return "\n".join([*lines, "", heading("Options", width), *_rows(OPTIONS, INDENT, width)])
 

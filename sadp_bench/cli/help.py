@@ -102,6 +102,6 @@ def _text(parameter: Any) -> str:
 def _entry(names: str, text: str, width: int) -> list[str]:
     """Returns the lines of an option, whose default stands on one line."""
     whole = DEFAULT.sub(lambda found: found[0].replace(" ", UNBROKEN), text)
-    lines = [line.replace(UNBROKEN, " ") for line in hanging(whole, f"  {names} ", INDENT, width)]
+    lines = [line.replace(UNBROKEN, " ") for line in hanging(whole, f"  {names}  ", INDENT, width)]
     first, *others = (DEFAULT.sub(lambda found: styled(found[0], DIM), line) for line in lines)
     return [first.replace(names, styled(names, CYAN), 1), *others]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sadp_bench.cli.help import OUTPUT
-from sadp_bench.cli.options import COUNT, FILE, NAME, NUMBER, AsJson, Data, Plots, choice, option
+from sadp_bench.cli.listing import KINDS, listed
+from sadp_bench.cli.options import COUNT, FILE, NAME, NUMBER, AsJson, Data, Plots, choice, completing, option
 from sadp_bench.cli.output import Result, say
 from sadp_bench.cli.spec_options import OF_DATA, names, numbers, registered
 from sadp_bench.core.errors import BadInput
@@ -249,13 +250,28 @@ def _complain(reason: str) -> None:
 
 
 def list_(
-    kind: Annotated[str, typer.Argument(help="methods, backbones, datasets or recipes.", metavar="KIND")],
+    kind: Annotated[
+        str | None,
+        typer.Argument(
+            help="methods, backbones, datasets, backprop, sparsity or recipes.",
+            metavar="KIND",
+            autocompletion=completing(lambda: KINDS),
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Argument(help="One of that kind, to show all about it.", metavar="NAME")] = None,
     as_json: AsJson = False,
 ) -> Result:
-    """List methods, networks, data sets and recipes, with their sources."""
-    from sadp_bench.cli.listing import registered
+    """List methods, networks, data sets and recipes, and their settings.
 
-    return registered(kind, as_json)
+    Without a kind it lists the names of all kinds. With a name it shows the settings, their defaults and meanings, and
+    the source; of a method also the BibTeX entry.
+
+    Examples:
+      sadp-bench list
+      sadp-bench list methods
+      sadp-bench list methods sadp
+    """
+    return listed([word for word in (kind, name) if word is not None], as_json)
 
 
 def doctor(

@@ -1,19 +1,47 @@
-"""What `sadp-bench list` prints. It imports neither Typer nor a listed class."""
+"""What `sadp-bench list` prints of a kind. It imports neither Typer nor a listed class."""
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from sadp_bench.cli.output import Result
+from sadp_bench.cli.terminal import BOLD, CYAN, columns, hanging, heading, styled
 from sadp_bench.core import registry
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.registry import Entry
 from sadp_bench.core.text import printable
+from sadp_bench.sparsity import SPARSITIES
+from sadp_bench.training import BACKPROPS
 
-KINDS = {"methods": "method", "backbones": "backbone", "datasets": "dataset"}
+
+class Kind(NamedTuple):
+    """A kind of things that a run chooses among.
+
+    Attributes:
+        about: What they are.
+        option: That names one.
+        table: Their classes by name, or the registry's word of them; None: recipes, which have no class.
+    """
+
+    about: str
+    option: str
+    table: Mapping[str, str] | str | None
+
+    def classes(self) -> Mapping[str, str]:
+        """Returns the classes by name."""
+        return registry.table(self.table) if isinstance(self.table, str) else self.table or {}
+
+
 RECIPES = "recipes"
-WIDTH = 80  # columns
+KINDS = {
+    "methods": Kind("Data-pruning methods", "--method", "method"),
+    "backbones": Kind("Spiking networks", "--backbone", "backbone"),
+    "datasets": Kind("Data sets", "--dataset", "dataset"),
+    "backprop": Kind("Ways in which gradients flow", "--backprop", BACKPROPS),
+    "sparsity": Kind("Ways to remove connections", "--sparsity", SPARSITIES),
+    RECIPES: Kind("Settings of papers' experiments", "--recipe", None),
+}
 INDENT = 22  # columns before the text of an entry
 # By a method's kind, in the order of the list, the heading. A method of any other kind, or of none, is in the group "other".
 GROUPS = {
@@ -25,23 +53,48 @@ GROUPS = {
 }
 
 
-def registered(kind: str, as_json: bool = False) -> Result:
-    """Returns the registered classes of a kind with their summaries and sources; methods by group, with scoring costs.
+def listed(words: Sequence[str], as_json: bool = False) -> Result:
+    """Returns the overview of all kinds, what there is of a kind, or all about one name.
 
     Args:
-        kind: A key of `KINDS`, or `RECIPES`.
-        as_json: Whether the result is a list for JSON instead of text.
+        words: None, a key of `KINDS`, or that and a name.
+        as_json: Whether the result is for JSON instead of text.
     """
+    if not words:
+        return _overview(as_json)
+    kind = words[0]
+    if kind not in KINDS:
+        raise BadInput(f"list what? '{kind}' is unknown{registry.nearest(kind, KINDS)}")
+    if len(words) > 1:
+        from sadp_bench.cli import detail
+
+        return detail.recipe(words[1], as_json) if kind == RECIPES else detail.detail(kind, words[1], as_json)
     if kind == RECIPES:
         return _recipes(as_json)
-    if kind not in KINDS:
-        raise BadInput(f"list what? '{kind}' is unknown{registry.nearest(kind, [*KINDS, RECIPES])}")
-    entries = registry.entries(KINDS[kind])
+    entries = registry.described(KINDS[kind].classes())
     if as_json:
-        return Result([_row(entry, kind) for entry in entries])
-    lines = _grouped(entries) if kind == "methods" else (line for entry in entries for line in _lines(entry))
-    text = "\n".join(lines)
-    return Result(lambda: print(text))
+        return Result([row(entry, kind) for entry in entries])
+    lines = [*(_grouped(entries) if kind == "methods" else (line for entry in entries for line in _lines(entry)))]
+    return _text([*lines, "", f"`sadp-bench list {kind} {entries[0].name}` shows one of them with its settings."])
+
+
+def _text(lines: Sequence[str]) -> Result:
+    return Result(lambda: print("\n".join(lines)))
+
+
+def _overview(as_json: bool) -> Result:
+    """Returns the names of all kinds."""
+    from sadp_bench.claims.recipe import recipes
+
+    names = {name: [*recipes()] if name == RECIPES else [*kind.classes()] for name, kind in KINDS.items()}
+    if as_json:
+        return Result(names)
+    lines: list[str] = []
+    for name, kind in KINDS.items():
+        about = f"{styled(name, BOLD)}  {kind.about}, `{kind.option} NAME`"
+        lines += [about, *hanging(", ".join(names[name]), "  ", 2, columns()), ""]
+    shown = "`sadp-bench list methods` shows what each does, `sadp-bench list methods sadp` the settings and the paper."
+    return _text([*lines, *hanging(shown, "", 0, columns())])
 
 
 def _recipes(as_json: bool) -> Result:
@@ -51,15 +104,12 @@ def _recipes(as_json: bool) -> Result:
     found = [read_recipe(path) for path in recipes().values()]
     if as_json:
         return Result([recipe.to_json() for recipe in found])
-    lines = []
+    lines: list[str] = []
     for recipe in found:
-        lines += _wrapped(printable(recipe.claim.text), f"{recipe.claim.name} ".ljust(INDENT))
         below = [recipe.claim.source, *(f"Differs: {text}." for text in recipe.differs)]
         below += [f"Not public: {text}." for text in recipe.not_public]
-        for text in below:
-            lines += _wrapped(printable(text), " " * INDENT)
-    text = "\n".join(lines)
-    return Result(lambda: print(text))
+        lines += _named(recipe.claim.name, recipe.claim.text, below)
+    return _text([*lines, "", f"`sadp-bench run --recipe {found[0].claim.name}` trains one of them."])
 
 
 def group_of(entry: Entry) -> str:
@@ -67,9 +117,10 @@ def group_of(entry: Entry) -> str:
     return entry.kind if entry.kind in GROUPS else "other"
 
 
-def _row(entry: Entry, kind: str) -> dict[str, str]:
-    row = {"name": entry.name, "path": entry.path, "summary": entry.summary, "source": entry.source}
-    return row | ({"group": group_of(entry), "scoring": entry.scoring} if kind == "methods" else {})
+def row(entry: Entry, kind: str) -> dict[str, Any]:
+    """Returns an entry for JSON."""
+    found = {"name": entry.name, "path": entry.path, "summary": entry.summary, "source": entry.source}
+    return found | ({"group": group_of(entry), "scoring": entry.scoring} if kind == "methods" else {})
 
 
 def _grouped(entries: Sequence[Entry]) -> Iterator[str]:
@@ -77,18 +128,21 @@ def _grouped(entries: Sequence[Entry]) -> Iterator[str]:
     found = {name: [entry for entry in entries if group_of(entry) == name] for name in GROUPS}
     for number, (name, members) in enumerate((name, members) for name, members in found.items() if members):
         yield from [""] * (number > 0)
-        yield GROUPS[name]
+        yield heading(GROUPS[name], columns())
         for entry in members:
             yield from _lines(entry, "  ")
 
 
-def _lines(entry: Entry, margin: str = "") -> Iterator[str]:
-    """Yields the summary beside the name, then the source, with the cost of scoring where there is one."""
+def _lines(entry: Entry, margin: str = "") -> list[str]:
+    """Returns the summary beside the name, then the source, with the cost of scoring where there is one."""
     cost = f"Scoring: {entry.scoring}." if entry.scoring else ""
     below = " ".join(filter(None, [entry.source, cost]))
-    yield from _wrapped(entry.summary, f"{margin}{entry.name} ".ljust(INDENT))
-    yield from _wrapped(below, " " * INDENT) if below else ()
+    return _named(entry.name, entry.summary, [below] if below else [], margin)
 
 
-def _wrapped(text: str, first: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=" " * INDENT) or [first.rstrip()]
+def _named(name: str, text: str, below: Sequence[str], margin: str = "") -> list[str]:
+    """Returns a text beside its name, and further texts below it, with a hanging indent."""
+    width = columns()
+    first, *others = hanging(printable(text), f"{margin}{name} ", INDENT, width)
+    lines = [first.replace(name, styled(name, CYAN), 1), *others]
+    return [*lines, *(line for more in below for line in hanging(printable(more), "", INDENT, width))]

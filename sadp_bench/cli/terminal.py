@@ -25,7 +25,7 @@ def styled(text: str, code: int) -> str:
 def shows(text: str) -> bool:
     """Returns whether stdout has these characters."""
     try:
-        text.encode(sys.stdout.encoding or "ascii")
+        text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
         return False
     return True

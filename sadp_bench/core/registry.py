@@ -7,22 +7,19 @@ method `named` is a family: `family:NAME` is the class of that name in it.
 
 from __future__ import annotations
 
-import ast
 import difflib
 import functools
 import importlib
-import importlib.util
 import math
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
-from sadp_bench.core import strangers
+from sadp_bench.core import static, strangers
 from sadp_bench.core.errors import BadInput
-from sadp_bench.core.files import read_text
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -95,14 +92,10 @@ def display_name(kind: str, name: str) -> str:
     try:
         path = next((found[name] for found in _tables(kind) if name in found), None)
         with _loading(f"{kind} '{name}'"):
-            body = getattr(_definition(path), "body", []) if path else []
+            found = static.attribute(path, "display_name", inherited=False) if path else None
     except BadInput:
         return name
-    for line in body:
-        target = line.targets[0] if isinstance(line, ast.Assign) else getattr(line, "target", None)
-        if isinstance(target, ast.Name) and target.id == "display_name" and isinstance(line.value, ast.Constant):
-            return str(line.value.value or name)
-    return name
+    return found if found and isinstance(found, str) else name
 
 
 def resolve(kind: str, name: str) -> Any:
@@ -169,10 +162,15 @@ def _loading(what: str, module_name: str = "") -> Iterator[None]:
 
 
 def entries(kind: str) -> list[Entry]:
-    """Returns a row for every registered name, read from its class's docstring without importing the module."""
+    """Returns a row for every registered name."""
+    return described(table(kind))
+
+
+def described(table: Mapping[str, str]) -> list[Entry]:
+    """Returns a row for every name of a table, read from its class's docstring without importing the module."""
     rows = []
-    for name, path in table(kind).items():
-        doc = docstring(path)
+    for name, path in table.items():
+        doc = static.docstring(path)
         summary = doc.partition("\n")[0].strip()
         kind, scoring = (_entry(doc, of).removesuffix(".") for of in ("Kind", "Scoring"))
         rows.append(Entry(name, path, summary, _entry(doc, "Source"), kind, scoring))
@@ -183,27 +181,6 @@ def _entry(doc: str, name: str) -> str:
     """Returns the text after "name:" in a docstring, up to an empty line or the next such entry; "": there is none."""
     found = re.search(rf"^[ \t]*{name}:(.*(?:\n[ \t]*(?![ \t]|[A-Z]\w*:)\S.*)*)", doc, re.MULTILINE)
     return " ".join(found[1].split()) if found else ""
-
-
-def docstring(path: str) -> str:
-    """Returns the docstring of a `package.module:Class` or `package.module:function`, as it is indented there.
-
-    It does not import the module.
-    """
-    node = _definition(path)
-    return (ast.get_docstring(node, clean=False) or "") if node else ""  # cleaning imports `inspect`
-
-
-def _definition(path: str) -> ast.ClassDef | ast.FunctionDef | None:
-    """Returns the source of a class or function, parsed, without an import of its module; None where there is none."""
-    module_name, _, name = path.partition(":")
-    found = importlib.util.find_spec(module_name)
-    if found is None or found.origin is None:
-        return None
-    for node in ast.parse(read_text(Path(found.origin))).body:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
-            return node
-    return None
 
 
 def options(cls: type) -> dict[str, tuple[type, Any]]:

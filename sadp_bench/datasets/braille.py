@@ -30,6 +30,12 @@ class Braille(Dataset):
     A touch is 76 steps of 12 pressures, of 0 to 255. It becomes T frames of equal duration: a frame is the mean of the
     pressure over its time (see `averaged`). Each of 27 letters, Space and A to Z, has 50 touches.
     The publisher has no split. A tenth of each letter's touches is held out, by the SHA-1 of LETTER/TOUCH.
+
+    Args:
+        root: The folder of all data sets.
+        timesteps: T.
+        split: The rule of the test recordings; there is one.
+        test_list: The hash of the list of test recordings, by which the run is known; filled in when the run is resolved.
     """
 
     events = True

@@ -69,6 +69,14 @@ class CIFAR10DVS(Dataset):
     hand. All recordings that are there are used, in the order of class and number. Each becomes T frames (see
     `events.frames`), turned as in SpikingJelly.
     The publisher has no split. The default holds out a tenth of each class by the SHA-1 of the files' names.
+
+    Args:
+        root: The folder of all data sets.
+        timesteps: T.
+        by: What cuts a recording into T frames: equal parts of its "time", or equal numbers of events ("number").
+        side: Pixels of a side of the frames; the sensor's pixels are summed.
+        split: The rule of the test recordings: "sha1-9:1", or that of a paper: "sew", "tebn" or "tet".
+        test_list: The hash of the list of test recordings, by which the run is known; filled in when the run is resolved.
     """
 
     events = True

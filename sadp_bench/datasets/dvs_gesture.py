@@ -27,6 +27,12 @@ class DVSGesture(Dataset):
     The files are the publisher's (CC BY 4.0), `DvsGesture.tar.gz` or its folder `DvsGesture`, fetched by hand. The split
     is the publisher's, by person: users 1 to 23 train, users 24 to 29 test. An example is a row of a recording's table of
     trials, the events at startTime <= t < endTime. It becomes T frames (see `events.frames`).
+
+    Args:
+        root: The folder of all data sets.
+        timesteps: T.
+        by: What cuts a recording into T frames: equal parts of its "time", or equal numbers of events ("number").
+        side: Pixels of a side of the frames; the sensor's pixels are summed.
     """
 
     events = True

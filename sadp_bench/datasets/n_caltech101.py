@@ -29,6 +29,14 @@ class NCaltech101(Dataset):
     fetched by hand. All recordings that are there are used, in the order of class and name. The classes are the folders.
     Each recording becomes T frames (see `events.frames`). The sensor's 240x180 pixels become side x side.
     The publisher has no split. A tenth of each class is held out, by the SHA-1 of CLASS/FILE.
+
+    Args:
+        root: The folder of all data sets.
+        timesteps: T.
+        by: What cuts a recording into T frames: equal parts of its "time", or equal numbers of events ("number").
+        side: Pixels of a side of the frames; the sensor's pixels are summed.
+        split: The rule of the test recordings; there is one.
+        test_list: The hash of the list of test recordings, by which the run is known; filled in when the run is resolved.
     """
 
     events = True

@@ -23,6 +23,11 @@ class NMNIST(Dataset):
     The files are the publisher's, `NMNIST/{Train,Test}/<digit>/<id>.bin`, fetched by hand. All recordings that are
     there are used, in the order of digit and id, so a part of the files is a smaller data set.
     A recording becomes T frames (see `events.frames`).
+
+    Args:
+        root: The folder of all data sets.
+        timesteps: T.
+        by: What cuts a recording into T frames: equal parts of its "time", or equal numbers of events ("number").
     """
 
     events = True

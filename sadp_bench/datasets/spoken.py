@@ -26,7 +26,14 @@ NO_H5PY = "is HDF5, which needs h5py: pip install 'sadp-bench[hdf5]'"
 
 
 class _Spoken(Dataset):
-    """Two files of recordings. A recording's spikes, times and units, become T frames of F groups of neighbouring units."""
+    """Two files of recordings. A recording's spikes, times and units, become T frames of F groups of neighbouring units.
+
+    Args:
+        root: The folder of all data sets.
+        timesteps: T.
+        by: What cuts a recording into T frames: equal parts of its "time", or equal numbers of spikes ("number").
+        units: F: the groups into which the 700 units are summed.
+    """
 
     folder: ClassVar[str]
 

@@ -154,6 +154,7 @@ class Pruner(ABC):
     Attributes:
         display_name: The method's name in figures and in tables for papers; "" for its registered name. It is a plain text in
             the body of the class, because reports read it without an import.
+        bibtex: The entry of the method's paper for a bibliography, likewise, or the name of such a text; "" for none.
         fixed_size: Whether every epoch of an unshortened run keeps the same share; the protocol `updates` requires it.
         exempt: Whether the method, as its documentation states, may realise another ratio than the given ratio.
         takes_budget: Whether the method keeps `num_kept(epoch)` examples in every epoch, whatever their number is, so that
@@ -166,6 +167,7 @@ class Pruner(ABC):
     """
 
     display_name: str = ""
+    bibtex: str = ""
     fixed_size: bool = True
     exempt: bool = False
     takes_budget: bool = False

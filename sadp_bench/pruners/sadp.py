@@ -72,6 +72,15 @@ class SADP(Pruner):
     """
 
     display_name = "SADP"
+    bibtex = """
+    @misc{ma2025sadp,
+      title = {Spike-Aware Data Pruning},
+      author = {Ma and Chen and Wu and Tan and Wu},
+      eprint = {2510.04098},
+      archiveprefix = {arXiv},
+      year = {2025},
+    }
+    """
     takes_budget = True
 
     def __init__(

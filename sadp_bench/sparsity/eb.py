@@ -40,9 +40,10 @@ class EB(Searching):
         early_time: Whether the search takes fewer time steps.
         window: Masks that are compared.
         distance: The share of positions below which two masks agree.
-        kl_share: See `early_time`.
-        kl_examples: See `early_time`.
-        early_rule: See `early_time`.
+        kl_share: Of early time: the share of the divergence at step 2, or of the largest ("max"), below which the output
+            of a step is close enough to that of all steps.
+        kl_examples: Of early time: training examples that the time steps are chosen on.
+        early_rule: Of early time: "second", the paper's, or "max"; see `early_time`.
         search_ratio: The share of visits that the search saves: each of its epochs has a new random subset.
     """
 

@@ -48,9 +48,10 @@ class IMP(Searching):
         early_time: Whether the search takes fewer time steps.
         prune_share: The share of the live weights that a round prunes; the last round prunes to the density.
         rewind: Epochs after which the state is kept; 0: max(1, E / 15), the paper's 20 of 300.
-        kl_share: See `early_time`.
-        kl_examples: See `early_time`.
-        early_rule: See `early_time`.
+        kl_share: Of early time: the share of the divergence at step 2, or of the largest ("max"), below which the output
+            of a step is close enough to that of all steps.
+        kl_examples: Of early time: training examples that the time steps are chosen on.
+        early_rule: Of early time: "second", the paper's, or "max"; see `early_time`.
         search_ratio: The share of visits that the search saves: each of its epochs has a new random subset.
     """
 

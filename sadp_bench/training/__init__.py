@@ -1,1 +1,9 @@
 """The training loop and its parts: data, step, backpropagation, evaluation, checkpoints, scoring before training."""
+
+# By name on the command line, the way to make a batch's gradient.
+BACKPROPS = {
+    "bptt": "sadp_bench.training.backprop:BPTT",
+    "sltt": "sadp_bench.training.backprop:SLTT",
+    "sltt-k": "sadp_bench.training.backprop:SLTTK",
+    "local": "sadp_bench.training.local:Local",
+}

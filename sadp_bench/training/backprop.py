@@ -17,6 +17,7 @@ from sadp_bench.core import distributed, registry
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.losses import WeightedLoss
 from sadp_bench.core.precision import widened
+from sadp_bench.training import BACKPROPS
 
 Forward = Callable[[Tensor], Tensor]  # model input -> logits_TBC, at least float32
 
@@ -56,7 +57,10 @@ class Backprop(ABC):
 
 
 class BPTT(Backprop):
-    """Backpropagation through time: all steps in one graph, whose memory grows with T."""
+    """Backpropagation through time: all time steps in one graph, whose memory grows with T.
+
+    Source: Werbos, "Backpropagation Through Time: What It Does and How to Do It", Proceedings of the IEEE 1990.
+    """
 
     def __init__(self, model: nn.Module, precision: str, device: torch.device) -> None:
         super().__init__(model, precision, device)
@@ -128,7 +132,10 @@ class SLTT(Backprop):
 class SLTTK(SLTT):
     """SLTT through K random steps of each batch; the other steps build no graph.
 
-    Source: as SLTT (there "SLTT-K"). The loss stays divided by T, so the expected gradient is K/T of SLTT's.
+    Source: Meng, Xiao, Yan, Wang, Lin & Luo, "Towards Memory- and Time-Efficient Backpropagation for Training Spiking Neural
+    Networks", ICCV 2023 (there SLTT-K).
+
+    `--k` is the number of steps. The loss stays divided by T, so the expected gradient is K/T of SLTT's.
 
     Args:
         model: See `Backprop`.
@@ -148,15 +155,8 @@ class SLTTK(SLTT):
         return frozenset(torch.randperm(num_steps, generator=draws)[: self.k].tolist())
 
 
-BACKPROPS = {
-    "bptt": "sadp_bench.training.backprop:BPTT",
-    "sltt": "sadp_bench.training.backprop:SLTT",
-    "local": "sadp_bench.training.local:Local",
-}
-
-
 def make_backprop(name: str, k: int, model: nn.Module, precision: str, device: torch.device) -> Backprop:
-    """Returns the strategy of that name: one of `BACKPROPS`, or "sltt-k" with at most the network's steps as k."""
+    """Returns the strategy of that name: one of `BACKPROPS`; "sltt-k" with at most the network's steps as k."""
     if name == "sltt-k":
         timesteps: int = model.timesteps  # type: ignore[assignment]
         return SLTTK(model, precision, device, min(k, timesteps), timesteps)

@@ -192,10 +192,12 @@ OTHERS = {
     "report records --plots file": "can't write file/",
     "report records --plots /proc/x": "can't write /proc/x",
     "report records --json": "No such option: --json",
-    "list": "Missing argument 'KIND'",
-    "list ''": "allowed: backbones, datasets, methods",
+    "list methods sdap": "did you mean 'sadp'?",
+    "list methods sadp extra": "extra",
+    "list recipes tet": "unknown recipe 'tet'",
+    "list ''": "allowed: backbones, backprop, datasets, methods",
     "list method": "did you mean 'methods'",
-    "list methods datasets": "unexpected extra argument",
+    "list methods datasets": "there is no 'datasets' in the list of methods",
     "list methods --format csv": "No such option: --format",
     "doctor methods": "unexpected extra argument",
     "doctor --data file": "not a folder",
@@ -337,7 +339,7 @@ def test_json_of_bad_input_prints_nothing_on_stdout(place):
         refused(command(*RANDOM, *shlex.split(words), "--json"))
     for words in ("--ratios a,b", "--methods sdap", "--methods random --learning-rate 1e30"):
         refused(command(*FAST, *shlex.split(words), "--json"))
-    for words in ("list ''", "list", "doctor --data file"):
+    for words in ("list ''", "list recipes x", "doctor --data file"):
         refused(command(*shlex.split(words), "--json"))
 
 
