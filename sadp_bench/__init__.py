@@ -20,6 +20,8 @@ _HOME = {
     "Selection": "sadp_bench.pruners.base",
     "Observation": "sadp_bench.pruners.base",
     "Signal": "sadp_bench.capture.signals",
+    "LoggedRun": "sadp_bench.training.loggers.base",
+    "Logger": "sadp_bench.training.loggers.base",
     "BadInput": "sadp_bench.core.errors",
     "run": "sadp_bench.api.training",
     "sweep": "sadp_bench.api.training",

@@ -18,5 +18,7 @@ from sadp_bench.pruners.base import Observation as Observation
 from sadp_bench.pruners.base import Pruner as Pruner
 from sadp_bench.pruners.base import Selection as Selection
 from sadp_bench.pruners.sadp import SADP as SADP
+from sadp_bench.training.loggers.base import LoggedRun as LoggedRun
+from sadp_bench.training.loggers.base import Logger as Logger
 
 __version__: str

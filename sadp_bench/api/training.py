@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from sadp_bench.records.metrics import Comparison
     from sadp_bench.records.record import Failure
     from sadp_bench.runs.run import Outcome
+    from sadp_bench.training.loggers.base import Logger
+
+    Log = str | Logger | Iterable[str | Logger] | None
 
 
 class SpecOptions(TypedDict, total=False):
@@ -90,6 +93,7 @@ def run(
     again: bool = False,
     save_model: bool = False,
     save_scores: bool = False,
+    log: Log = None,
     jobs: int = 1,
     quiet: bool = False,
     **options: Unpack[SpecOptions],
@@ -108,6 +112,7 @@ def run(
     again: bool = False,
     save_model: bool = False,
     save_scores: bool = False,
+    log: Log = None,
     jobs: int = 1,
     quiet: bool = False,
     **options: Unpack[SpecOptions],
@@ -125,6 +130,7 @@ def run(
     again: bool = False,
     save_model: bool = False,
     save_scores: bool = False,
+    log: Log = None,
     jobs: int = 1,
     quiet: bool = False,
     **options: Unpack[SpecOptions],
@@ -141,6 +147,7 @@ def run(
         again: Whether a run that has a record is trained anew. Not in a sweep.
         save_model: Whether the weights are kept beside the record, for `load_model`. Not in a sweep.
         save_scores: Whether the method's scores are kept beside the record, for `scores` and `export`. Not in a sweep.
+        log: Names of loggers ("csv", "tensorboard", "wandb") or objects of `Logger`, one or several; of a sweep names alone.
         jobs: Runs of a sweep that go on at a time.
         quiet: Whether no progress is shown.
         options: See `SpecOptions`. A list is swept too.
@@ -159,12 +166,14 @@ def run(
     if any(isinstance(value, list) for value in [*common.values(), *_settings(options).values()]):
         if again or save_model or save_scores or not reference:
             raise BadInput("again, save_model, save_scores and reference=False are for one run; lists make a sweep")
-        return sweep(tables, out=out, data=data, jobs=jobs, quiet=quiet)
+        return sweep(tables, out=out, data=data, jobs=jobs, log=log, quiet=quiet)
     [request] = read_sweep(tables, allow_imports=True)
     from sadp_bench.cli import run_view
     from sadp_bench.records.store import Store
     from sadp_bench.runs import resolve, run
+    from sadp_bench.training.loggers.base import make_loggers
 
+    loggers = make_loggers(log, Path(out))
     spec, material = resolve.resolve(request.fields, whole_path(data))
     outcome = run.run(
         spec,
@@ -175,6 +184,7 @@ def run(
         again=again,
         save_model=save_model,
         save_scores=save_scores,
+        loggers=loggers,
     )
     assert outcome is not None  # None is for the other ranks of a process group
     return outcome
@@ -187,6 +197,7 @@ def sweep(
     data: Folder | None = None,
     jobs: int = 1,
     retries: int = 1,
+    log: Log = None,
     allow_imports: bool = False,
     quiet: bool = False,
 ) -> SweepOutcome:
@@ -198,6 +209,7 @@ def sweep(
         data: Folder of the data sets; None: $SADP_BENCH_DATA, or a cache.
         jobs: Runs that go on at a time.
         retries: Further tries of a run that crashed.
+        log: Names of loggers, "csv", "tensorboard" or "wandb". An object can't reach the runs' processes.
         allow_imports: Whether a file may name package.module:Class, whose code then runs. Tables may.
         quiet: Whether no progress is shown.
 
@@ -221,7 +233,7 @@ def sweep(
         allow_imports=allow_imports or isinstance(source, Mapping),
         message=(lambda line: None) if quiet else say,
     )
-    ended = carried_out(make(), make, store, Options(jobs, retries, folder), quiet)
+    ended = carried_out(make(), make, store, Options(jobs, retries, folder, log=_names(log)), quiet)
     found = [record for spec in ended.plan.runs if (record := store.find(spec)) is not None]
     return SweepOutcome(paired(found), list(ended.failed.values()), store.folder)
 
@@ -232,6 +244,15 @@ def _settings(options: SpecOptions) -> dict[str, Any]:
     for name, value in options.get("set", {}).items():
         found |= value if isinstance(value, Mapping) else {name: value}
     return found
+
+
+def _names(log: Log) -> str | None:
+    """Returns names of loggers as a sweep's runs take them. Raises BadInput for an object."""
+    given = [] if log is None else [log] if not isinstance(log, Iterable) or isinstance(log, str) else list(log)
+    names = [each for each in given if isinstance(each, str)]
+    if len(names) < len(given):
+        raise BadInput("a sweep's runs are processes of their own, which take loggers by name: csv, tensorboard, wandb")
+    return ",".join(names) or None
 
 
 def _listed(value: Any) -> Any:

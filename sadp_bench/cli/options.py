@@ -13,6 +13,7 @@ from typer import Option
 
 from sadp_bench.cli.help import OUTPUT, WHERE
 from sadp_bench.core.errors import BadInput
+from sadp_bench.training.loggers import LOGGERS
 
 COUNT, NUMBER, NAME, FILE, FOLDER, SECONDS = "N", "X", "NAME", "FILE", "DIR", "SECONDS"  # what stands behind an option
 
@@ -87,6 +88,16 @@ AllowImports = Annotated[
 ]
 Quiet = Annotated[bool, option(OUTPUT, "Show no progress.", None, True, "--quiet", "-q")]
 Plots = Annotated[Path | None, option(OUTPUT, "Also draw the plots, as files in this folder.", FOLDER)]
+Log = Annotated[
+    str | None,
+    option(
+        OUTPUT,
+        "Also log every epoch, in the folder logs of the records (wandb: in ./wandb). Several have commas between them.",
+        f"[{'|'.join(LOGGERS)}]",
+        "none",
+        autocompletion=completing(lambda: LOGGERS),
+    ),
+]
 Records = Annotated[Path, option(OUTPUT, "Folder for the records, one file a run.", FOLDER)]
 
 

@@ -20,6 +20,7 @@ from sadp_bench.cli.options import (
     AsJson,
     CheckpointSeconds,
     Data,
+    Log,
     Minutes,
     Quiet,
     Records,
@@ -123,6 +124,7 @@ def run(
             "--save-scores",
         ),
     ] = False,
+    log: Log = None,
     data: Data = None,
     jobs: Annotated[int, option(WHERE, "Number of runs of a list that train at a time.", COUNT)] = 1,
     concurrent_jobs: Annotated[
@@ -150,6 +152,7 @@ def run(
     from sadp_bench.records.store import Store
     from sadp_bench.runs import environment, resolve, run
     from sadp_bench.sweeps.executors import Options
+    from sadp_bench.training.loggers.base import make_loggers
 
     limit = TimeLimit(minutes)
     environment.keep_freed_memory()
@@ -173,7 +176,7 @@ def run(
         if note and not quiet:
             say(note)
         options = Options(
-            jobs, data=data.absolute() if data else None, checkpoint_seconds=checkpoint_seconds, limit=limit
+            jobs, data=data.absolute() if data else None, checkpoint_seconds=checkpoint_seconds, limit=limit, log=log
         )
         common = {name: value for name, value in request.items() if value is not None}
         return _swept({"common": common, "sweep": [{}]}, Store(out), options, as_json, quiet, allow_imports=True)
@@ -196,6 +199,7 @@ def run(
             checkpoint_seconds=checkpoint_seconds,
             jobs=concurrent_jobs,
             limit=limit,
+            loggers=make_loggers(log, out) if distributed.rank() == 0 else (),
         )
     if outcome is None:  # Only the first of several processes prints.
         return None
@@ -240,6 +244,7 @@ def sweep(
     checkpoint_seconds: CheckpointSeconds = 60.0,
     allow_imports: AllowImports = False,
     out: Records = Path("runs"),
+    log: Log = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> Result:
@@ -257,7 +262,7 @@ def sweep(
 
     limit = TimeLimit(minutes)
     data = data.absolute() if data else None
-    options = Options(jobs, retries, data, checkpoint_seconds, executor, address, gpus_per_run, limit)
+    options = Options(jobs, retries, data, checkpoint_seconds, executor, address, gpus_per_run, limit, log)
     return _swept(file, Store(out), options, as_json, quiet, shard, dry_run, allow_imports)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,6 +36,7 @@ from sadp_bench.runs.resources import Resources
 from sadp_bench.runs.trainer import RunTrainer, expected, now
 from sadp_bench.sparsity.base import MASK_COPIES
 from sadp_bench.training.checkpoint import Checkpoint
+from sadp_bench.training.loggers.base import Logger, Loggers
 
 OPTIMIZER_COPIES = {"sgd": 1, "adamw": 2}  # copies of the weights that the optimizer keeps
 CHECKPOINTS = 3  # at a time: two, and a third that is being written
@@ -66,6 +67,7 @@ class RunOptions:
         save_scores: Keeps the method's scores beside the record.
         checkpoint_seconds: A checkpoint is written at the first end of an epoch after so many seconds.
         limit: Ends the runs after the epoch in which it is over.
+        logger: Receives the runs' epochs, off the clock.
     """
 
     again: bool = False
@@ -73,6 +75,7 @@ class RunOptions:
     save_scores: bool = False
     checkpoint_seconds: float = 60.0
     limit: TimeLimit = field(default_factory=TimeLimit)
+    logger: Logger = field(default_factory=Logger)
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.checkpoint_seconds) and self.checkpoint_seconds >= 0):
@@ -92,6 +95,7 @@ def run(
     checkpoint_seconds: float = 60.0,
     jobs: int = 1,
     limit: TimeLimit | None = None,
+    loggers: Iterable[Logger] = (),
 ) -> Outcome | None:
     """Trains a run, and before it the paired full-data reference, each unless its record is there.
 
@@ -109,11 +113,13 @@ def run(
         checkpoint_seconds: See `RunOptions`.
         jobs: Runs that share this machine at the same time.
         limit: See `RunOptions`; None: no limit.
+        loggers: Receive the runs' epochs; one that raises an error is left out from there on.
 
     Returns:
         The outcome; None on all ranks but the first, which alone writes.
     """
-    settings = RunOptions(again, save_model, save_scores, checkpoint_seconds, limit or TimeLimit())
+    logger = Loggers(loggers if distributed.rank() == 0 else (), progress.message)
+    settings = RunOptions(again, save_model, save_scores, checkpoint_seconds, limit or TimeLimit(), logger)
     if save_scores:
         exporting.check_scores_kept(spec, make_pruner(spec))
     check_count("concurrent_jobs", jobs, 1)
@@ -278,6 +284,7 @@ def _train_and_store(
         replaces=replaced.finished if replaced else None,
         before_save=check_lock,
         limit=settings.limit,
+        logger=settings.logger,
     )
     try:
         record = trainer.run()

@@ -27,6 +27,7 @@ from sadp_bench.records.metrics import BUDGET_TOLERANCE, realised_ratio
 from sadp_bench.records.naming import run_name
 from sadp_bench.records.record import Record
 from sadp_bench.records.spec import Spec
+from sadp_bench.records.store import Store
 from sadp_bench.runs import environment
 from sadp_bench.runs.expected_cost import expected_visits, training_visits
 from sadp_bench.runs.live_products import LiveProducts
@@ -37,6 +38,7 @@ from sadp_bench.runs.resources import Resources
 from sadp_bench.training import evaluation, loop, rehearsal
 from sadp_bench.training.checkpoint import Checkpoint
 from sadp_bench.training.gradient_cosine import RunCosine
+from sadp_bench.training.loggers.base import LoggedRun, Logger
 from sadp_bench.training.optimizer import make_optimizer
 from sadp_bench.training.scoring_context import RunContext
 from sadp_bench.training.shared_file import SharedFile
@@ -72,6 +74,7 @@ class RunTrainer:
         replaces: When the record was finished that this run replaces. Only a checkpoint with the same value is resumed.
         before_save: Called before each save; an error that it raises ends the run.
         limit: Ends the run after the epoch in which it is over; None: no limit.
+        logger: Receives the run's epochs, off the clock.
 
     Attributes:
         state: What training changes.
@@ -95,6 +98,7 @@ class RunTrainer:
         replaces: str | None = None,
         before_save: Callable[[], None] = lambda: None,
         limit: TimeLimit | None = None,
+        logger: Logger | None = None,
     ) -> None:
         limit = limit or TimeLimit()
         self.spec, self.resources, self.progress = spec, resources, progress
@@ -134,6 +138,7 @@ class RunTrainer:
         self._checkpoint, self._before_save = checkpoint, before_save
         self._starts, self._replaces = starts, replaces
         self._limit = limit
+        self._logger, self._is_logged = logger or Logger(), False
         self._peak = 0  # bytes, before the measurements that are no part of training
 
     @property
@@ -159,7 +164,7 @@ class RunTrainer:
             Diverged: The loss is not finite.
             TimeIsUp: The limit is over; a checkpoint contains the finished epochs.
         """
-        with threads(self.spec.threads), enough_memory(self.spec):
+        with self._logged() as end, threads(self.spec.threads), enough_memory(self.spec):
             peak_before, memory = peak_bytes(self.device), PeakMemory(self.device)
             with memory.tracked():  # which resets the peak
                 size = update_size(self.pruner, len(self.data), self.spec.batch_size)
@@ -171,11 +176,27 @@ class RunTrainer:
                 self.prepare()
                 self._save()
             measured = self._train()
-        peak_after = max(self._peak, peak_bytes(self.device))
-        measured["peak_memory_bytes"] = peak_after if self.device.type == "cuda" else max(peak_before, peak_after)
-        record = self._record(measured | {"train_memory_bytes": memory.extra_bytes})
-        self._check_budget(record)
+            peak_after = max(self._peak, peak_bytes(self.device))
+            measured["peak_memory_bytes"] = peak_after if self.device.type == "cuda" else max(peak_before, peak_after)
+            record = self._record(measured | {"train_memory_bytes": memory.extra_bytes})
+            self._check_budget(record)
+            end(record)
         return record
+
+    @contextmanager
+    def _logged(self) -> Iterator[Callable[[Record], None]]:
+        """Ends what the logger has started. Yields a function that receives the record of a run that ends well."""
+        content: dict[str, Any] | None = None
+
+        def end(record: Record) -> None:
+            nonlocal content
+            content = record.to_json()
+
+        try:
+            yield end
+        finally:
+            if self._is_logged:
+                self._logger.end(content)
 
     def prepare(self) -> None:
         """Prepares pruner and connections, charged."""
@@ -256,6 +277,8 @@ class RunTrainer:
         length = math.ceil(loop.run_length(self.pruner, spec, len(self.data)))
         left = training_visits(spec) - sum(row["kept"] for row in self.state.rows)
         progress.start(run_name(spec), round(left), length)
+        name, self._is_logged = Store(Path()).path(spec, "").name, True
+        self._logger.start(LoggedRun(name, spec.key, spec.flat(), [dict(row) for row in self.state.rows]))
         live = LiveProducts(self.model, self.state.sparsity, self.held, self.resources.products)
         try:
             for row in self.rows():
@@ -267,6 +290,7 @@ class RunTrainer:
                 if self.cosine.due(row["epoch"], length):
                     self._measure_cosine(row["epoch"])
                 progress.epoch(row, len(self.data))
+                self._logger.epoch(dict(row))
                 self._save(is_last=row["epoch"] + 1 == length)
             if self.state.average is not None:  # The record, and the weights that are kept, are those of the average.
                 self.state.average.load_into(self.model)

@@ -19,6 +19,7 @@ from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import Store
 from sadp_bench.sweeps.processes import Child, Start, fresh
 from sadp_bench.sweeps.warm import CAN_FORK, Warm
+from sadp_bench.training.loggers.base import make_loggers
 
 
 class Ended(NamedTuple):
@@ -49,6 +50,7 @@ class Options:
         executor: "local" or "ray".
         address: Of the Ray cluster; None: a Ray of this machine.
         gpus_per_run: On Ray, the GPUs of a run on "cuda"; None: one.
+        log: The loggers of the runs, as `--log` names them; None: none.
         limit: The time of the sweep. A run of a cluster keeps no checkpoint on its worker, so it has no limit there.
     """
 
@@ -60,6 +62,7 @@ class Options:
     address: str | None = None
     gpus_per_run: float | None = None
     limit: TimeLimit = field(default_factory=TimeLimit)
+    log: str | None = None
 
     def __post_init__(self) -> None:
         check_count("jobs", self.jobs, 1)
@@ -74,6 +77,11 @@ class Options:
         if self.executor == "ray" and self.limit.minutes is not None:
             raise BadInput(
                 "--minutes belongs to --executor local: a run on a cluster's worker can't go on from a checkpoint"
+            )
+        make_loggers(self.log, Path())  # an unknown one is refused now
+        if self.executor == "ray" and self.log is not None and set(self.log.split(",")) != {"wandb"}:
+            raise BadInput(
+                f"--log {self.log} writes files, which stay on a worker of the Ray cluster; take --log wandb"
             )
         if self.gpus_per_run is not None and not 0 < self.gpus_per_run < math.inf:
             raise BadInput(f"--gpus-per-run is above 0, such as 0.25, not {self.gpus_per_run}")
@@ -114,6 +122,7 @@ def run_words(spec: Spec, out: Path, options: Options) -> list[str]:
     given = ["--data", str(options.data)] if options.data else []
     left = options.limit.left()
     given += [] if left is None else ["--minutes", f"{left:.3f}"]
+    given += ["--log", options.log] if options.log else []
     return [
         *("run", *spec.words(), "--no-reference", "--json", "--out", str(out), "--concurrent-jobs", str(options.jobs)),
         *("--checkpoint-seconds", f"{options.checkpoint_seconds:g}", *given),

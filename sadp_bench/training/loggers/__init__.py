@@ -1,0 +1,8 @@
+"""Loggers of runs. Name of `--log` -> class, which is made from the folder of the logs."""
+
+LOGGERS = {
+    "csv": "sadp_bench.training.loggers.csv_file:CSV",
+    "tensorboard": "sadp_bench.training.loggers.tensorboard:TensorBoard",
+    "wandb": "sadp_bench.training.loggers.weights_and_biases:WandB",
+}
+FOLDER = "logs"  # in the folder of the records
