@@ -142,7 +142,33 @@ def _paired(of: Sequence[float], against: Sequence[float]) -> Estimate:
     return found
 
 
+def exact_norm() -> list[str]:
+    """A row for each ratio of fits-mlp: losses of four arms, and SADP against the exact norm."""
+    runs: dict[tuple[str, float], dict[int, Record]] = {}
+    for _, record in read_all([RECORDS / "fits-mlp", ROOT / "results" / "exact-norm"]).records:
+        options = record.spec.method_options
+        name = record.spec.method if options.get("score") != "exact" else "exact"
+        if record.spec.evaluate_on == "test" and options.get("smoothing") != 1.0:
+            runs.setdefault((name, record.spec.ratio), {})[record.spec.seed] = record
+    lines = []
+    for ratio in RATIOS:
+        of = {name: runs[name, ratio] for name in ("random", "sadp", "exact", "ceiling")}
+        assert of["sadp"].keys() == of["exact"].keys()
+        assert {record.spec.learning_rate for name in ("random", "sadp", "exact") for record in of[name].values()} == {
+            0.025
+        }
+        means = (f"{statistics.fmean(record.fitted_loss for record in each.values()):.3f}" for each in of.values())
+        loss = paired_factor(*({seed: run.fitted_loss for seed, run in of[name].items()} for name in ("sadp", "exact")))
+        pair = [[of[name][seed].test_accuracy for seed in sorted(of[name])] for name in ("sadp", "exact")]
+        lines.append(
+            f"| {percent(ratio)} | {' | '.join(means)} | {loss.mean:.2f} [{loss.low:.2f}, {loss.high:.2f}] | "
+            f"{_points(_paired(*pair))} | {len(of['exact'])} |"
+        )
+    return lines
+
+
 PAGES = {
+    "exact norm": ("docs/regimes.md", exact_norm),
     "weighted-norm": ("docs/sadp.md", weighted_norm),
     "answers": ("docs/results.md", answers),
     "evidence": ("docs/regimes.md", evidence),
@@ -201,6 +227,14 @@ def test_the_score_makes_the_gain_and_hwbs_and_the_ceiling_are_as_stated() -> No
     assert {each.verdict for each in versus(rows, "ceiling", 0.005) if each.rival == "full"} == {"lossless"}
     same = [each for each in compared("noise-mlp") if each.rival in ("hwbs", "sadp (score=readout, smoothing=0.2)")]
     assert {each.verdict for each in same} == {"level"}
+
+
+def test_the_sentences_on_the_exact_norm_state_its_table() -> None:
+    rows = {row.split(" | ")[0]: row for row in exact_norm()}
+    assert "0.99 [0.86, 1.13]" in rows["| 30 %"] and " 1.17 [" in rows["| 50 %"] and " 1.32 [" in rows["| 70 %"]
+    assert "| 0.061 | 0.022 |" in rows["| 70 %"]
+    differences = [re.findall(r"([+-]\d\.\d\d) ± (\d\.\d\d)", row)[0] for row in rows.values()]
+    assert all(abs(float(mean)) + float(half) < 0.5 for mean, half in differences)
 
 
 def test_the_weighted_norm_does_not_lower_the_factor_of_the_loss() -> None:
