@@ -40,7 +40,7 @@ def speed(
     Examples:
       sadp-bench speed --dataset cifar10 --train-examples 2000 --minutes 5
     """
-    from sadp_bench.cli import run_view
+    from sadp_bench.cli import run_view, speed_view
     from sadp_bench.measure import speed
     from sadp_bench.runs import environment
 
@@ -52,7 +52,7 @@ def speed(
         from sadp_bench.reports.plots.speed import draw_speed
 
         _print_drawn(draw_speed(result, plots))
-    return Result(result if as_json else lambda: run_view.print_result(run_view.speed_table(result)))
+    return Result(result if as_json else lambda: run_view.print_result(speed_view.speed_table(result)))
 
 
 def _numbers(text: str) -> list[float]:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from sadp_bench.cli.output import say
 from sadp_bench.core.progress import Progress as Silent
-from sadp_bench.core.text import duration, interval, percent, printable
+from sadp_bench.core.text import duration, percent, printable
 from sadp_bench.records.axes import cosine_places, cosine_text, weak_cosine
 from sadp_bench.records.metrics import (
     UNPRUNED,
@@ -29,6 +29,8 @@ from sadp_bench.records.metrics import (
 from sadp_bench.records.naming import run_name
 from sadp_bench.runs.run import Outcome
 
+LEAST_BAR, MOST_BAR, TIME = 10, 24, 7  # columns, of the bar and of the time left
+LESSER = ("rate", "kept", "loss")  # numbers beside the bar that a narrow terminal leaves out, in this order
 WEAK_COSINE = (
     "SLTT's gradient has cosine {} with BPTT's: the gradient from step to step, which it leaves out, is large here. The "
     "paper's regime is backbone.tau=1.1 (with reset=soft, surrogate=triangle, detach_reset=false)."
@@ -43,7 +45,7 @@ def reporter(quiet: bool) -> Silent:
 
 
 class RunLines(Silent):
-    """Prints a plain line after each epoch."""
+    """Prints a plain line after each epoch or round."""
 
     def __init__(self) -> None:
         self.title = ""
@@ -65,23 +67,35 @@ class RunLines(Silent):
 
     def epoch(self, row: dict[str, Any], num_examples: int) -> None:
         """Prints the epoch's line with the time left."""
+        left = self._left(self.done / max(1, self.visits))
+        self.message(f"{self.title}  {'  '.join(epoch_parts(row, self.num_epochs, num_examples).values())}  {left}")
+
+    def round(self, text: str, share: float) -> None:
+        """Prints the round's line with the time left."""
+        self.message(f"{self.title}  {text}  {self._left(share)}")
+
+    def _left(self, share: float) -> str:
         elapsed = time.perf_counter() - self.started
-        left = elapsed * max(0, self.visits - self.done) / max(1, self.done)
-        self.message(f"{self.title}  {epoch_text(row, self.num_epochs, num_examples)}  {duration(left)} left")
+        return f"{duration(elapsed * max(0.0, 1 / max(share, 1e-9) - 1))} left"
 
 
 class Bar(Silent):
-    """Shows a bar with epoch, loss, kept share, accuracy, images/s and time left, and leaves one closing line."""
+    """Shows a bar with epoch, loss, kept share, accuracy, images/s and time left, and leaves one closing line.
 
-    def __init__(self) -> None:
-        self.console = Console(stderr=True)
+    Args:
+        console: Where it is shown.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
         self.bar: Progress | None = None
         self.task = TaskID(0)
         self.title = ""
         self.num_epochs = 0
-        self.state = ""
+        self.parts: dict[str, str] = {}
         self.started = 0.0
-        self.done = 0
+        self.visits = self.done = 0
+        self.scale = 1.0  # of the bar's length to the visits that are done
 
     def message(self, line: str) -> None:
         """Prints a line above the bar."""
@@ -89,44 +103,76 @@ class Bar(Silent):
 
     def start(self, title: str, visits: int, num_epochs: int) -> None:
         """Starts a bar of `visits` example visits."""
-        self.title, self.num_epochs, self.done, self.state = title, num_epochs, 0, f"epoch 1/{num_epochs}"
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[state]}"))
+        self.title, self.num_epochs, self.visits, self.done, self.scale = title, num_epochs, visits, 0, 1.0
+        self.parts = {"epoch": f"epoch 1/{num_epochs}"}
+        self.column = BarColumn(bar_width=LEAST_BAR)
+        columns = (TextColumn("{task.description}"), self.column, TextColumn("{task.fields[state]}"))
         self.bar = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
-        self.task = self.bar.add_task(title, total=visits, state=self.state)
+        self.task = self.bar.add_task("", total=visits, state="")
+        self._show()
         self.bar.start()
         self.started = time.perf_counter()
 
     def advance(self, visits: int) -> None:
         """Moves the bar on by example visits."""
         self.done += visits
-        if self.bar is not None:
-            rate = self.done / (time.perf_counter() - self.started)
-            self.bar.update(self.task, completed=self.done, state=f"{self.state}  {rate:,.0f} images/s")
+        self.parts["rate"] = f"{self.done / (time.perf_counter() - self.started):,.0f} images/s"
+        self._show()
 
     def epoch(self, row: dict[str, Any], num_examples: int) -> None:
         """Shows the epoch's numbers beside the bar."""
-        self.state = epoch_text(row, self.num_epochs, num_examples, rate=False)
+        parts = epoch_parts(row, self.num_epochs, num_examples)
+        self.parts = {**parts, "rate": self.parts.get("rate", parts["rate"])}
+        self._show()
+
+    def round(self, text: str, share: float) -> None:
+        """Puts the bar at a share of the measurement, whatever number of visits was expected."""
+        self.parts["epoch"] = text
+        if self.done:
+            self.scale = share * self.visits / self.done
+        self._show()
 
     def stop(self) -> None:
         """Removes the bar and prints the last state."""
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
-            self.message(f"{self.title}  {self.state}")
+            self.message("  ".join([self.title, *self.parts.values()]))
+
+    def _show(self) -> None:
+        """Fits title, bar and numbers into the terminal: the bar keeps its least width, and lesser numbers make room."""
+        if self.bar is None:
+            return
+        title = (
+            self.title
+            if len(self.title) <= self.console.width // 3
+            else f"{self.title[: self.console.width // 3 - 1]}…"
+        )
+        room = self.console.width - len(title) - TIME - 3  # a space between columns
+        state = fitted(self.parts, room - LEAST_BAR)
+        self.column.bar_width = max(LEAST_BAR, min(MOST_BAR, room - len(state)))
+        self.bar.update(self.task, description=title, completed=self.done * self.scale, state=state)
 
 
-def epoch_text(row: dict[str, Any], num_epochs: int, num_examples: int, rate: bool = True) -> str:
-    """Returns a row's line: 'epoch 3/20  kept 70.0 %  loss 0.812  accuracy 71.20 %  853 images/s'."""
-    parts = [
-        f"epoch {row['epoch'] + 1}/{num_epochs}",
-        f"kept {percent(row['kept'] / num_examples, 1)}",
-        f"loss {row['train_loss']:.3f}",
-    ]
+def fitted(parts: dict[str, str], room: int) -> str:
+    """Returns the numbers of an epoch in a line of so many columns, without the least important ones where it is short."""
+    kept = dict(parts)
+    for name in LESSER:
+        if len("  ".join(kept.values())) > room:
+            kept.pop(name, None)
+    return "  ".join(kept.values())
+
+
+def epoch_parts(row: dict[str, Any], num_epochs: int, num_examples: int) -> dict[str, str]:
+    """Returns a row's numbers: 'epoch 3/20', 'kept 70.0 %', 'loss 0.812', 'accuracy 71.20 %', '853 images/s'."""
+    parts = {
+        "epoch": f"epoch {row['epoch'] + 1}/{num_epochs}",
+        "kept": f"kept {percent(row['kept'] / num_examples, 1)}",
+        "loss": f"loss {row['train_loss']:.3f}",
+    }
     if "test_accuracy" in row:
-        parts.append(f"accuracy {percent(row['test_accuracy'], 2)}")
-    if rate:
-        parts.append(f"{row['kept'] / row['seconds']:,.0f} images/s")
-    return "  ".join(parts)
+        parts["accuracy"] = f"accuracy {percent(row['test_accuracy'], 2)}"
+    return parts | {"rate": f"{row['kept'] / row['seconds']:,.0f} images/s"}
 
 
 def panel(outcome: Outcome) -> Panel:
@@ -238,35 +284,6 @@ def run_json(outcome: Outcome) -> dict[str, Any]:
         "reference_disturbed": found.reference.disturbed if found.reference else None,
         "record": str(outcome.path),
     }
-
-
-def speed_table(result: dict[str, Any]) -> Group:
-    """Returns the table of a `speed` measurement."""
-    noise = result["noise_floor"]
-    title = (
-        f"{result['dataset']} · {result['backbone']} · {result['train_examples']:,} examples · batch "
-        f"{result['batch_size']} · {result['device']}, {result['threads']} threads · {result['rounds']} rounds"
-    )
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
-    table.add_column("method")
-    for name in ("ratio", "training speed-up", "ceiling", "efficiency"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in result["rows"]:
-        table.add_row(
-            row["method"],
-            f"{row['ratio']:g}",
-            f"{row['speedup']:.3f} x",
-            f"{row['ceiling']:.3f} x",
-            f"{row['efficiency']:.3f} {interval(row['efficiency_low'], row['efficiency_high'], 3)}".rstrip(),
-        )
-    limits = interval(noise["low"], noise["high"], 3)
-    floor = f"noise floor: full data against itself {noise['median']:.3f} {limits}".rstrip()
-    few = "; at least 6 rounds are needed for it" if noise["low"] is None else ""
-    note = (
-        f"median over rounds with its interval of about 95 %{few}; efficiency = training speed-up / ceiling\n"
-        "ceiling: that of the timed epochs, as a schedule keeps more examples in some epochs"
-    )
-    return Group(table, Text(floor), Text(note, "dim"))
 
 
 def print_result(renderable: Any) -> None:

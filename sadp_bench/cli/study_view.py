@@ -76,20 +76,40 @@ def study_table(study: dict[str, Any], path: Path | None = None) -> Group:
         f"{' · '.join(filter(None, parts))} · {study['examples']:,} of {study['num_examples']:,} examples · batch "
         f"{spec['batch_size']}{_backprop(spec)} · seed {spec['seed']} · {spec['device']}, threads {spec['threads']}"
     )
-    shown: list[Any] = [Text(heading, "bold"), ""]
+    has_bias, names = "bias" in study["stops"][-1], labels(study)
+    found = [finding(study, names), bias_sentence(study, names) if has_bias else ""]
+    shown: list[Any] = [Text(heading, "bold"), "", *(Text(f"{sentence}\n") for sentence in found if sentence)]
     for stop in study["stops"]:
-        shown += [*_stop(stop, spec["epochs"], labels(study)), ""]
-    has_tau, names = any("optimum_tau" in stop for stop in study["stops"]), labels(study)
+        shown += [*_stop(stop, spec["epochs"], names), ""]
+    has_tau = any("optimum_tau" in stop for stop in study["stops"])
     legend = STUDY_LEGEND.format(smoothing=study["smoothing"], tau=TAU_LEGEND if has_tau else "")
     legend += OWN_LEGEND.format(name=names[OWN]) if "sadp_smoothing" in study else ""
     legend += COSINE_LEGEND if any("gradient_cosine" in stop for stop in study["stops"]) else ""
-    has_bias = "bias" in study["stops"][-1]
     legend += BIAS_LEGEND if has_bias else ""
     shown += [_cost(study["cost"]), "", Text(legend, "dim")]
-    shown += ["", Text(bias_sentence(study, names))] if has_bias else []
     return Group(
         *shown, *([Text("\n" + printable(f"study  {path}"), "dim", overflow="fold")] if path is not None else [])
     )
+
+
+def finding(study: dict[str, Any], names: dict[str, str]) -> str:
+    """Returns what the last stop shows, as a sentence: the variance that SADP's scores leave, the best, and the optimum.
+
+    It is of the middle share kept. The scores are those that training steps collected. "" where they have no variance.
+    """
+    stop = study["stops"][-1]
+    left = {name: _at(stop["scores"].get(name, {}), ("age 0", "over_uniform", MIDDLE_KEEP)) for name in RIVALS}
+    known = {name: value for name, value in left.items() if value is not None}
+    if "sadp" not in known:
+        return ""
+    best = min(known, key=lambda name: known[name])
+    begin = f"After epoch {stop['epoch']}, with {percent(float(MIDDLE_KEEP), 0)} kept, SADP's scores leave"
+    share = f"{percent(known['sadp'], 0)} of uniform sampling's variance"
+    optimum = _at(stop["optimum_over_uniform"], ("coming", MIDDLE_KEEP))
+    exact = "" if optimum is None else f"exact norms {percent(optimum, 0)}"
+    if best == "sadp":
+        return f"{begin} {share}, the least of all scores{f'; {exact}' if exact else ''}."
+    return f"{begin} {share}; the best, {names[best]}, leaves {percent(known[best], 0)}{f', {exact}' if exact else ''}."
 
 
 def _backprop(spec: dict[str, Any]) -> str:

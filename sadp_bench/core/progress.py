@@ -26,5 +26,13 @@ class Progress:
     def epoch(self, row: dict[str, Any], num_examples: int) -> None:
         """Reports that an epoch is done: its row of the record, and the size of the training set."""
 
+    def round(self, text: str, share: float) -> None:
+        """Reports that a round of a measurement is done.
+
+        Args:
+            text: The number of rounds: 'round 3/30'.
+            share: Of the measurement, that is done.
+        """
+
     def stop(self) -> None:
         """Reports that training has ended, or failed."""

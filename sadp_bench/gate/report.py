@@ -18,6 +18,7 @@ from sadp_bench.gate.compare import Result, outcome_counts
 from sadp_bench.gate.findings import ANYWHERE, BAND, FAILED, HERE, MINUS_FULL, SKIPPED, WARNING, Finding
 from sadp_bench.records.store import atomic
 
+WIDE, LEAST_NAME = 110, 20  # columns: of a terminal for the whole table in a line a run, and of a run's name
 REPORT_WIDTH = 200  # columns, where stdout is no terminal
 STYLES = {FAILED: "red", WARNING: "yellow"}
 CHECK_KINDS = {ANYWHERE: "exact anywhere", HERE: "exact here", BAND: "bands"}
@@ -33,22 +34,26 @@ def print_check(result: Result, folder: Path, kept: Path | None) -> None:
     """
     console = Console(width=None if sys.stdout.isatty() else REPORT_WIDTH)
     console.print(Text(_title(result, folder)), soft_wrap=True)
-    console.print(_table(result))
+    console.print(_table(result, console.width >= WIDE))
     for finding in [*result.of(FAILED), *result.of(WARNING)]:
         console.print(Text(_line(finding), STYLES[finding.outcome]), soft_wrap=True)
     for line in _closing(result, folder, kept):
         console.print(Text(line), soft_wrap=True)
 
 
-def _table(result: Result) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("run", overflow="fold")
-    for name in (*CHECK_KINDS.values(), "accuracy", "at least", "minus full", "at least"):
+def _table(result: Result, wide: bool) -> Table:
+    """Returns a row for each run; where it is not wide, what an accuracy must reach stands below it."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2 if wide else 1, 0, 0))
+    table.add_column("run", overflow="fold", min_width=LEAST_NAME)
+    bands = ("accuracy", "at least", "minus full", "at least") if wide else ("accuracy", "minus full")
+    for name in (*(kind if wide else kind.replace(" ", "\n") for kind in CHECK_KINDS.values()), *bands):
         table.add_column(name, justify="right", no_wrap=True)
     for run in dict.fromkeys(finding.run for finding in result.findings):
         findings = [finding for finding in result.findings if finding.run == run]
         shares = (_share(finding for finding in findings if finding.kind == kind) for kind in CHECK_KINDS)
-        table.add_row(Text(run), *shares, *_accuracy(findings, "accuracy"), *_accuracy(findings, MINUS_FULL))
+        pairs = _accuracy(findings, "accuracy"), _accuracy(findings, MINUS_FULL)
+        cells = [cell for pair in pairs for cell in (pair if wide else ["\n≥ ".join(pair) if pair[0] else ""])]
+        table.add_row(Text(run), *shares, *cells)
     return table
 
 

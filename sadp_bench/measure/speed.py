@@ -197,17 +197,21 @@ def _timed(
 ) -> list[Timed]:
     """Returns the rounds of the A/A arm and of every run. All arms read one copy of the data."""
     full, num_examples, references = specs[0].reference(), len(resources.train), _references(specs)
-    end = time.monotonic() + seconds
+    start = time.monotonic()
     with threads(full.threads), enough_memory(full):
         endless = dataclasses.replace(full, epochs=full.epochs * references)
         reference, *arms = [Arm(RunTrainer(spec, resources, progress)) for spec in (endless, full, *specs)]
         timed = [Timed() for _ in arms]
         visits = (rounds + 1) * num_examples * (references + 1 + sum(1 - spec.ratio for spec in specs))
         progress.start("speed", round(visits), rounds + 1)
+        progress.round("warm-up", 0.0)
         try:
             for number in range(rounds + 1):
                 _round(reference, arms, [Timed() for _ in arms] if number == 0 else timed, number % 2 == 1)
-                if number >= 2 and (_precise(timed, num_examples, half_width) or time.monotonic() > end):
+                elapsed = time.monotonic() - start
+                share = max((number + 1) / (rounds + 1), elapsed / seconds)
+                progress.round(f"round {number}/{rounds}" if number else "warm-up", min(1.0, share))
+                if number >= 2 and (_precise(timed, num_examples, half_width) or elapsed > seconds):
                     break
         finally:
             progress.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,26 @@ def test_the_table_states_what_the_file_holds(kept: tuple[Answer, Path, Path]) -
         assert [line.rstrip() for line in lines if line.startswith("layers  ")] == rows and max(
             map(len, lines)
         ) <= width
+
+
+def test_a_study_says_what_it_found_before_the_numbers() -> None:
+    paths = sorted((ROOT / "results" / "studies").rglob("*.study.json"))
+    for path in paths:
+        found = study_file.read_study(path)
+        last = found["stops"][-1]
+        left = {name: cell["age 0"]["over_uniform"]["0.5"] for name, cell in last["scores"].items() if "age 0" in cell}
+        rivals = {name: value for name, value in left.items() if name in study_file.RIVALS}
+        text = shown(found, 160)
+        sentence = text.split("\n\n")[1]
+        assert text.index(sentence) < text.index("\nafter epoch ") and sentence.endswith(".")
+        shares = [f"{100 * of:.0f} %" for of in (0.5, left["sadp"], last["optimum_over_uniform"]["coming"]["0.5"])]
+        least = min(rivals.values())
+        best = [] if rivals["sadp"] == least else [f"{100 * least:.0f} %"]
+        assert re.findall(r"\d+ %", sentence) == [*shares[:2], *best, shares[2]], path.name
+        assert ("least of all" in sentence) is (not best)
+        if best:
+            winner = min(rivals, key=lambda name: rivals[name])
+            assert f"the best, {study_file.labels(found)[winner]}," in sentence
 
 
 def shown(found: dict[str, Any], width: int) -> str:
