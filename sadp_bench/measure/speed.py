@@ -210,7 +210,7 @@ def _timed(
                 _round(reference, arms, [Timed() for _ in arms] if number == 0 else timed, number % 2 == 1)
                 elapsed = time.monotonic() - start
                 share = max((number + 1) / (rounds + 1), elapsed / seconds)
-                progress.round(f"round {number}/{rounds}" if number else "warm-up", min(1.0, share))
+                progress.round(f"round {number}/{rounds}", min(1.0, share))
                 if number >= 2 and (_precise(timed, num_examples, half_width) or elapsed > seconds):
                     break
         finally:
