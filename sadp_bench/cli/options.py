@@ -101,12 +101,12 @@ Log = Annotated[
 Records = Annotated[Path, option(OUTPUT, "Folder for the records, one file a run.", FOLDER)]
 
 
-def settings_of(pairs: list[str] | None) -> dict[str, str]:
+def settings_of(pairs: list[str] | None, of: str = "--set") -> dict[str, str]:
     """Returns the `--set` words as a table."""
     table = {}
     for pair in pairs or []:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise BadInput(f"--set takes KEY=VALUE, not '{pair}'")
+            raise BadInput(f"{of} takes KEY=VALUE, not '{pair}'")
         table[key.strip()] = value.strip()
     return table

@@ -27,6 +27,7 @@ from sadp_bench.cli.options import (
     choice,
     completing,
     option,
+    settings_of,
 )
 from sadp_bench.cli.output import Result, say
 from sadp_bench.cli.spec_options import listed, registered, with_spec_options
@@ -231,13 +232,24 @@ def sweep(
         int, option(WHERE, "Number of runs at a time. Each gets its share of the cores, or a GPU.", COUNT)
     ] = 1,
     executor: Annotated[
-        str, choice(WHERE, "Where runs train: on this machine, or on a Ray cluster.", ("local", "ray"))
+        str,
+        choice(WHERE, "Where runs train: on this machine, or on a cluster of Ray or Slurm.", ("local", "ray", "slurm")),
     ] = "local",
     address: Annotated[
         str | None, option(WHERE, "Address of the Ray cluster.", "ADDRESS", "Ray on this machine")
     ] = None,
     gpus_per_run: Annotated[
         float | None, option(WHERE, "GPUs of a run with Ray; 0.25: four runs share one.", NUMBER, "1 on cuda")
+    ] = None,
+    slurm: Annotated[
+        list[str] | None,
+        option(
+            WHERE,
+            "A setting of all Slurm jobs, such as partition=gpu or timeout_min=600; jobs=N: the most at a time. May be "
+            "repeated.",
+            "KEY=VALUE",
+            "none",
+        ),
     ] = None,
     data: Data = None,
     minutes: Minutes = None,
@@ -261,8 +273,8 @@ def sweep(
     from sadp_bench.sweeps.executors import Options
 
     limit = TimeLimit(minutes)
-    data = data.absolute() if data else None
-    options = Options(jobs, retries, data, checkpoint_seconds, executor, address, gpus_per_run, limit, log)
+    data, pairs = data.absolute() if data else None, settings_of(slurm, "--slurm")
+    options = Options(jobs, retries, data, checkpoint_seconds, executor, address, gpus_per_run, limit, log, pairs)
     return _swept(file, Store(out), options, as_json, quiet, shard, dry_run, allow_imports)
 
 

@@ -1,4 +1,4 @@
-"""Executors of a sweep's runs: processes of this machine, or tasks on a Ray cluster. Every run has its own process.
+"""Executors of a sweep's runs: this machine, a Ray cluster, or Slurm jobs. Every run has its own process.
 
 An executor starts runs and returns how their processes ended. The scheduler chooses the next run and judges the ends.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +20,8 @@ from sadp_bench.records.store import Store
 from sadp_bench.sweeps.processes import Child, Start, fresh
 from sadp_bench.sweeps.warm import CAN_FORK, Warm
 from sadp_bench.training.loggers.base import make_loggers
+
+EXECUTORS = ("local", "ray", "slurm")
 
 
 class Ended(NamedTuple):
@@ -47,9 +49,10 @@ class Options:
         retries: Further tries of a run that crashed.
         data: The folder of the data sets.
         checkpoint_seconds: Seconds between two checkpoints of a run.
-        executor: "local" or "ray".
+        executor: One of `EXECUTORS`.
         address: Of the Ray cluster; None: a Ray of this machine.
         gpus_per_run: On Ray, the GPUs of a run on "cuda"; None: one.
+        slurm: With Slurm, settings of its jobs, such as "partition".
         log: The loggers of the runs, as `--log` names them; None: none.
         limit: The time of the sweep. A run of a cluster keeps no checkpoint on its worker, so it has no limit there.
     """
@@ -63,20 +66,29 @@ class Options:
     gpus_per_run: float | None = None
     limit: TimeLimit = field(default_factory=TimeLimit)
     log: str | None = None
+    slurm: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_count("jobs", self.jobs, 1)
         check_count("retries", self.retries, 0)
         if not 0 <= self.checkpoint_seconds < math.inf:
             raise BadInput(f"--checkpoint-seconds is at least 0, not {self.checkpoint_seconds}")
-        if self.executor not in ("local", "ray"):
-            raise BadInput(f"--executor is local or ray, not '{self.executor}'")
+        if self.executor not in EXECUTORS:
+            raise BadInput(f"--executor is one of {', '.join(EXECUTORS)}, not '{self.executor}'")
+        if self.slurm and self.executor != "slurm":
+            raise BadInput("--slurm belongs to --executor slurm")
+        if self.executor == "slurm" and self.jobs != 1:
+            raise BadInput(
+                f"--jobs {self.jobs} are runs that share a machine; with Slurm write --slurm jobs={self.jobs}, the most jobs "
+                "at a time"
+            )
         for name in ("address", "gpus_per_run"):
             if getattr(self, name) is not None and self.executor != "ray":
                 raise BadInput(f"{option(name)} belongs to --executor ray")
-        if self.executor == "ray" and self.limit.minutes is not None:
+        if self.executor != "local" and self.limit.minutes is not None:
             raise BadInput(
-                "--minutes belongs to --executor local: a run on a cluster's worker can't go on from a checkpoint"
+                "--minutes belongs to --executor local: on a cluster, runs wait for their turn; with Slurm limit each job by "
+                "--slurm timeout_min=N"
             )
         make_loggers(self.log, Path())  # an unknown one is refused now
         if self.executor == "ray" and self.log is not None and set(self.log.split(",")) != {"wandb"}:

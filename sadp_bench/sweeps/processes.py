@@ -101,6 +101,17 @@ def fresh(words: Sequence[str], environment: Mapping[str, str]) -> Child:
     return launched([*tied(), sys.executable, "-P", "-m", "sadp_bench", *words], environment)
 
 
+def finished(words: list[str]) -> tuple[int, list[str]]:
+    """Makes a run in a new interpreter. Returns the exit code and the last lines."""
+    child = fresh(words, {})
+    try:
+        code = child.wait()
+    finally:  # The caller may have been cancelled.
+        child.terminate()
+        child.stop()
+    return code, list(child.lines)
+
+
 def tied() -> list[str]:
     """Returns the words before a command that end its process with this one. Not every system has them."""
     return [setpriv, "--pdeathsig", "KILL", "--"] if (setpriv := shutil.which("setpriv")) else []

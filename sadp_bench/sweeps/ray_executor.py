@@ -23,7 +23,7 @@ from sadp_bench.records.record import Failure, Record
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import FAILED, Store, atomic
 from sadp_bench.sweeps.executors import Ended, Executor, Options, run_words
-from sadp_bench.sweeps.processes import NUM_LINES, fresh, kept_line
+from sadp_bench.sweeps.processes import NUM_LINES, finished, kept_line
 
 OBJECT_STORE_BYTES = (
     200 << 20
@@ -44,14 +44,9 @@ def work(fields: dict[str, Any], options: Options, shared: dict[str, bytes]) -> 
     with TemporaryDirectory(prefix="sadp-bench-") as folder:
         store = Store(Path(folder))
         keep_shared(store, spec, shared)
-        child = fresh(run_words(spec, store.folder, options), {})
-        try:
-            code = child.wait()
-        finally:  # The task may have been cancelled.
-            child.terminate()
-            child.stop()
+        code, lines = finished(run_words(spec, store.folder, options))
         left = [path for path in files(store, spec) if path.is_file()]
-        return code, list(child.lines), {str(path.relative_to(folder)): read_bytes(path, STATE_BYTES) for path in left}
+        return code, lines, {str(path.relative_to(folder)): read_bytes(path, STATE_BYTES) for path in left}
 
 
 def files(store: Store, spec: Spec) -> tuple[Path, ...]:
@@ -205,6 +200,7 @@ def _lines(error: Exception) -> list[str]:
 def _connected(address: str | None) -> Any:
     """Returns the module `ray`, connected."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # A local Ray would report to its makers.
+    os.environ.setdefault("RAY_worker_niceness", "0")  # It would give way to all other processes, and runs are timed.
     try:
         import ray
     except ImportError:

@@ -27,6 +27,7 @@ from sadp_bench.runs.trainer import now
 from sadp_bench.sweeps.executors import Ended, Executor, Local, Options
 from sadp_bench.sweeps.planning import Plan
 from sadp_bench.sweeps.ray_executor import RayCluster
+from sadp_bench.sweeps.slurm_executor import Slurm
 
 BAD_INPUT = 2  # exit code of a command that was given bad input
 MORE_IF_LOST = 3  # further tries of a run whose worker or machine went away
@@ -116,6 +117,8 @@ def make_executor(plan: Plan, store: Store, options: Options) -> Executor:
     """Returns the executor of the options. Raises BadInput where it could not carry out the plan."""
     if options.executor == "ray" and plan.to_do:
         return RayCluster(store, options, plan.to_do)
+    if options.executor == "slurm" and plan.to_do:
+        return Slurm(store, options)
     return Local(store, options, devices(plan.to_do, options.jobs))
 
 
