@@ -95,7 +95,7 @@ def _end(spec: Spec, job: Any) -> Ended:
 
 
 def _settings(given: Mapping[str, str]) -> dict[str, Any]:
-    """Returns the settings of `--slurm`, numbers and flags as such. Raises BadInput for one of this module that makes no sense."""
+    """Returns the settings of `--slurm`, numbers and flags as such. Raises BadInput for one of ours that makes no sense."""
     flags = {"true": True, "false": False}
     values = {name: int(text) if text.isdecimal() else flags.get(text, text) for name, text in given.items()}
     found: dict[str, Any] = OURS | values
