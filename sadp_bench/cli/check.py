@@ -17,7 +17,7 @@ import typer
 
 from sadp_bench.cli.help import OUTPUT, WHERE
 from sadp_bench.cli.options import FILE, FOLDER, NUMBER, AsJson, Data, Quiet, option
-from sadp_bench.cli.output import Result
+from sadp_bench.cli.output import Result, loading
 from sadp_bench.core.errors import BadInput
 from sadp_bench.gate.findings import Finding
 from sadp_bench.records.record import Record
@@ -129,10 +129,11 @@ def _new_records(
     if against is not None:
         yield against, {}
         return
-    from sadp_bench.cli import run_view
-    from sadp_bench.gate.rerun import rerun
-    from sadp_bench.records.store import Store
-    from sadp_bench.runs import environment
+    with loading(quiet):
+        from sadp_bench.cli import run_view
+        from sadp_bench.gate.rerun import rerun
+        from sadp_bench.records.store import Store
+        from sadp_bench.runs import environment
 
     environment.keep_freed_memory()
     with TemporaryDirectory(prefix="sadp-bench-check-") as temporary:

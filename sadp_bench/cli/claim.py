@@ -10,7 +10,7 @@ import typer
 
 from sadp_bench.cli.help import OUTPUT, WHAT, WHERE
 from sadp_bench.cli.options import COUNT, FOLDER, AllowImports, AsJson, Data, Quiet, option
-from sadp_bench.cli.output import Result, say
+from sadp_bench.cli.output import Result, loading, say
 from sadp_bench.core.errors import BadInput
 
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ def claim(
         claims = [claim_file.read_claim(path) for path in claim_file.catalog().values()]
         return Result([claim.to_json() for claim in claims] if as_json else lambda: claim_view.print_claims(claims))
     found = claim_file.find(name)
-    from sadp_bench.claims.measure import measure, untested  # imports torch, which a list needs not
+    with loading(quiet):
+        from sadp_bench.claims.measure import measure, untested  # imports torch, which a list needs not
 
     if not found.testable:
         result = untested(found)

@@ -1,23 +1,64 @@
-"""What `sadp-bench doctor` examines: versions, device, kernels, data sets, and which package `baselines` is."""
+"""What `sadp-bench doctor` examines: versions, device, kernels, extras, data sets, and which package `baselines` is.
+
+It imports PyTorch only to examine what needs it, so that its first line appears at once.
+"""
 
 from __future__ import annotations
 
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import sadp_bench
-from sadp_bench.core import registry
+from sadp_bench.cli.terminal import BOLD, DIM, GREEN, RED, columns, hanging, heading, shows, styled
+from sadp_bench.core import registry, static
 from sadp_bench.core.text import printable
-from sadp_bench.datasets.base import data_root
-from sadp_bench.native import library
-from sadp_bench.runs import environment
 
-NAME_WIDTH = 14  # characters
+# By extra of `pyproject.toml`, its package and what it adds.
+EXTRAS = {
+    "ray": ("ray", "sweep --executor ray"),
+    "slurm": ("submitit", "sweep --executor slurm"),
+    "wandb": ("wandb", "--log wandb"),
+    "hdf5": ("h5py", "the data sets shd and ssc"),
+    "hf": ("datasets", "the data sets hf:NAME"),
+}
+OF_USER = ("file", "folder", "name")  # settings of a data set whose examples are the user's
+STYLES = {True: GREEN, False: RED, None: DIM}
+MARKS = {True: ("✓", "ok"), False: ("✗", "--"), None: ("·", "  ")}  # on a terminal with these characters, and elsewhere
+INDENT = 21  # columns before the text of a finding
+
+
+class Finding(NamedTuple):
+    """What was found of a part.
+
+    Attributes:
+        name: The part.
+        fine: Whether it is there; None: it is the user's to give.
+        text: What it is, or what to do about it.
+        needed: Whether every run needs it.
+    """
+
+    name: str
+    fine: bool | None
+    text: str
+    needed: bool = False
+
+
+def title() -> str:
+    """Returns the first line."""
+    words = f"sadp-bench {sadp_bench.__version__} · Python {platform.python_version()} · {platform.system()}"
+    return styled(printable(words), BOLD)
 
 
 def examine(data: Path | None) -> dict[str, Any]:
-    """Returns the installed versions, the device and the data sets found here, as values for JSON."""
+    """Returns the installed versions, the device, the extras and the data sets found here, as values for JSON."""
+    from sadp_bench.datasets.base import data_root
+    from sadp_bench.native import library
+    from sadp_bench.runs import environment
+
     device = environment.choose_device("auto")
     root = data_root(data)
     absence = library.absence()
@@ -26,9 +67,17 @@ def examine(data: Path | None) -> dict[str, Any]:
         **environment.describe(device, environment.available_threads(), kernel=kernel),
         "c_core_absent": absence,
         "data_root": str(root),
+        "extras": {extra: _version(package) for extra, (package, _) in EXTRAS.items()},
         "datasets": {name: _place(name, root) for name in registry.table("dataset")},
         "baselines": shadowing(),
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _place(name: str, root: Path) -> str | None:
@@ -48,17 +97,97 @@ def shadowing() -> str | None:
     return str(origin.parent)
 
 
-def doctor_text(found: dict[str, Any]) -> str:
-    """Returns the findings of `examine`, one line each."""
-    lines = {name: value for name, value in found.items() if name not in ("datasets", "baselines", "bf16", "jobs")}
-    lines["bf16"] = "native: --precision auto takes it" if found["bf16"] else "not native: --precision auto takes fp32"
-    lines.pop("c_core_absent")
-    lines["C core"] = found["c_core_absent"] or "built: --kernel auto takes it on a CPU"
-    lines |= {name: place or "absent" for name, place in found["datasets"].items()}
-    lines["baselines"] = (
-        "ours"
-        if found["baselines"] is None
-        else f"WRONG: an unrelated package hides ours ({found['baselines']}); "
-        "uninstall it (`pip uninstall baselines`) and reinstall sadp-bench"
+def findings(found: Mapping[str, Any]) -> dict[str, list[Finding]]:
+    """Returns by panel what is fine, what is missing, and what to do about it.
+
+    Args:
+        found: As `examine` returns it.
+    """
+    panels = {
+        "Installation": _installation(found),
+        "Device": _device(found),
+        "Extras": [_extra(extra, found["extras"][extra]) for extra in EXTRAS],
+        f"Data sets in {found['data_root']}": [_data(name, place) for name, place in found["datasets"].items()],
+    }
+    panels["Extras"].append(
+        Finding("torchvision", True, f"{found['torchvision']}: the data sets torchvision:NAME")
+        if found["torchvision"]
+        else Finding("torchvision", False, "the data sets torchvision:NAME need it: pip install torchvision")
     )
-    return "\n".join(printable(f"{name:<{NAME_WIDTH}}{value}") for name, value in lines.items())
+    return panels
+
+
+def _installation(found: Mapping[str, Any]) -> list[Finding]:
+    commit = f"commit {found['commit'][:10]}{', changed' if found['dirty'] else ''}" if found["commit"] else "a release"
+    packages = [Finding(name, True, found[name]) for name in ("torch", "spikingjelly", "numpy")]
+    absent, hidden = found["c_core_absent"], found["baselines"]
+    core = Finding(
+        "C core",
+        absent is None,
+        "built: --kernel auto takes it on a CPU"
+        if absent is None
+        else f"{absent}; until then runs take --kernel python, which is slower",
+    )
+    methods = Finding(
+        "baselines",
+        hidden is None,
+        "ours: the methods that SADP is compared with"
+        if hidden is None
+        else f"an unrelated package hides ours ({hidden}): pip uninstall baselines, then install sadp-bench again",
+        needed=True,
+    )
+    return [Finding("sadp-bench", True, f"{found['sadp_bench']}, {commit}"), *packages, core, methods]
+
+
+def _device(found: Mapping[str, Any]) -> list[Finding]:
+    cpu = f"{found['processor']}, {found['threads']} of {found['cores']} cores"
+    has_gpu = found["device"] != "cpu"
+    device = Finding(found["device"], True, found["processor"] if has_gpu else cpu)
+    gpu = [] if has_gpu else [Finding("GPU", None, "none that PyTorch can use; every command runs on the CPU")]
+    native = "native: --precision auto takes it" if found["bf16"] else "not native: --precision auto takes fp32"
+    return [device, *gpu, Finding("bf16", found["bf16"] or None, native), Finding("kernel", True, found["kernel"])]
+
+
+def _extra(extra: str, installed: str | None) -> Finding:
+    package, adds = EXTRAS[extra]
+    if installed:
+        return Finding(extra, True, f"{package} {installed}: {adds}")
+    return Finding(extra, False, f"{adds}: pip install 'sadp-bench[{extra}]'")
+
+
+def _data(name: str, place: str | None) -> Finding:
+    if place:
+        return Finding(name, True, place)
+    path = registry.table("dataset")[name]
+    given = next((of.name for of in static.settings(path) if of.name in OF_USER), None)
+    if given == "name":
+        return Finding(name, None, f"yours to name: --dataset {name}:NAME")
+    if given:
+        return Finding(name, None, f"yours to give: --set dataset.{given}=PATH")
+    if "by hand" in " ".join(static.docstring(path).split()):
+        return Finding(name, False, f"fetch it by hand: `sadp-bench list datasets {name}` has files and address")
+    return Finding(name, False, "the first run downloads it")
+
+
+def doctor_text(found: Mapping[str, Any]) -> str:
+    """Returns the findings of `examine` in panels, with a mark before each, and what they mean."""
+    width, panels, lines = columns(), findings(found), []
+    for panel, rows in panels.items():
+        lines += ["", heading(printable(panel), width)]
+        for row in rows:
+            first, *others = hanging(printable(row.text), f"  {_mark(row.fine)} {row.name}  ", INDENT, width)
+            lines += [first.replace(_mark(row.fine), styled(_mark(row.fine), STYLES[row.fine]), 1), *others]
+    broken = [row.name for rows in panels.values() for row in rows if row.fine is False and row.needed]
+    missing = sum(row.fine is False and not row.needed for rows in panels.values() for row in rows)
+    end = f"Mend {' and '.join(broken)} first." if broken else "Nothing is missing that every run needs."
+    end += (
+        f" {missing} optional parts are missing; the lines with {_mark(False).strip()} say what to do."
+        if missing
+        else ""
+    )
+    return "\n".join([*lines, "", *hanging(end, "", 0, width)])
+
+
+def _mark(fine: bool | None) -> str:
+    sign, word = MARKS[fine]
+    return f"{sign} " if shows(sign) else word

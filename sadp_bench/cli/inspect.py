@@ -10,7 +10,7 @@ import typer
 from sadp_bench.cli.help import OUTPUT
 from sadp_bench.cli.listing import KINDS, listed
 from sadp_bench.cli.options import COUNT, FILE, NAME, NUMBER, AsJson, Data, Plots, choice, completing, option
-from sadp_bench.cli.output import Result, say
+from sadp_bench.cli.output import Result, loading, say
 from sadp_bench.cli.spec_options import OF_DATA, names, numbers, registered
 from sadp_bench.core.errors import BadInput
 
@@ -304,7 +304,10 @@ def doctor(
         return _leaks(leaks, data, set, timesteps, as_json)
     if set or timesteps is not None:
         raise BadInput("--set and --timesteps are for --leaks DATASET")
-    found = doctor.examine(data)
+    if not as_json:
+        print(doctor.title(), flush=True)
+    with loading():
+        found = doctor.examine(data)
     return Result(found if as_json else lambda: print(doctor.doctor_text(found)))
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from sadp_bench.cli.help import OUTPUT, WHAT, WHERE
 from sadp_bench.cli.options import COUNT, FILE, FOLDER, NAME, NUMBER, AsJson, Data, Plots, Quiet, option
-from sadp_bench.cli.output import Result, say
+from sadp_bench.cli.output import Result, loading, say
 from sadp_bench.cli.spec_options import registered, with_spec_options
 from sadp_bench.core.errors import BadInput
 
@@ -40,9 +40,10 @@ def speed(
     Examples:
       sadp-bench speed --dataset cifar10 --train-examples 2000 --minutes 5
     """
-    from sadp_bench.cli import run_view, speed_view
-    from sadp_bench.measure import speed
-    from sadp_bench.runs import environment
+    with loading(quiet):
+        from sadp_bench.cli import run_view, speed_view
+        from sadp_bench.measure import speed
+        from sadp_bench.runs import environment
 
     environment.keep_freed_memory()
     names = [name.strip() for name in methods.split(",")]
@@ -119,11 +120,12 @@ def study(
 def _new_study(
     request: dict[str, Any], at: str | None, examples: int, bias: bool, data: Path | None, out: Path, quiet: bool
 ) -> tuple[dict[str, Any], Path]:
-    from sadp_bench.cli import run_view
-    from sadp_bench.measure import study_file
-    from sadp_bench.measure.study import Study
-    from sadp_bench.records.store import Store
-    from sadp_bench.runs import environment
+    with loading(quiet):
+        from sadp_bench.cli import run_view
+        from sadp_bench.measure import study_file
+        from sadp_bench.measure.study import Study
+        from sadp_bench.records.store import Store
+        from sadp_bench.runs import environment
 
     environment.keep_freed_memory()
     study = Study(request, at, examples, data, run_view.reporter(quiet), bias)

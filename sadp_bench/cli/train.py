@@ -29,7 +29,7 @@ from sadp_bench.cli.options import (
     option,
     settings_of,
 )
-from sadp_bench.cli.output import Result, say
+from sadp_bench.cli.output import Result, loading, say
 from sadp_bench.cli.spec_options import listed, registered, with_spec_options
 from sadp_bench.core.errors import BadInput
 from sadp_bench.records import fields
@@ -147,13 +147,14 @@ def run(
       sadp-bench run --method random,sadp --ratio 0.3,0.5 --seed 0,1,2 --jobs 2
       sadp-bench run --method sadp --ratio 0.5 --set smoothing=0.3 --set memory=0
     """
-    from sadp_bench.cli import run_view
-    from sadp_bench.core import distributed
-    from sadp_bench.core.time_limit import TimeLimit
-    from sadp_bench.records.store import Store
-    from sadp_bench.runs import environment, resolve, run
-    from sadp_bench.sweeps.executors import Options
-    from sadp_bench.training.loggers.base import make_loggers
+    with loading(quiet):
+        from sadp_bench.cli import run_view
+        from sadp_bench.core import distributed
+        from sadp_bench.core.time_limit import TimeLimit
+        from sadp_bench.records.store import Store
+        from sadp_bench.runs import environment, resolve, run
+        from sadp_bench.sweeps.executors import Options
+        from sadp_bench.training.loggers.base import make_loggers
 
     limit = TimeLimit(minutes)
     environment.keep_freed_memory()
@@ -268,9 +269,10 @@ def sweep(
       sadp-bench sweep experiments/smoke.toml --dry-run
       sadp-bench sweep experiments/smoke.toml --jobs 2
     """
-    from sadp_bench.core.time_limit import TimeLimit
-    from sadp_bench.records.store import Store
-    from sadp_bench.sweeps.executors import Options
+    with loading(quiet):
+        from sadp_bench.core.time_limit import TimeLimit
+        from sadp_bench.records.store import Store
+        from sadp_bench.sweeps.executors import Options
 
     limit = TimeLimit(minutes)
     data, pairs = data.absolute() if data else None, settings_of(slurm, "--slurm")
@@ -289,8 +291,9 @@ def _swept(
     allow_imports: bool = False,
 ) -> Result:
     """Trains the runs of a sweep, or shows them; returns the closing summary behind the table of the runs."""
-    from sadp_bench.cli import sweep_view
-    from sadp_bench.sweeps import planning
+    with loading(quiet):
+        from sadp_bench.cli import sweep_view
+        from sadp_bench.sweeps import planning
 
     jobs, limit = options.jobs, options.limit
     message = (lambda line: None) if quiet else say

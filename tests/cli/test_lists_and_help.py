@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import torch
 
+from sadp_bench.cli import doctor, output
 from sadp_bench.cli.listing import GROUPS
 from sadp_bench.core import registry
 from sadp_bench.records import store
 from tests.commands import command
 from tests.example_records import make_record, make_spec
+from tests.paths import ROOT
 
 
 def test_list_gives_each_name_its_line_and_source() -> None:
@@ -73,9 +77,57 @@ def test_doctor_reports_versions_device_data_and_whose_baselines(tmp_path: Path)
     assert found["baselines"] is None and found["data_root"] == str(tmp_path)
     assert set(found["datasets"]) == set(registry.table("dataset"))
     assert found["datasets"]["digits"] and found["datasets"]["cifar10"] is None
+    assert set(found["extras"]) == set(doctor.EXTRAS)
     text = command("doctor", "--data", tmp_path)
-    assert text.code == 0 and re.search(r"^baselines +ours$", text.out, re.MULTILINE)
-    assert re.search(r"^cifar10 +absent$", text.out, re.MULTILINE)
+    assert text.code == 0 and text.out.startswith("sadp-bench ")
+    assert re.search(r"^ +✓ +baselines +ours", text.out, re.MULTILINE)
+    for name, place in found["datasets"].items():
+        [mark] = re.findall(rf"^ +(.) +{name} ", text.out.partition("Data sets in")[2], re.MULTILINE)
+        assert (mark == "✓") is bool(place), name
+
+
+def test_doctor_says_for_each_missing_part_what_to_do(tmp_path: Path) -> None:
+    found = doctor.examine(tmp_path) | {"extras": dict.fromkeys(doctor.EXTRAS), "torchvision": None}
+    found |= {"c_core_absent": "the C core was not built: install", "baselines": "/elsewhere", "bf16": False}
+    panels = [{row.name: row for row in rows} for rows in doctor.findings(found).values()]
+    of_extras, rows = panels[2], {**panels[2], **panels[0], **panels[3]}
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert set(doctor.EXTRAS) == set(extras) - {"test", "docs"}
+    for extra, (package, _) in doctor.EXTRAS.items():
+        assert extras[extra] == [package] and of_extras[extra].fine is False
+        assert f"pip install 'sadp-bench[{extra}]'" in of_extras[extra].text
+    assert "pip install torchvision" in of_extras["torchvision"].text
+    for name, advice in {
+        "baselines": "pip uninstall baselines",
+        "C core": "install",
+        "cifar10": "downloads it",
+        "nmnist": "`sadp-bench list datasets nmnist`",
+        "npz": "--set dataset.file=PATH",
+        "hf": "--dataset hf:NAME",
+    }.items():
+        assert advice in rows[name].text, name
+    lines = doctor.doctor_text(found).splitlines()
+    assert "Mend baselines first." in lines[-1]
+
+
+def test_doctor_has_words_where_the_terminal_has_no_marks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = doctor.examine(tmp_path)
+    with io.TextIOWrapper(io.BytesIO(), encoding="ascii") as plain:
+        monkeypatch.setattr(sys, "stdout", plain)
+        text = doctor.doctor_text(found)
+    assert text.isascii() and re.search(r"^  ok digits ", text, re.MULTILINE)
+    assert re.search(r"^  -- cifar10 ", text, re.MULTILINE)
+
+
+def test_a_terminal_sees_that_pytorch_loads_and_nothing_of_it_remains(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(shown, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stderr", shown)
+    monkeypatch.delitem(sys.modules, "torch")
+    for quiet, expected in ((True, ""), (False, "loading PyTorch ...")):
+        with output.loading(quiet):
+            assert shown.getvalue() == expected
+    assert shown.getvalue() == "loading PyTorch ...\r\x1b[K"
 
 
 def test_doctor_finds_the_real_data(real_data: Path) -> None:
