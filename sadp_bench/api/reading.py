@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +67,8 @@ def report(folder: Folder | Iterable[Folder] = "runs", *, format: str = "text") 
     found = read_all(folders)
     records, failures, searches = sorted_out(found.records, found.failures, folders)
     remarks = read_notes(folders)
-    return render(records, found.problems, format, failures=failures, remarks=remarks, searches=searches)
+    again = shlex.join(["sadp-bench", "report", *map(str, folders), "--format", "html", "--to", "report.html"])
+    return render(records, found.problems, format, failures=failures, remarks=remarks, searches=searches, again=again)
 
 
 @dataclass(frozen=True, slots=True)

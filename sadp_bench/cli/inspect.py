@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ from sadp_bench.core.errors import BadInput
 
 if TYPE_CHECKING:
     from sadp_bench.reports.paper import Paper
+    from sadp_bench.reports.selection import Wanted
 
 SHOWN, LEAKS = "What to show", "Examples that training and test set share"
 PAPER = "For a paper"
@@ -157,6 +159,7 @@ def report(
             correction=correct,
             compare=compare,
             summary=summary,
+            again=_again(folders, to, margin, correct, wanted, pictures),
             doing=doing,
             paper=paper if format == "latex" else None,
         )
@@ -196,6 +199,17 @@ def _paper(format: str, plots: bool, **given: Any) -> Paper:
     if "methods" in chosen:
         chosen["methods"] = words(chosen["methods"])
     return Paper(**chosen)
+
+
+def _again(folders: list[Path], to: Path | None, margin: float, correct: str, wanted: Wanted, pictures: bool) -> str:
+    """Returns the command that makes this page: the options that are not the defaults are named."""
+    words = ["sadp-bench", "report", *map(str, folders)]
+    for name, values in wanted.given().items():
+        words += [f"--{name}", ",".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)]
+    words += ["--margin", f"{margin:g}"] if margin != 0.5 else []
+    words += ["--correct", correct] if correct != "none" else []
+    words += ["--pictures"] if pictures else []
+    return shlex.join([*words, "--format", "html", "--to", str(to or "report.html")])
 
 
 def power(

@@ -78,13 +78,17 @@ def method_labels(specs: Iterable[Spec]) -> dict[str, str]:
     The options in brackets, the budget among them, are those that set a run apart from the others of its method, sorted
     by name.
     """
-    specs = list(specs)
-    rivals: dict[str, list[Settings]] = {}
+    keys: dict[str, dict[str, list[str]]] = {}  # of the runs by method and options, as most runs share theirs
+    options: dict[str, Settings] = {}
     for spec in specs:
-        rivals.setdefault(spec.method, []).append(of_method(spec))
-    found = {}
-    for spec in specs:
-        names = distinguishing(of_method(spec), rivals[spec.method])
-        options = settings_text(dict(sorted(of_method(spec).items())), names)
-        found[spec.key] = f"{spec.method} ({', '.join(options)})" if options else spec.method
+        own = of_method(spec)
+        text = shown(own)
+        options[text] = own
+        keys.setdefault(spec.method, {}).setdefault(text, []).append(spec.key)
+    found: dict[str, str] = {}
+    for method, by_options in keys.items():
+        rivals = [options[text] for text in by_options]
+        for text, own_keys in by_options.items():
+            words = settings_text(dict(sorted(options[text].items())), distinguishing(options[text], rivals))
+            found |= dict.fromkeys(own_keys, f"{method} ({', '.join(words)})" if words else method)
     return found

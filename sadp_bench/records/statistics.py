@@ -253,17 +253,10 @@ def rank_analysis(scores: Mapping[Key, Mapping[str, float]]) -> RankAnalysis | N
     methods, blocks = comparable(scores)
     if len(methods) < MIN_METHODS or len(blocks) < MIN_BLOCKS:
         return None
-    from scipy.stats import friedmanchisquare, rankdata
-
-    by_method = [[scores[block][method] for block in blocks] for method in methods]
-    ranks = [rankdata([-score for score in block]) for block in zip(*by_method, strict=True)]
-    means = {
-        method: float(sum(own) / len(blocks)) for method, own in zip(methods, zip(*ranks, strict=True), strict=True)
-    }
+    ranks = [average_ranks([-scores[block][method] for method in methods]) for block in blocks]
+    means = {method: sum(own) / len(blocks) for method, own in zip(methods, zip(*ranks, strict=True), strict=True)}
     mean_ranks = dict(sorted(means.items(), key=lambda item: item[1]))
-    statistic, p_value = 0.0, 1.0
-    if any(len(set(block)) > 1 for block in zip(*by_method, strict=True)):
-        statistic, p_value = map(float, friedmanchisquare(*by_method))
+    statistic, p_value = friedman(ranks)
     least = critical_difference(len(methods), len(blocks)) if p_value < ALPHA else math.inf
     return RankAnalysis(
         mean_ranks=mean_ranks,
@@ -275,6 +268,52 @@ def rank_analysis(scores: Mapping[Key, Mapping[str, float]]) -> RankAnalysis | N
         critical_difference=critical_difference(len(methods), len(blocks)),
         groups=_groups(mean_ranks, least),
     )
+
+
+def average_ranks(values: Sequence[float]) -> list[float]:
+    """Returns each value's rank from 1, ascending; equal values have the average of their ranks."""
+    ordered = sorted(values)
+    return [ordered.index(value) + (ordered.count(value) + 1) / 2 for value in values]
+
+
+def friedman(ranks_NK: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """Returns Friedman's chi² and its p-value, corrected for ties; 0 and 1 where every block is one tie.
+
+    Args:
+        ranks_NK: For each of N blocks, the ranks of K methods.
+
+    Source: Conover, "Practical Nonparametric Statistics", 1999, section 5.8. (SciPy's is the same; importing its module
+    takes longer than a report's tables.)
+    """
+    from scipy.special import chdtrc
+
+    n, k = len(ranks_NK), len(ranks_NK[0])
+    squares = sum(rank**2 for block in ranks_NK for rank in block)
+    least = n * k * (k + 1) ** 2 / 4  # of the squares, where all are ties
+    if squares - least < ROUNDING:
+        return 0.0, 1.0
+    sums = [sum(own) for own in zip(*ranks_NK, strict=True)]
+    statistic = (k - 1) * (sum(own**2 for own in sums) - n * least) / (squares - least)
+    return statistic, float(chdtrc(k - 1, statistic))
+
+
+def studentized_range(share: float, num_methods: int) -> float:
+    """Returns the quantile of the range of so many standard normal numbers.
+
+    The distribution is k times the integral over z of phi(z) (Phi(z) - Phi(z - q))^(k - 1). The integrand is smooth and
+    vanishes at both ends, so equal steps give all digits.
+    """
+    import numpy as np
+    from scipy.special import ndtr
+
+    z = np.linspace(-9.0, 9.0, 1801)
+    density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi) * (z[1] - z[0])
+    low, high = 0.0, 20.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = num_methods * float(density @ (ndtr(z) - ndtr(z - middle)) ** (num_methods - 1))
+        low, high = (middle, high) if below < share else (low, middle)
+    return high
 
 
 def comparable(scores: Mapping[Key, Mapping[str, float]]) -> tuple[list[str], list[Key]]:
@@ -289,9 +328,7 @@ def critical_difference(num_methods: int, num_blocks: int) -> float:
 
     q is the studentised range's quantile over sqrt(2).
     """
-    from scipy.stats import studentized_range
-
-    quantile = float(studentized_range.ppf(1 - ALPHA, num_methods, math.inf)) / math.sqrt(2)
+    quantile = studentized_range(1 - ALPHA, num_methods) / math.sqrt(2)
     return quantile * math.sqrt(num_methods * (num_methods + 1) / (6 * num_blocks))
 
 

@@ -41,6 +41,7 @@ def render(
     correction: str = "none",
     compare: str = "",
     summary: bool = False,
+    again: str = "",
     doing: Callable[[str], None] = lambda what: None,
     paper: Paper | None = None,
 ) -> str:
@@ -60,6 +61,7 @@ def render(
         correction: That of the verdicts for their number, "none" or "holm" (`corrections.corrected`).
         compare: The method to compare with every other, in place of the usual tables; "" for these.
         summary: Whether to show verdicts and findings alone.
+        again: The command that makes this report (HTML only).
         doing: Is called with what goes on, where that takes long.
         paper: An author's choices (LaTeX only).
 
@@ -80,7 +82,16 @@ def render(
         )
     doing("computing the tables")
     contents = Contents(
-        list(records), list(failures), problems, remarks, margin_points / 100, searches, correction, compare, summary
+        list(records),
+        list(failures),
+        problems,
+        remarks,
+        margin_points / 100,
+        searches,
+        correction,
+        compare,
+        summary,
+        again,
     )
     if not any(row.n for row in contents.rows):
         raise BadInput(_nothing(contents))

@@ -39,6 +39,7 @@ class Contents:
         correction: That of the verdicts, one of `corrections.CORRECTIONS`.
         compare: The method whose comparisons are all that the sheets show; "" for the usual sheets.
         summary: Whether the sheets show verdicts and findings alone.
+        again: The command that makes this report.
     """
 
     records: Sequence[Record]
@@ -50,6 +51,7 @@ class Contents:
     correction: str = "none"
     compare: str = ""
     summary: bool = False
+    again: str = ""
 
     @property
     def specs(self) -> list[Spec]:

@@ -439,6 +439,11 @@ def _groups(runs: Iterable[Run], searches: Searches) -> list[tuple[Settings, lis
     return [(settings[key], list(members[key].values())) for key in keys]
 
 
+def largest_first(groups: Iterable[Sequence[RatioRow]]) -> list[Sequence[RatioRow]]:
+    """Returns the groups in the order of their runs' number, the largest first."""
+    return sorted(groups, key=lambda group: -sum(row.n for row in group))
+
+
 def shared_means(rows: Iterable[RatioRow]) -> list[float]:
     """Returns each row's mean accuracy over the seeds that all rows have, or over its own where they share none."""
     rows = list(rows)

@@ -1,6 +1,6 @@
 """The report as one HTML page that stands alone: no script, style, font or picture comes from anywhere else.
 
-The page reads without its script, which only sorts tables. The template escapes all text of records. A
+The page reads without its script, which sorts tables and filters their lines. The template escapes all text of records. A
 Content-Security-Policy names the page's style and script by their hashes, and forbids all other ones and all traffic.
 Figures are images from `data:` URIs, which cannot run a script.
 """
@@ -10,8 +10,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any
 
@@ -19,17 +19,19 @@ from sadp_bench import __version__
 from sadp_bench.core.text import count, listed, percent
 from sadp_bench.records.record import Record
 from sadp_bench.reports.contents import Contents
+from sadp_bench.reports.formats.forest import Bar, bars
+from sadp_bench.reports.formats.headings import Heading, headings
 from sadp_bench.reports.formats.run_details import commands, run_details
-from sadp_bench.reports.tables.by_ratio import RANDOM_VERDICT, VERDICT, whole_table
-from sadp_bench.reports.tables.findings import best_methods
-from sadp_bench.reports.tables.table import Sheet
+from sadp_bench.reports.rows import RatioRow, largest_first
+from sadp_bench.reports.tables.by_ratio import RANDOM_VERDICT, VERDICT, claims_table, whole_table
+from sadp_bench.reports.tables.table import Sheet, Table
 
 ROW_KINDS = {
-    "outcomes": "Training loss, and the share of the possible",
     "axes": "Data, time and weights together",
     "memory": "Training memory against time steps",
     "search": "The search for connections",
 }
+MOST_PLOTS = 6  # of a page of several groups; each takes half a second, and 100 kB of the page
 # A sign each, so that no color has to be seen.
 VERDICT_SIGNS = {"lossless": "●", "better": "▲", "level": "●", "worse": "▼", "undecided": "○"}
 VERDICT_HEADS = (VERDICT.heading, RANDOM_VERDICT.heading)
@@ -60,7 +62,11 @@ def page(
     environment.filters |= {"code": _code, "two": _two, "minus": _minus, "sort": _sort, "count": count}
     left_out = list(contents.problems)
     plots = plots_by_group(contents, images, left_out.append, doing)
+    doing("writing the page")
     specs = contents.specs
+    runs = run_details(contents.rows, contents.records, contents.searches)
+    common, headed = headings(list(dict.fromkeys([*(rows[0].group for rows in contents.groups), *runs])))
+    groups = [_group(rows, headed[rows[0].group], contents.sheets) for rows in largest_first(contents.groups)]
     style, script = _file("page.css"), _file("page.js")
     policy = (
         f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
@@ -74,19 +80,82 @@ def page(
         version=__version__,
         contents=contents,
         methods=count(len({spec.method for spec in specs} - {"full"}), "method"),
+        valid_seconds=_valid_seconds(contents.records),
         facts=_facts(contents, len(left_out)),
-        findings=best_methods(contents.groups),
+        common=common,
+        headed=headed,
+        groups=[group for group in groups if not group.brief],
+        brief=[group for group in groups if group.brief],
         kinds=ROW_KINDS,
         sheets=_by_kind(contents.sheets),
-        groups=[(rows[0].group, whole_table(rows)) for rows in contents.groups],
         plots=plots,
+        limited=len(contents.groups) > 1 and sum(map(len, plots.values())) >= MOST_PLOTS,
         verdicts=VERDICT_SIGNS,
         verdict_heads=VERDICT_HEADS,
-        runs=run_details(contents.rows, contents.records, contents.searches),
+        runs=runs,
         commands=commands(specs),
         commits=listed(_environment(contents.records, "commit")),
         left_out=left_out,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A group of runs on the page.
+
+    Attributes:
+        heading: What sets it apart.
+        brief: Whether it trained for one epoch, which shows no difference between methods.
+        runs: Their number.
+        findings: What it shows, in sentences.
+        claims: A line for each method and ratio: what it claims.
+        bars: The drawings of the claims' intervals, by column and line.
+        whole: The same lines with every number.
+        notes: On these tables.
+        outcomes: The tables of the training loss.
+    """
+
+    heading: Heading
+    brief: bool
+    runs: int
+    findings: list[str]
+    claims: Table
+    bars: dict[int, list[Bar | None]]
+    whole: Table
+    notes: list[str]
+    outcomes: list[Sheet]
+
+
+def _group(rows: Sequence[RatioRow], heading: Heading, sheets: Iterable[Sheet]) -> Group:
+    claims, own = claims_table(rows), [sheet for sheet in sheets if sheet.group == rows[0].group]
+    [ratio] = [sheet for sheet in own if sheet.kind == "ratio"]
+    drawn = {"to full": "accuracy_difference", "to random": "random_difference"}
+    columns = {
+        place: bars([getattr(row, drawn[name]) for row in rows], rows[0].margin)
+        for place, name in enumerate(head.partition("\n")[0] for head in claims.heads)
+        if name in drawn
+    }
+    return Group(
+        heading,
+        rows[0].settings["epochs"] == 1,
+        sum(row.n for row in rows),
+        ratio.findings,
+        claims,
+        columns,
+        whole_table(rows),
+        ratio.notes,
+        [sheet for sheet in own if sheet.kind == "outcomes"],
+    )
+
+
+def _valid_seconds(records: Sequence[Record]) -> str:
+    """Returns how many runs have seconds that mean something."""
+    valid, all_runs = sum(not record.disturbed for record in records), len(records)
+    if valid == all_runs:
+        return "All runs have valid seconds."
+    number = f"{valid:,}" if valid else "None"
+    have = "has" if valid == 1 else "have"
+    return f"{number} of {count(all_runs, 'run')} {have} valid seconds; other work disturbed the rest."
 
 
 def plots_by_group(
@@ -106,7 +175,8 @@ def plots_by_group(
     from sadp_bench.reports.plots import as_data_uri, plots_of
 
     found: dict[str, list[tuple[str, str, str]]] = {}
-    drawn = plots_of(contents.records, images, warn, contents.failures, contents.searches)
+    most = MOST_PLOTS if len(contents.groups) > 1 else None
+    drawn = plots_of(contents.records, images, warn, contents.failures, contents.searches, most)
     for number, plot in enumerate(drawn, start=1):
         doing(f"drawing plot {number}")
         found.setdefault(plot.group, []).append((plot.kind, plot.caption, as_data_uri(plot.figure)))

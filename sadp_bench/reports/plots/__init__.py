@@ -23,7 +23,7 @@ from sadp_bench.reports.plots.ratio import accuracy_figure, speedup_figure
 from sadp_bench.reports.plots.style import FORMATS, Styles, as_data_uri, save_all, slug
 from sadp_bench.reports.plots.time import phases_figure, time_figure, timed_together
 from sadp_bench.reports.plots.visits import Visits, classes_figure, visits_figure, visits_of
-from sadp_bench.reports.rows import NO_SEARCHES, RatioRow, rows
+from sadp_bench.reports.rows import NO_SEARCHES, RatioRow, largest_first, rows
 from sadp_bench.reports.tables.memory import memory_rows
 
 if TYPE_CHECKING:
@@ -109,8 +109,9 @@ def plots_of(
     warn: Warn = lambda reason: None,
     failures: Iterable[Failure] = (),
     searches: Searches = NO_SEARCHES,
+    most: int | None = None,
 ) -> Iterator[Plot]:
-    """Draws every plot of the records, group by group, in the order of `CAPTIONS`; memory comes last.
+    """Draws the plots of the records, group by group, in the order of `CAPTIONS`; memory comes last.
 
     A group in which nothing was pruned has no plots. A plot is left out where no record holds its numbers: speed-ups
     without a reference, visits in records of an earlier version.
@@ -122,13 +123,16 @@ def plots_of(
         warn: is called with the reason where a requested plot is left out.
         failures: runs without a record. They take part in the names of groups and methods, as in the tables.
         searches: the searches that settings of the runs come from.
+        most: the number of plots: those of the groups of the most runs are drawn first. None for all, in reading order.
     """
     records = list(records)
     table = rows(records, failures, searches=searches)
     styles = method_styles({row.label: row.method for row in table})
     visits = visits_of(records, warn)
-    for _, group in itertools.groupby(table, key=lambda row: row.group):
-        yield from _group_plots([row for row in group if row.n], styles, visits, images, warn)
+    groups = [[row for row in group if row.n] for _, group in itertools.groupby(table, key=lambda row: row.group)]
+    ordered = groups if most is None else largest_first(groups)
+    of_groups = (plot for group in ordered for plot in _group_plots(group, styles, visits, images, warn))
+    yield from itertools.islice(of_groups, most)
     for title, settings in itertools.groupby(memory_rows(records), key=lambda row: row.group):
         yield Plot(title, "memory", memory_figure(list(settings)))
 

@@ -319,8 +319,8 @@ def as_bytes(figure: Figure, format: str) -> bytes:
     content = io.BytesIO()
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(format)
     with drawing():
-        if figure.get_layout_engine() is not None:
-            figure.draw_without_rendering()
-            figure.set_layout_engine("none")
+        if (engine := figure.get_layout_engine()) is not None:
+            engine.execute(figure)
+            figure.set_layout_engine(None)  # With an engine, even one that does nothing, it would be drawn twice.
         figure.savefig(content, format=format, dpi=200, metadata=metadata)
     return content.getvalue()

@@ -151,7 +151,7 @@ DIFFERENCES = (
     Column("method"), TO_FULL, VERDICT, TO_RANDOM, RANDOM_VERDICT, SPEEDUP, replace(CPU_SPEEDUP, unit="by CPU"), TO_ACCURACY,
 )  # fmt: skip
 WORST = (Column("method"), replace(ACCURACY, runs="beside"), WORST_CLASS, replace(WORST_TO_FULL, unit="points [95 %]"))
-EVERYTHING = (
+CLAIMS = (
     Column("method"),
     Column("ratio", show=lambda row: Cell(percent(row.ratio), sort=row.ratio)),
     Column("n", show=lambda row: Cell(str(row.n), sort=float(row.n), below=_failed(row))),
@@ -161,6 +161,9 @@ EVERYTHING = (
     replace(TO_RANDOM, unit="points [95 %]"),
     RANDOM_VERDICT,
     replace(SPEEDUP, unit="× [95 %]"),
+)
+EVERYTHING = (
+    *CLAIMS,
     replace(CPU_SPEEDUP, head="by CPU", unit="× [95 %]"),
     Column("ceiling", "ceiling", "×", interval=""),
     Column("efficiency", "efficiency", "of ceiling", interval="", timed=True),
@@ -180,6 +183,11 @@ def _differences(rows: Sequence[RatioRow]) -> Table:
     caption = f"Paired differences in points: mean and 95 % interval; margin {100 * rows[0].margin:g} points"
     done = [row for row in rows if row.n]
     return table(_with_p_values(DIFFERENCES, done), done, lambda row: f"{row.label}\n{percent(row.ratio)}", caption)
+
+
+def claims_table(rows: Sequence[RatioRow]) -> Table:
+    """Returns what a group claims, a line for each method and ratio: accuracy, differences with verdicts, speed-up."""
+    return table(_with_p_values(CLAIMS, rows), rows, lambda row: row.label)
 
 
 def whole_table(rows: Sequence[RatioRow]) -> Table:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sadp_bench.core.text import NOTHING, percent, signed
 from sadp_bench.records.statistics import Estimate
-from sadp_bench.reports.rows import RatioRow
+from sadp_bench.reports.rows import RatioRow, largest_first
 from sadp_bench.reports.sentences import findings
 from sadp_bench.reports.tables.table import Cell, Sheet, Table
 
@@ -20,8 +20,7 @@ EXPLAINED = (
 
 def verdict_sheets(groups: Sequence[Sequence[RatioRow]]) -> list[Sheet]:
     """Returns a sheet for each group that has pruned runs, the group of the most runs first."""
-    largest_first = sorted(groups, key=lambda rows: -sum(row.n for row in rows))
-    return [_sheet(rows) for rows in largest_first if any(row.prunes and row.n for row in rows)]
+    return [_sheet(rows) for rows in largest_first(groups) if any(row.prunes and row.n for row in rows)]
 
 
 def _sheet(rows: Sequence[RatioRow]) -> Sheet:

@@ -1,4 +1,4 @@
-// Sorting is all that this adds: without it the tables stand in reading order.
+// Sorting and filtering are all that this adds: without it every line stands in reading order.
 const value = (row, column) => row.cells[column].dataset.value;
 
 function compare(a, b, direction) {
@@ -28,3 +28,56 @@ for (const table of document.querySelectorAll("table.sortable")) {
     head.append(button);
   });
 }
+
+// A line is shown if every word stands in it or in the title of its group.
+const groups = [...document.querySelectorAll(".group:not(li)")].map((group) => ({
+  group,
+  title: group.querySelector("h2, summary").textContent.toLowerCase(),
+  beside: group.id
+    ? [
+        ...[...document.querySelectorAll(".finding")].filter((one) => one.dataset.group === group.dataset.group),
+        ...[...document.querySelectorAll("nav li.group")].filter((one) => one.firstChild.hash === `#${group.id}`),
+      ]
+    : [],
+  lines: [...group.querySelectorAll(".claims tbody tr, .whole tbody tr, details.run")].map((line) => ({
+    line,
+    claim: line.closest(".claims") !== null,
+    text: (line.matches("tr") ? line : line.querySelector("summary")).textContent.toLowerCase(),
+  })),
+}));
+
+function filter(text, output) {
+  const words = text.toLowerCase().split(/\s+/).filter(Boolean);
+  let shown = 0;
+  let all = 0;
+  for (const { group, title, beside, lines } of groups) {
+    let some = false;
+    for (const { line, claim, text: own } of lines) {
+      line.hidden = !words.every((word) => own.includes(word) || title.includes(word));
+      some ||= !line.hidden;
+      all += claim;
+      shown += claim && !line.hidden;
+    }
+    group.hidden = !some;
+    for (const one of beside) one.hidden = !some;
+  }
+  output.textContent = words.length ? `${shown} of ${all} lines` : "";
+}
+
+if (groups.length) {
+  const box = document.createElement("div");
+  box.className = "filter";
+  const label = document.createElement("label");
+  const input = document.createElement("input");
+  const output = document.createElement("output");
+  input.type = "search";
+  input.id = "filter";
+  input.placeholder = "sadp 50 %";
+  label.htmlFor = input.id;
+  label.textContent = "Filter";
+  input.addEventListener("input", () => filter(input.value, output));
+  box.append(label, input, output);
+  document.querySelector("nav").prepend(box);
+}
+
+if (window.matchMedia("(max-width: 70rem)").matches) document.querySelector("nav details").open = false;

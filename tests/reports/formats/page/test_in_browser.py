@@ -61,7 +61,7 @@ def test_click_on_a_head_sorts_by_number_both_ways_and_what_is_missing_stays_las
     heads: list[str] = browser.value(
         "[...document.querySelectorAll('.sortable')[0].tHead.rows[0].cells].map(h => h.innerText)"
     )
-    for name in ("accuracy", "to random", "efficiency"):
+    for name in ("accuracy", "to random", "speed-up"):
         [number] = [place for place, head in enumerate(heads) if head.startswith(name)]
         before = column(browser, number)
         there = sorted(value for value in before if value is not None)
@@ -86,6 +86,25 @@ def test_keyboard_sorts_and_shows_where_it_is(browser: Tab, file: Path) -> None:
     assert column(browser, 1) == sorted(value for value in column(browser, 1) if value is not None)
 
 
+def test_filter_shows_the_lines_and_runs_that_have_all_words(browser: Tab, file: Path) -> None:
+    browser.open(file)
+    lines = (
+        "[...document.querySelectorAll('{}')].filter(e => !e.hidden && !e.closest('[hidden]')).map(e => e.textContent)"
+    )
+    box = "document.querySelector('#filter')"
+    write = f"{box}.value = '{{}}'; {box}.dispatchEvent(new Event('input'))"
+    before = [browser.value(lines.format(name)) for name in (".claims tbody tr", ".run > summary")]
+    browser.value(write.format("Random 90"))
+    shown = [browser.value(lines.format(name)) for name in (".claims tbody tr", ".run > summary")]
+    for all_lines, found in zip(before, shown, strict=True):
+        assert found and found == [line for line in all_lines if "random" in line and "90" in line]
+    assert browser.value("document.querySelector('.filter output').textContent") == "1 of 7 lines"
+    assert browser.value(lines.format("section.group h2")) == browser.value(lines.format(".finding h3"))
+    browser.value(write.format(""))
+    assert [browser.value(lines.format(name)) for name in (".claims tbody tr", ".run > summary")] == before
+    assert complaints(browser) == []
+
+
 def test_page_never_scrolls_sideways_and_wide_tables_do_in_their_own_box(browser: Tab, file: Path) -> None:
     for width in (320, 768, 1280):
         browser.open(file, width=width)
@@ -103,8 +122,8 @@ def test_page_reads_without_its_script(browser: Tab, file: Path) -> None:
     try:
         browser.open(file)
         root = browser.call("DOM.getDocument", depth=-1)["root"]["nodeId"]
-        found = browser.call("DOM.querySelectorAll", nodeId=root, selector=".sortable tbody tr")["nodeIds"]
-        buttons = browser.call("DOM.querySelectorAll", nodeId=root, selector="button")["nodeIds"]
+        found = browser.call("DOM.querySelectorAll", nodeId=root, selector=".claims tbody tr")["nodeIds"]
+        buttons = browser.call("DOM.querySelectorAll", nodeId=root, selector="button, input")["nodeIds"]
         assert len(found) == 7 and not buttons, "a button that does nothing"
     finally:
         browser.call("Emulation.setScriptExecutionDisabled", value=False)

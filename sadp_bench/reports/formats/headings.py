@@ -1,0 +1,63 @@
+"""Headings of the page's groups: what sets a group apart, and what all groups share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+DOT = " · "
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """A group's heading.
+
+    Attributes:
+        title: The group's title, as all tables name it.
+        short: The parts of the title that set the group apart from the others.
+        more: The further settings in which groups differ, "" where there are none.
+    """
+
+    title: str
+    short: str
+    more: str
+
+
+def headings(titles: Sequence[str]) -> tuple[str, dict[str, Heading]]:
+    """Returns the parts that all titles share, and the headings by title.
+
+    Groups of the same data, network and epochs are told apart by as few settings ("learning-rate=0.1") as it takes; the
+    others in which they differ stand below the heading. A single group has its whole title.
+    """
+    parts = {title: title.split(DOT) for title in titles}
+    common = [part for part in parts[titles[0]] if all(part in own for own in parts.values())] if len(parts) > 1 else []
+    found = {}
+    for title, own in parts.items():
+        rivals = [other for other in parts.values() if _plain(other) == _plain(own)]
+        telling = _telling(own, rivals)
+        short = [part for part in own if part not in common and (_is_plain(part) or part in telling)]
+        more = [part for part in own if part not in common and part not in short]
+        found[title] = Heading(title, DOT.join(short) or title, DOT.join(more))
+    return DOT.join(common), found
+
+
+def _telling(own: Sequence[str], rivals: Sequence[Sequence[str]]) -> set[str]:
+    """Returns settings of a group that no rival has all of: in order, each that leaves out a further rival."""
+    telling: set[str] = set()
+    left = list(rivals)
+    for part in own:
+        alike = [other for other in left if part in other]
+        if not _is_plain(part) and len(alike) < len(left):
+            telling.add(part)
+            left = alike
+    return telling
+
+
+def _plain(parts: Sequence[str]) -> list[str]:
+    return [part for part in parts if _is_plain(part)]
+
+
+def _is_plain(part: str) -> bool:
+    """Returns whether a part is no 'name=value'. T=4 is a main setting, and brackets hold options of a name."""
+    name, equals, _ = part.partition("=")
+    return not equals or name == "T" or " " in name
