@@ -100,7 +100,7 @@ def _runs_json(plan: Plan, store: Store) -> list[dict[str, Any]]:
     states, names = planning.states(plan, store), () if plan.search is None else plan.search.names
     found = []
     for spec in plan.runs:
-        is_open = plan.search is not None and spec.key in plan.skipped
+        is_open = spec.key in plan.skipped
         fields = {name: None if is_open and name in names else v for name, v in spec.to_json().items()}
         key = None if is_open else spec.key
         found.append({"key": key, "state": states[spec.key], "seconds": plan.seconds.get(spec.key), "spec": fields})
@@ -133,6 +133,8 @@ def closing(outcome: Outcome, store: Store) -> Group:
             parts += [
                 Text(f"not trained: {count(lacking, 'run')}, for which the search has no point with all trials done")
             ]
+    if search is None and (lacking := len(outcome.without_settings)):
+        parts += [Text(f"not trained: {count(lacking, 'run')}, as the run that makes their scores left none")]
     failures = 0 if outcome.runs is None else len(outcome.runs.failed)
     done = len(outcome.plan.done) if outcome.runs is None else len(outcome.runs.done)
     counts = f"{count(len(outcome.plan.runs), 'run')}: {done} done, {failures} failed"

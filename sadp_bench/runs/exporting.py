@@ -60,6 +60,13 @@ def has_scores(spec: Spec, store: Store) -> bool:
     return store.path(spec, SCORES).exists() or store.scores_path(spec).exists()
 
 
+def keep_shared(spec: Spec, store: Store) -> None:
+    """Keeps the scores that a finished run made before training beside its record, where only the shared file has them."""
+    path, record = store.path(spec), store.find(spec)
+    if record is not None and not path.with_suffix(SCORES).exists():
+        write_scores(path.with_suffix(SCORES), shared_scores(path, record), record.data_sha256)
+
+
 def write_scores(path: Path, score_N: Array, data_sha256: str) -> None:
     """Writes scores as `subset` reads them: float64, with the hash of their data."""
     _write_arrays(path, {"scores": score_N, "data_sha256": np.asarray(data_sha256)})

@@ -52,6 +52,7 @@ class Options:
         executor: One of `EXECUTORS`.
         address: Of the Ray cluster; None: a Ray of this machine.
         gpus_per_run: On Ray, the GPUs of a run on "cuda"; None: one.
+        sources: Keys of the runs that keep their scores.
         slurm: With Slurm, settings of its jobs, such as "partition".
         log: The loggers of the runs, as `--log` names them; None: none.
         limit: The time of the sweep. A run of a cluster keeps no checkpoint on its worker, so it has no limit there.
@@ -67,6 +68,7 @@ class Options:
     limit: TimeLimit = field(default_factory=TimeLimit)
     log: str | None = None
     slurm: Mapping[str, str] = field(default_factory=dict)
+    sources: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         check_count("jobs", self.jobs, 1)
@@ -135,6 +137,7 @@ def run_words(spec: Spec, out: Path, options: Options) -> list[str]:
     left = options.limit.left()
     given += [] if left is None else ["--minutes", f"{left:.3f}"]
     given += ["--log", options.log] if options.log else []
+    given += ["--save-scores"] if spec.key in options.sources else []
     return [
         *("run", *spec.words(), "--no-reference", "--json", "--out", str(out), "--concurrent-jobs", str(options.jobs)),
         *("--checkpoint-seconds", f"{options.checkpoint_seconds:g}", *given),

@@ -1,12 +1,14 @@
-"""Both stages of a sweep: the trials of its search, then the runs with the settings that the trials chose."""
+"""The stages of a sweep: the trials of its search, the runs with the settings that they chose; or scores, then their use."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from sadp_bench.records.record import Failure
 from sadp_bench.records.store import Store
+from sadp_bench.runs import exporting
 from sadp_bench.sweeps.planning import Plan
 from sadp_bench.sweeps.scheduler import Standing
 
@@ -34,7 +36,7 @@ class Outcome:
 
     @property
     def without_settings(self) -> list[str]:
-        """Keys of the runs that were not trained, because the search chose nothing for them."""
+        """Keys of the runs that were not trained, as the search chose nothing for them, or nothing made their scores."""
         return [] if self.runs is None else list(self.plan.skipped)
 
     @property
@@ -56,9 +58,27 @@ def carry_out(
         schedule: Trains the runs of a plan.
     """
     if plan.search is None:
-        return Outcome(plan, None, schedule(plan, store))
+        runs = schedule(plan.trainable, store)
+        if plan.skipped and not runs.left:
+            plan, runs = _on_scores(plan, runs, store, make, schedule)
+        return Outcome(plan, None, runs)
     trials = Standing(plan.search.plan.trainable, set(plan.search.plan.done))
     if plan.search.plan.to_do:
         trials = schedule(plan.search.plan.trainable, plan.search.store)
         plan = make()
     return Outcome(plan, trials, None if trials.left else schedule(plan.trainable, store))
+
+
+def _on_scores(
+    plan: Plan, runs: Standing, store: Store, make: Callable[[], Plan], schedule: Callable[[Plan, Store], Standing]
+) -> tuple[Plan, Standing]:
+    """Trains the runs that waited for the scores of others. Returns the plan with them, and how all runs ended."""
+    for spec in plan.runs:
+        if spec.key in plan.sources & runs.done:
+            exporting.keep_shared(spec, store)
+    whole = make()
+    left = [spec for spec in whole.trainable.runs if spec.key not in runs.failed]
+    seconds = {spec.key: whole.seconds[spec.key] for spec in left if spec.key in whole.seconds}
+    later = schedule(dataclasses.replace(whole, runs=left, seconds=seconds, skipped={}), store)
+    later.failed |= runs.failed
+    return whole, later

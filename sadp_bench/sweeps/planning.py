@@ -21,6 +21,7 @@ from sadp_bench.runs.expected_cost import expected_visits, seconds_per_visit, sh
 from sadp_bench.runs.preparation import Preparation, epochs_to_make, preparations
 from sadp_bench.runs.resources import Resources
 from sadp_bench.sweeps.resolver import Resolver
+from sadp_bench.sweeps.sourcing import joined, sourced
 from sadp_bench.sweeps.sweep_file import Source, named, read_search, read_sweep
 from sadp_bench.sweeps.trial_specs import TrialSpecs
 from sadp_bench.sweeps.warm import CAN_FORK
@@ -98,6 +99,7 @@ class Plan:
         skipped: The states of runs that are not trained now, by key: their settings are not chosen yet, or their training
             diverged in the search.
         search: The search that chooses the runs' settings; None without one.
+        sources: Keys of the runs that keep their scores, for other runs.
     """
 
     runs: list[Spec]
@@ -108,6 +110,7 @@ class Plan:
     needed_bytes: int = 0
     skipped: dict[str, str] = field(default_factory=dict)
     search: SearchPlan | None = None
+    sources: frozenset[str] = frozenset()
 
     @property
     def to_do(self) -> list[Spec]:
@@ -192,9 +195,12 @@ def make_plan(
     there = read_all([store.folder]) if store.folder.is_dir() else Found([], [], [])
     maker = Maker(resolver, jobs, there, message)
     if search is None:
-        runs = with_references([resolver.spec(request) for request in requests])
+        found = sourced(requests, resolver, store)
+        runs = with_references(found.specs)
         before = preparations(runs)
-        return maker.plan(shard_of(runs, sharers(runs, before), shard), before, store)
+        mine = shard_of(runs, joined(sharers(runs, before), found.of), shard)
+        waiting = {spec.key: found.waiting[spec.key] for spec in mine if spec.key in found.waiting}
+        return dataclasses.replace(maker.plan(mine, before, store, waiting), sources=found.sources)
     trials = TrialSpecs(search, f"{named(source)}, [search]", requests, resolver.spec)
     before = preparations(trials.runs)
     runs = shard_of(trials.runs, sharers(trials.runs, before, without_search), shard)

@@ -6,6 +6,7 @@ process trains, here or on another machine, are left to it (see `records.file_lo
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import time
@@ -115,6 +116,12 @@ class Watcher:
 
 def make_executor(plan: Plan, store: Store, options: Options) -> Executor:
     """Returns the executor of the options. Raises BadInput where it could not carry out the plan."""
+    options = dataclasses.replace(options, sources=plan.sources)
+    if options.executor == "ray" and plan.sources:
+        raise BadInput(
+            "from takes the scores of another run out of the sweep's folder, which a Ray cluster's workers don't share: take "
+            "--executor local or slurm"
+        )
     if options.executor == "ray" and plan.to_do:
         return RayCluster(store, options, plan.to_do)
     if options.executor == "slurm" and plan.to_do:

@@ -33,6 +33,14 @@ CLAIM_TABLES = ("claim", "metric", "recipe")
 # The other axes' fields: tables of several axes compare runs of equal settings, and so show no settings that a search chose.
 UNSEARCHED = {name: LATER[name] for name in ("backprop", "sparsity")}
 MAX_RUNS = 100_000  # runs of one file
+FROM = "from"  # key of a block: the run whose scores its runs train on
+NOT_INHERITED = (
+    "method",
+    "ratio",
+    "budget",
+    "protocol",
+    "set",
+)  # fields of a run that the run of its scores does not have
 
 
 class RequestedRun(NamedTuple):
@@ -41,10 +49,12 @@ class RequestedRun(NamedTuple):
     Attributes:
         where: File and block, for messages.
         fields: As `runs.resolve` takes them.
+        source: The run whose scores this run trains on, or its record's file; None: none.
     """
 
     where: str
     fields: dict[str, Any]
+    source: RequestedRun | Path | None = None
 
 
 def read_sweep(source: Source, *, allow_imports: bool = False) -> list[RequestedRun]:
@@ -61,17 +71,21 @@ def read_sweep(source: Source, *, allow_imports: bool = False) -> list[Requested
     flat_common = flat_table(f"{path}, [common]", common)
     alone = isinstance(source, Mapping) and len(blocks) == 1
     names = [path] if alone else [f"{path}, [[sweep]] {number}" for number in range(1, len(blocks) + 1)]
-    merged = {name: flat_common | flat_table(name, block) for name, block in zip(names, blocks, strict=True)}
+    sources = {name: _source(name, block, search) for name, block in zip(names, blocks, strict=True)}
+    merged = {
+        name: flat_common | flat_table(name, _without_source(block)) for name, block in zip(names, blocks, strict=True)
+    }
     for where, flat in merged.items():
         for name in ("method", "ratio"):
             if name not in flat:
                 raise BadInput(f"{where} lacks {name}: write it there or in [common]")
         if search is not None:
             _check_searched(where, flat, search)
+        if sources[where] is not None and (flat["method"] != ["subset"] or "set.file" in flat):
+            raise BadInput(f'{where}: from gives scores to method = "subset", in place of set.file')
         for name in GROUPS:
-            codes = (
-                value for value in flat.get(name, ()) if ":" in value and not (name == "dataset" and expanded(value)[1])
-            )
+            every = [*flat.get(name, ()), *(value for value in (_table(sources[where]).get(name),) if value)]
+            codes = (value for value in every if ":" in value and not (name == "dataset" and expanded(value)[1]))
             if not allow_imports and (code := next(codes, None)):
                 raise BadInput(
                     f"{where}: {name} '{code}' would import that module and so run its code; "
@@ -80,7 +94,58 @@ def read_sweep(source: Source, *, allow_imports: bool = False) -> list[Requested
     total = sum(math.prod(map(len, flat.values())) for flat in merged.values())
     if total > MAX_RUNS:
         raise BadInput(f"{path} describes {total:,} runs; one sweep has at most {MAX_RUNS:,}: split the file")
-    return [RequestedRun(where, fields) for where, flat in merged.items() for fields in _product(flat)]
+    return [
+        RequestedRun(where, fields, _source_of(where, fields, sources[where]))
+        for where, flat in merged.items()
+        for fields in _product(flat)
+    ]
+
+
+def _without_source(block: Any) -> Any:
+    return {key: value for key, value in block.items() if key != FROM} if isinstance(block, dict) else block
+
+
+def _source(where: str, block: Any, search: Search | None) -> dict[str, Any] | Path | None:
+    """Returns the `from` of a block: the settings in which the run of the scores differs, or the file of its record."""
+    if not isinstance(block, dict) or FROM not in block:
+        return None
+    given = block[FROM]
+    if search is not None:
+        raise BadInput(f"{where}: from is for files without [search]")
+    if isinstance(given, str):
+        return Path(given)
+    flat = flat_table(f"{where}, from", given)
+    if several := next((name for name, values in flat.items() if len(values) != 1), None):
+        raise BadInput(f"{where}, from: {several} is a list, and from names one run; give one value")
+    if "method" not in flat or "seed" in flat:
+        raise BadInput(
+            f"{where}: from names the method that makes the scores, such as from = {{method = 'sadp', ratio = 0.3}}; its "
+            "seed is that of each run"
+        )
+    return next(_product(flat))
+
+
+def _table(source: Any) -> Mapping[str, Any]:
+    return source if isinstance(source, Mapping) else {}
+
+
+def _source_of(
+    where: str, fields: Mapping[str, Any], source: dict[str, Any] | Path | None
+) -> RequestedRun | Path | None:
+    """Returns the run whose scores a run takes: that of equal fields but for those in `from`.
+
+    The settings of a network, sparsity or data set that `from` replaces are left out, and so are the method's.
+    """
+    if not isinstance(source, dict):
+        return source
+    replaced = {f"{name}." for name in ("backbone", "sparsity", "dataset") if name in source}
+    kept = {
+        name: value
+        for name, value in fields["set"].items()
+        if "." in name and not any(name.startswith(prefix) for prefix in replaced)
+    }
+    own = {name: value for name, value in fields.items() if name not in NOT_INHERITED}
+    return RequestedRun(f"{where}, from", {**own, "ratio": 0.0, **source, "set": kept | source["set"]})
 
 
 def read_search(source: Source) -> Search | None:
