@@ -138,7 +138,7 @@ BAD_OPTIONS = {
     "jobs": (["--jobs", "0"], "--jobs is at least 1"),
     "retries": (["--retries", "-1"], "--retries is at least 0"),
     "checkpoint": (["--checkpoint-seconds", "nan"], "--checkpoint-seconds is at least 0"),
-    "executor": (["--executor", "slurm"], "local or ray"),
+    "executor": (["--executor", "pbs"], "local, ray, slurm"),
     "address": (["--address", "1.2.3.4:5"], "belongs to --executor ray"),
     "gpus": (["--gpus-per-run", "0.5"], "belongs to --executor ray"),
     "gpus 0": (["--executor", "ray", "--gpus-per-run", "0"], "--gpus-per-run is above 0"),
