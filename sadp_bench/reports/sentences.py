@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from sadp_bench.core.text import interval, listed, number
+from sadp_bench.core.text import interval, listed, number, percent
 from sadp_bench.reports.rows import RatioRow
 
 ALL = 4  # methods from which on "All 7 methods" replaces their names
@@ -51,7 +51,7 @@ def _answers(
     by_label: dict[str, list[tuple[float, str]]] = {}
     for row in rows:
         if (answer := verdict(row)) is not None:
-            by_label.setdefault(row.label, []).append((row.ratio, answer))
+            by_label.setdefault(row.display_label, []).append((row.ratio, answer))
     alike: dict[Answers, list[str]] = {}
     for label, answers in by_label.items():
         alike.setdefault(tuple(sorted(answers)), []).append(label)
@@ -100,7 +100,8 @@ def fastest_lossless(rows: Sequence[RatioRow]) -> str:
     timed = [row for row in lossless if row.speedup.n]
     if timed:
         best = max(timed, key=lambda row: row.speedup.mean)
-        return f"{reference}Fastest of the lossless: {best.name}, {number(best.speedup.mean)}× (n = {best.speedup.n})."
+        name = f"{best.display_label} {percent(best.ratio)}"
+        return f"{reference}Fastest of the lossless: {name}, {number(best.speedup.mean)}× (n = {best.speedup.n})."
     if lossless:
         return f"{reference}None of the lossless was timed."
     if any(row.verdict for row in rows):

@@ -50,13 +50,13 @@ def test_methods_of_the_same_answers_share_a_sentence():
         "c is better than random sampling at 30 %, is worse than random sampling at 50 %, and cannot be told apart from "
         "random sampling at 70 %.",
         "d is better than random sampling at every ratio (30 and 50 %).",
-        "sadp cannot be told apart from random sampling at 30 %.",
+        "SADP cannot be told apart from random sampling at 30 %.",
     ]
-    assert "sadp cannot be told apart from random sampling at any ratio (30, 50 and 70 %)." in findings(
+    assert "SADP cannot be told apart from random sampling at any ratio (30, 50 and 70 %)." in findings(
         rows(study(sadp=(0.1, 0, -0.1)), margin=0.002)
     )
     level = findings(rows(study(sadp=(0.1, 0, -0.1))))
-    assert "sadp is level with random sampling, within 0.5 points, at every ratio (30, 50 and 70 %)." in level
+    assert "SADP is level with random sampling, within 0.5 points, at every ratio (30, 50 and 70 %)." in level
 
 
 def test_full_data_has_its_sentence_and_many_methods_are_counted():
@@ -83,7 +83,7 @@ def test_holm_takes_back_a_verdict_against_random_that_one_comparison_allowed():
     assert 0.05 < after.random_p == pytest.approx(2 * 0.0460, abs=2e-3)
     assert row_of(corrected(table, "holm"), "sadp", 0.5).random_verdict == "level"
     shown = render(study(sadp=(0.26, 0.0)), correction="holm", summary=True)
-    assert "sadp is level with random sampling, within 0.5 points, at 50 %, and cannot be told" in " ".join(
+    assert "SADP is level with random sampling, within 0.5 points, at 50 %, and cannot be told" in " ".join(
         shown.split()
     )
 
@@ -91,14 +91,14 @@ def test_holm_takes_back_a_verdict_against_random_that_one_comparison_allowed():
 def test_findings_stand_before_the_tables_in_text_and_markdown():
     for format in ("text", "markdown"):
         shown = render(study(sadp=(3, 3, 3)), format=format, width=200)
-        assert 0 < shown.index("- sadp is better than random sampling") < shown.index("method")
+        assert 0 < shown.index("- SADP is better than random sampling") < shown.index("method")
 
 
 def test_summary_is_verdicts_and_findings_alone_and_the_largest_study_is_first():
     small = [make_record(make_spec(method, ratio, dataset="a"), 0.5) for method, ratio in (("full", 0), ("sadp", 0.3))]
     shown = render([*small, *study(sadp=(3, 0.1, -3))], summary=True, format="markdown")
     assert shown.index("### digits") < shown.index("### a ·")
-    assert "| random | worse -9.00 | worse -9.00 | worse -9.00 |" in shown
-    assert "| sadp | worse -6.00<br>better +3.00 | worse -8.90<br>level +0.10 | worse -12.00<br>worse -3.00 |" in shown
+    assert "| Random | worse -9.00 | worse -9.00 | worse -9.00 |" in shown
+    assert "| SADP | worse -6.00<br>better +3.00 | worse -8.90<br>level +0.10 | worse -12.00<br>worse -3.00 |" in shown
     assert "speed-up" not in shown and "Measured on" not in shown
-    assert "| sadp | 0.00 |" in shown, "one seed has a difference and no verdict"
+    assert "| SADP | 0.00 |" in shown, "one seed has a difference and no verdict"

@@ -54,7 +54,7 @@ def run_details(
         for run in own:
             key = run.spec.key
             if not any(key in runs for runs in found.values()):
-                made = _failed(row.label, run) if isinstance(run, Failure) else _finished(row.label, pairs[key])
+                made = _run_of(row.display_label, run, pairs)
                 found.setdefault(row.group, {})[key] = made
     return {group: list(runs.values()) for group, runs in found.items()}
 
@@ -64,6 +64,10 @@ def commands(specs: Iterable[Spec]) -> list[str]:
     found = {spec.key: spec for spec in specs}
     order = sorted(found.values(), key=lambda s: (s.method != "full", s.method, s.ratio, s.seed, s.key))
     return [command(spec) for spec in order]
+
+
+def _run_of(label: str, run: Record | Failure, pairs: Mapping[str, Comparison]) -> RunDetails:
+    return _failed(label, run) if isinstance(run, Failure) else _finished(label, pairs[run.spec.key])
 
 
 def _finished(label: str, pair: Comparison) -> RunDetails:

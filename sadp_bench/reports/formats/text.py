@@ -33,6 +33,7 @@ HOLM = (
     "verdict tests a difference to full of -margin, and a verdict stands where it is at most 0.05. That of random tests a "
     "difference of 0, and better or worse stands likewise. Intervals are not adjusted."
 )
+UNCORRECTED = "Verdicts are not corrected for their number: of many a few will err. --correct holm corrects them."
 VERDICT_STYLES = {"lossless": "green", "better": "green", "worse": "red", "level": "cyan", "undecided": "yellow"}
 MIN_WIDTH = 20  # columns; some systems report 0 for a pipe, and nothing would be shown
 
@@ -41,7 +42,7 @@ def _explained(contents: Contents, bold: bool) -> list[str]:
     """Returns the explanation of the cells of the tables by ratio, where there are any."""
     by_ratio = [sheet for sheet in contents.sheets if sheet.kind == "ratio"]
     paired = any(len(sheet.tables) > 1 for sheet in by_ratio)
-    corrections = [HOLM] if (paired or contents.summary) and contents.correction == "holm" else []
+    corrections = [HOLM if contents.correction == "holm" else UNCORRECTED] if paired or contents.summary else []
     if contents.summary and contents.sheets:
         return [EXPLAINED.format(margin=f"{100 * contents.margin:g}"), *corrections]
     return [*([LEGEND + (BOLD if bold else "")] if by_ratio else []), *([PAIRED] if paired else []), *corrections]

@@ -187,12 +187,12 @@ def _differences(rows: Sequence[RatioRow]) -> Table:
 
 def claims_table(rows: Sequence[RatioRow]) -> Table:
     """Returns what a group claims, a line for each method and ratio: accuracy, differences with verdicts, speed-up."""
-    return table(_with_p_values(CLAIMS, rows), rows, lambda row: row.label)
+    return table(_with_p_values(CLAIMS, rows), rows, lambda row: row.display_label)
 
 
 def whole_table(rows: Sequence[RatioRow]) -> Table:
     """Returns one table with every number of a group, a line for each method and ratio."""
-    return table(_with_p_values(EVERYTHING, rows), rows, lambda row: row.label)
+    return table(_with_p_values(EVERYTHING, rows), rows, lambda row: row.display_label)
 
 
 def _with_p_values(columns: Sequence[Column], rows: Sequence[RatioRow]) -> list[Column]:

@@ -27,10 +27,8 @@ def _sheet(rows: Sequence[RatioRow]) -> Sheet:
     pruned = [row for row in rows if row.prunes and row.n]
     ratios = sorted({row.ratio for row in pruned})
     at = {(row.label, row.ratio): row for row in pruned}
-    lines = [
-        (label, [_cell(at.get((label, ratio))) for ratio in ratios])
-        for label in dict.fromkeys(row.label for row in pruned)
-    ]
+    names = {row.label: row.display_label for row in pruned}
+    lines = [(name, [_cell(at.get((label, ratio))) for ratio in ratios]) for label, name in names.items()]
     return Sheet(
         "summary", rows[0].group, rows[0].group, [Table(["method", *map(percent, ratios)], lines)],
         findings=findings(rows),

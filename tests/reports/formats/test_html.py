@@ -82,7 +82,7 @@ def test_table_holds_the_rows_numbers_unrounded() -> None:
     for (table, line), row in zip(lines, expected, strict=True):
         heads = [head.all("span")[0].text for head in table.all("thead")[0].all("th", scope="col")]
         cells = dict(zip(heads, [part for part in line.parts], strict=True))
-        assert cells["method"].has({"scope": "row"}) and cells["method"].text == row.label
+        assert cells["method"].has({"scope": "row"}) and cells["method"].text == row.display_label
         for head, name in names.items():
             value = cells[head].attributes.get("data-value")
             number = row.columns()[name]
@@ -94,7 +94,7 @@ def test_table_holds_the_rows_numbers_unrounded() -> None:
 def test_cell_shows_interval_verdict_and_failures() -> None:
     records, failures = example()
     [row] = [row for row in rows(records, failures) if (row.label, row.ratio) == ("random", 0.3)]
-    [line] = [line for line in claims(tree(whole())) if line.text.startswith("random30 %")]
+    [line] = [line for line in claims(tree(whole())) if line.text.startswith("Random30 %")]
     found = row.accuracy_difference
     low, high = (f"{100 * end:.2f}".replace("-", "−") for end in (found.low, found.high))
     assert f"−3.03 (3)[{low}, {high}]" in line.text and "▼ worse" in line.text and "31 failed" in line.text
@@ -181,15 +181,15 @@ def test_full_of_equal_updates_is_reported_once() -> None:
     records = [make_record(make_spec()), make_record(make_spec("random", 0.5, protocol="updates"))]
     top = tree(page(records))
     assert len(top.all("section", class_="runs")) == 1
-    assert [node.all("strong")[0].text for node in top.all("summary") if node.all("strong")] == ["full", "random"]
+    assert [node.all("strong")[0].text for node in top.all("summary") if node.all("strong")] == ["Full data", "Random"]
 
 
 @pytest.mark.usefixtures("no_plots")
 def test_page_of_failures_beside_one_record_holds_no_invented_number() -> None:
     records, lost = [make_record(make_spec())], Failure(make_spec("grand", 0.3), "killed by signal 9", "now")
     top = tree(page(records, [lost]))
-    [line] = [line for line in claims(top) if line.text.startswith("grand")]
-    assert re.sub(r"[\d.]+ %", "", line.text).replace("–", "") == "grand01 failed"
+    [line] = [line for line in claims(top) if line.text.startswith("GraNd")]
+    assert re.sub(r"[\d.]+ %", "", line.text).replace("–", "") == "GraNd01 failed"
     assert not line.all("svg")
 
 
