@@ -27,6 +27,7 @@ from sadp_bench.records.metrics import (
     score_seconds,
 )
 from sadp_bench.records.naming import run_name
+from sadp_bench.runs.exporting import SCORES
 from sadp_bench.runs.run import Outcome
 
 LEAST_BAR, MOST_BAR, TIME = 10, 24, 7  # columns, of the bar and of the time left
@@ -196,6 +197,9 @@ def panel(outcome: Outcome) -> Panel:
     paths = printable(f"record     {outcome.path}")
     if outcome.reference_path and outcome.reference_path != outcome.path:
         paths += "\n" + printable(f"reference  {outcome.reference_path}")
+    for name, suffix in (("weights", ".pt"), ("scores", SCORES)):
+        if (kept := outcome.path.with_suffix(suffix)).exists():
+            paths += "\n" + printable(f"{name:<11}{kept}")
     parts += ["", Text(paths, "dim", overflow="fold")]
     return Panel(Group(*parts), title=Text(title, "bold"), expand=False, padding=(1, 2))
 

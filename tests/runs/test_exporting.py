@@ -82,9 +82,10 @@ def test_sadp_keeps_the_scores_of_the_next_draw(tmp_path: Path) -> None:
     assert pruner.final_scores().tolist() == [1, 1, 1, 1]
     pruner.score_sq_N = torch.tensor([4.0, torch.nan, 16.0, 9.0])
     np.testing.assert_allclose(pruner.final_scores(), [2, 3, 4, 3], rtol=1e-12)
-    assert tiny_run("sadp", 0.5, tmp_path, "--save-scores", "--no-reference").code == 0
+    answer = tiny_run("sadp", 0.5, tmp_path, "--save-scores", "--no-reference")
     [path] = tmp_path.glob("*-sadp-*.json")
     file = path.with_suffix(".scores.npz")
+    assert answer.code == 0 and f"scores     {file}" in answer.out
     score_N = np.load(file)["scores"]
     unseen = exporting.visits(read(path)) == 0
     np.testing.assert_allclose(score_N[unseen], score_N[~unseen].mean())
