@@ -85,6 +85,12 @@ def report(
     ] = False,
     plots: Plots = None,
     data: Data = None,
+    style: Annotated[
+        str, choice(PAPER, "Look of the plots: paper is without titles, in letters of 8 pt.", ("page", "paper"))
+    ] = "page",
+    width: Annotated[
+        float | None, option(PAPER, "Width of the plots in inches, such as 5.5 or 3.25.", NUMBER, "7.2, on paper 5.5")
+    ] = None,
     caption: Annotated[str | None, option(PAPER, "Caption of the LaTeX table, as LaTeX source.", "TEXT")] = None,
     label: Annotated[str | None, option(PAPER, "Label of the LaTeX table.", NAME, "tab:results")] = None,
     names: Annotated[
@@ -125,13 +131,17 @@ def report(
         cells=cells,
         spread=spread,
     )
+    if plots is None and (style != "page" or width is not None):
+        raise BadInput("--style and --width are for --plots: give that, or leave them out")
     from sadp_bench.cli.waiting import waiting
     from sadp_bench.records.store import atomic, read_all, read_notes
     from sadp_bench.records.trials import sorted_out
     from sadp_bench.reports import render, stale
     from sadp_bench.reports.plots.pictures import at_hand
+    from sadp_bench.reports.plots.style import Look
     from sadp_bench.reports.selection import Wanted, selected
 
+    look = Look(style, width)
     folders = folders or [Path("runs")]
     wanted = Wanted(
         dataset=dataset or (), backbone=backbone or (), method=method or (), ratio=ratio or (), seed=seed or ()
@@ -143,7 +153,7 @@ def report(
     with waiting("reading records") as doing:
         records, failures, searches = sorted_out(found.records, found.failures, folders)
         records, failures = selected(records, failures, wanted)
-        width, styled = _terminal() if to is None else (120, False)
+        columns, styled = _terminal() if to is None else (120, False)
         images = at_hand(data) if pictures else None
         text = render(
             records,
@@ -151,7 +161,7 @@ def report(
             format,
             failures=failures,
             margin_points=margin,
-            width=width,
+            width=columns,
             styled=styled,
             images=images,
             remarks=read_notes(folders),
@@ -173,7 +183,9 @@ def report(
 
         reasons: list[str] = []
         with waiting("drawing plots"):
-            drawn = draw(records, plots, images, reasons.append, failures=failures, searches=searches)
+            drawn = draw(
+                records, plots, images, reasons.append, failures=failures, searches=searches, look=look, paper=paper
+            )
         for reason in reasons:
             _complain(reason)
         for path in drawn:

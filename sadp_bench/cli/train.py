@@ -109,7 +109,7 @@ def run(
         ),
     ] = None,
     evaluate_every: Annotated[
-        int | None, option(OUTPUT, "Epochs from one evaluation to the next.", COUNT, "a tenth of the run")
+        int | None, option(OUTPUT, "Epochs from one evaluation to the next, which is off the clock.", COUNT, "1")
     ] = None,
     out: Records = Path("runs"),
     save_model: Annotated[

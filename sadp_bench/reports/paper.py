@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -60,6 +61,11 @@ class Paper:
         if known is None:
             return row.display_label
         return self.names[known] + (row.label.removeprefix(row.method) if known == row.method else "")
+
+    def named(self, row: RatioRow) -> RatioRow:
+        """Returns the row with its name in print."""
+        name = self.name(row)
+        return row if name == row.display_label else dataclasses.replace(row, print_label=name)
 
     def check(self, rows: Iterable[RatioRow]) -> None:
         """Raises BadInput where a named method is in no row."""

@@ -121,7 +121,7 @@ class Row:
             if isinstance(value, Estimate):
                 numbers = (value.mean if value.n else None, value.spread, value.low, value.high)
                 found |= {f"{name}_{part}": x for part, x in zip(("mean", "sd", "low", "high"), numbers, strict=True)}
-            elif name not in ("group", "settings", "runs", "failed", "choice"):
+            elif name not in ("group", "settings", "runs", "failed", "choice", "print_label"):
                 found[name] = list(value) if isinstance(value, tuple) else value
         return found | {f"environment.{name}": self.environment(name) for name in ENVIRONMENT}
 
@@ -169,6 +169,7 @@ class RatioRow(Row):
         verdict_p: Adjusted p-value behind the verdict; None without a correction (`report.corrections`).
         random_p: Adjusted p-value of the difference to random; None likewise.
         choice: The search that the runs' settings come from; None without one.
+        print_label: The name in print that an author chose; "" without one.
     """
 
     COUNTED: ClassVar[dict[str, str]] = {
@@ -221,6 +222,7 @@ class RatioRow(Row):
     verdict_p: float | None = None
     random_p: float | None = None
     choice: Choice | None = None
+    print_label: str = ""
 
     def columns(self) -> dict[str, Any]:
         """Returns the row as one flat table; with the search's, where there was one."""
@@ -242,8 +244,8 @@ class RatioRow(Row):
 
     @property
     def display_label(self) -> str:
-        """The label with the method's display name: 'SADP (smoothing=0.1)'."""
-        return display_label(self.label, self.method)
+        """The label with the method's display name: 'SADP (smoothing=0.1)'; or the name that an author chose."""
+        return self.print_label or display_label(self.label, self.method)
 
     @property
     def specs(self) -> list[Spec]:
@@ -398,6 +400,7 @@ def _row(
         verdict_p=None,
         random_p=None,
         choice=searches.choice(spec),
+        print_label="",
         **estimates,
         **{name: found or NOT_MEASURED for name, found in outcomes(own_runs, rivals).items()},
         **costs(own_runs),

@@ -287,11 +287,10 @@ def test_accuracy_figure_holds_the_rows_points():
 
 
 def test_coinciding_methods_stand_apart_near_their_true_ratio():
-    table = rows([make_record(make_spec()), *(make_record(make_spec(name, 0.5)) for name in "abc")])
-    for build, true in ((accuracy_figure, 50), (speedup_figure, 2)):
-        [axes] = build(table, styles_of(table)).axes
-        x = [line.get_xdata()[0] for line in axes.lines if line.get_label() in "abc"]
-        assert len(set(x)) == 3 and x == pytest.approx([true] * 3, rel=0.05)
+    table = rows([make_record(make_spec()), *(make_record(make_spec(n, r)) for n in "abc" for r in (0.3, 0.5))])
+    [axes] = accuracy_figure(table, styles_of(table)).axes
+    x = [line.get_xdata()[1] for line in axes.lines if line.get_label() in "abc"]
+    assert len(set(x)) == 3 and x == pytest.approx([50] * 3, rel=0.05)
 
 
 def test_speedup_figure_holds_the_rows_points_and_the_maximum():
@@ -301,10 +300,10 @@ def test_speedup_figure_holds_the_rows_points_and_the_maximum():
     [axes] = speedup_figure(table, styles_of(table)).axes
     lines = {line.get_label(): line for line in axes.lines}
     # 100/80 and 110/80 at 30 %, 100/50 at 50 %
-    assert list(lines["Random"].get_xdata()) == pytest.approx([1 / 0.7, 2])
+    assert list(lines["Random"].get_xdata()) == pytest.approx([30, 50])
     assert list(lines["Random"].get_ydata()) == pytest.approx([1.3125, 2])
-    maximum = lines["theoretical maximum"]
-    assert list(maximum.get_xdata()) == list(maximum.get_ydata()) == pytest.approx([1, 1 / 0.7, 2])
+    x, y = lines["maximum"].get_data()
+    assert list(y) == pytest.approx([1 / (1 - percent / 100) for percent in x]) and (x[0], x[-1]) == (0, 50)
 
 
 def test_groups_without_pruning_or_time_have_no_such_figure(tmp_path):

@@ -5,6 +5,7 @@ matplotlib and NumPy are imported only where a plot is drawn, and torch only whe
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,13 +15,15 @@ from typing import TYPE_CHECKING
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.text import percent
 from sadp_bench.records.record import Failure, Record
+from sadp_bench.records.store import atomic
 from sadp_bench.records.trials import Searches
+from sadp_bench.reports.paper import Paper
 from sadp_bench.reports.plots.epochs import by_ratio, kept_figure, progress_figure
 from sadp_bench.reports.plots.memory import memory_figure
 from sadp_bench.reports.plots.palette import method_styles
 from sadp_bench.reports.plots.pictures import Images, pictures_figure
 from sadp_bench.reports.plots.ratio import accuracy_figure, speedup_figure
-from sadp_bench.reports.plots.style import FORMATS, Styles, as_data_uri, save_all, slug
+from sadp_bench.reports.plots.style import FORMATS, PAGE, Look, Styles, as_data_uri, caption_of, looking, save_all, slug
 from sadp_bench.reports.plots.time import phases_figure, time_figure, timed_together
 from sadp_bench.reports.plots.visits import Visits, classes_figure, visits_figure, visits_of
 from sadp_bench.reports.rows import NO_SEARCHES, RatioRow, largest_first, rows
@@ -84,6 +87,8 @@ def draw(
     formats: Sequence[str] = FORMATS,
     failures: Iterable[Failure] = (),
     searches: Searches = NO_SEARCHES,
+    look: Look = PAGE,
+    paper: Paper | None = None,
 ) -> list[Path]:
     """Draws and saves every plot of the records.
 
@@ -95,12 +100,21 @@ def draw(
         formats: endings of the files: pdf, png (200 dpi), svg.
         failures: see `plots_of`.
         searches: see `plots_of`.
+        look: see `plots_of`. Figures of a paper have their titles and notes in a file `captions.txt`.
+        paper: see `plots_of`.
 
     Returns:
         The saved files, by name.
     """
-    plots = plots_of(records, images, warn, failures, searches)
-    return sorted(path for plot in plots for path in save_all(plot.figure, folder, plot.name, formats))
+    saved, captions = [], []
+    for plot in plots_of(records, images, warn, failures, searches, look=look, paper=paper):
+        saved += save_all(plot.figure, folder, plot.name, formats)
+        captions.append(f"{plot.name}: {plot.caption}. {caption_of(plot.figure)}\n")
+    if look.paper and captions:
+        saved.append(folder / "captions.txt")
+        with atomic(saved[-1]) as file:
+            file.write("\n".join(captions).encode())
+    return sorted(saved)
 
 
 def plots_of(
@@ -110,6 +124,8 @@ def plots_of(
     failures: Iterable[Failure] = (),
     searches: Searches = NO_SEARCHES,
     most: int | None = None,
+    look: Look = PAGE,
+    paper: Paper | None = None,
 ) -> Iterator[Plot]:
     """Draws the plots of the records, group by group, in the order of `CAPTIONS`; memory comes last.
 
@@ -124,21 +140,28 @@ def plots_of(
         failures: runs without a record. They take part in the names of groups and methods, as in the tables.
         searches: the searches that settings of the runs come from.
         most: the number of plots: those of the groups of the most runs are drawn first. None for all, in reading order.
+        look: how figures look.
+        paper: an author's choice of methods, their order and their names.
     """
     records = list(records)
     table = rows(records, failures, searches=searches)
+    if paper is not None:
+        paper.check(table)
+        by_group = itertools.groupby(table, key=lambda row: row.group)
+        table = [paper.named(row) for _, group in by_group for row in paper.shown(list(group))]
     styles = method_styles({row.label: row.method for row in table})
     visits = visits_of(records, warn)
     groups = [[row for row in group if row.n] for _, group in itertools.groupby(table, key=lambda row: row.group)]
     ordered = groups if most is None else largest_first(groups)
-    of_groups = (plot for group in ordered for plot in _group_plots(group, styles, visits, images, warn))
+    of_groups = (plot for group in ordered for plot in _group_plots(group, styles, visits, images, warn, look))
     yield from itertools.islice(of_groups, most)
     for title, settings in itertools.groupby(memory_rows(records), key=lambda row: row.group):
-        yield Plot(title, "memory", memory_figure(list(settings)))
+        if (figure := _built(functools.partial(memory_figure, list(settings)), look)) is not None:
+            yield Plot(title, "memory", figure)
 
 
 def _group_plots(
-    group: Sequence[RatioRow], styles: Styles, visits: Visits, images: OpenImages | None, warn: Warn
+    group: Sequence[RatioRow], styles: Styles, visits: Visits, images: OpenImages | None, warn: Warn, look: Look
 ) -> Iterator[Plot]:
     ratios = by_ratio(group)
     if not ratios:
@@ -147,21 +170,34 @@ def _group_plots(
     kept, left_out = timed_together(group)
     if left_out and all(row.is_full for row in kept):
         warn(f"no plots of time of {title}. {left_out}")
-    figures = {
-        "accuracy": accuracy_figure(group, styles),
-        "speedup": speedup_figure(group, styles),
-        "time": time_figure(group, styles),
-        "phases": phases_figure(group),
-        "progress": progress_figure(group, styles),
-        "kept": kept_figure(group, styles),
+    builders: dict[str, Callable[[], Figure | None]] = {
+        "accuracy": lambda: accuracy_figure(group, styles),
+        "speedup": lambda: speedup_figure(group, styles),
+        "time": lambda: time_figure(group, styles),
+        "phases": lambda: phases_figure(group),
+        "progress": lambda: progress_figure(group, styles),
+        "kept": lambda: kept_figure(group, styles),
     }
-    yield from (Plot(title, kind, figure) for kind, figure in figures.items() if figure is not None)
+    for kind, build in builders.items():
+        if (figure := _built(build, look)) is not None:
+            yield Plot(title, kind, figure)
     opened = _open_images(group, visits, images, warn) if images else None
     for ratio, members in ratios.items():
-        at_ratio = {"visits": visits_figure(members, visits, styles), "classes": classes_figure(members)}
+        of_ratio: dict[str, Callable[[], Figure | None]] = {
+            "visits": functools.partial(visits_figure, members, visits, styles),
+            "classes": functools.partial(classes_figure, members),
+        }
         if opened is not None:
-            at_ratio["pictures"] = pictures_figure(members, visits, opened, styles)
-        yield from (Plot(title, kind, figure, ratio) for kind, figure in at_ratio.items() if figure is not None)
+            of_ratio["pictures"] = functools.partial(pictures_figure, members, visits, opened, styles)
+        for kind, build in of_ratio.items():
+            if (figure := _built(build, look)) is not None:
+                yield Plot(title, kind, figure, ratio)
+
+
+def _built(build: Callable[[], Figure | None], look: Look) -> Figure | None:
+    """Returns a figure of this look. A caller that draws another meanwhile has its own."""
+    with looking(look):
+        return build()
 
 
 def _open_images(group: Sequence[RatioRow], visits: Visits, images: OpenImages, warn: Warn) -> Images | None:

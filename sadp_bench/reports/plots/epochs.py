@@ -124,10 +124,12 @@ def _draw_line(axes: Axes, line: Curve, row: RatioRow, styles: Styles, **changed
 def _panels(title: str, ratios: Iterable[float], x: str, y: str) -> tuple[Figure, list[Axes]]:
     """Returns a figure with a panel for each ratio, alike in their axes."""
     ratios = list(ratios)
-    columns = min(MAX_COLUMNS, len(ratios))
-    height = 4.2 if columns == 1 else 3.2 if len(ratios) <= columns else 2.5
+    look = style.look()
+    columns = min(2 if look.inches < style.NARROW else MAX_COLUMNS, len(ratios))
+    page, paper = (3.6, 2.0) if columns == 1 else (2.7, 1.6) if len(ratios) <= columns else (2.3, 1.4)
+    height = paper if look.paper else page
     figure, panels = style.panels(title, len(ratios), columns, height, sharex=True, sharey=True)
     for axes, ratio in zip(panels, ratios, strict=True):
-        axes.set_title(f"pruning ratio {percent(ratio)}")
+        axes.set_title(f"{percent(ratio)} pruned")
     style.outer_labels(panels, columns, x, y)
     return figure, panels

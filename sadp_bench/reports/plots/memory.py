@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @drawing()
 def memory_figure(rows: Sequence[MemoryRow]) -> Figure:
     """Draws MiB (mean and 95 % interval) against T, a line for each backprop, given the memory rows of a setting."""
-    figure, [axes] = style.panels(rows[0].group)
+    figure, [axes] = style.panels(rows[0].group, height=2.2 if style.look().paper else 4.2)
     names = dict.fromkeys(row.time for row in rows)
     styles = {name: _style(name, list(names)) for name in names}
     handles = []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sadp_bench.core.errors import BadInput
 from sadp_bench.records.record import Record
 from sadp_bench.reports.plots import style
-from sadp_bench.reports.plots.style import PAGE_WIDTH, Styles, drawing
+from sadp_bench.reports.plots.style import Styles, drawing
 from sadp_bench.reports.plots.visits import Visits, ratio_title, shares
 from sadp_bench.reports.rows import RatioRow
 
@@ -68,7 +68,7 @@ def pictures_figure(rows: Sequence[RatioRow], visits: Visits, images: Images, st
     alike = [row.display_label for row, share_N in means if share_N.min() == share_N.max()]
     if not chosen:
         return None
-    height = 0.6 + PAGE_WIDTH * 1.5 / (2 * EACH + 3.2) * len(chosen)
+    height = 0.6 + style.look().inches * 1.5 / (2 * EACH + 3.2) * len(chosen)
     figure, [axes] = style.panels(ratio_title(rows[0]), height=height)
     axes.axis("off")
     axes.set(xlim=(-2.3, 2 * EACH + 0.5), ylim=(1.5 * len(chosen), -0.35), aspect="equal")

@@ -1,15 +1,15 @@
-"""Accuracy against pruning ratio, and measured speed-up against the theoretical maximum."""
+"""Accuracy and its difference to random sampling against pruning ratio, and measured speed-up against its maximum."""
 
 from __future__ import annotations
 
 import itertools
-import math
-import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sadp_bench.core.text import percent
+from sadp_bench.records.statistics import Estimate
 from sadp_bench.reports.plots import style
+from sadp_bench.reports.plots.palette import REGISTERED
 from sadp_bench.reports.plots.style import FULL, QUIET, Style, Styles, draw_points, drawing, interval_ends
 from sadp_bench.reports.rows import RatioRow
 
@@ -18,144 +18,232 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Lines = dict[str, list[RatioRow]]
+
 MAX_DODGE = 1.0  # points of the ratio between neighbouring methods
 MIN_ACCURACIES = 2.0  # points of accuracy that an axis spans
 MIN_SPEEDUPS = 1.25  # factor that an axis spans
-MAX_NAMES = 90  # characters of names below an axis
-MIN_DIFFERENCE = 0.01  # share of the nominal maximum by which a ceiling must differ to be drawn
+STEPS = 60  # of a curve
+LEVEL: Style = {"color": REGISTERED["random"][0], "linewidth": 1.0, "linestyle": "--"}
+EVEN: Style = {"color": QUIET, "linewidth": 0.8, "linestyle": ":"}
+MAXIMUM: Style = {"color": "black", "linewidth": 0.9}
+DIFFERENCE = "over random (points)"
+FAR = 5.0  # points of difference from which the axis is logarithmic beyond a point
+DIFFERENCES = (-50, -20, -10, -5, -2, -1, 0, 1, 2, 5, 10, 20, 50)
+FEW_DIFFERENCES = (-20, -5, -1, 0, 1, 5, 20)  # where they stand side by side
+RATIO = "pruning ratio (%)"
 
 
 @drawing()
 def accuracy_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
-    """Draws accuracy in % (mean and 95 % interval) against pruning ratio in %; None where nothing was pruned.
+    """Draws accuracy in % (mean and 95 % interval) against pruning ratio, and beside it the paired difference to random.
 
     Ticks stand at the true ratios; methods stand slightly beside them, so that none hides another. With a single ratio
-    the methods' names are the ticks.
+    each method has a line of its own. The second panel is left out where there is no such difference. None where nothing
+    was pruned.
     """
     rows = [row for row in rows if row.n]
     lines = style.by_label(rows)
     if not lines:
         return None
-    figure, [axes] = style.panels(rows[0].group)
-    handles = [_draw_full(axes, row) for row in rows if row.is_full]
+    compared = any(row.random_difference.n for points in lines.values() for row in points)
+    single = len({row.ratio for points in lines.values() for row in points}) == 1
+    figure, panels = _beside(rows[0].group, 1 + compared, len(lines) if single else 0)
+    what = f"{rows[0].settings['evaluate_on']} accuracy (%)"
+    full = [row for row in rows if row.is_full]
+    handles = [_draw_full(panels[0], row, upright=single) for row in full]
+    handles += _draw_estimates(panels[0], lines, styles, "accuracy", single)
+    _limit(panels[0], lines, "accuracy", [100 * row.accuracy.mean for row in full], single)
+    if compared:
+        draw_line = panels[1].axvline if single else panels[1].axhline
+        draw_line(0, **LEVEL)
+        _draw_estimates(panels[1], lines, styles, "random_difference", single)
+        _limit(panels[1], lines, "random_difference", [0.0], single)
+        far = _spread_near_zero(panels[1], upright=single)
+    for axes, label in zip(panels, (what, DIFFERENCE), strict=False):
+        narrow = style.look().inches < style.NARROW
+        folded = label.replace(" (", "\n(") if narrow else label
+        axes.set(**({"xlabel": folded} if single else {"xlabel": RATIO, "ylabel": label}))
+    if single:
+        _name_lines(panels[0], [points[0].display_label for points in lines.values()])
+        handles = handles[: len(full)]
+    estimates = [estimate for row in rows for estimate in (row.accuracy, row.random_difference)]
+    notes = [style.seeds_note([row.n for row in rows], *estimates)]
+    notes += [f"At a pruning ratio of {percent(next(iter(lines.values()))[0].ratio)}."] if single else []
+    notes += ["Over random: the difference paired by seed; dashed: random itself."] if compared else []
+    notes += ["Its axis is logarithmic beyond a point."] if compared and far else []
+    style.legend(figure, handles, *notes, below=True)
+    return figure
+
+
+def _beside(title: str, number: int, lines: int) -> tuple[Figure, list[Axes]]:
+    """Returns a figure of panels beside each other, or one below the other where it is narrow.
+
+    Args:
+        title: Of the figure.
+        number: Panels.
+        lines: Lines of methods in each; 0 where methods are no lines.
+    """
+    narrow = style.look().inches < style.NARROW
+    columns = 1 if narrow and not lines else number
+    height = 0.75 + 0.19 * lines if lines else (1.5 if narrow else 1.8) if style.look().paper else 3.1
+    shared = {"sharey": True} if lines else {"sharex": True}
+    return style.panels(title, number, columns, height, "x" if lines else "y", **shared)
+
+
+def _draw_estimates(axes: Axes, lines: Lines, styles: Styles, name: str, single: bool) -> list[Artist]:
+    """Draws an estimate of each method, in points: against the ratio, or of a single ratio in a line of its own."""
     ratios = sorted({100 * row.ratio for points in lines.values() for row in points})
     gap = min([after - before for before, after in itertools.pairwise(ratios)], default=10)
     step = min(0.5 * gap / len(lines), MAX_DODGE)
-    places = {label: step * (number - (len(lines) - 1) / 2) for number, label in enumerate(lines)}
-    bars = {id(row): interval_ends(row.accuracy, 100) for row in rows}
-    methods = []
-    for label, points in lines.items():
-        at = [(100 * row.ratio + places[label], 100 * row.accuracy.mean) for row in points]
-        name = points[0].display_label
-        methods.append(draw_points(axes, at, name, styles[label], y_bars=[bars[id(row)] for row in points]))
-    axes.set_ylim(style.limits([100 * row.accuracy.mean for row in rows], bars.values(), MIN_ACCURACIES))
-    axes.set_ylabel(f"{rows[0].settings['evaluate_on']} accuracy (%)")
-    if len(ratios) == 1:
-        at_ratio = {lines[label][0].display_label: ratios[0] + place for label, place in places.items()}
-        named = _name_ticks(axes, at_ratio, ratios[0] / 100)
-    else:
-        named = False
+    handles = []
+    for number, (label, points) in enumerate(lines.items()):
+        known = [row for row in points if getattr(row, name).n]
+        if not known:
+            continue
+        means = [100 * getattr(row, name).mean for row in known]
+        bars = [interval_ends(getattr(row, name), 100) for row in known]
+        if single:
+            line_style = {**styles[label], "linestyle": "", "markersize": 5}
+            at = [(mean, float(number)) for mean in means]
+            handles.append(draw_points(axes, at, points[0].display_label, line_style, x_bars=bars))
+        else:
+            beside = step * (number - (len(lines) - 1) / 2)
+            at = [(100 * row.ratio + beside, mean) for row, mean in zip(known, means, strict=True)]
+            line_style = {**styles[label], "markersize": 4.5}
+            handles.append(draw_points(axes, at, points[0].display_label, line_style, y_bars=bars))
+    if not single:
         axes.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
-        axes.set_xlabel("pruning ratio: share of example visits saved (%)")
-    handles += [] if named else methods
-    style.legend(
-        figure, handles, style.seeds_note([row.n for row in rows], *(row.accuracy for row in rows)), below=named
-    )
-    return figure
+    return handles
+
+
+def _limit(axes: Axes, lines: Lines, name: str, also: list[float], single: bool) -> None:
+    """Sets the limits of the axis of an estimate."""
+    found: list[Estimate] = [getattr(row, name) for points in lines.values() for row in points]
+    known = [estimate for estimate in found if estimate.n]
+    values = [100 * estimate.mean for estimate in known] + also
+    limits = style.limits(values, [interval_ends(estimate, 100) for estimate in known], MIN_ACCURACIES)
+    axes.set(**({"xlim": limits} if single else {"ylim": limits}))
+
+
+def _spread_near_zero(axes: Axes, upright: bool) -> bool:
+    """Makes the axis of far differences logarithmic beyond a point, so that those near 0 can be read; returns whether."""
+    from matplotlib.ticker import NullLocator
+
+    axis = axes.xaxis if upright else axes.yaxis
+    low, high = axis.get_view_interval()
+    if max(-low, high) < FAR:
+        return False
+    (axes.set_xscale if upright else axes.set_yscale)("symlog", linthresh=1.0, linscale=0.8)
+    ticks = [tick for tick in (FEW_DIFFERENCES if upright else DIFFERENCES) if low <= tick <= high]
+    axis.set_ticks(ticks, [f"{tick:+d}".replace("-", "−") if tick else "0" for tick in ticks])
+    axis.set_minor_locator(NullLocator())
+    (axes.set_xlim if upright else axes.set_ylim)(low, high)
+    return True
+
+
+def _name_lines(axes: Axes, names: Sequence[str]) -> None:
+    """Names the lines of methods at the left, from the top."""
+    axes.set_yticks(range(len(names)), [style.fold(name, 34) for name in names])
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+
+
+def _draw_full(axes: Axes, row: RatioRow, upright: bool) -> Artist:
+    ends = interval_ends(row.accuracy, 100)
+    if ends is not None:
+        draw_span = axes.axvspan if upright else axes.axhspan
+        draw_span(*ends, color=FULL["color"], alpha=0.1, linewidth=0)
+    draw_line = axes.axvline if upright else axes.axhline
+    return draw_line(100 * row.accuracy.mean, **FULL, label=row.display_label)
 
 
 @drawing()
 def speedup_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
-    """Draws measured speed-up over full (mean and 95 % interval) against 1/(1-ratio), beside the theoretical maximum.
+    """Draws measured speed-up over full (mean and 95 % interval) against pruning ratio, a panel for each method.
 
-    The maximum is the diagonal under equal epochs, and 1 under equal updates. Both axes are logarithmic, so equal
-    shares of the maximum lie equally far below it. Methods stand slightly beside their ratio; the maximum spreads as
-    a bar over each such cluster, so that each point is read against it. A method's ceiling, where its visits give it
-    another, is a short bar of its color. None where nothing was both pruned and timed.
+    Markers stand at their true ratio, under the line of the method's own maximum: the speed-up if the examples that it
+    drops cost nothing. The axis of speed-ups is logarithmic, so equal shares of the maximum lie equally far below it. With
+    a single ratio each method is a line, from 1 to its maximum. None where nothing was both pruned and timed.
     """
     left_out = "Without disturbed runs." if any(row.mark for row in rows) else ""
     lines = style.by_label(row for row in rows if row.prunes and row.n and row.speedup.n)
     rows = [row for points in lines.values() for row in points]
     if not rows:
         return None
-    figure, [axes] = style.panels(rows[0].group)
-    axes.set(xscale="log", yscale="log")
-    maximum = {1.0: 1.0} | {1 / (1 - row.ratio): row.nominal_maximum for row in rows}
-    nominal = sorted(maximum)
-    gap = min((math.log(after / before) for before, after in itertools.pairwise(nominal)), default=0.0)
-    step = math.exp(min(0.75 * gap, 0.2 * math.log(nominal[-1] / nominal[0])) / len(lines))
-    places = {label: step ** (number - (len(lines) - 1) / 2) for number, label in enumerate(lines)}
-    handles, methods = _draw_maximum(axes, maximum, step ** (len(lines) / 2)), []
-    for label, points in lines.items():
-        at = [(places[label] / (1 - row.ratio), row.speedup.mean) for row in points]
-        line_style = {**styles[label], "linestyle": "", "markersize": 5}
-        bars = [interval_ends(row.speedup) for row in points]
-        methods.append(draw_points(axes, at, points[0].display_label, line_style, y_bars=bars))
-        handles += _draw_ceilings(axes, points, places[label], step**0.45, styles[label])
-    heights = [mean for row in rows for mean in (row.speedup.mean, row.ceiling.mean)] + list(maximum.values())
-    axes.set_ylim(style.log_limits(heights, [interval_ends(row.speedup) for row in rows], MIN_SPEEDUPS))
-    style.log_ticks(axes.yaxis, axes.get_ylim())
-    axes.set_ylabel("measured speed-up over full (×)")
-    if len(nominal) == 2 and len({row.ratio for row in rows}) == 1:
-        at_ratio = {lines[label][0].display_label: place * nominal[-1] for label, place in places.items()}
-        named = _name_ticks(axes, at_ratio, rows[0].ratio)
-    else:
-        named = False
-        ticks = style.spaced(nominal, axes.get_xlim())
-        axes.set_xticks(ticks, [f"{x:.2f}\n{percent(round(1 - 1 / x, 6))}" for x in ticks])
-        axes.set_xlabel("1 / (1 − pruning ratio); below it the ratio")
-    axes.minorticks_off()
-    handles += [] if named else methods
+    single = len({row.ratio for row in rows}) == 1
+    values = [mean for row in rows for mean in (row.speedup.mean, row.ceiling.mean)] + [1.0]
+    limits = style.log_limits(values, [interval_ends(row.speedup) for row in rows], MIN_SPEEDUPS)
+    figure, handles = (_speedup_lines if single else _speedup_panels)(lines, styles, limits)
     speedups = [row.speedup for row in rows]
     seeds = style.seeds_note((speedup.n for speedup in speedups), *speedups)
-    style.legend(figure, handles, seeds, left_out, below=named)
+    at = f"At a pruning ratio of {percent(rows[0].ratio)}." if single else ""
+    meaning = "Maximum: the speed-up if dropped examples cost nothing."
+    style.legend(figure, handles, seeds, at, meaning, left_out, below=True)
     return figure
 
 
-def _name_ticks(axes: Axes, places: dict[str, float], ratio: float) -> bool:
-    """Sets the methods' names as ticks and lets the axis span the cluster; False where names are too long."""
-    at = list(places.values())
-    log = axes.get_xscale() == "log"
-    room = (at[1] / at[0] if log else at[1] - at[0]) if len(at) > 1 else (1.02 if log else 1.0)
-    axes.set_xlim((at[0] / room, at[-1] * room) if log else (at[0] - room, at[-1] + room))
-    names = [textwrap.fill(label, 16, break_long_words=False) for label in places]
-    short = max(len(line) for name in names for line in name.splitlines()) * len(names) <= MAX_NAMES
-    named = short or max(map(len, places)) <= style.MAX_LABEL
-    labels = (names if short else list(places)) if named else [""] * len(at)
-    axes.set_xticks(at, labels, **({} if short else style.TILTED))
-    axes.set_xlabel(f"at a pruning ratio of {percent(ratio)}")
-    return named
+def _speedup_panels(lines: Lines, styles: Styles, limits: style.Interval) -> tuple[Figure, list[Artist]]:
+    look = style.look()
+    columns = min(len(lines), 2 if look.inches < style.NARROW else 4)
+    height = (1.35, 1.9)[not look.paper] if len(lines) > 2 else (1.9, 3.0)[not look.paper]
+    title = next(iter(lines.values()))[0].group
+    figure, panels = style.panels(title, len(lines), columns, height, "y", sharex=True, sharey=True)
+    last = max(row.ratio for points in lines.values() for row in points)
+    ratios = sorted({100 * row.ratio for points in lines.values() for row in points})
+    handles: list[Artist] = []
+    for axes, (label, points) in zip(panels, lines.items(), strict=True):
+        axes.set(yscale="log", xlim=(0, 100 * last + 6), ylim=limits)
+        even = axes.axhline(1, **EVEN, label="as fast as full data")
+        curve = [(100 * ratio, maximum(points, ratio)) for ratio in _steps(last)]
+        line = axes.plot(*zip(*curve, strict=True), **MAXIMUM, label="maximum")[0]
+        at = [(100 * row.ratio, row.speedup.mean) for row in points]
+        line_style = {**styles[label], "markersize": 4.5, "linewidth": 0.8}
+        draw_points(
+            axes, at, points[0].display_label, line_style, y_bars=[interval_ends(row.speedup) for row in points]
+        )
+        axes.set_title(style.fold(points[0].display_label, int(12 * look.inches / columns)), fontsize=8)
+        axes.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
+        handles = [line, even]
+    style.log_ticks(panels[0].yaxis, limits, 6)
+    style.outer_labels(panels, columns, RATIO, "speed-up (×)")
+    return figure, handles
 
 
-def _draw_full(axes: Axes, row: RatioRow) -> Artist:
-    ends = interval_ends(row.accuracy, 100)
-    if ends is not None:
-        axes.axhspan(*ends, color=FULL["color"], alpha=0.1, linewidth=0)
-    return axes.axhline(100 * row.accuracy.mean, **FULL, label=row.display_label)
+def _steps(last: float) -> list[float]:
+    return [last * step / STEPS for step in range(STEPS + 1)]
 
 
-def _draw_maximum(axes: Axes, maximum: dict[float, float], width: float) -> list[Artist]:
-    nominal = sorted(maximum)
-    line: Style = {"color": "black", "linewidth": 1, "label": "theoretical maximum"}
-    even = axes.axhline(1, color=QUIET, linewidth=0.8, linestyle=":", label="as fast as full")
-    if len(nominal) == 2:  # The axis spans the cluster alone.
-        return [even, axes.axhline(maximum[nominal[-1]], **line)]
-    clusters = nominal[1:]
-    axes.hlines([maximum[x] for x in clusters], [x / width for x in clusters], [x * width for x in clusters],
-                color="black", linewidth=1.3, zorder=1.5)  # fmt: skip
-    return [even, axes.plot(nominal, [maximum[x] for x in nominal], **line)[0]]
+def maximum(points: Sequence[RatioRow], ratio: float) -> float:
+    """Returns a method's maximal speed-up at a ratio: its ceiling at its own ratios.
+
+    Between these the quotient of ceiling and nominal maximum changes in proportion to the ratio, and it is 1 at ratio 0.
+    """
+    known = [(0.0, 1.0), *((row.ratio, row.ceiling.mean / row.nominal_maximum) for row in points)]
+    equal_updates = points[0].nominal_maximum == 1
+    nominal = 1.0 if equal_updates else 1 / (1 - ratio)
+    for (left, low), (right, high) in itertools.pairwise(known):
+        if ratio <= right:
+            return nominal * (low + (high - low) * (ratio - left) / (right - left))
+    return nominal * known[-1][1]
 
 
-def _draw_ceilings(
-    axes: Axes, points: Sequence[RatioRow], place: float, width: float, line_style: Style
-) -> list[Artist]:
-    """Draws the ceilings that differ from the nominal maximum, and returns a handle if there are any."""
-    points = [row for row in points if abs(row.ceiling.mean / row.nominal_maximum - 1) > MIN_DIFFERENCE]
-    if not points:
-        return []
-    x = [place / (1 - row.ratio) for row in points]
-    y = [row.ceiling.mean for row in points]
-    axes.hlines(
-        y, [at / width for at in x], [at * width for at in x], color=line_style["color"], linewidth=2, zorder=1.6
-    )
-    return [axes.plot([], [], color=QUIET, linewidth=2, label="ceiling of its visits")[0]]
+def _speedup_lines(lines: Lines, styles: Styles, limits: style.Interval) -> tuple[Figure, list[Artist]]:
+    title = next(iter(lines.values()))[0].group
+    figure, [axes] = style.panels(title, height=0.75 + 0.19 * len(lines), grid="x")
+    axes.set(xscale="log", xlim=limits)
+    handles: list[Artist] = [axes.axvline(1, **EVEN, label="as fast as full data")]
+    for number, (label, [row]) in enumerate(lines.items()):
+        axes.plot((1, row.ceiling.mean), (number, number), color=style.PALE, linewidth=3, zorder=1, label="_to maximum")
+        end = axes.plot(
+            [row.ceiling.mean], [number], **MAXIMUM, marker="|", markersize=9, linestyle="", label="maximum"
+        )
+        line_style = {**styles[label], "linestyle": "", "markersize": 5}
+        at = [(row.speedup.mean, float(number))]
+        draw_points(axes, at, row.display_label, line_style, x_bars=[interval_ends(row.speedup)])
+        handles = [handles[0], end[0]]
+    style.log_ticks(axes.xaxis, limits)
+    axes.minorticks_off()
+    axes.set_xlabel("speed-up over full data (×)")
+    _name_lines(axes, [points[0].display_label for points in lines.values()])
+    return figure, handles

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import itertools
 import math
 import os
 import re
@@ -13,10 +14,13 @@ import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import chdir, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from sadp_bench.core.errors import BadInput
 from sadp_bench.records.statistics import Estimate
 from sadp_bench.records.store import atomic
 from sadp_bench.reports.rows import RatioRow
@@ -38,8 +42,12 @@ NOTE_STYLE: Style = {"fontsize": 7, "color": QUIET}
 TILTED: Style = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}  # labels too wide to stand side by side
 FORMATS = ("pdf", "png", "svg")
 PAGE_WIDTH = 7.2  # inches: a page's
-MAX_NOTE = 135  # characters of a note in a line
-MAX_LEGEND = 115  # characters of a legend in a line, in larger letters than a note's
+PAPER_WIDTH = 5.5  # inches: the text's width of NeurIPS; a column of ICML or IEEE has 3.25
+WIDTHS = (2.0, 20.0)  # inches that a figure may be wide
+NARROW = 4.2  # inches below which panels stand one below the other
+NOTE_LETTERS = 18.8  # characters of a note in an inch
+LEGEND_LETTERS = 16.0  # characters of a legend in an inch, in larger letters than a note's
+LOOKS = ("page", "paper")
 MAX_CLASS = 24  # characters of a class's name; longer ones leave a plot no room
 MAX_LABEL = 26  # characters of a method's label in a line
 # In the order in which a tick of a logarithmic axis is worth having.
@@ -64,6 +72,61 @@ RC: dict[Any, Any] = {
     "pdf.fonttype": 42,
 }
 
+PAPER_RC: dict[Any, Any] = {
+    "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7, "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.major.size": 2.5, "ytick.major.size": 2.5,
+    "lines.linewidth": 1.0, "errorbar.capsize": 1.5, "grid.linewidth": 0.4, "axes.labelpad": 2.5,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How figures look.
+
+    Attributes:
+        kind: "page", with title and notes, or "paper", without them and in letters of 8 pt; see LOOKS.
+        width: Of a figure, inches; None for that of its kind.
+    """
+
+    kind: str = "page"
+    width: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raises BadInput where a choice is none."""
+        if self.kind not in LOOKS:
+            raise BadInput(f"--style is one of {', '.join(LOOKS)}, not '{self.kind}'")
+        if self.width is not None and not WIDTHS[0] <= self.width <= WIDTHS[1]:
+            raise BadInput(f"--width is from {WIDTHS[0]:g} to {WIDTHS[1]:g} inches, not {self.width:g}")
+
+    @property
+    def paper(self) -> bool:
+        """Whether the figure is for a paper, which has its title and notes in a caption."""
+        return self.kind == "paper"
+
+    @property
+    def inches(self) -> float:
+        """Width of a figure."""
+        return self.width or (PAPER_WIDTH if self.paper else PAGE_WIDTH)
+
+
+PAGE = Look()
+_look: ContextVar[Look] = ContextVar("look", default=PAGE)
+
+
+@contextmanager
+def looking(look: Look) -> Iterator[None]:
+    """Gives figures that are built within the context this look."""
+    before = _look.set(look)
+    try:
+        yield
+    finally:
+        _look.reset(before)
+
+
+def look() -> Look:
+    """Returns the look of the figure that is being built."""
+    return _look.get()
+
 
 @contextmanager
 def drawing() -> Iterator[None]:
@@ -71,7 +134,8 @@ def drawing() -> Iterator[None]:
     import_matplotlib()
     import matplotlib.style
 
-    with matplotlib.style.context(RC, after_reset=True), warnings.catch_warnings():
+    settings = RC | (PAPER_RC if look().paper else {})
+    with matplotlib.style.context(settings, after_reset=True), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # A script that the font lacks shows as boxes.
         yield
 
@@ -108,7 +172,7 @@ def panels(
     columns: int = 1,
     height: float = 4.2,
     grid: str = "y",
-    width: float = PAGE_WIDTH,
+    width: float | None = None,
     **shared: Any,
 ) -> tuple[Figure, list[Axes]]:
     """Returns a new figure with its axes in reading order. The last row may have empty places.
@@ -119,16 +183,24 @@ def panels(
         columns: axes in a row.
         height: inches of a row.
         grid: the axis with grid lines: x, y, both, or "" for none.
-        width: inches of the figure.
+        width: inches of the figure; None for the look's.
         **shared: for `Figure.subplots`.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     lines = -(-number // columns)
+    width = look().inches if width is None else width
     figure = Figure(figsize=(width, height * lines), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle("\n".join(textwrap.fill(line, 100) for line in title.splitlines()), fontsize=9, x=0.01, ha="left")
+    figure.set_label(title)  # A paper has it in its caption; `caption_of` returns it.
+    if look().paper:
+        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02)  # type: ignore[union-attr, call-arg]
+    else:
+        letters = int(13.9 * width)
+        figure.suptitle(
+            "\n".join(textwrap.fill(line, letters) for line in title.splitlines()), fontsize=9, x=0.01, ha="left"
+        )
     places = list(figure.subplots(lines, columns, squeeze=False, **shared).flat)
     for axes in places[number:]:
         axes.remove()
@@ -218,9 +290,9 @@ def log_limits(values: Sequence[float], intervals: Iterable[Interval | None], le
     return math.exp(low), math.exp(high)
 
 
-def spaced(values: Iterable[float], limits: Interval) -> list[float]:
+def spaced(values: Iterable[float], limits: Interval, most: int = 12) -> list[float]:
     """Returns the values within the limits that stand far enough from earlier ones on a logarithmic axis to be read."""
-    room = math.log(limits[1] / limits[0]) / 12
+    room = math.log(limits[1] / limits[0]) / most
     kept: list[float] = []
     for value in values:
         if limits[0] <= value <= limits[1] and all(abs(math.log(value / other)) > room for other in kept):
@@ -228,33 +300,68 @@ def spaced(values: Iterable[float], limits: Interval) -> list[float]:
     return kept
 
 
-def log_ticks(axis: Axis, limits: Interval) -> None:
-    """Sets ticks with plain numbers on a logarithmic axis."""
+def log_ticks(axis: Axis, limits: Interval, most: int = 12) -> None:
+    """Sets ticks with plain numbers, so many at most, on a logarithmic axis."""
     from matplotlib.ticker import NullLocator
 
     powers = [10.0**power for power in range(-12, 13)]
     wide = limits[1] > 30 * limits[0]
-    ticks = spaced(powers if wide else [*TICKS, *(tick * power for power in powers for tick in (1, 2, 5))], limits)
+    ticks = spaced(
+        powers if wide else [*TICKS, *(tick * power for power in powers for tick in (1, 2, 5))], limits, most
+    )
     axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.set_minor_locator(NullLocator())
 
 
 def legend(figure: Figure, handles: Iterable[Any], *notes: str, below: bool = False) -> None:
-    """Adds the legend outside of the axes, at their right or below them, and the notes below all."""
+    """Adds the legend outside of the axes, at their right or below them, and the notes below all.
+
+    In a paper the legend stands below, and the notes are in the caption.
+    """
     named = {str(handle.get_label()): handle for handle in handles}
     labels = [fold(label) for label in named]
-    if not below:
+    if not below and not look().paper:
         figure.legend(named.values(), labels, loc="outside right upper", fontsize=8)
         note(figure, *notes)
         return
     # Only one artist can stand below the axes without covering another, so the notes are the legend's title.
-    widest = max((9 + len(line) for label in labels for line in label.splitlines()), default=1)
-    columns = len(labels) if sum(9 + len(label) for label in labels) < MAX_LEGEND else max(1, MAX_LEGEND // widest)
-    box = figure.legend(
-        named.values(), labels, loc="outside lower left", ncols=columns, fontsize=8, title=_fold_notes(notes)
-    )
+    title = "" if look().paper else _fold_notes(notes)
+    if not labels:
+        note(figure, *notes)
+        return
+    letters, size = (LEGEND_LETTERS, 8) if not look().paper else (LEGEND_LETTERS * 8 / 7, 7)
+    columns = legend_columns(labels, int(letters * look().inches))
+    place: Any = "outside lower center" if look().paper else "outside lower left"
+    box = figure.legend(handles=list(named.values()), labels=labels, loc=place, ncols=columns, fontsize=size, title=title,
+                        handletextpad=0.5, columnspacing=1.2, handlelength=1.8)  # fmt: skip
     box.set_alignment("left")
     box.get_title().set(**NOTE_STYLE)
+    # The figure grows by the legend, so that its panels keep their height.
+    lines = -(-len(labels) // columns) * max(1 + label.count("\n") for label in labels)
+    figure.set_figheight(
+        figure.get_figheight() + 0.021 * size * lines + (0.12 * (title.count("\n") + 1) if title else 0)
+    )
+    figure.set_label(" ".join(filter(None, [f"{figure.get_label()}.", *notes])))
+
+
+def legend_columns(labels: Sequence[str], room: int) -> int:
+    """Returns how many columns of a legend fit into a line of so many letters, at least 1.
+
+    A legend fills its columns one after the other; the first ones have one entry more where they are not even.
+    """
+    lengths = [max(map(len, label.splitlines())) + 6 for label in labels]
+    for columns in range(len(labels), 1, -1):
+        each, more = divmod(len(labels), columns)
+        ends = list(itertools.accumulate([each + (number < more) for number in range(columns)], initial=0))
+        if sum(max(lengths[start:end]) for start, end in itertools.pairwise(ends)) <= room:
+            return columns
+    return 1
+
+
+def paler(color: str, share: float) -> str:
+    """Returns a color mixed with white: `share` of it, as #RRGGBB."""
+    parts = [int(color[place : place + 2], 16) for place in (1, 3, 5)]
+    return "#" + "".join(f"{round(255 + share * (part - 255)):02X}" for part in parts)
 
 
 def fold(label: str, width: int = MAX_LABEL) -> str:
@@ -268,12 +375,19 @@ def cut(name: str, width: int = MAX_CLASS) -> str:
 
 
 def note(figure: Figure, *notes: str) -> None:
-    """Adds the notes below a figure that has no legend there."""
-    figure.supxlabel(_fold_notes(notes), **NOTE_STYLE, x=0.01, ha="left")
+    """Adds the notes below a figure that has no legend there; in a paper they are in the caption alone."""
+    figure.set_label(" ".join(filter(None, [f"{figure.get_label()}.", *notes])))
+    if not look().paper:
+        figure.supxlabel(_fold_notes(notes), **NOTE_STYLE, x=0.01, ha="left")
+
+
+def caption_of(figure: Figure) -> str:
+    """Returns the title of a figure and its notes, which a paper has in the caption."""
+    return str(figure.get_label())
 
 
 def _fold_notes(notes: Iterable[str]) -> str:
-    return textwrap.fill(" ".join(filter(None, notes)).replace(" %", "\u00a0%"), MAX_NOTE)
+    return textwrap.fill(" ".join(filter(None, notes)).replace(" %", "\u00a0%"), int(NOTE_LETTERS * look().inches))
 
 
 def seeds_note(seeds: Iterable[int], *estimates: Estimate) -> str:

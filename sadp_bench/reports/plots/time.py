@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sadp_bench.core.phases import CHARGED_PHASES
 from sadp_bench.core.text import percent
 from sadp_bench.records.metrics import TIMED_TOGETHER
+from sadp_bench.records.statistics import Estimate
 from sadp_bench.reports.plots import style
 from sadp_bench.reports.plots.ratio import MIN_ACCURACIES
 from sadp_bench.reports.plots.style import FULL, QUIET, Style, Styles, draw_points, drawing, interval_ends
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 UNITS = ((172_800.0, 86_400.0, "days"), (7200.0, 3600.0, "hours"), (600.0, 60.0, "minutes"), (0.0, 1.0, "seconds"))
 MIN_TIMES = 0.1  # share of the longest time that the axis spans
 STAR: Style = {"color": FULL["color"], "marker": "*", "linestyle": "", "markersize": 13, "zorder": 4}
-FRONT: Style = {"color": "#999999", "marker": "o", "markersize": 14, "markerfacecolor": "none", "linestyle": "--"}
-FRONT |= {"linewidth": 0.9, "drawstyle": "steps-post", "zorder": 1.2}
+FRONT: Style = {"color": "#777777", "linestyle": "-", "linewidth": 0.9, "drawstyle": "steps-post", "zorder": 1.2}
+PALE_SHARE = 0.35  # opacity of points that another surely beats
 PHASE_STYLES: dict[str, Style] = {
     "prepare": {"color": "#E69F00"},
     "select": {"color": "#D55E00"},
@@ -53,6 +54,37 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
         if not front or points[place][1] > points[front[-1]][1] or points[place] == points[front[-1]]:
             front.append(place)
     return front
+
+
+Span = tuple[float, float, float]  # (low, mean, high); three times the mean where there is no interval
+
+
+def span_of(estimate: Estimate, scale: float = 1.0) -> Span:
+    """Returns the lower end of the interval, the mean and the upper end."""
+    low, high = interval_ends(estimate, scale) or (scale * estimate.mean,) * 2
+    return low, scale * estimate.mean, high
+
+
+def surely_beaten(points: Sequence[tuple[Span, Span]]) -> list[bool]:
+    """Returns of each (seconds, accuracy) whether another is faster and better by their intervals, end against end."""
+    return [
+        any(
+            other is not own and other[0][2] <= own[0][0] and other[1][0] >= own[1][2]
+            and (other[0][2] < own[0][0] or other[1][0] > own[1][2])
+            for other in points
+        )
+        for own in points
+    ]  # fmt: skip
+
+
+def front_band(points: Sequence[tuple[Span, Span]]) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+    """Returns the steps (seconds, accuracy) of the worst and of the best front that the intervals allow, by time.
+
+    The worst is that of the slowest and worst corners of all points, the best that of the fastest and best.
+    """
+    worst = [(seconds[2], accuracy[0]) for seconds, accuracy in points]
+    best = [(seconds[0], accuracy[2]) for seconds, accuracy in points]
+    return [worst[place] for place in pareto(worst)], [best[place] for place in pareto(best)]
 
 
 def timed_together(rows: Sequence[RatioRow]) -> tuple[list[RatioRow], str]:
@@ -87,43 +119,66 @@ def row_name(row: RatioRow) -> str:
 def time_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
     """Draws accuracy in % against charged time: a point for each method and ratio, full as a star, the Pareto front.
 
-    Points are means with 95 % intervals both ways. The ratio stands beside a point where it fits. None where nothing
-    was pruned.
+    Points are means with 95 % intervals both ways. The band is where the front may lie by these intervals; points that
+    another surely beats are pale. The ratio stands beside a point where it fits. None where nothing was pruned.
     """
     rows, left_out = timed_together([row for row in rows if row.n])
     lines = style.by_label(rows)
     if not lines:
         return None
     size, name = unit(max(row.seconds.mean for row in rows))
-    figure, [axes] = style.panels(rows[0].group, grid="both")
+    figure, [axes] = style.panels(rows[0].group, height=2.2 if style.look().paper else 4.2, grid="both")
+    spans = [(span_of(row.seconds, 1 / size), span_of(row.accuracy, 100)) for row in rows]
+    beaten = {id(row): lost for row, lost in zip(rows, surely_beaten(spans), strict=True)}
     bars = {id(row): (interval_ends(row.seconds, 1 / size), interval_ends(row.accuracy, 100)) for row in rows}
-    handles = []
-    for label, points in ({row.label: [row] for row in rows if row.is_full} | lines).items():
-        x_bars, y_bars = zip(*(bars[id(row)] for row in points), strict=True)
-        line_style = {"linewidth": 0.7, **styles.get(label, STAR)}
-        at = [_place(row, size) for row in points]
-        handles.append(draw_points(axes, at, points[0].display_label, line_style, x_bars, y_bars, alpha=0.6, capsize=2))
     at = [_place(row, size) for row in rows]
-    handles += axes.plot(*zip(*(at[place] for place in pareto(at)), strict=True), **FRONT, label="Pareto front")
     (x, y), (x_bars, y_bars) = zip(*at, strict=True), zip(*bars.values(), strict=True)
     low, high = style.limits(x, x_bars, MIN_TIMES * max(x))
-    axes.set_xlim(max(0, low), high)  # The room below an interval may reach below 0; a time can't.
-    axes.set_ylim(style.limits(y, y_bars, MIN_ACCURACIES))
+    low = max(0, low)  # The room below an interval may reach below 0; a time can't.
+    bottom, top = style.limits(y, y_bars, MIN_ACCURACIES)
+    handles: list[Artist] = []
+    for label, points in ({row.label: [row] for row in rows if row.is_full} | lines).items():
+        line_style = {"linewidth": 0.7, **styles.get(label, STAR)}
+        for lost in (True, False):
+            shown = [row for row in points if beaten[id(row)] == lost]
+            if shown:
+                own_bars = zip(*(bars[id(row)] for row in shown), strict=True)
+                alpha = PALE_SHARE if lost else 1.0
+                seen = {**line_style, "linestyle": "", "alpha": alpha}
+                own = [_place(row, size) for row in shown]
+                draw_points(axes, own, "_points", seen, *own_bars, alpha=0.6 * alpha, capsize=2)
+        handles += axes.plot(
+            [], [], **{**line_style, "linestyle": "", "markersize": 6, "label": points[0].display_label}
+        )
+        axes.plot(*zip(*(_place(row, size) for row in points), strict=True), color=line_style["color"], linewidth=0.5,
+                  linestyle=line_style["linestyle"] or "-", alpha=0.5, zorder=1.5, label=points[0].display_label)  # fmt: skip
+    front = [at[place] for place in pareto(at)]
+    handles += axes.plot(*zip(*front, (high, front[-1][1]), strict=True), **FRONT, label="Pareto front of the means")
+    if any(ends is not None for ends in (*x_bars, *y_bars)):
+        handles.append(_draw_band(axes, spans, high, bottom))
+    axes.set(xlim=(low, high), ylim=(bottom, top))
     axes.set_xlabel(f"charged time: prepare + select + train ({name})")
     axes.set_ylabel(f"{rows[0].settings['evaluate_on']} accuracy (%)")
-    ratios = sorted({row.ratio for points in lines.values() for row in points})
-    beside = (
-        f"All at a pruning ratio of {percent(ratios[0])}." if len(ratios) == 1 else "Beside a point: its pruning ratio."
+    ratios = sorted({row.ratio for row in rows if not row.is_full})
+    at_ratio = (
+        f"At a pruning ratio of {percent(ratios[0])}." if len(ratios) == 1 else "Beside a point: the pruning ratio."
     )
-    fewer = any(row.seconds.n < row.n for row in rows)
-    timed = f"Seconds: {style.means_note(row.seconds.n for row in rows).lower()}." if fewer else ""
-    seeds = style.seeds_note(
-        [row.n for row in rows], *(estimate for row in rows for estimate in (row.accuracy, row.seconds))
-    )
-    style.legend(figure, handles, seeds, timed, beside, left_out)
+    lost_note = "Pale: another is faster and better by the intervals." if any(beaten.values()) else ""
+    seeds = style.seeds_note([row.n for row in rows], *(row.accuracy for row in rows), *(row.seconds for row in rows))
+    style.legend(figure, handles, seeds, at_ratio, lost_note, left_out)
     if len(ratios) > 1:
         _label_ratios(figure, axes, rows, size, styles)
     return figure
+
+
+def _draw_band(axes: Axes, spans: Sequence[tuple[Span, Span]], right: float, bottom: float) -> Artist:
+    """Shades where the front may lie, up to the right end of the axis and down to its bottom."""
+    worst, best = front_band(spans)
+    x = sorted({point[0] for point in (*worst, *best)} | {right})
+    above = [max(accuracy for seconds, accuracy in best if seconds <= at) if at >= best[0][0] else bottom for at in x]
+    below = [max((accuracy for seconds, accuracy in worst if seconds <= at), default=bottom) for at in x]
+    return axes.fill_between(x, below, above, step="post", color=FRONT["color"], alpha=0.16, linewidth=0, zorder=1,
+                             label="where it may lie")  # fmt: skip
 
 
 def _place(row: RatioRow, size: float) -> tuple[float, float]:
@@ -186,36 +241,49 @@ def _within(limits: style.Interval, ends: style.Interval | None) -> list[float]:
 def phases_figure(rows: Sequence[RatioRow]) -> Figure | None:
     """Draws mean seconds by phase: a bar for each method and ratio, full on top with its charged time as a line.
 
-    Evaluation, which is not charged, is hatched. The whisker is the charged time's 95 % interval. None where nothing
-    was pruned.
+    Evaluation, which is not charged, is hatched. The whisker is the charged time's 95 % interval. Rows whose seconds may not
+    be compared are pale: their phases have the measured shares, and a training visit takes as long as full's. None where
+    nothing was pruned, or where no row's seconds may be compared.
     """
-    kept, left_out = timed_together(rows)
-    rows = sorted((row for row in rows if row in kept), key=lambda row: not row.is_full)
+    kept, _ = timed_together(rows)
+    if not kept or all(row.is_full for row in rows):
+        return None
+    full = next((row for row in kept if row.is_full), None)
+    shown = [row for row in rows if row in kept or full is not None and row.n]
+    rows = sorted(shown, key=lambda row: not row.is_full)
     if all(row.is_full for row in rows):
         return None
-    rows = rows
-    size, name = unit(max(row.seconds.mean for row in rows))
-    names = [style.fold(row_name(row), 34) for row in rows]
+    seconds = {id(row): _phase_seconds(row, None if row in kept else full) for row in rows}
+    size, name = unit(max(sum(of[phase] for phase in CHARGED_PHASES) for of in seconds.values()))
+    names = [style.fold(f"{row_name(row)}{'' if row in kept else ' *'}", 34) for row in rows]
     places = _bar_places(rows, names)
-    figure, [axes] = style.panels(rows[0].group, height=1.3 + 0.21 * (places[-1] + 1), grid="x")
+    each = 0.13 if style.look().paper else 0.21
+    figure, [axes] = style.panels(rows[0].group, height=0.9 + each * (places[-1] + 1), grid="x")
+    if style.look().paper:
+        axes.tick_params(axis="y", labelsize=6.5)
     handles: list[Artist] = []
-    ends = [0.0] * len(rows)
-    for phase, line_style in PHASE_STYLES.items():
-        label = phase if phase in CHARGED_PHASES else f"{phase} (not charged)"
-        widths = [statistics.fmean(run.seconds[phase] for run in row.timed) / size for row in rows]
-        handles.append(axes.barh(places, widths, 0.74, ends, **line_style, label=label))  # type: ignore[arg-type]
-        ends = [end + width for end, width in zip(ends, widths, strict=True)]
-    charged = [row.seconds.mean / size for row in rows]
-    for row, seconds in zip(rows, charged, strict=True):
-        if row.is_full:
-            handles.append(axes.axvline(seconds, **FULL, linestyle=":", label=f"{row.display_label}, charged"))
-    bars = [interval_ends(row.seconds, 1 / size) for row in rows]
-    draw_points(
-        axes, list(zip(charged, places, strict=True)), "_", {"color": "black", "linestyle": ""}, bars, capsize=2
-    )
-    right = [max(end, bar[1] if bar else 0.0) for end, bar in zip(ends, bars, strict=True)]
+    for row, place in zip(rows, places, strict=True):
+        end = 0.0
+        for phase, line_style in PHASE_STYLES.items():
+            label = phase if phase in CHARGED_PHASES else f"{phase} (not charged)"
+            width = seconds[id(row)][phase] / size
+            if row not in kept and "color" in line_style:
+                line_style = {**line_style, "color": style.paler(line_style["color"], 0.45)}
+            bar = axes.barh([place], [width], 0.74, [end], **line_style, label=label)
+            handles += [bar] if row in kept else []  # type: ignore[list-item]
+            end += width
+    charged = {id(row): sum(seconds[id(row)][phase] for phase in CHARGED_PHASES) / size for row in rows}
+    ends = [sum(seconds[id(row)].values()) / size for row in rows]
+    if full is not None and full in rows:
+        handles.append(axes.axvline(charged[id(full)], **FULL, linestyle=":", label=f"{full.display_label}, charged"))
+    timed = [(row, place) for row, place in zip(rows, places, strict=True) if row in kept]
+    bars = [interval_ends(row.seconds, 1 / size) for row, _ in timed]
+    at = [(charged[id(row)], place) for row, place in timed]
+    draw_points(axes, at, "_", {"color": "black", "linestyle": ""}, bars, capsize=1.5)
+    reach = {id(row): bar[1] for (row, _), bar in zip(timed, bars, strict=True) if bar}
+    right = [max(end, reach.get(id(row), 0.0)) for row, end in zip(rows, ends, strict=True)]
     for row, place, end in zip(rows, places, right, strict=True):
-        if row.speedup.n and not row.is_full:
+        if row in kept and row.speedup.n and not row.is_full:
             axes.annotate(f"{row.speedup.mean:.2f}×", (end, place), (3, 0), textcoords="offset points",
                           va="center", fontsize=7, color=QUIET, path_effects=style.halo())  # fmt: skip
     axes.set_yticks(places, names)
@@ -223,10 +291,25 @@ def phases_figure(rows: Sequence[RatioRow]) -> Figure | None:
     axes.set_xlabel(f"mean time ({name})")
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    beside = "Beside a bar: the mean speed-up over full." if any(row.speedup.mean for row in rows) else ""
-    seeds = style.seeds_note([row.seconds.n for row in rows], *(row.seconds for row in rows))
-    style.legend(figure, handles, seeds, beside, left_out, below=True)
+    beside = "Beside a bar: the mean speed-up over full." if any(row.speedup.n for row, _ in timed) else ""
+    star = (
+        "* and pale: seconds that may not be compared, as runs were disturbed or in another environment; the phases have "
+        "their measured shares, and a training visit takes as long as full's."
+    )
+    seeds = style.seeds_note([row.seconds.n for row, _ in timed], *(row.seconds for row, _ in timed))
+    style.legend(figure, handles, seeds, beside, star if len(timed) < len(rows) else "", below=True)
     return figure
+
+
+def _phase_seconds(row: RatioRow, like: RatioRow | None) -> dict[str, float]:
+    """Returns mean seconds by phase; of a row whose seconds mean nothing, scaled to the training visits of `like`."""
+    runs = row.runs if like is not None else row.timed
+    found = {phase: statistics.fmean(run.seconds[phase] for run in runs) for phase in PHASE_STYLES}
+    if like is None:
+        return found
+    of_visit = statistics.fmean(run.seconds["train"] / run.examples_seen for run in like.timed)
+    factor = of_visit * statistics.fmean(run.examples_seen for run in runs) / found["train"] if found["train"] else 0.0
+    return {phase: factor * spent for phase, spent in found.items()}
 
 
 def _bar_places(rows: Sequence[RatioRow], names: Sequence[str]) -> list[float]:

@@ -11,7 +11,7 @@ from sadp_bench.core.text import percent
 from sadp_bench.records.record import Record
 from sadp_bench.records.visit_counts import unpack
 from sadp_bench.reports.plots import style
-from sadp_bench.reports.plots.style import PAGE_WIDTH, QUIET, Styles, drawing
+from sadp_bench.reports.plots.style import QUIET, Styles, drawing
 from sadp_bench.reports.rows import RatioRow
 
 if TYPE_CHECKING:
@@ -58,6 +58,11 @@ def shares(row: RatioRow, visits: Visits) -> list[NDArray[np.float64]]:
     return [visits[run.spec.key] / run.spec.epochs for run in row.runs if run.spec.key in visits]
 
 
+def varies(row: RatioRow, visits: Visits) -> bool:
+    """Returns whether a method trains on some examples more often than on others, by more than one visit, at any seed."""
+    return any(int(own.max()) - int(own.min()) > 1 for run in row.runs if (own := visits.get(run.spec.key)) is not None)
+
+
 def histogram(pooled: NDArray[np.float64], epochs: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Returns (share of the examples in each bin, edges). All bins hold equally many numbers of visits."""
     import numpy as np
@@ -70,7 +75,9 @@ def histogram(pooled: NDArray[np.float64], epochs: int) -> tuple[NDArray[np.floa
 
 @drawing()
 def visits_figure(rows: Sequence[RatioRow], visits: Visits, styles: Styles) -> Figure | None:
-    """Draws how often each example was trained on, in % of the epochs: a histogram for each method over all seeds.
+    """Draws how often each example was trained on, in % of the epochs: a histogram over all seeds, for each method.
+
+    Methods that train on all examples equally often, to within one visit, are named below.
 
     Args:
         rows: of one ratio.
@@ -78,15 +85,19 @@ def visits_figure(rows: Sequence[RatioRow], visits: Visits, styles: Styles) -> F
         styles: by label.
 
     Returns:
-        The figure; None where no record holds visits.
+        The figure; None where no record holds visits that vary.
     """
     import numpy as np
 
-    pooled = [(row, np.concatenate(seeds)) for row in rows if not row.is_full and (seeds := shares(row, visits))]
+    known = [(row, np.concatenate(seeds)) for row in rows if not row.is_full and (seeds := shares(row, visits))]
+    pooled = [(row, share_n) for row, share_n in known if varies(row, visits)]
+    alike = [row.display_label for row, _ in known if not varies(row, visits)]
     if not pooled:
         return None
-    columns = 2 if len(pooled) in (2, 4) else min(3, len(pooled))
-    height = {1: 3.6, 2: 2.3}.get(columns, 1.75)
+    look = style.look()
+    columns = 2 if len(pooled) in (2, 4) or look.inches < style.NARROW else min(3, len(pooled))
+    columns = min(columns, len(pooled))
+    height = ({1: 2.0, 2: 1.4} if look.paper else {1: 3.6, 2: 2.3}).get(columns, 1.25 if look.paper else 1.75)
     figure, panels = style.panels(ratio_title(rows[0]), len(pooled), columns, height, sharex=True, sharey=True)
     bars = [histogram(share_n, row.settings["epochs"]) for row, share_n in pooled]
     peaks = [float(heights.max()) for heights, _ in bars]
@@ -94,7 +105,7 @@ def visits_figure(rows: Sequence[RatioRow], visits: Visits, styles: Styles) -> F
     for axes, (row, share_n), (heights, edges) in zip(panels, pooled, bars, strict=True):
         color = styles[row.label]["color"]
         _draw_histogram(axes, 100 * heights, 100 * edges, top, color)
-        axes.set_title(style.fold(row.display_label, 36), color=color, weight="bold", fontsize=8, pad=13)
+        axes.set_title(style.fold(row.display_label, int(12 * look.inches / columns)), fontsize=8, pad=12)
         never, always = (100 * float((share_n == share).mean()) for share in (0, 1))
         axes.annotate(f"never {never:.1f} %, always {always:.1f} %", (0, 1), (0, 4), xycoords="axes fraction",
                       textcoords="offset points", fontsize=7, color=QUIET)  # fmt: skip
@@ -103,7 +114,8 @@ def visits_figure(rows: Sequence[RatioRow], visits: Visits, styles: Styles) -> F
     style.outer_labels(panels, columns, "epochs trained on (%)", "examples (%)")
     count = style.means_note(len(shares(row, visits)) for row, _ in pooled).replace("Means", "Examples")
     cut = "A bar with a gap is cut, and its number stands beside it." if any(100 * peak > top for peak in peaks) else ""
-    style.note(figure, f"{count}{'' if count == 'One seed' else ', pooled'}.", cut)
+    even = f"All examples equally often, to within one visit: {', '.join(alike)}." if alike else ""
+    style.note(figure, f"{count}{'' if count == 'One seed' else ', pooled'}.", cut, even)
     return figure
 
 
@@ -148,7 +160,8 @@ def classes_figure(rows: Sequence[RatioRow]) -> Figure | None:
     values = np.array([[of.get(name, np.nan) for name in names] for of in deviations])
     span = max(MIN_SPAN, float(np.nanmax(np.abs(values))))
     labels = [style.fold(row.display_label) for row in rows]
-    height = 1.4 + 0.3 * sum(1 + 0.5 * label.count("\n") for label in labels)
+    each, rest = (0.17, 0.75) if style.look().paper else (0.3, 1.4)
+    height = rest + each * sum(1 + 0.5 * label.count("\n") for label in labels)
     figure, [axes] = style.panels(ratio_title(rows[0]), height=height, grid="")
     image = axes.imshow(values, cmap=CLASS_COLORS, vmin=-span, vmax=span, aspect="auto", interpolation="nearest")
     axes.set_yticks(range(len(rows)), labels)
@@ -156,13 +169,16 @@ def classes_figure(rows: Sequence[RatioRow]) -> Figure | None:
     axes.spines[:].set_visible(False)
     if len(names) <= MAX_WRITTEN:
         shown = [style.cut(name) for name in names]
-        crowded = max(map(len, shown)) > 60 / len(shown)
-        axes.set_xticks(range(len(shown)), shown, **(style.TILTED if crowded else {}))
-        _write_values(axes, values, image.to_rgba(values)[..., :3])
+        crowded = max(map(len, shown)) > 8.3 * style.look().inches / len(shown)
+        narrow = style.look().inches < 0.45 * len(shown)
+        upright = {"rotation": 90} if narrow else style.TILTED if crowded else {}
+        axes.set_xticks(range(len(shown)), shown, **upright)
+        if not narrow:
+            _write_values(axes, values, image.to_rgba(values)[..., :3])
     else:
         axes.set_xticks([])
         axes.set_xlabel(f"{len(names)} classes, in the data set's order")
-    bar = figure.colorbar(image, ax=axes, fraction=0.04 * 5 / PAGE_WIDTH, pad=0.01)
+    bar = figure.colorbar(image, ax=axes, fraction=0.2 / style.look().inches, pad=0.01)
     bar.set_label("visits against\nthe average (%)", fontsize=7)
     bar.outline.set_visible(False)
     style.note(figure, style.means_note(sum(bool(run.class_visits) for run in row.runs) for row in rows) + ".")
@@ -181,4 +197,12 @@ def _write_values(axes: Axes, values: Any, colors: Any) -> None:
         for column, value in enumerate(line):
             text = f"{round(float(value), 1) + 0.0:+.1f}".replace("-", "−")
             ink = "white" if luminance(colors[place][column]) < EVEN_CONTRAST else "black"
-            axes.text(column, place, text, ha="center", va="center", fontsize=7, color=ink)
+            axes.text(
+                column,
+                place,
+                text,
+                ha="center",
+                va="center",
+                fontsize=7 if style.look().inches > 6 else 6,
+                color=ink,
+            )

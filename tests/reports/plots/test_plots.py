@@ -10,13 +10,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sadp_bench.core.errors import BadInput
 from sadp_bench.core.phases import CHARGED_PHASES, PHASES
 from sadp_bench.records.record import DISTURBED, Failure
 from sadp_bench.reports import plots
+from sadp_bench.reports.paper import Paper
 from sadp_bench.reports.plots.epochs import curve, kept_figure, progress_figure
-from sadp_bench.reports.plots.ratio import accuracy_figure, speedup_figure
-from sadp_bench.reports.plots.style import FORMATS, limits
-from sadp_bench.reports.plots.time import covered, pareto, phases_figure, time_figure, timed_together
+from sadp_bench.reports.plots.ratio import accuracy_figure, maximum, speedup_figure
+from sadp_bench.reports.plots.style import FORMATS, Look, as_bytes, caption_of, legend_columns, limits, looking
+from sadp_bench.reports.plots.time import (
+    covered,
+    front_band,
+    pareto,
+    phases_figure,
+    surely_beaten,
+    time_figure,
+    timed_together,
+)
 from sadp_bench.reports.rows import rows
 from tests.example_records import ENVIRONMENT, make_spec
 from tests.paths import ROOT
@@ -30,7 +40,7 @@ def table_of(records):
     table = []
     for number, row in enumerate(rows(records)):
         wide = {}
-        for name in ("accuracy", "seconds", "speedup"):
+        for name in ("accuracy", "seconds", "speedup", "random_difference"):
             estimate = getattr(row, name)
             low, high = estimate.mean * (0.99 - number / 1000), estimate.mean * (1.01 + number / 500)
             wide[name] = dataclasses.replace(estimate, low=low, high=high)
@@ -38,37 +48,116 @@ def table_of(records):
     return table
 
 
-def test_accuracy_and_speedup_show_the_rows_means_and_intervals():
+def test_accuracy_and_the_difference_to_random_show_the_rows_means_and_intervals():
     for ratios in ((0.5,), (0.3, 0.5)):
         table = table_of(runs(*ratios))
-        styles = styles_of(table)
-        for build, name, scale in ((accuracy_figure, "accuracy", 100), (speedup_figure, "speedup", 1)):
-            [axes] = build(table, styles).axes
+        panels = accuracy_figure(table, styles_of(table)).axes
+        for axes, name, methods in zip(
+            panels, ("accuracy", "random_difference"), (("Random", "SADP"), ("SADP",)), strict=True
+        ):
             drawn, bars = lines_of(axes), bars_of(axes)
-            for label, shown in (("random", "Random"), ("sadp", "SADP")):
-                own = [row for row in table if row.label == label]
-                assert [y for _, y in drawn[shown]] == near([scale * getattr(row, name).mean for row in own])
-                for row, (x, _) in zip(own, drawn[shown], strict=True):
-                    assert ((x, scale * getattr(row, name).low), (x, scale * getattr(row, name).high)) in [
-                        tuple(near(bar)) for bar in bars
-                    ]
-            assert len(bars) == 2 * len(ratios)
-        [axes] = accuracy_figure(table, styles).axes
-        band = axes.patches[0].get_extents().transformed(axes.transData.inverted())
-        assert (band.y0, band.y1) == pytest.approx((100 * table[0].accuracy.low, 100 * table[0].accuracy.high))
-        assert lines_of(axes)["Full data"][0][1] == pytest.approx(80.5)
+            at = 0 if len(ratios) == 1 else 1  # which coordinate is the number
+            for shown in methods:
+                own = [row for row in table if row.display_label == shown]
+                assert [point[at] for point in drawn[shown]] == near([100 * getattr(row, name).mean for row in own])
+                for row, point in zip(own, drawn[shown], strict=True):
+                    low, high = 100 * getattr(row, name).low, 100 * getattr(row, name).high
+                    ends = ((low, point[1]), (high, point[1])) if at == 0 else ((point[0], low), (point[0], high))
+                    assert ends in [tuple(near(bar)) for bar in bars]
+            assert len(bars) == len(methods) * len(ratios)
+        band = panels[0].patches[0].get_extents().transformed(panels[0].transData.inverted())
+        ends = (band.x0, band.x1) if len(ratios) == 1 else (band.y0, band.y1)
+        assert ends == pytest.approx((100 * table[0].accuracy.low, 100 * table[0].accuracy.high))
+        assert pytest.approx(80.5) in lines_of(panels[0])["Full data"][0]
 
 
-def test_methods_of_one_ratio_are_named_below_the_axis_or_where_that_is_too_narrow_in_the_legend():
-    for long in (False, True):
-        names = [name * (30 if long else 1) for name in ("ab", "cd")]
-        table = rows(runs(0.5, methods=names))
-        for build in (accuracy_figure, speedup_figure):
-            figure = build(table, styles_of(table))
-            ticks = [text.get_text() for text in figure.axes[0].get_xticklabels()]
-            legend = [text.get_text().replace("\n", "") for text in figure.legends[0].get_texts()]
-            assert ticks == (["", ""] if long else names)
-            assert set(names) & set(legend) == (set(names) if long else set())
+def test_speedups_stand_at_their_true_ratio_under_their_own_maximum():
+    table = table_of(runs(0.3, 0.5))
+    low = {"sadp": 0.85, "random": 1.0}  # of the nominal maximum
+    table = [
+        dataclasses.replace(row, ceiling=dataclasses.replace(row.ceiling, mean=row.nominal_maximum * low[row.label]))
+        if row.label in low else row
+        for row in table
+    ]  # fmt: skip
+    for axes, label in zip(speedup_figure(table, styles_of(table)).axes, ("random", "sadp"), strict=True):
+        own = [row for row in table if row.label == label]
+        drawn = lines_of(axes)
+        assert axes.get_title(loc="left") == own[0].display_label
+        assert drawn[own[0].display_label] == near([(100 * row.ratio, row.speedup.mean) for row in own])
+        expected = [((100 * row.ratio, row.speedup.low), (100 * row.ratio, row.speedup.high)) for row in own]
+        assert bars_of(axes) == [tuple(near(bar)) for bar in expected]
+        curve = dict(drawn["maximum"])
+        assert curve[0] == 1 and curve[50] == pytest.approx(2 * low[label])
+        assert maximum(own, 0.3) == pytest.approx(low[label] / 0.7)
+    single = [row for row in table if row.ratio in (0, 0.5)]
+    [axes] = speedup_figure(single, styles_of(single)).axes
+    drawn = lines_of(axes)
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["Random", "SADP"]
+    assert drawn["SADP"] == near([(row.speedup.mean, 1) for row in single if row.label == "sadp"])
+    assert drawn["maximum"] == near([(2 * low["sadp"], 1)])  # the last one drawn
+
+
+def test_far_differences_have_an_axis_on_which_near_ones_can_be_read():
+    for drop, scale in ((0.0, "linear"), (0.3, "symlog")):
+        records = [
+            dataclasses.replace(run, test_accuracy=run.test_accuracy - drop * (run.spec.method == "sadp"))
+            for run in runs(0.3, 0.5)
+        ]
+        table = rows(records)
+        assert accuracy_figure(table, styles_of(table)).axes[1].get_yscale() == scale
+
+
+def test_a_paper_has_no_title_and_no_notes_in_the_picture_and_fits_its_width(tmp_path):
+    table = table_of(runs(0.3, 0.5))
+    styles = styles_of(table)
+    for width in (None, 3.25):
+        with looking(Look("paper", width)):
+            figures = [build(table, styles) for build in (accuracy_figure, speedup_figure, time_figure, kept_figure)]
+        for figure in figures:
+            assert figure.get_suptitle() == "" and figure.get_supxlabel() == ""
+            assert figure.get_figwidth() == (width or 5.5) and "Means of 2 seeds" in caption_of(figure)
+            assert not any(legend.get_title().get_text() for legend in figure.legends)
+            figure.draw_without_rendering()
+            boxes = [text.get_window_extent() for legend in figure.legends for text in legend.get_texts()]
+            assert all(0 <= box.x0 and box.x1 <= figure.bbox.width for box in boxes)
+    assert accuracy_figure(table, styles).get_suptitle() == table[0].group  # outside of the context
+    for wrong, message in (
+        (("thesis", None), "--style is one of page, paper"),
+        (("page", 0.5), "--width is from 2 to 20"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            Look(*wrong)
+
+
+def test_figures_show_the_methods_and_the_names_that_an_author_chose():
+    paper = Paper(names={"sadp": "Ours"}, methods=("sadp",))
+    [accuracy, *_] = next(plots.plots_of(runs(0.3, 0.5), paper=paper)).figure.axes
+    assert set(lines_of(accuracy)) >= {"Ours", "Full data"} and "Random" not in lines_of(accuracy)
+
+
+def test_figures_of_a_paper_have_a_file_of_captions(tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "save_all", lambda figure, folder, name, formats: [folder / name])
+    drawn = plots.draw(runs(0.5), tmp_path, look=Look("paper"))
+    text = (tmp_path / "captions.txt").read_text()
+    assert tmp_path / "captions.txt" in drawn
+    for path in drawn[1:]:
+        assert f"{path.name}: " in text
+    assert "accuracy: Accuracy against pruning ratio. digits" in text and "Means of 2 seeds" in text
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 9)] * 4), min_size=1, max_size=8))
+def test_the_band_of_the_front_holds_every_front_that_the_intervals_allow(corners):
+    points = [((min(a, b), (a + b) / 2, max(a, b)), (min(c, d), (c + d) / 2, max(c, d))) for a, b, c, d in corners]
+    worst, best = front_band(points)
+    beaten = surely_beaten(points)
+    for place, ((fast, _, slow), (low, _, high)) in enumerate(points):
+        assert any(s <= slow and a >= low for s, a in worst) and any(s <= fast and a >= high for s, a in best)
+        others = [own for number, own in enumerate(points) if number != place]
+        strictly = [a for a in others if a[0][2] <= fast and a[1][0] >= high and (a[0][2] < fast or a[1][0] > high)]
+        assert beaten[place] == bool(strictly)
+        # A point that nothing surely beats is on the front for some values within the intervals: its best, the others' worst.
+        values = [(fast, high)] + [(own[0][2], own[1][0]) for own in others]
+        assert (0 in pareto(values)) == (not beaten[place])
 
 
 def test_rows_without_intervals_have_no_bars():
@@ -77,18 +166,6 @@ def test_rows_without_intervals_have_no_bars():
     for build in (accuracy_figure, speedup_figure, time_figure):
         figure = build(table, styles)
         assert not bars_of(figure.axes[0]) and not len(figure.axes[0].patches)
-
-
-def test_a_ceiling_is_drawn_where_it_is_not_the_nominal_maximum():
-    table = rows(runs(0.5))
-    table = [
-        dataclasses.replace(row, ceiling=dataclasses.replace(row.ceiling, mean=1.7)) if row.label == "sadp" else row
-        for row in table
-    ]
-    [axes] = speedup_figure(table, styles_of(table)).axes
-    segments = [segment for part in axes.collections for segment in part.get_segments()]
-    assert [start[1] for start, end in segments if start[1] == end[1]] == [1.7]
-    assert "ceiling of its visits" in lines_of(axes)
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=12))
@@ -110,7 +187,9 @@ def test_time_figure_shows_seconds_in_a_readable_unit_and_the_front():
         assert f"({name})" in axes.get_xlabel()
         assert drawn["Random"] == near([(80 * seconds / size, 60), (50 * seconds / size, 50)])
         assert drawn["Full data"] == near([(100 * seconds / size, 80)])
-        assert drawn["Pareto front"] == near([(50 * seconds / size, 75), (100 * seconds / size, 80)])
+        front = drawn["Pareto front of the means"]
+        assert front[:-1] == near([(50 * seconds / size, 75), (100 * seconds / size, 80)])
+        assert front[-1] == (axes.get_xlim()[1], pytest.approx(80))
 
 
 def test_ratios_beside_points_cover_no_other():
@@ -134,13 +213,25 @@ def test_phases_are_stacked_means_over_seeds_with_full_on_top():
     own = table
     [axes] = phases_figure(own[::-1]).axes
     assert axes.get_yticklabels()[0].get_text() == "Full data"
-    widths = [[bar.get_width() for bar in bars] for bars in axes.containers if not hasattr(bars, "has_yerr")]
     shown = [own[0], *own[:0:-1]]
+    widths = np.reshape([patch.get_width() for patch in axes.patches], (len(shown), len(PHASES))).T.tolist()
     for phase, of in zip(PHASES, widths, strict=True):
         assert of == near([np.mean([record.seconds[phase] for record in row.runs]) for row in shown])
     charged = [sum(of) for of in zip(*widths[: len(CHARGED_PHASES)], strict=True)]
     assert charged == near([row.seconds.mean for row in shown])
     assert lines_of(axes)["Full data, charged"][0][0] == pytest.approx(100.5)
+
+
+def test_methods_whose_seconds_may_not_be_compared_show_their_phases_at_the_speed_of_full():
+    storm = ENVIRONMENT | {DISTURBED: "a storm"}
+    records = runs(0.5) + [run("el2n", 0.5, seed, seconds=900.0 + seed, environment=storm) for seed in (0, 1)]
+    [axes] = phases_figure(rows(records)).axes
+    names = [text.get_text() for text in axes.get_yticklabels()]
+    place = names.index("EL2N 50 % *")
+    bars = np.reshape([patch.get_width() for patch in axes.patches], (len(names), len(PHASES)))
+    prepare, train = PHASES.index("prepare"), PHASES.index("train")
+    assert bars[place, train] == pytest.approx(bars[0, train] / 2)  # half of full's visits
+    assert bars[place, prepare] / bars[place, train] == pytest.approx(4 / 3)  # as measured, see `helpers.run`
 
 
 def test_kept_shares_are_means_over_the_seeds_that_got_so_far():
@@ -149,7 +240,7 @@ def test_kept_shares_are_means_over_the_seeds_that_got_so_far():
     del records[-1].epochs[2:]
     table = rows(records)
     figure = kept_figure(table, styles_of(table))
-    assert [axes.get_title(loc="left") for axes in figure.axes] == ["pruning ratio 30 %", "pruning ratio 50 %"]
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["30 % pruned", "50 % pruned"]
     assert lines_of(figure.axes[0])["Random"] == near([(epoch, 70) for epoch in (1, 2, 3, 4)])
     assert lines_of(figure.axes[1])["SADP"] == near([(1, 70), (2, 50), (3, 50), (4, 50)])
 
@@ -202,23 +293,6 @@ def test_limits_hold_every_value_and_wide_intervals_do_not_squeeze_them(values, 
     assert low < min(values) and high > max(values) and 2.0 - 1e-9 <= high - low <= 2.5 * span
 
 
-def test_every_figure_is_written_in_three_formats_and_the_same_records_give_the_same_bytes(tmp_path):
-    records = runs(0.5)
-    paths = plots.draw(records, tmp_path / "ä b")
-    again = plots.draw(records[::-1], tmp_path / "again")
-    assert (
-        [path.name for path in paths]
-        == [path.name for path in again]
-        == sorted(p.name for p in paths[0].parent.iterdir())
-    )
-    assert {path.name.partition("fp32-")[2] for path in paths} == {f"{kind}.{end}" for kind in KINDS for end in FORMATS}
-    starts = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
-    for path, other in zip(paths, again, strict=True):
-        content = path.read_bytes()
-        assert content == other.read_bytes() and content.startswith(starts[path.suffix]) and len(content) > 3000
-        assert b"CreationDate" not in content and b"<dc:date>" not in content
-
-
 def test_records_of_earlier_versions_odd_names_and_failures_are_drawn(tmp_path):
     names = dict(dataset="größe 日本 ☃ $x$ $\\frac{", backbone="_b:$")
     records = [run(**names), run("_own:M$^", 0.5, **names), run("random", 0.25, **names)]
@@ -238,14 +312,16 @@ def test_records_of_earlier_versions_odd_names_and_failures_are_drawn(tmp_path):
             assert (build(own, styles) is None) == (own[0].settings["dataset"] == "digits")
 
 
-def test_plots_are_the_same_under_any_backend_and_matplotlibrc_and_import_no_torch(tmp_path):
+def test_the_same_records_give_the_same_files_in_any_order_under_any_backend_and_matplotlibrc_and_without_torch(
+    tmp_path,
+):
     code = """if True:
         import sys
         from pathlib import Path
         from sadp_bench.reports import plots
         from tests.reports.plots.helpers import runs
         assert not {"torch", "matplotlib", "numpy"} & set(sys.modules)
-        plots.draw(runs(0.5), Path(sys.argv[1]), formats=("png", "svg"))
+        plots.draw(runs(0.5)[::-1], Path(sys.argv[1]), formats=("svg",))
         assert not {"torch", "pandas", "matplotlib.pyplot"} & set(sys.modules)
     """
     settings = tmp_path / "settings"
@@ -261,10 +337,23 @@ def test_plots_are_the_same_under_any_backend_and_matplotlibrc_and_import_no_tor
     words = [sys.executable, "-c", code, "there"]
     done = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    paths = plots.draw(runs(0.5), tmp_path / "here", formats=("png", "svg"))
-    assert len(paths) == 2 * len(KINDS)
+    paths = plots.draw(runs(0.5), tmp_path / "ä b")
+    assert [path.name for path in paths] == sorted(path.name for path in (tmp_path / "ä b").iterdir())
+    assert {path.name.partition("fp32-")[2] for path in paths} == {f"{kind}.{end}" for kind in KINDS for end in FORMATS}
+    starts = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
     for path in paths:
-        assert path.read_bytes() == (tmp_path / "there" / path.name).read_bytes(), path.name
+        content = path.read_bytes()
+        assert content.startswith(starts[path.suffix]) and len(content) > 3000
+        assert b"CreationDate" not in content and b"<dc:date>" not in content
+        if path.suffix == ".svg":
+            assert content == (tmp_path / "there" / path.name).read_bytes(), path.name
+
+
+def test_a_figure_gives_the_same_bytes_in_each_format():
+    table = rows(runs(0.5))
+    for end in ("pdf", "png"):  # svg: above
+        first, second = (as_bytes(accuracy_figure(table, styles_of(table)), end) for _ in range(2))
+        assert first == second, end
 
 
 def test_disturbed_seconds_are_in_no_mean_beside_others():
@@ -290,3 +379,14 @@ def test_plots_of_time_that_are_left_out_are_named_only_where_something_was_prun
     for records in ([run(environment=storm)], [run(environment=storm), run("random", 0.5, environment=storm)]):
         list(plots.plots_of(records, warn=warnings.append))
     assert len(warnings) == 1 and warnings[0].startswith("no plots of time of digits")
+
+
+@given(st.lists(st.text("ab ", min_size=1, max_size=30), min_size=1, max_size=12), st.integers(10, 150))
+def test_a_legend_has_the_most_columns_that_fit(labels, room):
+    found = legend_columns(labels, room)
+
+    def width(columns):  # matplotlib fills the columns one after the other, the first ones with one more
+        parts = np.array_split(np.array([len(label) + 6 for label in labels]), columns)
+        return sum(int(part.max()) for part in parts)
+
+    assert found == max([columns for columns in range(1, len(labels) + 1) if width(columns) <= room], default=1)
