@@ -17,7 +17,8 @@ import typer
 
 from sadp_bench.cli.help import OUTPUT, WHERE
 from sadp_bench.cli.options import FILE, FOLDER, NUMBER, AsJson, Data, Quiet, option
-from sadp_bench.cli.output import Result, loading
+from sadp_bench.cli.output import Result
+from sadp_bench.cli.waiting import loading
 from sadp_bench.core.errors import BadInput
 from sadp_bench.gate.findings import Finding
 from sadp_bench.records.record import Record
@@ -76,7 +77,8 @@ def check(
       sadp-bench check results/ci
       sadp-bench check results/ci --against runs
     """
-    from sadp_bench.gate import compare, report
+    with loading(quiet):
+        from sadp_bench.gate import compare, report
 
     if against is not None and (run or out is not None):
         raise BadInput("--against compares with existing records; leave --run and --out out")

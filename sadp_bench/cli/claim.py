@@ -10,7 +10,8 @@ import typer
 
 from sadp_bench.cli.help import OUTPUT, WHAT, WHERE
 from sadp_bench.cli.options import COUNT, FOLDER, AllowImports, AsJson, Data, Quiet, option
-from sadp_bench.cli.output import Result, loading, say
+from sadp_bench.cli.output import Result, say
+from sadp_bench.cli.waiting import loading
 from sadp_bench.core.errors import BadInput
 
 if TYPE_CHECKING:

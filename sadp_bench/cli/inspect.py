@@ -11,8 +11,9 @@ import typer
 from sadp_bench.cli.help import OUTPUT
 from sadp_bench.cli.listing import KINDS, listed
 from sadp_bench.cli.options import COUNT, FILE, NAME, NUMBER, AsJson, Data, Plots, choice, completing, option
-from sadp_bench.cli.output import Result, loading, say
+from sadp_bench.cli.output import Result, say
 from sadp_bench.cli.spec_options import OF_DATA, names, numbers, registered
+from sadp_bench.cli.waiting import loading, waiting
 from sadp_bench.core.errors import BadInput
 
 if TYPE_CHECKING:
@@ -133,7 +134,6 @@ def report(
     )
     if plots is None and (style != "page" or width is not None):
         raise BadInput("--style and --width are for --plots: give that, or leave them out")
-    from sadp_bench.cli.waiting import waiting
     from sadp_bench.records.store import atomic, read_all, read_notes
     from sadp_bench.records.trials import sorted_out
     from sadp_bench.reports import render, stale
@@ -249,12 +249,14 @@ def power(
         if not 0 < points < 100:
             raise BadInput(f"--{name} is a number of points above 0 and below 100, not {points:g}")
     folders = folders or [Path("runs")]
-    found = read_all(folders)
+    with waiting("reading records"):
+        found = read_all(folders)
     for problem in found.problems:
         _complain(f"skipped {problem}")
-    records, failures, searches = sorted_out(found.records, found.failures, folders)
-    shares = difference / 100, margin / 100
-    needs = power_rows(rows(records, failures, searches=searches), *shares)
+    with waiting("reading records"):
+        records, failures, searches = sorted_out(found.records, found.failures, folders)
+        shares = difference / 100, margin / 100
+        needs = power_rows(rows(records, failures, searches=searches), *shares)
     if not any(need.has_spread for need in needs):
         raise BadInput("no paired spread in these records: it takes a method at two seeds, and full or random at both")
     if as_json:

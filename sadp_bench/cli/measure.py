@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 from sadp_bench.cli.help import OUTPUT, WHAT, WHERE
 from sadp_bench.cli.options import COUNT, FILE, FOLDER, NAME, NUMBER, AsJson, Data, Plots, Quiet, option
-from sadp_bench.cli.output import Result, loading, say
+from sadp_bench.cli.output import Result, say
 from sadp_bench.cli.spec_options import registered, with_spec_options
+from sadp_bench.cli.waiting import loading
 from sadp_bench.core.errors import BadInput
 
 

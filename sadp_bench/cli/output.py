@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple, TextIO
 
 from sadp_bench.core.errors import BadInput
@@ -33,23 +33,6 @@ class Result(NamedTuple):
 def say(line: str) -> None:
     """Prints a line on stderr, without control characters: it may contain names of files."""
     print(printable(line), file=sys.stderr, flush=True)
-
-
-@contextmanager
-def loading(quiet: bool = False) -> Iterator[None]:
-    """Shows on a terminal that PyTorch loads, as long as the context's imports take: some seconds.
-
-    Args:
-        quiet: Whether nothing is shown.
-    """
-    shown = not quiet and "torch" not in sys.modules and sys.stderr.isatty()
-    if shown:
-        print("loading PyTorch ...", end="", file=sys.stderr, flush=True)
-    try:
-        yield
-    finally:
-        if shown:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def show(result: Result) -> None:

@@ -29,8 +29,9 @@ from sadp_bench.cli.options import (
     option,
     settings_of,
 )
-from sadp_bench.cli.output import Result, loading, say
+from sadp_bench.cli.output import Result, say
 from sadp_bench.cli.spec_options import listed, registered, with_spec_options
+from sadp_bench.cli.waiting import loading
 from sadp_bench.core.errors import BadInput
 from sadp_bench.records import fields
 from sadp_bench.records.fields import CHOICES
