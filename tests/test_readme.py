@@ -37,7 +37,9 @@ def test_the_readme_is_short_and_shows_the_two_commands() -> None:
 def test_every_shown_command_parses() -> None:
     shown = 0
     for page in PAGES:
-        for line in re.findall(r"(?:^ {4}|&& )(sadp-bench [^#\n`]+)", page.read_text(encoding="utf-8"), re.MULTILINE):
+        for line in re.findall(
+            r"(?:^ {4}|&& )(sadp-bench [^#\n`]+)", page.read_text(encoding="utf-8").replace("\\\n", " "), re.MULTILINE
+        ):
             _, name, *arguments = shlex.split(line)
             try:
                 parsing.parser(name, app.function(name)).make_context(name, arguments)

@@ -211,7 +211,7 @@ def _times(found: Comparison) -> Table:
     table.add_column("", overflow="fold")
     for name in (f"{on} accuracy", "prepare", "select", "train", "charged", "evaluate"):
         table.add_column(name, justify="right", no_wrap=True)
-    shown = [("full data", full)] if full is not None and full is not run else []
+    shown = [("full data", full)] if full is not None and full.spec.key != run.spec.key else []
     for name, record in [*shown, (run_name(run.spec), run)]:
         seconds = record.seconds
         cells = [seconds["prepare"], seconds["select"], seconds["train"], charged_seconds(record), seconds["evaluate"]]
