@@ -56,6 +56,8 @@ def test_whatever_is_in_the_place_of_a_file_is_set_aside_or_left(tmp_path: Path)
 # By file: calls that open a file in another way, and why none of them opens a stranger's.
 OPENED_ELSEWHERE = {
     "core/files.py": {"os.open"},
+    "core/arrays.py": {"np.load"},  # of bytes
+    "runs/exporting.py": {"torch.load"},  # of bytes, tensors alone
     "records/file_lock.py": {"path.open"},  # to write, after `_check_regular`
     "datasets/base.py": {"np.fromfile", "tarfile.open", "file.open"},  # an opened file; a checked download
     "datasets/archives.py": {"tarfile.open"},  # an opened file
@@ -74,7 +76,7 @@ OPENED_ELSEWHERE = {
     "training/checkpoint.py": {"torch.load"},  # of bytes
     "runs/reopening.py": {"torch.load"},  # of bytes
     "cli/output.py": {"os.open"},  # the null device
-    "subset.py": {"np.load", "np.loadtxt"},  # of bytes
+    "subset.py": {"np.loadtxt"},  # of bytes
 }
 OPENERS = {"open", "read_text", "read_bytes", "fromfile", "memmap", "loadtxt", "genfromtxt", "read_csv"}
 OPENERS |= {"torch.load", "np.load", "json.load", "tomllib.load"}
