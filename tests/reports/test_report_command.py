@@ -56,6 +56,24 @@ def test_report_writes_to_a_file_and_draws(folder: Path, tmp_path: Path) -> None
     assert answer.err.splitlines() == [f"drew {path}" for path in drawn]
 
 
+def test_options_of_a_paper_reach_the_table_and_are_refused_where_they_have_no_effect(folder: Path) -> None:
+    chosen = ["--names", "sadp=Ours", "--methods", "sadp", "--cells", "accuracy", "--spread", "std", "--label", "tab:x"]
+    shown = command("report", folder, "--format", "latex", "--caption", r"By \emph{us}.", *chosen)
+    assert shown.code == 0 and re.search(r"^Ours & \d+\.\d\d \\\\$", shown.out, re.MULTILINE)
+    assert (
+        r"\caption{By \emph{us}.}\label{tab:x}" in shown.out
+        and "% Accuracy (mean $\\pm$ standard deviation)" in shown.out
+    )
+    for words, message in (
+        (["--style", "paper"], "--style and --width are for --plots"),
+        (["--cells", "both"], "--cells is for --format latex"),
+        (["--names", "sadp=Ours"], "--names is for --format latex and --plots"),
+        (["--format", "latex", "--methods", "sapd"], "no method 'sapd' in these records; did you mean 'sadp'?"),
+    ):
+        answer = command("report", folder, *words)
+        assert answer.code == 2 and answer.out == "" and message in answer.err and answer.err.count("\n") == 1
+
+
 def test_report_takes_many_folders_and_a_record_once(tmp_path: Path) -> None:
     for name, ratio in (("a", 0.3), ("b", 0.5), ("again", 0.5)):
         for spec in (make_spec(), make_spec("sadp", ratio)):

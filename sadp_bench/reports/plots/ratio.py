@@ -63,7 +63,8 @@ def accuracy_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
     for axes, label in zip(panels, (what, DIFFERENCE), strict=False):
         narrow = style.look().inches < style.NARROW
         folded = label.replace(" (", "\n(") if narrow else label
-        axes.set(**({"xlabel": folded} if single else {"xlabel": RATIO, "ylabel": label}))
+        above = narrow and axes is not panels[-1]
+        axes.set(**({"xlabel": folded} if single else {"xlabel": "" if above else RATIO, "ylabel": label}))
     if single:
         _name_lines(panels[0], [points[0].display_label for points in lines.values()])
         handles = handles[: len(full)]
