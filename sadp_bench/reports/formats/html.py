@@ -59,7 +59,7 @@ def page(
         loader=jinja2.FunctionLoader(_file), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    environment.filters |= {"code": _code, "two": _two, "minus": _minus, "sort": _sort, "count": count}
+    environment.filters |= {"code": _code, "two": _two, "minus": _minus, "sort": _sort, "count": count, "tight": _tight}
     left_out = list(contents.problems)
     plots = plots_by_group(contents, images, left_out.append, doing)
     doing("writing the page")
@@ -92,7 +92,7 @@ def page(
         limited=len(contents.groups) > 1 and sum(map(len, plots.values())) >= MOST_PLOTS,
         verdicts=VERDICT_SIGNS,
         verdict_heads=VERDICT_HEADS,
-        runs=runs,
+        runs=dict(sorted(runs.items(), key=lambda group: -len(group[1]))),
         commands=commands(specs),
         commits=listed(_environment(contents.records, "commit")),
         left_out=left_out,
@@ -245,6 +245,11 @@ def _two(label: str) -> tuple[str, str]:
 def _minus(text: str) -> str:
     """Returns the text with a minus sign for the hyphen before a number."""
     return re.sub(r"(?<![\w.)])-(?=\d)", "−", text)
+
+
+def _tight(text: str) -> str:
+    """Returns a sentence whose numbers no line end parts from their %."""
+    return text.replace(" %", "\xa0%")
 
 
 def _sort(value: float | str) -> str:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CAPTIONS", "Plot", "as_data_uri", "draw", "plots_of"]
 
+MOST_METHODS = 12  # of a group whose lines and legend are easily read
 OpenImages = Callable[[Record], Images]
 Warn = Callable[[str], None]
 
@@ -139,7 +140,8 @@ def plots_of(
         warn: is called with the reason where a requested plot is left out.
         failures: runs without a record. They take part in the names of groups and methods, as in the tables.
         searches: the searches that settings of the runs come from.
-        most: the number of plots: those of the groups of the most runs are drawn first. None for all, in reading order.
+        most: the number of plots: those of the groups of the most runs are drawn first, and those of more than
+            `MOST_METHODS` methods last. None for all, in reading order.
         look: how figures look.
         paper: an author's choice of methods, their order and their names.
     """
@@ -152,12 +154,16 @@ def plots_of(
     styles = method_styles({row.label: row.method for row in table})
     visits = visits_of(records, warn)
     groups = [[row for row in group if row.n] for _, group in itertools.groupby(table, key=lambda row: row.group)]
-    ordered = groups if most is None else largest_first(groups)
+    ordered = groups if most is None else sorted(largest_first(groups), key=_is_crowded)
     of_groups = (plot for group in ordered for plot in _group_plots(group, styles, visits, images, warn, look))
     yield from itertools.islice(of_groups, most)
     for title, settings in itertools.groupby(memory_rows(records), key=lambda row: row.group):
         if (figure := _built(functools.partial(memory_figure, list(settings)), look)) is not None:
             yield Plot(title, "memory", figure)
+
+
+def _is_crowded(group: Sequence[RatioRow]) -> bool:
+    return len({row.label for row in group}) > MOST_METHODS
 
 
 def _group_plots(

@@ -105,7 +105,7 @@ def test_findings_come_first_and_groups_of_one_epoch_last_and_folded(no_plots: N
     brief = [make_record(make_spec(name, ratio, epochs=1), 0.1) for name, ratio in (("full", 0.0), ("sadp", 0.3))]
     top = tree(page([*brief, *records], failures))
     large = [row for row in rows(records, failures) if row.settings["timesteps"] == 4]
-    found = [[item.text for item in one.all("li")] for one in top.all("ul", class_="findings")]
+    found = [[item.text.replace("\xa0", " ") for item in one.all("li")] for one in top.all("ul", class_="findings")]
     assert found[0] == [sentence.replace("-", "−") if "in -" in sentence else sentence for sentence in findings(large)]
     heads = [node.all("h2")[0].text for node in top.all("section", class_="group")]
     assert heads == ["10 epochs · T=4", "10 epochs · T=2"], "what all groups share stands once"

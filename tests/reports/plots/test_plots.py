@@ -390,3 +390,10 @@ def test_a_legend_has_the_most_columns_that_fit(labels, room):
         return sum(int(part.max()) for part in parts)
 
     assert found == max([columns for columns in range(1, len(labels) + 1) if width(columns) <= room], default=1)
+
+
+def test_of_so_many_plots_those_of_the_largest_group_come_first_and_of_a_crowded_one_last():
+    small, large = runs(0.3, seeds=(0,)), runs(0.3, timesteps=2)
+    crowded = [run(f"m{number}", 0.3, timesteps=8) for number in range(13)]
+    [plot] = plots.plots_of([*small, *large, *crowded], most=1)
+    assert "T=2" in plot.group and plot.kind == "accuracy"

@@ -29,10 +29,12 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
+const plain = (text) => text.toLowerCase().replaceAll("-", " "); // "fewer-epochs" finds "Fewer epochs"
+
 // A line is shown if every word stands in it or in the title of its group.
 const groups = [...document.querySelectorAll(".group:not(li)")].map((group) => ({
   group,
-  title: group.querySelector("h2, summary").textContent.toLowerCase(),
+  title: plain(group.querySelector("h2, summary").textContent),
   beside: group.id
     ? [
         ...[...document.querySelectorAll(".finding")].filter((one) => one.dataset.group === group.dataset.group),
@@ -42,12 +44,12 @@ const groups = [...document.querySelectorAll(".group:not(li)")].map((group) => (
   lines: [...group.querySelectorAll(".claims tbody tr, .whole tbody tr, details.run")].map((line) => ({
     line,
     claim: line.closest(".claims") !== null,
-    text: (line.matches("tr") ? line : line.querySelector("summary")).textContent.toLowerCase(),
+    text: plain((line.matches("tr") ? line : line.querySelector("summary")).textContent),
   })),
 }));
 
 function filter(text, output) {
-  const words = text.toLowerCase().split(/\s+/).filter(Boolean);
+  const words = plain(text).split(/\s+/).filter(Boolean);
   let shown = 0;
   let all = 0;
   for (const { group, title, beside, lines } of groups) {
