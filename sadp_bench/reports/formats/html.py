@@ -31,7 +31,7 @@ ROW_KINDS = {
     "memory": "Training memory against time steps",
     "search": "The search for connections",
 }
-MOST_PLOTS = 6  # of a page of several groups; each takes half a second, and 100 kB of the page
+MOST_PLOTS = 4  # of a page of several groups; each takes half a second, and 100 kB of the page
 # A sign each, so that no color has to be seen.
 VERDICT_SIGNS = {"lossless": "●", "better": "▲", "level": "●", "worse": "▼", "undecided": "○"}
 VERDICT_HEADS = (VERDICT.heading, RANDOM_VERDICT.heading)
