@@ -10,6 +10,7 @@ import pytest
 
 from sadp_bench.claims.claim_file import catalog
 from sadp_bench.claims.recipe import filled, find_recipe, read_recipe, recipes
+from sadp_bench.cli.terminal import MOST
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.registry import entries
 from sadp_bench.records.store import read_all
@@ -123,7 +124,7 @@ def test_the_list_has_every_recipe_with_its_source_and_what_differs() -> None:
     found: list[dict[str, Any]] = json.loads(command("list", "recipes", "--json").out)
     assert [recipe["name"] for recipe in found] == NAMES
     text = command("list", "recipes").out
-    assert all(len(line) <= 80 for line in text.splitlines())
+    assert all(len(line) <= MOST for line in text.splitlines())
     whole = "".join(text.split())  # a line may end at a hyphen
     for recipe in found:
         for part in (recipe["text"], recipe["source"], *recipe["differs"], *recipe["not_public"]):
