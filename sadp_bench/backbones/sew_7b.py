@@ -29,7 +29,8 @@ class SEW7B(Backbone):
         timesteps: T.
         neuron: Of all spiking layers.
         width: Channels of the first four blocks; the others have twice as many.
-        norm: See `norm_layer`.
+        norm: Of a convolution's output: "batch" (by the batch's mean and variance), "weighted" (the same, each example by
+            its loss's weight), "group" (by each example's own), "sync" ("batch" over all processes) or "none".
         learn_tau: Whether each spiking layer learns its time constant, from the neuron's on (parametric LIF).
     """
 

@@ -1,6 +1,6 @@
 """What `sadp-bench doctor` examines: versions, device, kernels, extras, data sets, and which package `baselines` is.
 
-It imports PyTorch only to examine what needs it, so that its first line appears at once.
+It imports PyTorch only to examine what needs it.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def _data(name: str, place: str | None) -> Finding:
 
 def doctor_text(found: Mapping[str, Any]) -> str:
     """Returns the findings of `examine` in panels, with a mark before each, and what they mean."""
-    width, panels, lines = columns(), findings(found), []
+    width, panels, lines = columns(), findings(found), [title()]
     for panel, rows in panels.items():
         lines += ["", heading(printable(panel), width)]
         for row in rows:

@@ -332,8 +332,6 @@ def doctor(
         return _leaks(leaks, data, set, timesteps, as_json)
     if set or timesteps is not None:
         raise BadInput("--set and --timesteps are for --leaks DATASET")
-    if not as_json:
-        print(doctor.title(), flush=True)
     with loading():
         found = doctor.examine(data)
     return Result(found if as_json else lambda: print(doctor.doctor_text(found)))
