@@ -49,7 +49,7 @@ class Finding(NamedTuple):
 
 def title() -> str:
     """Returns the first line."""
-    words = f"sadp-bench {sadp_bench.__version__} · Python {platform.python_version()} · {platform.system()}"
+    words = f"sadp-bench {sadp_bench.__version__}, Python {platform.python_version()}, {platform.system()}"
     return styled(printable(words), BOLD)
 
 
