@@ -110,7 +110,8 @@ def results() -> str:
     from sadp_bench.reports import render
 
     found, folders = read_all([ROOT / "results"]), [ROOT / "results"]
-    assert not found.problems
+    # A claim's folder has all runs of the claim, also those that another folder has.
+    assert all("/results/claims/" in each and each.endswith("which counts") for each in found.problems)
     apart = sorted_out(found.records, found.failures, folders)
     return render(apart.records, format="markdown", remarks=read_notes(folders), searches=apart.searches)
 
