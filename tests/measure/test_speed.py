@@ -153,7 +153,7 @@ def test_the_plot_shows_the_measured_efficiencies_and_the_noise_floor(tmp_path: 
         [row["efficiency_low"], row["efficiency_high"]] for row in result["rows"]
     ]
     assert [text.get_text() for text in axes.get_yticklabels()] == [
-        *("Random 50 %", "random 25 %", "el2n 50 %", "EL2N 25 %")
+        *("Random 50 %", "Random 25 %", "EL2N 50 %", "EL2N 25 %")
     ]
     drawn = draw_speed(result, tmp_path)
     assert {path.suffix for path in drawn} == {".pdf", ".png", ".svg"} and all(path.stat().st_size for path in drawn)
