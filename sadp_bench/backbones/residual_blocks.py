@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 from torch import Tensor, nn
 
 from sadp_bench.backbones.current import Current, TakesCurrent, through
 from sadp_bench.backbones.spiking import LIF, NeuronSettings, conv, norm_layer
+from sadp_bench.core.channels import ChannelGroup
 
 
 class PreActivationBlock(nn.Module, TakesCurrent):
@@ -142,6 +146,17 @@ class FiringBlock(nn.Module, TakesCurrent):
         x = Current(current.tensor(), current.timesteps)
         both = through(self.residual, x).tensor() + through(self.shortcut, x).tensor()
         return self.fire.of_current(Current(both, current.timesteps))
+
+
+def channels_within(blocks: Iterable[nn.Module]) -> list[ChannelGroup]:
+    """Returns the channels between the two convolutions of each block, whose `residual` begins with one and its norm."""
+    groups = []
+    for block in blocks:
+        residual: Any = block.residual
+        inner, norm, *later = residual
+        outer = next(module for module in later if isinstance(module, nn.Conv2d))
+        groups.append(ChannelGroup(inner, None if isinstance(norm, nn.Identity) else norm, (outer,)))
+    return groups
 
 
 def _residual(inputs: int, outputs: int, stride: int, neuron: NeuronSettings, norm: str) -> nn.Sequential:

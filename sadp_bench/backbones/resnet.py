@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from spikingjelly.activation_based import layer
 from torch import nn
@@ -17,6 +17,7 @@ from sadp_bench.backbones.residual_blocks import (
     PreActivationBlock,
     SEWBlock,
     SpikeShortcutBlock,
+    channels_within,
 )
 from sadp_bench.backbones.spiking import LIF, Backbone, NeuronSettings, check_width, conv, halves, norm_layer
 from sadp_bench.core.channels import ChannelGroup
@@ -110,14 +111,7 @@ class _ResNet(Backbone):
 
     def channel_groups(self) -> list[ChannelGroup]:
         """Returns the channels between the two convolutions of each block; identity shortcuts tie all others."""
-        groups = []
-        for block in self.body:
-            if isinstance(block, BLOCKS):
-                residual: Any = block.residual
-                inner, norm, *later = residual
-                outer = next(module for module in later if isinstance(module, nn.Conv2d))
-                groups.append(ChannelGroup(inner, None if isinstance(norm, nn.Identity) else norm, (outer,)))
-        return groups
+        return channels_within(block for block in self.body if isinstance(block, BLOCKS))
 
     @staticmethod
     @abstractmethod

@@ -9,8 +9,9 @@ from torch import nn
 
 from sadp_bench.backbones.current import parted
 from sadp_bench.backbones.parametric_lif import with_learned_tau
-from sadp_bench.backbones.residual_blocks import SEWBlock
+from sadp_bench.backbones.residual_blocks import SEWBlock, channels_within
 from sadp_bench.backbones.spiking import LIF, Backbone, NeuronSettings, check_width, conv, norm_layer
+from sadp_bench.core.channels import ChannelGroup
 
 WIDENS_AT = 4  # the block before which the channels double
 
@@ -69,3 +70,7 @@ class SEW7B(Backbone):
     def blocks(self) -> list[list[nn.Module]]:
         """Returns the body's layers in parts that each end with a block; see `Backbone.blocks`."""
         return parted(self.body, SEWBlock)
+
+    def channel_groups(self) -> list[ChannelGroup]:
+        """Returns the channels between the two convolutions of each block; the sums of spikes tie all others."""
+        return channels_within(block for block in self.body if isinstance(block, SEWBlock))

@@ -163,6 +163,10 @@ class Collector(Pruner):
         """Returns the method's plan."""
         return self.method.planned_visits(num_examples, num_epochs)
 
+    def final_scores(self) -> Tensor | None:
+        """Returns the method's scores."""
+        return self.method.final_scores()
+
     def keep(self, epoch: int) -> None:
         """Keeps the scores at the end of an epoch."""
         self.by_epoch[epoch] = self.values()

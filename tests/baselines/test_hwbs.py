@@ -61,7 +61,7 @@ def test_the_first_epoch_is_uniform_and_unseen_examples_have_the_mean():
     pruner = prepared(HWBS(0.5), N)
     assert torch.allclose(pruner.select(0).weight_K, torch.ones(16))
     norm_B = observed(pruner, torch.arange(10))
-    assert torch.allclose(pruner._scores()[10:], torch.tensor(norm_B.mean(), dtype=torch.float32))
+    assert torch.allclose(pruner.final_scores()[10:], torch.tensor(norm_B.mean(), dtype=torch.float32))
 
 
 def test_independent_draws_take_each_example_by_its_probability_and_are_unbiased():

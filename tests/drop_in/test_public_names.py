@@ -9,12 +9,15 @@ import sadp_bench
 
 PUBLIC = {
     "BadInput",
+    "LoggedRun",
+    "Logger",
     "Observation",
     "PrunedSampler",
     "Pruner",
     "SADP",
     "Selection",
     "Signal",
+    "export",
     "load",
     "load_model",
     "report",
