@@ -10,10 +10,12 @@ import re
 import statistics
 from collections.abc import Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import pytest
 
+from sadp_bench.core import registry
 from sadp_bench.core.text import percent
 from sadp_bench.records.record import Record
 from sadp_bench.records.statistics import Estimate, Quantity, estimate, paired_factor
@@ -167,7 +169,28 @@ def exact_norm() -> list[str]:
     return lines
 
 
+def falling() -> list[str]:
+    """A row for each method and ratio of fits-mlp: the falling budget against the constant one, paired by seed."""
+    runs: dict[tuple[str, float, str], dict[int, Record]] = {}
+    for _, record in read_all([RECORDS / "fits-mlp", RECORDS / "fits-mlp-falling"]).records:
+        if record.spec.evaluate_on == "test" and record.spec.method_options.get("smoothing") != 1.0:
+            runs.setdefault((record.spec.method, record.spec.ratio, record.spec.budget), {})[record.spec.seed] = record
+    lines = []
+    for method, ratio in product(("random", "hwbs", "sadp"), RATIOS):
+        pair = [runs[method, ratio, budget] for budget in ("falling", "constant")]
+        assert pair[0].keys() == pair[1].keys()
+        (_,) = {record.spec.learning_rate for each in pair for record in each.values()}
+        loss = paired_factor(*({seed: record.fitted_loss for seed, record in each.items()} for each in pair))
+        accuracy = _paired(*([each[seed].test_accuracy for seed in sorted(each)] for each in pair))
+        lines.append(
+            f"| {registry.display_name('method', method)}, {percent(ratio)} | {_points(accuracy)} | "
+            f"{loss.mean:.2f} [{loss.low:.2f}, {loss.high:.2f}] | {accuracy.n} |"
+        )
+    return lines
+
+
 PAGES = {
+    "falling budget": ("docs/regimes.md", falling),
     "exact norm": ("docs/regimes.md", exact_norm),
     "weighted-norm": ("docs/sadp.md", weighted_norm),
     "answers": ("docs/results.md", answers),
@@ -235,6 +258,15 @@ def test_the_sentences_on_the_exact_norm_state_its_table() -> None:
     assert "| 0.061 | 0.022 |" in rows["| 70 %"]
     differences = [re.findall(r"([+-]\d\.\d\d) ± (\d\.\d\d)", row)[0] for row in rows.values()]
     assert all(abs(float(mean)) + float(half) < 0.5 for mean, half in differences)
+
+
+def test_the_sentences_on_the_falling_budget_state_its_table() -> None:
+    found = [re.findall(r"([+-]?\d\.\d\d) (?:± (\d\.\d\d)|\[(\d\.\d\d), (\d\.\d\d)\])", row) for row in falling()]
+    assert all(abs(float(accuracy[0])) + float(accuracy[1]) < 0.5 for accuracy, _ in found)
+    losses = [(loss, float(low), float(high)) for _, (loss, _, low, high) in found]
+    assert all(low <= 1 <= high for _, low, high in losses[:3])  # random sampling
+    assert not any(high < 1 for *_, high in losses)
+    assert [loss for loss, low, _ in losses[6:] if low > 1] == ["1.22", "1.26"]  # SADP
 
 
 def test_the_weighted_norm_does_not_lower_the_factor_of_the_loss() -> None:

@@ -1,11 +1,11 @@
-"""Two epochs of each recipe at its full width, on few examples: the loss, the accuracy and the CPU minutes.
+"""Two epochs of each recipe, on few examples: the loss, the accuracy and the CPU minutes.
 
-    python tests/benchmarks/recipes.py [--recipe sltt-cifar10 ...] [--examples 64] [--batch-size 16]
+    python tests/benchmarks/recipes.py [--recipe sltt-cifar10 ...] [--examples 64] [--batch-size 16] [--set backbone.width=8]
 
-The networks, time steps and settings are the recipes'. Batches and data are small: images of CIFAR-10 as arrays (of 100
-labels for CIFAR-100) or as a folder, and recordings that the tests make in the publishers' formats. So the figures show that
-a recipe runs, not what it reaches. The records go to --out. A script, not a test: it asserts nothing. It reads the folder
-SADP_BENCH_DATA.
+The networks, time steps and settings are the recipes', but for --set. Batches and data are small: images of CIFAR-10 as
+arrays (of 100 labels for CIFAR-100) or as a folder, and recordings that the tests make in the publishers' formats. So the
+figures show that a recipe runs, not what it reaches. The records go to --out. A script, not a test: it asserts nothing. It
+reads the folder SADP_BENCH_DATA.
 """
 
 from __future__ import annotations
@@ -80,6 +80,7 @@ def main() -> None:
     parser.add_argument("--recipe", nargs="+", default=list(recipes()), help="names of recipes")
     parser.add_argument("--examples", type=int, default=64, help="images to train on; twice as many for 100 classes")
     parser.add_argument("--batch-size", default="16")
+    parser.add_argument("--set", default=[], nargs="*", help="settings that replace the recipes', such as a width")
     parser.add_argument("--out", type=Path, default=Path("runs/recipes"))
     given = parser.parse_args()
     print("| recipe | visits | loss by epoch | accuracy | CPU minutes |\n| --- | ---: | --- | ---: | ---: |")
@@ -88,7 +89,15 @@ def main() -> None:
         for name in given.recipe:
             dataset = find_recipe(name).fields["dataset"]
             row = row_of(
-                name, [*words.get(dataset, []), "--batch-size", given.batch_size], Path(folder), given.out / name
+                name,
+                [
+                    *words.get(dataset, []),
+                    "--batch-size",
+                    given.batch_size,
+                    *(word for text in given.set for word in ("--set", text)),
+                ],
+                Path(folder),
+                given.out / name,
             )
             print(f"| {' | '.join(row)} |", flush=True)
 
