@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,14 @@ from torch import Tensor
 
 from sadp_bench.core.arrays import Array, unpacked
 from sadp_bench.core.errors import BadInput
-from sadp_bench.core.files import STATE_BYTES, Unreadable, read_bytes
+from sadp_bench.core.files import STATE_BYTES, read_bytes
 from sadp_bench.pruners.base import Pruner
 from sadp_bench.records.naming import run_name
 from sadp_bench.records.record import Record
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import Store, atomic
 from sadp_bench.records.visit_counts import unpack
-from sadp_bench.runs.reopening import reopened
+from sadp_bench.runs.reopening import read_weights, reopened
 from sadp_bench.runs.resolve import make_sparsity
 from sadp_bench.sparsity.base import Sparsity
 from sadp_bench.sparsity.cutting import Cutting
@@ -196,17 +195,7 @@ def weights(path: Path, record: Record, data: Path | None = None) -> dict[str, A
     Raises:
         BadInput: The run did not keep its weights, or the data are not there.
     """
-    kept = path.with_suffix(".pt")
-    try:
-        content = read_bytes(kept, STATE_BYTES)
-    except Unreadable as error:
-        raise BadInput(f"{error}; `run --again --save-model` keeps the weights beside the record") from None
-    try:
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # of many kinds, from a damaged file
-        raise BadInput(f"{kept} contains no weights ({type(error).__name__})") from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise BadInput(f"{kept} contains no weights")
+    state = read_weights(path.with_suffix(".pt"))
     kind = reopened(record.spec, data).dataset
     return {
         "state_dict": state,

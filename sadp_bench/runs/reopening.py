@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sadp_bench.core import registry
 from sadp_bench.core.errors import BadInput
@@ -55,20 +55,32 @@ def network_of(spec: Spec, material: Material, weights: Path) -> nn.Module:
         BadInput: The file is not there, or is not of this network.
     """
     _check_registered("backbone", spec.backbone)
-    try:
-        content = read_bytes(weights, STATE_BYTES)
-    except Unreadable as error:
-        raise BadInput(f"{error}; `run --save-model` keeps the weights beside the record") from None
-    try:
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # of many kinds, from a damaged file
-        raise BadInput(f"{weights} contains no weights ({type(error).__name__})") from None
+    state = read_weights(weights)
     model = build_model(spec, material, spec.seed)
     try:
         model.load_state_dict(state)
     except (RuntimeError, TypeError):
         raise BadInput(f"{weights} is not of the network that the record describes; channels may be cut") from None
     return model.eval()
+
+
+def read_weights(weights: Path) -> dict[str, Tensor]:
+    """Returns the state dict that `--save-model` wrote, on the CPU.
+
+    Raises:
+        BadInput: The file is not there, or has no weights.
+    """
+    try:
+        content = read_bytes(weights, STATE_BYTES)
+    except Unreadable as error:
+        raise BadInput(f"{error}; `run --again --save-model` keeps the weights beside the record") from None
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # of many kinds, from a damaged file
+        raise BadInput(f"{weights} contains no weights ({type(error).__name__})") from None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise BadInput(f"{weights} contains no weights")
+    return state
 
 
 def _check_registered(kind: str, name: str) -> None:

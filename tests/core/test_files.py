@@ -57,7 +57,6 @@ def test_whatever_is_in_the_place_of_a_file_is_set_aside_or_left(tmp_path: Path)
 OPENED_ELSEWHERE = {
     "core/files.py": {"os.open"},
     "core/arrays.py": {"np.load"},  # of bytes
-    "runs/exporting.py": {"torch.load"},  # of bytes, tensors alone
     "records/file_lock.py": {"path.open"},  # to write, after `_check_regular`
     "datasets/base.py": {"np.fromfile", "tarfile.open", "file.open"},  # an opened file; a checked download
     "datasets/archives.py": {"tarfile.open"},  # an opened file
