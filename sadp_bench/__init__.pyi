@@ -14,9 +14,9 @@ from sadp_bench.drop_in.indexed import with_index as with_index
 from sadp_bench.drop_in.sampler import PrunedSampler as PrunedSampler
 from sadp_bench.drop_in.scores import score_with as score_with
 from sadp_bench.drop_in.watch import watch as watch
-from sadp_bench.pruners.base import Observation as Observation
 from sadp_bench.pruners.base import Pruner as Pruner
-from sadp_bench.pruners.base import Selection as Selection
+from sadp_bench.pruners.exchange import Observation as Observation
+from sadp_bench.pruners.exchange import Selection as Selection
 from sadp_bench.pruners.sadp import SADP as SADP
 from sadp_bench.training.loggers.base import LoggedRun as LoggedRun
 from sadp_bench.training.loggers.base import Logger as Logger

@@ -26,8 +26,9 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.progress import Progress
 from sadp_bench.datasets.base import Dataset, data_root
 from sadp_bench.datasets.contract import first_breach
-from sadp_bench.pruners.base import Candidates, Observation, Pruner, Selection
+from sadp_bench.pruners.base import Pruner
 from sadp_bench.pruners.contract import selection_fault
+from sadp_bench.pruners.exchange import Candidates, Observation, Selection
 from sadp_bench.runs.resolve import Material, RunRequest, make_pruner, resolve
 from sadp_bench.runs.resources import Resources
 from sadp_bench.runs.trainer import BUDGET_TOLERANCE, RunTrainer

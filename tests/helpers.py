@@ -16,7 +16,8 @@ from sadp_bench.backbones.spiking import Backbone, NeuronSettings
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.registry import load, options, resolve
 from sadp_bench.core.rng import stream
-from sadp_bench.pruners.base import Observation, Pruner
+from sadp_bench.pruners.base import Pruner
+from sadp_bench.pruners.exchange import Observation
 from sadp_bench.pruners.sampling import systematic_sample
 from sadp_bench.runs.trainer import RunTrainer
 from tests.small_runs import make_trainer, resolved

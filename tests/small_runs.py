@@ -14,7 +14,8 @@ from torch import Tensor
 from sadp_bench.core import registry
 from sadp_bench.core.losses import WeightedLoss, step_loss
 from sadp_bench.core.progress import Progress
-from sadp_bench.pruners.base import Observation, Pruner, Selection
+from sadp_bench.pruners.base import Pruner
+from sadp_bench.pruners.exchange import Observation, Selection
 from sadp_bench.records.record import Record
 from sadp_bench.records.spec import Spec
 from sadp_bench.runs.resolve import Material, resolve

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from sadp_bench.core.registry import table
-from sadp_bench.pruners.base import Pruner, Selection, unweighted
+from sadp_bench.pruners.base import Pruner
 from sadp_bench.pruners.batching import in_order
+from sadp_bench.pruners.exchange import Selection, unweighted
 from sadp_bench.testing import SETTING, SIMULATED, ContractBroken, SecondDevice, check_pruner
 from tests.small_runs import needed_options
 

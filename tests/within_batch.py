@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sadp_bench.pruners.base import Candidates
+from sadp_bench.pruners.exchange import Candidates
 from tests.helpers import seen
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.precision import widened
-from sadp_bench.pruners.base import Observation
+from sadp_bench.pruners.exchange import Observation
 
 
 class LossesAlone(Observation):

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from sadp_bench.core.errors import BadInput
-from sadp_bench.pruners.base import Pruner, Survey
+from sadp_bench.pruners.base import Pruner
+from sadp_bench.pruners.exchange import Survey
 
 NEEDS_SCORES = (
     "this method scores the examples before training, and the sampler has no scores: pass scores=, a number for each "

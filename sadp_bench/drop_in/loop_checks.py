@@ -13,7 +13,8 @@ from sadp_bench.core import distributed
 from sadp_bench.core.errors import BadInput
 from sadp_bench.drop_in.epoch_batches import EpochBatches
 from sadp_bench.drop_in.watching import Watching
-from sadp_bench.pruners.base import Pruner, Survey
+from sadp_bench.pruners.base import Pruner
+from sadp_bench.pruners.exchange import Survey
 
 
 def observes(pruner: Pruner) -> bool:

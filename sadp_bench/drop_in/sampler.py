@@ -33,9 +33,10 @@ from sadp_bench.drop_in.loop_checks import (
     unobserved,
 )
 from sadp_bench.drop_in.watching import Watching
-from sadp_bench.pruners.base import Observation, Pruner, plain
+from sadp_bench.pruners.base import Pruner, plain
 from sadp_bench.pruners.batching import batches, in_order
 from sadp_bench.pruners.contract import selection_of, signals_of, updates_of
+from sadp_bench.pruners.exchange import Observation
 
 # The bound ratio comes in an epoch's first batch only, and features come with a linear readout only.
 OPTIONAL = {Signal.BOUND_RATIO, Signal.FEATURES}

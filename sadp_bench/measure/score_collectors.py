@@ -21,7 +21,8 @@ from sadp_bench.capture.signals import Signal
 from sadp_bench.core.evaluation_mode import evaluation_mode
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.rng import isolated, stream
-from sadp_bench.pruners.base import Candidates, KeepAll, Observation, Pruner, ScoringContext, Selection, Survey
+from sadp_bench.pruners.base import KeepAll, Pruner
+from sadp_bench.pruners.exchange import Candidates, Observation, ScoringContext, Selection, Survey
 from sadp_bench.pruners.sadp import SADP
 from sadp_bench.records.spec import Spec
 from sadp_bench.training.augmentation import Augmentation

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from sadp_bench.capture.signals import Signal
 from sadp_bench.core.errors import BadInput
-from sadp_bench.pruners.base import Pruner, Selection
+from sadp_bench.pruners.base import Pruner
+from sadp_bench.pruners.exchange import Selection
 
 
 def signals_of(pruner: Pruner, epoch: int) -> frozenset[Signal]:

@@ -16,7 +16,8 @@ from torch import Tensor
 from sadp_bench.capture.signals import Signal
 from sadp_bench.core import distributed
 from sadp_bench.core.errors import BadInput, Diverged
-from sadp_bench.pruners.base import Observation, Pruner, ScoringContext, Selection, Survey
+from sadp_bench.pruners.base import Pruner
+from sadp_bench.pruners.exchange import Observation, ScoringContext, Selection, Survey
 from sadp_bench.pruners.sampling import (
     balanced,
     inclusion_probability,

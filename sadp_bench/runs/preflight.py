@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from sadp_bench.capture.requirements import missing_parts
 from sadp_bench.core.errors import BadInput
-from sadp_bench.pruners.base import Pruner, Survey
+from sadp_bench.pruners.base import Pruner
 from sadp_bench.pruners.contract import signals_of, update_size
+from sadp_bench.pruners.exchange import Survey
 from sadp_bench.records.spec import Spec
 from sadp_bench.runs.resolve import make_pruner
 from sadp_bench.runs.resources import Resources

@@ -11,8 +11,9 @@ from torch import Tensor
 from sadp_bench.capture.signals import Signal
 from sadp_bench.core.clock import now
 from sadp_bench.core.errors import BadInput
-from sadp_bench.pruners.base import Candidates, Observation, Pruner
+from sadp_bench.pruners.base import Pruner
 from sadp_bench.pruners.contract import choice_fault
+from sadp_bench.pruners.exchange import Candidates, Observation
 from sadp_bench.training.augmentation import Augmentation
 from sadp_bench.training.step import TrainingStep
 

@@ -21,9 +21,10 @@ from sadp_bench.core.errors import BadInput, Diverged
 from sadp_bench.core.precision import widest_dtype
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.rng import isolated, stream
-from sadp_bench.pruners.base import Pruner, Selection
+from sadp_bench.pruners.base import Pruner
 from sadp_bench.pruners.batching import candidates, in_order
 from sadp_bench.pruners.contract import selection_of, signals_of, updates_of
+from sadp_bench.pruners.exchange import Selection
 from sadp_bench.pruners.sampling import kept_in_epoch
 from sadp_bench.records.record import is_number
 from sadp_bench.records.spec import Spec

@@ -17,7 +17,8 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.evaluation_mode import evaluation_mode
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.rng import stream_seed
-from sadp_bench.pruners.base import FreshSubset, KeepAll, Pruner, Survey
+from sadp_bench.pruners.base import FreshSubset, KeepAll, Pruner
+from sadp_bench.pruners.exchange import Survey
 from sadp_bench.records.naming import run_name
 from sadp_bench.records.spec import Spec
 from sadp_bench.sparsity.base import Sparsity

@@ -17,7 +17,7 @@ from sadp_bench.capture.signals import Signal
 from sadp_bench.core import distributed
 from sadp_bench.core.evaluation_mode import evaluation_mode
 from sadp_bench.core.losses import WeightedLoss, logit_errors
-from sadp_bench.pruners.base import Observation
+from sadp_bench.pruners.exchange import Observation
 from sadp_bench.records.spec import Spec
 from sadp_bench.training.augmentation import Augmentation
 from sadp_bench.training.backprop import at_precision, make_backprop

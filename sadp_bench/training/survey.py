@@ -16,7 +16,7 @@ from sadp_bench.core.clock import now
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.evaluation_mode import evaluation_mode
 from sadp_bench.core.losses import logit_errors
-from sadp_bench.pruners.base import Survey
+from sadp_bench.pruners.exchange import Survey
 from sadp_bench.records.spec import Spec
 from sadp_bench.training.data import Loader
 from sadp_bench.training.evaluation import predictions

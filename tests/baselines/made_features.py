@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from sadp_bench.core.rng import stream
-from sadp_bench.pruners.base import Pruner, Survey
+from sadp_bench.pruners.base import Pruner
+from sadp_bench.pruners.exchange import Survey
 from tests.helpers import PlainContext
 
 

@@ -9,7 +9,7 @@ import torch
 from scipy.special import softmax
 
 from sadp_bench.core.rng import stream
-from sadp_bench.pruners.base import Survey
+from sadp_bench.pruners.exchange import Survey
 from tests.helpers import PlainContext, seen
 
 N, CLASSES = 61, 4

@@ -9,7 +9,7 @@ import torch
 from baselines.drop import DRoP, KeepSome, class_error, held_out
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.rng import stream
-from sadp_bench.pruners.base import Survey
+from sadp_bench.pruners.exchange import Survey
 from tests.helpers import bench, classes_of, prepared_for
 
 

@@ -31,7 +31,7 @@ from sadp_bench.core.lif_equation import LIFEquation
 from sadp_bench.core.progress import Progress
 from sadp_bench.core.rng import stream
 from sadp_bench.gpu import compiles
-from sadp_bench.pruners.base import Observation
+from sadp_bench.pruners.exchange import Observation
 from sadp_bench.records.spec import Spec
 from sadp_bench.runs import environment
 from sadp_bench.runs.resolve import resolve

@@ -24,7 +24,8 @@ from sadp_bench.cli.listing import GROUPS, group_of
 from sadp_bench.core import registry
 from sadp_bench.core.errors import BadInput, Stopped
 from sadp_bench.core.progress import Progress
-from sadp_bench.pruners.base import KeepAll, Observation, ScoringContext
+from sadp_bench.pruners.base import KeepAll
+from sadp_bench.pruners.exchange import Observation, ScoringContext
 from sadp_bench.records.metrics import UNPRUNED
 from sadp_bench.records.store import atomic
 from sadp_bench.reports.plots.style import drawing, note, outer_labels, panels, save_all

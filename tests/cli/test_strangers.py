@@ -14,8 +14,9 @@ import torch
 
 from sadp_bench.core import registry, strangers
 from sadp_bench.core.errors import BadInput
-from sadp_bench.pruners.base import KeepAll, Selection
+from sadp_bench.pruners.base import KeepAll
 from sadp_bench.pruners.contract import selection_of
+from sadp_bench.pruners.exchange import Selection
 from tests.commands import Answer, command, complaint
 from tests.helpers import prepared
 

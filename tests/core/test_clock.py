@@ -9,7 +9,7 @@ from sadp_bench.core import clock
 from sadp_bench.core.clock import Clock
 from sadp_bench.core.phases import PHASES
 from sadp_bench.core.progress import Progress
-from sadp_bench.pruners.base import Observation, ScoringContext, Selection
+from sadp_bench.pruners.exchange import Observation, ScoringContext, Selection
 from sadp_bench.records.metrics import charged_seconds, training_seconds
 from sadp_bench.runs import trainer
 from sadp_bench.training import evaluation, rehearsal

@@ -20,7 +20,8 @@ from sadp_bench.core.rng import stream
 from sadp_bench.drop_in.indexed import with_index
 from sadp_bench.drop_in.sampler import PrunedSampler
 from sadp_bench.drop_in.watch import watch
-from sadp_bench.pruners.base import Pruner, Selection
+from sadp_bench.pruners.base import Pruner
+from sadp_bench.pruners.exchange import Selection
 from sadp_bench.pruners.sadp import SADP
 from sadp_bench.runs.preflight import check_runs
 from tests.drop_in.helpers import assert_refused, observe_all, sampler_of, train_by_hand

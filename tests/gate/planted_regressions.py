@@ -16,7 +16,8 @@ from baselines.infobatch import InfoBatch
 from sadp_bench.capture import recorder
 from sadp_bench.core.losses import WeightedLoss
 from sadp_bench.pruners import base
-from sadp_bench.pruners.base import Observation, Pruner, Selection, unweighted
+from sadp_bench.pruners.base import Pruner
+from sadp_bench.pruners.exchange import Observation, Selection, unweighted
 from sadp_bench.pruners.sadp import SADP
 from sadp_bench.runs import resolve, resources
 

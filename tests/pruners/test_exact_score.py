@@ -13,7 +13,7 @@ from sadp_bench.core import distributed
 from sadp_bench.core.errors import BadInput, Diverged
 from sadp_bench.core.losses import mean_loss
 from sadp_bench.drop_in.sampler import PrunedSampler
-from sadp_bench.pruners.base import Selection, Survey
+from sadp_bench.pruners.exchange import Selection, Survey
 from sadp_bench.pruners.sadp import SADP
 from sadp_bench.pruners.sampling import inclusion_probability, smooth
 from sadp_bench.records.metrics import score_seconds, score_visits

@@ -11,7 +11,8 @@ import torch
 
 from sadp_bench.capture.requirements import missing_parts
 from sadp_bench.core.errors import BadInput
-from sadp_bench.pruners.base import KeepAll, Observation, Pruner, ScoringContext, Selection, unweighted
+from sadp_bench.pruners.base import KeepAll, Pruner
+from sadp_bench.pruners.exchange import Observation, ScoringContext, Selection, unweighted
 from sadp_bench.records.store import Store
 from sadp_bench.runs import environment, preflight, resolve
 from sadp_bench.runs.resources import Resources

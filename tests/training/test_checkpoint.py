@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from sadp_bench.core.errors import BadInput
-from sadp_bench.pruners.base import Pruner, Selection, unweighted
+from sadp_bench.pruners.base import Pruner
+from sadp_bench.pruners.exchange import Selection, unweighted
 from sadp_bench.records.store import Store
 from sadp_bench.runs.run import run
 from sadp_bench.training.checkpoint import FORMAT, read_state, write_state

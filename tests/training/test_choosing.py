@@ -13,7 +13,8 @@ from torch import Tensor
 from sadp_bench.capture.signals import Signal
 from sadp_bench.core.errors import BadInput
 from sadp_bench.drop_in.sampler import PrunedSampler
-from sadp_bench.pruners.base import Candidates, Observation, Pruner, Selection, WithinBatch, unweighted
+from sadp_bench.pruners.base import Pruner, WithinBatch
+from sadp_bench.pruners.exchange import Candidates, Observation, Selection, unweighted
 from sadp_bench.records.metrics import ceiling, forward_only, forward_share
 from sadp_bench.runs.trainer import check_shareable
 from tests.example_records import make_record, make_spec

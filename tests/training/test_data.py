@@ -10,8 +10,8 @@ from torch import Tensor
 
 from sadp_bench.core.errors import BadInput
 from sadp_bench.datasets.examples import Examples, stratified_order
-from sadp_bench.pruners.base import Selection
 from sadp_bench.pruners.batching import batches, in_order
+from sadp_bench.pruners.exchange import Selection
 from sadp_bench.records.fields import canonical_augment
 from sadp_bench.training.augmentation import Augmentation, draw_augmentation
 from sadp_bench.training.data import Loader

@@ -19,7 +19,7 @@ from sadp_bench.capture.recorder import Recorder
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.losses import LOSSES, WeightedLoss
 from sadp_bench.core.rng import stream
-from sadp_bench.pruners.base import Observation
+from sadp_bench.pruners.exchange import Observation
 from sadp_bench.pruners.sadp import SADP, limited_error_squares
 from sadp_bench.records.record import Record
 from sadp_bench.runs.resolve import build_model, make_model, weight_bytes

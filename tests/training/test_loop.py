@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy, one_hot
 from sadp_bench.capture.layers import spiking_layers
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.rng import stream
-from sadp_bench.pruners.base import Observation
+from sadp_bench.pruners.exchange import Observation
 from sadp_bench.runs.trainer import RunTrainer
 from sadp_bench.training import evaluation, loop, optimizer, rehearsal
 from tests.small_runs import Chosen, assert_same_weights, make_trainer, numbers, resolved, small_bench, weights_of

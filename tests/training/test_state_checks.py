@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from sadp_bench.core.errors import BadInput
-from sadp_bench.pruners.base import KeepAll, Observation
+from sadp_bench.pruners.base import KeepAll
+from sadp_bench.pruners.exchange import Observation
 from sadp_bench.runs.trainer import RunTrainer
 from sadp_bench.training import checkpoint, shared_file
 from sadp_bench.training.checkpoint import read_state
