@@ -1,6 +1,6 @@
 """The training loop and its parts: data, step, backpropagation, evaluation, checkpoints, scoring before training."""
 
-# By name on the command line, the way to make a batch's gradient.
+# Name on the command line -> class that computes a batch's gradient.
 BACKPROPS = {
     "bptt": "sadp_bench.training.backprop:BPTT",
     "sltt": "sadp_bench.training.backprop:SLTT",

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from sadp_bench.training.image_changes import CHANGES, NUM_CHANGES
 
-MOVES = ("roll", "rotate", "shear")  # of `nda`, one for each recording
+MOVES = ("roll", "rotate", "shear")  # of `nda`; each recording has one of them
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Augmentation:
-    """The augmentation of each example of the data set in one epoch. None: an example has no such part.
+    """The augmentation of each example of the data set in one epoch. A part that `--augment` does not name is None.
 
     Args:
         row_N: First row of the crop in the padded image, pixels.
@@ -29,8 +29,8 @@ class Augmentation:
         change_NR: Changes of RandAugment in their order, places in `image_changes.CHANGES`.
         sign_NR: The direction of each change, 1 or -1.
         move_N: The move of a recording, a place in `MOVES`.
-        amount_N2: How far it moves along rows and columns, from -1 to 1; one number of them serves rotation and shear.
-        partner_N: The example that each is mixed with.
+        amount_N2: How far it moves along rows and columns, from -1 to 1. Rotation and shear use the first number.
+        partner_N: The example with which each is mixed.
         share_N: The example's share of each pixel outside of the box, in (0, 1].
         box_N4: Top, bottom, left and right of the box that shows the partner alone, pixels; empty for mixup.
     """
@@ -48,7 +48,7 @@ class Augmentation:
     box_N4: Tensor | None = None
 
     def to(self, device: torch.device) -> Augmentation:
-        """Returns the augmentation on a device; the same tensors where they lie there already."""
+        """Returns the augmentation on a device. Tensors that lie there already are not copied."""
         drawn = (getattr(self, part.name) for part in dataclasses.fields(self))
         return Augmentation(*(part if part is None else part.to(device) for part in drawn))  # type: ignore[arg-type]
 
@@ -68,15 +68,15 @@ def draw_augmentation(
         num_examples: N.
         padding: See `Loader`.
         sides: See `Loader`.
-        generator: Of the draws.
-        device: Where the augmentation shall lie, the loader's; None: on the CPU, where it is drawn.
+        generator: Makes the draws, on the CPU.
+        device: Device of the returned augmentation, usually the loader's; None: the CPU.
     """
     if kind == "none":
         return None
     parts = kind.split(",")
     row_N, column_N = (torch.randint(0, 2 * pad + 1, (num_examples,), generator=generator) for pad in padding)
     mirrored_N = torch.rand(num_examples, generator=generator) < (0.5 if "crop-flip" in parts else 0)
-    # The draws above are made all the same, so an example has the same hole with and without crops.
+    # The draws above are made in any case, so an example has the same hole with and without crops.
     if not {"crop", "crop-flip"} & set(parts):
         row_N, column_N = (torch.full((num_examples,), pad) for pad in padding)
     drawn = Augmentation(row_N, column_N, mirrored_N)
@@ -106,12 +106,12 @@ def _with_partners(
 ) -> Augmentation:
     """Returns the augmentation with the partner, the share and the box of each example.
 
-    A partner is any of the N examples, selected in this epoch or not, so that no selection changes how an example is shown.
-    The share of mixup is drawn from Beta(1/2, 1/2), and that of cutmix, before its box is clipped at the edges, uniformly,
-    which is Beta(1, 1). With both parts each example has one of them, by lot.
+    A partner is any of the N examples, selected in this epoch or not. So no selection changes how an example is shown.
+    Mixup draws the share from Beta(1/2, 1/2). Cutmix draws it uniformly, from Beta(1, 1), before its box is clipped at the
+    edges. With both parts, each example gets one of the two at random.
 
     Sources: Zhang et al., "mixup", ICLR 2018; Yun et al., "CutMix", ICCV 2019, with its Beta(1, 1). The 1/2 of mixup is
-    Spikformer's on CIFAR-10 (Zhou et al., ICLR 2023, its code). These draw for a whole batch; here each example has its own.
+    Spikformer's on CIFAR-10 (Zhou et al., ICLR 2023, its code). These draw once for a batch; here each example has its draw.
     """
     partner_N = torch.randint(0, num_examples, (num_examples,), generator=generator)
     uniform_N, lot_N = torch.rand(2, num_examples, generator=generator)
@@ -137,8 +137,8 @@ def shown_index(index_B: Tensor, augmentation: Augmentation | None) -> Tensor:
 def own_share(augmentation: Augmentation, index_B: Tensor, sides: tuple[int, int]) -> Tensor:
     """Returns the example's own share of each pixel, [B, H, W] float32; its mean is at least a half.
 
-    Where the partner's would be the larger mean, both change places: the mixed images are as many and the same, and an
-    example's loss, score and right answer are about itself more than about its partner.
+    Where the partner's mean share is larger, the two shares are exchanged. The distribution of mixed images stays the same.
+    An example's loss, score and correctness then depend on itself more than on its partner.
     """
     assert augmentation.share_N is not None and augmentation.box_N4 is not None
     box_B4 = augmentation.box_N4[index_B]

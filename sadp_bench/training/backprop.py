@@ -1,4 +1,4 @@
-"""Backpropagation of a batch: forward pass, loss, weighted backward pass. A run has one of the strategies.
+"""Backpropagation of a batch: forward pass, loss, weighted backward pass. A run uses one of the strategies.
 
 T time steps, B examples, C classes.
 """
@@ -23,12 +23,12 @@ Forward = Callable[[Tensor], Tensor]  # model input -> logits_TBC, at least floa
 
 
 class Backprop(ABC):
-    """A way to make a batch's gradient.
+    """A way to compute a batch's gradient.
 
     Args:
         model: The network.
         precision: "fp32", "bf16" (autocast) or "fp64".
-        device: The network's.
+        device: The network's device.
 
     Attributes:
         gradient_share: The share of the time steps that give gradients.
@@ -46,10 +46,10 @@ class Backprop(ABC):
         """Accumulates into `.grad` the gradient of the batch's loss, or an estimate of it.
 
         Args:
-            input: As `Loader.input` gives it.
-            loss: Of the batch.
-            draws: Where random numbers come from.
-            recorder: Records the pass. It receives which step is the middle one where the network runs step by step.
+            input: The network's input, as `Loader.input` returns it.
+            loss: The batch's loss.
+            draws: Generator of random numbers.
+            recorder: Records the pass. A strategy that runs step by step marks the middle step for it.
 
         Returns:
             logits_TBC, and loss_B before weighting, detached.
@@ -71,7 +71,8 @@ class BPTT(Backprop):
     ) -> tuple[Tensor, Tensor]:
         """See `Backprop`."""
         logits_TBC = self.forward(input)
-        if recorder is not None:  # Only the backward pass reaches the network's tensors, and hooks on them.
+        # The gradient of `note_loss` stops at this view, so it calls no hooks on the network's tensors.
+        if recorder is not None:
             logits_TBC = logits_TBC.view_as(logits_TBC)
         loss_B = loss.of_examples(logits_TBC)
         if recorder is not None:
@@ -86,14 +87,14 @@ class SLTT(Backprop):
     Source: Meng, Xiao, Yan, Wang, Lin & Luo, "Towards Memory- and Time-Efficient Backpropagation for Training Spiking Neural
     Networks", ICCV 2023.
 
-    A membrane is charged from the one before as from a constant: v[t] = (1 - 1/tau) detach(v[t-1]) + x[t]. Each step has
-    a separate graph, of its loss / T, which is freed before the next step, so the memory does not grow with T. As in the
-    authors' code, batch norm takes the statistics of each step, and updates its running statistics at every step. Unlike
-    there, the first convolution and norm of a static image are computed once, because every step has the same input.
-    They get the steps' summed gradient in one backward pass.
+    A membrane takes its previous value as a constant: v[t] = (1 - 1/tau) detach(v[t-1]) + x[t]. Each step has a separate
+    graph, of its loss / T. It is freed before the next step, so the memory does not grow with T. As in the authors' code,
+    batch norm takes the statistics of each step, and updates its running statistics at every step. Unlike in that code,
+    the first convolution and norm of a static image are computed once, because every step has the same input. They get
+    the steps' summed gradient in one backward pass.
 
-    SpikingJelly's `SLTTLIFNode` is the same neuron for networks that are called step by step, with its backward pass by
-    autograd. This class runs the suite's kernels on one step at a time. A test compares the two.
+    SpikingJelly's `SLTTLIFNode` is the same neuron for networks that are called step by step, differentiated by autograd.
+    This class runs the suite's kernels on one step at a time. A test compares the two.
     """
 
     def __call__(
@@ -115,7 +116,7 @@ class SLTT(Backprop):
                         (loss.total(loss_B) / num_steps).backward()
             return logits_1BC.detach()
 
-        # A cache would give a step the copy of a weight that another step has made, perhaps without a graph.
+        # Autocast's cache would give a step another step's copy of a weight, perhaps one without a graph.
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16", cache_enabled=False):
             logits_TBC: Tensor = self.model(input, of_step)
         distributed.average_gradients(self.model)
@@ -156,7 +157,7 @@ class SLTTK(SLTT):
 
 
 def make_backprop(name: str, k: int, model: nn.Module, precision: str, device: torch.device) -> Backprop:
-    """Returns the strategy of that name: one of `BACKPROPS`; "sltt-k" with at most the network's steps as k."""
+    """Returns the strategy of a name in `BACKPROPS`. "sltt-k" uses at most the network's time steps as k."""
     if name == "sltt-k":
         timesteps: int = model.timesteps  # type: ignore[assignment]
         return SLTTK(model, precision, device, min(k, timesteps), timesteps)

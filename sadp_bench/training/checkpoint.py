@@ -1,8 +1,8 @@
-"""Tensors and plain values on disk, read whole or refused, and the checkpoint of a run.
+"""Files of tensors and plain values, which are read whole or refused, and the checkpoint of a run.
 
 A file consists of one line that names the format, the SHA-256 of the rest, and the rest: the state as `torch.save` writes
-it. It is read with `weights_only=True`, so that it can contain nothing but tensors and plain values, whoever made it. The
-hash is there because torch does not notice a flipped bit.
+it. `weights_only=True` makes the reader refuse all but tensors and plain values, whoever wrote the file. The hash is
+needed because torch does not detect a flipped bit.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def write_state(path: Path, state: State) -> None:
 
 
 def read_state(path: Path, device: torch.device) -> State:
-    """Returns a state; its tensors of any GPU are placed on `device`. Raises BadInput for all but a whole state."""
+    """Returns a state, with tensors of any GPU placed on `device`. Raises BadInput for all but a whole state."""
     try:
         with opened(path) as file:
             is_ours = file.read(len(FORMAT)) == FORMAT
@@ -60,12 +60,12 @@ def read_state(path: Path, device: torch.device) -> State:
 
 
 class Checkpoint:
-    """The newest state of an unfinished run and, in case that is damaged, the state before it.
+    """The newest state of an unfinished run, and the state before it in case the newest is damaged.
 
     Args:
         path: The newest state's file.
-        every_seconds: A state is due so many seconds after the last.
-        identity: A state is only resumed if it was written with an equal identity.
+        every_seconds: Seconds from one state to the next.
+        identity: A state is resumed only if it was written with an equal identity.
         report: Receives a line for the user.
     """
 
@@ -96,11 +96,11 @@ class Checkpoint:
         return None
 
     def due(self) -> bool:
-        """Returns whether the next state is to be written."""
+        """Returns whether it is time to write the next state."""
         return time.monotonic() - self._since >= self.every_seconds
 
     def write(self, state: Callable[[], State]) -> None:
-        """Writes a state. Where that fails the run goes on, and the next state that is due is tried again."""
+        """Writes a state. After a failure the run goes on, and tries again when the next state is due."""
         self._since = time.monotonic()
         try:
             content = {**state(), "identity": self.identity}

@@ -21,19 +21,19 @@ REVISIT_BATCH = 256  # examples
 
 
 class Choosing:
-    """Lets a pruner choose which candidates of each batch train, counts the visits that are forward alone, and times them.
+    """Lets a pruner choose which candidates of each batch train; counts and times the forward passes for it.
 
     Args:
         step: Passes examples forward.
-        pruner: Chooses.
+        pruner: Chooses the candidates that train.
         epoch: From 0.
         augmentation: How each example of the epoch is shown, in the forward pass and in the step alike.
 
     Attributes:
-        passed: Visits of forward passes, whether they trained afterwards or not.
-        trained: Visits that trained of candidates that had passed forward; a candidate that is named twice has two.
-        forward_seconds: Of the forward passes.
-        seconds: Of the choices, forward passes included.
+        passed: Examples passed forward, whether they trained afterwards or not.
+        trained: Training visits of candidates that had passed forward; a candidate that is chosen twice has two.
+        forward_seconds: Seconds of the forward passes.
+        seconds: Seconds of the choices, forward passes included.
     """
 
     def __init__(self, step: TrainingStep, pruner: Pruner, epoch: int, augmentation: Augmentation | None) -> None:
@@ -42,7 +42,7 @@ class Choosing:
         self.forward_seconds = self.seconds = 0.0
 
     def __call__(self, index_C: Tensor, weight_C: Tensor, num_trained: int) -> tuple[Tensor, Tensor]:
-        """Returns the indices and weights of the candidates that train: all, or those that the pruner names.
+        """Returns the indices and weights of the candidates that train: all, or those that the pruner chooses.
 
         Raises:
             BadInput: The pruner's choice breaks the contract of `Pruner.choose_in_batch`.
@@ -62,7 +62,7 @@ class Choosing:
         return chosen
 
     def revisit(self) -> list[Tensor]:
-        """Passes the examples forward that the pruner wants to see again at the epoch's end. Returns them, in parts."""
+        """Passes forward the examples that the pruner requests at the epoch's end. Returns their indices, in parts."""
         index_M, parts = self.pruner.revisit(self.epoch), []
         with self._timed("seconds"):
             for index_B in index_M.split(REVISIT_BATCH) if len(index_M) else ():
@@ -72,7 +72,7 @@ class Choosing:
         return parts
 
     def row(self) -> dict[str, float]:
-        """Returns the additions to the epoch's row: nothing where no example was passed forward alone."""
+        """Returns the fields to add to the epoch's row; none where no example was passed forward alone."""
         if not self.passed:
             return {}
         return {

@@ -1,6 +1,6 @@
-"""The network's input, made of examples in memory: gathered, augmented and normalised.
+"""The network's input, made of stored examples: gathered, augmented and normalised.
 
-Images stay uint8 until they are used. `augmentation` draws how the examples of an epoch are shown.
+Images stay uint8 until they are used. The module `augmentation` draws how the examples of an epoch are shown.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ PADDING = 4  # pixels at each edge, as is customary for CIFAR's side of 32; a sh
 class Loader:
     """Makes the network's input on the device: gathers and augments examples as uint8, then normalises and mixes them.
 
-    Static images give [B, C, H, W], events [T, B, C, H, W], channels last in memory. The examples lie on the device
-    where they fit in half of its free memory, otherwise in pinned host memory. The map of a file stays on the disk, and
-    its rows are read as they are needed. A source makes them as they are needed.
+    Static images give [B, C, H, W] and events [T, B, C, H, W], channels last in memory. Examples in memory are copied to
+    a GPU where they take less than half of its free memory, otherwise to pinned host memory. Examples in a mapped file
+    stay on the disk until a batch reads them. A source makes its examples when a batch needs them.
 
     Args:
         examples: The data.
         scale: The stored value of full intensity.
-        mean: Of each channel, of values divided by the scale.
-        std: Of each channel, likewise.
-        device: The network's.
-        dtype: Of the input.
-        num_classes: Of the labels, for the targets of mixed examples.
+        mean: Mean of each channel, of values divided by the scale.
+        std: Standard deviation of each channel, likewise.
+        device: The network's device.
+        dtype: Data type of the input.
+        num_classes: Classes, for the targets of mixed examples.
 
     Attributes:
-        padding: Rows above and below an image, columns left and right of it: how far a crop can move along each side.
+        padding: Rows above and below an image, and columns left and right of it: how far a crop can move.
         sides: Rows and columns of an image.
-        data_seconds: Seconds that all batches so far took until their stored values were there. What a GPU copies from
-            its own memory is no part of it.
+        data_seconds: Seconds that all batches so far waited for their stored values. Copies within a GPU's memory do not
+            count.
     """
 
     def __init__(
@@ -70,15 +70,15 @@ class Loader:
 
     @property
     def place(self) -> torch.device:
-        """The device of the examples. Indices that lie there too are not copied, and so no batch waits for a copy."""
+        """The device of the examples. Indices on it are not copied, so no batch waits for a copy."""
         return torch.device("cpu") if self._source is not None else self._input_N.device
 
     def expect(self, batches: Iterable[Tensor], augmentation: Augmentation | None = None) -> None:
-        """Names the batches of this process that will be asked for, in order, so that a source may make them ahead.
+        """Announces the coming batches of this process, in order, so that a source can make them ahead.
 
         Args:
-            batches: Indices of the examples, on `place`.
-            augmentation: As they will be asked for: an example that is mixed with another needs both.
+            batches: Indices of each batch's examples, on `place`.
+            augmentation: How the examples will be shown: an example that is mixed with another needs both.
         """
         if self._source is not None and self._row_N is not None:
             shown = (shown_index(index_B, augmentation).to(self.place) for index_B in batches)
@@ -106,14 +106,14 @@ class Loader:
         return input.movedim(-1, -3)
 
     def target(self, index_B: Tensor, augmentation: Augmentation | None = None) -> Tensor:
-        """Returns the targets of these examples: their labels, or the classes' shares of them where they are mixed.
+        """Returns the targets of these examples: their labels, or shares of the classes where examples are mixed.
 
         Args:
             index_B: The examples, int64.
             augmentation: How they are shown; None: as they are stored.
 
         Returns:
-            label_B, int64, or [B, C], of the input's type.
+            label_B, int64; or shares [B, C], of the input's type.
         """
         index_B = index_B.to(self.device, non_blocking=True)
         if augmentation is None or augmentation.partner_N is None:
@@ -124,7 +124,7 @@ class Loader:
         return (share_B1 * own + (1 - share_B1) * partner).to(self._gain_C.dtype)
 
     def _augmented(self, pixels: Tensor, index_B: Tensor, augmentation: Augmentation) -> Tensor:
-        """Returns the normalised input of stored values, [..., B, H, W, C], augmented but for the mix."""
+        """Returns the augmented and normalised input of stored values, [..., B, H, W, C], before examples are mixed."""
         drawn = augmentation
         places = drawn.row_N[index_B], drawn.column_N[index_B], drawn.mirrored_N[index_B]
         pixels = cropped(pixels, *places, self.padding)

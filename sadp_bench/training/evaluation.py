@@ -1,4 +1,4 @@
-"""What a trained network gives on held-out data and on its training images: predictions, loss, accuracy, firing rates."""
+"""Predictions, loss, accuracy and firing rates of a trained network, on held-out data and on its training images."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from sadp_bench.training.data import Loader
 from sadp_bench.training.objective import run_loss
 
 EVALUATION_BATCH = 256  # examples
-MAX_STEPS = 1000  # time steps of which a record contains an accuracy each
+MAX_STEPS = 1000  # time steps; a run with more has no accuracy after each step in its record
 
 
 def predictions(
@@ -34,13 +34,13 @@ def predictions(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yields (index_B, logits_TBC, input) of the examples, in the order of the index, without augmentation and gradients.
 
-    The network is in evaluation mode while it predicts, and in its own mode again at each yield; the caller's code may
-    take gradients. Each of several processes gets its part of the data.
+    The network is in evaluation mode while it predicts, and in its own mode at each yield. The caller may take gradients.
+    Each of several processes gets its part of the data.
 
     Args:
         model: The network.
         data: The examples.
-        precision: Of the run.
+        precision: The run's precision.
         index_n: Indices of n examples, int64; None: all of them.
     """
     forward = at_precision(model, precision, data.device)
@@ -61,8 +61,8 @@ def evaluate(model: nn.Module, data: Loader, precision: str, epoch: int = 0) -> 
     Args:
         model: The network.
         data: The examples.
-        precision: Of the run.
-        epoch: Of the training, from 0, for the error.
+        precision: The run's precision.
+        epoch: The epoch just trained, from 0, for the error message.
 
     Raises:
         Diverged: Inputs, membranes or logits are not finite. Such a network has no accuracy.
@@ -83,7 +83,7 @@ def evaluate(model: nn.Module, data: Loader, precision: str, epoch: int = 0) -> 
 def fitted_index(label_N: Tensor) -> Tensor:
     """Returns the indices of the training images of `fitted`: all, or the first of a fixed, class-balanced order.
 
-    No method and no seed changes them. Int64, ascending, on the CPU.
+    They depend on no method and no seed. They are int64, ascending, on the CPU.
     """
     if len(label_N) <= MAX_FITTED:
         return torch.arange(len(label_N))
@@ -101,7 +101,7 @@ def fitted(model: nn.Module, data: Loader, spec: Spec) -> dict[str, Any]:
         spec: The run.
 
     Returns:
-        fitted_loss, fitted_accuracy and fitted_examples; nothing where a number of the pass is not finite.
+        fitted_loss, fitted_accuracy and fitted_examples; an empty table where a number of the pass is not finite.
     """
     fit, watch = Fit(run_loss(spec), data.device), FiniteWatch(model)
     index_n = fitted_index(data.label_N)
@@ -115,7 +115,7 @@ def fitted(model: nn.Module, data: Loader, spec: Spec) -> dict[str, Any]:
 
 
 class Tally(Protocol):
-    """Counts what a pass over data shows, batch by batch."""
+    """A count over the logits of a pass, batch by batch."""
 
     def add(self, logits_TBC: Tensor, label_B: Tensor) -> None:
         """Counts a batch."""
@@ -129,8 +129,8 @@ def firing_rates(model: nn.Module, data: Loader, precision: str, tallies: Sequen
     Args:
         model: The network.
         data: The examples.
-        precision: Of the run.
-        tallies: Receive the logits of the same pass.
+        precision: The run's precision.
+        tallies: Counts that receive the logits of the same pass.
     """
     layers = len(spiking_layers(model))
     with Recorder(model, {"spike_counts"} if layers else set()) as recorder:
@@ -152,7 +152,7 @@ class Fit:
 
     Args:
         loss: Returns the loss of each example, before weighting.
-        device: Of the logits.
+        device: The logits' device.
     """
 
     def __init__(self, loss: Loss, device: torch.device) -> None:
@@ -176,8 +176,8 @@ class StepAccuracy:
     A network that does not look ahead makes the same first t logits at every T. So one pass at T contains them all.
 
     Args:
-        timesteps: T. A network that makes fewer keeps its last accuracy for the rest.
-        device: Of the logits.
+        timesteps: T. A network that makes fewer steps keeps its last accuracy for the rest.
+        device: The logits' device.
     """
 
     def __init__(self, timesteps: int, device: torch.device) -> None:
@@ -192,7 +192,7 @@ class StepAccuracy:
         self.correct_T += (class_TB == label_B).sum(1)[of_step]
 
     def shares(self, num_examples: int) -> list[float]:
-        """Returns the accuracy after t steps, [T]; none of more than `MAX_STEPS`."""
+        """Returns the accuracy after t steps, [T]; an empty list where T is above `MAX_STEPS`."""
         return [float(correct) / num_examples for correct in distributed.total(self.correct_T)]
 
 
@@ -201,7 +201,7 @@ class ClassAccuracy:
 
     Args:
         num_classes: C.
-        device: Of the logits.
+        device: The logits' device.
     """
 
     def __init__(self, num_classes: int, device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""The cosine between the gradient of SLTT and that of backpropagation through time, of the same weights and batches."""
+"""The cosine between the gradients of SLTT and of backpropagation through time, for the same weights and batches."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from sadp_bench.training.data import Loader
 from sadp_bench.training.objective import run_loss
 
 MAX_EXAMPLES = 128  # examples of a run's batch
-MAX_PASSES = 1024  # examples times steps: the graph of BPTT is that of an ordinary batch, where T is large too
+MAX_PASSES = 1024  # examples times steps; it keeps the graph of BPTT no larger than an ordinary batch's at a large T
 STREAM = "gradient cosine"
 
 
@@ -34,8 +34,8 @@ class Cosines:
     """Cosines between two gradients. None: one of the two is 0, or not finite.
 
     Attributes:
-        whole: Of the weights of all convolution and linear layers together.
-        layers: Of each layer's weight, by the layer's name.
+        whole: The cosine for the weights of all convolution and linear layers together.
+        layers: The cosine for each layer's weight, by the layer's name.
     """
 
     whole: float | None
@@ -52,18 +52,18 @@ def gradient_cosines(
 ) -> Cosines:
     """Returns the means over the batches of the cosines between SLTT's and BPTT's gradients.
 
-    Both gradients are in training mode, augmented, and at the run's precision, and of the same weights and batch. Copies
-    of the network make them, so the network, its statistics and the random state stay as they are. Under "sltt-k" SLTT's
-    gradient through all steps stands for the expectation, which is K/T of it.
+    Both gradients are of the same weights and batch, in training mode, with augmentation, at the run's precision. Copies
+    of the network compute them, so the network, its statistics and the random state stay as they are. Under "sltt-k" it
+    takes SLTT's gradient through all steps. The expected gradient is K/T of that, and has the same cosine.
 
     Args:
         model: The network, a `Backbone`.
         data: The training set.
         spec: The run.
         batches: Indices of each batch's examples, int64.
-        masks: Weights that they lack are left out.
+        masks: Masks of connections; weights without a connection are left out.
         norms: Which statistics batch norm takes for BPTT. "step": those of each step, as SLTT trains. Both gradients then
-            are of one forward pass, and differ in the way from step to step alone. "all": those of all steps, as BPTT
+            have the same forward pass, and differ only in the path from step to step. "all": those of all steps, as BPTT
             trains. Then the spikes differ too.
     """
     found = []
@@ -76,7 +76,7 @@ def gradient_cosines(
 
 
 def cosines(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> Cosines:
-    """Returns the cosines between two gradients, which are tables of the weights' gradients by name."""
+    """Returns the cosines between two gradients, each a table of the weights' gradients by name."""
     products = {name: _products(one[name], other[name]) for name in one}
     layers = {name.removesuffix(".weight"): _cosine(*three) for name, three in products.items()}
     return Cosines(_cosine(*(sum(column) for column in zip(*products.values(), strict=True))), layers)
@@ -109,7 +109,7 @@ def _by_step(model: nn.Module, data: Loader, spec: Spec, batch_B: Tensor, throug
     """Returns the gradient of SLTT's forward pass, in one graph of all steps: through time, or through each step alone."""
     copied, (input, target) = _copy(model), _batch(data, spec, batch_B)
     swap_neurons(copied, through_time)
-    copied.native = False  # type: ignore[assignment]  # A fused block would compute the former neurons.
+    copied.native = False  # type: ignore[assignment]  # A fused block would compute the replaced neurons.
     num_steps = copied.steps(input)  # type: ignore[operator]
     losses = []
 
@@ -128,7 +128,7 @@ def _by_step(model: nn.Module, data: Loader, spec: Spec, batch_B: Tensor, throug
 
 
 def _at_once(model: nn.Module, data: Loader, spec: Spec, batch_B: Tensor) -> dict[str, Tensor]:
-    """Returns the gradient as BPTT trains."""
+    """Returns the gradient by which BPTT trains."""
     copied, (input, target) = _copy(model), _batch(data, spec, batch_B)
     with isolated(spec.seed, STREAM, data.device), torch.enable_grad():
         logits_TBC = at_precision(copied, spec.precision, data.device)(input)
@@ -156,10 +156,10 @@ def _gradient(model: nn.Module) -> dict[str, Tensor]:
 
 
 class GraphLIF(nn.Module):
-    """The LIF neuron on one step after the other, [1, B, ...], by autograd alone.
+    """The LIF neuron on one step [1, B, ...] after the other, differentiated by autograd alone.
 
     Args:
-        lif: Gives the equation.
+        lif: The neuron whose equation it computes.
         through_time: Whether its membrane stays in the graph from step to step.
     """
 
@@ -181,7 +181,7 @@ class GraphLIF(nn.Module):
 
 
 def swap_neurons(model: nn.Module, through_time: bool) -> None:
-    """Replaces each `LIF` of a network by a `GraphLIF`. Other layers with state stay, and keep their graph through time."""
+    """Replaces each `LIF` of a network by a `GraphLIF`. `through_time` also keeps the graph of other layers with state."""
     for name, child in model.named_children():
         if isinstance(child, LIF):
             setattr(model, name, GraphLIF(child, through_time))
@@ -192,7 +192,7 @@ def swap_neurons(model: nn.Module, through_time: bool) -> None:
 
 
 class RunCosine:
-    """The cosine of one run on a fixed batch, after its first and after its last epoch; nothing but under SLTT.
+    """The cosine of a run by SLTT on a fixed batch, after its first and its last epoch. Other runs have none.
 
     Batch norm takes the statistics of each step in both gradients (see `gradient_cosines`).
 
@@ -201,7 +201,7 @@ class RunCosine:
         data: The training set.
 
     Attributes:
-        found: For the record: first, last, least, least_layer and examples.
+        found: The record's numbers: first, last, least, least_layer and examples.
     """
 
     def __init__(self, spec: Spec, data: Loader) -> None:
@@ -215,7 +215,7 @@ class RunCosine:
         return self.spec.backprop in STEP_BY_STEP and epoch in (0, length - 1)
 
     def measure(self, epoch: int, model: nn.Module, masks: Masks) -> None:
-        """Measures after an epoch, from 0."""
+        """Measures the cosine after an epoch, from 0."""
         index_N = torch.randperm(len(self.data), generator=stream(self.spec.seed, STREAM, 1))
         cosines = gradient_cosines(model, self.data, self.spec, [index_N[: self.num_examples]], masks)
         layer, least = cosines.least() or (None, None)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample, pad
 
-NUM_CHANGES = 2  # of each image, as torchvision's RandAugment
-STRENGTH = 9 / 30  # of the greatest, as its magnitude 9 of 31 bins
+NUM_CHANGES = 2  # changes of each image, as in torchvision's RandAugment
+STRENGTH = 9 / 30  # share of the greatest strength, as its magnitude 9 of 31 bins
 GREATEST_SHEAR, GREATEST_DEGREES, GREATEST_SHIFT, GREATEST_FACTOR = 0.3, 30.0, 150 / 331, 0.9
 POSTERIZED_BITS = 8 - round(4 * STRENGTH)
 CHANGES = (
@@ -21,9 +21,9 @@ CHANGES = (
     "autocontrast equalize".split()
 )
 GEOMETRIC = range(1, 6)  # places of the changes that move pixels
-SIGNED = range(6, 10)  # places of the changes by a factor 1 + or - something
-NDA_DEGREES = 30.0  # of a rotation and of a shear, at most, as for CIFAR10-DVS in the code of its authors
-NDA_SHIFT = 5 / 48  # of a side, at most, likewise
+SIGNED = range(6, 10)  # places of the changes by a factor above or below 1
+NDA_DEGREES = 30.0  # degrees; the largest rotation and shear, as the authors' code has them for CIFAR10-DVS
+NDA_SHIFT = 5 / 48  # share of a side; the largest roll, likewise
 
 
 def cropped(pixels: Tensor, row_B: Tensor, column_B: Tensor, mirrored_B: Tensor, padding: tuple[int, int]) -> Tensor:
@@ -58,14 +58,14 @@ def rand_augmented(pixels: Tensor, change_BR: Tensor, sign_BR: Tensor, scale: fl
     """Returns the images after their changes, one after the other.
 
     Source: Cubuk et al., "RandAugment", NeurIPS 2020, with the changes and defaults of torchvision's `v2.RandAugment`: two
-    changes of magnitude 9. Those of pixels' values are torchvision's functions. Those that move pixels are one sampling
-    of the nearest pixel for all examples, with torchvision's matrices.
+    changes of magnitude 9. Changes of pixel values are torchvision's functions. Changes that move pixels sample the
+    nearest pixel for all examples at once, with torchvision's matrices.
 
     Args:
         pixels: Images of 1 or 3 channels.
         change_BR: Places in `CHANGES`.
         sign_BR: Their directions, 1 or -1.
-        scale: The stored value of full intensity. Values are rounded to 256 levels of it.
+        scale: The stored value of full intensity. Values are rounded to 256 levels from 0 to it.
     """
     whole = pixels.dtype == torch.uint8 and scale == 255
     image_BCHW = pixels.movedim(-1, -3)
@@ -88,7 +88,7 @@ def rand_augmented(pixels: Tensor, change_BR: Tensor, sign_BR: Tensor, scale: fl
 
 
 def _functions() -> dict[int, Callable[[Tensor, float], Tensor]]:
-    """Returns the changes of pixels' values, of images and a factor, by their places."""
+    """Returns the changes of pixel values by their places: functions of images and a factor."""
     from torchvision.transforms.v2 import functional as f  # takes a second to import, and few runs need it
 
     functions: dict[str, Callable[[Tensor, float], Tensor]] = {
@@ -125,7 +125,7 @@ def _matrices(change_M: Tensor, sign_M: Tensor, sides: tuple[int, int]) -> Tenso
 
 
 def moved(image_BCHW: Tensor, matrix_B23: Tensor) -> Tensor:
-    """Returns images whose pixel at (x, y) is the nearest one to matrix (x, y, 1) in the image; zero outside.
+    """Returns images whose pixel at (x, y) is the given image's pixel nearest to matrix (x, y, 1); zero outside.
 
     x counts columns and y rows from the centre.
     """
@@ -142,17 +142,17 @@ def moved_recordings(pixels: Tensor, move_B: Tensor, amount_B2: Tensor) -> Tenso
     """Returns recordings that are rolled, rotated or sheared along their rows, all frames alike.
 
     Source: Li, Kim, Park, Geller & Panda, "Neuromorphic Data Augmentation for Training Spiking Neural Networks", ECCV 2022,
-    as their code augments CIFAR10-DVS: one of the three by lot, by up to 5 of 48 pixels or 30 degrees. The paper's cutout
-    and flip are `cutout` and `crop-flip` of `--augment`.
+    as their code augments CIFAR10-DVS: one of the three at random, by up to 5 of 48 pixels or 30 degrees. The paper's
+    cutout and flip are `cutout` and `crop-flip` of `--augment`.
 
     Args:
         pixels: Frames [T, B, H, W, C].
         move_B: Places in `augmentation.MOVES`.
-        amount_B2: From -1 to 1.
+        amount_B2: How far each recording moves, from -1 to 1; see `Augmentation.amount_N2`.
     """
     steps, _, height, width, channels = pixels.shape
     reach = torch.tensor([int(side * NDA_SHIFT) for side in (height, width)], device=pixels.device)
-    # Every whole number of pixels from -reach to reach is as likely.
+    # All whole numbers of pixels from -reach to reach are equally likely.
     shift_B2 = ((amount_B2 + 1) / 2 * (2 * reach + 1)).floor().clamp_max(2 * reach) - reach
     shift_B2 = shift_B2.long() * (move_B == 0)[:, None]
     row_BH = (torch.arange(height, device=pixels.device) - shift_B2[:, :1]) % height

@@ -30,10 +30,10 @@ class Local(Backprop):
     Source: the idea is that of Nokland & Eidnes, "Training Neural Networks with Local Error Signals", ICML 2019, and of
     Ma et al. for spiking networks. The heads, their place and their pool are ours.
 
-    A block ends with its neuron, a block of a residual network with its addition. Its output is detached before it enters
-    the next block. A head (average pool of images to at most 2x2, linear layer) makes logits of every time step from it,
-    and the run's loss of them trains the block and the head. The readout trains the last block. Each block goes backward
-    before the next goes forward, so the memory is that of the largest block. See `add_heads`.
+    A block ends with its neuron, or in a residual network with its addition. Its output is detached before it enters the
+    next block. A head makes logits of every time step from the output: an average pool of images to at most 2x2, then a
+    linear layer. The run's loss of these logits trains the block and the head. The readout trains the last block. Each
+    block goes backward before the next goes forward, so the memory is that of the largest block. See `add_heads`.
     """
 
     def __call__(
@@ -50,10 +50,11 @@ class Local(Backprop):
             backward(loss.of_examples(widened(heads[block](output_TBCHW))))
             return output_TBCHW.detach()
 
-        # A cache would keep the copy of a weight, and the graph that made it, beyond its block.
+        # Autocast's cache would keep a weight's copy, and the graph that made it, beyond the weight's block.
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16", cache_enabled=False):
             logits_TBC = widened(self.model(input, of_block=of_block))
-        if recorder is not None:  # Only the backward pass reaches the network's tensors, and hooks on them.
+        # The gradient of `note_loss` stops at this view, so it calls no hooks on the network's tensors.
+        if recorder is not None:
             logits_TBC = logits_TBC.view_as(logits_TBC)
         loss_B = loss.of_examples(logits_TBC)
         if recorder is not None:
@@ -69,8 +70,8 @@ def add_heads(model: nn.Module, input_shape: tuple[int, int, int], num_classes: 
     Args:
         model: The network, on the CPU.
         input_shape: C, H, W.
-        num_classes: Of the logits.
-        seed: Of the heads' weights.
+        num_classes: Classes, the last dimension of the logits.
+        seed: Seed of the heads' weights.
 
     Raises:
         BadInput: The network has a single block.
@@ -88,7 +89,7 @@ def add_heads(model: nn.Module, input_shape: tuple[int, int, int], num_classes: 
 
 
 def block_shapes(model: Backbone, input_shape: tuple[int, int, int]) -> list[torch.Size]:
-    """Returns the shape of each block's output, C, H, W or D, from a pass of one time step through a copy of the network."""
+    """Returns each block's output shape, (C, H, W) or (D,), from a pass of one time step through a copy of the network."""
     copied = copy.deepcopy(model).double().eval()  # A float64 network runs everywhere, and no native kernel takes it.
     shapes = []
     with torch.no_grad():
@@ -101,7 +102,7 @@ def block_shapes(model: Backbone, input_shape: tuple[int, int, int]) -> list[tor
 
 
 def _head(shape: torch.Size, num_classes: int) -> nn.Sequential:
-    """Returns a head, -> [T, B, classes], for a block's output of this shape, C, H, W, or D, which no pool takes."""
+    """Returns a head that maps a block's output, (C, H, W) or (D,), to logits [T, B, classes]. It pools images alone."""
     if len(shape) == 1:
         return nn.Sequential(layer.Linear(shape[0], num_classes, step_mode="m"))
     channels, height, width = shape

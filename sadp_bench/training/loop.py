@@ -1,4 +1,4 @@
-"""THE training loop: the same for every method, without a branch on any of them.
+"""The training loop, which is the same for every method: it has no branch on a method.
 
 N examples, K kept in an epoch, B in a batch.
 """
@@ -42,9 +42,9 @@ EpochRow = dict[str, Any]
 
 @dataclass(slots=True, eq=False)
 class TrainingState:
-    """All that changes while a network trains, and so all that a checkpoint must hold.
+    """All that changes while a network trains, and so all that a checkpoint must contain.
 
-    No random state is part of it, as every draw comes from (seed, name, epoch).
+    It has no random state, because every draw comes from (seed, name, epoch).
 
     Args:
         model: The network.
@@ -53,7 +53,7 @@ class TrainingState:
         sparsity: Masks the network's weights.
         rows: One row of the record for each finished epoch.
         visits_N: How often each example was shown, int32; empty before the first epoch ends.
-        average: Of the network's weights; None: none is kept.
+        average: The moving average of the network's weights; None: none is kept.
     """
 
     model: nn.Module
@@ -72,7 +72,7 @@ class TrainingState:
         return {"rows": self.rows, "visits_N": self.visits_N, **states}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Loads the state of `state_dict`; the optimizer keeps its state where there is none in it."""
+        """Loads the state of `state_dict`. The optimizer keeps its own where that state lacks one."""
         self.rows, self.visits_N = list(state["rows"]), state["visits_N"].cpu()
         self.sparsity.load_state_dict(state["sparsity"])
         self.sparsity.shape(self.model)
@@ -85,7 +85,7 @@ class TrainingState:
 
     @contextmanager
     def evaluated(self) -> Iterator[None]:
-        """Gives the network the weights that are evaluated within the context: their average, where one is kept."""
+        """Gives the network the weights to evaluate within the context: the average, where one is kept."""
         with nullcontext() if self.average is None else self.average.within(self.model):
             yield
 
@@ -109,19 +109,19 @@ def train(
     """Trains epoch by epoch, from the first that has no row, and yields each epoch's row.
 
     Args:
-        state: Is changed in place.
+        state: The network and all that trains it; changed in place.
         data: The training set.
         spec: The run.
         clock: Charges the phases "select" and "train".
-        progress: Is informed of every batch.
-        seed: Of the order, the augmentation, dropout and the backward pass's draws.
-        until: Number of epochs after which training stops early; the last one may be partial.
+        progress: Receives an event for every batch.
+        seed: Seed of the order, the augmentation, dropout and the backward pass's draws.
+        until: Number of epochs after which training stops early; the last one may be partial. None: the whole run.
 
     Yields:
-        epoch, kept, mean_weight, train_loss and weighted_loss (means over the visits, before each update, of the loss and
-        of weight x loss), learning_rate (the epoch's last), mean_learning_rate (over the visits), data_seconds (of waits
-        for stored inputs, part of train), seconds. Where examples
-        were passed forward alone, also `Choosing.row`; where the pruner made surveys, also `Surveys.row`.
+        A row with epoch, kept, mean_weight, seconds and these fields. train_loss and weighted_loss are means over the visits,
+        before each update, of the loss and of weight x loss. learning_rate is the epoch's last, mean_learning_rate the mean
+        over the visits. data_seconds is the part of train that waits for stored inputs. A row also has `Choosing.row` where
+        examples were passed forward alone, and `Surveys.row` where the pruner made surveys.
 
     Raises:
         Diverged: A mean loss of an epoch, a weight, a buffer, a membrane or a logit is not finite.
@@ -162,8 +162,8 @@ def _train_epoch(
 ) -> tuple[EpochRow, Tensor]:
     """Trains on one epoch's selection. Returns the epoch's row, and the visited examples in the order shown, [K].
 
-    The epoch's order and augmentation come from streams that do not depend on the pruner; the selected examples are
-    taken out of that order. The last batch is watched: NaN stays in weights and buffers till then.
+    The epoch's order and augmentation come from streams that do not depend on the pruner. The selected examples keep
+    that order. Only the last batch is watched for NaN, because NaN stays in weights and buffers until then.
     """
     data, portion = step.data, min(1.0, end - epoch)
     state.model.train()
@@ -178,7 +178,7 @@ def _train_epoch(
     before, planned = sum(row["kept"] for row in state.rows), planned_visits(state.pruner, spec, len(data), length)
     choosing, trained, observe = Choosing(step, state.pruner, epoch, augmentation), [], state.pruner.observe
     num_updates = updates_of(state.pruner, epoch, num_trained, spec.batch_size)
-    # A GPU gets the epoch's order and weights at once: it would wait for a copy in every step.
+    # The epoch's order and weights are copied to a GPU at once, because a copy in every step would make it wait.
     parts = list(candidates(index_K.to(data.place), weight_K.to(data.device), num_trained, num_updates))
     data.expect((distributed.part(index_B) for index_B, _, _ in parts), augmentation)
     data_seconds = data.data_seconds
@@ -222,11 +222,11 @@ def trained_of(pruner: Pruner, epoch: int, num_selected: int, num_shown: int) ->
     Args:
         pruner: The pruner.
         epoch: From 0.
-        num_selected: The number that it selected.
-        num_shown: The number that the epoch shows; less in a partial epoch, where as great a share trains.
+        num_selected: Examples that the pruner selected.
+        num_shown: Examples that the epoch shows. A partial epoch shows fewer, and the same share of them trains.
 
     Raises:
-        BadInput: The pruner's number is none.
+        BadInput: The pruner returns no whole number from 1 to `num_selected`.
     """
     number: Any = pruner.num_trained(epoch, num_selected)
     if not isinstance(number, int) or not 0 < number <= num_selected:
@@ -251,8 +251,8 @@ def _check_finite(row: EpochRow, watch: FiniteWatch, spec: Spec) -> None:
 def run_length(pruner: Pruner, spec: Spec, num_examples: int) -> float:
     """Returns the number of epochs of a run; the last one may be partial.
 
-    Protocol `epochs`: the requested number, or fewer where the pruner shortens the run. Protocol `updates`: as many as
-    full-data training's number of updates takes.
+    Under the protocol `epochs` it is the requested number, or less where the pruner shortens the run. Under `updates` the
+    run makes as many updates as full-data training.
     """
     if spec.protocol == "epochs":
         epochs: Any = pruner.run_epochs(spec.epochs)

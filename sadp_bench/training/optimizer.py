@@ -17,7 +17,7 @@ from sadp_bench.records.spec import Spec
 def _eager(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
     """Returns the optimizer without its wrappers for `torch.compile`.
 
-    The wrappers import `torch._dynamo`: that takes as long as the import of torch, and delays the first line of a run.
+    The wrappers import `torch._dynamo`, which takes as long as the import of torch and delays the first line of a run.
     """
     wrapped = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
     plain = {name: inspect.unwrap(getattr(kind, name)) for name in wrapped}
@@ -27,14 +27,14 @@ def _eager(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
 OPTIMIZERS = {"sgd": _eager(torch.optim.SGD), "adamw": _eager(torch.optim.AdamW)}
 
 
-WARMUP_START = 0.01  # of the full rate, so that the first update does something
+WARMUP_START = 0.01  # share of the full rate; above 0, so that the first update changes the weights
 
 
 def learning_rate(spec: Spec, share: float) -> float:
     """Returns the rate at a share in [0, 1] of the run: constant, or half a cosine from the full rate to 0.
 
-    Before that, in the warm-up, it rises in a straight line from `WARMUP_START` of the full rate. The warm-up takes as great
-    a share of every run as `warmup_epochs` is of `epochs`.
+    A warm-up before it raises the rate linearly from `WARMUP_START` of the full rate. The warm-up takes the share
+    `warmup_epochs / epochs` of every run.
     """
     warmup = spec.warmup_epochs / spec.epochs
     if share < warmup:
@@ -45,9 +45,9 @@ def learning_rate(spec: Spec, share: float) -> float:
 
 
 def share_done(spec: Spec, of_epochs: float, of_visits: float) -> float:
-    """Returns the share of the run that the learning rate follows, by the spec's clock, at most 1.
+    """Returns the share of the run that is done by the spec's clock, at most 1. The learning rate follows it.
 
-    With `visits`, runs of equal visits meet nearly the same sum of rates, whichever epochs have more visits than others.
+    With `visits`, runs of equally many visits have nearly the same sum of rates, however their epochs share the visits.
     """
     return of_epochs if spec.lr_clock == "epochs" else min(of_visits, 1.0)
 
@@ -58,11 +58,11 @@ def planned_visits(pruner: Pruner, spec: Spec, num_examples: int, length: float)
     Args:
         pruner: The pruner.
         spec: The run.
-        num_examples: N.
+        num_examples: N, the training examples.
         length: The number of epochs that the run takes.
 
     Raises:
-        BadInput: The pruner plans none.
+        BadInput: The pruner has no number of visits before training.
     """
     if spec.lr_clock == "epochs":
         return math.inf

@@ -1,4 +1,4 @@
-"""A few training steps ahead of a run: its warm-up, and the cost of a step."""
+"""A few training steps before a run, as its warm-up and to measure the seconds of a step."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from sadp_bench.training.step import TrainingStep
 
 
 def rehearse(model: nn.Module, data: Loader, spec: Spec, timed_steps: int = 3) -> float:
-    """Trains a copy of the network for a few steps; nothing of it remains, and the random state is restored.
+    """Trains a copy of the network for a few steps, discards it, and restores the random state.
 
-    The first step is not timed: kernels are chosen and memory is taken in it.
+    The first step is not timed, because it chooses kernels and takes memory.
 
     Returns:
         Seconds of a training step per example.

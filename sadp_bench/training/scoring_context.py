@@ -1,4 +1,4 @@
-"""What a run may use before training: networks, the run's own loop, passes over the training set."""
+"""Networks, trainings by the run's own loop, and surveys of the training set, which a run may use before training."""
 
 from __future__ import annotations
 
@@ -43,33 +43,33 @@ from sadp_bench.training.survey import SURVEY_BATCH, survey
 
 # Fields of a survey that are equal for all examples where the network is silent, and their names in messages.
 OUTPUTS = {"logits_NC": "the logits", "feature_ND": "the features", "spikes_ND": "the spikes"}
-SAME = 1e-6  # of the largest value: a larger difference is no rounding error of float32
+SAME = 1e-6  # share of the largest value; a larger difference is no rounding error of float32
 NOTHING_SPENT: dict[str, Any] = {"seconds": 0.0, "cpu_seconds": 0.0, "visits": 0}
 
 
 class RunContext:
     """The scoring and search context of one run, which can be saved and resumed after every epoch trained in it.
 
-    It implements `pruners.base.ScoringContext` and `sparsity.base.SearchContext`. All costs are added up, never set, so
-    that seconds and visits only grow, in a resumed run too.
+    It implements `pruners.base.ScoringContext` and `sparsity.base.SearchContext`. Costs are always added, never set. So
+    seconds and visits only grow, also in a resumed run.
 
     Args:
         spec: The run. Scoring networks follow the schedule of its full-data run.
         data: The training set.
         num_classes: Classes of the data.
         build: Makes an untrained network on the device from a seed and a number of time steps.
-        clock: Is in the phase "prepare" while the context is used.
-        progress: Is informed of every batch.
+        clock: The run's clock, in the phase "prepare" while the context is used.
+        progress: Receives an event for every batch.
         scores_file: Scores of the runs that differ in the ratio alone; None: the run makes its scores itself.
         search_file: The search of the runs that differ in method and ratio alone; None: the run makes its search itself.
-        save: Called after every epoch, where the context can be resumed.
+        save: Called after every epoch, at which the context can be resumed.
         score_columns: The method's `Pruner.score_columns`.
-        data_sha256: Of the run's data; "": not known.
+        data_sha256: SHA-256 of the run's data; "": not known.
 
     Attributes:
         visits: Example visits that scoring and search made.
         scores_from: Key of the run whose scores this run uses; None where it made them itself.
-        kept: What the search has kept for a resume.
+        kept: State that the search has kept for a resume.
     """
 
     def __init__(
@@ -102,15 +102,15 @@ class RunContext:
         self._scores: State | None = None
         self._has_scored = False
         self._search_start = NOTHING_SPENT
-        self._search_kept = {"fits": 0, **NOTHING_SPENT}  # trainings, seconds and visits that `kept` stands for
+        self._search_kept = {"fits": 0, **NOTHING_SPENT}  # trainings, seconds and visits that made `kept`
         self._unsaved: BadInput | None = None
 
     def fresh_model(self, seed: int) -> nn.Module:
-        """Returns an untrained network whose weights differ from the run's: a score does not depend on the run's network."""
+        """Returns an untrained network with other weights than the run's, so that scores do not depend on the run's."""
         return self._build(stream_seed(self.spec.seed, f"scoring {seed}"), self.timesteps)
 
     def message(self, text: str) -> None:
-        """Reports a line, named by the run."""
+        """Reports a line that begins with the run's name."""
         self._progress.message(f"{run_name(self.spec)}, {self.spec.sparsity}: {text}")
 
     @property
@@ -151,11 +151,12 @@ class RunContext:
             yield model
 
     def _fit(self, kind: str, state: TrainingState, epochs: float, seed: int) -> Iterator[None]:
-        """Trains until `epochs` epochs are done, charged, and yields after each.
+        """Trains until `epochs` epochs are done, charges them, and yields after each.
 
         A resumed training continues after its last saved epoch, and yields for that epoch first.
         """
-        # These trainings keep one share throughout, so that both clocks agree; some begin late, with epochs of no visit.
+        # These trainings keep the same share in every epoch, so both clocks of the learning rate agree. The clock of
+        # epochs also fits a training that begins late, after epochs without visits.
         spec = dataclasses.replace(self.spec, protocol="epochs", lr_clock="epochs")
         number = self._num_fits[kind] = self._num_fits[kind] + 1
         name = f"{kind} {number}"
@@ -182,7 +183,7 @@ class RunContext:
                 self._finish_fit(name)
 
     def _note_fit(self, name: str, state: TrainingState, start: State) -> None:
-        """Notes how far a training is. A training that can't be saved goes on; `state_dict` raises its error."""
+        """Stores the state of a training. A training that can't be saved goes on; `state_dict` raises its error."""
         try:
             self._fits[name] = {"training": state.state_dict(), "spent": self._spent_since(start)}
         except BadInput as error:
@@ -195,7 +196,7 @@ class RunContext:
             self._fits[name] = copy.deepcopy(self._fits[name] | {"training": training})
 
     def _resume_fit(self, name: str, state: TrainingState) -> bool:
-        """Puts a saved training back to where it was, its cost included. Returns whether there was one."""
+        """Restores a saved training and charges its cost. Returns whether there was one."""
         if name not in self._fits:
             return False
         saved = self._fits[name]["training"]
@@ -211,7 +212,7 @@ class RunContext:
         return True
 
     def _spent(self) -> State:
-        """Returns seconds and visits so far, CPU seconds where they are known; to be called with the clock stopped."""
+        """Returns seconds and visits so far, and CPU seconds where they are known. The clock must be stopped."""
         seconds, cpu_seconds = self._clock.seconds["prepare"], self._clock.cpu_seconds.get("prepare")
         spent: State = {"seconds": seconds, "visits": self.visits}
         return spent if cpu_seconds is None else spent | {"cpu_seconds": cpu_seconds}
@@ -233,7 +234,7 @@ class RunContext:
         return {"fits": self._fits, "scores": self._scores, "kept": self.kept, "search_kept": self._search_kept}
 
     def load_state_dict(self, state: State) -> None:
-        """Loads the state of `state_dict`. Costs are charged when the work that they stand for comes up."""
+        """Loads the state of `state_dict`. A cost is charged when the run comes to the saved work."""
         self._fits, self._scores = dict(state["fits"]), state["scores"]
         self.kept, self._search_kept = dict(state["kept"]), state["search_kept"]
 
@@ -289,7 +290,7 @@ class RunContext:
         return score_N
 
     def _shared(self, make: Callable[[], State], file: SharedFile | None) -> State:
-        """Returns a result, charged: that in the file or, where there is none, a new one, which the file then contains."""
+        """Returns the result in the file, and charges it. Without one it makes a result, which it writes to the file."""
         if file is None:
             return make()
         with self._clock.uncharged():
@@ -319,9 +320,9 @@ class RunContext:
             return {"score_N": score_N, **self._spent_since(start), "by": self.spec.key}
 
     def search(self, sparsity: Sparsity, model: nn.Module) -> dict[str, Any]:
-        """Prepares the connections, charged. Returns the facts for the record, the search's cost included.
+        """Prepares the connections and charges it. Returns the facts for the record, with the search's cost.
 
-        A search has the network's seed, the full data and streams of its name: nothing of the method enters it.
+        A search has the network's seed, the full data and random streams of its own. So it does not depend on the method.
         """
         if not sparsity.searches:
             return self._prepared(sparsity, model)
@@ -346,7 +347,7 @@ class RunContext:
         return sparsity.prepare(self, model)
 
     def keep(self, **state: Any) -> None:
-        """Adds to the state that a resumed search finds in `kept`. Trainings that are finished by now are dropped."""
+        """Adds to the state that a resumed search finds in `kept`. Drops the states of the trainings so far."""
         with self._clock.uncharged():
             self.kept |= state
             self._search_kept = {"fits": self._num_fits["search"], **self._spent_since(self._search_start)}
@@ -354,7 +355,7 @@ class RunContext:
 
 
 def all_equal(value_N: Tensor) -> bool:
-    """Returns whether the rows of two or more examples are all equal, but for rounding in float32."""
+    """Returns whether the rows of two or more examples are all equal, except for rounding in float32."""
     low, high = (bound.double() for bound in value_N.aminmax(dim=0))
-    same = (high == low) | (high - low < SAME * torch.maximum(high.abs(), low.abs()))  # one infinite bound: not
+    same = (high == low) | (high - low < SAME * torch.maximum(high.abs(), low.abs()))  # false with one infinite bound
     return len(value_N) > 1 and bool(same.all())

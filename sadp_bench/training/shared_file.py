@@ -1,4 +1,4 @@
-"""Work before training that several runs share: its result on disk, made by one of them."""
+"""The result on disk of work before training, which one run makes and several runs use."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class SharedFile:
     Args:
         path: The file.
         noun: The result in messages: "scores" or "search".
-        made_in: Data and environment that the result must come from: its seconds hold nowhere else.
+        made_in: Data and environment that the result must come from; its seconds are not valid elsewhere.
         device: Where its tensors are placed.
         progress: Receives lines for the user.
-        fresh: Makes the result anew, and replaces the file.
+        fresh: Whether to make the result anew and replace the file.
         accept: Raises BadInput for a content that is no such result.
-        limit: Ends also the wait for another process.
+        limit: The command's time limit, which also ends the wait for another process.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class SharedFile:
         self._lock = Lock(path.with_name(f"{path.name}.lock"))
 
     def find_or_lock(self) -> State | None:
-        """Returns the result. None: this process must make it, and holds the lock until `unlock`."""
+        """Returns the result; None: this process must make it, and holds the lock until it calls `unlock`."""
         found = None if distributed.rank() > 0 else self._find_or_lock()
         if not distributed.agreed(found is not None):
             return None
@@ -91,7 +91,7 @@ class SharedFile:
         return state
 
     def write(self, state: State) -> None:
-        """Writes the result; a failure is reported and ends nothing."""
+        """Writes the result. After a failure, which is reported, the run goes on."""
         if distributed.rank() > 0:
             return
         try:
@@ -100,6 +100,6 @@ class SharedFile:
             self._progress.message(f"{self.noun} not kept for other runs: {error}")
 
     def unlock(self) -> None:
-        """Lets the waiting processes go on."""
+        """Releases the lock, so that waiting processes go on."""
         if distributed.rank() == 0:
             self._lock.release(finished=True)

@@ -1,4 +1,4 @@
-"""Checks of the content of checkpoints and shared files: a right checksum does not make it right.
+"""Checks of the content of checkpoints and shared files, which may be wrong under a correct checksum.
 
 Each function raises BadInput, whose message completes the line "checkpoint FILE is ...". N: training examples.
 """
@@ -21,13 +21,13 @@ from sadp_bench.pruners.base import Pruner
 from sadp_bench.records.record import is_cosines
 from sadp_bench.sparsity.base import prunable
 
-# By optimizer, the state of each weight.
+# Optimizer -> the names of the state that it keeps for each weight.
 STATE_NAMES = {"SGD": {"momentum_buffer"}, "AdamW": {"step", "exp_avg", "exp_avg_sq"}}
-# Settings that a step reads, and settings that choose its implementation alone.
+# Settings that a step reads, and settings that only choose its implementation.
 STEP_SETTINGS = {"lr", "momentum", "dampening", "nesterov", "betas", "eps", "weight_decay"}
 IMPLEMENTATION = {"fused", "foreach", "capturable", "differentiable"}
 
-EPOCH = {"mean_weight", "train_loss", "learning_rate", "seconds"}  # of each row, beside epoch and kept
+EPOCH = {"mean_weight", "train_loss", "learning_rate", "seconds"}  # fields of each row, beside epoch and kept
 SCORE_RULE = "real numbers, none of them NaN"
 Accept = Callable[[dict[str, Any]], None]  # raises BadInput for a content that is not the run's
 
@@ -73,7 +73,7 @@ def check_seconds(seconds: Any) -> None:
 
 
 def check_cpu_seconds(seconds: Any) -> None:
-    """Refuses processor seconds that are no durations. A phase of which a part is unknown is missing."""
+    """Refuses CPU seconds that are no durations. A phase is absent where a part of its seconds is unknown."""
     holds = isinstance(seconds, dict) and seconds.keys() <= set(PHASES) and all(map(is_amount, seconds.values()))
     require(holds, "cpu_seconds", seconds, f"durations of some of {', '.join(PHASES)}")
 
@@ -88,14 +88,14 @@ def check_plain(name: str, value: Any) -> None:
 
 
 def check_spent(spent: Any) -> None:
-    """Refuses a cost that is no duration and no number of visits."""
+    """Refuses a cost whose seconds are no durations, or whose visits are no count."""
     for name, value in (("seconds", spent["seconds"]), ("cpu_seconds", spent.get("cpu_seconds", 0.0))):
         require(is_amount(value), name, value, "a duration")
     require(is_count(spent["visits"]), "visits", spent["visits"], "a count")
 
 
 def check_scores(scores: Any, num_examples: int, columns: int = 0) -> None:
-    """Refuses scores that no method makes, and a cost that is none. See `score_fault`."""
+    """Refuses scores that are not N real numbers (see `score_fault`), and an invalid cost."""
     require(isinstance(scores, dict), "content", scores, "a table")
     check_spent(scores)
     require(isinstance(scores["by"], str), "key of a run", scores["by"], "a text")
@@ -105,7 +105,7 @@ def check_scores(scores: Any, num_examples: int, columns: int = 0) -> None:
 
 
 def check_search(search: Any, model: nn.Module) -> None:
-    """Refuses a search that is none of the run's network, and a cost that is none."""
+    """Refuses the search of another network than the run's, and an invalid cost."""
     require(isinstance(search, dict), "content", search, "a table")
     check_spent(search)
     require(isinstance(search["by"], str), "key of a run", search["by"], "a text")
@@ -117,12 +117,12 @@ def check_search(search: Any, model: nn.Module) -> None:
 
 
 def score_fault(score_N: Any, num_examples: int, columns: int = 0) -> str:
-    """Returns why scores are not N real numbers; "" where they are. Infinity marks an example that comes first.
+    """Returns why scores are not N real numbers; "" where they are. Infinity is allowed: such an example comes first.
 
     Args:
         score_N: The scores.
         num_examples: N.
-        columns: The numbers of each example, [N, columns]; 0: one, [N].
+        columns: Numbers of each example, in scores [N, columns]; 0: one number, in scores [N].
     """
     if not isinstance(score_N, Tensor) or score_N.layout is not torch.strided:
         return shown(score_N)
@@ -168,7 +168,7 @@ def check_network(saved: Any, model: nn.Module) -> None:
 
 
 def check_optimizer(saved: Any, optimizer: torch.optim.Optimizer) -> None:
-    """Refuses other settings than the run's but the learning rate, and state of other shapes or not finite."""
+    """Refuses settings other than the run's, except the learning rate, and state of other shapes or not finite."""
     now = optimizer.state_dict()
     require(isinstance(saved, dict) and isinstance(saved["param_groups"], list), "optimizer", saved, "that of the run")
     for before, group in zip(saved["param_groups"], now["param_groups"], strict=True):
@@ -202,7 +202,7 @@ def check_masks(masks: Any, model: nn.Module) -> None:
 def check_pruner(saved: Any, pruner: Pruner, num_examples: int) -> None:
     """Refuses the state of a pruner of another ratio or of other data, and attributes of another type.
 
-    A method's own `state_dict` is left to its `load_state_dict`.
+    A method with its own `state_dict` checks its state in `load_state_dict`.
     """
     require(isinstance(saved, dict), "pruner", saved, "a table")
     if type(pruner).state_dict is not Pruner.state_dict:
@@ -225,7 +225,7 @@ def check_training(saved: Any, state: Any, num_examples: int) -> None:
     """Refuses a saved training that `state` can't take over, and leaves `state` as it is.
 
     Args:
-        saved: Of `TrainingState.state_dict`; the optimizer may be missing.
+        saved: The content of `TrainingState.state_dict`; the optimizer may be absent.
         state: A `TrainingState` of the same run, of any epoch.
         num_examples: N.
     """
@@ -248,7 +248,7 @@ def check_training(saved: Any, state: Any, num_examples: int) -> None:
             check_network(values, model)
     try:
         other = copy.deepcopy(state)
-    except Exception:  # a pruner that can't be copied: its state is loaded without a try
+    except Exception:  # a pruner that can't be copied: its state is loaded without this test
         return
     other.load_state_dict(saved)
 
@@ -263,7 +263,7 @@ def check_run(state: Any, now: Any, num_examples: int, length: int, evaluate_eve
     """Refuses the checkpoint of a prepared run that `now` can't take over, and leaves `now` as it is.
 
     Args:
-        state: Of `RunTrainer.state_dict`.
+        state: The content of `RunTrainer.state_dict`.
         now: The run's `TrainingState`.
         num_examples: N.
         length: Epochs of the run.

@@ -1,4 +1,4 @@
-"""One training step, for all that take one: the loop, the rehearsal, the cost of a score, the study of scores.
+"""One training step, as the loop, the rehearsal, the cost of a score and the study of scores take it.
 
 T time steps, B examples, C classes.
 """
@@ -31,7 +31,7 @@ class TrainingStep:
     Args:
         model: The network, in the mode that the caller has set.
         spec: Names the loss, the backpropagation and the precision.
-        data: The examples; their device is the model's.
+        data: Makes the input, on the model's device.
         optimizer: Updates the weights. Without it a step drops its gradients and leaves the weights as they are.
     """
 
@@ -69,16 +69,16 @@ class TrainingStep:
         """Trains on a batch. Each of several processes trains on its part of it.
 
         Args:
-            batch_B: Indices of the whole batch, int64. On `Loader.place` they are not copied.
-            weight_B: Weights of the examples' losses, float32. On the loader's device they are not copied.
-            draws: Where the backward pass takes random numbers from.
-            epoch: For the observation, from 0.
+            batch_B: Indices of the whole batch, int64. Indices on `Loader.place` are not copied.
+            weight_B: Weights of the examples' losses, float32. Weights on the loader's device are not copied.
+            draws: Generator of the backward pass's random numbers.
+            epoch: The observation's epoch, from 0.
             augmentation: How each example of the epoch is shown; None: as it is stored.
             observe: Called with the observation after the backward pass and before the update.
             divisor: Divides the sum of the weighted losses; None: the number of examples, for the mean.
 
         Returns:
-            What the batch showed.
+            The observation of this process's part of the batch.
         """
         index_B = distributed.part(batch_B)
         input = self.data.input(index_B, augmentation)
@@ -112,16 +112,16 @@ class TrainingStep:
         augmentation: Augmentation | None = None,
         watch: frozenset[Signal] = frozenset(),
     ) -> Observation:
-        """Passes a batch forward alone, in evaluation mode. Each of several processes passes its part.
+        """Passes a batch forward in evaluation mode, without training. Each of several processes passes its part.
 
         Args:
             batch_B: Indices of the whole batch, int64.
-            epoch: For the observation, from 0.
+            epoch: The observation's epoch, from 0.
             augmentation: How each example of the epoch is shown; None: as it is stored.
-            watch: Signals of the forward pass.
+            watch: Signals to record.
 
         Returns:
-            What the batch showed.
+            The observation of this process's part of the batch.
         """
         index_B = distributed.part(batch_B)
         input = self.data.input(index_B, augmentation)

@@ -54,13 +54,13 @@ def survey(model: nn.Module, data: Loader, spec: Spec, watch: frozenset[str] = f
                 put("spikes_ND", index_B, spikes.counts())
             if "gradient_norms" in watch:
                 put("gradient_norm_N", index_B, _norms(model, spec, input, label_B))
-    # Each of several processes has filled its own part: the zeros elsewhere leave the sums exact.
+    # Each of several processes has filled its own part. The zeros elsewhere leave the sums exact.
     rows = {name: distributed.total(row).cpu() for name, row in rows.items()}
     return Survey(label_N=data.label_N.cpu(), **rows)
 
 
 def _norms(model: nn.Module, spec: Spec, input: Tensor, label_B: Tensor) -> Tensor:
-    """Returns exact gradient norms, without autocast at any precision of the run. [B]."""
+    """Returns exact gradient norms, [B]. Autocast is off, whatever the run's precision."""
     batched = 1 if input.dim() == 5 else 0
     parts = zip(input.split(SURVEY_BATCH, batched), label_B.split(SURVEY_BATCH), strict=True)
     with evaluation_mode(model):
@@ -77,8 +77,8 @@ class Surveys:
         spec: The run.
 
     Attributes:
-        visits: Examples of all surveys.
-        seconds: Of all surveys.
+        visits: Examples passed in all surveys.
+        seconds: Seconds of all surveys.
     """
 
     def __init__(self, model: nn.Module, data: Loader, spec: Spec) -> None:
@@ -86,7 +86,7 @@ class Surveys:
         self.visits, self.seconds = 0, 0.0
 
     def __call__(self, watch: frozenset[str] = frozenset()) -> Survey:
-        """Returns a pass over the training set; see `survey`."""
+        """Returns the survey of the training set; see `survey`."""
         start = now(self.data.device)[0]
         found = survey(self.model, self.data, self.spec, watch)
         self.visits += len(self.data)
@@ -94,5 +94,5 @@ class Surveys:
         return found
 
     def row(self) -> dict[str, float]:
-        """Returns the additions to the epoch's row: nothing without a survey."""
+        """Returns the fields to add to the epoch's row; none without a survey."""
         return {"score_visits": self.visits, "score_seconds": self.seconds} if self.visits else {}

@@ -14,14 +14,14 @@ class WeightAverage:
     """The moving average of all weights and statistics of a network.
 
     Source: Polyak & Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992. The exponential form and its
-    start are those of TensorFlow's `ExponentialMovingAverage`: update n has the decay min(decay, (1 + n) / (10 + n)), so
-    that the untrained weights are soon forgotten. Running statistics of norms are averaged too, as in timm's `ModelEma`.
+    start are those of TensorFlow's `ExponentialMovingAverage`. Update n has the decay min(decay, (1 + n) / (10 + n)), so
+    the untrained weights soon lose their influence. Running statistics of norms are averaged too, as in timm's `ModelEma`.
 
     Args:
-        decay: In (0, 1).
+        decay: The old average's share in an update, in (0, 1).
 
     Attributes:
-        values: By the names of the network's state; empty before the first update.
+        values: The averages, by the names of the network's state; empty before the first update.
         updates: Number of updates so far.
     """
 
@@ -32,7 +32,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Takes in the network as it is after an update."""
+        """Adds the network's present state to the average; called after each update of the network."""
         share = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         for name, value in model.state_dict().items():
@@ -43,7 +43,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def load_into(self, model: nn.Module) -> None:
-        """Gives the network the averages; before the first update it stays as it is."""
+        """Copies the averages into the network; before the first update it changes nothing."""
         for name, value in model.state_dict().items():
             if name in self.values:
                 value.copy_(self.values[name])

@@ -1,4 +1,4 @@
-"""Loggers of runs. Name of `--log` -> class, which is made from the folder of the logs."""
+"""Loggers of runs: name in `--log` -> class, which is built from the folder of the logs."""
 
 LOGGERS = {
     "csv": "sadp_bench.training.loggers.csv_file:CSV",

@@ -1,4 +1,4 @@
-"""The interface of a logger, and how a run calls its loggers: off the clock, and never at the cost of the run."""
+"""The interface of a logger, and the calls of a run's loggers, which are not charged and never end the run."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class LoggedRun:
 
     Attributes:
         name: The name of its record's file without the ending; it ends in the key.
-        key: Of the run.
+        key: The run's key.
         settings: All settings, such as "method", "ratio" and "backbone.width".
-        rows: The rows of epochs that an earlier part of the run finished.
+        rows: The rows of the epochs that an earlier part of the run finished.
     """
 
     name: str
@@ -34,10 +34,10 @@ class LoggedRun:
 
 
 class Logger:
-    """Receives the events of runs, one run after the other. Override what you need.
+    """Receives the events of runs, one run after the other. Override the methods that you need.
 
-    The calls are off the clock. They are no part of the run's key, and an error that they raise is reported and ends nothing:
-    the run goes on without the logger.
+    The calls are not charged, and loggers are no part of the run's key. An error that a call raises is reported, and the
+    run goes on without the logger.
     """
 
     def start(self, run: LoggedRun) -> None:
@@ -46,7 +46,7 @@ class Logger:
     def epoch(self, row: Row) -> None:
         """Called after each epoch, with its row of the record: `epoch` (from 0), `kept`, `train_loss` and the like.
 
-        `test_accuracy` is there where the epoch was evaluated.
+        The row has `test_accuracy` where the epoch was evaluated.
         """
 
     def end(self, record: dict[str, Any] | None) -> None:
@@ -54,10 +54,10 @@ class Logger:
 
 
 class Loggers(Logger):
-    """Passes the events on to several loggers, and leaves out those that raise an error.
+    """Passes the events on to several loggers, and drops a logger that raises an error.
 
     Args:
-        loggers: Those to call.
+        loggers: The loggers to call.
         report: Receives a line for the user.
     """
 
@@ -88,15 +88,15 @@ class Loggers(Logger):
 
 
 def scalars(row: Row) -> dict[str, float]:
-    """Returns the numbers of a row but the epoch's."""
+    """Returns the numbers of a row, except the epoch's."""
     return {name: float(value) for name, value in row.items() if name != "epoch" and is_number(value)}
 
 
 def make_loggers(wanted: str | Logger | Iterable[str | Logger] | None, out: Path) -> list[Logger]:
-    """Returns the loggers of some names, and those that are loggers already.
+    """Returns loggers: each wanted one, built from its name unless it is a logger already.
 
     Args:
-        wanted: Names of `LOGGERS`, also as one text with commas, or loggers; None: none.
+        wanted: Names in `LOGGERS`, also as one text with commas, or loggers; None: none.
         out: The folder of the records.
 
     Raises:

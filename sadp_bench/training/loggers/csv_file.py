@@ -14,7 +14,7 @@ class CSV(Logger):
     """Writes `<run>.csv`: a row for each epoch, a column for each number. The file is whole after every epoch.
 
     Args:
-        folder: Of the files.
+        folder: Folder of the files.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -13,7 +13,7 @@ class TensorBoard(Logger):
     """Writes event files to a folder for each run: a curve for each number of the rows, over the epochs done.
 
     Args:
-        folder: Of the runs' folders, for `tensorboard --logdir`.
+        folder: Folder of the runs' folders, for `tensorboard --logdir`.
 
     Raises:
         BadInput: TensorBoard is not installed.
@@ -28,8 +28,7 @@ class TensorBoard(Logger):
         self._writer: Any = None
 
     def start(self, run: LoggedRun) -> None:
-        """Begins the run's events. Those of epochs that an interrupted run had begun are left out of the display."""
-        # Events from this step on, of a part that ended after its last checkpoint, are not shown.
+        """Begins the run's events. TensorBoard hides the events that an interrupted run wrote after its last checkpoint."""
         self._writer = self._make(str(self._folder / run.name), purge_step=len(run.rows) + 1)
         rows = "\n".join(f"| {name} | {value} |" for name, value in run.settings.items())
         self._writer.add_text("settings", f"| setting | value |\n| --- | --- |\n{rows}")

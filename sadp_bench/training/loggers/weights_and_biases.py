@@ -10,14 +10,14 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.training.loggers.base import LoggedRun, Logger, Row, scalars
 
 PROJECT = "sadp-bench"  # where WANDB_PROJECT names none
-SUMMARY = ("test_accuracy", "fitted_loss", "fitted_accuracy", "examples_seen", "density")  # of a record
+SUMMARY = ("test_accuracy", "fitted_loss", "fitted_accuracy", "examples_seen", "density")  # fields of a record
 
 
 class WandB(Logger):
-    """Logs each run as a run of Weights & Biases, with the settings as its config. `WANDB_MODE=offline` keeps it here.
+    """Logs each run as a run of Weights & Biases, with the settings as its config. `WANDB_MODE=offline` keeps it local.
 
     Args:
-        folder: Is not used: wandb keeps its files in `$WANDB_DIR` or `./wandb`.
+        folder: Not used: wandb keeps its files in `$WANDB_DIR` or `./wandb`.
 
     Raises:
         BadInput: The package wandb is not installed.
@@ -32,7 +32,7 @@ class WandB(Logger):
         self._run: Any = None
 
     def start(self, run: LoggedRun) -> None:
-        """Begins a run, or continues that of the same key."""
+        """Begins a run, or continues the run of the same key."""
         self._run = self._wandb.init(
             project=None if "WANDB_PROJECT" in os.environ else PROJECT,
             id=run.key,
@@ -47,7 +47,7 @@ class WandB(Logger):
         self._run.log(scalars(row), step=row["epoch"] + 1)
 
     def end(self, record: dict[str, Any] | None) -> None:
-        """Adds the final numbers, and ends the run; as failed where there is no record."""
+        """Adds the final numbers and ends the run; without a record it ends as failed."""
         if self._run is None:
             return
         if record is not None:
