@@ -1,9 +1,9 @@
 """The LIF neuron's multi-step pass for CPUs: SpikingJelly's equations, several times as fast.
 
-SpikingJelly's CPU path allocates memory for every operation of every step, and on large batches most of its time goes
-to mapping those pages. This one works in place. It keeps only the spikes and the surrogate's derivative for the
-backward pass, in the input's type. In float32 and float64 it equals SpikingJelly to rounding, which tests check.
-Under bfloat16 autocast the derivative is rounded to bfloat16, as the gradients around it are.
+SpikingJelly's CPU path allocates memory for every operation of every step. On large batches, mapping those pages takes
+most of its time. `CPULif` works in place. For the backward pass it keeps only the spikes and the surrogate's
+derivative, in the input's type. In float32 and float64 it equals SpikingJelly to rounding, which tests check. Under
+bfloat16 autocast the derivative is rounded to bfloat16, like the gradients around it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sadp_bench.core.precision import wide_dtype
 
-# The spike's derivative at x = membrane - threshold, in place; as SpikingJelly's surrogates of the same name.
+# A spike's derivative at x = membrane - threshold, computed in place. Names and values are SpikingJelly's surrogates'.
 DERIVATIVES = {
     "atan": lambda x: x.mul_(math.pi).square_().add_(1).reciprocal_(),  # alpha = 2
     "sigmoid": lambda x: x.mul_(4).sigmoid_().mul_(1 - x).mul_(4),  # alpha = 4

@@ -1,7 +1,7 @@
-"""The current of a neuron that is still to be computed: a layer's output before norm and pool.
+"""A neuron's current before norm and pool are applied to it.
 
-Norm, pool and neuron are one pass over memory in the native kernel. So a network that runs on it hands a `Current` from
-layer to layer, and the next neuron computes all three. Any other layer gets the tensor, from the modules themselves.
+The native kernel computes norm, pool and neuron in one pass over memory. So a network on that kernel passes a `Current`
+from layer to layer, and the next neuron computes all three. Before any other layer, the modules compute norm and pool.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ class Current:
     """A layer's output, and the norm and the pool that are still to be applied to it.
 
     Attributes:
-        y: [T, B, C, H, W] or [T * B, C, H, W]; or [B, C, H, W] if `still`. Behind a linear layer D features stand in place
-            of C, H, W.
-        timesteps: T.
+        y: The layer's output, [T, B, C, H, W] or [T * B, C, H, W]; [B, C, H, W] if `still`. After a linear layer, D
+            features replace C, H, W.
+        timesteps: Time steps, T.
         still: Whether y is the same at every step.
-        norm: Is applied first; None: none.
-        pool: Is applied then, 2x2; None: none.
+        norm: The norm, applied first; None: no norm.
+        pool: The 2x2 pool, applied second; None: no pool.
     """
 
     y: Tensor
@@ -37,7 +37,7 @@ class Current:
 
     @property
     def has_time(self) -> bool:
-        """Whether y has a dimension of time: [T, B, C, H, W] or [T, B, D], and not the time in its first one."""
+        """Whether time is a dimension of its own in y: [T, B, C, H, W] or [T, B, D]."""
         return self.y.dim() % 2 == 1
 
     def settled(self) -> Current:
@@ -48,7 +48,7 @@ class Current:
         return settled
 
     def after(self, module: nn.Module) -> Current:
-        """Returns a module's output of y, which the module gets with or without a dimension of time, as it takes it."""
+        """Returns the current after a module. The module gets y with a time dimension in step mode "m" only."""
         y, multi_step = self.y, getattr(module, "step_mode", None) == "m"
         if multi_step and not self.has_time:
             y = y[None] if self.still else y.unflatten(0, (self.timesteps, -1))
@@ -74,7 +74,7 @@ class TakesCurrent(ABC):
 
 
 def through(layers: Iterable[nn.Module], current: Current) -> Current:
-    """Returns the output of layers that follow each other. Norms and pools wait for the neuron behind them."""
+    """Returns the output of a sequence of layers. The neuron after a norm and a pool computes them."""
     for module in layers:
         if isinstance(module, TakesCurrent):
             current = module.of_current(current)
@@ -88,7 +88,7 @@ def through(layers: Iterable[nn.Module], current: Current) -> Current:
 
 
 def parted(layers: Iterable[nn.Module], ends: type[nn.Module] | tuple[type[nn.Module], ...]) -> list[list[nn.Module]]:
-    """Returns layers in parts that each end with a layer of the given kinds; layers behind the last stay with its part."""
+    """Returns layers in parts that each end with a layer of the given kinds. Layers after the last one join its part."""
     parts: list[list[nn.Module]] = [[]]
     for module in layers:
         parts[-1].append(module)
@@ -110,6 +110,6 @@ def _is_pool(module: nn.Module) -> bool:
 
 
 def _is_hooked(module: nn.Module) -> bool:
-    """Returns whether a hook waits for the module's own call."""
+    """Returns whether a module has hooks, which run only when the module itself is called."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return any(getattr(module, name) for name in hooks)

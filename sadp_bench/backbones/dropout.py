@@ -14,14 +14,14 @@ class Dropout(layer.Dropout):
     It has no state between calls, unless it `carries` (see `step_by_step.carrying`). Masks come from torch's global random
     state, which the training loop seeds in every epoch.
 
-    Source: the mask of all steps, Lee et al., "Enabling Spike-Based Backpropagation for Training Deep Neural Network
+    Source: one mask for all steps, from Lee et al., "Enabling Spike-Based Backpropagation for Training Deep Neural Network
     Architectures", 2020.
 
     Args:
         p: The share of numbers that become 0, at least 0 and below 1; the others are divided by 1 - p.
 
     Attributes:
-        carries: Whether a call takes the mask of the call before it.
+        carries: Whether a call uses the mask of the previous call.
     """
 
     def __init__(self, p: float) -> None:
@@ -33,7 +33,7 @@ class Dropout(layer.Dropout):
         self.carries = False
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the input with the mask's numbers at 0; in evaluation mode the input itself."""
+        """Returns the input with the masked numbers set to 0; in evaluation mode the input itself."""
         if not self.carries:
             self.reset()
         dropped: Tensor = super().forward(x)
@@ -41,5 +41,5 @@ class Dropout(layer.Dropout):
 
 
 def dropouts(p: float) -> list[nn.Module]:
-    """Returns the layers of a dropout: none at 0."""
+    """Returns a list of one dropout layer; an empty list if p is 0."""
     return [Dropout(p)] if p else []

@@ -1,4 +1,4 @@
-"""Which function computes norm, pool and neuron at once: the C core on a CPU, Triton kernels on CUDA, or none."""
+"""Choice of the function that computes norm, pool and neuron at once: C core on a CPU, Triton kernels on CUDA, or none."""
 
 from __future__ import annotations
 

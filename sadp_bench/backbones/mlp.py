@@ -38,19 +38,19 @@ class HiddenLinear(NormalLinear):
 class MLP(Backbone):
     """Hidden layers of spiking neurons and a linear readout, on flattened inputs, without norm.
 
-    So an example's gradient depends on that example alone. The first linear layer of a static image is computed once, and
-    each step gets its current.
+    Without norm, an example's gradient depends on that example alone. For a static image the first linear layer is
+    computed once, and every step gets its output.
 
     Source: the two-layer perceptron of many SNN papers; ours in its details.
 
     Args:
-        input_shape: C, H, W.
-        num_classes: Of the readout.
-        timesteps: T.
-        neuron: Of all spiking layers.
+        input_shape: Shape of an image: C, H, W.
+        num_classes: Classes, the readout's outputs.
+        timesteps: Time steps, T.
+        neuron: Settings of all spiking layers.
         width: Neurons of a hidden layer.
         depth: Hidden layers.
-        dropout: Of the readout's input; see `Dropout`.
+        dropout: Share of the readout's inputs that becomes 0 in training; see `Dropout`.
     """
 
     readout_kind = NormalLinear

@@ -1,4 +1,4 @@
-"""The LIF neuron with a time constant that is learned."""
+"""The LIF neuron with a learned time constant."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from sadp_bench.core.lif_equation import LIFEquation
 
 
 class ParametricLIF(LIF):
-    """The suite's LIF neuron whose 1/tau = sigmoid(w), with one w a layer, starting from the settings' tau.
+    """The suite's LIF neuron with 1/tau = sigmoid(w). Each layer learns one w.
 
-    The steps are SpikingJelly's `plif_multi_step`; no native kernel has the gradient of w.
+    SpikingJelly's `plif_multi_step` computes the steps, because no native kernel has the gradient of w.
 
     Source: Fang et al., "Incorporating Learnable Membrane Time Constant to Enhance Learning of Spiking Neural Networks",
     ICCV 2021.
 
     Args:
-        settings: Of the neuron.
+        settings: Settings of the neuron. Their tau is the initial time constant.
 
     Attributes:
-        w: A number.
+        w: The learned parameter, a scalar.
     """
 
     def __init__(self, settings: NeuronSettings) -> None:

@@ -29,24 +29,24 @@ PLACES = ("before-norm", "after-norm", "after-neuron")
 
 
 class _Plain(Backbone):
-    """A chain of blocks, each given as (channels as a multiple of the width, pooled or not).
+    """A chain of blocks without shortcuts.
 
-    By default a block pools before its neuron, not after it. So every convolution's input is spikes (0 or 1), and the
-    neuron has a quarter of the work.
+    With a pool before the neuron, every convolution's input is spikes (0 or 1), and the neuron has a quarter of the work.
 
     Args:
-        blocks: Channels, as a multiple of the width, and whether the block pools.
-        input_shape: C, H, W.
-        num_classes: Of the readout.
-        timesteps: T.
-        neuron: Of all spiking layers.
-        width: Channels.
-        norm: Of a convolution's output: "batch" (by the batch's mean and variance), "weighted" (the same, each example by
-            its loss's weight), "group" (by each example's own), "sync" ("batch" over all processes) or "none".
-        pool: Of 2x2 pixels: "avg" or "max".
-        pool_at: Where a block's pool stands: "before-norm", where an average pool and its convolution are one layer;
-            "after-norm"; or "after-neuron". There a maximum of spikes is spikes, and a mean is k / 4.
-        dropout: Of the readout's input; see `Dropout`. There is none between the blocks.
+        blocks: For each block, its channels as a multiple of the width, and whether it pools.
+        input_shape: Shape of an image: C, H, W.
+        num_classes: Classes, the readout's outputs.
+        timesteps: Time steps, T.
+        neuron: Settings of all spiking layers.
+        width: Channels of the first block. Later blocks have multiples of it.
+        norm: Norm of each convolution's output: "batch" (by the batch's mean and variance), "weighted" (the same, where an
+            example counts by its loss's weight), "group" (by an example's own mean and variance), "sync" ("batch" over
+            all processes) or "none".
+        pool: Kind of the 2x2 pools: "avg" or "max".
+        pool_at: Place of a block's pool: "before-norm" (an average pool and its convolution are one layer), "after-norm"
+            or "after-neuron" (a maximum of spikes is 0 or 1, and a mean is k / 4).
+        dropout: Share of the readout's inputs that becomes 0 in training; see `Dropout`. There is no dropout between blocks.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class _Plain(Backbone):
             pooled = pooled and halves(min(sides))
             sides = [side // 2 for side in sides] if pooled else sides
             place = pool_at if pooled else ""
-            mode, kernel = ("m", neuron.kernel) if stem else ("s", "python")  # the stem's input is no spikes
+            mode, kernel = ("m", neuron.kernel) if stem else ("s", "python")  # the stem's input is not spikes
             current = _current(channels, width * multiple, norm, POOLS[pool], place, mode, kernel)
             channels = width * multiple
             if stem:
@@ -84,9 +84,10 @@ class _Plain(Backbone):
         super().__init__(timesteps, nn.Sequential(*stem), nn.Sequential(*body), features, num_classes)
 
     def channel_groups(self) -> list[ChannelGroup]:
-        """Returns the outputs of every convolution, which the next one reads, and the readout those of the last.
+        """Returns the output channels of every convolution, with the layers that read them.
 
-        With local learning the head of a block reads them too.
+        The reader is the next convolution; for the last one it is the readout. With local learning, the block's head
+        reads them too.
         """
         convs = [module for module in self.modules() if isinstance(module, SpikeConv2d)]
         norms, readers = norm_layers(self), [*convs[1:], self.readout]
@@ -166,7 +167,7 @@ class VGG11(_Plain):
 class VGG16(_Plain):
     """VGG-16: thirteen convolutions, up to five pools (four on 32x32), one readout; spiking.
 
-    As in the lottery ticket paper's code, a pool takes the maximum of spikes. There the fifth pool leaves one pixel.
+    As in the lottery ticket paper's code, a pool takes the maximum of spikes. In that code a fifth pool leaves one pixel.
 
     Source: Simonyan & Zisserman, ICLR 2015 (configuration D); Kim et al., ECCV 2022 (lottery tickets).
     """
@@ -192,7 +193,7 @@ class VGG16(_Plain):
 class VGGSNN(_Plain):
     """VGGSNN: eight convolutions, four average pools of spikes, one readout; for event frames.
 
-    The source trains it on CIFAR10-DVS, of 48x48 pixels and ten steps.
+    The source trains it on CIFAR10-DVS with 48x48 pixels and ten time steps.
 
     Source: Deng et al., ICLR 2022 (TET).
     """

@@ -11,15 +11,15 @@ from sadp_bench.backbones.spike_conv2d import SpikeConv2d
 class PooledConv2d(SpikeConv2d):
     """A 3x3 convolution with padding 1 and a 2x2 average pool, computed as one 4x4 convolution of stride 2.
 
-    The mean of the four outputs under a pool is linear in the input: its kernel is the mean of the 3x3 kernel at four
-    places. That takes 16 products in place of 36. The weight stays that of the 3x3 convolution, [O, I, 3, 3]; size,
-    stride and padding are those of the convolution that is computed.
+    The mean of the four outputs under a pool is linear in the input. Its kernel is the mean of the 3x3 kernel at four
+    places, and needs 16 products instead of 36. The weight is that of the 3x3 convolution, [O, I, 3, 3]. The attributes
+    for size, stride and padding are those of the 4x4 convolution.
 
     Args:
-        inputs: Channels.
-        outputs: Channels.
+        inputs: Input channels.
+        outputs: Output channels.
         bias: Whether each output channel has a bias.
-        step_mode: SpikingJelly's: "m" for [T, B, C, H, W], "s" for [B, C, H, W].
+        step_mode: SpikingJelly's step mode: "m" for [T, B, C, H, W], "s" for [B, C, H, W].
         kernel: See `SpikeConv2d`.
     """
 
@@ -31,13 +31,13 @@ class PooledConv2d(SpikeConv2d):
         return super()._conv_forward(input, merged(weight), bias)
 
     def live_connections(self, live: Tensor) -> Tensor:
-        """Returns 1 for each live connection of the 4x4 kernel, and 0 for the others, from those of the weight."""
+        """Returns the mask of the 4x4 kernel (1: live, 0: not) from the mask of the 3x3 weight."""
         return (merged(live.abs()) > 0).to(live)
 
     def unmerged(self, a: Tensor) -> tuple[nn.Conv2d, Tensor]:
-        """Returns a convolution of the weight itself and its input, which together give the same output.
+        """Returns a 3x3 convolution with the layer's weight, and the input for which it gives the same output.
 
-        Its input is the mean of each 2x2 window of the padded input; its stride is 2.
+        That input is the mean of each 2x2 window of the padded input. The convolution's stride is 2.
 
         Args:
             a: The input, [T, B, C, H, W].

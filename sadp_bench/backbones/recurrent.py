@@ -19,7 +19,7 @@ from sadp_bench.core.precision import widened
 
 
 class RecurrentLIF(MemoryModule):
-    """A layer of LIF neurons whose current has a part of the layer's own spikes at the step before.
+    """A layer of LIF neurons that also read the layer's own spikes of the previous step.
 
         s[t] = LIF(x[t] + V s[t-1]),  s[-1] = 0
 
@@ -28,10 +28,10 @@ class RecurrentLIF(MemoryModule):
 
     Args:
         width: Neurons, D.
-        settings: Of the neuron.
+        settings: Settings of the neuron.
 
     Attributes:
-        carries: Whether a call starts from the membrane and the spikes that the call before it left.
+        carries: Whether a call starts from the membrane and the spikes that the previous call left.
     """
 
     spikes: Tensor | None
@@ -62,7 +62,7 @@ class RecurrentLIF(MemoryModule):
             self.spikes = self.fire(widened(x + self.back(before))).to(x.dtype)
             spikes.append(self.spikes)
         if not self.carries:
-            self._rest()  # A kept graph could not be copied.
+            self._rest()  # Tensors with a graph can't be deep-copied.
         return torch.stack(spikes)
 
     def detach(self) -> None:
@@ -79,16 +79,16 @@ class Recurrent(Backbone):
 
     The default width is that of the source.
 
-    Source: Cramer et al., "The Heidelberg Spiking Data Sets", 2020 (its recurrent networks); ours in the initial weights.
+    Source: Cramer et al., "The Heidelberg Spiking Data Sets", 2020 (its recurrent networks). The initial weights are ours.
 
     Args:
-        input_shape: C, H, W.
-        num_classes: Of the readout.
-        timesteps: T.
-        neuron: Of all spiking layers.
+        input_shape: Shape of an image: C, H, W.
+        num_classes: Classes, the readout's outputs.
+        timesteps: Time steps, T.
+        neuron: Settings of all spiking layers.
         width: Neurons of a hidden layer.
         depth: Hidden layers.
-        dropout: Of the readout's input; see `Dropout`.
+        dropout: Share of the readout's inputs that becomes 0 in training; see `Dropout`.
     """
 
     readout_kind = NormalLinear

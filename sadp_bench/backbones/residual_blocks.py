@@ -17,11 +17,11 @@ class PreActivationBlock(nn.Module, TakesCurrent):
 
     A shortcut that changes the shape starts after the first LIF.
 
-    The first block of a network has no norm before its first LIF, because the stem ends with one, which is computed
-    once for a static image.
+    The first block of a network has no norm before its first LIF, because the stem ends with a norm. The stem's norm is
+    computed once for a static image.
 
-    The identity carries the block's input, a current, so currents add up from block to block (MS-ResNet's membrane
-    shortcut). SLTT's blocks carry spikes there: `SpikeShortcutBlock`.
+    An identity shortcut carries the block's input, a current. So currents add up from block to block (MS-ResNet's membrane
+    shortcut). In SLTT's blocks it carries spikes; see `SpikeShortcutBlock`.
 
     Source: He et al., ECCV 2016; the shortcut of currents: Hu et al., "Advancing Spiking Neural Networks Toward Deep
     Residual Learning".
@@ -45,7 +45,7 @@ class PreActivationBlock(nn.Module, TakesCurrent):
         return self.residual(spikes) + (x if self.shortcut is None else self.shortcut(spikes))
 
     def of_current(self, current: Current) -> Current:
-        """Returns currents. The shortcut takes the current with its norm, which then is computed once for both."""
+        """Returns currents. A norm that is still to be applied is computed once, for the residual and the shortcut."""
         current = current.settled()
         spikes = through(self.activate, current)
         residual = through(self.residual, spikes).tensor()
@@ -55,9 +55,9 @@ class PreActivationBlock(nn.Module, TakesCurrent):
 
 
 class SpikeShortcutBlock(PreActivationBlock):
-    """across(spikes) + conv(LIF(norm(conv(spikes)))), with spikes = LIF(norm(x)): the identity takes the spikes too.
+    """shortcut(spikes) + conv(LIF(norm(conv(spikes)))), with spikes = LIF(norm(x)): identity shortcuts carry spikes.
 
-    Source: SLTT's spiking ResNet-18 (Meng et al., ICCV 2023), whose code overwrites x by its spikes before the shortcut.
+    Source: SLTT's spiking ResNet-18 (Meng et al., ICCV 2023). Its code overwrites x with its spikes before the shortcut.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -149,7 +149,7 @@ class FiringBlock(nn.Module, TakesCurrent):
 
 
 def channels_within(blocks: Iterable[nn.Module]) -> list[ChannelGroup]:
-    """Returns the channels between the two convolutions of each block, whose `residual` begins with one and its norm."""
+    """Returns the channels between the two convolutions of each block. Its `residual` begins with a convolution and norm."""
     groups = []
     for block in blocks:
         residual: Any = block.residual

@@ -23,8 +23,8 @@ from sadp_bench.backbones.spiking import LIF, Backbone, NeuronSettings, check_wi
 from sadp_bench.core.channels import ChannelGroup
 from sadp_bench.core.errors import BadInput
 
-# Channels. With fewer, oneDNN's weight gradient of the shortcuts (1x1, stride 2, channels last) writes out of bounds: the
-# process dies, hangs, or gets wrong numbers.
+# Channels. With fewer, oneDNN's weight gradient of the shortcuts (1x1, stride 2, channels last) writes out of bounds. The
+# process then crashes, hangs or computes wrong numbers.
 LEAST_WIDTH = 8
 BLOCKS = (PreActivationBlock, SEWBlock, MembraneBlock, FiringBlock)
 
@@ -40,16 +40,18 @@ def _stages(
     norm: str,
     first_stride: int = 1,
 ) -> list[nn.Module]:
-    """Returns stages of blocks. Each begins with a stride of 2, the first with its own; none leaves less than 2 pixels.
+    """Returns the blocks of all stages. Each stage after the first begins with a stride of 2.
+
+    A stride of 2 that would leave fewer than 2 pixels is 1.
 
     Args:
-        block: A block's class.
-        inputs: Channels.
-        stages: The channels and the number of blocks of each.
-        side: Pixels of the shorter side.
-        neuron: Of all spiking layers.
+        block: The class of the blocks.
+        inputs: Channels of the first block's input.
+        stages: For each stage, its channels and its number of blocks.
+        side: Pixels of the image's shorter side.
+        neuron: Settings of all spiking layers.
         norm: See `norm_layer`.
-        first_stride: Of the first stage.
+        first_stride: Stride of the first stage: 1 or 2.
     """
     made: list[nn.Module] = []
     for outputs, number in stages:
@@ -67,20 +69,21 @@ def _of_18(width: int) -> list[tuple[int, int]]:
 
 
 class _ResNet(Backbone):
-    """The CIFAR stem, the body of a kind, the readout.
+    """The CIFAR stem, a body that each subclass defines, and the readout.
 
     Args:
-        input_shape: C, H, W.
-        num_classes: Of the readout.
-        timesteps: T.
-        neuron: Of all spiking layers.
+        input_shape: Shape of an image: C, H, W.
+        num_classes: Classes, the readout's outputs.
+        timesteps: Time steps, T.
+        neuron: Settings of all spiking layers.
         width: Channels of the stem.
-        norm: Of a convolution's output: "batch" (by the batch's mean and variance), "weighted" (the same, each example by
-            its loss's weight), "group" (by each example's own), "sync" ("batch" over all processes) or "none".
-        first_stride: Of the first stage of blocks, where the kind has that setting.
+        norm: Norm of each convolution's output: "batch" (by the batch's mean and variance), "weighted" (the same, where an
+            example counts by its loss's weight), "group" (by an example's own mean and variance), "sync" ("batch" over
+            all processes) or "none".
+        first_stride: Stride of the first stage of blocks: 1 or 2.
 
     Attributes:
-        features: Of the readout's input, as a multiple of the width.
+        features: Inputs of the readout, as a multiple of the width.
     """
 
     features: ClassVar[int] = 8
@@ -138,7 +141,7 @@ class _ResNet18(_ResNet):
 class ResNet18(_ResNet18):
     """Pre-activation spiking ResNet-18 with the CIFAR stem, whose identity shortcuts carry currents (as in MS-ResNet).
 
-    Source: He et al., ECCV 2016, with neurons. It is not the network of SLTT, which is `resnet18-sltt`.
+    Source: He et al., ECCV 2016, with spiking neurons. The network of SLTT is `resnet18-sltt`.
     """
 
     @staticmethod
@@ -156,14 +159,15 @@ class SLTTResNet18(_ResNet18):
     Source: Meng et al., ICCV 2023 (SLTT), after He et al., ECCV 2016.
 
     Args:
-        input_shape: C, H, W.
-        num_classes: Of the readout.
-        timesteps: T.
-        neuron: Of all spiking layers.
+        input_shape: Shape of an image: C, H, W.
+        num_classes: Classes, the readout's outputs.
+        timesteps: Time steps, T.
+        neuron: Settings of all spiking layers.
         width: Channels of the stem.
-        norm: Of a convolution's output: "batch" (by the batch's mean and variance), "weighted" (the same, each example by
-            its loss's weight), "group" (by each example's own), "sync" ("batch" over all processes) or "none".
-        dropout: The share of these numbers that becomes 0 in training.
+        norm: Norm of each convolution's output: "batch" (by the batch's mean and variance), "weighted" (the same, where an
+            example counts by its loss's weight), "group" (by an example's own mean and variance), "sync" ("batch" over
+            all processes) or "none".
+        dropout: Share of the inputs of each block's second convolution, and of the readout, that becomes 0 in training.
     """
 
     def __init__(
@@ -207,7 +211,7 @@ class MSResNet18(_ResNet):
     """MS-ResNet-18 with the CIFAR stem: shortcuts carry currents, and each block ends with a norm.
 
     Its first stage keeps the image's side, as in other CIFAR networks. With first_stride=2 it is SpikingJelly's
-    `ms_resnet18` with this stem. The authors' norms begin at 0.5 and 0, ours at 1.
+    `ms_resnet18` with this stem. The authors' norms begin with scales of 0.5 and 0, ours with 1.
 
     Source: Hu et al., "Advancing Spiking Neural Networks Toward Deep Residual Learning", 2024.
     """
@@ -235,9 +239,8 @@ class MSResNet18(_ResNet):
 class ResNet19(_ResNet):
     """Spiking ResNet-19: 3, 3 and 2 blocks of 2, 4 and 8 width channels, then two linear layers; CIFAR stem.
 
-    It has 12.63 million parameters at 10 classes and width 64, as tables of the field have it. The code of the lottery
-    ticket paper has a stride of 2 in the first stage too: first_stride=2. The table in tdBN's paper has a stem of 128
-    channels.
+    It has 12.63 million parameters at 10 classes and width 64, as in published tables. The lottery ticket paper's code
+    has a stride of 2 in the first stage too: first_stride=2. The table in tdBN's paper has a stem of 128 channels.
 
     Source: Zheng et al., AAAI 2021 (tdBN); Deng et al., ICLR 2022 (TET); Kim et al., ECCV 2022 (lottery tickets).
     """

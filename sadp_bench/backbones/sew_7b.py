@@ -17,22 +17,23 @@ WIDENS_AT = 4  # the block before which the channels double
 
 
 class SEW7B(Backbone):
-    """7B-Net: seven blocks that add spikes, each before a pool of maxima, up to the last pixel; one readout.
+    """7B-Net: seven blocks that add spikes, each with a max pool after it while 2 pixels are left; one readout.
 
-    The stem, and the layer that doubles the channels before the fifth block, are 1x1 convolutions. The source trains it on
-    CIFAR10-DVS, of 128x128 pixels and 16 steps.
+    The stem and the layer that doubles the channels before the fifth block are 1x1 convolutions. The source trains it on
+    CIFAR10-DVS with 128x128 pixels and 16 time steps.
 
-    Source: Fang et al., "Deep Residual Learning in Spiking Neural Networks", NeurIPS 2021, by the authors' code.
+    Source: Fang et al., "Deep Residual Learning in Spiking Neural Networks", NeurIPS 2021, and the authors' code.
 
     Args:
-        input_shape: C, H, W.
-        num_classes: Of the readout.
-        timesteps: T.
-        neuron: Of all spiking layers.
+        input_shape: Shape of an image: C, H, W.
+        num_classes: Classes, the readout's outputs.
+        timesteps: Time steps, T.
+        neuron: Settings of all spiking layers.
         width: Channels of the first four blocks; the others have twice as many.
-        norm: Of a convolution's output: "batch" (by the batch's mean and variance), "weighted" (the same, each example by
-            its loss's weight), "group" (by each example's own), "sync" ("batch" over all processes) or "none".
-        learn_tau: Whether each spiking layer learns its time constant, from the neuron's on (parametric LIF).
+        norm: Norm of each convolution's output: "batch" (by the batch's mean and variance), "weighted" (the same, where an
+            example counts by its loss's weight), "group" (by an example's own mean and variance), "sync" ("batch" over
+            all processes) or "none".
+        learn_tau: Whether each spiking layer learns its time constant, which starts at tau (parametric LIF).
     """
 
     has_native: ClassVar[bool] = False

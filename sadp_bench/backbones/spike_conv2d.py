@@ -9,15 +9,15 @@ from sadp_bench.native.spike_conv import spike_conv, takes
 
 
 class SpikeConv2d(layer.Conv2d):
-    """SpikingJelly's convolution. The C core computes it by spikes, where it takes the input.
+    """SpikingJelly's convolution. With the kernel "native" the C core computes it, if the input is spikes.
 
     Args:
-        inputs: Channels.
-        outputs: Channels.
+        inputs: Input channels.
+        outputs: Output channels.
         size: Side of the kernel.
-        stride: Of rows and columns.
+        stride: Stride of rows and columns.
         bias: Whether each output channel has a bias.
-        step_mode: SpikingJelly's: "m" for [T, B, C, H, W], "s" for [B, C, H, W].
+        step_mode: SpikingJelly's step mode: "m" for [T, B, C, H, W], "s" for [B, C, H, W].
         kernel: "native" for the C core, where the input is spikes; "python" for torch's convolution.
     """
 

@@ -1,6 +1,6 @@
 """The parts of every backbone: neuron settings, neuron, norm, convolution, and the base class.
 
-Everything is time first, [T, B, C, H, W], on SpikingJelly's multi-step layers, channels last in memory.
+The layers are SpikingJelly's multi-step layers. Tensors are time first, [T, B, C, H, W], and channels last in memory.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ MOST_GROUPS, LEAST_CHANNELS = 32, 8  # groups of a layer's channels, and channel
 class NeuronSettings:
     """The leaky integrate-and-fire neuron of all spiking layers; part of a run's spec.
 
-    By default the input is not decayed, as in TET and SLTT; the reset is hard and outside of the graph, and the
+    By default the input is not decayed, as in TET and SLTT. The reset is hard and outside of the graph, and the
     surrogate is the arctangent, as in Fang et al., ICCV 2021. SpikingJelly's defaults differ.
 
     Attributes:
         tau: Membrane time constant in steps, above 1: h[t] = (1 - 1/tau) v[t-1] + x[t].
-        threshold: Of the membrane, above which it spikes.
+        threshold: Membrane potential from which the neuron spikes, above 0.
         decay_input: Whether x is divided by tau.
-        reset: "hard" (to 0) or "soft" (minus the threshold).
+        reset: Reset after a spike: "hard" (to 0) or "soft" (minus the threshold).
         detach_reset: Whether the reset is outside of the graph.
         surrogate: The spike's derivative: "atan", "sigmoid" or "triangle".
-        kernel: What computes it: "python", or "native" for a `fused_block` of the norm and the pool before it as well,
-            and for the convolutions of spikes.
+        kernel: Implementation: "python", or "native". With "native" a `fused_block` computes the neuron together with
+            the norm and the pool before it, and the C core computes convolutions of spikes.
     """
 
     tau: float = 2.0
@@ -75,17 +75,17 @@ class NeuronSettings:
 class LIF(neuron.LIFNode, TakesCurrent):
     """SpikingJelly's multi-step LIF neuron on [T, B, C, H, W] or [T, B, D].
 
-    It has no state between calls, unless it `carries` (see `step_by_step.carrying`). The equations are SpikingJelly's. But
-    the membrane is float32 also where the input is bfloat16 (SpikingJelly takes the input's type), images are computed
-    channels last as they lie in memory, and a CPU runs `CPULif`. On a GPU SpikingJelly chooses its kernel. With the kernel
-    "native" a `fused_block` computes norm, pool and neuron instead.
+    It has no state between calls, unless it `carries` (see `step_by_step.carrying`). The equations are SpikingJelly's. The
+    membrane is float32 even for a bfloat16 input (SpikingJelly takes the input's type). Images are computed channels last,
+    as they lie in memory. On a CPU `CPULif` computes the steps, and on a GPU the kernel that SpikingJelly chooses. With
+    the kernel "native" a `fused_block` computes norm, pool and neuron instead.
 
     Args:
-        settings: Of the neuron.
+        settings: Settings of the neuron.
 
     Attributes:
         kernel: See `NeuronSettings`.
-        carries: Whether a call starts from the membrane that the call before it left.
+        carries: Whether a call starts from the membrane that the previous call left.
     """
 
     def __init__(self, settings: NeuronSettings) -> None:
@@ -109,7 +109,7 @@ class LIF(neuron.LIFNode, TakesCurrent):
         return LIFEquation(self.tau, gain, self.v_threshold, self.v_reset is None, self.surrogate)
 
     def of_current(self, current: Current) -> Current:
-        """Returns the spikes of a current, [T, B, C, h, w] or [T, B, D], from a fused block where one computes them."""
+        """Returns the spikes of a current, [T, B, C, h, w] or [T, B, D], from a fused block if there is one."""
         fuses = self.kernel == "native" and self.detach_reset
         block = fused_block(current.y, current.timesteps) if fuses else None
         if block is not None:
@@ -121,11 +121,12 @@ class LIF(neuron.LIFNode, TakesCurrent):
 
         Args:
             x_seq: [T, B, C, H, W] or [T, B, D].
-            current: Of a block; x_seq is its y, for hooks to see.
-            block: Computes the norm and the pool of `current` and the neuron; None: x_seq is the neuron's current.
+            current: The input of `block`. Its y is x_seq, which hooks see.
+            block: Function that computes the norm and the pool of `current`, and the neuron. None: x_seq is the
+                neuron's current.
 
         Returns:
-            Spikes, of the shape of x_seq; of a `current` [T, B, C, h, w] or [T, B, D].
+            Spikes in the shape of x_seq; with `block`, [T, B, C, h, w] or [T, B, D].
         """
         if current is not None and block is not None:
             return self._fused(current, block)
@@ -138,7 +139,7 @@ class LIF(neuron.LIFNode, TakesCurrent):
         return spikes.movedim(-1, 2) if images else spikes
 
     def _membrane(self, x_seq: Tensor) -> Tensor:
-        """Returns the membrane that a call starts from: rest, or the one that the call before it left."""
+        """Returns the membrane that a call starts from: at rest, or as the previous call left it."""
         if self.carries and isinstance(self.v, Tensor):
             return self.v
         return torch.zeros(x_seq.shape[1:], device=x_seq.device, dtype=wide_dtype(x_seq))
@@ -162,7 +163,7 @@ class LIF(neuron.LIFNode, TakesCurrent):
         return made
 
     def _on_any(self, x_seq: Tensor, membrane: Tensor) -> tuple[Tensor, Tensor]:
-        # For a current that is expanded over time SpikingJelly compiles its Triton kernel anew at each batch size.
+        # Without `contiguous`, SpikingJelly recompiles its Triton kernel at each batch size for an expanded current.
         spikes, membrane, _ = functional.lif_multi_step(
             x_seq.contiguous(),
             membrane,
@@ -187,13 +188,13 @@ def conv(
     """Returns a padded convolution that keeps the image's side, divided by the stride. A norm replaces its bias.
 
     Args:
-        inputs: Channels.
-        outputs: Channels.
+        inputs: Input channels.
+        outputs: Output channels.
         size: Side of the kernel.
-        stride: Of rows and columns.
+        stride: Stride of rows and columns.
         norm: See `norm_layer`.
-        step_mode: SpikingJelly's: "m" for [T, B, C, H, W], "s" for [B, C, H, W].
-        kernel: See `SpikeConv2d`; "python" where the input is no spikes.
+        step_mode: SpikingJelly's step mode: "m" for [T, B, C, H, W], "s" for [B, C, H, W].
+        kernel: See `SpikeConv2d`; "python" where the input is not spikes.
     """
     made = SpikeConv2d(inputs, outputs, size, stride, bias=norm == "none", step_mode=step_mode, kernel=kernel)
     return _initialised(made, norm)
@@ -207,7 +208,7 @@ def _initialised(conv: nn.Conv2d, norm: str) -> nn.Conv2d:
 
 
 class SyncBatchNorm2d(nn.SyncBatchNorm):
-    """Batch norm over the whole batch of a run on several GPUs, of [B, C, H, W] or [T, B, C, H, W]."""
+    """Batch norm of [B, C, H, W] or [T, B, C, H, W] over the whole batch of a run on several GPUs."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Returns the input, normalised over batch, time and positions."""
@@ -224,8 +225,8 @@ def norm_layer(norm: str, channels: int, step_mode: str = "m") -> nn.Module:
             "weighted": the same, with statistics weighted as the loss is (see `WeightedNorm`). "group": group norm over
             groups of channels and positions of an example at a time step, without statistics of the batch. "sync":
             batch norm over the whole batch of several processes. "none": the identity.
-        channels: Of the input.
-        step_mode: SpikingJelly's: "m" for [T, B, C, H, W], "s" for [B, C, H, W].
+        channels: Channels of the input.
+        step_mode: SpikingJelly's step mode: "m" for [T, B, C, H, W], "s" for [B, C, H, W].
     """
     if norm not in NORMS:
         raise BadInput(f"backbone.norm is one of {', '.join(NORMS)}, not '{norm}'")
@@ -240,17 +241,17 @@ def norm_layer(norm: str, channels: int, step_mode: str = "m") -> nn.Module:
 
 
 def num_groups(channels: int) -> int:
-    """Returns the most groups of equal size, of at least `LEAST_CHANNELS` channels, up to `MOST_GROUPS`; or one.
+    """Returns the largest number, up to `MOST_GROUPS`, of equal groups of at least `LEAST_CHANNELS` channels; or 1.
 
-    Source: Wu & He, "Group Normalization", ECCV 2018, has 32 groups. A group of few channels and positions loses its
-    channels' means.
+    Norm over few channels and positions removes the channels' means. Source: Wu & He, "Group Normalization", ECCV 2018,
+    with 32 groups.
     """
     most = min(MOST_GROUPS, channels // LEAST_CHANNELS)
     return next((groups for groups in range(most, 1, -1) if channels % groups == 0), 1)
 
 
 def halves(side: int) -> bool:
-    """Returns whether a pool or a stride of 2 leaves at least 2 pixels of a side. Only then it is applied."""
+    """Returns whether a pool or a stride of 2 is applied: if it leaves at least 2 pixels of a side."""
     return side // 2 >= 2
 
 
@@ -261,17 +262,17 @@ class Backbone(StepByStep):
     """A spiking network for images of `input_shape` (C, H, W) or event frames of that shape.
 
     Args:
-        timesteps: T; of event frames the first T are used.
-        stem: The first convolution and norm, on [B, C, H, W]. They are equal at every step of a static image, and so
-            are computed once.
-        body: All other layers, on [T, B, C, H, W].
-        features: Of the readout's input.
-        num_classes: Of the readout's output.
+        timesteps: Time steps, T. The network uses the first T event frames.
+        stem: The first convolution and norm, on [B, C, H, W]. For a static image their output is the same at every
+            step, and is computed once.
+        body: All other layers but the readout, on [T, B, C, H, W].
+        features: Inputs of the readout.
+        num_classes: Classes, the readout's outputs.
 
     Attributes:
         readout_kind: The class of the readout.
-        needs_images: Whether its layers need places; otherwise it also takes vectors, as images [1, 1, F].
-        has_native: Whether the native kernels have its neurons.
+        needs_images: Whether the network needs images. Otherwise it also takes vectors, as images [1, 1, F].
+        has_native: Whether there are native kernels for its neurons.
         native: Whether its neurons run in fused blocks.
     """
 
@@ -303,10 +304,10 @@ class Backbone(StepByStep):
 
         Args:
             input: [B, C, H, W] (static) or [T, B, C, H, W] (events).
-            of_step: Called with each step and a function that computes its logits. Only the neurons' membranes remain
-                of a step when it returns, see `training.backprop.SLTT`.
-            of_block: Called with each of the `blocks` but the last, by its number, and its output; returns the next
-                block's input, see `training.local.Local`.
+            of_step: Called with each step and a function that computes its logits. After the call, only the neurons'
+                membranes remain of the step; see `training.backprop.SLTT`.
+            of_block: Called with the number and the output of each of the `blocks` but the last. It returns the next
+                block's input; see `training.local.Local`.
         """
         if of_step is not None:
             return self._step_by_step(input, of_step)
@@ -323,9 +324,9 @@ class Backbone(StepByStep):
         return self._logits(x)
 
     def blocks(self) -> list[list[nn.Module]]:
-        """Returns the body's layers in blocks, which `training.local.Local` trains one by one; each ends with its neuron.
+        """Returns the body's layers in blocks that `training.local.Local` trains one by one. Each ends with a neuron.
 
-        The stem is a part of the first block. The readout, and the layers before it, are a part of the last.
+        The stem belongs to the first block. The readout and the layers before it belong to the last block.
         """
         return parted(self.body, LIF)
 

@@ -26,28 +26,28 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.registry import nearest
 
 PACKAGE = "spikingjelly.activation_based.model"
-# Modules of the package whose functions build networks that end with a linear layer, and can run step by step.
+# Modules of the package with functions that build networks. These end with a linear layer, and can run step by step.
 MODULES = (
     "maxformer ms_resnet qkformer sew_resnet spike_driven_transformer spikformer spiking_resnet spiking_vgg".split()
 )
-# Those of them whose networks return the mean of the logits over time.
+# The modules whose networks return the mean of the logits over time.
 OF_ALL_STEPS = {"maxformer", "ms_resnet", "qkformer", "spike_driven_transformer"}
-# By the depth of `QKFormer`, the blocks of its three stages.
+# Depth of `QKFormer` -> blocks of its three stages.
 STAGES = {3: (1, 1, 1), 4: (1, 1, 2), 10: (1, 2, 7)}
 
 
 class Adapted(StepByStep):
-    """A network of SpikingJelly that takes [T, B, C, H, W], and returns logits [T, B, C], or their mean over time [B, C].
+    """A network of SpikingJelly that takes [T, B, C, H, W] and returns logits, [T, B, C], or their mean over time, [B, C].
 
-    A static image is repeated over T, so its first convolution is computed at every step. A mean over time becomes
-    logits of one time step, which the loss `mean` takes as it takes those of all steps.
+    A static image is repeated over T, so the first convolution is computed at every step. A mean over time becomes
+    logits of one time step. Their loss `mean` equals that of all steps.
 
     Args:
-        network: Has linear layers, of which the last makes the logits.
-        timesteps: T; of event frames the first T are used.
+        network: SpikingJelly's network. Its last linear layer makes the logits.
+        timesteps: Time steps, T. The network uses the first T event frames.
 
     Attributes:
-        mean_over_time: Whether it returns the mean of the logits, unless its steps run one by one.
+        mean_over_time: Whether the network returns the mean of the logits. If its steps run one by one, it never does.
     """
 
     needs_images: ClassVar[bool] = True
@@ -58,7 +58,7 @@ class Adapted(StepByStep):
         functional.set_step_mode(network, "m")
         for module in network.modules():
             if isinstance(neuron := getattr(module, "attn_lif", None), LIF):
-                neuron.v_threshold /= 2  # as in the sources, where it is 0.5 and that of the others 1
+                neuron.v_threshold /= 2  # as in the sources: 0.5, and 1 for all other neurons
         self.network, self.timesteps = network, timesteps
 
     @property
@@ -77,7 +77,7 @@ class Adapted(StepByStep):
         x_TBCHW = input.expand(self.timesteps, *input.shape) if static else input[: self.timesteps]
         if of_step is not None:
             return self.each_step([partial(self._logits, x[None]) for x in x_TBCHW], of_step)
-        reset_state(self.network)  # Its dropout keeps the masks.
+        reset_state(self.network)  # Its dropout keeps masks between calls.
         return self._logits(x_TBCHW)
 
     def _logits(self, x_TBCHW: Tensor) -> Tensor:
@@ -88,18 +88,19 @@ class Adapted(StepByStep):
 class Spikformer(Adapted):
     """Spikformer 4-384: spiking self-attention on patches of 4x4 pixels; SpikingJelly's network.
 
-    The paper's neuron decays its input: --set backbone.decay_input=true. A step on a CPU takes about ten times a ResNet-18's.
+    The paper's neuron decays its input: --set backbone.decay_input=true. A step on a CPU takes about ten times as long as
+    a ResNet-18's.
 
     Source: Zhou et al., ICLR 2023.
 
     Args:
-        input_shape: C, H, W.
-        num_classes: Of the readout.
-        timesteps: T.
-        neuron: Of all spiking layers; the attention's has half the threshold.
+        input_shape: Shape of an image: C, H, W.
+        num_classes: Classes, the readout's outputs.
+        timesteps: Time steps, T.
+        neuron: Settings of all spiking layers. Neurons of an attention have half the threshold.
         width: Channels of a token.
         depth: Blocks of attention and perceptron.
-        heads: Of the attention.
+        heads: Attention heads.
     """
 
     def __init__(
@@ -138,13 +139,13 @@ class SDT(Adapted):
     Source: Yao et al., NeurIPS 2023.
 
     Args:
-        input_shape: C, H, W.
-        num_classes: Of the readout.
-        timesteps: T.
-        neuron: Of all spiking layers; the attention's has half the threshold.
+        input_shape: Shape of an image: C, H, W.
+        num_classes: Classes, the readout's outputs.
+        timesteps: Time steps, T.
+        neuron: Settings of all spiking layers. Neurons of an attention have half the threshold.
         width: Channels of a token.
         depth: Blocks of attention and perceptron.
-        heads: Of the attention.
+        heads: Attention heads.
     """
 
     def __init__(
@@ -175,19 +176,19 @@ class SDT(Adapted):
 class QKFormer(Adapted):
     """QKFormer: attention of spikes that is linear in the tokens, in three stages; SpikingJelly's network.
 
-    It has the stem for ImageNet, four pools, so a 32x32 image ends as 2x2 tokens. The authors' network for CIFAR has
-    another stem. depth=10 is their 10-384.
+    It has the stem for ImageNet and four pools, so a 32x32 image ends as 2x2 tokens. The authors' network for CIFAR has
+    another stem. With depth=10 it is the authors' 10-384.
 
     Source: Zhou et al., NeurIPS 2024.
 
     Args:
-        input_shape: C, H, W.
-        num_classes: Of the readout.
-        timesteps: T.
-        neuron: Of all spiking layers; the attention's has half the threshold.
+        input_shape: Shape of an image: C, H, W.
+        num_classes: Classes, the readout's outputs.
+        timesteps: Time steps, T.
+        neuron: Settings of all spiking layers. Neurons of an attention have half the threshold.
         width: Channels of a token of the last stage.
-        depth: Blocks: 3, 4 or 10; see `STAGES`.
-        heads: Of each stage's attention.
+        depth: Blocks of all stages: 3, 4 or 10.
+        heads: Attention heads of each stage.
     """
 
     def __init__(
@@ -220,19 +221,19 @@ class QKFormer(Adapted):
 class SpikingJellyModel(Adapted):
     """Any other network of SpikingJelly with a linear readout: spikingjelly:NAME, such as spikingjelly:maxformer_cifar.
 
-    Its widths, stem and depth are the library's, and its neurons the suite's. Networks of the modules maxformer, ms_resnet,
+    Widths, stem and depth are the library's. The neurons are the suite's. Networks of the modules maxformer, ms_resnet,
     qkformer and spike_driven_transformer return the mean of the logits over time. Most are made for images of 224x224.
 
     Source: Fang et al., Science Advances 2023 (SpikingJelly).
 
     Args:
-        input_shape: C, H, W.
-        num_classes: Of the readout.
-        timesteps: T.
-        neuron: Of all spiking layers; an attention's has half the threshold.
+        input_shape: Shape of an image: C, H, W.
+        num_classes: Classes, the readout's outputs.
+        timesteps: Time steps, T.
+        neuron: Settings of all spiking layers. Neurons of an attention have half the threshold.
 
     Attributes:
-        name: The function that builds the network.
+        name: Name of the function that builds the network.
     """
 
     name: ClassVar[str]
@@ -252,7 +253,7 @@ class SpikingJellyModel(Adapted):
         self._check_shape(input_shape)
 
     def _check_shape(self, input_shape: tuple[int, int, int]) -> None:
-        """Raises BadInput where the network can't pass an image of the shape."""
+        """Raises BadInput if the network fails on an image of the shape."""
         training = self.training
         try:
             with torch.no_grad():
@@ -264,7 +265,7 @@ class SpikingJellyModel(Adapted):
 
     @classmethod
     def named(cls, name: str) -> type[SpikingJellyModel]:
-        """Returns the class of a network's name. Raises BadInput for a name that is unknown."""
+        """Returns the class of the network of a name. Raises BadInput for an unknown name."""
         if name not in builders():
             wanted = f"has no network '{name}'" if name else "needs the name of a network, spikingjelly:NAME"
             raise BadInput(f"backbone spikingjelly {wanted}{nearest(name, builders())}")
@@ -293,7 +294,7 @@ def builders() -> dict[str, Callable[..., nn.Module]]:
 
 
 class _SDTSteps(SDTNetwork):
-    """Returns the logits of each time step, whose mean the library's network returns: its last layer is linear."""
+    """SpikingJelly's network without the mean over time before its last layer, which is linear."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns logits, [T, B, C], of [T, B, C, H, W]."""
@@ -305,7 +306,7 @@ class _SDTSteps(SDTNetwork):
 
 
 class _QKFormerSteps(QKFormerNetwork):
-    """As `_SDTSteps`."""
+    """SpikingJelly's network without the mean over time; see `_SDTSteps`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns logits, [T, B, C], of [T, B, C, H, W]."""
@@ -322,7 +323,7 @@ class _QKFormerSteps(QKFormerNetwork):
 
 
 def _neuron(settings: NeuronSettings) -> Callable[..., LIF]:
-    """Returns what builds a neuron. SpikingJelly's networks pass their own settings, which the suite's take the place of."""
+    """Returns a function that builds a neuron. It ignores the settings that SpikingJelly's networks pass."""
     return lambda **_: LIF(settings)
 
 

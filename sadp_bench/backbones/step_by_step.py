@@ -1,4 +1,4 @@
-"""Networks whose time steps can be taken one by one. T time steps, B examples, C classes."""
+"""Networks that can compute their time steps one by one. T time steps, B examples, C classes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class StepByStep(nn.Module):
     """A network that can run step by step: `forward(input, of_step)`. See `training.backprop.SLTT`.
 
     Attributes:
-        timesteps: T; of event frames the first T are used.
+        timesteps: Time steps, T. The network uses the first T event frames.
     """
 
     timesteps: int
@@ -29,8 +29,8 @@ class StepByStep(nn.Module):
         """Returns logits_TBC of steps that run one after the other, from rest.
 
         Args:
-            functions: Of each step, computes logits_1BC.
-            of_step: Called with each step and its function. Only the neurons' membranes remain of a step when it returns.
+            functions: For each step, the function that computes its logits_1BC.
+            of_step: Called with each step and its function. After the call, only the neurons' membranes remain of the step.
         """
         logits = []
         with carrying(self) as cut:
@@ -42,7 +42,7 @@ class StepByStep(nn.Module):
 
 @contextmanager
 def carrying(model: nn.Module) -> Iterator[Callable[[], None]]:
-    """Makes each call within the block start from the membranes that the call before it left, and keep its dropout masks.
+    """Makes each call within the context start from the membranes of the previous call and use its dropout masks.
 
     The first call starts from rest, with new masks.
 

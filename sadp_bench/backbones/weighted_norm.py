@@ -27,7 +27,7 @@ HINT = "rows are [B, ...] or [T * B, ...], time first; otherwise hand in a weigh
 
 
 class WeightedNorm(_BatchNorm):
-    """Batch norm that takes its statistics by the examples' shares within `weighted_statistics`.
+    """Batch norm whose statistics weight the examples by their shares within `weighted_statistics`.
 
         mean = sum_r s_r sum_p x_rp / (P sum_r s_r);   variance = sum_r s_r sum_p (x_rp - mean)^2 / (P sum_r s_r)
 
@@ -36,7 +36,7 @@ class WeightedNorm(_BatchNorm):
     torch's batch norm, bit for bit.
 
     Attributes:
-        share_B: The examples' weights over their mean; None: all are equal. `weighted_statistics` sets it for a context.
+        share_B: The examples' weights divided by their mean; None: all are equal. `weighted_statistics` sets it.
     """
 
     share_B: Tensor | None = None
@@ -106,7 +106,7 @@ KINDS: dict[type[nn.Module], type[WeightedNorm]] = {
 
 
 def weighted_batch_norm(model: nn.Module) -> nn.Module:
-    """Replaces a network's batch norms, torch's and SpikingJelly's, by those that `weighted_statistics` weights.
+    """Replaces a network's batch norms, torch's and SpikingJelly's, by norms that `weighted_statistics` can weight.
 
     Parameters, statistics and hooks stay the same objects, and the state dict has the same names.
 
@@ -146,14 +146,14 @@ def weighted_statistics(model: nn.Module, weight_B: Tensor) -> Iterator[None]:
         with weighted_statistics(model, weight):
             logits = model(image)
 
-    Each of several processes gives the weights of its part of the batch, whose statistics it takes.
+    Each of several processes passes the weights of its own part of the batch. The statistics are those of that part.
 
     Args:
         model: The network; without weighted norms nothing happens.
         weight_B: The weight of each example's loss, or of each row of a layer's input.
 
     Raises:
-        BadInput: The weights are no vector, or on a CPU one is not a finite number of at least 0.
+        BadInput: The weights are not a vector. On a CPU also: a weight is negative or not finite.
     """
     norms = [module for module in model.modules() if isinstance(module, WeightedNorm)]
     share_B = shares(weight_B) if norms else None
@@ -167,10 +167,10 @@ def weighted_statistics(model: nn.Module, weight_B: Tensor) -> Iterator[None]:
 
 
 def shares(weight_B: Tensor) -> Tensor:
-    """Returns the weights over their mean, [B]; where all are 0, they are equal. Raises BadInput for other numbers."""
+    """Returns the weights divided by their mean, [B]; all are 1 if the mean is 0. Raises BadInput for invalid weights."""
     if weight_B.dim() != 1 or not len(weight_B):
         raise BadInput(f"weights of a batch are a vector [B], not {list(weight_B.shape)}")
-    # A GPU would wait for the check.
+    # On a GPU the check would have to wait for the device.
     if weight_B.device.type == "cpu" and not bool((weight_B.isfinite() & (weight_B >= 0)).all()):
         raise BadInput("weights of a batch are finite numbers of at least 0; look at the method that gave them")
     weight_B = weight_B.detach().to(widest_dtype(weight_B.device))
@@ -179,7 +179,7 @@ def shares(weight_B: Tensor) -> Tensor:
 
 
 def share_of(norm: nn.Module | None, examples: int) -> Tensor | None:
-    """Returns the shares by which a norm takes its statistics of so many examples, [B]; None: all are equal."""
+    """Returns the shares of so many examples in a norm's statistics, [B]; None: all are equal."""
     if not isinstance(norm, WeightedNorm) or norm.share_B is None or not norm.training:
         return None
     return _of_rows(norm.share_B, examples)
@@ -213,8 +213,8 @@ class _WeightedBatchNorm(torch.autograd.Function):
     def backward(ctx: Any, error: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         """Returns the gradients at the input, the weight and the bias.
 
-        An input also moves mean and variance, by its row's share: the gradient at constant statistics loses that share of
-        the sums over all values of the error and of error times normalised input.
+        Each input also changes mean and variance, in proportion to its row's share. So that share of two sums over all
+        values is subtracted from the gradient at constant statistics: of the error, and of error times normalised input.
         """
         x, weight, mean, variance, share_R = ctx.saved_tensors
         constant, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
@@ -234,7 +234,7 @@ def _of_channels(value_C: Tensor, x: Tensor) -> Tensor:
 
 
 def _moments(x: Tensor, share_R: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns mean and variance by shares whose sum is 1, [C] each: of the rows' means and variances."""
+    """Returns mean and variance, [C] each, from the rows' means and variances, by shares whose sum is 1."""
     if x.dim() == 2:
         mean_RC, variance_RC = x, torch.zeros_like(x)
     else:

@@ -34,13 +34,13 @@ def bound_ratio(
     number: int,
     scale_B: Tensor | None,
 ) -> Tensor:
-    """Returns each layer's sums of exact squared norms and of the middle step's E_l A_l, those of the first process.
+    """Returns each layer's sums of exact squared norms and of the middle step's E_l A_l, from the first process.
 
     Args:
         layers: The L layers. A layer without pairs, because it is frozen or unused, has zeros.
-        pairs: By layer and call, the first examples' inputs and errors.
+        pairs: The first examples' inputs and errors, by layer and call.
         number: The number of measured examples.
-        scale_B: The factors of the examples' losses, which are divided out.
+        scale_B: The factor of each example's loss. The sums are those without it.
 
     Returns:
         [2, L].

@@ -1,7 +1,7 @@
-"""Tensors that hooks recorded of a network's calls in a batch, put together.
+"""Assembly of the tensors that hooks record in the calls of a network's layers in a batch.
 
-Shape letters: T time steps, B examples, D readout features, L weight layers. Calls are numbered forward from 1; a network
-calls a layer for all time steps at once, or for each step.
+Shape letters: T time steps, B examples, D readout features, L weight layers. Calls are numbered from 1 in forward order. A
+network calls a layer once for all time steps, or once for each step.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class CallSquares:
     """The squared norms of the calls of a network's layers in a batch.
 
     Attributes:
-        by_signal: By signal, layer and call: [T, B], or [B] for a signal of the middle time step.
+        by_signal: Squared norms by signal, layer and call: [T, B], or [B] for a signal of the middle time step.
         twice: Whether a call was noted twice for a signal.
     """
 
@@ -41,12 +41,12 @@ class CallSquares:
         self.twice = False
 
     def next_call(self, layer: nn.Module) -> int:
-        """Returns the number of a layer's call, forward, which begins."""
+        """Returns the number of a layer's forward call, which begins now."""
         call = self._num_calls[layer] = self._num_calls.get(layer, 0) + 1
         return call
 
     def note(self, signal: str, layer: nn.Module, call: int, square: Tensor) -> None:
-        """Keeps the squares of a call. Calls come in order forward, and in the reverse order backward."""
+        """Keeps the squares of a call. The forward pass notes calls in order, and the backward pass in reverse order."""
         calls = self.by_signal.setdefault(signal, {}).setdefault(layer, {})
         self.twice |= call in calls
         calls[call] = square

@@ -15,7 +15,7 @@ from sadp_bench.core.errors import BadInput
 class ChannelSpikes:
     """Counts the spikes of the spiking layer that a pass calls last. Hooks exist within the context only.
 
-    A channel's count is the sum over time and positions; behind a linear layer a channel is a neuron.
+    A channel's count is the sum over time and positions. After a linear layer, each neuron is a channel.
 
     Args:
         model: The network.

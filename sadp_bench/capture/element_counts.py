@@ -1,4 +1,4 @@
-"""Counts of the work of an inference beside synapses: updates of neurons, and normalised numbers."""
+"""Counts of an inference's work outside of synapses: updates of neurons, and normalised numbers."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from sadp_bench.core.evaluation_mode import evaluation_mode
 def element_counts(model: nn.Module, input: Tensor) -> tuple[float, float]:
     """Returns the updates of membranes and the numbers that batch norms normalise, per example, over all time steps.
 
-    A norm that is computed once for a static image counts once. Each update, and each normalised number, is about a
-    multiply-accumulate. A norm behind a convolution can be folded into the weights before an inference.
+    A norm that is computed once for a static image counts once. An update or a normalised number takes about one
+    multiply-accumulate. A norm after a convolution can be folded into the weights before an inference.
 
     Args:
         model: The network; returns logits, [T, B, C]. Its mode is restored afterwards.
-        input: Of one batch.
+        input: The input of one batch.
     """
     total: dict[str, int] = {"neurons": 0, "norms": 0}
 

@@ -1,4 +1,4 @@
-"""The order of examples and time in the rows of a layer, which a network's graph shows.
+"""The order of examples and time in the rows of a layer, found from a network's graph.
 
 A network may fold time into the batch around its layers, as [T * B, ...] or as [B * T, ...]. The shapes are the same.
 """
@@ -15,28 +15,29 @@ from sadp_bench.capture.layer_shapes import multi_step, num_features
 from sadp_bench.capture.layers import time_layers
 from sadp_bench.core.rng import stream
 
-LEAST_SHARE = 0.5  # Share of an example's gradient in its rows, at least. Batch norm spreads the rest over the others.
-LEAST_LEAD = 0.2  # Difference between the shares of the two orders, at least.
-ROUNDING = 1e-9  # Share of a sum.
+LEAST_SHARE = 0.5  # Least share of an example's gradient in its rows. Batch norm spreads the rest over other rows.
+LEAST_LEAD = 0.2  # Least difference between the shares of the two orders.
+ROUNDING = 1e-9  # Share of a sum that may be rounding.
 MOST_EXAMPLES = 4  # Examples whose gradients are computed, until the order is clear.
 
 
 class ExampleRows:
     """Finds which rows of a layer belong to an example, for layers whose shape leaves it open.
 
-    A spiking layer shows the examples of its input: [T, B, ...] of a multi-step layer, and [B, ...] of any other. The
-    gradient of an example's input with respect to the output of an earlier layer lies in the example's rows there.
+    The order of a spiking layer's input is known: [T, B, ...] for a multi-step layer, and [B, ...] for any other. The
+    gradient of an example's input with respect to the output of an earlier layer lies in the example's rows of that output.
 
     Args:
         model: The network.
-        given: The user's answer, which counts where the graph shows nothing.
-        usual: The order that the kind of spiking layers suggests. It decides between time and tokens, never in a fold.
+        given: The order that the user gave. It counts where the graph does not decide.
+        usual: The order that is usual for the kind of spiking layers. It decides between time and tokens in dimensions of
+            their own, and never between [T * B, ...] and [B * T, ...].
 
     Attributes:
-        time_first: By layer, whether its rows are [T, B, ...] or [T * B, ...]; the layers that the graph
-            decided, and the readout, which the logits decide.
+        time_first: Whether a layer's rows are [T, B, ...] or [T * B, ...]. It has the layers that the graph decides, and
+            the readout, which the logits decide.
         unclear: Layers whose rows are in neither order.
-        looking: Whether a gradient is computed to find rows. It is none of the training's, and hooks leave it out.
+        looking: Whether a gradient is being computed to find rows. Hooks ignore it, because training does not use it.
     """
 
     def __init__(self, model: nn.Module, given: bool | None = None, usual: bool | None = None) -> None:
@@ -49,7 +50,7 @@ class ExampleRows:
         self.looking = False
 
     def hook(self) -> list[Any]:
-        """Returns the handles of new hooks, which look at each spiking layer's input."""
+        """Registers hooks on the input of each spiking layer, and returns their handles."""
         return [layer.register_forward_pre_hook(self._look) for layer in self._neurons]
 
     def add(self, layer: nn.Module, output: Tensor) -> None:
@@ -126,7 +127,7 @@ class ExampleRows:
 
 
 def _is_clear(share: float, other: float) -> bool:
-    """Returns whether an order's share of the gradient in the examples' rows decides against that of the other order.
+    """Returns whether the gradient's share in the examples' rows of an order is clearly above that of the other order.
 
     Where nothing mixes the examples, the share is 1, and any smaller share of the other order is clear.
     """

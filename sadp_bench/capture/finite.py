@@ -1,4 +1,4 @@
-"""Whether a network's numbers are finite: its parameters and buffers, its input, membranes and logits.
+"""A check that a network's numbers are finite: its parameters and buffers, its input, membranes and logits.
 
 A spiking neuron turns NaN into "no spike", so the loss stays finite where weights and membranes are not.
 """
@@ -22,7 +22,7 @@ SHOWN = 3  # places that a message names
 class FiniteWatch:
     """Records where a network's numbers are NaN or infinite. Only `places` waits for the device.
 
-    A buffer that is infinite when the watch is made is constant, such as the mask of an attention, and not watched.
+    A buffer that is infinite when the watch is made is taken for a constant, such as an attention's mask. It is not watched.
 
     Args:
         model: The network, on its device.
@@ -77,9 +77,9 @@ def some_of(places: list[str]) -> str:
 
 
 def _not_finite(value: Tensor) -> Tensor:
-    """Returns whether any number is NaN or infinite, from their sum: a twentieth of the time of looking at each.
+    """Returns whether any number is NaN or infinite, by the sum. This takes a twentieth of the time of testing each number.
 
-    A sum of finite numbers is only infinite where they are near the largest float, as those of a diverged network are.
+    A sum of finite numbers is infinite only if they are near the largest float, as in a diverged network.
     """
     narrow = value.dtype in (torch.float16, torch.bfloat16)
     return ~value.sum(dtype=torch.float32 if narrow else None).isfinite()

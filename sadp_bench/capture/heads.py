@@ -1,4 +1,4 @@
-"""The auxiliary heads of a network that learns locally. They exist in training alone: inference takes the readout.
+"""The auxiliary heads of a network that learns locally. They exist in training alone, and inference uses the readout.
 
 `training.local` attaches them to the network, so that optimizers, checkpoints and hooks reach them like any layer.
 """
@@ -25,7 +25,7 @@ def head_layers(model: nn.Module) -> set[nn.Module]:
 
 
 def linear_of_layer(model: Any) -> dict[nn.Module, nn.Module]:
-    """Returns, by layer of a block that has a head and by layer of the head, the head's linear layer, which comes last."""
+    """Returns, for each layer of a head and of its block, the head's linear layer, which is its last."""
     heads: Sequence[Any] = heads_of(model)
     if not heads:
         return {}

@@ -18,7 +18,7 @@ from sadp_bench.core.errors import BadInput
 
 # Layer types whose weights can be pruned, and whose operations are counted.
 WEIGHT_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-# Weight layers with a bound of the gradient, and with an exact norm of it.
+# Weight layers whose gradients have a bound and an exact norm.
 BOUNDED = (nn.Conv1d, nn.Conv2d, nn.Linear)
 
 
@@ -120,7 +120,7 @@ class Window(NamedTuple):
         size: Rows and columns of the kernel.
         dilation: Steps between the kernel's rows and columns.
         stride: Steps between patches.
-        pads: Left, right, top, bottom.
+        pads: Padding on the left, right, top and bottom.
         mode: PyTorch's `padding_mode`.
     """
 
@@ -138,7 +138,7 @@ class Window(NamedTuple):
         return unfold(self._pad(image), self.size, self.dilation, 0, self.stride)
 
     def pads_evenly(self) -> bool:
-        """Returns whether zeros pad the image, as many on opposite sides."""
+        """Returns whether the padding is zeros, with as many on opposite sides."""
         left, right, top, bottom = self.pads
         return self.mode == "zeros" and (left, top) == (right, bottom)
 
@@ -184,7 +184,7 @@ def patches_per_pixel(layer: nn.Module, image: Tensor, last: bool) -> Tensor | N
         last: Whether the result has channels last.
 
     Returns:
-        Flat, [H * W * C] or [C * H * W].
+        The counts, flat: [H * W * C] or [C * H * W].
     """
     if not isinstance(layer, nn.Conv1d | nn.Conv2d):
         return None

@@ -24,18 +24,19 @@ from sadp_bench.capture.squared_norms import are_spikes, fires_ones, mark_spikes
 from sadp_bench.core import distributed
 from sadp_bench.core.errors import BadInput
 
-Held = tuple[Tensor, Tensor, bool]  # A call's input and error, and whether they are [T, b, ...] of the first examples.
+# A call's input and error, and whether they are [T, b, ...], of the first b examples.
+Held = tuple[Tensor, Tensor, bool]
 
 
 class LoopRecorder:
     """Records signals of a batch of any training loop. Hooks exist from `hook` to `unhook`.
 
-    The loop may step through time outside of the network, with T calls a batch, and a backward pass for each. Calls
-    accumulate until `seen`, which receives the batch's size. A call counts in training mode with gradients on; a layer's
-    call counts only if a gradient comes back. So evaluation passes are not recorded. `layer_shapes.arranged` finds the
-    examples' dimension. If a layer's shape shows time (SpikingJelly's multi-step layers), only its middle step is read.
-    Otherwise all steps are read, and the middle is taken at the end: the same numbers, at T times the cost. Features are
-    not recorded.
+    The loop may step through time outside of the network, with T calls a batch and a backward pass for each. Calls
+    accumulate until `seen`, which receives the batch's size. A call counts in training mode with gradients on, if a
+    gradient arrives at the layer. So evaluation passes are not recorded. `layer_shapes.arranged` finds the examples'
+    dimension. If a layer's shape shows time (SpikingJelly's multi-step layers), only its middle step is read. Otherwise
+    all steps are read, and the middle one is selected at the end. The numbers are the same, at T times the cost. Features
+    are not recorded.
 
     Args:
         model: The network.
@@ -44,8 +45,8 @@ class LoopRecorder:
         rows: The order of examples and time in rows whose shape leaves it open.
 
     Attributes:
-        layers: The L layers; fewer than at construction where one turns out to be the readout.
-        half: Whether an error came in float16, which a loss scale may overflow.
+        layers: The L layers, without one that turns out to be the readout.
+        half: Whether an error was float16, which may overflow under a loss scale.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class LoopRecorder:
         self._handles.clear()
 
     def expect(self, batch: int) -> None:
-        """Receives the coming batch's size before its backward pass; the bound ratio then holds only a few examples."""
+        """Receives the coming batch's size before its backward pass. The bound ratio then holds only a few examples."""
         self._expected = batch
 
     def measure_again(self) -> None:
@@ -98,7 +99,7 @@ class LoopRecorder:
         self._expected = None
 
     def seen(self, scale_B: Tensor | None, batch: int) -> dict[str, Tensor]:
-        """Returns the signals of the batch since the last: float32 (float64 where the network is), detached.
+        """Returns the signals of the newest batch, detached: float32, or float64 for a float64 network.
 
         Args:
             scale_B: The factor of each example's loss before the backward pass; errors are divided by it.
@@ -150,7 +151,7 @@ class LoopRecorder:
         return self.model.training and torch.is_grad_enabled()
 
     def _record(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        """Lets a call be recorded when its gradient comes back."""
+        """Registers a hook that records the call when its gradient arrives."""
         if not (self._counts() and output.requires_grad and trains(layer)):
             return
         if self._begins:
@@ -172,7 +173,7 @@ class LoopRecorder:
         ):
             self._timed.add(layer)
         self.half |= error.dtype == torch.float16
-        with torch.autocast(error.device.type, enabled=False):  # The loop may go backward in autocast.
+        with torch.autocast(error.device.type, enabled=False):  # The loop's backward pass may run in autocast.
             for prefix, alone in (("", False), ("middle_", layer in self._timed)):
                 if f"{prefix}input_squares" in self.signals:
                     read = middle(input)[None] if alone else input
@@ -185,7 +186,7 @@ class LoopRecorder:
             self._held.setdefault(layer, {})[call] = self._some(layer, input, error)
 
     def _some(self, layer: nn.Module, input: Tensor, error: Tensor) -> Held:
-        """Returns the first examples' input and error; of a batch of unknown size all examples, unchanged."""
+        """Returns the first examples' input and error; those of all examples, unchanged, if the batch's size is unknown."""
         if self._expected is not None:
             try:
                 features = num_features(layer, input)
@@ -204,7 +205,7 @@ class LoopRecorder:
             for call, (input, error, is_arranged) in sorted(calls.items()):
                 features = num_features(layer, input)
                 a, d = (x if is_arranged else self._in_time(layer, x, features, batch) for x in (input, error))
-                # Calls of a shared layer may differ in size: the bound ratio is that of the first size.
+                # Calls of a shared layer may differ in size. The bound ratio uses the first size.
                 if not found or a.shape[2:] == next(iter(found.values()))[0].shape[2:]:
                     found[call] = a[:, :number], d[:, :number]
             pairs[layer] = found

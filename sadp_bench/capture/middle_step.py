@@ -1,7 +1,7 @@
-"""Squared norms of the middle time step of a layer's inputs (A) and output gradients (E), at the least cost of a call.
+"""Squared norms of the middle time step of a layer's inputs (A) and output gradients (E), in few operations.
 
-A training step of a small network is short, so the number of operations counts. The place of the middle step in memory is
-the same in each batch, and so it is found once for each shape.
+A training step of a small network is short, so the number of operations counts. The middle step has the same place in
+memory in each batch. So the place is found once for each shape.
 
 Shape letters: B examples.
 """
@@ -37,7 +37,7 @@ class Place:
 
 
 class MiddleStep:
-    """Computes squared norms of the middle time step. All methods return float32, or float64 where the network is."""
+    """Computes squared norms of the middle time step. All methods return float32, or float64 for a float64 network."""
 
     def __init__(self) -> None:
         self._places: dict[tuple[object, ...], Place] = {}
@@ -66,7 +66,7 @@ class MiddleStep:
 
 
 def _place(layer: nn.Module, x: Tensor, batch: int, output: Tensor | None = None) -> Place:
-    """Returns the place of the middle step in an error, or in an input, whose layer's output is given."""
+    """Returns the place of the middle step in an error; in an input if the layer's output is given."""
     step = middle(by_time(layer, x, batch))
     times, added = None, 0
     if output is not None:

@@ -16,7 +16,7 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.losses import Loss
 from sadp_bench.core.precision import wide_dtype, widened, widest_dtype
 
-# Numbers of patches and gradients in memory at a time, by device type; fastest in trials: a cache's size on a CPU.
+# Numbers of patches and gradients in memory at a time, by device type. Fastest in trials; on a CPU about a cache's size.
 CHUNK_NUMBERS = {"cpu": 2**20, "cuda": 2**26}
 
 # A layer's input, and the loss's gradient at its output; time comes first where there is time.
@@ -133,7 +133,8 @@ def square_norms(
         calls: Input and output gradient of each call.
         batch: The number of examples, B.
         time_first: Whether time comes first. See `layer_shapes.arranged`.
-        cheapest: Whether the cheapest product is taken, with other rounding. Otherwise it is the same for all shapes.
+        cheapest: Whether the product is the cheapest for the shape. Its rounding differs. By default the product is the
+            same for all shapes.
 
     Returns:
         [B].
@@ -162,14 +163,14 @@ def _steps(module: nn.Module, x: Tensor, batch: int, time_first: bool | None) ->
 
 
 def joined(calls: list[Tensor]) -> Tensor:
-    """Returns the time steps of all calls, images as they lie in memory; those of a single call without a copy."""
+    """Returns the time steps of all calls. Images stay in their memory format, and a single call is not copied."""
     if len(calls) > 1 and channels_last(calls[0]):
         return torch.cat([call.movedim(-3, -1) for call in calls]).movedim(-1, -3)
     return calls[0] if len(calls) == 1 else torch.cat(calls)
 
 
 def _numbers(module: nn.Module, a: Tensor, d: Tensor) -> int:
-    """Returns how many numbers an example needs: its gradient's or its input's, which are patches in a convolution."""
+    """Returns how many numbers an example needs: the larger of its gradient and its input (patches, in a convolution)."""
     inputs = a[:, 0].numel()
     if isinstance(module, nn.Conv1d | nn.Conv2d):
         inputs = len(d) * d.shape[3:].numel() * module.weight[0].numel() * module.groups
@@ -191,8 +192,8 @@ def _weight_square(module: nn.Conv1d | nn.Conv2d | nn.Linear, a: Tensor, d: Tens
 def _cheapest_square(module: nn.Conv1d | nn.Conv2d | nn.Linear, a: Tensor, d: Tensor) -> Tensor:
     """Returns the squares, [B], from a and d, [T, B, ...], by the product that takes the least time.
 
-    With few positions p, pairs of them are cheap: |sum_p d_p a_p^T|^2 = sum_pq (d_p . d_q)(a_p . a_q). With many, a CPU takes
-    each example's gradient from its convolution, without patches in memory.
+    With few positions p, pairs of them are cheap: |sum_p d_p a_p^T|^2 = sum_pq (d_p . d_q)(a_p . a_q). With many, a CPU
+    computes each example's gradient by torch's convolution, without patches in memory.
     """
     inputs, outputs = module.weight[0].numel(), len(module.weight)
     if not module.weight.requires_grad or getattr(module, "groups", 1) > 1:

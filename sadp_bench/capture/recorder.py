@@ -28,7 +28,7 @@ from sadp_bench.core.precision import widened
 SQUARES = frozenset(signal for signal in Signal if signal.endswith("_squares"))
 OF_WEIGHTS = SQUARES | {Signal.BOUND_RATIO}
 RECORDED = OF_WEIGHTS | {Signal.FEATURES, Signal.SPIKE_COUNTS}
-Reads = list[tuple[Signal, bool]]  # Signals that a call shows, each with whether it is of the middle step alone.
+Reads = list[tuple[Signal, bool]]  # Signals to read in a call, each with whether it is of the middle step alone.
 
 
 class Recorder:
@@ -42,8 +42,8 @@ class Recorder:
         signals: The signals to record. `note_loss` records the logits' errors, and hooks record all others.
 
     Attributes:
-        at_middle: Whether calls may be those of the middle time step, which alone shows the signals of the middle step. A
-            loop that calls the layers step by step sets it, so that watching costs a T-th; each batch begins with True.
+        at_middle: Whether calls may be of the middle time step, from which that step's signals are read. A loop that calls
+            the layers step by step sets it in each step, and watching then costs a T-th. Each batch begins with True.
         spikes: The spike counts.
     """
 
@@ -66,7 +66,7 @@ class Recorder:
         self._handles: list[Any] = []
 
     def _reads(self, of_every: Signal, of_middle: Signal) -> dict[bool, Reads]:
-        """Returns those of two signals that a call shows, by whether it may be of the middle step."""
+        """Returns which of two signals are read in a call, by whether the call may be of the middle step."""
         every = [(of_every, False)] if of_every in self.signals else []
         middle = [(of_middle, True)] if of_middle in self.signals else []
         return {True: every + middle, False: every}
@@ -93,12 +93,12 @@ class Recorder:
         self._handles.clear()
 
     def note_loss(self, logits_TBC: Tensor, loss_B: Tensor) -> None:
-        """Records the logits' errors, if they are watched; before the backward pass, which frees the loss's graph."""
+        """Records the logits' errors, if they are watched. The backward pass frees the loss's graph, so it comes later."""
         if self._notes_errors:
             self._error_TBC = torch.autograd.grad(loss_B.sum(), logits_TBC, retain_graph=True)[0]
 
     def seen(self, scale_B: Tensor | None = None) -> dict[str, Tensor]:
-        """Returns the batch's signals: float32 (float64 where the network is), detached.
+        """Returns the batch's signals, detached: float32, or float64 for a float64 network.
 
         Args:
             scale_B: The factor of each example's loss before the backward pass; errors are divided by it.
@@ -137,7 +137,7 @@ class Recorder:
             self._num_exact = num_exact(self._batch, int(distributed.total(torch.tensor(self._batch))))
 
     def _record(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        """Records a call forward, and lets its error be recorded."""
+        """Records a forward call, and registers a hook that records its error."""
         input, call = inputs[0], self._squares.next_call(layer)
         for signal, of_middle in self._input_reads[self.at_middle]:
             read = self._middle.input_squares if of_middle else input_squares

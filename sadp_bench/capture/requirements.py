@@ -13,7 +13,7 @@ from sadp_bench.capture.signals import Signal
 
 
 def missing_parts(model: nn.Module, watch: Iterable[str]) -> list[str]:
-    """Returns the parts, in words, that the network lacks for the watched signals; empty where it lacks nothing.
+    """Returns the parts, in words, that the network lacks for the watched signals; an empty list if it lacks none.
 
     Args:
         model: The network.

@@ -27,7 +27,7 @@ class SpikeCounts:
 
     Args:
         model: The network.
-        counts: Whether the present pass counts; all by default.
+        counts: Returns whether the present pass counts. By default all passes count.
 
     Attributes:
         neurons_S: Number of neurons of each spiking layer that was called.

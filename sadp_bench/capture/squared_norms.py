@@ -17,7 +17,7 @@ from sadp_bench.core.row_squares import attached_row_squares
 
 # Attribute of a spiking layer's output: the tensor's version whose values are all 0 or 1.
 SPIKES = "_sadp_bench_spikes"
-# Parts of a row whose norms are rounded to bfloat16 before they add up: the errors of several average out.
+# Parts of a row. The norm of each is rounded to bfloat16 before they add up, and several rounding errors average out.
 NORMS_OF_ROW = 16
 
 
@@ -47,7 +47,7 @@ def fires_ones(layer: nn.Module) -> bool:
 def squares(x: Tensor, lead: int = 2, times: Tensor | None = None, binary: bool = False) -> Tensor:
     """Returns the sum of squares of a layer's input or output, for each time step and example.
 
-    Images whose channels lie last in memory are read so, without a copy.
+    Images with channels last in memory are read in that order, without a copy.
 
     Args:
         x: [T, B, ...].
@@ -62,7 +62,7 @@ def squares(x: Tensor, lead: int = 2, times: Tensor | None = None, binary: bool 
 
 
 def in_rows(x: Tensor, lead: int) -> Tensor:
-    """Returns the first `lead` dimensions as rows, [n, m]; images whose channels lie last in memory in that order."""
+    """Returns the first `lead` dimensions as rows, [n, m]. Images with channels last in memory are read in that order."""
     rows = x.shape[:lead].numel()
     return (x.movedim(lead, -1) if x.dim() == lead + 3 and channels_last(x) else x).reshape(rows, -1)
 
@@ -80,7 +80,7 @@ def row_squares(x: Tensor, times: Tensor | None, binary: bool) -> Tensor:
     """
     wide = wide_dtype(x)
     if times is None and x.dtype == torch.bfloat16 and x.device.type == "cpu" and x.shape[1] % NORMS_OF_ROW == 0:
-        # With a type, vector_norm makes a copy first. Without, it sums in float32, and rounds the norm to bfloat16.
+        # With a dtype, vector_norm makes a copy first. Without one it sums in float32, and rounds the norm to bfloat16.
         norms = torch.linalg.vector_norm(x.view(len(x), NORMS_OF_ROW, -1), dim=2)
         return norms.to(wide).square().sum(1)
     if times is None:
@@ -97,7 +97,7 @@ def error_squares(layer: nn.Module, error: Tensor, batch: int) -> Tensor:
 
     Args:
         layer: The layer.
-        error: The gradient. Sums that are attached to it are taken as they are.
+        error: The gradient. If sums of squares are attached to it, they are returned.
         batch: The number of examples, B.
     """
     square_N = attached_row_squares(error)

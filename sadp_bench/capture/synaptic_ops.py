@@ -53,8 +53,8 @@ class LayerOperations(Count):
 
     Attributes:
         name: The layer's name in the network.
-        by_rate: By the field's formula; see `operations`.
-        effective: By NeuroBench's rule; see `operations`.
+        by_rate: Operations by the field's formula; see `operations`.
+        effective: Operations by NeuroBench's rule; see `operations`.
     """
 
     name: str
@@ -67,8 +67,8 @@ class Operations(Count):
     """Mean operations of a network per example, over all time steps and layers.
 
     Attributes:
-        by_rate: By the field's formula; see `operations`.
-        effective: By NeuroBench's rule; see `operations`.
+        by_rate: Operations by the field's formula; see `operations`.
+        effective: Operations by NeuroBench's rule; see `operations`.
         layers: The layers' operations, in the order of the network's modules.
     """
 
@@ -85,27 +85,27 @@ def operations(model: nn.Module, batches: Iterable[Tensor], masks: Mapping[str, 
 
     A layer whose inputs are spikes, or sums of spikes (whole numbers), does one accumulate for each unit of input and live
     connection that it enters. Connections into the padding, or past the last stride, do not count. Any other layer does one
-    multiply-accumulate for each live connection at each output position and time step; by custom, those of the padding
-    count. A call counts each time: a stem that is computed once for a static image counts once.
+    multiply-accumulate for each live connection at each output position and time step. By custom, connections into the
+    padding then count. Operations count at each call: a stem that is computed once for a static image counts once.
 
     The values in all batches decide a layer's kind. The layer that a pass calls first is an exception: it reads data, and
     its operations are multiply-accumulates for binary data, counts of events and images alike. So event frames count in
     full, although hardware for events could skip their zeros. Transposed convolutions, and products that are not calls of
     a module (as in attention), are not counted.
 
-    Two other rules are counted beside this one, because papers compare such numbers across tools:
+    Papers compare such numbers across tools, so two other rules are also computed:
 
-    - `by_rate`, the field's formula (as in syops-counter): firing rate x T x connections at all positions, padding
-      included, are accumulates of a layer whose inputs are all 0 or 1. Any other layer makes a multiply-accumulate for
-      each connection: so sums of spikes, as in SEW networks, cost as much as an image.
-    - `effective` (as NeuroBench's synaptic operations): each live connection that a number other than 0 enters counts
-      once, at any value. These are accumulates where all inputs of the layer are -1, 0 or 1, data included, and
-      multiply-accumulates otherwise.
+    - `by_rate`, the field's formula (as in syops-counter). A layer whose inputs are all 0 or 1 does firing rate x T x
+      connections accumulates, with connections at all positions, padding included. Any other layer does one
+      multiply-accumulate for each connection. So sums of spikes, as in SEW networks, cost as much as an image.
+    - `effective` (as NeuroBench's synaptic operations). A live connection counts once for each number other than 0 that
+      enters it. If all inputs of the layer are -1, 0 or 1, data included, these are accumulates, and otherwise
+      multiply-accumulates.
 
     Args:
         model: The network; returns logits, [T, B, C]. Its mode is restored afterwards.
-        batches: Inputs.
-        masks: By the weight's name in `state_dict`, a tensor of the weight's shape. A connection is live where its mask is
+        batches: The input of each batch.
+        masks: A tensor of the weight's shape, by the weight's name in `state_dict`. A connection is live where its mask is
             not 0, or where its weight has no mask.
 
     Raises:
@@ -143,13 +143,13 @@ def operations(model: nn.Module, batches: Iterable[Tensor], masks: Mapping[str, 
 
 
 class Products:
-    """Counts the products of one inference whose inputs all count, spikes or not, as dense hardware computes them.
+    """Counts the products of an inference on dense hardware, where inputs of 0 count too.
 
-    A layer makes one product for each connection at each output position and time step, those of the padding included.
+    A layer does one product for each connection at each output position and time step, padding included.
 
     Args:
         model: The network; returns logits, [T, B, C].
-        input: Of one batch.
+        input: The input of one batch.
     """
 
     def __init__(self, model: nn.Module, input: Tensor) -> None:
@@ -170,7 +170,7 @@ class Products:
         return sum(self.by_layer(masks).values())
 
     def by_layer(self, masks: Mapping[str, Tensor] = {}) -> dict[str, float]:
-        """Returns the same by the layers' names. The weights may have other shapes by now, but not the outputs' sides."""
+        """Returns the products by layer name. Weights may have changed shape since construction, but not outputs' sides."""
         live = _live_connections(self.layers, masks)
         return {name: self.positions[of] * int(live[of].count_nonzero()) for name, of in self.layers.items()}
 
@@ -237,7 +237,7 @@ def fan_out(layer: nn.Module, live: Tensor, shape: torch.Size) -> Tensor:
         shape: The shape of an input.
 
     Returns:
-        Of that shape and the device's widest type.
+        A tensor of that shape and the device's widest type.
     """
     ones: Any = live.to(widest_dtype(live.device))
     convolution: Any = layer
