@@ -25,7 +25,7 @@ from sadp_bench.datasets.base import download, download_archive
 from sadp_bench.records.record import Failure
 from sadp_bench.records.store import Store, read_all
 from sadp_bench.reports.naming import command as made_by
-from sadp_bench.reports.plots.style import slug
+from sadp_bench.reports.plots.saving import slug
 from tests.commands import command, tiny_run
 from tests.datasets.helpers import md5, refusal
 from tests.example_records import make_record, make_spec

@@ -137,8 +137,8 @@ def report(
     from sadp_bench.records.store import atomic, read_all, read_notes
     from sadp_bench.records.trials import sorted_out
     from sadp_bench.reports import render, stale
+    from sadp_bench.reports.plots.look import Look
     from sadp_bench.reports.plots.pictures import at_hand
-    from sadp_bench.reports.plots.style import Look
     from sadp_bench.reports.selection import Wanted, selected
 
     look = Look(style, width)

@@ -28,7 +28,9 @@ from sadp_bench.pruners.base import KeepAll
 from sadp_bench.pruners.exchange import Observation, ScoringContext
 from sadp_bench.records.metrics import UNPRUNED
 from sadp_bench.records.store import atomic
-from sadp_bench.reports.plots.style import drawing, note, outer_labels, panels, save_all
+from sadp_bench.reports.plots.legends import note
+from sadp_bench.reports.plots.saving import save_all
+from sadp_bench.reports.plots.style import drawing, outer_labels, panels
 from sadp_bench.runs.resolve import resolve
 from sadp_bench.runs.resources import Resources
 from sadp_bench.runs.trainer import RunTrainer, threads

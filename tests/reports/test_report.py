@@ -15,7 +15,7 @@ from sadp_bench.records.record import Failure
 from sadp_bench.reports import frame, plots, render
 from sadp_bench.reports.naming import command
 from sadp_bench.reports.plots.ratio import accuracy_figure, speedup_figure
-from sadp_bench.reports.plots.style import slug
+from sadp_bench.reports.plots.saving import slug
 from sadp_bench.reports.rows import rows
 from tests.example_records import ENVIRONMENT, make_record, make_spec
 from tests.paths import ROOT

@@ -19,11 +19,14 @@ from sadp_bench.records.store import atomic
 from sadp_bench.records.trials import Searches
 from sadp_bench.reports.paper import Paper
 from sadp_bench.reports.plots.epochs import by_ratio, kept_figure, progress_figure
+from sadp_bench.reports.plots.legends import caption_of
+from sadp_bench.reports.plots.look import PAGE, Look, looking
 from sadp_bench.reports.plots.memory import memory_figure
 from sadp_bench.reports.plots.palette import method_styles
 from sadp_bench.reports.plots.pictures import Images, pictures_figure
 from sadp_bench.reports.plots.ratio import accuracy_figure, speedup_figure
-from sadp_bench.reports.plots.style import FORMATS, PAGE, Look, Styles, as_data_uri, caption_of, looking, save_all, slug
+from sadp_bench.reports.plots.saving import FORMATS, as_data_uri, save_all, slug
+from sadp_bench.reports.plots.style import Styles
 from sadp_bench.reports.plots.time import phases_figure, time_figure, timed_together
 from sadp_bench.reports.plots.visits import Visits, classes_figure, visits_figure, visits_of
 from sadp_bench.reports.rows import NO_SEARCHES, RatioRow, largest_first, rows

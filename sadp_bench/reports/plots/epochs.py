@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from sadp_bench.core.text import percent
 from sadp_bench.records.record import Record, is_number
-from sadp_bench.reports.plots import style
+from sadp_bench.reports.plots import legends, style
+from sadp_bench.reports.plots.look import current_look
 from sadp_bench.reports.plots.style import FULL, Style, Styles, drawing
 from sadp_bench.reports.plots.time import timed_together, unit
 from sadp_bench.reports.rows import RatioRow
@@ -43,8 +44,8 @@ def kept_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
             marks = list(range(number % min(step, len(line)), len(line), step))
             handles.append(_draw_line(axes, line, row, styles, markevery=marks, markersize=5))
         axes.set_ylim(0, 104)
-    seeds = style.seeds_note(row.n for row in rows if not row.is_full)
-    style.legend(figure, handles, seeds, below=True)
+    seeds = legends.seeds_note(row.n for row in rows if not row.is_full)
+    legends.legend(figure, handles, seeds, below=True)
     return figure
 
 
@@ -91,8 +92,8 @@ def progress_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
                 handles.append(_draw_line(axes, mean_curve(seeds), row, styles))
     panels[0].set_xlim(left=0)
     thin = "Thin lines: each seed." if any(len(row.timed) > 1 for row in rows) else ""
-    means = style.seeds_note(row.seconds.n for row in rows)
-    style.legend(figure, handles, means, thin, left_out, below=True)
+    means = legends.seeds_note(row.seconds.n for row in rows)
+    legends.legend(figure, handles, means, thin, left_out, below=True)
     return figure
 
 
@@ -124,7 +125,7 @@ def _draw_line(axes: Axes, line: Curve, row: RatioRow, styles: Styles, **changed
 def _panels(title: str, ratios: Iterable[float], x: str, y: str) -> tuple[Figure, list[Axes]]:
     """Returns a figure with a panel for each ratio, alike in their axes."""
     ratios = list(ratios)
-    look = style.look()
+    look = current_look()
     columns = min(2 if look.inches < style.NARROW else MAX_COLUMNS, len(ratios))
     page, paper = (3.6, 2.0) if columns == 1 else (2.7, 1.6) if len(ratios) <= columns else (2.3, 1.4)
     height = paper if look.paper else page

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sadp_bench.reports.plots import style
+from sadp_bench.reports.plots import legends, scales, style
+from sadp_bench.reports.plots.look import current_look
 from sadp_bench.reports.plots.palette import LINES, TIMES
 from sadp_bench.reports.plots.style import Style, draw_points, drawing, interval_ends
 from sadp_bench.reports.tables.memory import MemoryRow
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 @drawing()
 def memory_figure(rows: Sequence[MemoryRow]) -> Figure:
     """Draws MiB (mean and 95 % interval) against T, a line for each backprop, given the memory rows of a setting."""
-    figure, [axes] = style.panels(rows[0].group, height=2.2 if style.look().paper else 4.2)
+    figure, [axes] = style.panels(rows[0].group, height=2.2 if current_look().paper else 4.2)
     names = dict.fromkeys(row.time for row in rows)
     styles = {name: _style(name, list(names)) for name in names}
     handles = []
@@ -30,12 +31,14 @@ def memory_figure(rows: Sequence[MemoryRow]) -> Figure:
     steps = sorted({row.timesteps for row in rows})
     room = 0.06 * (steps[-1] - steps[0])
     above = [(0.0, ends[1]) for row in rows if (ends := interval_ends(row.train_memory_bytes, MIB))]
-    top = style.limits([0.0, *(MIB * row.train_memory_bytes.mean for row in rows)], above, 1e-6)[1]
+    top = scales.limits([0.0, *(MIB * row.train_memory_bytes.mean for row in rows)], above, 1e-6)[1]
     axes.set(xlim=(steps[0] - room, steps[-1] + room), ylim=(0, top))
     axes.set_xticks(steps)
     axes.set_xlabel("time steps T")
     axes.set_ylabel("training memory (MiB)")
-    style.legend(figure, handles, style.seeds_note([row.n for row in rows], *(row.train_memory_bytes for row in rows)))
+    legends.legend(
+        figure, handles, legends.seeds_note([row.n for row in rows], *(row.train_memory_bytes for row in rows))
+    )
     return figure
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from sadp_bench.core.errors import BadInput
 from sadp_bench.records.record import Record
-from sadp_bench.reports.plots import style
+from sadp_bench.reports.plots import legends, style
+from sadp_bench.reports.plots.look import current_look
 from sadp_bench.reports.plots.style import Styles, drawing
 from sadp_bench.reports.plots.visits import Visits, ratio_title, shares
 from sadp_bench.reports.rows import RatioRow
@@ -68,7 +69,7 @@ def pictures_figure(rows: Sequence[RatioRow], visits: Visits, images: Images, st
     alike = [row.display_label for row, share_N in means if share_N.min() == share_N.max()]
     if not chosen:
         return None
-    height = 0.6 + style.look().inches * 1.5 / (2 * EACH + 3.2) * len(chosen)
+    height = 0.6 + current_look().inches * 1.5 / (2 * EACH + 3.2) * len(chosen)
     figure, [axes] = style.panels(ratio_title(rows[0]), height=height)
     axes.axis("off")
     axes.set(xlim=(-2.3, 2 * EACH + 0.5), ylim=(1.5 * len(chosen), -0.35), aspect="equal")
@@ -76,22 +77,24 @@ def pictures_figure(rows: Sequence[RatioRow], visits: Visits, images: Images, st
         axes.text(x, -0.1, text, fontsize=8, va="bottom")
     for number, (row, share_N) in enumerate(chosen):
         y, color = 1.5 * number, styles[row.label]["color"]
-        name = style.fold(row.display_label, 16)
+        name = legends.fold(row.display_label, 16)
         axes.text(-0.15, y + 0.5, name, ha="right", va="center", color=color, weight="bold")
         for half, places in enumerate(extremes(share_N)):
             for column, place in enumerate(places):
                 x = column + half * (EACH + 0.5)
                 _draw_picture(axes, x, y, images, place, f"{100 * float(share_N[place]):.0f} %")
-    count = style.means_note(len(shares(row, visits)) for row, _ in chosen)
+    count = legends.means_note(len(shares(row, visits)) for row, _ in chosen)
     even = f"All images equally often: {', '.join(alike)}." if alike else ""
-    style.note(figure, f"In %: the epochs that trained on the image. {count}; of images chosen alike the first.", even)
+    legends.note(
+        figure, f"In %: the epochs that trained on the image. {count}; of images chosen alike the first.", even
+    )
     return figure
 
 
 def _draw_picture(axes: Axes, x: float, y: float, images: Images, place: int, share: str) -> None:
     extent = (x + 0.03, x + 0.97, y + 0.97, y + 0.03)
     axes.imshow(images.pixel_N[place], cmap="gray", vmin=0, vmax=255, extent=extent, interpolation="nearest")
-    name = style.cut(images.class_names[images.label_N[place]])
+    name = legends.cut(images.class_names[images.label_N[place]])
     size = max(4, min(6, 54 / len(name)))
     axes.text(x + 0.5, y + 1.0, f"{name}\n{share}", ha="center", va="top", fontsize=size)
 

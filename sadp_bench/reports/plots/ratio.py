@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from sadp_bench.core.text import percent
 from sadp_bench.records.statistics import Estimate
-from sadp_bench.reports.plots import style
+from sadp_bench.reports.plots import legends, scales, style
+from sadp_bench.reports.plots.look import current_look
 from sadp_bench.reports.plots.palette import REGISTERED
 from sadp_bench.reports.plots.style import FULL, QUIET, Style, Styles, draw_points, drawing, interval_ends
 from sadp_bench.reports.rows import RatioRow
@@ -61,7 +62,7 @@ def accuracy_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
         _limit(panels[1], lines, "random_difference", [0.0], single)
         far = _spread_near_zero(panels[1], upright=single)
     for axes, label in zip(panels, (what, DIFFERENCE), strict=False):
-        narrow = style.look().inches < style.NARROW
+        narrow = current_look().inches < style.NARROW
         folded = label.replace(" (", "\n(") if narrow else label
         above = narrow and axes is not panels[-1]
         axes.set(**({"xlabel": folded} if single else {"xlabel": "" if above else RATIO, "ylabel": label}))
@@ -69,11 +70,11 @@ def accuracy_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
         _name_lines(panels[0], [points[0].display_label for points in lines.values()])
         handles = handles[: len(full)]
     estimates = [estimate for row in rows for estimate in (row.accuracy, row.random_difference)]
-    notes = [style.seeds_note([row.n for row in rows], *estimates)]
+    notes = [legends.seeds_note([row.n for row in rows], *estimates)]
     notes += [f"At a pruning ratio of {percent(next(iter(lines.values()))[0].ratio)}."] if single else []
     notes += ["Over random: the difference paired by seed; dashed: random itself."] if compared else []
     notes += ["Its axis is logarithmic beyond a point."] if compared and far else []
-    style.legend(figure, handles, *notes, below=True)
+    legends.legend(figure, handles, *notes, below=True)
     return figure
 
 
@@ -85,9 +86,9 @@ def _beside(title: str, number: int, lines: int) -> tuple[Figure, list[Axes]]:
         number: Panels.
         lines: Lines of methods in each; 0 where methods are no lines.
     """
-    narrow = style.look().inches < style.NARROW
+    narrow = current_look().inches < style.NARROW
     columns = 1 if narrow and not lines else number
-    height = 0.75 + 0.19 * lines if lines else (1.5 if narrow else 1.8) if style.look().paper else 3.1
+    height = 0.75 + 0.19 * lines if lines else (1.5 if narrow else 1.8) if current_look().paper else 3.1
     shared = {"sharey": True} if lines else {"sharex": True}
     return style.panels(title, number, columns, height, "x" if lines else "y", **shared)
 
@@ -123,7 +124,7 @@ def _limit(axes: Axes, lines: Lines, name: str, also: list[float], single: bool)
     found: list[Estimate] = [getattr(row, name) for points in lines.values() for row in points]
     known = [estimate for estimate in found if estimate.n]
     values = [100 * estimate.mean for estimate in known] + also
-    limits = style.limits(values, [interval_ends(estimate, 100) for estimate in known], MIN_ACCURACIES)
+    limits = scales.limits(values, [interval_ends(estimate, 100) for estimate in known], MIN_ACCURACIES)
     axes.set(**({"xlim": limits} if single else {"ylim": limits}))
 
 
@@ -145,7 +146,7 @@ def _spread_near_zero(axes: Axes, upright: bool) -> bool:
 
 def _name_lines(axes: Axes, names: Sequence[str]) -> None:
     """Names the lines of methods at the left, from the top."""
-    axes.set_yticks(range(len(names)), [style.fold(name, 34) for name in names])
+    axes.set_yticks(range(len(names)), [legends.fold(name, 34) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
 
@@ -174,18 +175,18 @@ def speedup_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
         return None
     single = len({row.ratio for row in rows}) == 1
     values = [mean for row in rows for mean in (row.speedup.mean, row.ceiling.mean)] + [1.0]
-    limits = style.log_limits(values, [interval_ends(row.speedup) for row in rows], MIN_SPEEDUPS)
+    limits = scales.log_limits(values, [interval_ends(row.speedup) for row in rows], MIN_SPEEDUPS)
     figure, handles = (_speedup_lines if single else _speedup_panels)(lines, styles, limits)
     speedups = [row.speedup for row in rows]
-    seeds = style.seeds_note((speedup.n for speedup in speedups), *speedups)
+    seeds = legends.seeds_note((speedup.n for speedup in speedups), *speedups)
     at = f"At a pruning ratio of {percent(rows[0].ratio)}." if single else ""
     meaning = "Maximum: the speed-up if dropped examples cost nothing."
-    style.legend(figure, handles, seeds, at, meaning, left_out, below=True)
+    legends.legend(figure, handles, seeds, at, meaning, left_out, below=True)
     return figure
 
 
 def _speedup_panels(lines: Lines, styles: Styles, limits: style.Interval) -> tuple[Figure, list[Artist]]:
-    look = style.look()
+    look = current_look()
     columns = min(len(lines), 2 if look.inches < style.NARROW else 4)
     height = (1.35, 1.9)[not look.paper] if len(lines) > 2 else (1.9, 3.0)[not look.paper]
     title = next(iter(lines.values()))[0].group
@@ -203,10 +204,10 @@ def _speedup_panels(lines: Lines, styles: Styles, limits: style.Interval) -> tup
         draw_points(
             axes, at, points[0].display_label, line_style, y_bars=[interval_ends(row.speedup) for row in points]
         )
-        axes.set_title(style.fold(points[0].display_label, int(12 * look.inches / columns)), fontsize=8)
+        axes.set_title(legends.fold(points[0].display_label, int(12 * look.inches / columns)), fontsize=8)
         axes.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
         handles = [line, even]
-    style.log_ticks(panels[0].yaxis, limits, 6)
+    scales.log_ticks(panels[0].yaxis, limits, 6)
     style.outer_labels(panels, columns, RATIO, "speed-up (×)")
     return figure, handles
 
@@ -243,7 +244,7 @@ def _speedup_lines(lines: Lines, styles: Styles, limits: style.Interval) -> tupl
         at = [(row.speedup.mean, float(number))]
         draw_points(axes, at, row.display_label, line_style, x_bars=[interval_ends(row.speedup)])
         handles = [handles[0], end[0]]
-    style.log_ticks(axes.xaxis, limits)
+    scales.log_ticks(axes.xaxis, limits)
     axes.minorticks_off()
     axes.set_xlabel("speed-up over full data (×)")
     _name_lines(axes, [points[0].display_label for points in lines.values()])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sadp_bench.core.text import percent
 from sadp_bench.reports.naming import display_label
-from sadp_bench.reports.plots import style
+from sadp_bench.reports.plots import legends, saving, style
 from sadp_bench.reports.plots.palette import method_styles
 from sadp_bench.reports.plots.style import draw_points, drawing
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 def draw_speed(result: Mapping[str, Any], folder: Path) -> list[Path]:
     """Draws and saves the plot in each format, and returns the files."""
-    name = style.slug(f"{result['dataset']} {result['backbone']} {result['device']} efficiency")
-    return style.save_all(efficiency_figure(result), folder, name)
+    name = saving.slug(f"{result['dataset']} {result['backbone']} {result['device']} efficiency")
+    return saving.save_all(efficiency_figure(result), folder, name)
 
 
 @drawing()
@@ -44,7 +44,7 @@ def efficiency_figure(result: Mapping[str, Any]) -> Figure:
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel("training efficiency: speed-up / ceiling (1: the theoretical maximum)")
     bars = "too few for intervals" if noise["low"] is None else "95 % intervals; the band: full data against itself"
-    style.note(figure, f"Medians of {result['rounds']} rounds, {bars}.")
+    legends.note(figure, f"Medians of {result['rounds']} rounds, {bars}.")
     return figure
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sadp_bench.measure.study_file import KEEPS, LABELS, RIVALS, title
-from sadp_bench.reports.plots import palette, style
+from sadp_bench.reports.plots import palette, saving, scales, style
 from sadp_bench.reports.plots.style import FULL, Interval, drawing
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ def draw_study(study: dict[str, Any], folder: Path) -> list[Path]:
     spec = study["spec"]
     dataset, backbone = (spec[name].rpartition(":")[2] for name in ("dataset", "backbone"))
     names = [dataset, backbone, title(study).replace(" ", "-r"), f"s{spec['seed']}", study["key"]]
-    name = style.slug("-".join(filter(None, names)))
-    scores = style.save_all(scores_figure(study), folder, f"{name}-scores", ("png", "svg"))
-    return scores + style.save_all(variance_figure(study), folder, f"{name}-variance", ("png", "svg"))
+    name = saving.slug("-".join(filter(None, names)))
+    scores = saving.save_all(scores_figure(study), folder, f"{name}-scores", ("png", "svg"))
+    return scores + saving.save_all(variance_figure(study), folder, f"{name}-variance", ("png", "svg"))
 
 
 @drawing()
@@ -74,8 +74,8 @@ def scores_figure(study: dict[str, Any]) -> Figure:
         axes.set_title(LABELS[name], color=SCORE_COLORS[name], weight="bold")
         axes.set_title("" if rank is None else f"rank correlation {rank:.2f}", fontsize=8, loc="right")
         axes.label_outer()
-    style.log_ticks(panels[0].xaxis, x_limits)
-    style.log_ticks(panels[0].yaxis, y_limits)
+    scales.log_ticks(panels[0].xaxis, x_limits)
+    scales.log_ticks(panels[0].yaxis, y_limits)
     figure.supxlabel("exact gradient norm", fontsize=9)
     figure.supylabel("score, scaled to the norms' mean", fontsize=9)
     return figure
@@ -102,7 +102,7 @@ def variance_figure(study: dict[str, Any]) -> Figure:
         axes.set_title(meaning)
         axes.set_xticks(_epoch_ticks(study["at"]))
         axes.spines["bottom"].set_bounds(axes.get_xlim()[0], last)
-    style.log_ticks(panels[0].yaxis, y_limits)
+    scales.log_ticks(panels[0].yaxis, y_limits)
     panels[0].set_ylabel(f"variance over the optimum's, {100 * float(MIDDLE_RATIO):.0f} % kept")
     return figure
 

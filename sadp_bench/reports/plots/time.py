@@ -12,7 +12,8 @@ from sadp_bench.core.phases import CHARGED_PHASES
 from sadp_bench.core.text import percent
 from sadp_bench.records.metrics import TIMED_TOGETHER
 from sadp_bench.records.statistics import Estimate
-from sadp_bench.reports.plots import style
+from sadp_bench.reports.plots import legends, scales, style
+from sadp_bench.reports.plots.look import current_look
 from sadp_bench.reports.plots.ratio import MIN_ACCURACIES
 from sadp_bench.reports.plots.style import FULL, QUIET, Style, Styles, draw_points, drawing, interval_ends
 from sadp_bench.reports.rows import RatioRow
@@ -127,15 +128,15 @@ def time_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
     if not lines:
         return None
     size, name = unit(max(row.seconds.mean for row in rows))
-    figure, [axes] = style.panels(rows[0].group, height=2.2 if style.look().paper else 4.2, grid="both")
+    figure, [axes] = style.panels(rows[0].group, height=2.2 if current_look().paper else 4.2, grid="both")
     spans = [(span_of(row.seconds, 1 / size), span_of(row.accuracy, 100)) for row in rows]
     beaten = {id(row): lost for row, lost in zip(rows, surely_beaten(spans), strict=True)}
     bars = {id(row): (interval_ends(row.seconds, 1 / size), interval_ends(row.accuracy, 100)) for row in rows}
     at = [_place(row, size) for row in rows]
     (x, y), (x_bars, y_bars) = zip(*at, strict=True), zip(*bars.values(), strict=True)
-    low, high = style.limits(x, x_bars, MIN_TIMES * max(x))
+    low, high = scales.limits(x, x_bars, MIN_TIMES * max(x))
     low = max(0, low)  # The room below an interval may reach below 0; a time can't.
-    bottom, top = style.limits(y, y_bars, MIN_ACCURACIES)
+    bottom, top = scales.limits(y, y_bars, MIN_ACCURACIES)
     handles: list[Artist] = []
     for label, points in ({row.label: [row] for row in rows if row.is_full} | lines).items():
         line_style = {"linewidth": 0.7, **styles.get(label, STAR)}
@@ -164,8 +165,8 @@ def time_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
         f"At a pruning ratio of {percent(ratios[0])}." if len(ratios) == 1 else "Beside a point: the pruning ratio."
     )
     lost_note = "Pale: another is faster and better by the intervals." if any(beaten.values()) else ""
-    seeds = style.seeds_note([row.n for row in rows], *(row.accuracy for row in rows), *(row.seconds for row in rows))
-    style.legend(figure, handles, seeds, at_ratio, lost_note, left_out)
+    seeds = legends.seeds_note([row.n for row in rows], *(row.accuracy for row in rows), *(row.seconds for row in rows))
+    legends.legend(figure, handles, seeds, at_ratio, lost_note, left_out)
     if len(ratios) > 1:
         _label_ratios(figure, axes, rows, size, styles)
     return figure
@@ -255,11 +256,11 @@ def phases_figure(rows: Sequence[RatioRow]) -> Figure | None:
         return None
     seconds = {id(row): _phase_seconds(row, None if row in kept else full) for row in rows}
     size, name = unit(max(sum(of[phase] for phase in CHARGED_PHASES) for of in seconds.values()))
-    names = [style.fold(f"{row_name(row)}{'' if row in kept else ' *'}", 34) for row in rows]
+    names = [legends.fold(f"{row_name(row)}{'' if row in kept else ' *'}", 34) for row in rows]
     places = _bar_places(rows, names)
-    each = 0.13 if style.look().paper else 0.21
+    each = 0.13 if current_look().paper else 0.21
     figure, [axes] = style.panels(rows[0].group, height=0.9 + each * (places[-1] + 1), grid="x")
-    if style.look().paper:
+    if current_look().paper:
         axes.tick_params(axis="y", labelsize=6.5)
     handles: list[Artist] = []
     for row, place in zip(rows, places, strict=True):
@@ -296,8 +297,8 @@ def phases_figure(rows: Sequence[RatioRow]) -> Figure | None:
         "* and pale: seconds that may not be compared, as runs were disturbed or in another environment; the phases have "
         "their measured shares, and a training visit takes as long as full's."
     )
-    seeds = style.seeds_note([row.seconds.n for row, _ in timed], *(row.seconds for row, _ in timed))
-    style.legend(figure, handles, seeds, beside, star if len(timed) < len(rows) else "", below=True)
+    seeds = legends.seeds_note([row.seconds.n for row, _ in timed], *(row.seconds for row, _ in timed))
+    legends.legend(figure, handles, seeds, beside, star if len(timed) < len(rows) else "", below=True)
     return figure
 
 

@@ -10,7 +10,8 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.text import percent
 from sadp_bench.records.record import Record
 from sadp_bench.records.visit_counts import unpack
-from sadp_bench.reports.plots import style
+from sadp_bench.reports.plots import legends, style
+from sadp_bench.reports.plots.look import current_look
 from sadp_bench.reports.plots.style import QUIET, Styles, drawing
 from sadp_bench.reports.rows import RatioRow
 
@@ -94,7 +95,7 @@ def visits_figure(rows: Sequence[RatioRow], visits: Visits, styles: Styles) -> F
     alike = [row.display_label for row, _ in known if not varies(row, visits)]
     if not pooled:
         return None
-    look = style.look()
+    look = current_look()
     columns = 2 if len(pooled) in (2, 4) or look.inches < style.NARROW else min(3, len(pooled))
     columns = min(columns, len(pooled))
     height = ({1: 2.0, 2: 1.4} if look.paper else {1: 3.6, 2: 2.3}).get(columns, 1.25 if look.paper else 1.75)
@@ -105,17 +106,17 @@ def visits_figure(rows: Sequence[RatioRow], visits: Visits, styles: Styles) -> F
     for axes, (row, share_n), (heights, edges) in zip(panels, pooled, bars, strict=True):
         color = styles[row.label]["color"]
         _draw_histogram(axes, 100 * heights, 100 * edges, top, color)
-        axes.set_title(style.fold(row.display_label, int(12 * look.inches / columns)), fontsize=8, pad=12)
+        axes.set_title(legends.fold(row.display_label, int(12 * look.inches / columns)), fontsize=8, pad=12)
         never, always = (100 * float((share_n == share).mean()) for share in (0, 1))
         axes.annotate(f"never {never:.1f} %, always {always:.1f} %", (0, 1), (0, 4), xycoords="axes fraction",
                       textcoords="offset points", fontsize=7, color=QUIET)  # fmt: skip
         axes.set(xlim=(-3, 103), ylim=(0, top))
         axes.locator_params(axis="y", nbins=4)
     style.outer_labels(panels, columns, "epochs trained on (%)", "examples (%)")
-    count = style.means_note(len(shares(row, visits)) for row, _ in pooled).replace("Means", "Examples")
+    count = legends.means_note(len(shares(row, visits)) for row, _ in pooled).replace("Means", "Examples")
     cut = "A bar with a gap is cut, and its number stands beside it." if any(100 * peak > top for peak in peaks) else ""
     even = f"All examples equally often, to within one visit: {', '.join(alike)}." if alike else ""
-    style.note(figure, f"{count}{'' if count == 'One seed' else ', pooled'}.", cut, even)
+    legends.note(figure, f"{count}{'' if count == 'One seed' else ', pooled'}.", cut, even)
     return figure
 
 
@@ -159,8 +160,8 @@ def classes_figure(rows: Sequence[RatioRow]) -> Figure | None:
     names = list(dict.fromkeys(name for of in deviations for name in of))
     values = np.array([[of.get(name, np.nan) for name in names] for of in deviations])
     span = max(MIN_SPAN, float(np.nanmax(np.abs(values))))
-    labels = [style.fold(row.display_label) for row in rows]
-    each, rest = (0.17, 0.75) if style.look().paper else (0.3, 1.4)
+    labels = [legends.fold(row.display_label) for row in rows]
+    each, rest = (0.17, 0.75) if current_look().paper else (0.3, 1.4)
     height = rest + each * sum(1 + 0.5 * label.count("\n") for label in labels)
     figure, [axes] = style.panels(ratio_title(rows[0]), height=height, grid="")
     image = axes.imshow(values, cmap=CLASS_COLORS, vmin=-span, vmax=span, aspect="auto", interpolation="nearest")
@@ -168,9 +169,9 @@ def classes_figure(rows: Sequence[RatioRow]) -> Figure | None:
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     if len(names) <= MAX_WRITTEN:
-        shown = [style.cut(name) for name in names]
-        crowded = max(map(len, shown)) > 8.3 * style.look().inches / len(shown)
-        narrow = style.look().inches < 0.45 * len(shown)
+        shown = [legends.cut(name) for name in names]
+        crowded = max(map(len, shown)) > 8.3 * current_look().inches / len(shown)
+        narrow = current_look().inches < 0.45 * len(shown)
         upright = {"rotation": 90} if narrow else style.TILTED if crowded else {}
         axes.set_xticks(range(len(shown)), shown, **upright)
         if not narrow:
@@ -178,10 +179,10 @@ def classes_figure(rows: Sequence[RatioRow]) -> Figure | None:
     else:
         axes.set_xticks([])
         axes.set_xlabel(f"{len(names)} classes, in the data set's order")
-    bar = figure.colorbar(image, ax=axes, fraction=0.2 / style.look().inches, pad=0.01)
+    bar = figure.colorbar(image, ax=axes, fraction=0.2 / current_look().inches, pad=0.01)
     bar.set_label("visits against\nthe average (%)", fontsize=7)
     bar.outline.set_visible(False)
-    style.note(figure, style.means_note(sum(bool(run.class_visits) for run in row.runs) for row in rows) + ".")
+    legends.note(figure, legends.means_note(sum(bool(run.class_visits) for run in row.runs) for row in rows) + ".")
     return figure
 
 
@@ -203,6 +204,6 @@ def _write_values(axes: Axes, values: Any, colors: Any) -> None:
                 text,
                 ha="center",
                 va="center",
-                fontsize=7 if style.look().inches > 6 else 6,
+                fontsize=7 if current_look().inches > 6 else 6,
                 color=ink,
             )

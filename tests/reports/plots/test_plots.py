@@ -16,8 +16,11 @@ from sadp_bench.records.record import DISTURBED, Failure
 from sadp_bench.reports import plots
 from sadp_bench.reports.paper import Paper
 from sadp_bench.reports.plots.epochs import curve, kept_figure, progress_figure
+from sadp_bench.reports.plots.legends import caption_of, legend_columns
+from sadp_bench.reports.plots.look import Look, looking
 from sadp_bench.reports.plots.ratio import accuracy_figure, maximum, speedup_figure
-from sadp_bench.reports.plots.style import FORMATS, Look, as_bytes, caption_of, legend_columns, limits, looking
+from sadp_bench.reports.plots.saving import FORMATS, as_bytes
+from sadp_bench.reports.plots.scales import limits
 from sadp_bench.reports.plots.time import (
     covered,
     front_band,

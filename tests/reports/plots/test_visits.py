@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sadp_bench.core.errors import BadInput
 from sadp_bench.datasets.digits import Digits
 from sadp_bench.reports import plots
-from sadp_bench.reports.plots import pictures, style, visits
+from sadp_bench.reports.plots import legends, pictures, saving, visits
 from sadp_bench.reports.plots.epochs import by_ratio
 from sadp_bench.reports.plots.visits import visits_of
 from sadp_bench.reports.rows import rows
@@ -56,8 +56,8 @@ def test_long_names_of_classes_leave_room_for_the_plot():
     figure = visits.classes_figure(own)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        style.as_bytes(figure, "svg")
-    assert max(len(label.get_text()) for label in figure.axes[0].get_xticklabels()) == style.MAX_CLASS
+        saving.as_bytes(figure, "svg")
+    assert max(len(label.get_text()) for label in figure.axes[0].get_xticklabels()) == legends.MAX_CLASS
 
 
 def test_pictures_show_the_extremes_of_the_mean_over_seeds():
