@@ -29,7 +29,9 @@ from sadp_bench.datasets.contract import first_breach
 from sadp_bench.pruners.base import Pruner
 from sadp_bench.pruners.contract import selection_fault
 from sadp_bench.pruners.exchange import Candidates, Observation, Selection
-from sadp_bench.runs.resolve import Material, RunRequest, make_pruner, resolve
+from sadp_bench.runs.building import make_pruner
+from sadp_bench.runs.material import Material
+from sadp_bench.runs.resolve import RunRequest, resolve
 from sadp_bench.runs.resources import Resources
 from sadp_bench.runs.trainer import BUDGET_TOLERANCE, RunTrainer
 

@@ -18,7 +18,8 @@ from sadp_bench.pruners.base import Pruner
 from sadp_bench.pruners.exchange import Observation, Selection
 from sadp_bench.records.record import Record
 from sadp_bench.records.spec import Spec
-from sadp_bench.runs.resolve import Material, resolve
+from sadp_bench.runs.material import Material
+from sadp_bench.runs.resolve import resolve
 from sadp_bench.runs.resources import Resources
 from sadp_bench.runs.trainer import RunTrainer
 from sadp_bench.training.backprop import make_backprop

@@ -242,7 +242,7 @@ def power(
     from sadp_bench.records.store import read_all
     from sadp_bench.records.trials import sorted_out
     from sadp_bench.reports.formats.text import sheets_text
-    from sadp_bench.reports.rows import rows
+    from sadp_bench.reports.grouping import rows
     from sadp_bench.reports.tables.power import power_notes, power_rows, power_sheets
 
     for name, points in (("difference", difference), ("margin", margin)):

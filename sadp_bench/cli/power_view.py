@@ -13,7 +13,7 @@ from sadp_bench.records.power import ASSUMED_SPREAD, POWER, decidable
 from sadp_bench.records.record import Record
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.statistics import NO_WIDTH
-from sadp_bench.reports.rows import rows
+from sadp_bench.reports.grouping import rows
 
 
 @dataclass(frozen=True, slots=True)

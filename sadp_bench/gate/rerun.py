@@ -17,7 +17,7 @@ from sadp_bench.records.record import Record
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import Store
 from sadp_bench.runs import resolve, run
-from sadp_bench.runs.resolve import Material
+from sadp_bench.runs.material import Material
 
 
 def rerun(

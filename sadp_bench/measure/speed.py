@@ -18,7 +18,9 @@ from sadp_bench.records.fields import check_count
 from sadp_bench.records.metrics import nominal_maximum, whole_visits
 from sadp_bench.records.spec import Spec
 from sadp_bench.runs import environment
-from sadp_bench.runs.resolve import Material, enough_memory, resolve
+from sadp_bench.runs.building import enough_memory
+from sadp_bench.runs.material import Material
+from sadp_bench.runs.resolve import resolve
 from sadp_bench.runs.resources import Resources
 from sadp_bench.runs.trainer import RunTrainer, threads
 from sadp_bench.training.loop import EpochRow, run_length

@@ -25,8 +25,9 @@ from sadp_bench.measure.study_file import AGES, STUDY_SCHEMA, study_key
 from sadp_bench.measure.study_numbers import OPTIMUM_SMOOTHING, SMOOTHING, by_name, compared, finite, variation
 from sadp_bench.pruners.base import Pruner
 from sadp_bench.records.fields import STEP_BY_STEP
+from sadp_bench.runs.building import enough_memory
 from sadp_bench.runs.expected_cost import training_visits
-from sadp_bench.runs.resolve import enough_memory, resolve
+from sadp_bench.runs.resolve import resolve
 from sadp_bench.runs.resources import Resources
 from sadp_bench.runs.trainer import RunTrainer, now, threads
 from sadp_bench.training import loop

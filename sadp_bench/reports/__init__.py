@@ -14,8 +14,8 @@ from sadp_bench.core.text import printable
 from sadp_bench.records.record import Failure, Record
 from sadp_bench.records.trials import Searches
 from sadp_bench.reports.contents import Contents
+from sadp_bench.reports.grouping import NO_SEARCHES
 from sadp_bench.reports.paper import Paper
-from sadp_bench.reports.rows import NO_SEARCHES
 
 if TYPE_CHECKING:
     import pandas

@@ -12,7 +12,8 @@ from sadp_bench.records.record import Failure, Record
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.trials import Searches
 from sadp_bench.reports.corrections import corrected
-from sadp_bench.reports.rows import MARGIN, NO_SEARCHES, RatioRow, Row, rows
+from sadp_bench.reports.grouping import NO_SEARCHES, rows
+from sadp_bench.reports.rows import MARGIN, RatioRow, Row
 from sadp_bench.reports.tables.axes import AxesRow, axes_rows, axes_sheets
 from sadp_bench.reports.tables.by_ratio import class_sheets, ratio_sheets
 from sadp_bench.reports.tables.memory import MemoryRow, memory_rows, memory_sheets

@@ -19,8 +19,8 @@ from sadp_bench.records.record import Record
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import Store, atomic
 from sadp_bench.records.visit_counts import unpack
+from sadp_bench.runs.building import make_sparsity
 from sadp_bench.runs.reopening import read_weights, reopened
-from sadp_bench.runs.resolve import make_sparsity
 from sadp_bench.sparsity.base import Sparsity
 from sadp_bench.sparsity.cutting import Cutting
 from sadp_bench.sparsity.fixed import MASK, START

@@ -12,7 +12,7 @@ from sadp_bench.pruners.base import Pruner
 from sadp_bench.pruners.contract import signals_of, update_size
 from sadp_bench.pruners.exchange import Survey
 from sadp_bench.records.spec import Spec
-from sadp_bench.runs.resolve import make_pruner
+from sadp_bench.runs.building import make_pruner
 from sadp_bench.runs.resources import Resources
 from sadp_bench.runs.step_memory import check_step_fits
 from sadp_bench.runs.trainer import check_shareable

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from sadp_bench.core.errors import BadInput
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import Store
-from sadp_bench.runs.resolve import make_pruner, make_sparsity
+from sadp_bench.runs.building import make_pruner, make_sparsity
 from sadp_bench.training.state_checks import is_amount
 
 

@@ -15,7 +15,8 @@ from sadp_bench.core.files import STATE_BYTES, Unreadable, read_bytes
 from sadp_bench.datasets.base import data_root
 from sadp_bench.datasets.loading import load
 from sadp_bench.records.spec import Spec
-from sadp_bench.runs.resolve import Material, build_model, load_material
+from sadp_bench.runs.building import build_model
+from sadp_bench.runs.material import Material, load_material
 
 KINDS = {"dataset": "data set", "backbone": "backbone"}
 

@@ -1,15 +1,12 @@
-"""Turns a request into a run's spec, and a spec into its data, pruner, connections and network."""
+"""Turns a request into the spec of a run, with every default filled in and checked."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import inspect
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,49 +18,20 @@ from sadp_bench.backbones.step_by_step import StepByStep
 from sadp_bench.core import distributed, registry
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.files import read_bytes
-from sadp_bench.core.rng import isolated, stream
 from sadp_bench.datasets import expanded
-from sadp_bench.datasets.base import Dataset, data_root
-from sadp_bench.datasets.examples import Examples, stratified_order
-from sadp_bench.datasets.loading import load
+from sadp_bench.datasets.base import Dataset
 from sadp_bench.gpu import MOST_STEPS, compiles
 from sadp_bench.native import library
 from sadp_bench.pruners.base import Pruner
-from sadp_bench.records.fields import CHOICES, LOSS_NAMES, OF_EACH_STEP, STEP_BY_STEP
+from sadp_bench.records.fields import LOSS_NAMES, OF_EACH_STEP, STEP_BY_STEP
 from sadp_bench.records.former import budget_option
 from sadp_bench.records.spec import Spec, check_fields
 from sadp_bench.runs import environment
-from sadp_bench.sparsity import SPARSITIES
-from sadp_bench.sparsity.base import Sparsity
-from sadp_bench.training.data import Loader
-from sadp_bench.training.local import add_heads
+from sadp_bench.runs.building import build_pruner, build_sparsity, make_pruner, sparsity_class
+from sadp_bench.runs.material import Material, opened_material
 from sadp_bench.training.optimizer import planned_visits
 
-VALIDATION_SHARE = 0.1
-OUT_OF_MEMORY = re.compile(  # in errors of torch, the last three for sizes beyond its integers
-    "out of memory|can't allocate memory|Storage size calculation overflowed|multiplication overflow|Overflow when unpacking"
-)
 KINDS: dict[str, type] = {"method": Pruner, "backbone": nn.Module, "dataset": Dataset}
-
-
-@dataclass(frozen=True, eq=False)
-class Material:
-    """The data of a run.
-
-    Args:
-        dataset: Where they come from.
-        train: The examples to train on.
-        held: The examples to evaluate on.
-    """
-
-    dataset: Dataset
-    train: Examples
-    held: Examples
-
-    @cached_property
-    def sha256(self) -> str:
-        """The hash of all inputs and labels."""
-        return hashlib.sha256(self.train.digest().digest() + self.held.digest().digest()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -98,7 +66,7 @@ class RunRequest:
         dataset: type[Dataset] = _class("dataset", given["dataset"])
         method: type[Pruner] = _class("method", given["method"])
         backbone = _class("backbone", given.setdefault("backbone", dataset.backbone))
-        sparsity = _sparsity(given.setdefault("sparsity", "dense"))
+        sparsity = sparsity_class(given.setdefault("sparsity", "dense"))
         if given.setdefault("backprop", "bptt") != "bptt":
             parts, kind = ("steps", StepByStep) if given["backprop"] in STEP_BY_STEP else ("blocks", Backbone)
             if parts == "steps":
@@ -129,9 +97,9 @@ class RunRequest:
         given.setdefault("evaluate_every", 1)  # off the clock, and a curve needs points
         check_fields(given)
         request = cls(given, given.pop("train_examples", None))
-        pruner = _pruner(given["method"], given["ratio"], given["method_options"], given.get("budget", "constant"))
+        pruner = build_pruner(given["method"], given["ratio"], given["method_options"], given.get("budget", "constant"))
         pruner.check(given["epochs"])
-        connections = _connections(
+        connections = build_sparsity(
             given["sparsity"], given.get("density", 1.0), given.get("early_time", False), given["sparsity_options"]
         )
         connections.check(given["epochs"], given["timesteps"])
@@ -163,7 +131,8 @@ def resolve(
         BadInput: The run can't be made; before anything is trained.
     """
     request = RunRequest.of(requested)
-    material = _opened(request, data, {} if opened is None else opened)
+    kind, already = _class("dataset", request.fields["dataset"]), {} if opened is None else opened
+    material = opened_material(kind, request.fields, request.train_examples, data, already)
     spec = request.spec(len(material.train), material.dataset.found)
     _check_fits(spec, make_pruner(spec))
     _check_augment(spec, material)
@@ -271,13 +240,6 @@ def _native_obstacle(given: Mapping[str, Any], backbone: type[nn.Module], device
     return library.absence()
 
 
-def _sparsity(name: str) -> type[Sparsity]:
-    if name not in SPARSITIES:
-        raise BadInput(f"--sparsity is one of {', '.join(CHOICES['sparsity'])}, not '{name}'")
-    kind: type[Sparsity] = registry.load(SPARSITIES[name])
-    return kind
-
-
 def _neuron_options() -> dict[str, tuple[type, Any]]:
     return {f.name: (type(f.default), f.default) for f in dataclasses.fields(NeuronSettings) if f.name != "kernel"}
 
@@ -321,43 +283,6 @@ def _with_hash(options: dict[str, Any]) -> dict[str, Any]:
     return options | {"sha256": hashlib.sha256(read_bytes(Path(options["file"]))).hexdigest()}
 
 
-def _opened(request: RunRequest, data: Path | None, opened: dict[Any, Any]) -> Material:
-    fields, wanted = request.fields, request.train_examples
-    kind: type[Dataset] = _class("dataset", fields["dataset"])
-    root, timesteps, settings = data_root(data), fields["timesteps"], fields["dataset_options"]
-    whole = (kind, root, timesteps, tuple(settings.items()))
-    if whole not in opened:
-        opened[whole] = load(kind, fields["dataset"], root, timesteps, settings)
-    part = (*whole, fields["evaluate_on"], wanted)
-    if part not in opened:
-        opened[part] = load_material(opened[whole], fields["dataset"], fields["evaluate_on"], wanted)
-    found: Material = opened[part]
-    return found
-
-
-def load_material(dataset: Dataset, name: str, evaluate_on: str, train_examples: int | None) -> Material:
-    """Returns the training examples and those to evaluate on.
-
-    The training examples are the first of a fixed, class-balanced order that no seed changes. The others are the test
-    set or, evaluated on "validation", a fixed tenth of the training set.
-
-    Args:
-        dataset: Where the examples come from.
-        name: The data set's, for messages.
-        evaluate_on: "test" or "validation".
-        train_examples: None: all.
-    """
-    train, held = dataset.train, dataset.test
-    order = stratified_order(train.label_N, stream(0, "subset"))
-    if evaluate_on == "validation":
-        num_held = max(1, round(VALIDATION_SHARE * len(train)))
-        held, order = train.take(order[:num_held].sort().values), order[num_held:]
-    if train_examples is not None and train_examples > len(order):
-        raise BadInput(f"--train-examples {train_examples}: {name} has {len(order)} to train on here")
-    chosen = order[:train_examples]
-    return Material(dataset, train if len(chosen) == len(train) else train.take(chosen.sort().values), held)
-
-
 def _check_fits(spec: Spec, pruner: Pruner) -> None:
     kept = (1 - spec.ratio) * spec.train_examples
     if kept < spec.batch_size:
@@ -381,97 +306,3 @@ def _check_fits(spec: Spec, pruner: Pruner) -> None:
             f"--protocol updates needs a method that keeps as many examples in every epoch, and {spec.method} with these "
             "settings does not; use --protocol epochs"
         )
-
-
-def make_pruner(spec: Spec) -> Pruner:
-    """Returns the run's pruner, which is still to be prepared."""
-    return _pruner(spec.method, spec.ratio, spec.method_options, spec.budget)
-
-
-def _pruner(method: str, ratio: float, options: Mapping[str, Any], budget: str) -> Pruner:
-    kind = registry.resolve("method", method)
-    try:
-        inspect.signature(kind).bind(prune_ratio=ratio, **options)
-    except TypeError as error:
-        raise BadInput(f"method '{method}' is not built from (prune_ratio, *, settings): {error}") from None
-    pruner: Pruner = kind(prune_ratio=ratio, **options)
-    return pruner.with_budget(budget)
-
-
-def make_sparsity(spec: Spec) -> Sparsity:
-    """Returns the run's `Sparsity`, which is still to be prepared."""
-    return _connections(spec.sparsity, spec.density, spec.early_time, spec.sparsity_options)
-
-
-def _connections(name: str, density: float, early_time: bool, options: Mapping[str, Any]) -> Sparsity:
-    return _sparsity(name)(density, early_time, **options)
-
-
-def make_model(spec: Spec, material: Material, seed: int, timesteps: int | None = None) -> nn.Module:
-    """Returns an untrained network on the spec's device; see `build_model`."""
-    return placed(build_model(spec, material, seed, timesteps), spec)
-
-
-def build_model(spec: Spec, material: Material, seed: int, timesteps: int | None = None) -> nn.Module:
-    """Returns an untrained network, always the same for a seed, where its class builds it: on the CPU.
-
-    Args:
-        spec: Names the backbone, its options and the precision.
-        material: Gives the shape of an input and the number of classes.
-        seed: Of the initial weights.
-        timesteps: None: the spec's.
-
-    Raises:
-        BadInput: The class can't be built so, or has nothing to train.
-    """
-    backbone = registry.resolve("backbone", spec.backbone)
-    names = {f.name for f in dataclasses.fields(NeuronSettings)}
-    neuron = NeuronSettings(**{k: v for k, v in spec.backbone_options.items() if k in names}, kernel=spec.kernel)
-    options = {k: v for k, v in spec.backbone_options.items() if k not in names}
-    inputs = (material.train.input_shape, len(material.dataset.class_names), timesteps or spec.timesteps, neuron)
-    try:
-        inspect.signature(backbone).bind(*inputs, **options)
-    except TypeError as error:
-        raise BadInput(
-            f"backbone '{spec.backbone}' is not built from (input_shape, num_classes, timesteps, neuron): {error}"
-        ) from None
-    with isolated(seed, "weights", torch.device(spec.device)), enough_memory(spec):
-        model: nn.Module = backbone(*inputs, **options)
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise BadInput(f"backbone '{spec.backbone}' has no parameters to train")
-    if spec.backprop == "local":
-        add_heads(model, inputs[0], inputs[1], seed)
-    return model.double() if spec.precision == "fp64" else model
-
-
-def placed(model: nn.Module, spec: Spec) -> nn.Module:
-    """Returns the network on the spec's device, channels last in memory."""
-    with enough_memory(spec):
-        return model.to(torch.device(spec.device)).to(memory_format=torch.channels_last)
-
-
-def weight_bytes(model: nn.Module) -> int:
-    """Returns the size of a network's parameters."""
-    return sum(p.numel() * p.element_size() for p in model.parameters())
-
-
-@contextmanager
-def enough_memory(spec: Spec) -> Iterator[None]:
-    """Turns the ways in which torch runs out of memory, or out of numbers for a size, into one line."""
-    try:
-        yield
-    except (MemoryError, RuntimeError, TypeError) as error:
-        if not isinstance(error, MemoryError) and not OUT_OF_MEMORY.search(str(error)):
-            raise
-        raise BadInput(
-            f"out of memory on {spec.device}: batch size {spec.batch_size}, {spec.timesteps} time steps and backbone options "
-            f"{spec.backbone_options} need more than there is; lower one of them"
-        ) from None
-
-
-def make_loader(spec: Spec, material: Material, examples: Examples) -> Loader:
-    """Returns the loader of these examples, on the spec's device and at its precision."""
-    dtype = torch.float64 if spec.precision == "fp64" else torch.float32
-    kind = material.dataset
-    num_classes = len(kind.class_names)
-    return Loader(examples, kind.scale, kind.mean, kind.std, torch.device(spec.device), dtype, num_classes)

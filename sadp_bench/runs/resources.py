@@ -15,7 +15,8 @@ from sadp_bench.core.rng import isolated
 from sadp_bench.core.strangers import is_ours
 from sadp_bench.records.spec import Spec
 from sadp_bench.runs import environment
-from sadp_bench.runs.resolve import Material, build_model, enough_memory, make_loader, placed
+from sadp_bench.runs.building import build_model, enough_memory, make_loader, placed
+from sadp_bench.runs.material import Material
 from sadp_bench.runs.step_memory import check_step_fits
 from sadp_bench.training.backprop import at_precision
 from sadp_bench.training.data import Loader

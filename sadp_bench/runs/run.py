@@ -28,10 +28,11 @@ from sadp_bench.records.record import Failure
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import Store, atomic, remove_parts
 from sadp_bench.runs import exporting
+from sadp_bench.runs.building import make_pruner, make_sparsity, weight_bytes
+from sadp_bench.runs.material import Material
 from sadp_bench.runs.out_folder import OutFolder
 from sadp_bench.runs.preflight import check_runs
 from sadp_bench.runs.preparation import epochs_to_make, preparations
-from sadp_bench.runs.resolve import Material, make_pruner, make_sparsity, weight_bytes
 from sadp_bench.runs.resources import Resources
 from sadp_bench.runs.trainer import RunTrainer, expected, now
 from sadp_bench.sparsity.base import MASK_COPIES

@@ -10,7 +10,8 @@ from sadp_bench.core.memory import check_room, machine_bytes
 from sadp_bench.core.rng import isolated
 from sadp_bench.records.fields import STEP_BY_STEP
 from sadp_bench.records.spec import Spec
-from sadp_bench.runs.resolve import Material, build_model, weight_bytes
+from sadp_bench.runs.building import build_model, weight_bytes
+from sadp_bench.runs.material import Material
 from sadp_bench.training.backprop import at_precision
 
 PROBED = 2, 4  # examples of a forward pass; batch norm in training mode needs more than one value of each channel

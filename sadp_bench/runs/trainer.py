@@ -29,11 +29,12 @@ from sadp_bench.records.record import Record
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import Store
 from sadp_bench.runs import environment
+from sadp_bench.runs.building import enough_memory, make_pruner, make_sparsity
 from sadp_bench.runs.expected_cost import expected_visits, training_visits
 from sadp_bench.runs.live_products import LiveProducts
+from sadp_bench.runs.material import Material
 from sadp_bench.runs.peak_memory import PeakMemory, peak_bytes, reset_peak
 from sadp_bench.runs.preparation import preparations
-from sadp_bench.runs.resolve import Material, enough_memory, make_pruner, make_sparsity
 from sadp_bench.runs.resources import Resources
 from sadp_bench.training import evaluation, loop, rehearsal
 from sadp_bench.training.checkpoint import Checkpoint

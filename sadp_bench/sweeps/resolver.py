@@ -9,8 +9,8 @@ from typing import Any
 
 from sadp_bench.core.errors import BadInput
 from sadp_bench.records.spec import Spec
-from sadp_bench.runs import resolve, run
-from sadp_bench.runs.resolve import Material
+from sadp_bench.runs import building, resolve, run
+from sadp_bench.runs.material import Material
 from sadp_bench.sweeps.sweep_file import RequestedRun
 
 
@@ -64,8 +64,8 @@ class Resolver:
     def _build(self, spec: Spec) -> None:
         network = _network_of(spec)
         if network not in self._weight_bytes:
-            model = resolve.build_model(dataclasses.replace(spec, device="cpu"), self.material(spec), 0)
-            self._weight_bytes[network] = resolve.weight_bytes(model)
+            model = building.build_model(dataclasses.replace(spec, device="cpu"), self.material(spec), 0)
+            self._weight_bytes[network] = building.weight_bytes(model)
         needed = run.checkpoint_bytes(spec, self._weight_bytes[network])
         self.checkpoint_bytes = max(self.checkpoint_bytes, needed)
 

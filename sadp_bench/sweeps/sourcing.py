@@ -12,7 +12,7 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import Store, read
 from sadp_bench.runs import exporting
-from sadp_bench.runs.resolve import make_pruner
+from sadp_bench.runs.building import make_pruner
 from sadp_bench.sweeps.resolver import Resolver
 from sadp_bench.sweeps.sweep_file import RequestedRun
 

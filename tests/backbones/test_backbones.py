@@ -22,7 +22,7 @@ from sadp_bench.capture.layers import weight_layers
 from sadp_bench.capture.signals import Signal
 from sadp_bench.core import registry
 from sadp_bench.core.errors import BadInput
-from sadp_bench.runs.resolve import make_model
+from sadp_bench.runs.building import make_model
 from tests.helpers import norm_option, ours
 from tests.small_runs import Chosen, make_trainer, resolved, small_bench
 

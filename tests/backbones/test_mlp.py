@@ -15,7 +15,7 @@ from sadp_bench.core.losses import LOSSES, WeightedLoss
 from sadp_bench.core.progress import Progress
 from sadp_bench.measure.study import Study
 from sadp_bench.records.record import Record
-from sadp_bench.runs.resolve import make_model
+from sadp_bench.runs.building import make_model
 from sadp_bench.training.local import Local
 from tests.small_runs import SMALL, make_trainer, resolved, small_bench
 

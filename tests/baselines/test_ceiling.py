@@ -20,7 +20,7 @@ from sadp_bench.pruners.contract import update_size, updates_of
 from sadp_bench.pruners.sampling import kept_in_epoch
 from sadp_bench.records.metrics import compare, nominal_maximum
 from sadp_bench.reports import render
-from sadp_bench.reports.rows import rows
+from sadp_bench.reports.grouping import rows
 from sadp_bench.runs import preflight, step_memory
 from sadp_bench.runs.expected_cost import training_visits
 from sadp_bench.training.optimizer import learning_rate, make_optimizer

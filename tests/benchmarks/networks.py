@@ -20,7 +20,7 @@ from sadp_bench.backbones import BACKBONES
 from sadp_bench.capture.layers import spiking_layers
 from sadp_bench.capture.spike_counts import SpikeCounts
 from sadp_bench.core.rng import stream
-from sadp_bench.runs import resolve
+from sadp_bench.runs import building, resolve
 from sadp_bench.training.data import Loader
 from sadp_bench.training.optimizer import make_optimizer
 from sadp_bench.training.step import TrainingStep
@@ -55,8 +55,8 @@ def trained(name: str, updates: int, timesteps: int, options: dict[str, int]) ->
         "device": "cpu",
     }
     spec, material = resolve.resolve(asked | {"set": {f"backbone.{key}": value for key, value in options.items()}})
-    model = resolve.make_model(spec, material, spec.seed).train()
-    data: Loader = resolve.make_loader(spec, material, material.train)
+    model = building.make_model(spec, material, spec.seed).train()
+    data: Loader = building.make_loader(spec, material, material.train)
     step = TrainingStep(model, spec, data, make_optimizer(model, spec))
     counts = SpikeCounts(model)
     losses, begun = [], time.perf_counter()

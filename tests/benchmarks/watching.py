@@ -33,7 +33,7 @@ from sadp_bench.core.rng import isolated, stream
 from sadp_bench.datasets.examples import Examples
 from sadp_bench.pruners.sadp import SADP
 from sadp_bench.records.spec import Spec
-from sadp_bench.runs import environment, resolve
+from sadp_bench.runs import building, environment, resolve
 from sadp_bench.training.data import Loader
 from sadp_bench.training.optimizer import make_optimizer
 from sadp_bench.training.step import TrainingStep
@@ -84,7 +84,7 @@ class Bench:
         self.model = model.to(memory_format=torch.channels_last).train()
         self.data = Loader(examples, scale, mean, std, device)
         self.step = TrainingStep(self.model, self.spec, self.data, make_optimizer(self.model, self.spec))
-        self.pruner = resolve.make_pruner(self.spec)
+        self.pruner = building.make_pruner(self.spec)
         self.pruner.prepare(_Context(max(64, batch)))
         self.batch_B, self.weight_B = torch.arange(batch), torch.ones(batch)
 

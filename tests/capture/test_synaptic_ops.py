@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from sadp_bench.backbones.pooled_conv import PooledConv2d, merged
 from sadp_bench.capture.element_counts import element_counts
 from sadp_bench.capture.synaptic_ops import Operations, Products, operations
-from sadp_bench.runs.resolve import make_model
+from sadp_bench.runs.building import make_model
 from sadp_bench.sparsity.base import prunable
 from tests.small_runs import hooks_of, resolved, small_bench
 

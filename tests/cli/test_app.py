@@ -20,7 +20,8 @@ import torch
 from sadp_bench.core import clock
 from sadp_bench.datasets.digits import Digits
 from sadp_bench.records import store
-from sadp_bench.runs import resolve
+from sadp_bench.runs import building, resolve
+from sadp_bench.runs.material import load_material
 from sadp_bench.training.evaluation import evaluate
 from tests.commands import SCRIPT, TINY, Answer, charged, command, started, the_record, tiny_run
 from tests.small_runs import EvenTime
@@ -185,12 +186,10 @@ def test_saved_weights_load_safely_and_give_the_recorded_accuracy(tmp_path: Path
     assert tiny_run("random", 0.25, tmp_path, "--save-model", "--no-reference").code == 0
     path, _ = the_record(tmp_path, "random")
     record = store.read(path)
-    material = resolve.load_material(
-        Digits(Path(), record.spec.timesteps), "digits", "test", record.spec.train_examples
-    )
-    model = resolve.make_model(record.spec, material, seed=99)
+    found = load_material(Digits(Path(), record.spec.timesteps), "digits", "test", record.spec.train_examples)
+    model = building.make_model(record.spec, found, seed=99)
     model.load_state_dict(torch.load(path.with_suffix(".pt"), weights_only=True))
-    held = resolve.make_loader(record.spec, material, material.held)
+    held = building.make_loader(record.spec, found, found.held)
     assert evaluate(model, held, record.spec.precision) == record.test_accuracy
 
 

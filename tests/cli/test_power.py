@@ -11,7 +11,7 @@ from sadp_bench.cli.power_view import decision
 from sadp_bench.records.power import seeds_needed
 from sadp_bench.records.store import Store
 from sadp_bench.reports.formats.text import sheets_text
-from sadp_bench.reports.rows import rows
+from sadp_bench.reports.grouping import rows
 from sadp_bench.reports.tables.power import power_rows, power_sheets
 from tests.commands import command, refused
 from tests.example_records import make_record, make_spec

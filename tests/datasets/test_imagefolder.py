@@ -18,7 +18,8 @@ from sadp_bench.datasets.image_files import find_images
 from sadp_bench.datasets.imagefolder import ImageFolder
 from sadp_bench.datasets.loading import load
 from sadp_bench.datasets.splits import hashed_split
-from sadp_bench.runs.resolve import load_material, resolve
+from sadp_bench.runs.material import load_material
+from sadp_bench.runs.resolve import resolve
 from sadp_bench.testing import check_dataset
 from sadp_bench.training.augmentation import draw_augmentation
 from sadp_bench.training.data import Loader

@@ -19,7 +19,7 @@ from sadp_bench.pruners import base
 from sadp_bench.pruners.base import Pruner
 from sadp_bench.pruners.exchange import Observation, Selection, unweighted
 from sadp_bench.pruners.sadp import SADP
-from sadp_bench.runs import resolve, resources
+from sadp_bench.runs import building, resources
 
 SHARE = 0.5  # that `Half` keeps
 
@@ -102,6 +102,6 @@ def another_machine(size: float = 1e-3) -> Iterator[None]:
                 parameter.mul_(1 + size * torch.randn(parameter.shape, generator=generator))
         return model
 
-    build_model = resolve.build_model
+    build_model = building.build_model
     with patch.object(resources, "build_model", drifted):
         yield

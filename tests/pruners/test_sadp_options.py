@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sadp_bench.core.errors import BadInput, Diverged
 from sadp_bench.core.rng import stream
 from sadp_bench.pruners.sadp import SADP, limited_error_squares
-from sadp_bench.runs import resolve
+from sadp_bench.runs import building
 from tests.helpers import bench, in_standard_errors, prepared, seen, weighted_sums
 from tests.small_runs import resolved
 
@@ -71,7 +71,7 @@ def test_settings_of_a_run_come_as_text_and_reach_the_method():
     text = {"score": "spikes", "calibrate": "false", "memory": "0.25", "draw": "balanced"}
     text |= {"weight_power": "0.5", "smoothing": "0.4"}
     spec, _ = resolved(method="sadp", ratio=0.3, set=text)
-    pruner = resolve.make_pruner(spec)
+    pruner = building.make_pruner(spec)
     assert {name: str(getattr(pruner, name)).lower() for name in text} == text
 
 

@@ -17,8 +17,8 @@ import pytest
 from sadp_bench.core import clock
 from sadp_bench.reports import render
 from sadp_bench.reports.formats import html
+from sadp_bench.reports.grouping import rows
 from sadp_bench.reports.plots.time import phases_figure, time_figure
-from sadp_bench.reports.rows import rows
 from sadp_bench.reports.tables.axes import axes_rows
 from sadp_bench.reports.tables.ticket_search import search_rows
 from tests.commands import command, started, tiny_run

@@ -13,10 +13,10 @@ import pytest
 from sadp_bench.core.errors import BadInput
 from sadp_bench.records.record import Failure
 from sadp_bench.reports import frame, plots, render
+from sadp_bench.reports.grouping import rows
 from sadp_bench.reports.naming import command
 from sadp_bench.reports.plots.ratio import accuracy_figure, speedup_figure
 from sadp_bench.reports.plots.saving import slug
-from sadp_bench.reports.rows import rows
 from tests.example_records import ENVIRONMENT, make_record, make_spec
 from tests.paths import ROOT
 from tests.reports.helpers import example_records, row_of, spec_of
@@ -327,7 +327,7 @@ def test_report_is_light_to_import():
         from tests.example_records import make_record, make_spec
         from sadp_bench.reports import frame, plots, render
         from sadp_bench.reports.plots.ratio import accuracy_figure
-        from sadp_bench.reports.rows import rows
+        from sadp_bench.reports.grouping import rows
         records = [make_record(make_spec()), make_record(make_spec("random", 0.5))]
         for format in ("text", "markdown", "latex", "json"):
             render(records, [], format)

@@ -5,7 +5,8 @@ import pytest
 from sadp_bench.core.errors import BadInput
 from sadp_bench.records.store import Store
 from sadp_bench.reports import render
-from sadp_bench.reports.rows import rows, shared_means
+from sadp_bench.reports.grouping import rows
+from sadp_bench.reports.rows import shared_means
 from sadp_bench.reports.tables.method_ranks import scores
 from tests.commands import command
 from tests.example_records import make_record, make_spec

@@ -6,7 +6,7 @@ import pytest
 
 from sadp_bench.reports import render
 from sadp_bench.reports.corrections import corrected
-from sadp_bench.reports.rows import rows
+from sadp_bench.reports.grouping import rows
 from sadp_bench.reports.sentences import findings
 from tests.example_records import make_record, make_spec
 from tests.reports.helpers import row_of

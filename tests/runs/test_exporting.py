@@ -139,7 +139,7 @@ def test_bad_masks_of_connections_are_refused_in_one_line(tmp_path: Path) -> Non
 
 
 def weights_of() -> dict[str, torch.Tensor]:
-    from sadp_bench.runs.resolve import build_model
+    from sadp_bench.runs.building import build_model
     from sadp_bench.sparsity.base import prunable
 
     return {name: weight.data for name, weight in prunable(build_model(*resolved(), 0)).items()}

@@ -14,7 +14,7 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.pruners.base import KeepAll, Pruner
 from sadp_bench.pruners.exchange import Observation, ScoringContext, Selection, unweighted
 from sadp_bench.records.store import Store
-from sadp_bench.runs import environment, preflight, resolve
+from sadp_bench.runs import building, environment, preflight, resolve
 from sadp_bench.runs.resources import Resources
 from sadp_bench.runs.run import checkpoint_bytes, run
 from sadp_bench.training.data import Loader
@@ -55,7 +55,7 @@ def test_the_shared_network_is_never_trained() -> None:
     first, second = resources.model(), resources.model()
     with torch.no_grad():
         next(first.parameters()).zero_()
-    built = resolve.make_model(spec, material, spec.seed)
+    built = building.make_model(spec, material, spec.seed)
     for other in (second, resources.model(spec.seed, spec.timesteps)):
         assert all(torch.equal(a, b) for a, b in zip(other.parameters(), built.parameters(), strict=True))
         assert all(a.stride() == b.stride() for a, b in zip(other.parameters(), built.parameters(), strict=True))
@@ -142,7 +142,7 @@ def test_the_disk_check_covers_the_checkpoints_of_a_search_in_many_rounds(tmp_pa
             sizes.extend(path.stat().st_size for path in tmp_path.glob("*.ckpt*"))
 
     resources = Resources(spec, material)
-    expected = checkpoint_bytes(spec, resolve.weight_bytes(resources.untrained))
+    expected = checkpoint_bytes(spec, building.weight_bytes(resources.untrained))
     run(spec, material, Store(tmp_path), Sizes(), reference=False, checkpoint_seconds=0.0)
     assert 0.3 * expected < 3 * max(sizes) < 1.1 * expected
 

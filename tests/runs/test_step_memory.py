@@ -10,7 +10,8 @@ import torch
 
 from sadp_bench.core import memory
 from sadp_bench.runs import step_memory
-from sadp_bench.runs.resolve import build_model, resolve, weight_bytes
+from sadp_bench.runs.building import build_model, weight_bytes
+from sadp_bench.runs.resolve import resolve
 from sadp_bench.runs.step_memory import kept_bytes, saved_bytes
 from tests.commands import TINY, command, complaint, refused
 from tests.small_runs import SMALL

@@ -180,7 +180,7 @@ def test_the_record_contains_the_shares_of_pq_and_the_density_that_they_lead_to(
 
 def test_a_search_takes_event_frames_of_fewer_steps() -> None:
     """A network of T' steps takes the first T' frames."""
-    from sadp_bench.runs.resolve import make_model
+    from sadp_bench.runs.building import make_model
 
     spec, material = requested("bptt", "dense", "full", timesteps=4)
     model = make_model(spec, material, 0, timesteps=2).eval()

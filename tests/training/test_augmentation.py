@@ -17,7 +17,8 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.rng import stream
 from sadp_bench.datasets.examples import Examples
 from sadp_bench.records.fields import AUGMENTATIONS
-from sadp_bench.runs.resolve import Material, _check_augment
+from sadp_bench.runs.material import Material
+from sadp_bench.runs.resolve import _check_augment
 from sadp_bench.training.augmentation import MOVES, Augmentation, draw_augmentation
 from sadp_bench.training.data import Loader
 from sadp_bench.training.image_changes import CHANGES, NDA_DEGREES, SIGNED, moved_recordings, rand_augmented

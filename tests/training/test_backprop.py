@@ -17,7 +17,7 @@ from sadp_bench.capture.recorder import Recorder
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.losses import LOSSES, WeightedLoss, logit_errors, step_loss, step_mse_loss
 from sadp_bench.core.rng import stream
-from sadp_bench.runs.resolve import make_model
+from sadp_bench.runs.building import make_model
 from sadp_bench.training import evaluation
 from sadp_bench.training.backprop import BPTT, SLTT, SLTTK, Backprop, make_backprop
 from tests.saved_bytes import Saved

@@ -22,7 +22,7 @@ from sadp_bench.core.rng import stream
 from sadp_bench.pruners.exchange import Observation
 from sadp_bench.pruners.sadp import SADP, limited_error_squares
 from sadp_bench.records.record import Record
-from sadp_bench.runs.resolve import build_model, make_model, weight_bytes
+from sadp_bench.runs.building import build_model, make_model, weight_bytes
 from sadp_bench.runs.resources import Resources
 from sadp_bench.runs.step_memory import kept_bytes
 from sadp_bench.sparsity.base import prunable

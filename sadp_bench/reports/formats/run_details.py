@@ -14,8 +14,9 @@ from sadp_bench.records.metrics import Comparison, paired, searched
 from sadp_bench.records.record import Failure, Record
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.trials import Searches
+from sadp_bench.reports.grouping import NO_SEARCHES
 from sadp_bench.reports.naming import command, is_axis
-from sadp_bench.reports.rows import NO_SEARCHES, RatioRow
+from sadp_bench.reports.rows import RatioRow
 
 Facts = list[tuple[str, Any]]  # names and values
 

@@ -17,6 +17,7 @@ from sadp_bench.core.text import percent
 from sadp_bench.records.record import Failure, Record
 from sadp_bench.records.store import atomic
 from sadp_bench.records.trials import Searches
+from sadp_bench.reports.grouping import NO_SEARCHES, rows
 from sadp_bench.reports.paper import Paper
 from sadp_bench.reports.plots.epochs import by_ratio, kept_figure, progress_figure
 from sadp_bench.reports.plots.legends import caption_of
@@ -29,7 +30,7 @@ from sadp_bench.reports.plots.saving import FORMATS, as_data_uri, save_all, slug
 from sadp_bench.reports.plots.style import Styles
 from sadp_bench.reports.plots.time import phases_figure, time_figure, timed_together
 from sadp_bench.reports.plots.visits import Visits, classes_figure, visits_figure, visits_of
-from sadp_bench.reports.rows import NO_SEARCHES, RatioRow, largest_first, rows
+from sadp_bench.reports.rows import RatioRow, largest_first
 from sadp_bench.reports.tables.memory import memory_rows
 
 if TYPE_CHECKING:

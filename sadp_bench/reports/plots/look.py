@@ -6,12 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from sadp_bench.core.errors import BadInput
-
-if TYPE_CHECKING:
-    pass
 
 PAGE_WIDTH = 7.2  # inches
 PAPER_WIDTH = 5.5  # inches, the width of text in NeurIPS; a column in ICML or IEEE has 3.25

@@ -17,8 +17,9 @@ from sadp_bench.reports import render
 from sadp_bench.reports.formats import html
 from sadp_bench.reports.formats.forest import WIDTH, bars
 from sadp_bench.reports.formats.headings import headings
+from sadp_bench.reports.grouping import rows
 from sadp_bench.reports.naming import command
-from sadp_bench.reports.rows import NOT_MEASURED, largest_first, rows
+from sadp_bench.reports.rows import NOT_MEASURED, largest_first
 from sadp_bench.reports.sentences import findings
 from tests.example_records import ENVIRONMENT, make_record, make_spec
 from tests.reports.formats.page.example_page import BAD, LOST, example, hostile, whole

@@ -14,6 +14,7 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.phases import CHARGED_PHASES, PHASES
 from sadp_bench.records.record import DISTURBED, Failure
 from sadp_bench.reports import plots
+from sadp_bench.reports.grouping import rows
 from sadp_bench.reports.paper import Paper
 from sadp_bench.reports.plots.epochs import curve, kept_figure, progress_figure
 from sadp_bench.reports.plots.legends import caption_of, legend_columns
@@ -30,7 +31,6 @@ from sadp_bench.reports.plots.time import (
     time_figure,
     timed_together,
 )
-from sadp_bench.reports.rows import rows
 from tests.example_records import ENVIRONMENT, make_spec
 from tests.paths import ROOT
 from tests.reports.plots.helpers import bars_of, lines_of, near, run, runs, styles_of

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from sadp_bench.core.errors import BadInput
 from sadp_bench.datasets.digits import Digits
 from sadp_bench.reports import plots
+from sadp_bench.reports.grouping import rows
 from sadp_bench.reports.plots import legends, pictures, saving, visits
 from sadp_bench.reports.plots.epochs import by_ratio
 from sadp_bench.reports.plots.visits import visits_of
-from sadp_bench.reports.rows import rows
-from sadp_bench.runs.resolve import load_material
+from sadp_bench.runs.material import load_material
 from tests.example_records import make_record, make_spec
 from tests.reports.plots.helpers import N, near, run, runs, styles_of
 

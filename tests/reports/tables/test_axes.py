@@ -7,8 +7,8 @@ import pytest
 from sadp_bench.records.axes import changed_axes, theoretical_speedup, time_factor, weights_factor
 from sadp_bench.reports import render
 from sadp_bench.reports.contents import Contents
+from sadp_bench.reports.grouping import rows
 from sadp_bench.reports.naming import command
-from sadp_bench.reports.rows import rows
 from sadp_bench.reports.tables.axes import axes_rows
 from tests.example_records import ENVIRONMENT, make_record, make_spec
 from tests.reports.axes_records import EARLY, EB, IMP, MIB, PQ, SLTT, SLTT_2, run, three_axes
