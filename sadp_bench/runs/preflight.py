@@ -15,7 +15,6 @@ from sadp_bench.records.spec import Spec
 from sadp_bench.runs.building import make_pruner
 from sadp_bench.runs.resources import Resources
 from sadp_bench.runs.step_memory import check_step_fits
-from sadp_bench.runs.trainer import check_shareable
 
 
 def check_runs(specs: Sequence[Spec], resources: Resources) -> None:
@@ -84,3 +83,17 @@ class DryContext:
     def scores(self, score: Callable[[], Tensor]) -> Tensor:
         """Raises WouldTrain."""
         raise WouldTrain
+
+
+def check_shareable(spec: Spec, pruner: Pruner) -> None:
+    """Raises BadInput where several processes could not share the observations or the choices of a prepared pruner."""
+    if spec.processes > 1 and type(pruner).choose_in_batch is not Pruner.choose_in_batch:
+        raise BadInput(
+            f"{spec.method} chooses among the candidates of a whole batch, which several processes would divide: run it on "
+            "one process"
+        )
+    if spec.processes > 1 and type(pruner).observe is not Pruner.observe and not pruner.per_example():
+        raise BadInput(
+            f"{spec.method} keeps nothing of each example that several processes could share: let it keep what it "
+            "observes in tensors of length N named *_N, or run it on one process"
+        )

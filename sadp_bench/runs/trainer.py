@@ -12,9 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sadp_bench.capture.element_counts import element_counts
 from sadp_bench.capture.heads import inference_parameters
-from sadp_bench.capture.synaptic_ops import MULTIPLY_ACCUMULATE_JOULES, operations
 from sadp_bench.core import distributed
 from sadp_bench.core.clock import Clock
 from sadp_bench.core.errors import BadInput
@@ -28,12 +26,13 @@ from sadp_bench.records.naming import run_name
 from sadp_bench.records.record import Record
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import Store
-from sadp_bench.runs import environment
+from sadp_bench.runs import environment, outcome
 from sadp_bench.runs.building import enough_memory, make_pruner, make_sparsity
 from sadp_bench.runs.expected_cost import expected_visits, training_visits
 from sadp_bench.runs.live_products import LiveProducts
 from sadp_bench.runs.material import Material
 from sadp_bench.runs.peak_memory import PeakMemory, peak_bytes, reset_peak
+from sadp_bench.runs.preflight import check_shareable
 from sadp_bench.runs.preparation import preparations
 from sadp_bench.runs.resources import Resources
 from sadp_bench.training import evaluation, loop, rehearsal
@@ -45,8 +44,6 @@ from sadp_bench.training.scoring_context import RunContext
 from sadp_bench.training.shared_file import SharedFile
 from sadp_bench.training.state_checks import Accept, check_head, check_run, check_scores, check_search
 from sadp_bench.training.weight_average import WeightAverage
-
-MAX_COUNTED = 512  # held examples whose synaptic operations are counted: each layer runs once more for it
 
 
 @contextmanager
@@ -296,15 +293,8 @@ class RunTrainer:
             if self.state.average is not None:  # The record, and the weights that are kept, are those of the average.
                 self.state.average.load_into(self.model)
             with self.clock("evaluate"):
-                by_step = evaluation.StepAccuracy(spec.timesteps, self.device)
-                by_class = evaluation.ClassAccuracy(len(self.material.dataset.class_names), self.device)
-                rates = evaluation.firing_rates(self.model, self.held, spec.precision, (by_step, by_class))
-                measured = {
-                    "firing_rate": rates,
-                    "accuracy_by_step": by_step.shares(len(self.held)),
-                    "class_accuracy": by_class.shares(self.material.dataset.class_names),
-                    "operations": self._operations() | live.of_dense(),
-                }
+                measured = outcome.of_inference(self.model, self.held, self.material, spec, self.state.sparsity.masks)
+                measured["operations"] |= live.of_dense()
             with self._beside_training():
                 return measured | evaluation.fitted(self.model, self.data, spec)
         finally:
@@ -328,18 +318,6 @@ class RunTrainer:
         except BadInput as error:
             self.progress.message(f"no cosine with BPTT's gradient: {error}")
 
-    def _operations(self) -> dict[str, float]:
-        """Returns the operations and the energy of one inference, synaptic and other, by three rules."""
-        index_n = torch.arange(min(MAX_COUNTED, len(self.held)))
-        batches = (self.held.input(index_B) for index_B in index_n.split(evaluation.EVALUATION_BATCH))
-        counted = operations(self.model, batches, self.state.sparsity.masks)
-        neurons, norms = element_counts(self.model, self.held.input(index_n[:1]))
-        rules = {"": counted, "rate_": counted.by_rate, "effective_": counted.effective}
-        names = ("accumulates", "multiply_accumulates", "energy_joules")
-        by_rule = {f"{rule}{name}": float(getattr(count, name)) for rule, count in rules.items() for name in names}
-        others = {"neuron_updates": neurons, "normalised": norms}
-        return by_rule | others | {"other_energy_joules": MULTIPLY_ACCUMULATE_JOULES * (neurons + norms)}
-
     def _record(self, measured: Mapping[str, Any]) -> Record:
         rows, visits_N = self.state.rows, self.state.visits_N
         return Record(
@@ -362,17 +340,9 @@ class RunTrainer:
             interruptions=self._starts - 1,
             scores_from=self.context.scores_from,
             visits=visit_counts.pack(visits_N.tolist()) if len(rows) <= visit_counts.MAX_VISITS else None,
-            class_visits=self._class_visits(),
+            class_visits=outcome.class_visits(self.material, visits_N),
             **measured,
         )
-
-    def _class_visits(self) -> dict[str, float]:
-        """Returns the mean number of visits of each class that has examples, by its name."""
-        label_N, visits_N = self.material.train.label_N, self.state.visits_N.double()
-        names = self.material.dataset.class_names
-        return {
-            name: float(visits_N[label_N == c].mean()) for c, name in enumerate(names) if bool((label_N == c).any())
-        }
 
     def _check_budget(self, record: Record) -> None:
         missed = realised_ratio(record) - self.spec.ratio
@@ -381,20 +351,6 @@ class RunTrainer:
                 f"{self.spec.method} saved {realised_ratio(record):.4f} of the visits where {self.spec.ratio:g} was asked "
                 "for: a method must realise its budget to within 0.5 points, or refuse in `check`"
             )
-
-
-def check_shareable(spec: Spec, pruner: Pruner) -> None:
-    """Raises BadInput where several processes could not share the observations or the choices of a prepared pruner."""
-    if spec.processes > 1 and type(pruner).choose_in_batch is not Pruner.choose_in_batch:
-        raise BadInput(
-            f"{spec.method} chooses among the candidates of a whole batch, which several processes would divide: run it on "
-            "one process"
-        )
-    if spec.processes > 1 and type(pruner).observe is not Pruner.observe and not pruner.per_example():
-        raise BadInput(
-            f"{spec.method} keeps nothing of each example that several processes could share: let it keep what it "
-            "observes in tensors of length N named *_N, or run it on one process"
-        )
 
 
 def expected(specs: list[Spec], resources: Resources, before: Mapping[str, float] | None = None) -> list[float]:

@@ -16,7 +16,7 @@ from sadp_bench.drop_in.sampler import PrunedSampler
 from sadp_bench.pruners.base import Pruner, WithinBatch
 from sadp_bench.pruners.exchange import Candidates, Observation, Selection, unweighted
 from sadp_bench.records.metrics import ceiling, forward_only, forward_share
-from sadp_bench.runs.trainer import check_shareable
+from sadp_bench.runs.preflight import check_shareable
 from tests.example_records import make_record, make_spec
 from tests.helpers import bench
 
