@@ -1,4 +1,4 @@
-"""Reads records from Python: frames, reports, and what a run left beside its record."""
+"""Reads records from Python: frames, reports, and the files that a run kept beside its record."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ Folder = str | Path
 def load(folder: Folder | Iterable[Folder] = "runs", *, epochs: bool = False) -> pandas.DataFrame:
     """Returns a row for each run of the records, or for each epoch of each run.
 
-    Accuracies, ratios, efficiencies and shares lie in [0, 1]; other names end with their unit. A number that the data can't
-    give is NaN: the seconds of a disturbed run, a speed-up without a reference.
+    Accuracies, ratios, efficiencies and shares lie in [0, 1]; other names end with their unit. A number that the records
+    lack is NaN: the seconds of a disturbed run, a speed-up without a reference.
 
     Args:
-        folder: Of the records, with its subfolders; or several.
-        epochs: Whether a row is an epoch.
+        folder: Folder of the records, read with its subfolders; or several folders.
+        epochs: Whether to return a row for each epoch.
 
     Raises:
-        BadInput: A folder is not there.
+        BadInput: A folder does not exist.
     """
     from sadp_bench.records.store import read_all
 
@@ -53,7 +53,7 @@ def report(folder: Folder | Iterable[Folder] = "runs", *, format: str = "text") 
     """Returns the report of the records; see `sadp-bench report`.
 
     Args:
-        folder: Of the records, or several.
+        folder: Folder of the records, or several folders.
         format: text, markdown, latex, csv, json or html.
 
     Raises:
@@ -73,15 +73,15 @@ def report(folder: Folder | Iterable[Folder] = "runs", *, format: str = "text") 
 
 @dataclass(frozen=True, slots=True)
 class TrainedModel:
-    """A trained network and how its input is made.
+    """A trained network, and the constants that make its input.
 
     Attributes:
-        network: In evaluation mode, on the CPU. It takes [B, C, H, W], or [T, B, C, H, W] of events, and returns logits of
-            each time step, [T, B, classes].
-        class_names: Of the logits, in their order.
+        network: The network in evaluation mode, on the CPU. It takes [B, C, H, W], or [T, B, C, H, W] of events. It
+            returns the logits of each time step, [T, B, classes].
+        class_names: Names of the classes, in the order of the logits.
         scale: The stored value of full intensity.
-        mean: Of each channel, of values divided by the scale.
-        std: Of each channel, likewise.
+        mean: Mean of each channel, of values divided by the scale.
+        std: Standard deviation of each channel, likewise.
     """
 
     network: nn.Module
@@ -91,7 +91,7 @@ class TrainedModel:
     std: Sequence[float]
 
     def input(self, pixels: Tensor) -> Tensor:
-        """Returns the network's input for stored values, [B, C, H, W] or, of events, [B, T, C, H, W]."""
+        """Returns the network's input for stored values: images [B, C, H, W], or events [B, T, C, H, W]."""
         import torch
 
         mean, std = (torch.as_tensor(each, dtype=torch.float32)[:, None, None] for each in (self.mean, self.std))
@@ -104,17 +104,17 @@ def load_model(record: Outcome | Folder, *, data: Folder | None = None) -> Train
 
     Args:
         record: An outcome of `run`, or a record's file. The weights lie beside it.
-        data: Folder of the data sets; the shape of an input and the classes come from there.
+        data: Folder of the data sets, for the shape of an input and the classes.
 
     Raises:
-        BadInput: There are no weights, or they are not those of the record's network.
+        BadInput: There are no weights, or they do not fit the record's network.
     """
     import dataclasses
 
     from sadp_bench.runs.reopening import network_of, reopened
 
     path = _file(record)
-    # On any machine: the C core may be absent, and the GPU too.
+    # It works on any machine, also without the C core and without a GPU.
     spec = dataclasses.replace(_record(record).spec, device="cpu", kernel="python")
     material = reopened(spec, whole_path(data))
     network = network_of(spec, material, path.with_suffix(".pt"))
@@ -123,7 +123,7 @@ def load_model(record: Outcome | Folder, *, data: Folder | None = None) -> Train
 
 
 def scores(record: Outcome | Folder) -> numpy.ndarray:
-    """Returns the scores that a run kept, float64, [N]: the final ones, or those by which it chose before training.
+    """Returns the scores that a run kept, float64, [N]: its final scores, or those that it made before training.
 
     Args:
         record: An outcome of `run`, or a record's file. The scores lie in its folder.
@@ -159,7 +159,7 @@ def export(
     weights: Folder | None = None,
     data: Folder | None = None,
 ) -> None:
-    """Writes parts of a run to files, which must not exist; see `sadp-bench export`.
+    """Writes parts of a run to new files; see `sadp-bench export`.
 
     Args:
         record: An outcome of `run`, or a record's file.
@@ -170,7 +170,7 @@ def export(
         data: Folder of the data sets, for the weights.
 
     Raises:
-        BadInput: The run did not keep a part; nothing is written.
+        BadInput: The run did not keep a part, or a file exists already; then nothing is written.
     """
     from sadp_bench.runs import exporting
 

@@ -1,4 +1,4 @@
-"""Trains from Python: `run` and `sweep`, as the commands of these names."""
+"""Trains from Python: `run` and `sweep`, like the commands of these names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class SpecOptions(TypedDict, total=False):
-    """The options of `sadp-bench run` that decide a run; absent ones take their defaults. `set` is the --set table."""
+    """The options of `sadp-bench run` that enter a spec; absent ones take their defaults. `set` is the --set table."""
 
     dataset: str
     backbone: str
@@ -63,12 +63,12 @@ class SpecOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class SweepOutcome:
-    """What a sweep leaves.
+    """The outcome of a sweep.
 
     Attributes:
-        comparisons: Its finished runs, each beside its reference, references first.
-        failures: Its runs that failed for good.
-        folder: Where the records lie.
+        comparisons: The finished runs, each compared with its reference; references come first.
+        failures: The runs that failed in all tries.
+        folder: Folder of the records.
     """
 
     comparisons: list[Comparison]
@@ -135,28 +135,28 @@ def run(
     quiet: bool = False,
     **options: Unpack[SpecOptions],
 ) -> Outcome | SweepOutcome:
-    """Trains a method after its paired full-data reference, each unless its record is there. Lists make a sweep.
+    """Trains a method after its paired full-data reference, each unless its record exists. Lists make a sweep.
 
     Args:
-        method: A name (`sadp-bench list methods`), or a list of such.
+        method: A name (`sadp-bench list methods`), or a list of names.
         ratio: Pruning ratio in [0, 1), the share of example visits to save, or a list.
-        seed: Of weights, order, augmentation and selection, or a list.
+        seed: Seed of weights, order, augmentation and selection, or a list.
         out: Folder of the records.
         data: Folder of the data sets; None: $SADP_BENCH_DATA, or a cache.
         reference: Whether the full-data reference is trained. A sweep always trains it.
         again: Whether a run that has a record is trained anew. Not in a sweep.
         save_model: Whether the weights are kept beside the record, for `load_model`. Not in a sweep.
         save_scores: Whether the method's scores are kept beside the record, for `scores` and `export`. Not in a sweep.
-        log: Names of loggers ("csv", "tensorboard", "wandb") or objects of `Logger`, one or several; of a sweep names alone.
-        jobs: Runs of a sweep that go on at a time.
-        quiet: Whether no progress is shown.
-        options: See `SpecOptions`. A list is swept too.
+        log: One or several loggers: names ("csv", "tensorboard", "wandb") or `Logger` objects. A sweep takes only names.
+        jobs: Runs of a sweep that train at the same time.
+        quiet: Whether to hide the progress.
+        options: See `SpecOptions`. A list makes a sweep too.
 
     Returns:
-        The outcome, with `comparison`; of lists a `SweepOutcome`.
+        The outcome, with `comparison`; for lists a `SweepOutcome`.
 
     Raises:
-        BadInput: A value is not allowed, or the run can't be made; before anything is trained.
+        BadInput: A value is not allowed, or the run can't be made. It is raised before anything is trained.
     """
     from sadp_bench.sweeps.sweep_file import read_sweep
 
@@ -207,14 +207,14 @@ def sweep(
         source: A sweep file, or its tables `common`, `sweep` and `search` (docs/sweeps.md).
         out: Folder of the records.
         data: Folder of the data sets; None: $SADP_BENCH_DATA, or a cache.
-        jobs: Runs that go on at a time.
+        jobs: Runs that train at the same time.
         retries: Further tries of a run that crashed.
-        log: Names of loggers, "csv", "tensorboard" or "wandb". An object can't reach the runs' processes.
-        allow_imports: Whether a file may name package.module:Class, whose code then runs. Tables may.
-        quiet: Whether no progress is shown.
+        log: Names of loggers, "csv", "tensorboard" or "wandb". A logger object can't be passed to the runs' processes.
+        allow_imports: Whether a file may name package.module:Class, whose code then runs. Tables always may.
+        quiet: Whether to hide the progress.
 
     Raises:
-        BadInput: The sweep can't be carried out; before anything is trained.
+        BadInput: The sweep can't be carried out. It is raised before anything is trained.
     """
     from sadp_bench.cli.output import say
     from sadp_bench.cli.train import carried_out
@@ -239,7 +239,7 @@ def sweep(
 
 
 def _settings(options: SpecOptions) -> dict[str, Any]:
-    """Returns the values of the --set table, those of its tables too."""
+    """Returns the values of the --set table, with those of the tables in it."""
     found: dict[str, Any] = {}
     for name, value in options.get("set", {}).items():
         found |= value if isinstance(value, Mapping) else {name: value}
@@ -247,7 +247,7 @@ def _settings(options: SpecOptions) -> dict[str, Any]:
 
 
 def _names(log: Log) -> str | None:
-    """Returns names of loggers as a sweep's runs take them. Raises BadInput for an object."""
+    """Returns the names of loggers as one text with commas. Raises BadInput for a logger object."""
     given = [] if log is None else [log] if not isinstance(log, Iterable) or isinstance(log, str) else list(log)
     names = [each for each in given if isinstance(each, str)]
     if len(names) < len(given):

@@ -1,1 +1,1 @@
-"""What every other package may use: errors, names, random streams, processes, the clock, losses, text."""
+"""Parts that every other package may use: errors, names, random streams, processes, the clock, losses, text."""

@@ -1,4 +1,4 @@
-"""Arrays of a `.npz` or `.npy` file, which may be a stranger's: no Python object is built, and sizes are limited."""
+"""Reads arrays of a `.npz` or `.npy` file from anywhere: it builds no Python object, and limits the size."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-MOST_BYTES = 1 << 32  # of an archive's arrays, unpacked
+MOST_BYTES = 1 << 32  # bytes of an archive's arrays, unpacked
 Array = np.ndarray[Any, np.dtype[Any]]
 Arrays = dict[str, Array]
 
@@ -17,11 +17,11 @@ def unpacked(content: bytes, wanted: Callable[[str], bool] = lambda name: True) 
     """Returns the arrays of a `.npz` file, by name.
 
     Args:
-        content: Of the file.
-        wanted: Whether an array of this name is read.
+        content: The file's content.
+        wanted: Returns whether to read the array of a name.
 
     Raises:
-        Exception: Of many kinds, where the file is damaged, has Python objects, or is too large.
+        Exception: The file is damaged, has Python objects, or is too large. The exception is of many kinds.
     """
     with np.load(io.BytesIO(content), allow_pickle=False) as found:
         size = sum(part.file_size for part in found.zip.infolist())

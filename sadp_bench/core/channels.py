@@ -18,13 +18,13 @@ OTHER_NORMS = "take backbone.norm=batch or weighted"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChannelGroup:
-    """The outputs of a convolution that nothing but its norm and the consumers reads.
+    """The output channels of a convolution, which only its norm and the consumers read.
 
     Attributes:
         producer: The convolution.
         norm: Its batch norm; None: it has none.
-        consumers: Convolutions and linear layers behind it. A linear layer reads the positions of a channel one after
-            the other.
+        consumers: Convolutions and linear layers behind it. The inputs of a linear layer that come from one channel are
+            adjacent.
     """
 
     producer: nn.Conv2d
@@ -36,10 +36,10 @@ class HasChannelGroups(Protocol):
     """A network whose channels can be cut."""
 
     def channel_groups(self) -> list[ChannelGroup]:
-        """Returns the groups, in the order of the modules. None of them shares a layer's side with another."""
+        """Returns the groups, in the order of the modules. No two groups share the outputs or the inputs of a layer."""
 
     def initialise(self) -> None:
-        """Draws all weights anew, as a network that is built with these widths draws them."""
+        """Draws all weights anew, as the constructor of a network of these widths draws them."""
 
 
 def named_groups(model: Any) -> dict[str, ChannelGroup]:
@@ -57,15 +57,15 @@ def named_groups(model: Any) -> dict[str, ChannelGroup]:
 
 @torch.no_grad()
 def keep_channels(group: ChannelGroup, kept_C: Tensor, optimizer: torch.optim.Optimizer | None = None) -> None:
-    """Cuts the other channels out: weights, statistics, and the optimizer's state of the weights' shape.
+    """Cuts the other channels out of weights, statistics, and those states of the optimizer that have a weight's shape.
 
     Parameters remain the same objects, so optimizers and hooks need no change. Gradients are dropped. No graph of an
     earlier pass may be alive.
 
     Args:
-        group: Of the network.
+        group: A group of the network.
         kept_C: Bool; at least one channel is kept.
-        optimizer: Of the network; None: it has no state yet.
+        optimizer: The network's optimizer; None: it has no state yet.
 
     Raises:
         ValueError: The mask does not fit the group.
@@ -93,7 +93,7 @@ def keep_channels(group: ChannelGroup, kept_C: Tensor, optimizer: torch.optim.Op
 def _take(
     module: nn.Module, names: tuple[str, ...], dim: int, index: Tensor, optimizer: torch.optim.Optimizer | None
 ) -> None:
-    """Takes the rows of an index out of a module's tensors, where they exist, and of the optimizer's state of them."""
+    """Reduces a module's tensors, where they exist, and their states in the optimizer to the rows of an index."""
     for name in names:
         whole = getattr(module, name, None)
         if whole is None:
@@ -109,7 +109,7 @@ def _take(
 
 
 def _rows(whole: Tensor, dim: int, index: Tensor) -> Tensor:
-    """Returns the rows in the memory format of the whole."""
+    """Returns the rows of an index, in the memory format of the whole."""
     last = whole.dim() == 4 and whole.is_contiguous(memory_format=torch.channels_last)
     rows = whole.index_select(dim, index.to(whole.device))
     return rows.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)

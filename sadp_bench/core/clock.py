@@ -6,9 +6,8 @@
 The device is synchronised at phase boundaries only. So queued kernels are charged to the phase that queued them, and
 nothing inside a phase waits.
 
-Beside the seconds that pass, the clock counts the CPU seconds of this process: all of its threads, in user and system
-mode. Its child processes do not count, nor the other processes of a run under torchrun. A thread of OpenMP that waits for
-the others spins, and its CPU seconds count.
+The clock also counts the CPU seconds of this process: all of its threads, in user and system mode. Child processes and
+the other processes of a run under torchrun do not count. A waiting thread of OpenMP spins, so its CPU seconds count.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ class Clock:
     """Seconds of each phase, summed over all parts of a run. Phases do not nest.
 
     Args:
-        device: Is synchronised at the boundaries of phases.
+        device: The device to synchronise at the boundaries of phases.
 
     Attributes:
-        seconds: By phase.
-        cpu_seconds: By phase, of this process. A phase of which a part is unknown is missing.
+        seconds: Seconds of each phase.
+        cpu_seconds: CPU seconds of this process in each phase. A phase is absent where a part of its seconds is unknown.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -42,7 +41,7 @@ class Clock:
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
-        """Charges the context to a phase, up to an error too."""
+        """Charges the context to a phase, also where it ends in an error."""
         assert phase in PHASES and self._phase is None
         self._phase, self._since = phase, now(self.device)
         try:
@@ -61,7 +60,7 @@ class Clock:
             self._since = now(self.device)
 
     def charge(self, phase: str, seconds: float, cpu_seconds: float | None) -> None:
-        """Adds the time that another part of the run, or another run, has spent; its CPU seconds may be unknown (None)."""
+        """Adds the time that another part of the run, or another run, has spent. CPU seconds of None are unknown."""
         self.seconds[phase] += seconds
         if cpu_seconds is None:
             self.cpu_seconds.pop(phase, None)
@@ -75,7 +74,7 @@ class Clock:
 
 
 def now(device: torch.device) -> tuple[float, float]:
-    """Returns the wall clock's and the process's seconds, once the device has done its work."""
+    """Returns the wall clock's and the process's CPU seconds, after the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

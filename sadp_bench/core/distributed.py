@@ -17,10 +17,10 @@ from torch import Tensor, distributed, nn
 
 from sadp_bench.core.errors import BadInput, PartnerLost
 
-PARTNER_SECONDS = 600  # seconds in which all processes must come, and each must answer while they train
-LOST = r"(?i)connection (closed|reset|refused)|broken pipe|timed out|gloo"  # in torch's words, when a partner is lost
+PARTNER_SECONDS = 600  # seconds within which all processes must start, and each must respond during training
+LOST = r"(?i)connection (closed|reset|refused)|broken pipe|timed out|gloo"  # torch's messages when a process is lost
 WAY_OUT = "start all processes with torchrun, or unset WORLD_SIZE for a run on one"
-_waits: Any = None  # the group for work of the first rank alone, such as a download, which has no such limit
+_waits: Any = None  # the group for waits for the first rank's work, such as a download, with a limit of days
 
 
 def size() -> int:
@@ -52,11 +52,11 @@ def process_group(device: str | None = None) -> Iterator[None]:
     """Makes the processes that torchrun started the ranks of one run, within the context.
 
     Args:
-        device: On "cpu" the ranks share the CPU; otherwise each has a GPU to itself.
+        device: With "cpu" the ranks share the CPU. Otherwise each has its own GPU, where there are GPUs.
 
     Raises:
         BadInput: The environment is not torchrun's.
-        PartnerLost: Another process never came, has ended, or does not answer for `PARTNER_SECONDS`.
+        PartnerLost: Another process did not start, has ended, or has not responded for `PARTNER_SECONDS`.
     """
     global _waits
     size = _from_environment("WORLD_SIZE", 1)
@@ -110,7 +110,7 @@ def _first_sentence(error: Exception) -> str:
 
 @contextmanager
 def first_goes_ahead() -> Iterator[None]:
-    """Lets the first rank finish the context before the others begin it: for downloads and reads of checkpoints."""
+    """Makes the other ranks begin the context after the first has finished it: for downloads and reads of checkpoints."""
     if rank() > 0:
         distributed.barrier(_waits)
     yield
@@ -154,7 +154,7 @@ def average_gradients(model: nn.Module) -> None:
 
 
 def agreed(value: bool) -> bool:
-    """Returns the first rank's value, which it may have waited for, as for a lock."""
+    """Returns the first rank's value, for which the other ranks may wait long, as for a lock."""
     if size() == 1:
         return value
     first = torch.tensor(int(value))
@@ -163,7 +163,7 @@ def agreed(value: bool) -> bool:
 
 
 def from_first(value: Tensor) -> Tensor:
-    """Returns the first rank's tensor; the others' have the same shape."""
+    """Returns the first rank's tensor. The other ranks pass tensors of the same shape, which it overwrites."""
     if size() > 1:
         distributed.broadcast(value, 0)
     return value
@@ -177,11 +177,11 @@ def share_buffers(model: nn.Module) -> None:
 
 
 def gather(tensors_N: Iterable[Tensor], visited: Iterable[Tensor]) -> None:
-    """Gives every rank the entries of the examples that each rank visited, in place and exact to the bit.
+    """Copies the entries of the examples that each rank visited to every rank, in place and bit for bit.
 
     Args:
-        tensors_N: [N, ...] each.
-        visited: Examples of this rank, int64. No two ranks share an example.
+        tensors_N: Tensors [N, ...].
+        visited: Examples that this rank visited, int64. No two ranks share an example.
     """
     if size() == 1:
         return

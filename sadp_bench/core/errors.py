@@ -1,4 +1,4 @@
-"""The error for faults that a user can mend."""
+"""The errors that end a command with one line: bad input, and a run that stops early."""
 
 
 class BadInput(ValueError):
@@ -14,8 +14,8 @@ class Diverged(BadInput):
 
     Args:
         message: One line.
-        epoch: From 0.
-        learning_rate: The rate of the epoch's last step, where it is known.
+        epoch: The epoch, from 0.
+        learning_rate: The rate of the epoch's last step; None: not known.
     """
 
     def __init__(self, message: str, epoch: int, learning_rate: float | None = None) -> None:
@@ -36,7 +36,7 @@ class Stopped(Exception):
 
 
 class PartnerLost(Stopped):
-    """A process of a run on several has ended, or can't be reached."""
+    """One of the several processes of a run has ended, or can't be reached."""
 
 
 class TimeIsUp(Stopped):

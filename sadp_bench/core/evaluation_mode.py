@@ -1,4 +1,4 @@
-"""Evaluation mode, and back."""
+"""Evaluation mode within a context."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Puts the network into evaluation mode within the context; each module then returns to the mode that it had."""
+    """Puts the network into evaluation mode within the context, and restores each module's own mode after it."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

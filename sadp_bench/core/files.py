@@ -1,6 +1,6 @@
 """Opens every file that is read: regular files only, of a limited size.
 
-A path may be a stranger's. A pipe there would be waited for, a device read without end, a link may lead in a circle.
+A path may come from anyone. Opening a pipe may wait forever, a device has no end, and links may form a circle.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import BinaryIO
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.text import printable
 
-TEXT_BYTES = 64 << 20  # bytes; a record has some 20,000
-STATE_BYTES = 1 << 35  # bytes; a checkpoint, or scores
+TEXT_BYTES = 64 << 20  # bytes of a text file; a record has about 20,000
+STATE_BYTES = 1 << 35  # bytes of a checkpoint, or of scores
 # Windows has no O_NONBLOCK, and its files are text without O_BINARY.
 FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"))
 
@@ -43,7 +43,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     """Opens a regular file for reading. Links are followed.
 
     Raises:
-        Unreadable: The path leads to no regular file, or an OSError comes up within the context.
+        Unreadable: The path leads to no regular file, or the context raises an OSError.
     """
     try:
         with os.fdopen(_descriptor(path), "rb") as file:
@@ -53,7 +53,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def _descriptor(path: Path) -> int:
-    """Opens without waiting and examines the open file: the target of a path may change at any time."""
+    """Opens without waiting, then checks the open file, because the target of a path may change at any time."""
     try:
         descriptor = os.open(path, FLAGS)
     except ValueError as error:  # a null byte in the path
@@ -72,12 +72,12 @@ def read_bytes(path: Path, limit: int = TEXT_BYTES) -> bytes:
         limit: Bytes that it may have.
 
     Raises:
-        Unreadable: The file is none, is too large, or can't be read.
+        Unreadable: The file is no regular file, is too large, or can't be read.
     """
     with opened(path) as file:
         size = os.fstat(file.fileno()).st_size
         content = file.read(size + 1) if size <= limit else b""
-        # The system's files state no size, and a file may grow.
+        # Files of the system, such as /proc, have the size 0, and a file may grow.
         while size < len(content) <= limit and (more := file.read(1 << 20)):
             content += more
         if max(size, len(content)) > limit:
@@ -93,7 +93,7 @@ def read_text(path: Path, limit: int = TEXT_BYTES) -> str:
         limit: Bytes that it may have.
 
     Raises:
-        Unreadable: The file is none, is too large, is no UTF-8, or can't be read.
+        Unreadable: The file is no regular file, is too large, is no UTF-8, or can't be read.
     """
     try:
         return read_bytes(path, limit).decode("utf-8-sig")
@@ -102,7 +102,7 @@ def read_text(path: Path, limit: int = TEXT_BYTES) -> str:
 
 
 def set_aside(path: Path) -> str:
-    """Renames the file or folder at a path to `<name>.broken`, and returns the outcome in words."""
+    """Renames the file or folder at a path to `<name>.broken`. Returns the outcome in words."""
     aside = path.with_name(f"{path.name}.broken")
     try:
         path.replace(aside)
@@ -112,6 +112,6 @@ def set_aside(path: Path) -> str:
 
 
 def remove(path: Path) -> None:
-    """Removes a file or a link where one is there. A folder, which is another program's, stays."""
+    """Removes a file or a link, where there is one. A folder stays, because another program made it."""
     with suppress(OSError):
         path.unlink()

@@ -14,8 +14,8 @@ class LIFEquation:
     Attributes:
         tau: Membrane time constant in steps, above 1.
         gain: Factor of the current: 1, or 1/tau where the input is decayed.
-        threshold: Of the membrane, from which it spikes.
-        soft: Whether the reset is minus the threshold, and not to 0.
+        threshold: The membrane value from which the neuron spikes.
+        soft: Whether a reset subtracts the threshold; otherwise it sets the membrane to 0.
         surrogate: The spike's derivative: "atan" (alpha 2), "sigmoid" (alpha 4) or "triangle" (alpha 1).
     """
 

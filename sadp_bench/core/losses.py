@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy, one_hot
 
 # (logits_TBC, target) -> loss_B. The target is label_B, int64, or the classes' shares of each example's label, [B, C].
 Loss = Callable[[Tensor, Tensor], Tensor]
-MSE_WEIGHT = 0.05  # of the squared distance in `WITH_MSE`
+MSE_WEIGHT = 0.05  # weight of the squared distance in `WITH_MSE`
 
 
 def mean_loss(logits_TBC: Tensor, target: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -38,7 +38,7 @@ def step_loss(logits_TBC: Tensor, target: Tensor, smoothing: float = 0.0) -> Ten
 
 
 def step_mse_loss(logits_TBC: Tensor, target: Tensor, weight: float = MSE_WEIGHT, smoothing: float = 0.0) -> Tensor:
-    """Returns the mean over time of (1 - weight) cross-entropy + weight squared distance of the logits from 1. [B].
+    """Returns the mean over time of (1 - weight) * cross-entropy + weight * squared distance of the logits from 1. [B].
 
     The squared distance is the mean over the classes.
 
@@ -69,7 +69,7 @@ def loss_of(name: str, mse_weight: float, smoothing: float = 0.0) -> Loss:
 
     Args:
         name: A key of `LOSSES`.
-        mse_weight: That of the squared distance in `WITH_MSE`.
+        mse_weight: Weight of the squared distance in `WITH_MSE`.
         smoothing: The share of the cross-entropy's target that is uniform over the classes.
     """
     weight = {"weight": mse_weight} if name in WITH_MSE else {}

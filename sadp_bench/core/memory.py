@@ -1,4 +1,4 @@
-"""The memory that there is on this machine."""
+"""The memory of this machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GROUP_ROOT = Path("/sys/fs/cgroup")
 def uncollected() -> Iterator[None]:
     """Suspends the search for cyclic garbage within the context.
 
-    Thousands of records are trees without cycles, and each search walks through all of them.
+    Records have no cycles, and each search would visit all objects of thousands of records.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -31,7 +31,7 @@ def uncollected() -> Iterator[None]:
 
 
 def machine_bytes() -> int | None:
-    """Returns the memory of the machine, or a lower limit of this process's control groups; None where none is known."""
+    """Returns the machine's memory, or the limit of this process's control groups if it is lower; None: not known."""
     known = []
     with suppress(AttributeError, ValueError, OSError):  # no such call, or no such name, as on Windows
         known.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
@@ -42,7 +42,7 @@ def machine_bytes() -> int | None:
 
 
 def _group_limits() -> Iterator[Path]:
-    """Yields the files with the limits of this process's control groups, each before the groups that contain it."""
+    """Yields the files with the limits of this process's control groups; a group comes before the groups around it."""
     lines = []
     with suppress(OSError, ValueError):  # not on Linux
         lines = CONTROL_GROUPS.read_text().splitlines()
@@ -59,12 +59,12 @@ def _group_limits() -> Iterator[Path]:
 
 
 def check_room(needed: float, what: str, remedy: str) -> None:
-    """Raises BadInput where this machine has less memory than is needed: the system would kill the process wordlessly.
+    """Raises BadInput where this machine has too little memory; the system would kill the process without a message.
 
     Args:
-        needed: Bytes, at least.
-        what: The part that needs them.
-        remedy: What to do.
+        needed: Bytes that are needed at least.
+        what: The part that needs them, for the message.
+        remedy: What the user can do, for the message.
     """
     room = machine_bytes()
     if room is not None and needed > room:

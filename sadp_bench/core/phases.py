@@ -1,4 +1,4 @@
-"""The phases of a run, whose seconds are recorded apart."""
+"""The phases of a run. A record has the seconds of each."""
 
 CHARGED_PHASES = ("prepare", "select", "train")
 PHASES = (*CHARGED_PHASES, "evaluate")

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def wide_dtype(*tensors: Tensor) -> torch.dtype:
-    """Returns the smallest data type that holds float32 and each tensor's values."""
+    """Returns the smallest data type that can represent float32 and each tensor's values."""
     dtype = torch.float32
     for x in tensors:
         if x.dtype != dtype:
@@ -21,5 +21,5 @@ def widest_dtype(device: torch.device) -> torch.dtype:
 
 
 def widened(x: Tensor) -> Tensor:
-    """Returns the tensor in at least float32; the tensor itself if it is as wide already."""
+    """Returns the tensor in at least float32; the tensor itself if it is wide enough."""
     return x.to(wide_dtype(x))

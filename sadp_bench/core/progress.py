@@ -1,4 +1,4 @@
-"""Reports of long work. This class drops them; the command line's shows them in the terminal."""
+"""Reports of long work. The class here drops them; the command line's subclass prints them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Progress:
         """Reports that training begins.
 
         Args:
-            title: Of the training.
-            visits: About how many example visits are to come.
+            title: The training's name.
+            visits: About how many example visits it makes.
             num_epochs: The number of its last epoch.
         """
 
@@ -24,14 +24,14 @@ class Progress:
         """Reports that a batch is done."""
 
     def epoch(self, row: dict[str, Any], num_examples: int) -> None:
-        """Reports that an epoch is done: its row of the record, and the size of the training set."""
+        """Reports that an epoch is done, with its row of the record and the size of the training set."""
 
     def round(self, text: str, share: float) -> None:
         """Reports that a round of a measurement is done.
 
         Args:
-            text: The number of rounds: 'round 3/30'.
-            share: Of the measurement, that is done.
+            text: The number of the round: 'round 3/30'.
+            share: The share of the measurement that is done.
         """
 
     def stop(self) -> None:

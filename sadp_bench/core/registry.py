@@ -2,7 +2,7 @@
 
 Each package has one table, `{"el2n": "baselines.el2n:EL2N", ...}`, and one entry point that names the table.
 `package.module:Class` works wherever a name does. It imports that module, and so runs its code. A registered class with a
-method `named` is a family: `family:NAME` is the class of that name in it.
+method `named` is a family: `family:NAME` is the class that `named` returns for NAME.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
 @functools.cache
 def published(group: str) -> tuple[EntryPoint, ...]:
     """Returns the entry points of a group, this project's first, as they are at the first call in a process."""
-    from importlib.metadata import entry_points  # costs more than all other imports here, and reads a file a package
+    from importlib.metadata import entry_points  # slower than all other imports here; reads a file of each package
 
     return tuple(sorted(entry_points(group=group), key=lambda point: (point.name != "sadp_bench", point.name)))
 
@@ -84,10 +84,10 @@ def _tables(kind: str) -> Iterator[dict[str, str]]:
 
 @functools.cache
 def display_name(kind: str, name: str) -> str:
-    """Returns a registered name as people write it: `display_name` in the body of its class, or the name without one.
+    """Returns the display name of a registered name: `display_name` in the body of its class, or else the name itself.
 
-    It imports no class. It reads the tables of other packages only for a name that this project lacks. A name that is not
-    registered, and one whose class can't be read, is its own display name.
+    It imports no class. It reads the tables of other packages only for a name that this project lacks. An unregistered
+    name, and the name of a class that can't be read, is its own display name.
     """
     try:
         path = next((found[name] for found in _tables(kind) if name in found), None)
@@ -106,7 +106,7 @@ def resolve(kind: str, name: str) -> Any:
         name: The name or the path.
 
     Raises:
-        BadInput: For an unknown name (with the nearest one) and for a path that can't be imported.
+        BadInput: The name is unknown (the message has the nearest one), or the path can't be imported.
     """
     names = table(kind)
     first, _, member = name.partition(":")
@@ -118,7 +118,7 @@ def resolve(kind: str, name: str) -> Any:
             return found
     if ":" not in name:
         raise BadInput(f"unknown {kind} '{name}'{nearest(name, names)} (or package.module:Class)")
-    # A console script, unlike `python -m`, does not search the folder that it was started in.
+    # A console script, unlike `python -m`, does not import from the folder in which it was started.
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)
@@ -130,7 +130,7 @@ def load(path: str, what: str = "") -> Any:
 
     Args:
         path: The path.
-        what: The user's name of it, for messages.
+        what: The user's name for it, for messages.
 
     Raises:
         BadInput: There is no such module, its import raises, or it has no class of that name.
@@ -185,7 +185,7 @@ def _entry(doc: str, name: str) -> str:
 
 def options(cls: type) -> dict[str, tuple[type, Any]]:
     """Returns the keyword-only settings of a class's `__init__`: name -> (type, default)."""
-    import inspect  # half the time of this module's import, which `list` and the help wait for
+    import inspect  # takes half the time of this module's import, which would delay `list` and the help
 
     settings = [p for p in inspect.signature(cls).parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY]
     try:
@@ -207,11 +207,11 @@ def settle(owner: str, allowed: dict[str, tuple[type, Any]], given: dict[str, An
 
     Args:
         owner: A name of the owner, for messages.
-        allowed: By name, type and default.
-        given: By name, text (from `--set`) or a value of the type (from a sweep file or a program).
+        allowed: Name -> type and default.
+        given: Name -> text (from `--set`) or a value of the type (from a sweep file or a program).
 
     Raises:
-        BadInput: For an unknown name (with the nearest one) and for a value of the wrong type.
+        BadInput: A name is unknown (the message has the nearest one), or a value is of the wrong type.
     """
     for name in given:
         if name not in allowed:

@@ -16,13 +16,13 @@ def stream_seed(seed: int, name: str, epoch: int = 0) -> int:
 
 
 def stream(seed: int, name: str, epoch: int = 0) -> torch.Generator:
-    """Returns a CPU generator. Draws are made on the CPU and moved, so that they are the same on every device."""
+    """Returns a CPU generator. Draws are made on the CPU and then copied, so they are the same for every device."""
     return torch.Generator().manual_seed(stream_seed(seed, name, epoch))
 
 
 @contextmanager
 def isolated(seed: int, name: str, device: torch.device) -> Iterator[None]:
-    """Seeds the global random state within the context and restores it after.
+    """Seeds the global random state within the context, and restores it afterwards.
 
     It is for code that can only draw from the global state: initialisation and dropout.
     """
@@ -34,7 +34,7 @@ def isolated(seed: int, name: str, device: torch.device) -> Iterator[None]:
 @contextmanager
 def kept_state(device: torch.device) -> Iterator[None]:
     """Restores the global random state of the CPU and of a GPU after the context."""
-    on_apple = torch.mps.get_rng_state() if device.type == "mps" else None  # `fork_rng` can't keep it
+    on_apple = torch.mps.get_rng_state() if device.type == "mps" else None  # `fork_rng` does not restore it
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             yield

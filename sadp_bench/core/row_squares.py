@@ -1,4 +1,4 @@
-"""Sums of squares of a gradient's rows, which a kernel takes while it writes the gradient: no later pass is needed."""
+"""Sums of squares of a gradient's rows. A kernel computes them while it writes the gradient, without a later pass."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ NAME = "_sadp_bench_row_squares"  # attribute of a gradient: its version, and th
 
 
 def attach_row_squares(gradient: Tensor, square_N: Tensor) -> None:
-    """Attaches the sum of squares of each row of a gradient, [N, C, H, W]. A later change in place makes them void.
+    """Attaches the sum of squares of each row to a gradient, [N, C, H, W]. A later change in place makes them invalid.
 
     Args:
-        gradient: As a backward pass returns it.
-        square_N: At least float32, [N].
+        gradient: The gradient that a backward pass returns.
+        square_N: The sums, at least float32, [N].
     """
     setattr(gradient, NAME, (gradient._version, square_N))
 
 
 def attached_row_squares(x: Tensor) -> Tensor | None:
-    """Returns the sums attached to a gradient, or to the one that it views as [T, B, C, H, W]; None where there are none."""
+    """Returns the sums attached to a gradient, or to the gradient of which it is a view [T, B, C, H, W]; None: no sums."""
     for gradient in (x, x._base):
         version, square_N = getattr(gradient, NAME, (None, None))
         if version == x._version and square_N is not None and gradient is not None:

@@ -1,4 +1,4 @@
-"""Classes as their source text has them: docstring, settings, attributes. Nothing is imported, so `list` needs no torch.
+"""Reads docstring, settings and attributes of classes from the source text, without import. So `list` needs no torch.
 
 A class is found by its `package.module:Class`. Its bases are followed within its own package and this project.
 """
@@ -26,10 +26,10 @@ class Setting(NamedTuple):
     """A setting of a method, a network, a data set or a way to prune connections.
 
     Attributes:
-        name: As `--set` takes it.
+        name: The name in `--set`.
         type: Its annotation.
-        default: The value; the source text of one that only an import shows.
-        meaning: Of the docstring's `Args:`, or "".
+        default: The value, or its source text where only an import would compute it.
+        meaning: The text in the docstring's `Args:`, or "".
     """
 
     name: str
@@ -39,14 +39,14 @@ class Setting(NamedTuple):
 
 
 def docstring(path: str) -> str:
-    """Returns the docstring of a `package.module:Class` or `package.module:function`, as it is indented there."""
+    """Returns the docstring of a `package.module:Class` or `package.module:function`, with its indent."""
     module_name, _, name = path.partition(":")
     found = next((node for node in _body(module_name) if isinstance(node, DEFINED) and node.name == name), None)
     return ast.get_docstring(found, clean=False) or "" if found else ""  # cleaning imports `inspect`
 
 
 def settings(path: str) -> list[Setting]:
-    """Returns the keyword-only arguments of a class's `__init__`, its own or the one that it inherits."""
+    """Returns the keyword-only arguments of a class's `__init__`, which may be inherited."""
     classes = list(_lineage(path))
     meanings = _meanings(classes)
     for module, node in classes:
@@ -73,9 +73,9 @@ def attribute(path: str, name: str, inherited: bool = True) -> Any:
     """Returns the value of a class attribute; None: there is none.
 
     Args:
-        path: Of the class.
-        name: Of the attribute.
-        inherited: Whether that of a base counts.
+        path: The class's path.
+        name: The attribute's name.
+        inherited: Whether a base's attribute counts.
     """
     for module, node in _lineage(path) if inherited else itertools.islice(_lineage(path), 1):
         value = _assigned(node.body, name)
@@ -92,7 +92,7 @@ def defines(path: str, name: str) -> bool:
 
 @functools.cache
 def _body(module_name: str) -> list[ast.stmt]:
-    """Returns a module's statements; none where its source is not to be found."""
+    """Returns a module's statements; an empty list where its source can't be found."""
     found = importlib.util.find_spec(module_name)
     if found is None or found.origin is None or not found.origin.endswith(".py"):
         return []
@@ -113,7 +113,7 @@ def _lineage(path: str) -> Iterator[Place]:
 
 
 def _named(module: str, name: str, followed: tuple[str, ...]) -> tuple[str, ast.AST] | None:
-    """Returns what a name of a module stands for, a class or a value, and the module that defines it."""
+    """Returns the class or value that a name of a module refers to, and the module that defines it."""
     if module.partition(".")[0] not in followed:
         return None
     body = _body(module)
@@ -138,7 +138,7 @@ def _assigned(body: list[ast.stmt], name: str) -> ast.expr | None:
 
 
 def _value(module: str, node: ast.expr) -> Any:
-    """Returns the value of an expression: a literal, or a name of one; else its source text."""
+    """Returns the value of an expression that is a literal or the name of a literal; otherwise its source text."""
     try:
         return ast.literal_eval(node)
     except ValueError:
@@ -156,7 +156,7 @@ def _setting(
 
 
 def _meanings(classes: list[Place]) -> dict[str, str]:
-    """Returns by argument what the docstrings of classes say of it; the nearest class counts."""
+    """Returns the text on each argument in the docstrings of the classes; the nearest class counts."""
     found: dict[str, str] = {}
     for _, node in classes:
         for name, text in arguments(ast.get_docstring(node, clean=False) or "").items():

@@ -1,4 +1,4 @@
-"""The rule for values that a record may contain, which is read again by reports, terminals and pages."""
+"""The rule for values that a record may contain, so that reports, terminals and pages can show them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ MAX_DEPTH = 10  # levels of lists and tables
 
 
 def not_storable(value: Any, depth: int = 0) -> str | None:
-    """Returns the part of a value that a record may not contain; None where it may contain all parts.
+    """Returns a description of a part of a value that a record may not contain; None: it may contain the value.
 
-    It may contain text without control characters, finite numbers, true, false and null, and lists and tables of these.
-    A control character is every character that `str.isprintable` refuses, so each line end and each space but the plain one.
+    A record may contain text without control characters, finite numbers, true, false, null, and lists and tables of these.
+    A control character is one that `str.isprintable` refuses: also each line end, and each space except the plain one.
     """
     if depth > MAX_DEPTH:
         return "values nested too deep"

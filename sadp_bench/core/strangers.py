@@ -1,7 +1,7 @@
-"""Calls into registered code that is not this project's: its errors become one line that names it.
+"""Calls of registered code of other packages (a stranger's code): its errors become one line that names it.
 
-Its methods, networks and data sets are called from many places. So one handler, around a whole command, finds in an
-error's traceback whether a stranger's code raised it.
+A stranger's methods, networks and data sets are called from many places. So one handler, around a whole command, finds in
+an error's traceback whether a stranger's code raised it.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from sadp_bench.core.errors import BadInput, Stopped
 
 OURS = ("sadp_bench", "baselines")
 LONGEST = 300  # characters of an error's text
-_loaded: dict[str, str] = {}  # by package: 'method 'mypkg.mine:Mine'', for all that was loaded and is not ours
+_loaded: dict[str, str] = {}  # package of a stranger -> the user's name for it, such as "method 'mypkg.mine:Mine'"
 
 
 def is_ours(module: str) -> bool:
-    """Returns whether a module, by its name, is part of this project."""
+    """Returns whether a module of this name is part of this project."""
     return _package(module) in OURS
 
 
 def note_loaded(module: str, name: str) -> None:
-    """Remembers that a module was loaded because a user named it.
+    """Notes that a module was loaded because a user named it.
 
     Args:
-        module: Its name.
-        name: What the user named, such as "method 'mypkg.mine:Mine'".
+        module: The module's name.
+        name: The user's name for its class, such as "method 'mypkg.mine:Mine'".
     """
     if not is_ours(module):
         _loaded[_package(module)] = name
@@ -37,12 +37,12 @@ def note_loaded(module: str, name: str) -> None:
 
 @contextmanager
 def calls_of_strangers() -> Iterator[None]:
-    """Turns an error that code which is not ours raises within the context into BadInput; other errors pass."""
+    """Turns an error that a stranger's code raises within the context into BadInput; other errors pass."""
     try:
         yield
     except (BadInput, Stopped):
         raise
-    except (Exception, SystemExit) as error:  # a stranger's sys.exit(0) would look like a good end
+    except (Exception, SystemExit) as error:  # a stranger's sys.exit(0) would look like success
         frames = _frames_of_strangers(error)
         if not frames:
             raise
@@ -55,7 +55,7 @@ def described(error: BaseException, where: str = "") -> str:
 
     Args:
         error: The error.
-        where: File and line; "": those of a syntax error, or of the innermost frame.
+        where: File and line; "": the place of a syntax error, or of the innermost frame.
     """
     text = " ".join(str(getattr(error, "msg", "") or error).split())
     if isinstance(error, SyntaxError) and error.filename:

@@ -1,4 +1,4 @@
-"""SIGTERM as an interruption that cleans up."""
+"""SIGTERM as an interruption, so that the program cleans up."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import FrameType
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Makes SIGTERM end the block as Ctrl-C does. For the main thread."""
+    """Makes SIGTERM end the context as Ctrl-C does. It works in the main thread only."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-NOTHING = "–"  # in place of a number that there is not
-MAX_WITH_DIGITS = 1e7  # from here on the power of ten is shown, as the digits carry nothing
+NOTHING = "–"  # shown in place of an absent number
+MAX_WITH_DIGITS = 1e7  # from this value on the power of ten is shown, because further digits mean nothing
 
 
 def printable(text: str) -> str:
-    """Returns one line that cannot steer a terminal, of any text or file name from elsewhere."""
+    """Returns any text or file name as one line without control characters, which is safe on a terminal."""
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
@@ -55,7 +55,7 @@ def percent(share: float | None, digits: int | None = None) -> str:
 
 
 def interval(low: float | None, high: float | None, digits: int = 2, scale: float = 1.0) -> str:
-    """Returns '[61.20, 63.90]', and nothing where one of the bounds is None. scale: a factor of both bounds."""
+    """Returns '[61.20, 63.90]', or "" where one of the bounds is None. `scale` is a factor of both bounds."""
     if low is None or high is None:
         return ""
     return f"[{number(scale * low, digits)}, {number(scale * high, digits)}]"

@@ -9,10 +9,10 @@ from sadp_bench.core.errors import BadInput, TimeIsUp
 
 
 class TimeLimit:
-    """The time that a command may take, from the making of this object on.
+    """The time that a command may take, counted from the creation of this object.
 
     Args:
-        minutes: None: no limit.
+        minutes: The limit; None: no limit.
     """
 
     def __init__(self, minutes: float | None = None) -> None:
@@ -22,10 +22,10 @@ class TimeLimit:
         self._since = time.monotonic()
 
     def is_over(self) -> bool:
-        """Returns whether the time is over for the first rank. All ranks call it, and all get the same."""
+        """Returns whether the time is over for the first rank. All ranks must call it, and all get the same value."""
         if self.minutes is None:
             return False
-        from sadp_bench.core import distributed  # which needs torch; a Ray worker, which reads this module, must not
+        from sadp_bench.core import distributed  # it imports torch, and a Ray worker imports this module without torch
 
         return distributed.agreed(self._is_over())
 
@@ -38,10 +38,10 @@ class TimeLimit:
         return None if self.minutes is None else max(self.minutes - passed, 0.001)
 
     def check_alone(self, where: str) -> None:
-        """Raises `TimeIsUp` where the time is over, for a rank that waits while the others wait for it.
+        """Raises `TimeIsUp` where the time is over. For the rank that waits while the others wait for it.
 
         Args:
-            where: What the command was at, for the message.
+            where: What the command was doing, for the message.
         """
         if self._is_over():
             raise self.error(where)

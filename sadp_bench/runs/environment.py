@@ -1,4 +1,4 @@
-"""The environment of a run, which must agree before the seconds of two runs may be compared. No host or user name."""
+"""The environment of a run. The seconds of two runs are comparable only in equal environments. No host or user name."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def describe(device: torch.device, threads: int, jobs: int = 1, kernel: str = "p
     """Returns versions, commit, device and settings.
 
     Args:
-        device: The run's.
-        threads: The run's.
+        device: The run's device.
+        threads: The run's number of threads.
         jobs: Runs that share this machine at the same time.
-        kernel: The run's.
+        kernel: The run's kernel.
     """
     commit, dirty = _commit()
     return {
@@ -52,10 +52,10 @@ def describe(device: torch.device, threads: int, jobs: int = 1, kernel: str = "p
 def load(when: str) -> dict[str, Any]:
     """Returns the machine's load average over the last minute as an entry of the environment.
 
-    It is of all processes of the machine, this one included, and None where the system has none.
+    It counts all processes of the machine, with this one. It is None where the system does not measure it.
 
     Args:
-        when: "start" or "end", of the run.
+        when: "start" or "end" of the run.
     """
     try:
         average = os.getloadavg()[0]
@@ -65,7 +65,7 @@ def load(when: str) -> dict[str, Any]:
 
 
 def joined_environments(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    """Returns the environment of a run in two parts. A value that differs contains both, and equals no other run's."""
+    """Returns the environment of a run in two parts. A value that differs becomes "old, then new", and matches no other."""
 
     def both(name: str, value: Any) -> Any:
         old = before.get(name, value)
@@ -116,7 +116,7 @@ def tf32() -> str:
 
 
 def implementation(device: torch.device, kernel: str) -> str:
-    """Returns the LIF implementation: the suite's on a CPU, SpikingJelly's choice on a GPU, torch's on Apple's."""
+    """Returns the LIF implementation: the suite's on a CPU, SpikingJelly's choice on a GPU, torch's on an Apple GPU."""
     if kernel == "native":
         return "sadp-bench-triton" if device.type == "cuda" else "sadp-bench-native"
     if device.type in ("cpu", "mps"):
@@ -128,7 +128,7 @@ def keep_freed_memory(keep: bool = True) -> None:
     """Makes glibc keep freed memory instead of returning it to the system; does nothing elsewhere.
 
     Training on a CPU frees and takes the same large blocks in every batch. Mapping their pages anew costs a fifth of the
-    time. The setting is the whole process's, so only the command line makes it.
+    time. The setting affects the whole process, so only the command line makes it.
 
     Args:
         keep: False restores glibc's own choice.
@@ -145,7 +145,7 @@ def available_threads() -> int:
 
 
 def processor() -> str:
-    """Returns the CPU's model, from Linux or, elsewhere, from Python."""
+    """Returns the CPU's model, as Linux has it or, elsewhere, Python."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -166,7 +166,7 @@ def _version(package: str) -> str | None:
 def _commit() -> tuple[str | None, bool | None]:
     """Returns the commit of the checkout that the package runs from, and whether it was changed; None if installed.
 
-    Git runs once per process, because a process runs the code of its start.
+    Git runs once per process, because a process keeps the code that it has at its start.
     """
     root = Path(sadp_bench.__file__).resolve().parent.parent
     if not (root / ".git").exists():

@@ -1,4 +1,4 @@
-"""What a run kept beside its record, and its export to files for other programs and runs. docs/exports.md has the layouts."""
+"""Reads the files that a run kept beside its record, and exports them. docs/exports.md has the layouts."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def check_scores_kept(spec: Spec, pruner: Pruner) -> None:
 
 
 def final_scores(spec: Spec, pruner: Pruner) -> Array:
-    """Returns the scores of a run's pruner at its end, float64, [N]. Raises BadInput where they are none."""
+    """Returns the scores of a run's pruner at its end, float64, [N]. Raises BadInput where they are not N real numbers."""
     found: Any = pruner.final_scores()
     if fault := score_fault(found, pruner.num_examples):
         raise BadInput(
@@ -55,12 +55,12 @@ def final_scores(spec: Spec, pruner: Pruner) -> Array:
 
 
 def has_scores(spec: Spec, store: Store) -> bool:
-    """Returns whether a run's scores are there."""
+    """Returns whether a run's scores exist on disk."""
     return store.path(spec, SCORES).exists() or store.scores_path(spec).exists()
 
 
 def keep_shared(spec: Spec, store: Store) -> None:
-    """Keeps the scores that a finished run made before training beside its record, where only the shared file has them."""
+    """Copies the shared scores of a finished run to a file beside its record, unless scores are there already."""
     path, record = store.path(spec), store.find(spec)
     if record is not None and not path.with_suffix(SCORES).exists():
         write_scores(path.with_suffix(SCORES), shared_scores(path, record), record.data_sha256)
@@ -82,14 +82,14 @@ def _write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
 
 
 def scores(path: Path, record: Record) -> Array:
-    """Returns the scores that a run kept, float64, [N]: its final ones, or those by which it chose before training.
+    """Returns the scores that a run kept, float64, [N]: its final scores, or those that it made before training.
 
     Args:
         path: The record's file; the scores lie beside it, or in the folder `scores` there.
         record: The record.
 
     Raises:
-        BadInput: There are none, or they are not those of the run.
+        BadInput: There are no scores, or they are not the run's.
     """
     kept = path.with_suffix(SCORES)
     if kept.exists():
@@ -114,7 +114,7 @@ def _kept_scores(kept: Path, record: Record) -> Array:
 
 
 def shared_scores(path: Path, record: Record) -> Array:
-    """Returns the scores that a method made before training, from the folder `scores`; see `scores`."""
+    """Returns the scores that a method made before training, from the folder `scores`. See the function `scores`."""
     where = Store(path.parent).scores_path(record.spec)
     try:
         state = read_state(where, torch.device("cpu"))
@@ -136,22 +136,22 @@ def visits(record: Record) -> Array:
 
 
 def masks(path: Path, record: Record) -> dict[str, Array]:
-    """Returns the masks of a run: `mask`, true for each example that training showed, and those of its connections.
+    """Returns the masks of a run: `mask`, true for each example that training showed, and the masks of connections.
 
     Args:
         path: The record's file.
         record: The record.
 
     Returns:
-        Beside `mask`, bool [N], and `data_sha256`, a bool array `connections/NAME` for each masked weight and, where a
-        search found the masks, the network from which the run trained as `start/NAME`.
+        `mask`, bool [N]; `data_sha256`; and a bool array `connections/NAME` for each masked weight. Where a search found
+        the masks, also the network from which the run started, as `start/NAME`.
 
     Raises:
         BadInput: The run did not keep its connections.
     """
     of_data = {"mask": visits(record) > 0, "data_sha256": np.asarray(record.data_sha256)}
     sparsity = make_sparsity(record.spec)
-    if type(sparsity) is Sparsity or isinstance(sparsity, Cutting):  # all weights exist; what was cut is not there
+    if type(sparsity) is Sparsity or isinstance(sparsity, Cutting):  # no masks: all weights of the network exist
         return of_data
     return of_data | (_searched(path, record) if sparsity.searches else _kept_masks(path, record))
 
@@ -169,7 +169,7 @@ def _kept_masks(path: Path, record: Record) -> dict[str, Array]:
 
 
 def _searched(path: Path, record: Record) -> dict[str, Array]:
-    """Returns masks and start of a run whose connections a search found, from the file that runs share."""
+    """Returns the masks and the starting network of a run whose connections a search found, from the shared file."""
     where = Store(path.parent).search_path(record.spec)
     try:
         state = read_state(where, torch.device("cpu"))
@@ -185,12 +185,12 @@ def _searched(path: Path, record: Record) -> dict[str, Array]:
 
 
 def weights(path: Path, record: Record, data: Path | None = None) -> dict[str, Any]:
-    """Returns the trained network of a run as plain values: its state dict, and how its input is made.
+    """Returns the trained network of a run as plain values: its state dict, and the constants that make its input.
 
     Args:
         path: The record's file; the weights lie beside it.
         record: The record.
-        data: Folder of the data sets, from which classes and normalisation come.
+        data: Folder of the data sets, for classes and normalisation.
 
     Raises:
         BadInput: The run did not keep its weights, or the data are not there.
@@ -218,12 +218,12 @@ def _read_arrays(path: Path) -> dict[str, Array]:
 
 
 def export(path: Path, record: Record, wanted: Mapping[str, Path], data: Path | None = None) -> None:
-    """Writes parts of a run, each to its file, once all of them are read: all, or none.
+    """Writes parts of a run, each to its file. It reads all parts before it writes any: an absent part leaves no file.
 
     Args:
         path: The record's file.
         record: The record.
-        wanted: By part, the file: "scores" and "masks" (.npz), "visits" (.csv), "weights" (.pt).
+        wanted: Part -> its file: "scores" and "masks" (.npz), "visits" (.csv), "weights" (.pt).
         data: Folder of the data sets, for the weights.
 
     Raises:

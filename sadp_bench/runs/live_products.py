@@ -1,4 +1,4 @@
-"""Products of the live connections in each epoch of a run, for its theoretical speed-up."""
+"""Products with the live connections in each epoch of a run, for its theoretical speed-up."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from sadp_bench.training.data import Loader
 
 
 class LiveProducts:
-    """Counts the products that training makes with the live connections, epoch by epoch; none of a dense network.
+    """Counts the products that training makes with the live connections, epoch by epoch. It counts no dense network.
 
     Args:
         model: The network.
         sparsity: Its connections, before the next epoch.
-        data: Examples; the first is passed through the network.
-        dense: Returns the products of an inference of the network with all connections, by the weights' names.
+        data: Examples; the first one is passed through the network.
+        dense: Returns the products of an inference with all connections, by the weights' names.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class LiveProducts:
         self._live = self._count()
 
     def of_epoch(self) -> dict[str, float]:
-        """Returns the row's part of the epoch that has just ended: the products of a forward pass, per example."""
+        """Returns the fields for the row of the epoch that has just ended: the products of a forward pass per example."""
         if self.counter is None:
             return {}
         ended = {"live_products": self._live}
@@ -38,7 +38,7 @@ class LiveProducts:
         return ended
 
     def of_dense(self) -> dict[str, float]:
-        """Returns the products of a forward pass with all connections, per example."""
+        """Returns the products of a forward pass with all connections, per example, as a field of the record."""
         return {} if self.counter is None else {"dense_products": sum(self._dense().values())}
 
     def _count(self) -> float:

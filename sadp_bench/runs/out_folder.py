@@ -15,7 +15,7 @@ class OutFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # An open folder can be found under its new name. Windows opens none, and lets nobody rename it while a file is open.
+        # An open folder can be found under its new name. Windows opens no folder, and forbids renaming one with open files.
         self._open = os.open(path, os.O_RDONLY) if hasattr(os, "O_DIRECTORY") else None
         self._was = _identity(path)
 
@@ -26,7 +26,7 @@ class OutFolder:
             self._open = None
 
     def fault(self) -> str:
-        """Returns a sentence on the fate of the folder and the place where a run in it can go on; "": it is still there."""
+        """Returns a sentence on what happened to the folder and where a run in it can go on; "": it is still there."""
         if _identity(self.path) == self._was:
             return ""
         happened = "was removed or renamed" if not os.path.lexists(self.path) else "was replaced by another"
@@ -38,7 +38,7 @@ class OutFolder:
         return f"the folder {self.path} {happened}, and its checkpoints are gone with it; the same command begins anew"
 
     def _place_now(self) -> str | None:
-        """Returns the folder's path now; "" where it is gone, and None where the system does not have an answer."""
+        """Returns the folder's present path; "" where it is gone, and None where the system can't find it."""
         link = f"/proc/self/fd/{self._open}"
         if self._open is None or not os.path.lexists(link):
             return None

@@ -1,4 +1,4 @@
-"""Peak memory of a context, beyond the memory in use before it, and of the process."""
+"""The peak memory of a context, beyond the memory in use before it, and the peak memory of the process."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ RESET_PEAK = "5"  # proc(5), Linux 4.0 and later
 class PeakMemory:
     """The largest peak of its contexts, in bytes beyond the memory in use when each began. Contexts do not nest.
 
-    On a GPU it counts tensors, as PyTorch's allocator does. On a CPU under Linux it counts the process's resident set,
-    which is an upper bound: freed memory that the C library keeps counts, and pages mapped for the first time count (a
-    library's code). Pages that are taken and never written do not count.
+    On a GPU it counts tensors, as PyTorch's allocator does. On a CPU under Linux it counts the process's resident set.
+    This is an upper bound: it includes freed memory that the C library keeps, and pages mapped for the first time, such as
+    a library's code. Pages that are taken and never written do not count.
 
-    As a context begins, freed memory is returned to the system; otherwise memory that the context takes again would not
-    show. Mapping the pages anew costs about half a millisecond per MiB, once per context. A context resets the peak that
-    the device keeps (on a CPU the process's, getrusage's too).
+    A context first returns freed memory to the system. Without that, memory that it takes again would not count. Mapping
+    the pages anew costs about half a millisecond per MiB, once per context. A context resets the peak that the device
+    keeps; on a CPU this is the process's peak, also in getrusage.
 
     Args:
         device: A GPU or the CPU.
 
     Attributes:
-        extra_bytes: None before the first context, and where the system does not measure it.
+        extra_bytes: The largest peak; None before the first context, and where the system does not measure it.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -50,7 +50,7 @@ class PeakMemory:
 
 
 def _begin(device: torch.device) -> int | None:
-    """Returns the bytes in use, from which on the peak counts; None where the peak is not measured."""
+    """Resets the peak and returns the bytes in use; None where the peak is not measured."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
@@ -78,7 +78,7 @@ def _resident(name: str) -> int:
 
 @cache
 def _malloc_trim() -> Callable[[int], int] | None:
-    """Returns glibc's function where its malloc is the process's; None elsewhere, as under jemalloc or tcmalloc."""
+    """Returns glibc's function where the process uses glibc's malloc; None elsewhere, as under jemalloc or tcmalloc."""
     if sys.platform != "linux":
         return None
     try:
@@ -93,7 +93,7 @@ def _address(function: Any) -> int | None:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Returns the peak of a GPU's allocated memory since its reset; on a CPU the process's, 0 where it is not known."""
+    """Returns bytes: the peak of a GPU's allocated memory since its reset, or the process's on a CPU; 0: not known."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
@@ -105,6 +105,6 @@ def peak_bytes(device: torch.device) -> int:
 
 
 def reset_peak(device: torch.device) -> None:
-    """Lets the peak of a GPU's memory count from now on; on a CPU it does nothing."""
+    """Resets the peak of a GPU's allocated memory to the memory in use; on a CPU it does nothing."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

@@ -1,4 +1,4 @@
-"""What can be refused before anything trains, and would otherwise end a run after hours."""
+"""Checks before anything trains, of faults that would otherwise end a run after hours."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from sadp_bench.runs.step_memory import check_step_fits
 
 
 def check_runs(specs: Sequence[Spec], resources: Resources) -> None:
-    """Raises BadInput where a method can't watch the network, or fit into memory, or read its file, or share its batches."""
+    """Raises BadInput where a method can't watch the network, fit into memory, read its file or share its batches."""
     for spec in specs:
         pruner = make_pruner(spec)
         _check_network(spec, pruner, resources.untrained)
         _check_updates(spec, pruner, resources)
         if spec.processes == 1 and not spec.method_options.get("file"):
-            continue  # `prepare` is a stranger's code, and it may take long.
+            continue  # `prepare` may be another package's code, and may take long
         try:
             pruner.prepare(DryContext(spec, resources))
-        except WouldTrain:  # is checked once it has its scores
+        except WouldTrain:  # the method is checked once it has its scores
             continue
         check_shareable(spec, pruner)
 
@@ -49,15 +49,15 @@ def _check_network(spec: Spec, pruner: Pruner, model: nn.Module) -> None:
 
 
 class WouldTrain(Exception):
-    """A pruner needs more than plain facts."""
+    """A pruner's `prepare` needs more than facts of the run, and would train."""
 
 
 class DryContext:
-    """A scoring context that trains nothing: it has the facts of a run, and raises WouldTrain for all else.
+    """A scoring context that trains nothing: it has the facts of a run, and its methods raise WouldTrain.
 
     Args:
         spec: The run.
-        resources: Its data and device.
+        resources: The run's data and device.
     """
 
     def __init__(self, spec: Spec, resources: Resources) -> None:

@@ -1,4 +1,4 @@
-"""The work of runs before training, scores and the search for connections, and its sharing between runs."""
+"""The work of runs before training (scores, and the search for connections), and how runs share it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from sadp_bench.training.state_checks import is_amount
 
 
 class Preparation(NamedTuple):
-    """Epochs' worth of example visits before training.
+    """Example visits before training, in epochs.
 
     Attributes:
-        scoring: For scores, which runs that differ in the ratio alone share.
-        search: For a search of connections, which runs that differ in method and ratio alone share.
+        scoring: Epochs for the scores. Runs that differ in the ratio alone share them.
+        search: Epochs for a search of connections. Runs that differ in method and ratio alone share it.
     """
 
     scoring: float
@@ -26,7 +26,7 @@ class Preparation(NamedTuple):
 
 
 def preparation(spec: Spec) -> Preparation:
-    """Returns the visits of a run before training, as if no file of other runs were there."""
+    """Returns the visits of a run before training, as if no other run had made its files."""
     pruner = make_pruner(spec)
     scoring: Any = pruner.scoring_epochs(spec.epochs)
     updates: Any = pruner.scoring_updates()
@@ -38,7 +38,7 @@ def preparation(spec: Spec) -> Preparation:
 
 
 def preparations(specs: Iterable[Spec]) -> dict[str, Preparation]:
-    """Returns the visits of each run before training, by key, as if no file of other runs were there."""
+    """Returns the visits of each run before training, by key, as if no other run had made its files."""
     found, of_any_seed = {}, dict[str, Preparation]()
     for spec in specs:
         alike = spec.any_seed().key
@@ -49,14 +49,14 @@ def preparations(specs: Iterable[Spec]) -> dict[str, Preparation]:
 
 
 def shared_files(spec: Spec, before: Preparation, store: Store) -> dict[Path, float]:
-    """Returns the files that a run takes, or makes for other runs, each with the epochs that it takes to make."""
+    """Returns the files that a run shares with other runs, each with the epochs that its making takes."""
     return {path: epochs for path, epochs in zip(store.shared_paths(spec), before, strict=True) if epochs}
 
 
 def epochs_to_make(specs: Iterable[Spec], before: Mapping[str, Preparation], store: Store) -> dict[str, float]:
-    """Returns the epochs' worth of visits that each run makes itself before training, by key.
+    """Returns the visits that each run makes itself before training, in epochs, by key.
 
-    A file that is not there is made by the first of the runs that share it.
+    The first of the runs that share an absent file makes it.
     """
     makers: dict[Path, str] = {}
     found = {}

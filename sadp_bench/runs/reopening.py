@@ -1,4 +1,4 @@
-"""Opens again what a record's run had: its data and its network. A name from a record is never imported."""
+"""Opens the data and the network of a record's run again. A name from a record is never imported."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def reopened(spec: Spec, data: Path | None = None, opened: dict[Any, Any] | None
     Args:
         spec: The run.
         data: The folder of the data sets.
-        opened: Keeps the data sets for further calls.
+        opened: A table that keeps the data sets for further calls.
 
     Raises:
         BadInput: The data set is not registered, or is not in the folder.
@@ -53,7 +53,7 @@ def network_of(spec: Spec, material: Material, weights: Path) -> nn.Module:
         weights: The file that `--save-model` wrote.
 
     Raises:
-        BadInput: The file is not there, or is not of this network.
+        BadInput: The file is absent, or has another network's weights.
     """
     _check_registered("backbone", spec.backbone)
     state = read_weights(weights)
@@ -69,7 +69,7 @@ def read_weights(weights: Path) -> dict[str, Tensor]:
     """Returns the state dict that `--save-model` wrote, on the CPU.
 
     Raises:
-        BadInput: The file is not there, or has no weights.
+        BadInput: The file is absent, or has no weights.
     """
     try:
         content = read_bytes(weights, STATE_BYTES)

@@ -1,4 +1,4 @@
-"""What the runs of one command share: the data on the device, an untrained network, and the environment."""
+"""The resources that the runs of one command share: data on the device, an untrained network, and the environment."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from sadp_bench.training.data import Loader
 class Resources:
     """One copy of the data, one untrained network and one description of the environment, for any number of runs.
 
-    The runs may differ in method, ratio, protocol, schedule and connections, not in data, network, precision, kernel,
-    device, threads and seed.
+    The runs may differ in method, ratio, protocol, schedule and connections. They have the same data, network, precision,
+    kernel, device, threads and seed.
 
     Args:
-        spec: Any of the runs.
+        spec: Any one of the runs.
         material: The data.
         jobs: Runs that share this machine at the same time.
 
@@ -40,7 +40,7 @@ class Resources:
         train: The examples to train on.
         held: The examples to evaluate on.
         environment: See `environment.describe`.
-        untrained: The network as it is built, on the CPU; it is never trained.
+        untrained: The network as it is built, on the CPU. Only copies of it are trained.
     """
 
     def __init__(self, spec: Spec, material: Material, jobs: int = 1) -> None:
@@ -63,9 +63,9 @@ class Resources:
         """Returns an untrained network on the device, always the same for a seed.
 
         Args:
-            seed: Of the initial weights; None: the runs' own.
-            timesteps: None: the runs' own.
-            change: Called with the network as its class builds it, on the CPU, before it is placed.
+            seed: Seed of the initial weights; None: the runs' seed.
+            timesteps: Number of time steps; None: the runs' number.
+            change: Called with the network as its class builds it, on the CPU, before it goes to the device.
         """
         spec = self._spec
         if seed in (None, spec.seed) and timesteps in (None, spec.timesteps):
@@ -82,7 +82,7 @@ class Resources:
 
 
 def check_logits(model: nn.Module, spec: Spec, data: Loader, num_classes: int) -> None:
-    """Raises BadInput where a network that is not ours gives no logits of the contract's shape. It is left as it is."""
+    """Raises BadInput where a network of another package returns no logits of the contract's shape. Runs a copy of it."""
     if is_ours(type(model).__module__):
         return
     input = data.input(torch.arange(min(2, len(data))))

@@ -1,4 +1,4 @@
-"""What `sadp-bench run` does: a run and its reference, each under its lock, from its checkpoint on, into the store."""
+"""Trains a run and its reference for `sadp-bench run`: each under its lock, from its checkpoint on, into the store."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ from sadp_bench.training.checkpoint import Checkpoint
 from sadp_bench.training.loggers.base import Logger, Loggers
 
 OPTIMIZER_COPIES = {"sgd": 1, "adamw": 2}  # copies of the weights that the optimizer keeps
-CHECKPOINTS = 3  # at a time: two, and a third that is being written
+CHECKPOINTS = 3  # files at a time: two, and a third that is being written
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run leaves.
+    """The outcome of a run.
 
     Args:
         comparison: The run against its reference, as far as there is one.
@@ -63,12 +63,12 @@ class RunOptions:
     """How runs are carried out.
 
     Args:
-        again: Trains also runs that have a record.
-        save_model: Keeps the weights beside the record, and the masks of connections.
-        save_scores: Keeps the method's scores beside the record.
-        checkpoint_seconds: A checkpoint is written at the first end of an epoch after so many seconds.
-        limit: Ends the runs after the epoch in which it is over.
-        logger: Receives the runs' epochs, off the clock.
+        again: Whether to train runs that have a record too.
+        save_model: Whether to keep the weights and the masks of connections beside the record.
+        save_scores: Whether to keep the method's scores beside the record.
+        checkpoint_seconds: Seconds after which the next end of an epoch writes a checkpoint.
+        limit: The time limit; the runs end after the epoch in which it is over.
+        logger: Receives the runs' epochs; its calls are not charged.
     """
 
     again: bool = False
@@ -98,26 +98,26 @@ def run(
     limit: TimeLimit | None = None,
     loggers: Iterable[Logger] = (),
 ) -> Outcome | None:
-    """Trains a run, and before it the paired full-data reference, each unless its record is there.
+    """Trains the paired full-data reference and then the run, each unless its record exists.
 
     A run that was interrupted continues after its checkpoint.
 
     Args:
         spec: The run.
         material: Its data.
-        store: Where the records go.
-        progress: Is informed of every batch.
-        reference: Trains the reference where it has no record; otherwise only a record that is there is used.
+        store: The store of the records.
+        progress: Receives an event for every batch.
+        reference: Whether to train a reference without a record; False: only an existing record is used.
         again: See `RunOptions`.
         save_model: See `RunOptions`.
         save_scores: See `RunOptions`.
         checkpoint_seconds: See `RunOptions`.
         jobs: Runs that share this machine at the same time.
         limit: See `RunOptions`; None: no limit.
-        loggers: Receive the runs' epochs; one that raises an error is left out from there on.
+        loggers: Receive the runs' epochs; a logger that raises an error is dropped.
 
     Returns:
-        The outcome; None on all ranks but the first, which alone writes.
+        The outcome; None on every rank except the first, which alone writes.
     """
     logger = Loggers(loggers if distributed.rank() == 0 else (), progress.message)
     settings = RunOptions(again, save_model, save_scores, checkpoint_seconds, limit or TimeLimit(), logger)
@@ -127,7 +127,7 @@ def run(
     full = spec.reference()
     wanted = [full, spec] if reference and full.key != spec.key else [spec]
     if not reference:
-        store.find(full)  # where it is broken it raises now, not after the training
+        store.find(full)  # a broken record raises now, not after the training
     missing = [run for run in wanted if distributed.agreed(again or store.find(run) is None)]
     _tidy_and_report(wanted, missing, store, progress, settings)
     if missing:
@@ -157,7 +157,7 @@ def run(
 def _tidy_and_report(
     wanted: list[Spec], missing: list[Spec], store: Store, progress: Progress, settings: RunOptions
 ) -> None:
-    """Clears away files of killed processes, and reports the runs that are done already."""
+    """Removes files of killed processes, and reports the runs that are done already."""
     if distributed.rank() == 0:
         store.check_writable()
     for run in wanted:
@@ -172,12 +172,12 @@ def _tidy_and_report(
 
 
 def tidy(spec: Spec, store: Store, keep_checkpoint: bool = False) -> None:
-    """Clears away the files of a process that was killed after it had written its record.
+    """Removes the files of a process that was killed after it had written its record.
 
     Args:
         spec: The run.
-        store: Where its files lie.
-        keep_checkpoint: Leaves checkpoints, which may be those of a run that replaces the record.
+        store: The store of its files.
+        keep_checkpoint: Whether to leave checkpoints, which may belong to a run that replaces the record.
     """
     checkpoints = [store.path(spec, suffix) for suffix in (".ckpt", ".ckpt.before")]
     locks = [store.path(spec, suffix) for suffix in (".lock", ".claim")]
@@ -198,7 +198,7 @@ def checkpoint_bytes(spec: Spec, weight_bytes: int) -> int:
 
     Args:
         spec: The run.
-        weight_bytes: Of the network's parameters.
+        weight_bytes: Bytes of the network's parameters.
     """
     copies = 1 + OPTIMIZER_COPIES[spec.optimizer] + make_sparsity(spec).checkpoint_copies() + bool(spec.ema)
     return round(CHECKPOINTS * copies * weight_bytes)
@@ -209,7 +209,7 @@ def search_bytes(spec: Spec, weight_bytes: int) -> int:
 
     Args:
         spec: The run.
-        weight_bytes: Of the network's parameters.
+        weight_bytes: Bytes of the network's parameters.
     """
     return round((1 + MASK_COPIES) * weight_bytes) if make_sparsity(spec).searches else 0
 
@@ -218,7 +218,7 @@ def search_bytes(spec: Spec, weight_bytes: int) -> int:
 def _locked(
     spec: Spec, store: Store, progress: Progress, limit: TimeLimit
 ) -> Iterator[tuple[Lock, Callable[[], None]]]:
-    """Keeps every other process from this run within the context. Of several ranks the first holds the lock.
+    """Keeps every other process from this run within the context. The first of several ranks holds the lock.
 
     Yields:
         The lock, and a function that raises BadInput where the run has lost it.
@@ -297,7 +297,7 @@ def _train_and_store(
     if distributed.rank() > 0:
         return
     check_lock()
-    if settings.save_model:  # before the record, whose existence means that all is done
+    if settings.save_model:  # before the record, which exists only when all is done
         with atomic(store.path(spec, ".pt")) as file:
             torch.save(inference_state(trainer.model), file)
     _keep_more(spec, trainer, store, settings, progress)
@@ -306,7 +306,7 @@ def _train_and_store(
 
 
 def _keep_more(spec: Spec, trainer: RunTrainer, store: Store, settings: RunOptions, progress: Progress) -> None:
-    """Writes scores and masks of connections beside the record, as far as they are wanted; removes those of a former run."""
+    """Writes requested scores and masks of connections beside the record; removes those of a former run first."""
     scores, masks = store.path(spec, exporting.SCORES), store.path(spec, exporting.MASKS)
     for path in (scores, masks):
         remove(path)
@@ -315,5 +315,5 @@ def _keep_more(spec: Spec, trainer: RunTrainer, store: Store, settings: RunOptio
     if settings.save_scores and type(trainer.pruner).final_scores is not Pruner.final_scores:
         try:
             exporting.write_scores(scores, exporting.final_scores(spec, trainer.pruner), trainer.material.sha256)
-        except BadInput as error:  # The run itself is well.
+        except BadInput as error:  # The run itself is valid.
             progress.message(f"its scores are not kept: {error}")

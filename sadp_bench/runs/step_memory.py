@@ -1,4 +1,4 @@
-"""The memory that a training step needs at least, estimated before training, so that a run that can't fit is refused."""
+"""An estimate of the memory that a training step needs at least. A run that can't fit is refused before training."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from sadp_bench.runs.material import Material
 from sadp_bench.training.backprop import at_precision
 
 PROBED = 2, 4  # examples of a forward pass; batch norm in training mode needs more than one value of each channel
-LIKELY = 2000  # bytes that a step keeps for a byte of its input: no network of this package keeps more at width 64
+LIKELY = 2000  # bytes that a step keeps per byte of its input; no network of this package keeps more at width 64
 LIKELY_WIDTH = 64  # channels
 
 
 def check_step_fits(spec: Spec, material: Material, model: nn.Module) -> None:
     """Raises BadInput where a training step on the CPU needs more memory than there is.
 
-    The system would kill the process without a word. A GPU reports the error itself, and its kernels keep less.
+    The system would kill such a process without a message. A GPU reports the error itself, and its kernels keep less.
 
     Args:
         spec: The run.
@@ -34,7 +34,7 @@ def check_step_fits(spec: Spec, material: Material, model: nn.Module) -> None:
         return
     try:
         needed = kept_bytes(spec, material, model)
-    except Exception:  # A stranger's network may refuse another number of time steps; then there is no estimate.
+    except Exception:  # Another package's network may refuse the time steps of the probe; then there is no estimate.
         return
     check_room(
         needed,
@@ -45,7 +45,7 @@ def check_step_fits(spec: Spec, material: Material, model: nn.Module) -> None:
 
 
 def _likely_bytes(spec: Spec, material: Material) -> float:
-    """Returns bytes that a step hardly exceeds, without a look at the network."""
+    """Returns bytes that a step is unlikely to exceed, from the spec alone."""
     channels, height, width = material.train.input_shape
     input_bytes = 4 * spec.batch_size * spec.timesteps * channels * height * width / spec.processes
     return LIKELY * max(1, spec.backbone_options.get("width", 0) / LIKELY_WIDTH) * input_bytes
@@ -54,9 +54,9 @@ def _likely_bytes(spec: Spec, material: Material) -> float:
 def kept_bytes(spec: Spec, material: Material, model: nn.Module) -> int:
     """Returns the bytes that a training step keeps at least: weights, their gradients, and activations.
 
-    Activations are those that autograd saves for the backward pass. Each example adds the same, and likewise each time
-    step of an example. So forward passes of few examples at one and at two time steps give all others. With local
-    learning they are those of the largest block: at least the mean over the blocks.
+    Activations are the tensors that autograd saves for the backward pass. Each example adds the same number of bytes, and
+    so does each further time step of an example. So forward passes of few examples, at one and at two time steps,
+    determine all others. Local learning keeps the activations of the largest block: at least the mean over the blocks.
     """
     (first, fixed), (two, _) = (_probe(spec, material, timesteps) for timesteps in (1, 2))
     steps = 1 if spec.backprop in STEP_BY_STEP else spec.timesteps
