@@ -1,4 +1,4 @@
-"""Data-pruning methods that SADP is compared with, a file each. `PRUNERS` maps a method's name to its class."""
+"""Data-pruning methods that SADP is compared with, one file each. `PRUNERS` maps a method's name to its class."""
 
 PRUNERS = {
     "fewer-epochs": "baselines.fewer_epochs:FewerEpochs",

@@ -21,8 +21,7 @@ class BalancedRandom(Pruner):
 
     With share "equal", a class of n examples keeps k = min(n, c) of them, where c makes the sum K. With "proportional",
     DeepCore's random selection by class, it keeps k = n K / N. Counts are rounded by Webster's method, so that their sum is
-    K. Both shares are the same where all classes have the same size. There the method is `random` without the chance in
-    the classes' counts.
+    K. For classes of equal size both shares are the same, and the method is `random` with equal counts of the classes.
 
     Fresh selections take the examples of a class that were kept least often, ties at random. So no example of a class is
     kept twice before all are kept once.

@@ -21,13 +21,13 @@ class Bandit(Pruner):
 
     An unseen example comes before all seen ones, in random order. So the first period is uniform, and `ucb` sees every
     example within ceil(1 / (1 - ratio)) periods: four at a ratio of 0.7. The random part of `eps-greedy` takes seen and
-    unseen ones alike, and may need more.
+    unseen examples alike, so that method may need more periods.
 
     Args:
         prune_ratio: The share of visits to save.
-        memory: a, in [0, 1).
-        period: The number of epochs that keep the same examples. The paper's is 10, in runs of 200 epochs and more; with
-            it, a short run would hardly rank at all. 0 means a tenth of the run, at least 1 and at most 10.
+        memory: a, the share of the earlier visits in m and v, in [0, 1).
+        period: The number of epochs that keep the same examples. The paper has 10, in runs of 200 epochs and more. A
+            short run would then rank rarely. 0 means a tenth of the run, at least 1 and at most 10.
     """
 
     bibtex = """

@@ -18,7 +18,7 @@ PUBLISHED_BETA = {0.5: 0.0, 0.7: 0.1, 0.8: 0.1, 0.9: 0.3}
 
 
 class CCS(Scored):
-    """Keeps an equal number of each stratum of scores, without the hardest, for the whole run. Weight 1.
+    """Keeps the same number of each stratum of scores, without the hardest, for the whole run. Weight 1.
 
     Source: Zheng, Liu, Lai & Prakash, "Coverage-centric Coreset Selection for High Pruning Rates", ICLR 2023 (arXiv
     2210.15809).
@@ -26,23 +26,23 @@ class CCS(Scored):
     Kind: static.
     Scoring: the whole run (aum), or a tenth of the run and a pass (el2n).
 
-    The hardest share beta of all examples is dropped. The range of the other scores is cut into 50 strata of equal width.
-    From the smallest stratum to the largest, each gets an equal part of what is left of K, at most its size. So larger
+    The share beta of the hardest examples is dropped. The range of the other scores is cut into 50 strata of equal width.
+    Each stratum, from the smallest to the largest, gets an equal part of what is left of K, at most its size. So larger
     strata get the rest. Within a stratum the examples are drawn at random.
 
     The score "aum" is the area under the margin (Pleiss et al., NeurIPS 2020); low is hard. The margin is the right class's
     logit minus the highest other. The area is its mean over presentations (train mode, augmented, before the update). "el2n"
-    is the score of `el2n`; high is hard. The authors' code takes probabilities in place of logits. It also cuts by AUM
-    whatever the score is; here the score itself cuts.
+    is the score of `el2n`; high is hard. The authors' code takes probabilities in place of logits. It also drops the
+    hardest by AUM for every score. Here they are dropped by the chosen score.
 
     The paper chooses beta by a search at each ratio. The default follows its values for CIFAR-10 by AUM, linear in between:
-    0 up to a ratio of 0.5, 0.1 from 0.7 to 0.8, 0.3 from 0.9. The authors' public command has the last. We have the others
-    at second hand. Beta and the strata do not enter the scores, which runs of all ratios share.
+    0 up to a ratio of 0.5, 0.1 from 0.7 to 0.8, 0.3 from 0.9. The authors' public command has the last. We know the others
+    at second hand. Scores do not depend on beta and the strata, so runs of all ratios share them.
 
     Args:
         prune_ratio: The share of visits to save.
         score: "aum" or "el2n".
-        beta: The share of N to drop as too hard, at most the ratio; none: by the ratio.
+        beta: The share of all examples to drop as too hard, at most the ratio; none: the default for the ratio.
         strata: The number of strata.
         score_epochs: The number of epochs of a scoring network; 0 means the whole run (aum) or a tenth (el2n).
         score_runs: The number of scoring networks.
@@ -131,7 +131,7 @@ def strata_of(score_M: Tensor, num_strata: int) -> Tensor:
 
 
 def equal_budgets(size_S: Tensor, total: int) -> Tensor:
-    """Returns how many to draw from each stratum: equal parts, with the rest of small strata to larger ones. Int64, [S]."""
+    """Returns how many to draw from each stratum: equal parts; larger strata get what small ones lack. Int64, [S]."""
     budget_S, left = torch.zeros_like(size_S), total
     for place, stratum in enumerate(size_S.argsort(stable=True).tolist()):
         budget_S[stratum] = min(int(size_S[stratum]), left // (len(size_S) - place))

@@ -18,10 +18,10 @@ class Ceiling(Pruner):
     Kind: reference.
     Scoring: none.
 
-    With K of N examples drawn without bias, an update's second moment can fall to K / N of uniform sampling's at most, as if
-    the batch were N / K times as large. So here the batch is that large. Learning rate, its schedule and the number of
-    updates of each epoch are those of `random` at the same ratio. The difference to `random` is the noise, which a score can
-    win back. The difference to `full` is the missing updates, which none can.
+    If K of N examples are drawn without bias, an update's second moment is at least K / N of that under uniform sampling. A
+    batch N / K times as large reaches this bound, so the batch here is that large. Learning rate, its schedule and the
+    number of updates of each epoch are those of `random` at the same ratio. The difference to `random` is the noise, which
+    a score can reduce. The difference to `full` is the missing updates, which no score can replace.
 
     It saves no visit and no time, so it is exempt from the budget.
     """
@@ -34,7 +34,7 @@ class Ceiling(Pruner):
         return unweighted(torch.arange(self.num_examples))
 
     def num_updates(self, epoch: int, num_trained: int, batch_size: int) -> int:
-        """Returns the number of updates of a run that keeps (1 - ratio) of the examples, likewise of a partial epoch."""
+        """Returns the number of updates of a run that keeps (1 - ratio) of the examples; in proportion in a partial epoch."""
         whole = self.num_examples or num_trained  # Before `prepare`, an estimate takes the epoch for a whole one.
         kept = num_trained * kept_in_epoch(whole, self.prune_ratio, epoch) / whole
         return max(1, math.ceil(int(kept + 0.5) / batch_size))

@@ -21,10 +21,10 @@ ROWS = 512  # of inner products, computed at a time in float64
 
 @dataclass(frozen=True, eq=False)
 class Gradients:
-    """The gradient of each example's loss at the readout's weights and bias, a factor pair: error x [feature, 1].
+    """The gradient of each example's loss at the readout's weights and bias, as two factors: error x [feature, 1].
 
     It is exact for a loss of the logits' mean over time, whose error is the same at all steps. For a loss of each step's
-    logits it is an approximation: the gradient is the sum of error x [feature, 1] over steps, which is no single product.
+    logits it is an approximation, because the gradient is then a sum of such products over steps.
 
     Attributes:
         error_NC: The gradient at the logits, summed over time.
@@ -47,7 +47,7 @@ class Gradients:
         return self.error_NC.square().sum(1) * self.input_ND.square().sum(1)
 
     def sum(self) -> Tensor:
-        """Returns the sum of the gradients, formed. [C, D]."""
+        """Returns the sum of the gradients as a matrix. [C, D]."""
         return self.error_NC.T @ self.input_ND
 
     def __len__(self) -> int:
@@ -57,19 +57,18 @@ class Gradients:
 class Coreset(WithScoringNetworks):
     """Keeps a weighted subset for the whole run, chosen by the gradients of one scoring network's last layer.
 
-    The weights are scaled such that their mean is 1. So they set the examples in proportion, and no method changes the
-    learning rate by the sum of its weights.
+    The weights are scaled to mean 1. So only their proportions count, and no method changes the effective learning rate.
 
-    K differs by one between epochs where (1 - ratio) N is no whole number. The subset is chosen for the larger K; the
-    last example of its order is left out in the other epochs.
+    K differs by one between epochs if (1 - ratio) N is not a whole number. The subset is chosen for the larger K. The
+    other epochs leave out the last example of its order.
 
     Args:
         prune_ratio: The share of visits to save.
-        features: "readout": the readout's input, averaged over time. "spikes": in its place the spikes of each channel of
-            the last spiking layer, summed over time and positions.
-        score_epochs: The number of epochs that the scoring network trains, of the run's schedule; 0 means a tenth of the
-            run, at least 1.
-        score_updates: The number of its updates, in place of epochs; 0 means by epochs.
+        features: "readout": the readout's input, averaged over time. "spikes": the spikes of each channel of the last
+            spiking layer, summed over time and positions.
+        score_epochs: The epochs of the run's schedule that the scoring network trains; 0 means a tenth of the run, at
+            least 1.
+        score_updates: The updates of the scoring network, in place of epochs; 0 means by epochs.
     """
 
     def __init__(
@@ -89,9 +88,9 @@ class Coreset(WithScoringNetworks):
         The order counts: an epoch of a smaller K leaves out the last example.
 
         Args:
-            gradients: Of all examples, float32, on the CPU.
+            gradients: The gradients of all examples, float32, on the CPU.
             survey: Labels and logits, on the CPU.
-            num_kept: K.
+            num_kept: The number of examples to choose, K.
         """
 
     def prepare(self, context: ScoringContext) -> None:
@@ -127,12 +126,12 @@ def shares(blocks: list[Tensor], num_kept: int) -> list[int]:
 
 
 def joined(blocks: list[Tensor], chosen: list[Tensor], weights: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Returns the choices of all blocks in one order, of which every start has the blocks' shares.
+    """Returns the choices of all blocks in one order. The first examples of it, however many, have the blocks' shares.
 
     Args:
-        blocks: The examples' indices.
-        chosen: Of each block, the chosen positions in the order of the choice.
-        weights: Of the chosen.
+        blocks: The indices of each block's examples.
+        chosen: The chosen positions of each block, in the order of the choice.
+        weights: The weights of each block's chosen examples.
     """
     places = [(torch.arange(len(of)) + 0.5) / len(block) for block, of in zip(blocks, chosen, strict=True)]
     order_K = torch.cat(places).argsort(stable=True)

@@ -29,21 +29,21 @@ class CRAIG(Coreset):
 
     The weight of j is the number of examples that are nearer to j than to the other chosen ones. A chosen example belongs
     to itself. An example that is equally near to several chosen ones is shared among them in equal parts. The paper leaves
-    that case open; in one cluster of equal gradients, one example would otherwise have nearly the whole weight.
+    that case open. Without the sharing, one example of a cluster of equal gradients would have nearly the whole weight.
 
-    Differences from the paper: for a softmax the authors take e_i alone; the product with the features is that of DeepCore
-    (Guo et al. 2022). The paper's weights have the sum N; here their mean is 1, as in the authors' code. The subset is
-    chosen once, where the paper chooses anew every few epochs. Every class keeps the same share, exact in all.
+    Differences from the paper: For a softmax the authors take e_i alone. The product with the features is DeepCore's (Guo
+    et al. 2022). The paper's weights have the sum N. Here their mean is 1, as in the authors' code. The subset is chosen
+    once, and the paper chooses anew every few epochs. Every class keeps the same share, and K is exact.
 
-    Distances of a class take 4 M^2 bytes, and choosing the half of 5,000 about two seconds of one core. A larger class is
-    cut into equal blocks at random, each of which keeps its share.
+    The distances of a class of M examples take 4 M^2 bytes. To choose half of 5,000 takes about two seconds of one core. A
+    class of more than `block` examples is cut into equal blocks at random, each of which keeps its share.
 
     Args:
         prune_ratio: The share of visits to save.
         features: "readout" or "spikes"; see `Coreset`.
         block: The most examples of a block.
         score_epochs: The epochs of the scoring network; 0 means a tenth of the run, at least 1.
-        score_updates: Its updates, in place of epochs; 0 means by epochs.
+        score_updates: The updates of the scoring network, in place of epochs; 0 means by epochs.
     """
 
     display_name = "CRAIG"
@@ -98,8 +98,8 @@ def medoids(distance_MM: Tensor, num_chosen: int) -> tuple[Tensor, Tensor]:
     Sizes are float64: a cluster has a part of each example that is equally near to several chosen ones.
 
     Args:
-        distance_MM: Symmetric. Ties go to the first row.
-        num_chosen: How many, at most M.
+        distance_MM: The distances, symmetric. Ties go to the first row.
+        num_chosen: The number of examples to choose, at most M.
     """
     distance: Array = distance_MM.numpy()
     nearest = np.full(len(distance), distance.max(initial=0.0))

@@ -17,7 +17,7 @@ ELEMENTS = 1 << 22  # distances in memory at a time: 32 MB
 
 
 class D2(Geometry):
-    """Keeps difficult examples of difficult neighbourhoods; each kept one lowers the scores of its neighbours. Weight 1.
+    """Keeps difficult examples of difficult neighbourhoods. Each kept example lowers its neighbours' scores. Weight 1.
 
     Source: Maharana, Yadav & Bansal, "D2 Pruning: Message Passing for Balancing Diversity & Difficulty in Data Pruning",
     ICLR 2024 (arXiv 2310.07931).
@@ -28,29 +28,30 @@ class D2(Geometry):
     Two examples are neighbours if one is among the k nearest of the other. With difficulties s, forward messages give
     x_i = s_i + sum of exp(-d_ij) s_j over the neighbours j of i. Then the example i of the highest x is kept, and each
     neighbour j gets x_j - exp(-gamma d_ij) x_i, until all are kept. Distances d are Euclidean. These are the formulas of
-    the authors' code ("sum", "weighted"). Equal scores go by the seed. Of equally distant rows, those that follow row i
-    in a circle of all rows come first. So rows that are alike do not all choose the same neighbours.
+    the authors' code ("sum", "weighted"). The seed breaks ties of scores. Among equally distant rows, those that follow
+    row i in a circle of all rows come first. So equal rows do not all choose the same neighbours.
 
-    Differences from the authors' code: s is EL2N of the early scoring network, where theirs counts forgetting events over
-    a whole run. d is in units of the mean d of the graph's edges (`relative=false`: not), because the scale of features
-    depends on the network. No share of the hardest examples is left out beforehand. The budget is ours. gamma and k are
-    those of their example for CIFAR-10; they set them by data set and ratio.
+    Differences from the authors' code: s is EL2N of the early scoring network, and theirs counts forgetting events over a
+    whole run. d is in units of the mean d of the graph's edges, because the scale of features depends on the network. With
+    `relative=false` it has no such unit. No share of the hardest examples is left out beforehand. The budget is ours.
+    gamma and k are those of the authors' example for CIFAR-10. The authors set both by data set and ratio.
 
     Trap: where the highest x is below 0, the message raises the neighbours' scores. It does so here too.
 
-    The order goes to all examples of a block, so that all ratios share it. The graph is exact, and takes O(M^2 D) for a
-    block of M examples; its memory is M D float64, 100 MB of distances and some 200 k M bytes. For 50,000 examples of 512
-    features one core needs about 15 seconds in 10 classes (from one class), and 7 minutes over all (from 1,000 rows).
+    The order contains all examples of a block, so all ratios share it. The graph is exact, and takes O(M^2 D) for a block
+    of M examples. Its memory is M D float64, 100 MB of distances and some 200 k M bytes. For 50,000 examples of 512
+    features, one core needs about 15 seconds in 10 classes, and 7 minutes over all. These times are estimates from one
+    class, and from 1,000 rows.
 
     Args:
         prune_ratio: The share of visits to save.
         features: "readout" or "spikes"; see `Geometry`.
-        by_class: Whether each class has its graph, and the same share is kept of every class.
-        neighbours: k, of the graph.
+        by_class: Whether each class has a graph of its own, and every class keeps the same share.
+        neighbours: k, the number of nearest examples to which the graph joins an example.
         gamma: The decay of the messages of kept examples; 0: neighbours at any distance get the whole score.
         relative: Whether distances are divided by the mean distance of the graph's edges.
         score_epochs: The epochs of the scoring network; 0 means a tenth of the run, at least 1.
-        score_updates: Its updates, in place of epochs; 0 means by epochs.
+        score_updates: The updates of the scoring network, in place of epochs; 0 means by epochs.
     """
 
     display_name = "D2"
@@ -104,8 +105,8 @@ class Graph:
 
     Attributes:
         start_E: The rows at the edges' starts. Int64.
-        end_E: The rows at their ends.
-        distance_E: Float64.
+        end_E: The rows at the edges' ends. Int64.
+        distance_E: The edges' lengths. Float64.
     """
 
     start_E: Tensor
@@ -118,7 +119,7 @@ def graph_of(feature_MD: Tensor, neighbours: int, relative: bool) -> Graph:
 
     Args:
         feature_MD: The rows.
-        neighbours: Their number of nearest rows.
+        neighbours: The number of nearest rows of a row.
         relative: Whether the distances have the mean 1, where they are not all 0.
     """
     number = len(feature_MD)
@@ -131,7 +132,7 @@ def graph_of(feature_MD: Tensor, neighbours: int, relative: bool) -> Graph:
         ends.append(end_Rk.flatten().cpu())
         squares.append(square_Rk.flatten().cpu())
     start_E, end_E, distance_E = torch.cat(starts), torch.cat(ends), torch.cat(squares).sqrt()
-    # An edge that both its rows have among their nearest is one edge.
+    # Two rows that are among each other's nearest are joined by one edge.
     low_E, high_E = torch.minimum(start_E, end_E), torch.maximum(start_E, end_E)
     key_E, edge_E = (low_E * number + high_E).unique(return_inverse=True)
     distance_E = torch.zeros(len(key_E), dtype=torch.float64).index_copy_(0, edge_E, distance_E)
@@ -145,12 +146,12 @@ def graph_of(feature_MD: Tensor, neighbours: int, relative: bool) -> Graph:
 def nearest(square_RM: Tensor, row_R: Tensor, neighbours: int) -> tuple[Tensor, Tensor]:
     """Returns the squared distances of the rows' nearest rows, and these rows. [R, neighbours].
 
-    Of equally distant rows, those that follow row i in a circle of all rows come first.
+    Among equally distant rows, those that follow row i in a circle of all rows come first.
 
     Args:
         square_RM: Squared distances of some rows from all rows; infinite from themselves.
-        row_R: Their places among all rows.
-        neighbours: At most M - 1.
+        row_R: The places of these rows among all rows.
+        neighbours: The number of nearest rows of a row, at most M - 1.
     """
     square_Rk, end_Rk = square_RM.topk(neighbours, largest=False)
     last_R = square_Rk[:, -1:]
@@ -167,7 +168,7 @@ def nearest(square_RM: Tensor, row_R: Tensor, neighbours: int) -> tuple[Tensor, 
 
 
 def passed(graph: Graph, difficulty_M: Tensor, gamma: float) -> Tensor:
-    """Returns all rows in the order in which they have the highest score after the messages of those before. Int64, [M]."""
+    """Returns all rows in greedy order: each has the highest score after the messages of those before. Int64, [M]."""
     message_E = (-graph.distance_E).exp() * difficulty_M[graph.end_E]
     score = difficulty_M.index_add(0, graph.start_E, message_E).tolist()
     first = [0, *graph.start_E.bincount(minlength=len(score)).cumsum(0).tolist()]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sadp_bench.pruner import Candidates, Selection, Signal, WithinBatch, unweighted
 
-SPENT = 1e-6  # share of the squared gradient from which on its residual is rounding
+SPENT = 1e-6  # share of the squared gradient; a residual below it is rounding
 
 
 class DivBS(WithinBatch):
@@ -20,15 +20,16 @@ class DivBS(WithinBatch):
 
     Every example is a candidate in every epoch, and passes forward in evaluation mode. The rule is greedy. Let s be the
     sum of the candidates' gradients, and u the part of a gradient that is orthogonal to those picked before. Each pick
-    has the largest |<s, u>| / ||u||. So a candidate whose gradient lies in their span adds nothing.
+    has the largest |<s, u>| / ||u||. So a candidate whose gradient lies in the span of those adds nothing.
 
     Candidate i has the readout gradient e_i x [f_i, 1]. e_i is the gradient of its loss at the logits, summed over time,
     and f_i the readout's input, averaged over time. That is exact where e is the same at each step, as it is for a loss
     on the time-mean of the logits. It is an estimate for the other losses.
 
-    The budget is the share of each batch, as in the paper. Where the picked span all gradients, the rule starts anew with
-    the rest, and picks at random those without a gradient: that is ours. The authors' code draws each pick in proportion
-    to |<s', g>|, with the rest s' of s, and without the bias. Where the span is full, it draws the others at random.
+    The budget is the share of each batch, as in the paper. Once the picked candidates span all gradients, the rule starts
+    anew with the rest. Candidates without a gradient are picked at random. Both rules are ours. The authors' code draws
+    each pick in proportion to |<s', g>|, where s' is the rest of s, and without the bias. Once the span is full, it draws
+    the others at random.
 
     Args:
         prune_ratio: The share of visits to save.

@@ -9,7 +9,7 @@ from baselines.scored import Scored
 from sadp_bench.pruner import BadInput, KeepAll, ScoringContext, Selection, Survey, unweighted
 from sadp_bench.sampling import by_class
 
-HELD_OUT = 10  # one of so many examples
+HELD_OUT = 10  # one in so many examples is held out
 
 
 class DRoP(Scored):
@@ -20,9 +20,10 @@ class DRoP(Scored):
     Kind: static.
     Scoring: a tenth of the run and a pass.
 
-    Let e_c be the error of class c, of n_c examples, on held-out data. The class keeps the share d_c = min(1, e_c z) of its
-    examples, drawn at random; z makes sum n_c d_c = K. This is the paper's algorithm, with e_c = 1 - recall. A full class
-    leaves its excess to the others, in proportion to their errors. Webster's method rounds the counts; their sum is K.
+    Let e_c be the error of class c on held-out data, and n_c its number of examples. The class keeps the share
+    d_c = min(1, e_c z) of its examples, drawn at random. z makes sum n_c d_c = K. This is the paper's algorithm, with
+    e_c = 1 - recall. The excess of a full class goes to the others, in proportion to their errors. Webster's method
+    rounds the counts, and their sum is K.
 
     The paper takes half of the test set as held-out data. Here it is a tenth of each class of the training set. The scoring
     network does not train on it; the run may keep it. So few examples often show no error, and the paper's rule would then
@@ -32,10 +33,10 @@ class DRoP(Scored):
 
     Args:
         prune_ratio: The share of visits to save.
-        score_epochs: The number of epochs that a scoring network trains, of the run's schedule; 0 means a tenth of the
-            run, at least 1.
+        score_epochs: The epochs of the run's schedule that a scoring network trains; 0 means a tenth of the run, at
+            least 1.
         score_updates: The number of updates that a scoring network trains, in place of epochs; 0 means by epochs.
-        score_runs: The number of scoring networks, of which the errors are averaged.
+        score_runs: The number of scoring networks, whose errors are averaged.
     """
 
     display_name = "DRoP"
@@ -76,7 +77,7 @@ class DRoP(Scored):
 
 
 class KeepSome(KeepAll):
-    """Keeps the given examples at weight 1: the training of a network that others are held out from."""
+    """Keeps the given examples at weight 1, to train a network without the held-out examples."""
 
     def __init__(self, index_K: Tensor) -> None:
         super().__init__()

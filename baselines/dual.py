@@ -35,18 +35,18 @@ class DUAL(Scored):
     `sampling=beta` is the paper's other half, for high ratios: it draws K examples without replacement. The probability is
     in proportion to score x Beta density at the example's mean p_y. The density's parameters are
     b = 15 (1 - m) (1 - ratio^exponent) and a = 16 - b, with m the mean p_y of the 10 highest scores. The higher the ratio,
-    the easier the drawn examples. The ratio enters the draw alone, and runs of all ratios share the scores. The exponent is
-    the paper's c_D, which it tunes for each data set; the public command has 4 for CIFAR-100.
+    the easier the drawn examples. Only the draw depends on the ratio, so runs of all ratios share the scores. The exponent
+    is c_D, which the paper tunes for each data set. The public command has 4 for CIFAR-100.
 
     Args:
         prune_ratio: The share of visits to save.
         sampling: "top": the K highest scores, or those that `keep` names. "beta": the draw.
         exponent: c_D of the draw, above 0.
-        window: J, at least 2.
-        offset: The share of N, from the top, that is dropped as too hard before the K are taken.
-        score_epochs: 0 means 15 % of the run.
+        window: J, the presentations in a window, at least 2.
+        offset: The share of all examples, from the highest score, that is dropped as too hard.
+        score_epochs: The epochs of a scoring network; 0 means 15 % of the run.
         score_runs: The number of scoring networks.
-        keep: "hardest" are the highest scores.
+        keep: "hardest" (the highest scores), "easiest" (the lowest) or "middle".
         score_updates: The number of updates of a scoring network, in place of epochs.
     """
 
@@ -99,7 +99,7 @@ class DUAL(Scored):
         self.window = window
 
     def default_epochs(self, num_epochs: int) -> int:
-        """Returns 15 % of the run, at least 2 epochs where it has them."""
+        """Returns 15 % of the run, at least 2 epochs if the run has them."""
         return min(num_epochs, max(LEAST_WINDOW, round(0.15 * num_epochs)))
 
     def score(self, context: ScoringContext) -> Tensor:
@@ -128,7 +128,7 @@ class DUAL(Scored):
 def drawn_order(log_weight_N: Tensor, generator: torch.Generator) -> Tensor:
     """Returns all examples in the order of a draw without replacement, in proportion to the weights. Int64, [N].
 
-    The keys are log weights plus Gumbel noise: ranked, they are that draw (Efraimidis & Spirakis, 2006).
+    The order is by falling log weight plus Gumbel noise (Efraimidis & Spirakis, 2006).
     """
     uniform_N = torch.rand(len(log_weight_N), generator=generator, dtype=torch.float64)
     return ranked(log_weight_N - (-uniform_N.log()).log(), generator)
@@ -138,8 +138,8 @@ def beta_log_density(score_N: Tensor, mean_N: Tensor, prune_ratio: float, expone
     """Returns the logarithm of DUAL's Beta density at each example's mean p_y, up to a constant. [N].
 
     Args:
-        score_N: The scores; the highest place the density.
-        mean_N: Mean p_y.
+        score_N: The scores. The mean p_y of the highest ones places the density.
+        mean_N: Each example's mean p_y.
         prune_ratio: The pruning ratio.
         exponent: c_D.
     """

@@ -42,16 +42,16 @@ class DynUnc(Scored):
 
     p_y is the right class's probability at a presentation of training: augmented, before the update. The score is the
     mean, over all windows of J = 10 presentations in a row, of the standard deviation of p_y (J - 1 in the denominator).
-    In a scoring run of fewer than J epochs, J is the number of its epochs; the paper's runs have 90 and more. The score of
-    several networks is their mean. `dyn-unc-dynamic` ranks by the run's own history.
+    In a scoring run of fewer than J epochs, J is the number of its epochs. The paper's runs have 90 and more. Scores of
+    several networks are averaged. `dyn-unc-dynamic` ranks by the run's own history.
 
     Args:
         prune_ratio: The share of visits to save.
-        window: J, at least 2.
-        offset: The share of N, from the top, that is dropped as too hard before the K are taken.
-        score_epochs: 0 means the whole run.
+        window: J, the presentations in a window, at least 2.
+        offset: The share of all examples, from the highest score, that is dropped as too hard.
+        score_epochs: The epochs of a scoring network; 0 means the whole run.
         score_runs: The number of scoring networks.
-        keep: "hardest" are the highest scores, the most uncertain.
+        keep: "hardest" (the highest scores, the most uncertain), "easiest" (the lowest) or "middle".
         score_updates: The number of updates of a scoring network, in place of epochs.
     """
 
@@ -97,7 +97,7 @@ class DynUnc(Scored):
 
 
 class DynUncDynamic(Windows, Pruner):
-    """Keeps each epoch the examples whose probability of the right class has varied most so far. Weight 1.
+    """Keeps, in each epoch, the examples whose probability of the right class has varied most so far. Weight 1.
 
     Source: the score of He, Yang, Huang & Zhao, "Large-scale Dataset Pruning with Dynamic Uncertainty", CVPR workshops
     2024 (arXiv 2306.05175), in a dynamic form.
@@ -106,13 +106,13 @@ class DynUncDynamic(Windows, Pruner):
     Scoring: none.
 
     The score is that of `dyn-unc`, over the example's own presentations in this run. An example that an epoch leaves out
-    keeps its score. Until it has had J presentations, its presentations so far are one window. Examples that had none
-    come first, then those that had one, ties at random. The dynamic form is ours: the paper prunes before training. At a
-    high ratio a short run does little more than show each example twice.
+    keeps its score. Until it has had J presentations, its presentations so far are one window. Examples with no
+    presentation come first, then those with one, ties at random. The dynamic form is ours: the paper prunes before
+    training. At a high ratio, a short run does little more than present each example twice.
 
     Args:
         prune_ratio: The share of visits to save.
-        window: J, at least 2; at most the number of epochs counts.
+        window: J, at least 2. It is lowered to the number of epochs if that is smaller.
     """
 
     display_name = "Dyn-Unc (dynamic)"

@@ -1,6 +1,6 @@
-"""What scoring runs record of each example at its presentations: train mode, augmented, before the update.
+"""Records of each example's presentations in a scoring run: training mode, augmented, before the update.
 
-Recorders keep O(N x window) numbers, however long the run. J presentations in a window, C classes.
+Recorders keep O(N x window) numbers, whatever the run's length. J presentations in a window, C classes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sadp_bench.pruner import KeepAll, Observation, ScoringContext
 
-FLOOR = 1e-8  # is added to probabilities before their logarithm, as in TDDS's published code
+FLOOR = 1e-8  # added to probabilities before their logarithm, as in TDDS's published code
 
 
 def probabilities(seen: Observation) -> Tensor:
@@ -26,10 +26,10 @@ def of_label(value_BC: Tensor, label_B: Tensor) -> Tensor:
 class Windows:
     """The probabilities p_y of the right class at each example's last J presentations, and sums over all windows.
 
-    It is a part of pruners, and holds their state.
+    It is a base class of pruners. Its attributes are a part of their state.
 
     Attributes:
-        window: J, at least 2.
+        window: J, the presentations in a window, at least 2.
         history_N: The last J values of p_y, in any order. [N, J].
         visits_N: Number of presentations.
         total_N: Sum of p_y over all presentations.
@@ -86,7 +86,7 @@ class WindowRecorder(Windows, KeepAll):
     """Records windows of p_y while all examples train.
 
     Args:
-        window: J.
+        window: The number of presentations in a window, J.
     """
 
     def __init__(self, window: int) -> None:
@@ -128,11 +128,11 @@ class DivergenceRecorder(KeepAll):
     """Records how far each example's prediction moves from presentation to presentation, and how that varies.
 
     d = sum_c |p_c log((p_c + 1e-8) / (q_c + 1e-8))| for the prediction p at a presentation and q at the one before. A
-    window of J presentations has J - 1 such terms; R is the norm of their deviations from their mean. From window to
-    window S <- (1 - decay) S + decay R, from 0.
+    window of J presentations has J - 1 such terms; R is the norm of their deviations from their mean. The score S starts
+    at 0, and each window sets S <- (1 - decay) S + decay R.
 
     Args:
-        window: J.
+        window: The number of presentations in a window, J.
         decay: The last window's share of S.
     """
 

@@ -19,11 +19,11 @@ class EpsGreedy(Bandit):
     Scoring: none.
 
     The mean m is that of `Bandit`, with a = 0.2. An example that was left out keeps its mean until a random draw takes it.
-    The paper also prunes the same share in every epoch; the K of an epoch are exact here.
+    The paper also prunes the same share in every epoch. Here the K of an epoch is exact.
 
     Args:
         prune_ratio: The share of visits to save.
-        eps: The share of the kept that is drawn at random, from 0 to 1. Its value is not public to us.
+        eps: The share of the kept examples that is drawn at random, from 0 to 1. The paper's value is not public to us.
         memory: a, in [0, 1): the share of the earlier visits in m.
         period: The number of epochs that keep the same examples (the paper: 10); 0 means a tenth of the run, at most 10.
     """

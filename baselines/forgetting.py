@@ -18,9 +18,9 @@ class Forgetting(Scored):
     Scoring: the whole run.
 
     A forgetting event is a right answer at a presentation and a wrong answer at the next. Presentations are those of
-    training: augmented, before the update. An example that a network never learns gets the number of its presentations,
-    more than any other can have; some public code scores it 0, and so drops it as the easiest. `score_epochs` 0 means the
-    whole run. The score sums those of all `score_runs` networks.
+    training: augmented, before the update. The score of an example that a network never learns is the number of its
+    presentations, more than any other can have. Some public code scores it 0, and so drops it as the easiest.
+    `score_epochs` 0 means the whole run. The score is the sum over all `score_runs` networks.
     """
 
     display_name = "Forgetting"

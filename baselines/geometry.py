@@ -1,4 +1,4 @@
-"""The base class of methods that order the examples by the geometry of their features, and what such methods share.
+"""The base class of methods that order the examples by the geometry of their features, and common functions.
 
 Shape letters: N training examples, M examples of a block, D features.
 """
@@ -18,7 +18,7 @@ ROUNDING = 1e-12  # of squared distances, relative to the sum of the squared nor
 
 
 class Geometry(Scored):
-    """Keeps the first K examples of an order that comes from their features, for the whole run. Weight 1.
+    """Keeps the first K examples of an order by their features, for the whole run. Weight 1.
 
     The features are those of one scoring network. The order does not depend on K, so runs that differ in the ratio alone
     share it.
@@ -27,14 +27,14 @@ class Geometry(Scored):
         prune_ratio: The share of visits to save.
         features: "readout": the readout's input, averaged over time, as in the papers. "spikes": the spikes of each
             channel of the last spiking layer, summed over time and positions.
-        by_class: Whether each class has its order, and every class keeps the same share; otherwise there is one order of
-            all examples.
-        score_epochs: The number of epochs that the scoring network trains, of the run's schedule; 0 means a tenth of the
-            run, at least 1.
-        score_updates: The number of its updates, in place of epochs; 0 means by epochs.
+        by_class: Whether each class has an order of its own, and every class keeps the same share; otherwise there is one
+            order of all examples.
+        score_epochs: The epochs of the run's schedule that the scoring network trains; 0 means a tenth of the run, at
+            least 1.
+        score_updates: The updates of the scoring network, in place of epochs; 0 means by epochs.
 
     Attributes:
-        watched: The fields of a survey that the order needs beside the features.
+        watched: The fields of a survey that the order needs besides the features.
     """
 
     watched: frozenset[str] = frozenset()
@@ -96,12 +96,12 @@ def features_of(survey: Survey, features: str) -> Tensor:
 def blocks_of(
     label_N: Tensor, generator: torch.Generator, *, by_class: bool = True, largest: int | None = None
 ) -> list[Tensor]:
-    """Returns the indices in random order: of each class or of all together, cut into equal blocks.
+    """Returns the indices of each class, or of all examples, in random order and cut into equal blocks.
 
     Args:
         label_N: The classes.
-        generator: Of the order.
-        by_class: Whether no block has examples of two classes.
+        generator: The random stream of the order.
+        by_class: Whether each block has examples of one class only.
         largest: The most examples of a block; None: no block is cut.
     """
     shuffled_N = torch.randperm(len(label_N), generator=generator)
@@ -125,7 +125,7 @@ def squared_distances(a_AD: Tensor, b_BD: Tensor) -> Tensor:
 
 
 def without_rounding(square_AB: Tensor, scale_AB: Tensor) -> Tensor:
-    """Returns squared distances, changed in place: 0 below the rounding error, so that equal rows have no distance.
+    """Sets squared distances below the rounding error to 0, in place, and returns them. So equal rows have distance 0.
 
     Args:
         square_AB: Squared distances from inner products, float64.

@@ -12,7 +12,7 @@ from sadp_bench.pruner import BadInput, Survey
 
 
 class Glister(Coreset):
-    """Keeps the examples whose step of the last layer lowers the loss of all most, chosen in rounds. Weight 1.
+    """Keeps the examples whose gradient step of the last layer most lowers the loss of all, chosen in rounds. Weight 1.
 
     Source: Killamsetty et al., "GLISTER: Generalization based Data Subset Selection for Efficient and Robust Learning",
     AAAI 2021.
@@ -20,20 +20,21 @@ class Glister(Coreset):
     Kind: static.
     Scoring: a tenth of the run and a pass.
 
-    With g_i = e_i x [f_i, 1], see `Gradients`, and S the examples so far, the readout's weights and bias are
-    W - (eta / K) sum of g_j over S. The gain of i is g_i . (gradient of the validation loss there), the first term of its
-    Taylor expansion. A round takes the K / rounds highest gains, ties broken by the seed, and then moves the readout (the
-    paper's r-greedy). The rest of the network stays, so the mean logits after the step are those of the moved readout.
+    Let g_i = e_i x [f_i, 1] (see `Gradients`), and S the examples chosen so far. A step moves the readout's weights and
+    bias to W - (eta / K) sum of g_j over S. The gain of i is g_i . (gradient of the validation loss there), the first term
+    of the loss's Taylor expansion. A round takes the K / rounds highest gains, ties broken by the seed, and then moves the
+    readout (the paper's r-greedy). The rest of the network stays, so the mean logits after the step are those of the moved
+    readout.
 
     The paper has a validation set. A run has none to spare, so the loss is the mean over the training set, as in DeepCore
     (Guo et al. 2022). It is the cross-entropy of the logits' mean over time, whatever loss trains the run. The paper's step
-    is eta times the sum of g_j, DeepCore's eta times their mean. Here it is eta times the mean over a full subset: it grows
-    with S, and not with K. No eta suits all: the default is ours. The subset is chosen once, where the paper chooses anew
-    every few epochs.
+    is eta times the sum of g_j, and DeepCore's is eta times their mean. Here it is eta times the mean over a full subset:
+    it grows with S, and not with K. No eta suits all data; the default is ours. The subset is chosen once, and the paper
+    chooses anew every few epochs.
 
-    Without `by_class` a class may lose most of its examples, the more so the smaller eta is. The cost beside the scoring
-    network is O(rounds N C D), and its memory about 8 N (4 C + D) bytes: 0.25 GB for CIFAR-10 at 512 features, and 60 GB
-    for ImageNet at 2,048. By class a class's examples take the place of N.
+    Without `by_class` a class may lose most of its examples, above all with a small eta. Besides the scoring network, the
+    time is O(rounds N C D), and the memory is about 8 N (4 C + D) bytes. That is 0.25 GB for CIFAR-10 at 512 features, and
+    60 GB for ImageNet at 2,048. With `by_class`, N is the number of examples of a class.
 
     Args:
         prune_ratio: The share of visits to save.
@@ -42,7 +43,7 @@ class Glister(Coreset):
         rounds: How often the readout moves; the authors' code has 15. K rounds are the naive greedy choice.
         by_class: Whether each class chooses the same share of its examples by its loss alone, as in DeepCore.
         score_epochs: The epochs of the scoring network; 0 means a tenth of the run, at least 1.
-        score_updates: Its updates, in place of epochs; 0 means by epochs.
+        score_updates: The updates of the scoring network, in place of epochs; 0 means by epochs.
     """
 
     display_name = "GLISTER"
@@ -94,15 +95,15 @@ class Glister(Coreset):
 def greedy(
     gradients: Gradients, logits_MC: Tensor, label_M: Tensor, num_chosen: int, eta: float, rounds: int
 ) -> Tensor:
-    """Returns the positions of the highest gains in each round, of which the first moves no readout.
+    """Returns the positions of the highest gains in each round. In the first round the readout is not moved.
 
     Args:
         gradients: The candidates' gradients. The candidates are the validation set too.
         logits_MC: The candidates' logits, float64.
         label_M: The candidates' classes.
-        num_chosen: How many positions, at most M.
+        num_chosen: The number of positions, at most M.
         eta: The learning rate of the step by the mean gradient of the choice.
-        rounds: At most one for each position.
+        rounds: The number of rounds; at most `num_chosen` are made.
     """
     open_M = torch.ones(len(gradients), dtype=torch.bool)
     chosen = torch.empty(0, dtype=torch.int64)

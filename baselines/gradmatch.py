@@ -13,13 +13,13 @@ from sadp_bench.pruner import BadInput, Survey
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 BY = ("class", "batch")
-MOST_STEPS = 3  # of the pursuit for each example to choose; few are ever taken back
+MOST_STEPS = 3  # steps of the pursuit for each example to choose; few examples are ever removed
 FORMED = 1 << 24  # elements of the batches' gradients at a time: 128 MB, twice while they are stacked
-LEAST = 1e-10  # of the highest product with the target: a product below it is rounding
+LEAST = 1e-10  # share of the highest product with the target; a product below it is rounding
 
 
 class GradMatch(Coreset):
-    """Keeps examples whose weighted last-layer gradients sum to that of their class. Weights: least squares.
+    """Keeps examples whose weighted last-layer gradients sum to the gradient of their class. Weights: least squares.
 
     Source: Killamsetty et al., "GRAD-MATCH: Gradient Matching based Data Subset Selection for Efficient Deep Model
     Training", ICML 2021.
@@ -27,39 +27,39 @@ class GradMatch(Coreset):
     Kind: static.
     Scoring: a tenth of the run and a pass.
 
-    With g_i = e_i x [f_i, 1], see `Gradients`, and b the sum of g_i over a class, orthogonal matching pursuit minimises
+    Let g_i = e_i x [f_i, 1] (see `Gradients`), and b the sum of g_i over a class. Orthogonal matching pursuit minimises
     ||sum of w_j g_j over S - b||^2 + l2 m ||w||^2 with w >= 0. It adds the example of the highest g_j . (residual). Then it
     solves for all weights of S again (non-negative least squares). m is the mean of ||g_i||^2 over the class.
 
-    By "batch" the pursuit chooses fixed random mini-batches by their mean gradients, over all classes (the paper's PB
-    variant). Then each example has the weight of its batch. Training shuffles the examples of all chosen batches, where
-    the paper trains on the batches as they are.
+    With by="batch" the pursuit chooses fixed random mini-batches by their mean gradients, over all classes (the paper's PB
+    variant). Then each example has the weight of its batch. Training shuffles the examples of all chosen batches, and the
+    paper trains on the batches as they are.
 
     The factor m and the scale of the weights are ours. In the paper the penalty is l2 ||w||^2, and the weights keep their
-    size. A class that is learnt well has short gradients: the paper's penalty takes nearly all its weight. With m the
-    penalty is the same for every class. The weights of each class are scaled to the mean 1, so that every class counts by
-    its number of examples.
+    size. A class that is learnt well has short gradients, and the paper's penalty removes nearly all its weight. With m
+    the penalty is the same for every class. The weights of each class are scaled to the mean 1, so that every class counts
+    by its number of examples.
 
-    An example whose weight becomes 0 leaves S and makes room; in the authors' code it stays in the budget. The pursuit may
-    end before it has K examples: no further example has a positive product with the residual, or 3 K steps are over. The
-    rest is drawn at random with weight 1 before scaling, as in the authors' code. DeepCore (Guo et al. 2022) keeps fewer
-    than K then. Its weights may be negative until the last step, and its l2 is 1. Here the budget is exact, and every class
-    keeps the same share. The subset is chosen once, where the paper chooses anew every 20 epochs.
+    An example whose weight becomes 0 leaves S, and another can take its place. In the authors' code it still counts in the
+    budget. The pursuit may end before it has K examples: no further example has a positive product with the residual, or
+    3 K steps are over. The rest is drawn at random with weight 1 before scaling, as in the authors' code. DeepCore (Guo et
+    al. 2022) keeps fewer than K then. Its weights may be negative until the last step, and its l2 is 1. Here the budget is
+    exact, and every class keeps the same share. The subset is chosen once, and the paper chooses anew every 20 epochs.
 
-    A block of M examples takes 8 (M^2 + M K + K^2) bytes, and choosing the half of 1,000 about half a second of one core. A
-    larger class is cut into equal blocks at random: the time of a block grows with M^3. By "batch" M is the number of all
-    batches, and their gradients take at most 256 MB or 16 M (D + 1) bytes, the larger of the two. ImageNet has 10,000
-    batches of 128: about 2 GB, and hours of one core.
+    A block of M examples takes 8 (M^2 + M K + K^2) bytes. To choose half of 1,000 takes about half a second of one core. A
+    larger class is cut into equal blocks at random, because the time of a block grows with M^3. With by="batch", M is the
+    number of all batches. Their gradients take at most 256 MB or 16 M (D + 1) bytes, the larger of the two. ImageNet has
+    10,000 batches of 128: about 2 GB, and hours of one core.
 
     Args:
         prune_ratio: The share of visits to save.
-        by: "class" or "batch".
+        by: What is chosen: examples of each "class", or mini-batches of all classes ("batch").
         l2: The penalty of the squared weights, above 0, in units of m. The paper's 0.5 has no unit.
-        batch: The most examples of a mini-batch, by "batch".
+        batch: The most examples of a mini-batch, with by="batch".
         features: "readout" or "spikes"; see `Coreset`.
-        block: The most examples of a block, by "class".
+        block: The most examples of a block, with by="class".
         score_epochs: The epochs of the scoring network; 0 means a tenth of the run, at least 1.
-        score_updates: Its updates, in place of epochs; 0 means by epochs.
+        score_updates: The updates of the scoring network, in place of epochs; 0 means by epochs.
     """
 
     display_name = "Grad-Match"
@@ -131,7 +131,7 @@ def products(gradients: Gradients) -> Array:
 
 
 def products_of_means(gradients: Gradients, batches: list[Tensor]) -> Array:
-    """Returns the inner products of the batches' mean gradients, the sum over parts of the classes. [B, B]."""
+    """Returns the inner products of the batches' mean gradients, summed over parts of the classes. [B, B]."""
     result_BB = torch.zeros(len(batches), len(batches), dtype=torch.float64)
     num_classes = max(1, FORMED // (len(batches) * gradients.input_ND.shape[1]))
     for error_Nc in gradients.error_NC.split(num_classes, dim=1):
@@ -149,7 +149,7 @@ def pursuit(product_MM: Array, num_chosen: int, l2: float) -> tuple[Tensor, Tens
 
     Args:
         product_MM: The inner products.
-        num_chosen: How many positions, at most M.
+        num_chosen: The number of positions, at most M.
         l2: The penalty of the squared weights, relative to the mean of the squared norms.
     """
     target_M = product_MM.sum(1)
@@ -183,7 +183,7 @@ class _Chosen:
         self.count = 0
         self.places = np.zeros(capacity, dtype=np.int64)
         self.weights = np.zeros(capacity)
-        self.rows = np.zeros((capacity, len(target_M)))  # of the products, one below the other for speed
+        self.rows = np.zeros((capacity, len(target_M)))  # rows of the products, next to each other for speed
         self.inverse = np.zeros((capacity, capacity))
 
     def residual(self) -> Array:
@@ -206,7 +206,7 @@ class _Chosen:
         return self._solve()
 
     def _solve(self) -> list[int]:
-        """Moves the weights to the least squares of the chosen. Those that would pass 0 on the way leave.
+        """Moves the weights to the least squares of the chosen. Examples whose weight would pass 0 are removed.
 
         Source: the inner loop of Lawson & Hanson, "Solving Least Squares Problems", 1974.
         """

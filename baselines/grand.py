@@ -18,8 +18,9 @@ class GraNd(Scored):
     Kind: static.
     Scoring: a tenth of the run and a pass, of exact gradients.
 
-    The norm is exact: of the example's loss, with batch norm's running statistics, over every parameter. The paper's
-    scores at initialisation do not reproduce (Kirsch, arXiv 2303.14753), so the networks train first.
+    The norm is that of the exact gradient of the example's loss, over every parameter, with batch norm's running
+    statistics. The paper's scores at initialisation do not reproduce (Kirsch, arXiv 2303.14753), so the networks train
+    first.
     """
 
     display_name = "GraNd"

@@ -18,22 +18,23 @@ class Herding(Geometry):
     Kind: static.
     Scoring: a tenth of the run and a pass.
 
-    With mu the mean feature of the class, the t-th chosen example minimises ||mu - (f_1 + ... + f_t) / t||; ties are
-    broken by the seed. An example is chosen once, as in iCaRL (Rebuffi et al., CVPR 2017); in the sources it may come
-    again. Features are not normalised. The budget and the early network are ours.
+    With mu the mean feature of the class, the t-th chosen example minimises ||mu - (f_1 + ... + f_t) / t||. The seed
+    breaks ties. An example is chosen once, as in iCaRL (Rebuffi et al., CVPR 2017). In the sources it may be chosen again.
+    Features are not normalised. The budget and the early network are ours.
 
     Trap: DeepCore's code takes the largest distance in place of the smallest.
 
-    The order goes to all examples of a block, so that all ratios share it: an order to K takes (1 - ratio) of the time.
-    The cost is O(M^2 D) for a block of M examples, and its memory 2 M D float64. For 50,000 examples of 512 features one
-    core needs about 2 minutes in 10 classes (from a class of 2,500), and ten times as long over all.
+    The order contains all examples of a block, so all ratios share it. An order of K examples would take (1 - ratio) of the
+    time. A block of M examples takes O(M^2 D) time and 2 M D float64 of memory. For 50,000 examples of 512 features, one
+    core needs about 2 minutes in 10 classes (an estimate from a class of 2,500), and ten times as long over all.
 
     Args:
         prune_ratio: The share of visits to save.
         features: "readout" or "spikes"; see `Geometry`.
-        by_class: Whether each class is followed apart, with the same share of every class; otherwise the mean of all.
+        by_class: Whether the choice follows the mean of each class, with the same share of every class; otherwise it follows
+            the mean of all.
         score_epochs: The epochs of the scoring network; 0 means a tenth of the run, at least 1.
-        score_updates: Its updates, in place of epochs; 0 means by epochs.
+        score_updates: The updates of the scoring network, in place of epochs; 0 means by epochs.
     """
 
     display_name = "Herding"
@@ -59,9 +60,9 @@ class Herding(Geometry):
 
 
 def herded(feature_MD: Tensor) -> Tensor:
-    """Returns all rows, each of which moves the mean of the chosen rows nearest to the mean of all. Int64, [M].
+    """Returns all rows in greedy order: each brings the mean of the chosen rows nearest to the mean of all. Int64, [M].
 
-    With rows x around mu and s the sum of the chosen ones, the next row minimises ||s + x||^2, so ||x||^2 + 2 s x.
+    With rows x relative to mu, and s the sum of the chosen ones, the next row minimises ||s + x||^2, so ||x||^2 + 2 s x.
     """
     centred_MD = feature_MD - feature_MD.mean(0)
     square_M, sum_D = centred_MD.square().sum(1), torch.zeros_like(centred_MD[0])

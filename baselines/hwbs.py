@@ -11,7 +11,7 @@ from sadp_bench.sampling import inclusion_probability, smooth, systematic_sample
 
 DRAWS = ("exact", "bernoulli")
 UNSEEN = -1.0  # below every norm
-LEAST_DRAWN = 32  # examples, expected of independent draws: they take none with a probability below exp(-32)
+LEAST_DRAWN = 32  # expected number of independent draws, so that none has a probability below exp(-32)
 
 
 class HWBS(Pruner):
@@ -33,9 +33,9 @@ class HWBS(Pruner):
     - Weight: K / (N pi_i). With exactly K draws, the mean of weight x gradient over the kept is an unbiased estimate of
       the full data's mean gradient. Independent draws take n, not K, and the mean divides by n: a bias of order 1 / K.
 
-    With an ordinary network's score, this is the control for the spikes and inner layers in `sadp`. The budget is ours: by
-    default a systematic sample takes exactly K examples with the same pi. The paper's independent draws take K in
-    expectation only. So `draw=bernoulli` is exempt from the budget; the record contains the realised ratio.
+    The score is an ordinary network's, so the method is the control for the spikes and inner layers in `sadp`. The budget is
+    ours: by default a systematic sample takes exactly K examples with the same pi. The paper's independent draws take K in
+    expectation only. So `draw=bernoulli` is exempt from the budget, and the record contains the realised ratio.
 
     Args:
         prune_ratio: The share of visits to save.

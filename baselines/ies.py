@@ -12,7 +12,7 @@ MEMORY = 5  # epochs, whose losses give the paper's three second differences
 
 
 class IES(Pruner):
-    """Trains on the examples whose loss still changes its pace; the others pass forward at the epoch's end. Weight 1.
+    """Trains on the examples whose loss has the largest second differences; others pass forward at the epoch's end. Weight 1.
 
     Source: Yuan et al., "Instance-dependent Early Stopping", ICLR 2025.
 
@@ -27,8 +27,8 @@ class IES(Pruner):
     The paper leaves out examples with a score below 1e-3, and its saving follows from that. Here the ratio gives the
     saving: each epoch trains the K highest scores. So an example returns when its loss moves again, as in the paper.
 
-    The losses of training steps are those of training mode, before the update. Those of forward passes are of evaluation
-    mode. The forward passes are charged, and the ceiling contains them.
+    Losses of training steps are in training mode, before the update. Losses of forward passes are in evaluation mode. The
+    forward passes are charged, and the ceiling contains them.
 
     Args:
         prune_ratio: The share of visits to save.

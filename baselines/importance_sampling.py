@@ -34,15 +34,15 @@ class ImportanceSampling(WithinBatch):
     tau^2 = C sum g_i^2 is the second moment of the gradient under uniform draws over that under draws by g. The authors
     take tau for the factor by which a uniform batch must be larger; it is tau^2. The candidates pass forward only while
     the running mean of tau exceeds a threshold. Otherwise the batch is a uniform draw, and its training step gives tau.
-    The paper's threshold is 1 + C / (3 B), from which on a forward pass at a third of a visit pays.
+    The paper's threshold is 1 + C / (3 B). Above it, a forward pass that costs a third of a visit pays.
 
     The budget is ours: an epoch's candidates are all N examples, each once, so C = B / (1 - ratio). The paper's C = 3 B is
     the ratio 2/3, with threshold 2. Candidates pass forward in evaluation mode.
 
     Args:
         prune_ratio: The share of visits to save.
-        threshold: Of tau, at least 1; 0 means the paper's 1 + C / (3 B).
-        memory: The share of the earlier tau in its running mean, in [0, 1); the paper's code: 0.9.
+        threshold: The tau above which batches are drawn by g, at least 1; 0 means the paper's 1 + C / (3 B).
+        memory: The share of the earlier tau in its running mean, in [0, 1). The paper's code has 0.9.
     """
 
     display_name = "Importance sampling"

@@ -11,14 +11,14 @@ from sadp_bench.pruner import BadInput, Observation, Pruner, ScoringContext, Sel
 
 MAX_DROPPED = 0.9  # share of all examples that an epoch drops, at most: weights stay at or below 10
 VARIANTS = ("mean", "quantile")
-# Of the variant "quantile": the lowest share of the losses with its share of drops, then the next one with its own.
+# The groups of the variant "quantile", lowest losses first: the quantile at a group's end, and its share of drops.
 QUANTILES = ((0.20, 0.75), (0.85, 0.50))
 
 Group = tuple[Tensor, int]  # indices of examples, and how many of them an epoch drops
 
 
 class InfoBatch(Pruner):
-    """Drops each epoch a random share p of the examples with a loss below the mean; weights the rest 1/(1-p).
+    """Drops, in each epoch, a random share p of the examples with a loss below the mean; weights the rest 1/(1-p).
 
     Source: Qin et al., "InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning", ICLR 2024.
 
@@ -26,25 +26,26 @@ class InfoBatch(Pruner):
     Scoring: none.
 
     The last (1 - delta) of the epochs use all data, weight 1. The batch's loss is the mean over the actual batch, as in
-    the published code, so the mean weight exceeds 1 (a hidden raise of the learning rate; the record contains it).
+    the published code, so the mean weight exceeds 1. This raises the effective learning rate. The record contains the
+    mean weight.
 
     By default the ratio is a budget. A = floor((1 - delta) E + 0.5) epochs use all data. Each of the other E - A drops
     d = ratio N E / (E - A) examples, rounded so that the run's total is exact. They are drawn from the b lowest losses.
-    b is the number of losses below the mean, and p = d / b. If p would exceed `drop_share`, which the paper's 0.5 is, the
-    threshold rises: b = d / drop_share. Only where all N examples are below it does p rise further. In the first epoch
-    all examples count as below the mean. The budget is ours; the paper has none.
+    b is the number of losses below the mean, and p = d / b. If p would exceed `drop_share` (the paper's p is 0.5), the
+    threshold rises: b = d / drop_share. Once all N examples are below it, p rises further. In the first epoch all
+    examples count as below the mean. The budget is ours; the paper has none.
 
-    The authors' code for ImageNet has two thresholds: of the losses' lowest 20 % an epoch keeps a quarter, of the next
-    65 % a half, of the rest all ("quantile"). It has no setting for how much is saved. In the first epoch, which has no
-    losses, it keeps all.
+    The variant "quantile" is the authors' code for ImageNet, with two thresholds. An epoch keeps a quarter of the lowest
+    20 % of the losses, half of the next 65 %, and all of the rest. There is no setting for how much is saved. The first
+    epoch has no losses, and keeps all.
 
     Args:
         prune_ratio: The share of visits to save.
         delta: The share of the epochs that drop examples, above 0 and at most 1.
-        native: Whether p is the ratio as published, in floor(delta E) epochs, exempt from the budget (p = 0.5 realises
-            only about 0.3).
+        native: Whether p is the ratio, as published, in floor(delta E) epochs. The run is then exempt from the budget:
+            p = 0.5 saves only about 0.3.
         drop_share: The share of the examples below the threshold that an epoch drops before the threshold rises, above
-            0 and at most 0.9. At 0.9 a fifth of the kept examples can carry two thirds of the weight.
+            0 and at most 0.9. At 0.9, a fifth of the kept examples can have two thirds of the weight.
         variant: "mean" or "quantile".
     """
 
@@ -86,7 +87,7 @@ class InfoBatch(Pruner):
         self.score_N = torch.empty(0)
 
     def check(self, num_epochs: int) -> None:
-        """Raises BadInput where the pruned epochs can't save as much as the ratio, or save a share of their own."""
+        """Raises BadInput where the pruned epochs can't save the ratio."""
         if self.native:
             return
         if self.variant == "quantile":
@@ -143,7 +144,7 @@ class InfoBatch(Pruner):
         return Selection(index_K, weight_N[index_K])
 
     def _groups(self, epoch: int, score_N: Tensor, generator: torch.Generator) -> list[Group]:
-        """Returns the examples that lose members in an epoch, in groups of one weight."""
+        """Returns the groups of examples from which an epoch drops some, with the numbers of drops."""
         if self.variant == "quantile":
             return _quantile_groups(score_N, generator) if epoch else []
         first = epoch == 0 and not self.native

@@ -13,28 +13,28 @@ ROWS = 8192  # rows of distances in memory: 32 MB with the candidates
 
 
 class KCenter(Geometry):
-    """Keeps centres that cover the features: again and again the example farthest from all chosen ones. Weight 1.
+    """Keeps centres that cover the features: the next is always the example farthest from all chosen ones. Weight 1.
 
     Source: Sener & Savarese, "Active Learning for Convolutional Neural Networks: A Core-Set Approach", ICLR 2018.
 
     Kind: static.
     Scoring: a tenth of the run and a pass.
 
-    The first centre is random, as in DeepCore. The next is argmax_i min_j ||f_i - f_j||, j over the chosen ones; ties are
-    broken by the seed. Examples with the features of a chosen one come last. Features are not normalised. The budget, the
-    early network and the start without labelled examples are ours.
+    The first centre is random, as in DeepCore. The next is argmax_i min_j ||f_i - f_j||, j over the chosen ones. The seed
+    breaks ties. Examples with the features of a chosen one come last. Features are not normalised. The budget, the early
+    network and the start without labelled examples are ours.
 
-    The order goes to all examples of a block, so that all ratios share it: an order to K takes (1 - ratio) of the time.
-    The cost is O(M^2 D) for a block of M examples, and its memory M D float64 and 64 MB. For 50,000 examples of 512
-    features that is 0.2 GB over all, and a tenth of it in 10 classes. One core needs about 20 seconds for them in
-    10 classes (from one class), and 4 minutes over all (from the first 1,800 centres).
+    The order contains all examples of a block, so all ratios share it. An order of K examples would take (1 - ratio) of the
+    time. A block of M examples takes O(M^2 D) time, and M D float64 and 64 MB of memory. For 50,000 examples of 512
+    features that is 0.2 GB over all, and a tenth of it in 10 classes. One core needs about 20 seconds in 10 classes, and
+    4 minutes over all. These times are estimates from one class, and from the first 1,800 centres.
 
     Args:
         prune_ratio: The share of visits to save.
         features: "readout" or "spikes"; see `Geometry`.
-        by_class: Whether each class is covered apart, with the same share of every class, as in DeepCore.
+        by_class: Whether each class is covered on its own, with the same share of every class, as in DeepCore.
         score_epochs: The epochs of the scoring network; 0 means a tenth of the run, at least 1.
-        score_updates: Its updates, in place of epochs; 0 means by epochs.
+        score_updates: The updates of the scoring network, in place of epochs; 0 means by epochs.
     """
 
     display_name = "k-Center"
@@ -53,11 +53,11 @@ class KCenter(Geometry):
 
 
 def farthest_first(feature_MD: Tensor) -> Tensor:
-    """Returns all rows, of which each is the farthest from those before it; the first is row 0. Int64, [M], on the CPU.
+    """Returns all rows, row 0 first, and then always the farthest from those before. Int64, [M], on the CPU.
 
-    The rows come in batches. A batch is chosen among the rows that were farthest at its start. It ends where one of the
-    others, whose distances are then upper bounds, may be farther. So the order is exact, and products of matrices give
-    the distances.
+    The rows come in batches. A batch is chosen among the rows that were farthest at its start. The distances of the other
+    rows at that time are upper bounds. The batch ends where one of these rows may be farther. So the order is exact, and
+    products of matrices give the distances.
     """
     near_M = torch.full(
         (len(feature_MD),), torch.inf, dtype=torch.float64
@@ -71,7 +71,7 @@ def farthest_first(feature_MD: Tensor) -> Tensor:
 
 
 def _renew(near_M: Tensor, feature_MD: Tensor, chosen_B: Tensor) -> None:
-    """Puts the distances to newly chosen rows into the distances so far."""
+    """Lowers the distances to the nearest chosen row where a newly chosen row is nearer."""
     centre_BD = feature_MD[chosen_B.to(feature_MD.device)]
     for near_R, feature_RD in zip(near_M.split(ROWS), feature_MD.split(ROWS), strict=True):
         near_R.copy_(torch.minimum(near_R, squared_distances(feature_RD, centre_BD).amin(1).cpu()))
@@ -84,7 +84,7 @@ def _farthest(near_M: Tensor, feature_MD: Tensor) -> Tensor:
     row_C, others = sorted_M[:CANDIDATES].sort().values, sorted_M[CANDIDATES:]
     bound = (0.0, 0)  # no row at distance 0 is worth a place in a batch
     if len(others):
-        bound = max(bound, (float(near_M[others[0]]), -int(others[0])))  # of rows as far, the lower one is first
+        bound = max(bound, (float(near_M[others[0]]), -int(others[0])))  # of equally far rows the lower is first
     candidate_CD = feature_MD[row_C.to(feature_MD.device)]
     between_CC = squared_distances(candidate_CD, candidate_CD).cpu().numpy()
     near_C, chosen = near_M[row_C].numpy(), list[int]()

@@ -1,4 +1,4 @@
-"""KAKURENBO: hides the examples that the network has learned, and looks at them again."""
+"""KAKURENBO: hides the examples that the network has learned, and passes them forward again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from sadp_bench.pruner import BadInput, Observation, Pruner, ScoringContext, Selection
 from sadp_bench.sampling import ranked, scheduled
 
-# Of the run, the share up to which a stage lasts, in tenths, and the stage's part of the highest hidden share.
+# Stages of the run: the end, in tenths of the run, and the hidden share as a part of the highest one.
 STAGES = ((3, 1.0), (6, 0.8), (8, 0.6), (10, 0.4))
 MAX_HIDDEN = 0.9  # share of all examples that an epoch hides, at most: weights stay at or below 10
 
@@ -24,14 +24,14 @@ class Kakurenbo(Pruner):
     Kind: dynamic.
     Scoring: none.
 
-    The F N examples of lowest loss are hidden for an epoch. Those of them that the network gets wrong, or right with a
+    The F N examples of lowest loss are hidden for an epoch. Examples of them that the network gets wrong, or right with a
     confidence below 0.7, move back. Confidence is the highest softmax of the time-mean of the logits. F falls over the
     run: 1, 0.8, 0.6 and 0.4 of its highest value, up to 30, 60, 80 and 100 % of the epochs. Hidden examples pass
-    forward at the epoch's end, in evaluation mode, so that their loss and confidence are as new as all others'. These
-    passes are charged. After the last epoch there are none.
+    forward at the epoch's end, in evaluation mode, so that their loss and confidence are new in every epoch. These passes
+    are charged. After the last epoch there are none.
 
-    The paper divides the learning rate by 1 - F. Here the weights are 1 / (1 - F): the same for SGD, but for weight decay,
-    which they leave as it is. Adam's steps hardly change with such a factor.
+    The paper divides the learning rate by 1 - F. Here the weights are 1 / (1 - F). For SGD this is the same, except that
+    weight decay stays as it is. Adam's steps hardly change with such a factor.
 
     The budget is ours: the four shares are scaled, and none exceeds 0.9, so that the run's total is exact. The paper sets
     the highest F, 0.3, and saves what is left after moving back. Here the next lowest losses that are right with
@@ -117,7 +117,7 @@ class Kakurenbo(Pruner):
         return scheduled(self.num_examples, self.kept_E[: epoch + 1])
 
     def revisit(self, epoch: int) -> Tensor:
-        """Returns the hidden examples, but after the last epoch."""
+        """Returns the hidden examples; none after the last epoch."""
         return self.hidden_M if self.refresh and epoch + 1 < self.num_epochs else self.hidden_M[:0]
 
     def observe_forward(self, seen: Observation) -> None:

@@ -20,9 +20,9 @@ class Moderate(Geometry):
     Kind: static.
     Scoring: a tenth of the run and a pass.
 
-    Distances d_i = ||f_i - c|| to the class's centre c are sorted; the K kept are the middle ones of the class. So the
-    order is by |rank - (n - 1) / 2|, ties broken by the seed. Features are not normalised. The cost beside the scoring
-    network is O(N D + N log N).
+    Distances d_i = ||f_i - c|| to the class's centre c are sorted, and the middle ones of each class are kept. So the order
+    is by |rank - (n - 1) / 2|, ties broken by the seed. Features are not normalised. Besides the scoring network, the cost
+    is O(N D + N log N).
 
     The authors' code takes the median of each feature as the centre, and sorts the distances of all classes together
     (`by_class=false`), on a network trained to its end. The budget and the early network are ours.
@@ -30,10 +30,10 @@ class Moderate(Geometry):
     Args:
         prune_ratio: The share of visits to save.
         features: "readout" or "spikes"; see `Geometry`.
-        by_class: Whether the distances of each class are sorted apart, so that every class keeps the same share.
+        by_class: Whether the distances of each class are sorted on their own, so that every class keeps the same share.
         centre: "median" of each feature, as in the authors' code; or "mean".
         score_epochs: The epochs of the scoring network; 0 means a tenth of the run, at least 1.
-        score_updates: Its updates, in place of epochs; 0 means by epochs.
+        score_updates: The updates of the scoring network, in place of epochs; 0 means by epochs.
     """
 
     display_name = "Moderate"
@@ -81,7 +81,10 @@ class Moderate(Geometry):
 
 
 def distance_to_centre(feature_MD: Tensor, centre: str) -> Tensor:
-    """Returns the distances to the median of each feature, the mean of the two middle values if M is even; or the mean."""
+    """Returns the distances of rows to their mean, or to the median of each feature.
+
+    The median of an even number of rows is the mean of the two middle values.
+    """
     if centre == "mean":
         return (feature_MD - feature_MD.mean(0)).norm(dim=1)
     sorted_MD, number = feature_MD.sort(0).values, len(feature_MD)

@@ -7,7 +7,7 @@ import torch
 from sadp_bench.pruner import BadInput, Observation, Pruner, ScoringContext, Selection, unweighted
 from sadp_bench.sampling import ranked
 
-CANDIDATES = 0.8  # share of the examples; their run on CIFAR takes .8 x .375
+CANDIDATES = 0.8  # share of the examples; the authors' run on CIFAR takes 0.8 x 0.375
 
 
 class OrderDP(Pruner):
@@ -23,9 +23,9 @@ class OrderDP(Pruner):
     training loss. Unseen examples have an infinite loss. The seed breaks ties. An example's chance depends on the rank of
     its loss alone. So training minimises another loss, with less weight on easy examples.
 
-    The budget is ours: s q = 1 - ratio, and the K of an epoch are exact. The paper sets s and q. Known traps of the
-    public code: it starts at a loss of 3, so seen examples with a higher loss pass before unseen ones; it replaces a
-    method of DataLoader, and seeds NumPy globally with the number of the epoch.
+    The budget is ours: s q = 1 - ratio, and the K of an epoch is exact. The paper sets s and q. Known traps of the public
+    code: It starts at a loss of 3, so seen examples with a higher loss come before unseen ones. It replaces a method of
+    DataLoader, and seeds NumPy globally with the number of the epoch.
 
     Args:
         prune_ratio: The share of visits to save.

@@ -22,8 +22,8 @@ class Random(Pruner):
     Args:
         prune_ratio: The share of visits to save.
         fresh: Whether every epoch has a new selection; otherwise the first slice stays for the whole run.
-        rescale: Whether the weights are N / K, so that their sum is N: the control of methods that raise the mean weight,
-            as InfoBatch does.
+        rescale: Whether the weights are N / K, so that their sum is N. This is the control for methods that raise the mean
+            weight, as InfoBatch does.
     """
 
     display_name = "Random"

@@ -14,7 +14,7 @@ CLASS_LOSSES = ("mean", "kept")
 
 
 class RCAP(Pruner):
-    """Keeps more of the classes of high loss, and prefers examples of high loss within a class. Weight 1.
+    """Keeps more examples of classes with a high loss, and prefers examples of high loss within a class. Weight 1.
 
     Source: Hassan, Khare & Paik, "RCAP: Robust, Class-Aware, Probabilistic Dynamic Dataset Pruning", UAI 2025 (PMLR
     286:1648, arXiv 2606.11761).
@@ -34,14 +34,14 @@ class RCAP(Pruner):
     start with the shares sqrt(n_c).
 
     Counts are rounded by Webster's method, so that their sum is K. The authors' code rounds up, so each class keeps at
-    least one example. Here too, where K is at least the number of classes: the classes with the last places give way.
-    Otherwise a class that kept none would keep its old losses, and be lost for good. With fewer K, "kept" sets L_c of a
-    class that the last subset left out to 1 / n_c, the mean example's part. The authors' code keeps more than it should: it
-    rounds up, and divides the excess of full classes by the whole budget.
+    least one example. Here each class does too, if K is at least the number of classes: the last examples of the order make
+    room. Otherwise a class that kept none would keep its old losses, and be lost for good. With a smaller K, "kept" sets
+    L_c of a class that the last subset left out to 1 / n_c, the mean example's part. The authors' code keeps more than it
+    should: it rounds up, and divides the excess of full classes by the whole budget.
 
     Args:
         prune_ratio: The share of visits to save.
-        beta: The temperature of the draw within a class, above 0. The higher, the more uniform is the draw.
+        beta: The temperature of the draw within a class, above 0. A higher beta makes the draw more uniform.
         class_loss: "mean": the class's mean of the last losses. "kept": as in the authors' code.
     """
 
@@ -108,9 +108,9 @@ class RCAP(Pruner):
 
 
 def with_every_class(order_N: Tensor, label_N: Tensor, num_kept: int) -> Tensor:
-    """Returns the first K of an order, but the first of a class before the later ones of all classes. Int64, [K].
+    """Returns K examples of an order: the first of each class, and then the first of the others. Int64, [K].
 
-    So each class has at least one example where K allows. Where the first K have one of each class, they stay as they are.
+    So each class has at least one example, if K allows it. If the first K examples have all classes, they are the result.
     """
     class_M = label_N[order_N]
     size_C = class_M.bincount()

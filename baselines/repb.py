@@ -28,10 +28,10 @@ class RePB(Pruner):
 
     - A window is w consecutive batches of a pass (an epoch); the last one may be shorter. A pass's examples have the
       rank of their loss within their window: (place from the lowest + 1/2) / the window's size.
-    - Of the examples that the last pass visited, the next one skips the share `drop_share` with the lowest ranks, at most
+    - A pass skips the share `drop_share` of the examples that the last pass visited: those of the lowest ranks, at most
       N - K. So each window loses the same share. The seed breaks ties.
-    - The examples that the last pass skipped return: as many as make the K of the pass exact, drawn uniformly. Up to a
-      ratio of drop_share / (1 + drop_share) all return. The first pass draws its K uniformly.
+    - Examples that the last pass skipped return: as many as make the K of the pass exact, drawn uniformly. Up to a ratio
+      of drop_share / (1 + drop_share) all return. The first pass draws its K uniformly.
     - Weight of i at pass e, counted from 1: (1 - ratio) e / n_i. n_i is the number of visits of i, this one included; a
       full run would have made e. At any steady rate of visits an example's weights then sum to (1 - ratio) e. With a
       budget that is not constant, the sum of the shares kept so far takes the place of (1 - ratio) e. A weight
@@ -39,8 +39,8 @@ class RePB(Pruner):
 
     Args:
         prune_ratio: The share of visits to save.
-        window: w, in batches, at least 1. Not public to us.
-        drop_share: The share of a window that is skipped next, above 0 and below 1. Not public to us.
+        window: w, in batches, at least 1. The paper's value is not public to us.
+        drop_share: The share of a window that the next pass skips, above 0 and below 1. The paper's is not public to us.
     """
 
     display_name = "RePB"
@@ -77,7 +77,7 @@ class RePB(Pruner):
         self.visits_N = torch.zeros(size, dtype=torch.int32, device=device)
 
     def observe(self, seen: Observation) -> None:
-        """Keeps the batch's losses, its window and its visits. A process counts its parts of the batches."""
+        """Keeps the batch's losses, its window and its visits. Each process counts its own parts of the batches."""
         self.loss_N[seen.index_B] = seen.loss_B.to(self.loss_N.dtype)
         self.window_N[seen.index_B] = self.batches // self.window
         self.visits_N[seen.index_B] += 1

@@ -17,18 +17,18 @@ KEPT = ("hardest", "easiest", "middle")
 class Scored(WithScoringNetworks):
     """Keeps the K examples of the highest score for the whole run, ties broken by the seed. Weight 1.
 
-    The hardest are the papers' choice. This choice is known to fail where few examples are kept. There the easiest are the
-    better subset (Sorscher et al., NeurIPS 2022), or those without the extremes (Zheng et al., ICLR 2023).
+    The papers keep the hardest. This is known to fail where few examples are kept. The easiest are then the better subset
+    (Sorscher et al., NeurIPS 2022), or those without the extremes (Zheng et al., ICLR 2023).
 
     Args:
         prune_ratio: The share of visits to save.
-        offset: The share of N, from the top, that is dropped as too hard (label noise) before the K are taken.
-        score_epochs: The number of epochs that a scoring network trains, of the run's schedule; 0 means the method's
-            default: a tenth of the run, at least 1, where the method names none (EL2N and GraNd: 20 of 200).
+        offset: The share of all examples, from the highest score, that is dropped as too hard (label noise).
+        score_epochs: The epochs of the run's schedule that a scoring network trains; 0 means the method's default. That is
+            a tenth of the run, at least 1, if the method has no other (EL2N and GraNd: 20 of 200).
         score_updates: The number of updates that a scoring network trains, in place of epochs; 0 means by epochs. A tenth
-            of a short run makes few: the 20 epochs of the papers are 7,800 updates.
+            of a short run has few updates: the papers' 20 epochs are 7,800.
         untrained: Whether the scoring networks do not train at all: scores at initialisation.
-        score_runs: The number of scoring networks, each with its initial weights and order. The papers use 10; the
+        score_runs: The number of scoring networks, each with its own initial weights and order. The papers use 10. The
             default is 1, because the run is charged for each.
         keep: "hardest": the highest scores. "easiest": the lowest. "middle": as many are dropped above as below.
     """

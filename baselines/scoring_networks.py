@@ -16,14 +16,14 @@ class WithScoringNetworks(Pruner):
 
     Args:
         prune_ratio: The share of visits to save.
-        score_epochs: The number of epochs that a scoring network trains, of the run's schedule; 0 means the method's
-            default: a tenth of the run, at least 1, where the method names none.
+        score_epochs: The epochs of the run's schedule that a scoring network trains; 0 means the method's default. That is
+            a tenth of the run, at least 1, if the method has no other.
         score_updates: The number of updates that a scoring network trains, in place of epochs; 0 means by epochs.
         untrained: Whether the scoring networks do not train at all.
-        score_runs: The number of scoring networks, each with its initial weights and order.
+        score_runs: The number of scoring networks, each with its own initial weights and order.
 
     Attributes:
-        least_epochs: Epochs that a scoring network trains at least for the score to be defined.
+        least_epochs: The fewest epochs of a scoring network with which the score is defined.
         surveys: The passes over the data that follow the training of each scoring network.
     """
 
@@ -91,9 +91,9 @@ class WithScoringNetworks(Pruner):
         """Returns the scoring network of a number from 0, trained on all data.
 
         Args:
-            context: Trains it.
-            run: The number.
-            pruner: Observes the training; None: nothing does.
+            context: The scoring context, which trains the network.
+            run: The network's number.
+            pruner: A pruner that observes the training; None: no pruner does.
         """
         return context.fit(pruner or KeepAll(), self.length(context), run)
 

@@ -1,4 +1,4 @@
-"""Selective-Backprop: a forward pass of all, a backward pass of those with a high loss."""
+"""Selective-Backprop: a forward pass of all examples, a backward pass of those with a high loss."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from sadp_bench.sampling import inclusion_probability, systematic_sample
 
 
 class SelectiveBackprop(WithinBatch):
-    """Trains on candidates in proportion to a power of their loss's rank among the latest losses. Weight 1.
+    """Draws candidates in proportion to a power of their loss's rank among the latest losses. Weight 1.
 
     Source: Jiang et al., "Accelerating Deep Learning by Focusing on the Biggest Losers", arXiv 1910.00762, 2019.
 
     Kind: within the batch.
     Scoring: none.
 
-    Every example is a candidate in every epoch, and passes forward in evaluation mode. The paper keeps it with
+    Every example is a candidate in every epoch, and passes forward in evaluation mode. The paper keeps an example with
     probability F(loss)^beta, where F is the distribution of the last `window` losses. For losses of one distribution
-    the mean of F^beta is 1 / (1 + beta), so the budget gives beta = ratio / (1 - ratio). The paper sets beta, and its
-    share varies. Here each batch trains exactly its share: the probabilities are scaled to sum to it.
+    the mean of F^beta is 1 / (1 + beta), so the budget gives beta = ratio / (1 - ratio). In the paper beta is a setting,
+    and the kept share varies. Here each batch trains exactly its share: the probabilities are scaled to sum to it.
 
-    The first epoch is as every other. The authors' code trains on all data first, to fill the window.
+    The first epoch is like every other. The authors' code trains on all data first, to fill the window.
 
-    The training step repeats the forward pass of the kept, as the paper's does. The gradient is biased towards the hard.
+    The training step repeats the forward pass of the kept examples, as in the paper. The gradient is biased towards hard
+    examples.
 
     Args:
         prune_ratio: The share of visits to save.
-        window: The number of latest losses that make up F, at least 2; the paper's code: 1024.
+        window: The number of latest losses that make up F, at least 2. The paper's code has 1024.
     """
 
     display_name = "Selective-Backprop"

@@ -12,7 +12,7 @@ from sadp_bench.sampling import ranked
 
 UNSEEN = 3.0  # loss of an example before its first visit
 MAX_GROUPS = 100
-MAX_BINS = 1024  # of losses, of which the groups are made
+MAX_BINS = 1024  # bins of losses, which make up the groups
 
 
 class SeTa(Pruner):
@@ -26,8 +26,8 @@ class SeTa(Pruner):
     k-means divides the last losses into G groups, from easy to hard. Epoch e keeps examples of the groups s to s + W - 1
     with s = e modulo (G - W + 1). The window moves by a group an epoch, from easy to hard, and then begins anew at the
     easiest group. Epoch 0 takes all groups, so the first window is that of s = 1: by default the four hardest groups. The
-    epochs from floor(delta E) on take all groups too (partial annealing). Before the groups are made, the authors drop a
-    random share, 0.1 on CIFAR; what an epoch saves follows from the losses.
+    epochs from floor(delta E) on take all groups too (partial annealing). The authors drop a random share before they make
+    the groups, 0.1 on CIFAR. What an epoch saves then follows from the losses.
 
     The budget is ours. The random share follows from it: K examples of the window are drawn at random. A window of fewer
     than K is kept whole. The rest is drawn at random from the next harder group, and then from the groups beyond. If all
@@ -80,7 +80,7 @@ class SeTa(Pruner):
         self.loss_N[seen.index_B] = seen.loss_B.to(self.loss_N.dtype)
 
     def select(self, epoch: int) -> Selection:
-        """Returns K examples at random: of all, or as near to the window as they are."""
+        """Returns K examples at random: of all, or those nearest to the window."""
         away_N = torch.zeros(self.num_examples)
         if 0 < epoch < math.floor(self.delta * self.num_epochs):
             first = epoch % (self.groups - self.window + 1)

@@ -26,8 +26,8 @@ from sadp_bench.pruner import (
 )
 from sadp_bench.sampling import ranked
 
-TOLERANCE = 0.005  # of the ratio, by which a list of indices may miss it
-CHOICES = ("index", "mask", "scores")  # arrays, of which a file has one
+TOLERANCE = 0.005  # largest difference between the ratio and that of a list of indices
+CHOICES = ("index", "mask", "scores")  # a file has one of these arrays
 ARRAYS = (*CHOICES, "weights", "data_sha256")
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -41,20 +41,20 @@ class Subset(Pruner):
     Scoring: none.
 
     A `.npz` file has one of three arrays: `index`, distinct positions in the run's training set from 0; `mask`, true for
-    the kept of its N examples; or `scores`, a number for each of them, where infinity comes first. An array `weights`
-    beside it has as many numbers above 0. Weights are taken as they are: a mean other than 1 changes the effective
-    learning rate. A file with a text `data_sha256`, as `sadp-bench export` writes it, serves the data of this hash alone.
-    A `.npy` file has one array, and a text file a number a line: N numbers are scores, another count of numbers are
-    indices, and N truth values are a mask.
+    each kept one of the N examples; or `scores`, a number for each example, where infinity comes first. The file may also
+    have an array `weights`, with as many numbers above 0. Weights are taken as they are: a mean other than 1 changes the
+    effective learning rate. A file with a text `data_sha256`, as `sadp-bench export` writes it, fits the data of this hash
+    alone. A `.npy` file has one array, and a text file has a number a line. N numbers are scores, any other count of
+    numbers are indices, and N truth values are a mask.
 
-    Indices and masks stay in every epoch, so their number must fit the ratio to within 0.5 points. The K highest scores
-    are kept, ties broken by the seed. The cost of making the file is not charged: compare with that in mind.
+    Indices and masks are the same in every epoch, so their number must fit the ratio to within 0.5 points. The K highest
+    scores are kept, ties broken by the seed. The cost of making the file is not charged: allow for it in comparisons.
 
     Args:
         prune_ratio: The share of visits to save.
-        file: The path.
-        sha256: The hash of the file's content, by which the run is known; "": that of the present content, filled in
-            when the run is resolved. With another content the run is refused.
+        file: The path of the file.
+        sha256: The hash of the file's content, a part of the run's key; "": that of the present content, filled in when
+            the run is resolved. With another content the run is refused.
         keep: Which scores are kept. "hardest": the highest. "easiest": the lowest. "middle": as many are dropped above
             as below.
     """
@@ -126,7 +126,7 @@ class Subset(Pruner):
         return arrays
 
     def _check_array(self, name: str, values: Array) -> None:
-        """Raises BadInput for an array of the wrong type or shape, or with a value that is none."""
+        """Raises BadInput for an array of the wrong type or shape, or with a value that is not allowed."""
         kinds = {"data_sha256": "U", "mask": "b", "lines": "biuf"}.get(name, "iuf")
         wanted = {"data_sha256": "a text", "mask": "a list of truth values"}.get(name, "a list of numbers")
         is_right = values.ndim == (0 if name == "data_sha256" else 1) and values.dtype.kind in kinds
@@ -141,7 +141,7 @@ class Subset(Pruner):
             raise self._fault(f"has {name} that are not finite")
 
     def _check_data(self, of_file: str, of_run: str) -> None:
-        """Raises BadInput where the file is of other data than the run's, as far as both are known."""
+        """Raises BadInput where the file is of other data than the run's, if both are known."""
         if of_run and of_file != of_run:
             raise self._fault(
                 f"is of other data: its data_sha256 is {ascii(of_file[:12])}, and the run's '{of_run[:12]}'; take the data "

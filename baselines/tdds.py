@@ -37,12 +37,12 @@ class TDDS(Scored):
 
     Args:
         prune_ratio: The share of visits to save.
-        window: J, at least 3.
+        window: J, the presentations in a window, at least 3.
         decay: The last window's share of the score, above 0 and at most 1.
-        offset: The share of N, from the top, that is dropped as too hard before the K are taken.
-        score_epochs: 0 means 35 % of the run.
+        offset: The share of all examples, from the highest score, that is dropped as too hard.
+        score_epochs: The epochs of a scoring network; 0 means 35 % of the run.
         score_runs: The number of scoring networks.
-        keep: "hardest" are the highest scores.
+        keep: "hardest" (the highest scores), "easiest" (the lowest) or "middle".
         score_updates: The number of updates of a scoring network, in place of epochs.
     """
 
@@ -87,7 +87,7 @@ class TDDS(Scored):
         self.decay = decay
 
     def default_epochs(self, num_epochs: int) -> int:
-        """Returns 35 % of the run, at least 3 epochs where it has them."""
+        """Returns 35 % of the run, at least 3 epochs if the run has them."""
         return min(num_epochs, max(LEAST_WINDOW, round(0.35 * num_epochs)))
 
     def score(self, context: ScoringContext) -> Tensor:

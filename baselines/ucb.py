@@ -13,20 +13,20 @@ from sadp_bench.sampling import ranked
 
 
 class UCB(Bandit):
-    """Keeps the highest m + c v, a running mean of the loss and its variance, for a period of epochs. Weight 1.
+    """Keeps the highest m + c v, from the loss's running mean m and variance v, for a period of epochs. Weight 1.
 
     Source: Raju, Daruwalla & Lipasti, "Accelerating Deep Learning with Dynamic Data Pruning", arXiv 2111.12621, 2021.
 
     Kind: dynamic.
     Scoring: none.
 
-    m and v are those of `Bandit`, with a = 0.2. As published, v enters itself, not its root, and without the number of
-    visits. So the bound rises with a noisy loss, and not while an example is left out. The paper also prunes the same share
-    in every epoch; the K of an epoch are exact here.
+    m and v are those of `Bandit`, with a = 0.2. As published, the bound contains v itself, not its root, and no number of
+    visits. So the bound rises with a noisy loss, and does not rise while an example is left out. The paper also prunes the
+    same share in every epoch. Here the K of an epoch is exact.
 
     Args:
         prune_ratio: The share of visits to save.
-        confidence: c, at least 0; at 0 the means alone rank. Its value is not public to us.
+        confidence: c, at least 0; at 0 the ranking is by m alone. The paper's value is not public to us.
         memory: a, in [0, 1): the share of the earlier visits in m and v.
         period: The number of epochs that keep the same examples (the paper: 10); 0 means a tenth of the run, at most 10.
     """

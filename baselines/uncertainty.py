@@ -1,4 +1,4 @@
-"""Three measures of how uncertain a partly trained network is of an example."""
+"""Three measures of a partly trained network's uncertainty about an example."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from sadp_bench.pruner import ScoringContext
 
 
 class Uncertainty(Scored):
-    """Keeps the examples of which a scoring network is least certain, for the whole run. Weight 1.
+    """Keeps the examples about which a scoring network is least certain, for the whole run. Weight 1.
 
-    p is the softmax of the time-mean of the logits, in evaluation mode, without augmentation. The label plays no part.
+    p is the softmax of the time-mean of the logits, in evaluation mode, without augmentation. The label is not used.
     """
 
     bibtex = """
@@ -50,8 +50,8 @@ class Entropy(Uncertainty):
     Kind: static.
     Scoring: a tenth of the run and a pass.
 
-    The score is -sum_c p_c log p_c, with p the softmax of the time-mean of the logits in evaluation mode. The label plays
-    no part. Trap: DeepCore's code without `balance` reverses the order, and so keeps the most certain examples.
+    The score is -sum_c p_c log p_c, with p the softmax of the time-mean of the logits in evaluation mode. The label is not
+    used. Trap: DeepCore's code without `balance` reverses the order, and so keeps the most certain examples.
     """
 
     display_name = "Entropy"
@@ -70,8 +70,8 @@ class Margin(Uncertainty):
     Scoring: a tenth of the run and a pass.
 
     The score is p_(2) - p_(1), the second highest probability minus the highest, with p the softmax of the time-mean of the
-    logits in evaluation mode. The label plays no part. Trap: DeepCore's code without `balance`
-    reverses the order, and so keeps the largest margins.
+    logits in evaluation mode. The label is not used. Trap: DeepCore's code without `balance` reverses the order, and so
+    keeps the largest margins.
     """
 
     display_name = "Margin"
@@ -90,8 +90,8 @@ class LeastConfidence(Uncertainty):
     Kind: static.
     Scoring: a tenth of the run and a pass.
 
-    The score is 1 - max_c p_c, with p the softmax of the time-mean of the logits in evaluation mode. The label plays no
-    part. DeepCore's code takes the highest logit in place of the highest probability. Trap: without `balance` it reverses
+    The score is 1 - max_c p_c, with p the softmax of the time-mean of the logits in evaluation mode. The label is not
+    used. DeepCore's code takes the highest logit in place of the highest probability. Trap: without `balance` it reverses
     the order, and so keeps the highest logits.
     """
 
