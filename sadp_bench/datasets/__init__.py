@@ -1,4 +1,4 @@
-"""The data sets: name -> class. Listing the names imports nothing else."""
+"""The data sets: name -> class. The table imports none of the classes."""
 
 DATASETS = {
     "digits": "sadp_bench.datasets.digits:Digits",
@@ -25,6 +25,6 @@ ADAPTERS = ("torchvision", "hf")
 
 
 def expanded(name: str) -> tuple[str, dict[str, str]]:
-    """Returns a data set's name, and the settings that are part of it: "hf:ylecun/mnist" names one of `hf`."""
+    """Returns a data set's registered name and the settings in it: "hf:ylecun/mnist" is `hf` with name=ylecun/mnist."""
     adapter, _, own = name.partition(":")
     return (adapter, {"name": own}) if own and adapter in ADAPTERS else (name, {})

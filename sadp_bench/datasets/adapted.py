@@ -1,6 +1,7 @@
 """Data sets of other libraries as examples in memory: `torchvision` and `hf`.
 
-Both take sets of one image and one class for each example. Nothing is downloaded: the library reads its files on the disk.
+Both take data sets with one image and one class for each example. The library reads its files on the disk. Nothing is
+downloaded.
 """
 
 from __future__ import annotations
@@ -25,31 +26,31 @@ from sadp_bench.datasets.examples import Examples
 from sadp_bench.datasets.imagefolder import SIDES
 from sadp_bench.datasets.own_files import channel_statistics
 
-Item = tuple[Any, ...]  # an image as Pillow's, an array or a tensor, and its class
+Item = tuple[Any, ...]  # an image (Pillow's, an array or a tensor), and its class
 
 
 class Items(Protocol):
-    """Examples by their places."""
+    """A sequence of examples."""
 
     def __len__(self) -> int:
-        """Returns their number."""
+        """Returns the number of examples."""
 
     def __getitem__(self, row: int) -> Item:
-        """Returns one of them."""
+        """Returns the example at a place."""
 
 
 class _Adapted(Dataset):
-    """Images of another library. Those of one channel are grey, all others become red, green and blue."""
+    """Images of another library. A data set whose images all have one channel is grey; any other becomes RGB."""
 
     def _take(self, what: str, parts: Sequence[Items], names: Any, side: int, sha256: str) -> None:
-        """Sets all that a data set has.
+        """Sets the attributes of a data set: examples, classes, statistics and hash.
 
         Args:
             what: The data set, for messages.
-            parts: The training and the test items; each has a length.
+            parts: The training items and the test items.
             names: The library's names of the classes, if it has any.
-            side: Pixels of a side; 0: the images' own.
-            sha256: The hash that a former run had; "": none.
+            side: Pixels of each side; 0: the images' own.
+            sha256: The hash in the run's spec; "": none.
 
         Raises:
             BadInput: The items are no labelled images of one size, or have another hash.
@@ -76,15 +77,16 @@ class TorchvisionSet(_Adapted):
     """An image data set of torchvision, such as `--dataset torchvision:SVHN`; at least 2 classes.
 
     Source: https://docs.pytorch.org/vision/stable/datasets.html
-    Limits: one image and one class an example; the class takes `train` or `split` ("train" and "test", or "val"). Some of
-    its classes read pickles, which run code: take files of a publisher that you trust.
+
+    An example has one image and one class. The class takes `train` or `split` ("train" and "test", or "val"). Some classes
+    of torchvision read pickles, which can run code: take files only from a publisher that you trust.
 
     Args:
         root: The folder of all data sets, torchvision's `root`.
         timesteps: Not used.
         name: The class in torchvision.datasets.
-        side: Pixels of a side, to which central squares are resized; 0: the images have one size, and keep it.
-        sha256: The hash of the examples, by which the run is known; filled in when the run is resolved.
+        side: Pixels of each side: central squares are resized. 0: all images have one size, and keep it.
+        sha256: Hash of the examples, a part of the run's key; filled in when the run is resolved.
     """
 
     def __init__(self, root: Path, timesteps: int, *, name: str = "", side: int = 0, sha256: str = "") -> None:
@@ -115,7 +117,7 @@ class TorchvisionSet(_Adapted):
 
     @classmethod
     def locate(cls, root: Path, *, name: str = "", side: int = 0, sha256: str = "") -> Path | None:
-        """Returns the folder of all data sets where a class is named; the class itself finds its files there."""
+        """Returns the folder of all data sets, in which the class finds its files; None without the name of a class."""
         return root if name and os.path.isdir(root) else None
 
 
@@ -123,18 +125,19 @@ class HuggingFaceSet(_Adapted):
     """An image data set of Hugging Face in the local cache, such as `--dataset hf:ylecun/mnist`; at least 2 classes.
 
     Source: https://huggingface.co/docs/datasets; needs `pip install 'sadp-bench[hf]'`.
-    Limits: one column of images and one of classes; a split "train", and "test" or "validation". It reads what lies in the
-    library's cache, or a folder of files that `datasets.load_dataset` takes.
+
+    The data set has a column of images and a column of classes. Its splits are "train", and "test" or "validation". They are
+    read from the library's cache, or from a folder of files that `datasets.load_dataset` takes.
 
     Args:
         root: Not used: the library has a cache of its own (`HF_HOME`).
         timesteps: Not used.
         name: The name on the hub, or the path of a folder.
         config: The configuration, where the data set has several.
-        image: The column of images; "": the first of that type.
-        label: The column of classes; "": the first of that type.
-        side: Pixels of a side, to which central squares are resized; 0: the images have one size, and keep it.
-        sha256: The hash of the examples, by which the run is known; filled in when the run is resolved.
+        image: The column of images; "": the first column of that type.
+        label: The column of classes; "": the first column of that type.
+        side: Pixels of each side: central squares are resized. 0: all images have one size, and keep it.
+        sha256: Hash of the examples, a part of the run's key; filled in when the run is resolved.
     """
 
     def __init__(
@@ -200,7 +203,7 @@ class _Rows:
 
 
 def _second(make: Any, words: dict[str, Any]) -> Any:
-    """Returns the test part; "val" of a class that has no "test"."""
+    """Returns the test part, or the part "val" where the class has no "test"."""
     try:
         return make(words)
     except ValueError:
@@ -238,7 +241,7 @@ def _arrays(what: str, items: Items, side: int) -> tuple[Tensor, Tensor]:
 
 
 def _pixels(image: Any) -> Tensor | None:
-    """Returns an image as uint8 [1, H, W] or [3, H, W]; None where it is none of 8 bits."""
+    """Returns an image as uint8 [1, H, W] or [3, H, W]; None where it is no image of 8 bits."""
     from PIL import Image
 
     if isinstance(image, Image.Image):

@@ -1,4 +1,4 @@
-"""The files of a folder, a tar or a zip archive, read without unpacking anything to the disk."""
+"""Reads the files of a folder, a tar archive or a zip archive, without unpacking to the disk."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Member(NamedTuple):
     """A regular file of a source.
 
     Attributes:
-        path: Within the source.
-        place: With the source's path, for messages.
-        read: Returns the content, before the next member is asked for.
+        path: The path within the source.
+        place: The path with the source's, for messages.
+        read: Returns the content; it is called before the iteration goes on to the next member.
     """
 
     path: PurePosixPath
@@ -42,13 +42,13 @@ class Member(NamedTuple):
 def members(source: Path) -> Iterator[Member]:
     """Yields the files of a folder in the order of their paths, or those of an archive in its own order.
 
-    Names that begin with a point, and a Mac's `__MACOSX`, are left out.
+    Names that begin with a dot, and macOS's `__MACOSX`, are left out.
 
     Args:
-        source: A folder, a zip archive (`.zip`), or a tar archive, packed or not.
+        source: A folder, a zip archive (`.zip`), or a tar archive, compressed or not.
 
     Raises:
-        BadInput: The source is absent or broken; also by a member's `read`.
+        BadInput: The source is absent or broken. A member's `read` raises it too.
     """
     if os.path.isdir(source):
         found = _of_folder(source)
@@ -58,7 +58,7 @@ def members(source: Path) -> Iterator[Member]:
 
 
 def first_there(candidates: list[Path]) -> Path | None:
-    """Returns the first path that is there: of a folder and the archives that hold the same; None where none is."""
+    """Returns the first path that exists, among a folder and archives of the same content; None where none exists."""
     return next((path for path in candidates if os.path.exists(path)), None)
 
 
@@ -97,7 +97,7 @@ def _content(open_member: Callable[[], IO[bytes] | None], size: int, place: str)
     check_room(size, printable(place), "read the files of another folder")
     with _faults(place):
         file = open_member()
-        assert file is not None  # as it is for a regular file
+        assert file is not None  # it is a regular file
         with file:
             content = np.frombuffer(file.read(), np.uint8)
     if content.size != size:
@@ -107,7 +107,7 @@ def _content(open_member: Callable[[], IO[bytes] | None], size: int, place: str)
 
 @contextmanager
 def _faults(place: str) -> Iterator[None]:
-    """Turns what the readers of archives raise within the context into one line that names the place."""
+    """Turns an error that a reader of archives raises within the context into one line that names the place."""
     try:
         yield
     except BadInput:

@@ -31,7 +31,7 @@ from sadp_bench.core.files import opened
 from sadp_bench.core.text import printable
 from sadp_bench.datasets.examples import Examples
 
-PATIENCE_SECONDS = 9  # seconds for an answer, and for each next piece of a download
+PATIENCE_SECONDS = 9  # seconds to wait for a response, and for each further piece of a download
 WAY_OUT = "put it there, name its folder with --data, or take --dataset digits, which needs no download"
 
 
@@ -40,25 +40,29 @@ class Dataset(ABC):
 
     An input is (stored value / scale - mean) / std, channel by channel. `scale` is 255 for images of bytes. It is 1 for
     counts of events, which remain as they are with mean 0 and std 1. The docstring of a subclass starts with one line
-    about its content and size, and has a line `Source: ...`. `datasets.contract` checks the examples that a subclass loads.
+    about its content and size, and has a paragraph `Source: ...`. `datasets.contract` checks the examples that it loads.
 
     Keyword-only arguments of a subclass's `__init__` are its settings, `--set dataset.KEY=VALUE`. Each has a number, a text
-    or a truth value as its default. They are part of the spec. Where the files decide it, `__init__` sets `events`, `scale`,
-    `mean`, `std`, `class_names` and `found`.
+    or a truth value as its default. They are part of the spec. `__init__` sets those of `events`, `scale`, `mean`, `std`,
+    `class_names` and `found` that depend on the files.
 
     Attributes:
         events: Whether inputs are frames of events [N, T, C, H, W] instead of static images [N, C, H, W].
-        vectors: Whether the frames are vectors of F values, stored as images [1, 1, F]. Networks of convolutions, and
-            augmentation, refuse them.
+        vectors: Whether the frames are vectors of F values, stored as images [1, 1, F]. Convolutional networks and
+            augmentation refuse them.
         backbone: The default of `--backbone`.
-        augment: The default of `--augment`, likewise of the following four.
-        scale: Of stored values.
-        mean: By channel, after scaling.
-        std: By channel, after scaling.
-        class_names: By label.
-        found: Settings that only the files decide, such as a hash; they enter the spec in place of the defaults. A
-            subclass that is given such a setting raises BadInput where its files decide otherwise.
-        file_names: Of the parts "train" and "test": the file that each example comes from, where that is known.
+        augment: The default of `--augment`.
+        epochs: The default of `--epochs`.
+        batch_size: The default of `--batch-size`.
+        timesteps: The default of `--timesteps`.
+        learning_rate: The default of `--learning-rate`.
+        scale: Divisor of stored values.
+        mean: Mean of each channel, after scaling.
+        std: Standard deviation of each channel, after scaling.
+        class_names: Names of the classes, by label.
+        found: Settings that the files determine, such as a hash. They replace the defaults in the spec. A subclass raises
+            BadInput where a given setting differs from its files.
+        file_names: The file of each example in "train" and in "test", where it is known.
         train: The training examples.
         test: The test examples.
     """
@@ -87,10 +91,10 @@ class Dataset(ABC):
 
         Args:
             root: The folder of all data sets.
-            timesteps: Frames that a recording of events is cut into; static images ignore it.
+            timesteps: Frames into which a recording of events is cut; static images ignore it.
 
         Raises:
-            BadInput: Where files are absent and cannot be downloaded, or are broken.
+            BadInput: Files are absent and cannot be downloaded, or are broken.
         """
 
     @classmethod
@@ -98,12 +102,12 @@ class Dataset(ABC):
     def locate(cls, root: Path) -> Path | None:
         """Returns the place of the files in `root`; None where one is absent. Opens and downloads nothing.
 
-        A subclass with settings takes all of them here too, by name and with their defaults.
+        A subclass with settings takes all of them here too, as keyword arguments with the same defaults.
         """
 
 
 def data_root(given: Path | None) -> Path:
-    """Returns the folder of all data sets: the given one, else $SADP_BENCH_DATA, else one in the user's cache.
+    """Returns the folder of all data sets: the given one, or $SADP_BENCH_DATA, or else one in the user's cache.
 
     The folder need not exist yet. Raises BadInput where it is a file or may not be read.
     """
@@ -124,7 +128,7 @@ def cache_folder() -> Path:
 
 
 def first_missing(files: Iterable[Path]) -> Path | None:
-    """Returns the first of the files that is not there; None where all are."""
+    """Returns the first of the files that does not exist; None where all exist."""
     return next((file for file in files if not os.path.exists(file)), None)
 
 
@@ -148,13 +152,13 @@ def check_labels(file: Path, label_N: NDArray[Any], num_classes: int) -> None:
 
 
 def download(url: str, md5: str, wanted: Path) -> None:
-    """Downloads `url` to `wanted`, whole and with that MD5 sum, or raises BadInput and leaves nothing."""
+    """Downloads `url` to `wanted` and checks the MD5 sum. After a failure it raises BadInput and leaves no file."""
     with _downloaded(url, md5, wanted, wanted.parent) as file:
         os.replace(file, wanted)
 
 
 def download_archive(url: str, md5: str, wanted: Path, root: Path) -> None:
-    """Downloads a tar archive and puts its files below `root`; `wanted` is the file that was missed."""
+    """Downloads a tar archive and puts its files below `root`; `wanted` is the absent file, for messages."""
     if not hasattr(tarfile, "data_filter"):
         raise BadInput(f"unpacking {url} safely needs Python 3.11.4 or later; unpack it into {root} yourself")
     with _downloaded(url, md5, wanted, root) as archive:
@@ -169,7 +173,7 @@ def download_archive(url: str, md5: str, wanted: Path, root: Path) -> None:
 
 @contextmanager
 def _downloaded(url: str, md5: str, wanted: Path, folder: Path) -> Iterator[Path]:
-    """Yields the checked download, in a temporary folder within `folder`, so that moving it is a rename."""
+    """Yields the checked download. It lies in a temporary folder within `folder`, so that a move is a rename."""
     print(printable(f"downloading {url} into {folder}"), file=sys.stderr, flush=True)
     try:
         with _opened(url) as response:
@@ -185,8 +189,8 @@ def _downloaded(url: str, md5: str, wanted: Path, folder: Path) -> Iterator[Path
 
 
 def _opened(url: str) -> Any:
-    """Returns the response to `url`, over https alone. Raises OSError where none comes in time."""
-    # A thread, because a name lookup has no timeout, and each of several addresses would get the whole one.
+    """Returns the response to `url`, over https alone. Raises OSError where no response comes in time."""
+    # It runs in a thread, because a name lookup has no timeout, and each of several addresses would get a whole one.
     answers: Queue[Any] = Queue()
 
     def look_up() -> None:

@@ -1,8 +1,8 @@
-"""Braille letters, felt by a robot's fingertip: the temporal data set that needs no download.
+"""Braille letters, touched by a robot's fingertip: the temporal data set that needs no download.
 
 The readings are those of S. F. Müller-Cleve, V. Fra, L. Khacef, A. Pequeño-Zurro, D. Klepatsch, E. Forno, D. G. Ivanovich,
-S. Rastogi, G. Urgese, F. Zenke and C. Bartolozzi, https://doi.org/10.5281/zenodo.7050094, under CC BY 4.0. The licence and
-the changes are beside the data, in `files/LICENSE-braille.txt`.
+S. Rastogi, G. Urgese, F. Zenke and C. Bartolozzi, https://doi.org/10.5281/zenodo.7050094, under CC BY 4.0. The file
+`files/LICENSE-braille.txt` has the licence and the changes.
 """
 
 from __future__ import annotations
@@ -27,15 +27,16 @@ class Braille(Dataset):
     """1,350 touches of Braille letters by 12 taxels: 1,215 to train, 135 to test, 27 classes; comes with this package.
 
     Source: S. F. Müller-Cleve et al., 2022: Braille letter reading, Frontiers in Neuroscience 16, https://doi.org/10.3389/fnins.2022.951164
-    A touch is 76 steps of 12 pressures, of 0 to 255. It becomes T frames of equal duration: a frame is the mean of the
+
+    A touch is 76 steps of 12 pressures, each from 0 to 255. It becomes T frames of equal duration: a frame is the mean
     pressure over its time (see `averaged`). Each of 27 letters, Space and A to Z, has 50 touches.
-    The publisher has no split. A tenth of each letter's touches is held out, by the SHA-1 of LETTER/TOUCH.
+    The publisher has no split. The test set is a tenth of each letter's touches, chosen by the SHA-1 of LETTER/TOUCH.
 
     Args:
         root: The folder of all data sets.
-        timesteps: T.
-        split: The rule of the test recordings; there is one.
-        test_list: The hash of the list of test recordings, by which the run is known; filled in when the run is resolved.
+        timesteps: T, the frames of a touch.
+        split: The rule that chooses the test recordings; there is only this one.
+        test_list: Hash of the list of test recordings, a part of the run's key; filled in when the run is resolved.
     """
 
     events = True
@@ -68,15 +69,15 @@ class Braille(Dataset):
 def averaged(value_NSF: NDArray[np.uint8], timesteps: int) -> NDArray[np.uint8]:
     """Returns the mean of a signal over each of T equal parts of its time, rounded. Uint8, [N, T, F].
 
-    The signal is constant during each of its S steps. So T = S leaves it as it is, and a larger T repeats values.
+    The signal is constant during each of its S steps. So T = S does not change it, and a larger T repeats values.
 
     Args:
-        value_NSF: At each step.
+        value_NSF: The signal of F values at each of S steps.
         timesteps: T.
     """
     steps = value_NSF.shape[1]
     edge = np.arange(timesteps + 1) * steps / timesteps
-    # Of each part, in steps: the time that it shares with each step.
+    # The time that each part shares with each step, in steps.
     shared_TS = np.minimum(edge[1:, None], np.arange(1, steps + 1)) - np.maximum(edge[:-1, None], np.arange(steps))
     weight_TS = shared_TS.clip(0) * timesteps / steps
     return np.rint(np.einsum("ts,nsf->ntf", weight_TS, value_NSF)).astype(np.uint8)

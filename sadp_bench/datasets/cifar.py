@@ -16,7 +16,7 @@ TEST_ROWS = 10_000
 
 
 class _CIFAR(Dataset):
-    """Files of rows: `label_bytes` labels, of which the last counts, then the red, green and blue plane."""
+    """Files of rows. A row has `label_bytes` labels, of which the last is used, then the red, green and blue plane."""
 
     folder: ClassVar[str]
     url: ClassVar[str]
@@ -81,6 +81,7 @@ class CIFAR100(_CIFAR):
     """60,000 photographs, 32x32 RGB: 50,000 to train, 10,000 to test, 100 classes; a download of 161 MB.
 
     Source: A. Krizhevsky, 2009: Learning Multiple Layers of Features from Tiny Images, https://www.cs.toronto.edu/~kriz/cifar.html
+
     The labels are the 100 fine ones, not the 20 coarse ones.
     """
 

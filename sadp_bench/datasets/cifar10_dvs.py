@@ -1,4 +1,4 @@
-"""CIFAR10-DVS: pictures of CIFAR-10 moved before an event camera, cut into frames."""
+"""CIFAR10-DVS: event recordings of moving CIFAR-10 pictures, cut into frames."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def _hashed(names: Sequence[str]) -> set[str]:
 
 
 def _sew(names: Sequence[str]) -> set[str]:
-    """Returns all files of a class but the first 90 % in the order of their names as texts.
+    """Returns the files of a class after the first 90 %, in the order of their names as texts.
 
     Source: Fang et al., "Deep Residual Learning in Spiking Neural Networks", NeurIPS 2021, by SpikingJelly's
-    `split_to_train_test_set(0.9)`. Of all files, these are 91 to 99 and 909 to 999.
+    `split_to_train_test_set(0.9)`. In the whole data set, these are files 91 to 99 and 909 to 999.
     """
     return set(sorted(names)[math.ceil(0.9 * len(names)) :])
 
@@ -50,14 +50,14 @@ def _tebn(names: Sequence[str]) -> set[str]:
 
 
 def _tet(names: Sequence[str]) -> set[str]:
-    """Returns the files from 700 on of a class.
+    """Returns the files of a class from number 700 on.
 
     Source: Deng et al., "Temporal Efficient Training", ICLR 2022, by its script, https://github.com/aa-samad/conv_snn
     """
     return {name for name in names if _number(name) >= 700}
 
 
-# By name, a function of a class's files that returns those of the test.
+# Name of a split -> function that returns the test files among a class's files.
 SPLITS: dict[str, Callable[[Sequence[str]], set[str]]] = {HASHED: _hashed, "sew": _sew, "tebn": _tebn, "tet": _tet}
 
 
@@ -65,18 +65,19 @@ class CIFAR10DVS(Dataset):
     """10,000 event recordings of CIFAR-10's pictures, 128x128, 2 polarities: 9,000 to train, 1,000 to test, 10 classes.
 
     Source: H. Li et al., 2017: CIFAR10-DVS, https://doi.org/10.3389/fnins.2017.00309
-    The files are the publisher's (CC BY 4.0), `CIFAR10DVS/<class>.zip` or its folder `CIFAR10DVS/<class>`, fetched by
-    hand. All recordings that are there are used, in the order of class and number. Each becomes T frames (see
+
+    The files are the publisher's (CC BY 4.0), downloaded by hand: `CIFAR10DVS/<class>.zip`, or its folder
+    `CIFAR10DVS/<class>`. All recordings found there are used, in the order of class and number. Each becomes T frames (see
     `events.frames`), turned as in SpikingJelly.
-    The publisher has no split. The default holds out a tenth of each class by the SHA-1 of the files' names.
+    The publisher has no split. By default the test set is a tenth of each class, chosen by the SHA-1 of the files' names.
 
     Args:
         root: The folder of all data sets.
-        timesteps: T.
-        by: What cuts a recording into T frames: equal parts of its "time", or equal numbers of events ("number").
-        side: Pixels of a side of the frames; the sensor's pixels are summed.
-        split: The rule of the test recordings: "sha1-9:1", or that of a paper: "sew", "tebn" or "tet".
-        test_list: The hash of the list of test recordings, by which the run is known; filled in when the run is resolved.
+        timesteps: T, the frames of a recording.
+        by: How a recording is cut into T frames: by "time" into equal durations, by "number" into equal numbers of events.
+        side: Pixels of each side of a frame; a pixel counts the events of the sensor's pixels that it covers.
+        split: The rule that chooses the test recordings: "sha1-9:1", or a paper's rule: "sew", "tebn" or "tet".
+        test_list: Hash of the list of test recordings, a part of the run's key; filled in when the run is resolved.
     """
 
     events = True
@@ -116,12 +117,12 @@ class CIFAR10DVS(Dataset):
 
     @classmethod
     def locate(cls, root: Path, **settings: Any) -> Path | None:
-        """Returns the folder of the classes; None where one is absent, packed and unpacked."""
+        """Returns the folder of the classes; None where a class has neither a folder nor an archive."""
         return root / "CIFAR10DVS" if all(_sources(root)) else None
 
 
 def _sources(root: Path) -> list[Path | None]:
-    """Returns the folder or the archive of each class; None where neither is there."""
+    """Returns the folder or the archive of each class; None where neither exists."""
     folder = root / "CIFAR10DVS"
     return [first_there([folder / name, folder / f"{name}.zip"]) for name in CLASSES]
 

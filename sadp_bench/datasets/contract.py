@@ -1,4 +1,4 @@
-"""The contract of a data set: the properties that a run relies on, checked once when the data are loaded.
+"""The contract of a data set: the properties that a run needs, checked once when the data are loaded.
 
 docs/data.md describes the contract. `first_breach` returns the first rule that a data set breaks.
 """
@@ -17,19 +17,19 @@ from sadp_bench.datasets.base import Dataset
 from sadp_bench.datasets.examples import Examples
 
 PARTS = ("train", "test")
-CHUNK_BYTES = 64 << 20  # bytes of pixels that are looked at together; nothing is copied
-MIN_SPREAD = 1e-6  # of a mean: a smaller standard deviation is float32's rounding of a constant channel
+CHUNK_BYTES = 64 << 20  # bytes of pixels that are checked together; nothing is copied
+MIN_SPREAD = 1e-6  # share of a mean; a smaller standard deviation is float32's rounding of a constant channel
 FLOAT32_MAX = torch.finfo(torch.float32).max
-MAX_GAIN = 1e30  # of a stored value; float32 keeps eight powers of ten for the value itself
+MAX_GAIN = 1e30  # factor of a stored value; float32 leaves eight powers of ten for the value itself
 
 
 def first_breach(dataset: Dataset, timesteps: int, settings: Mapping[str, Any] | None = None) -> str | None:
-    """Returns the first rule of the contract that a data set breaks, in one line; None where it keeps all.
+    """Returns the first rule of the contract that a data set breaks, in one line; None where it keeps all rules.
 
     Args:
         dataset: The loaded data set.
-        timesteps: The frames that its recordings were to be cut into.
-        settings: The keyword-only arguments that it was built with.
+        timesteps: The frames into which its recordings had to be cut.
+        settings: The keyword-only arguments with which it was built.
     """
     for part in PARTS:
         if not isinstance(getattr(dataset, part, None), Examples):
@@ -117,7 +117,7 @@ def _statistics_breach(dataset: Dataset, channels: int) -> str | None:
 
 
 def _numbers(given: Any) -> list[float] | None:
-    """Returns a sequence's numbers; None where it is none, or one is not finite."""
+    """Returns a sequence's numbers; None where it is no sequence of finite numbers."""
     if isinstance(given, str) or not hasattr(given, "__len__"):
         return None
     try:
@@ -138,19 +138,19 @@ def _labels_breach(part: str, label_N: Tensor, classes: int) -> str | None:
 
 
 def largest_value(dataset: Dataset) -> float:
-    """Returns the largest stored value that every channel's scaling leaves finite in float32."""
+    """Returns the largest stored value that stays finite in float32 after the scaling of every channel."""
     gain = 1 / (float(dataset.scale) * min(map(float, dataset.std)))
     return FLOAT32_MAX / max(1.0, gain)
 
 
 def _pixels_breach(part: str, input_N: Tensor, largest: float) -> str | None:
-    """Returns the rule that an input breaks which is not finite, or overflows. Integers are small enough."""
+    """Returns the rule that is broken where an input is not finite, or overflows. Integers are small enough."""
     if not input_N.is_floating_point():
         return None
     rows = max(1, CHUNK_BYTES // (input_N[0].numel() * input_N.element_size()))
     for start in range(0, len(input_N), rows):
         chunk = input_N[start : start + rows]
-        if not all(abs(float(bound)) <= largest for bound in chunk.aminmax()):  # NaN is carried to both bounds
+        if not all(abs(float(bound)) <= largest for bound in chunk.aminmax()):  # NaN makes both bounds NaN
             wrong = first_where((~(chunk.flatten(1).abs() <= largest)).any(1))
             example = start + (wrong or 0)
             value = next(v for v in input_N[example].flatten().tolist() if not abs(v) <= largest)
@@ -161,7 +161,7 @@ def _pixels_breach(part: str, input_N: Tensor, largest: float) -> str | None:
 
 
 def first_where(mask_N: Tensor) -> int | None:
-    """Returns the first place that a mask marks; None where it marks none."""
+    """Returns the first place where a mask is true; None where it is false everywhere."""
     return int(mask_N.int().argmax()) if bool(mask_N.any()) else None
 
 

@@ -1,4 +1,4 @@
-"""Pixels of a JPEG, PNG or WebP file: the central square, resized, in red, green and blue."""
+"""Decodes a JPEG, PNG or WebP file to the pixels of its central square, resized, in red, green and blue."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch import Tensor
 from sadp_bench.core.files import Unreadable, read_bytes
 
 MOST_BYTES = 1 << 28  # bytes of a file
-MOST_PIXELS = 1 << 26  # of an image; a file of few bytes may unpack to more than the memory
+MOST_PIXELS = 1 << 26  # pixels of an image; a file of few bytes may unpack to more than the memory
 PNG = b"\x89PNG\r\n\x1a\n"
-CHUNK_BYTES = 12  # of a PNG file's chunk without its content: length, kind and checksum
+CHUNK_BYTES = 12  # bytes of a PNG file's chunk without its content: length, kind and checksum
 START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of JPEG that precede height and width
 ALONE = {0x01, *range(0xD0, 0xD9)}  # markers of JPEG without a length
 
 
 def decode_file(file: Path, side: int) -> Tensor:
-    """Returns the pixels of an image file; see `decode`. Raises ValueError, too, where the file can't be read."""
+    """Returns the pixels of an image file; see `decode`. Raises ValueError also where the file can't be read."""
     try:
         content = read_bytes(file, MOST_BYTES)
     except Unreadable as error:
@@ -32,16 +32,16 @@ def decode_file(file: Path, side: int) -> Tensor:
 def decode(content: bytes, side: int) -> Tensor:
     """Returns the pixels of an image, uint8 [side, side, 3].
 
-    The orientation that a camera noted is applied. The largest central square is cut out and resized, with anti-aliasing.
-    Grey images have three equal channels. Transparency is dropped. Of 16 bits the upper 8 remain. Of an animated PNG
-    file the still image is taken.
+    The camera's orientation tag is applied. The largest central square is cut out and resized, with anti-aliasing. A grey
+    image gets three equal channels. Transparency is dropped. Values of 16 bits keep their upper 8. An animated PNG file
+    gives its still image.
 
     Args:
         content: The bytes of a JPEG, PNG or WebP file.
         side: Pixels of the result's sides.
 
     Raises:
-        ValueError: The content is no such image, is damaged, too large or animated, in one line.
+        ValueError: The content is no such image, is damaged, too large or animated. The message has one line.
     """
     height, width = image_size(content)
     if height * width > MOST_PIXELS:
@@ -52,7 +52,7 @@ def decode(content: bytes, side: int) -> Tensor:
 
 def _other_pixels(content: bytes) -> Tensor:
     """Returns the pixels of a JPEG or WebP file, [3, H, W]."""
-    from torchvision.io import ImageReadMode, decode_image  # torchvision takes 2 s to import, and a cache needs none
+    from torchvision.io import ImageReadMode, decode_image  # takes 2 s to import, and a cache does not need it
 
     try:
         return decode_image(torch.frombuffer(bytearray(content), dtype=torch.uint8), ImageReadMode.RGB, True)
@@ -62,7 +62,7 @@ def _other_pixels(content: bytes) -> Tensor:
 
 
 def _png_pixels(content: bytes) -> Tensor:
-    """Returns the pixels of a PNG file, [3, H, W]. It is read by Pillow: torchvision 0.29 crashes at damaged ones."""
+    """Returns the pixels of a PNG file, [3, H, W]. It uses Pillow, because torchvision 0.29 crashes at damaged files."""
     from PIL import Image, ImageOps
 
     _check_chunks(content)
@@ -72,14 +72,14 @@ def _png_pixels(content: bytes) -> Tensor:
             if image.mode.startswith("I"):  # 16 bits of grey
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-    except Image.UnidentifiedImageError:  # whose text has the address of an object
+    except Image.UnidentifiedImageError:  # its message has the address of an object
         raise ValueError("cannot be decoded: its header is damaged") from None
     except Exception as error:  # Damaged files raise errors of many kinds.
         raise ValueError(f"cannot be decoded: {' '.join(str(error).split())[:120]}") from None
 
 
 def _check_chunks(content: bytes) -> None:
-    """Raises ValueError where a chunk of a PNG file is cut or has a wrong checksum, or the last one is missing."""
+    """Raises ValueError where a chunk of a PNG file is cut, has a wrong checksum, or the last chunk is missing."""
     place, kind = len(PNG), b""
     while kind != b"IEND":
         kind = content[place + 4 : place + 8]
@@ -103,12 +103,12 @@ def central_square(pixels: Tensor, side: int) -> Tensor:
 
 
 def image_size(content: bytes) -> tuple[int, int]:
-    """Returns height and width that the header of a JPEG, PNG or WebP file states; (0, 0) for a WebP file.
+    """Returns the height and width in the header of a JPEG or PNG file; (0, 0) for a WebP file.
 
-    A WebP file has at most 2^28 pixels, as its format has 14 bits for each side.
+    A WebP file has at most 2^28 pixels, because its format has 14 bits for each side.
 
     Raises:
-        ValueError: The content begins as none of the three, or ends within the header.
+        ValueError: The content has the header of none of the three, or ends within it.
     """
     if content.startswith(b"\xff\xd8\xff"):
         return _jpeg_size(content)

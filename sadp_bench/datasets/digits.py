@@ -19,9 +19,9 @@ class Digits(Dataset):
     """1,797 handwritten digits, 8x8 grey: 1,437 to train, 360 to test, 10 classes; comes with scikit-learn.
 
     Source: E. Alpaydin and C. Kaynak, 1998: Optical Recognition of Handwritten Digits, https://doi.org/10.24432/C50P49
-    These are the 1,797 test digits of that collection, as scikit-learn ships them. They come without a split. Here a
-    fifth is held out, always the same random one, with each class in proportion.
-    Values are 0 to 16.
+
+    These are the 1,797 test digits of that collection, as scikit-learn ships them. They come without a split. The test set
+    is a fixed random fifth, with each class in proportion. Values are 0 to 16.
     """
 
     batch_size = 64
@@ -46,7 +46,7 @@ class Digits(Dataset):
 
 
 def _file() -> Path:
-    """Returns the file's path without importing scikit-learn, which would take longer than a short run."""
+    """Returns the file's path. It does not import scikit-learn, which would take longer than a short run."""
     spec = find_spec("sklearn")
     assert spec is not None and spec.submodule_search_locations
     return Path(spec.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
@@ -66,7 +66,7 @@ def _split(label_N: Any) -> tuple[Any, Any]:
 
 
 def _in_proportion(count_C: Any, total: int, draw: np.random.RandomState) -> Any:
-    """Returns the examples of each class. The rest goes to the largest remainders, and by lot where they are equal."""
+    """Returns the examples of each class. The rest goes to the largest remainders, at random among equal ones."""
     share_C = count_C / count_C.sum() * total
     number_C = np.floor(share_C).astype(int)
     rest_C = share_C - number_C

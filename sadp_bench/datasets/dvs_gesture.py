@@ -1,4 +1,4 @@
-"""DVS128 Gesture: hand and arm gestures before an event camera, cut into frames."""
+"""DVS128 Gesture: event recordings of hand and arm gestures, cut into frames."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from sadp_bench.datasets.events import absent
 from sadp_bench.datasets.recordings import Clip, Recordings, text_of
 
 SIDE = 128  # pixels of the sensor
-LISTS = {"trials_to_train.txt": "train", "trials_to_test.txt": "test"}  # a recording's name a line
-TABLE = "_labels.csv"  # in place of .aedat: a recording's trials
+LISTS = {"trials_to_train.txt": "train", "trials_to_test.txt": "test"}  # each line has a recording's name
+TABLE = "_labels.csv"  # replaces .aedat in the name of a recording's table of trials
 HEADER = "class,startTime_usec,endTime_usec"
 PUBLISHER = "https://research.ibm.com/interactive/dvsgesture/"
 
@@ -24,15 +24,16 @@ class DVSGesture(Dataset):
     """1,464 event recordings of gestures, 128x128, 2 polarities: 1,176 to train, 288 to test, 11 classes.
 
     Source: A. Amir et al., CVPR 2017: A Low Power, Fully Event-Based Gesture Recognition System, https://research.ibm.com/interactive/dvsgesture/
-    The files are the publisher's (CC BY 4.0), `DvsGesture.tar.gz` or its folder `DvsGesture`, fetched by hand. The split
+
+    The files are the publisher's (CC BY 4.0), downloaded by hand: `DvsGesture.tar.gz`, or its folder `DvsGesture`. The split
     is the publisher's, by person: users 1 to 23 train, users 24 to 29 test. An example is a row of a recording's table of
-    trials, the events at startTime <= t < endTime. It becomes T frames (see `events.frames`).
+    trials: the events at startTime <= t < endTime. It becomes T frames (see `events.frames`).
 
     Args:
         root: The folder of all data sets.
-        timesteps: T.
-        by: What cuts a recording into T frames: equal parts of its "time", or equal numbers of events ("number").
-        side: Pixels of a side of the frames; the sensor's pixels are summed.
+        timesteps: T, the frames of an example.
+        by: How an example is cut into T frames: by "time" into equal durations, by "number" into equal numbers of events.
+        side: Pixels of each side of a frame; a pixel counts the events of the sensor's pixels that it covers.
     """
 
     events = True
@@ -65,7 +66,7 @@ class DVSGesture(Dataset):
 
     @classmethod
     def locate(cls, root: Path, **settings: Any) -> Path | None:
-        """Returns the folder of the recordings, or the publisher's archive; None where neither is there."""
+        """Returns the folder of the recordings, or the publisher's archive; None where neither exists."""
         return first_there([root / "DvsGesture", root / "DvsGesture.tar.gz"])
 
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from sadp_bench.datasets.events import Events
 
 ATIS_BYTES = 5  # bytes of an event
-MARKER_MICROSECONDS = 1 << 13  # that a marker of overflow adds to the times of all later events
+MARKER_MICROSECONDS = 1 << 13  # microseconds that a marker of overflow adds to the times of all later events
 AEDAT2_BYTES = 8  # bytes of an event
-SPECIAL = 0x8000_8000  # bits of a DVS128's address, of which one is set in an event that is no pixel's (jAER)
-DVS128_BITS = 15  # of an address
-HEADER_BYTES = 1 << 16  # bytes within which a line of AEDAT 2.0, and the header of AEDAT 3.1, ends
+SPECIAL = 0x8000_8000  # bits of a DVS128's address; one of them is set in an event that comes from no pixel (jAER)
+DVS128_BITS = 15  # bits of an address
+HEADER_BYTES = 1 << 16  # most bytes of a header line in AEDAT 2.0, and of the header in AEDAT 3.1
 POLARITY, POLARITY_BYTES = 1, 8  # type of a packet of AEDAT 3.1; bytes of its events
 PACKET = np.dtype(
     [
@@ -30,7 +30,7 @@ PACKET = np.dtype(
         ("valid", "<i4"),
     ]
 )
-MOST_OVERFLOWS = 1 << 15  # of 36 minutes each
+MOST_OVERFLOWS = 1 << 15  # overflows of the clock, 36 minutes each
 
 
 def read_atis(content: NDArray[np.uint8], marker_row: int | None = None) -> Events:
@@ -39,8 +39,8 @@ def read_atis(content: NDArray[np.uint8], marker_row: int | None = None) -> Even
     An event has 40 bits, big-endian: x (8), y (8), polarity (1 = on), microseconds (23).
 
     Args:
-        content: The file's.
-        marker_row: Events in this row are markers of overflow and no events; None: there are none.
+        content: The file's content.
+        marker_row: Events in this row are markers of overflow, and no events; None: there are no markers.
     """
     if content.size == 0 or content.size % ATIS_BYTES:
         raise ValueError(f"{content.size:,} bytes are not a whole number of {ATIS_BYTES}-byte events")
@@ -56,10 +56,10 @@ def read_atis(content: NDArray[np.uint8], marker_row: int | None = None) -> Even
 def read_aedat2(content: NDArray[np.uint8]) -> Events:
     """Returns the events of a DVS128 in AEDAT 2.0, in the sensor's own columns and rows.
 
-    Lines that begin with # are followed by events of 64 bits, big-endian: address (32), microseconds (32). Of an address,
-    bit 0 is the polarity (1 = off), bits 1 to 7 are x, and bits 8 to 14 are y. Events of the camera that are no pixel's
-    (`SPECIAL`) are left out. The clock runs over after 2^32 microseconds, which is undone: a step between two events is
-    taken as less than 2^31.
+    Lines that begin with # come first. Events of 64 bits follow, big-endian: address (32), microseconds (32). Bit 0 of an
+    address is the polarity (1 = off), bits 1 to 7 are x, and bits 8 to 14 are y. Events that come from no pixel (`SPECIAL`)
+    are left out. The clock overflows after 2^32 microseconds. The overflow is undone: a step between two events counts as
+    less than 2^31.
 
     Source: https://docs.inivation.com/software/software-advanced-usage/file-formats/aedat-2.0.html
     """
@@ -80,7 +80,7 @@ def read_aedat2(content: NDArray[np.uint8]) -> Events:
 def _end_of_comments(content: NDArray[np.uint8]) -> int:
     """Returns the place of the first event of AEDAT 2.0.
 
-    An event may begin with # as well. So a line of the header is also printable, and ends within `HEADER_BYTES`.
+    An event may begin with # too. So a line counts as header only if it is printable and ends within `HEADER_BYTES`.
     """
     if content[:10].tobytes() != b"#!AER-DAT2":
         raise ValueError("it does not begin with #!AER-DAT2, as AEDAT 2.0 does")
@@ -93,9 +93,10 @@ def _end_of_comments(content: NDArray[np.uint8]) -> int:
 def read_aedat3(content: NDArray[np.uint8]) -> Events:
     r"""Returns the valid polarity events of AEDAT 3.1, in the sensor's own columns and rows.
 
-    Lines of text up to "#!END-HEADER\r\n" are followed by packets, each a header (`PACKET`) and room for `capacity` events.
-    A polarity event has 64 bits, little-endian: of the first 32, bit 0 is 1 in a valid event, bit 1 is the polarity
-    (1 = on), bits 2 to 16 are y, and bits 17 to 31 are x; then microseconds (31), below the packet's overflow.
+    Lines of text up to "#!END-HEADER\r\n" come first. Packets follow, each a header (`PACKET`) and room for `capacity`
+    events. A polarity event has 64 bits, little-endian. Bit 0 of the first 32 is 1 in a valid event, bit 1 is the polarity
+    (1 = on), bits 2 to 16 are y, and bits 17 to 31 are x. The other 32 have the lower 31 bits of the microseconds; the
+    packet's overflow has the upper bits.
 
     Source: https://docs.inivation.com/software/software-advanced-usage/file-formats/aedat-3.1.html
     """
@@ -120,7 +121,7 @@ def read_aedat3(content: NDArray[np.uint8]) -> Events:
 
 
 def _packets(content: NDArray[np.uint8], place: int) -> Iterator[tuple[int, Any]]:
-    """Yields the place and the header of each packet of AEDAT 3.1, which is whole."""
+    """Yields the place and the header of each packet of AEDAT 3.1. Raises ValueError where a packet is not whole."""
     while place < content.size:
         if content.size - place < PACKET.itemsize:
             raise ValueError(f"the packet at byte {place:,} is cut short")

@@ -1,4 +1,4 @@
-"""Events, and the frames that count them. E: events, T: frames."""
+"""Events, and frames of counts of events. E: events, T: frames."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.memory import check_room
 
 BY = ("time", "number")
-MOST = 255  # events of a pixel of a frame that are counted; more fit no uint8
-LONGEST = 1 << 40  # microseconds, 13 days: longer recordings are broken, and their product with T might overflow
+MOST = 255  # largest count of a pixel of a frame, as a uint8 holds no more
+LONGEST = 1 << 40  # microseconds, 13 days; longer recordings are broken, and their product with T might overflow
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,7 +25,7 @@ class Events:
         x: Column, pixels.
         y: Row, pixels.
         polarity: 1 (on: brighter) or 0 (off: darker).
-        microseconds: The time. It may step back.
+        microseconds: The time of each event. It may decrease.
     """
 
     x: NDArray[np.int64]
@@ -40,7 +40,7 @@ class Events:
 
 
 def check_by(by: str) -> None:
-    """Raises BadInput for a rule of frames that there is not."""
+    """Raises BadInput for an unknown rule of frames."""
     if by not in BY:
         raise BadInput(f"dataset.by is {' or '.join(BY)}, not '{by}'")
 
@@ -48,13 +48,13 @@ def check_by(by: str) -> None:
 def frame_of(microseconds: NDArray[np.int64], timesteps: int, by: str) -> NDArray[np.int64]:
     """Returns the frame of each event, 0 to T - 1.
 
-    By "time", the time from the first event to the last, both included, is cut into T equal parts: the event at t is in
-    frame floor((t - first) T / (last - first + 1)). A part without events is an empty frame. By "number", the events in
-    the order of their times are cut into T parts, whose sizes differ by one event at most; events of equal time keep the
+    The rule "time" cuts the time from the first event to the last, both included, into T equal parts. The event at t is in
+    frame floor((t - first) T / (last - first + 1)). A part without events is an empty frame. The rule "number" cuts the
+    events in the order of their times into T parts, whose sizes differ by one event at most. Events of equal time keep the
     order of the file.
 
     Args:
-        microseconds: Of the events, in any order. Int64, [E], not empty.
+        microseconds: Times of the events, in any order. Int64, [E], not empty.
         timesteps: T.
         by: See `BY`.
 
@@ -77,11 +77,11 @@ def counted(
     """Returns how many events each cell has in each frame, up to `MOST`. Uint8, [T, cells].
 
     Args:
-        cell: Of each event, 0 to `num_cells` - 1. Int64, [E].
-        microseconds: Of the events.
+        cell: The cell of each event, 0 to `num_cells` - 1. Int64, [E].
+        microseconds: Times of the events.
         timesteps: T.
         by: See `frame_of`.
-        num_cells: Of a frame.
+        num_cells: Number of cells of a frame.
 
     Raises:
         ValueError: There is no event, or the recording is too long.
@@ -100,15 +100,15 @@ def frames(
     by: str = "time",
     sides: tuple[int, int] | None = None,
 ) -> NDArray[np.uint8]:
-    """Returns the events of a recording, counted in frames [T, 2, H, W]: off and on events, up to `MOST` at a pixel.
+    """Returns the counts of a recording's events in frames [T, 2, H, W]: off and on events, up to `MOST` at a pixel.
 
     Args:
-        events: Of the recording.
+        events: Events of the recording.
         timesteps: T.
         sensor: Rows and columns of the sensor.
         by: See `frame_of`.
-        sides: H and W; None: those of the sensor. A pixel of a smaller frame counts the events of all pixels of the sensor
-            that it covers: the event in column x is in column floor(x W / columns).
+        sides: H and W; None: the sensor's. A pixel of a smaller frame counts the events of all pixels of the sensor that
+            it covers: an event in column x counts in column floor(x W / columns).
 
     Raises:
         ValueError: There is no event, or one lies outside of the sensor.
@@ -127,10 +127,10 @@ def frames(
 
 
 def room(number: int, shape: tuple[int, ...], what: str) -> NDArray[np.uint8]:
-    """Returns an array for the frames of so many recordings, to be filled. Uint8, [number, *shape].
+    """Returns an array for the frames of `number` recordings, not yet filled. Uint8, [number, *shape].
 
     Raises:
-        BadInput: This machine has less memory.
+        BadInput: This machine has too little memory.
     """
     remedy = "lower --timesteps, or dataset.side where there is one"
     check_room(number * math.prod(shape), f"{what} in {shape[0]:,} frames", remedy)
@@ -138,7 +138,7 @@ def room(number: int, shape: tuple[int, ...], what: str) -> NDArray[np.uint8]:
 
 
 def absent(wanted: Path, publisher: str, root: Path) -> BadInput:
-    """Returns the error for files that a user has to fetch by hand."""
+    """Returns the error for absent files that a user must download by hand."""
     return BadInput(
         f"{wanted} is not there and has no automatic download; get it from {publisher} and put it into {root}, or name "
         "another folder with --data, or take --dataset digits"

@@ -14,11 +14,11 @@ from sadp_bench.core.errors import BadInput
 
 INPUT_DTYPES = (torch.uint8, torch.float32)
 CHUNK = 1024  # examples that are hashed together
-SHAPES = {1: "[N]", 4: "[N, C, H, W]", 5: "[N, T, C, H, W]"}  # by dimensions
+SHAPES = {1: "[N]", 4: "[N, C, H, W]", 5: "[N, T, C, H, W]"}  # number of dimensions -> shape
 
 
 class Source(Protocol):
-    """Makes inputs as they are asked for, such as images that are decoded.
+    """Makes inputs when a batch needs them, such as images that are decoded.
 
     Attributes:
         sha256: The hash of all inputs.
@@ -27,14 +27,14 @@ class Source(Protocol):
     sha256: str
 
     def expect(self, rows: Iterable[Tensor]) -> None:
-        """Names the batches that will be asked for, in order, in place of those named before."""
+        """Announces the coming batches, in order. They replace the batches that were announced before."""
 
     def read(self, row_B: Tensor, ahead: bool) -> Tensor:
         """Returns the inputs of these rows, [B, H, W, C], on the CPU.
 
         Args:
-            row_B: int64.
-            ahead: Makes the next expected batches meanwhile.
+            row_B: The rows, int64.
+            ahead: Whether to make the next expected batches meanwhile.
         """
 
 
@@ -45,10 +45,10 @@ class Examples:
     Attributes:
         input_N: uint8 or float32, [N, C, H, W] (static images) or [N, T, C, H, W] (frames of events).
         label_N: int64, [N].
-        row_N: int64, [N], where `input_N` is the map of a file that stays on the disk: the row of each example. A part of
-            the examples has the same map and fewer rows. None: the rows are the examples, in order.
-        source: Makes the inputs of `row_N`; `input_N` is then on the device "meta", and has nothing but their shape and
-            type. None: `input_N` has them.
+        row_N: The row of each example in `input_N`, int64, [N], where `input_N` maps a file that stays on the disk. A part
+            of the examples has the same map and fewer rows. None: the rows are the examples, in order.
+        source: Makes the inputs of `row_N`. `input_N` is then on the device "meta", and has only their shape and type.
+            None: `input_N` has the inputs.
 
     Raises:
         BadInput: A tensor is of another type or shape.
@@ -82,12 +82,12 @@ class Examples:
         return Examples(self.input_N[index_K], self.label_N[index_K])
 
     def inputs(self, index_B: Tensor) -> Tensor:
-        """Returns the inputs of some examples, shaped as in memory: [B, C, H, W] or [B, T, C, H, W]."""
+        """Returns the inputs of some examples, [B, C, H, W] or [B, T, C, H, W]."""
         row_B = index_B if self.row_N is None else self.row_N[index_B]
         return self.input_N[row_B] if self.source is None else self.source.read(row_B, False).movedim(-1, -3)
 
     def digest(self) -> hashlib._Hash:
-        """Returns the SHA-256 of labels and inputs; of the source's hash and the rows, where there is a source."""
+        """Returns the SHA-256 of labels and inputs. The hash and the rows of a source stand for its inputs."""
         digest = hashlib.sha256(self.label_N.contiguous().numpy().data)
         if self.source is not None and self.row_N is not None:
             digest.update(self.source.sha256.encode())
@@ -99,7 +99,7 @@ class Examples:
 
 
 def _check(name: str, found: Any, dtypes: tuple[torch.dtype, ...], dims: tuple[int, ...], device: str = "cpu") -> None:
-    """Raises BadInput where a field of `Examples` differs from the documentation of the class."""
+    """Raises BadInput where a field of `Examples` is not as the class describes it."""
     wanted = f"Examples.{name} is a tensor {' or '.join(SHAPES[dim] for dim in dims)}"
     wanted += f" of {' or '.join(map(str, dtypes))} on the CPU, without gradient"
     if not isinstance(found, Tensor):
@@ -111,7 +111,7 @@ def _check(name: str, found: Any, dtypes: tuple[torch.dtype, ...], dims: tuple[i
 
 
 def stratified_order(label_N: Tensor, generator: torch.Generator) -> Tensor:
-    """Returns a shuffled order whose every beginning contains the classes in near-equal numbers. Int64, [N].
+    """Returns a shuffled order whose first n examples have near-equal numbers of each class, for every n. Int64, [N].
 
     The i-th example of each class, in shuffled order, comes before the i+1-th of any class.
     """

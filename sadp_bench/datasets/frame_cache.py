@@ -1,4 +1,4 @@
-"""The frames of a data set's recordings in one file of the user's cache folder: made once, then read."""
+"""The frames of a data set's recordings in one file of the user's cache folder. They are made once, then read."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from sadp_bench.core.files import opened
 from sadp_bench.datasets.base import cache_folder, cause
 from sadp_bench.datasets.progress import say
 
-KEY_DIGITS = 16  # of the state's hash, in the name of the cache's file
+KEY_DIGITS = 16  # digits of the state's hash, in the name of the cache's file
 
 
 def cached_frames(what: str, state: Iterable[str], array: NDArray[np.uint8], make: Callable[[], None]) -> None:
     """Fills an array with frames, from the cache where it has them.
 
-    Frames that can't be kept are made at each start, and a line states it.
+    Frames that can't be kept are made at each start, and a line on stderr reports it.
 
     Args:
         what: The data set's name.
         state: Lines with all that the frames depend on.
-        array: To be filled.
-        make: Fills the array from the recordings; what it raises leaves no file.
+        array: The array to fill.
+        make: Fills the array from the recordings. An error that it raises leaves no file.
     """
     key = hashlib.sha256("\n".join(state).encode(errors="surrogateescape")).hexdigest()[:KEY_DIGITS]
     name = f"{re.sub(r'[^A-Za-z0-9]+', '-', what).lower()}-{key}.u8"
@@ -55,7 +55,7 @@ def cached_frames(what: str, state: Iterable[str], array: NDArray[np.uint8], mak
 
 
 def state_of(source: Path) -> Iterator[str]:
-    """Yields a line for each file of a folder, or one for an archive: the name, the size and the time of its change."""
+    """Yields a line for each file of a folder, or one for an archive: name, size and time of the last change."""
     if not os.path.isdir(source):
         yield _line(source, source.name)
         return
@@ -67,13 +67,13 @@ def state_of(source: Path) -> Iterator[str]:
 def _line(file: Path, name: str) -> str:
     try:
         found = file.stat()
-    except OSError:  # a link to nothing; whoever reads it gives the reason
+    except OSError:  # a link to nothing; the reader of the file reports it
         return name
     return f"{name}\0{found.st_size}\0{found.st_mtime_ns}"
 
 
 def _read(file: Path, array: NDArray[np.uint8]) -> bool:
-    """Fills the array from the file; returns False where the file is absent or of another size."""
+    """Fills the array from the file. Returns False where the file is absent or of another size."""
     if not os.path.exists(file) or file.stat().st_size != array.nbytes:
         return False
     with opened(file) as source:
@@ -81,7 +81,7 @@ def _read(file: Path, array: NDArray[np.uint8]) -> bool:
 
 
 def _write(file: Path, array: NDArray[np.uint8]) -> None:
-    """Writes the array beside the file, and renames it. Where that fails, nothing is left."""
+    """Writes the array to a file beside the final one, and renames it. A failure leaves no file."""
     part = file.with_name(f"{file.name}.part")
     try:
         with part.open("wb") as sink:

@@ -17,7 +17,7 @@ from sadp_bench.datasets.splits import HASHED, hashed_split, list_hash
 
 READ = (".jpg", ".jpeg", ".png", ".webp")
 UNREAD = (".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".ppm", ".pgm", ".svg")
-FOLDERS = {"train/val": ("train", "val"), "train/test": ("train", "test")}  # of the parts, by the split's name
+FOLDERS = {"train/val": ("train", "val"), "train/test": ("train", "test")}  # name of a split -> folders of its parts
 MOST_DEPTH = 8  # folders below a class; links may lead in a circle
 
 
@@ -27,7 +27,7 @@ class ImageFile(NamedTuple):
     Attributes:
         name: Its path below the data set's folder, with slashes.
         size: Bytes.
-        changed: Time of the last change, ns.
+        changed: Time of the last change, nanoseconds.
         label: The place of its class in the sorted names of classes.
     """
 
@@ -42,9 +42,9 @@ class Listing:
     """The image files of a data set.
 
     Attributes:
-        train: By class, then by name; likewise `test`.
-        test: See `train`.
-        class_names: By label.
+        train: The training images, by class, then by name.
+        test: The test images, in the same order.
+        class_names: Names of the classes, by label.
         split: The split's name: a key of `FOLDERS`, or `HASHED`.
     """
 
@@ -55,7 +55,7 @@ class Listing:
 
     @property
     def sha256(self) -> str:
-        """The hash of the names and sizes of all files: what names the data set wherever it lies."""
+        """The hash of the names and sizes of all files. It identifies the data set in any folder."""
         return _hash(f"{file.name}\0{file.size}" for file in sorted([*self.train, *self.test]))
 
     @property
@@ -72,16 +72,16 @@ class Listing:
 def find_images(folder: Path, split: str = "") -> Listing:
     """Returns the images of a data set.
 
-    The folder has the folders `train` and `val` (or `test`), and these have a folder for each class; or it has a folder
-    for each class itself, and the images are split by the hashes of their names (`hashed_split`). Images may lie deeper.
-    Hidden files and files that are no images are left out.
+    There are two layouts. The folder has the folders `train` and `val` (or `test`), each with a folder for each class. Or the
+    folder itself has a folder for each class; then the hashes of the images' names split them (`hashed_split`). Images
+    may lie deeper. Hidden files and files that are no images are left out.
 
     Args:
-        folder: The data set's.
+        folder: The data set's folder.
         split: A key of `FOLDERS`, or `HASHED`; "": the first that fits.
 
     Raises:
-        BadInput: The folder is none of these, or has images that can't be read or have no class.
+        BadInput: The folder has neither layout, or has images that can't be read or have no class.
     """
     if not os.path.isdir(folder):
         raise BadInput(
@@ -109,7 +109,7 @@ def find_images(folder: Path, split: str = "") -> Listing:
 
 
 def _fitting(folder: Path) -> str:
-    """Returns the first split whose folders are there."""
+    """Returns the first split whose folders exist."""
     if not os.path.isdir(folder / "train"):
         return HASHED
     for split, (_, test) in FOLDERS.items():
@@ -164,7 +164,7 @@ def _image(entry: os.DirEntry[str], name: str, label: int) -> ImageFile:
 
 
 def _is_image(name: str) -> bool:
-    """Returns whether a file's name is that of an image. Raises BadInput for an image of a format that isn't read."""
+    """Returns whether a file's name is an image's. Raises BadInput for an image format that isn't read."""
     end = os.path.splitext(name)[1].lower()
     if end in UNREAD:
         raise BadInput(f"{ascii(name)} is an image in {end}, and only {', '.join(READ)} are read; convert or remove it")

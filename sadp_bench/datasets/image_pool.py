@@ -1,4 +1,4 @@
-"""Work on all images of a folder by several threads, with a bar; broken images are named together at the end."""
+"""Processes all images of a folder by several threads, with a progress bar. The end reports all broken images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.text import count
 from sadp_bench.datasets.progress import bar, say
 
-CHUNK = 256  # images that are worked on, and then given together
+CHUNK = 256  # images that are processed together, and then yielded
 SHOWN = 3  # broken files that a message names
 Made = TypeVar("Made")
 
@@ -20,18 +20,18 @@ Made = TypeVar("Made")
 def made_of_each(
     folder: Path, names: Sequence[str], make: Callable[[Path], Made], done: int = 0
 ) -> Iterator[list[Made]]:
-    """Yields what is made of each image, in order, a chunk at a time.
+    """Yields the result of each image, in order, a chunk at a time.
 
-    From the first broken image on nothing is yielded; the others are only looked at.
+    From the first broken image on it yields nothing, and only checks the other images.
 
     Args:
-        folder: Where the images are.
-        names: Of the files, below the folder.
-        make: Returns a result for a file; raises ValueError where the file is broken. Called by several threads.
-        done: The first so many files are left out.
+        folder: Folder of the images.
+        names: Paths of the files below the folder.
+        make: Returns the result of a file; raises ValueError where the file is broken. Several threads call it.
+        done: Number of files at the start that are skipped.
 
     Raises:
-        BadInput: Images are broken, after all were looked at; it names up to `SHOWN` of them.
+        BadInput: Images are broken. It is raised after all images are checked, and names up to `SHOWN` of them.
     """
 
     def made(name: str) -> Made | str:

@@ -1,4 +1,4 @@
-"""A folder of a user's images, one folder a class, as a data set."""
+"""A folder of a user's images, with a folder for each class, as a data set."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ from sadp_bench.datasets.image_files import find_images
 from sadp_bench.datasets.own_files import channel_statistics, own_place
 from sadp_bench.datasets.pixel_cache import cached_pixels
 
-SIDES = (4, 1024)  # pixels, the least and the most
-DECODING = 1  # the version of `decoding.decode`; another one makes other caches
+SIDES = (4, 1024)  # pixels, the smallest and the largest side
+DECODING = 1  # the version of `decoding.decode`; another version makes other caches
 
 
 class ImageFolder(Dataset):
     """Your folder of JPEG, PNG or WebP images, a folder for each class, resized to squares; at least 2 classes.
 
     Source: you; the layout is https://docs.pytorch.org/vision/stable/generated/torchvision.datasets.ImageFolder.html
-    The folder has train/ and val/ (or test/), each with class folders; or it has class folders itself, of which a fixed,
-    stratified tenth is held out (`splits.hashed_split`). Mean and standard deviation are those of the training images.
-    The decoded images are kept in the user's cache folder, known by the names, sizes and times of the files.
+
+    The folder has train/ and val/ (or test/), each with class folders. Or it has class folders itself; then the test set is
+    a fixed, stratified tenth (`splits.hashed_split`). Mean and standard deviation are those of the training images. The
+    decoded images are kept in the user's cache folder, under a hash of the files' names, sizes and times.
 
     Args:
         root: The folder of all data sets.
         timesteps: Not used.
-        folder: The path; where nothing is there, a name in the folder of all data sets.
-        side: Pixels of a side: the central square is resized.
+        folder: The path of the folder. Where it does not exist, it is taken below the folder of all data sets.
+        side: Pixels of each side: the central square is resized.
         split: train/val, train/test or sha1-9:1; "": the first that fits the folder.
-        sha256: The hash of the files' names and sizes, by which the run is known; filled in when the run is resolved. With
-            other files the run is refused.
-        test_list: The hash of the list of test images; filled in likewise.
+        sha256: Hash of the files' names and sizes, which the run's key has in place of the path. It is filled in when the
+            run is resolved. With other files the run is refused.
+        test_list: Hash of the list of test images; filled in likewise.
     """
 
     augment = "crop-flip"

@@ -1,7 +1,7 @@
-"""Leaks between the parts of a data set: near-equal examples, and windows of one recording, in training and test set.
+"""Leaks between training and test set: near-equal examples, and overlapping windows of one recording.
 
-Every test example is compared with every training example by small copies of both, whose correlation is one product of
-matrices. The best few are then compared as they are stored. So 10,000 test examples against 50,000 take some seconds.
+Every test example is compared with every training example by the correlation of small copies, in one product of matrices.
+The best few are then compared as they are stored. So 10,000 test examples against 50,000 take some seconds.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from sadp_bench.datasets.base import Dataset
 from sadp_bench.datasets.examples import Examples
 
-NEAR = 0.98  # correlation from which two inputs are near-equal: the rest is at most 4 % of their variance
+NEAR = 0.98  # correlation from which two inputs are near-equal: each explains all but 4 % of the other's variance
 COARSE = 0.9  # correlation of small copies from which inputs are compared as they are stored
-BEST = 3  # training examples that are compared so for each test example
-FEATURES = 256  # values of a small copy, about
-MOST_TRAIN, MOST_TEST = 100_000, 20_000  # inputs that are compared; of more, evenly spaced ones
-LEAST_PIXELS = 256  # of a frame: fewer are alike by chance
-LEAST_FILLED = 32  # values of a frame of events that are not 0, for the same reason
+BEST = 3  # training examples of each test example that are compared as they are stored
+FEATURES = 256  # about how many values a small copy has
+MOST_TRAIN, MOST_TEST = 100_000, 20_000  # inputs that are compared; evenly spaced ones where there are more
+LEAST_PIXELS = 256  # pixels of a frame; smaller frames are alike by chance
+LEAST_FILLED = 32  # values other than 0 in a frame of events; frames with fewer are alike by chance
 BLOCK = 256  # inputs that are copied, or compared, together
 
 
@@ -32,10 +32,10 @@ class Pair:
 
     Attributes:
         kind: "example": both are near-equal. "frame": the middle frame of the test example is near-equal to a frame of the
-            training example: windows of one recording that overlap.
+            training example, as in windows of one recording that overlap.
         test: The place of the test example.
         train: The place of the training example.
-        correlation: Of the two, as they are stored.
+        correlation: Correlation of the two, as they are stored.
     """
 
     kind: str
@@ -46,13 +46,13 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Leaks:
-    """What was found.
+    """The leaks of a data set.
 
     Attributes:
         num_test: Test examples that were compared.
         num_train: Training examples that were compared.
-        pairs: By falling correlation; one for each test example and kind.
-        shared_files: Files of which both parts have examples, where the data set states the files.
+        pairs: The pairs, by falling correlation; at most one for each test example.
+        shared_files: Files from which both parts have examples, where the data set has the files' names.
     """
 
     num_test: int
@@ -76,15 +76,15 @@ def find_leaks(dataset: Dataset) -> Leaks:
 
 
 def _spaced(number: int, most: int) -> Tensor:
-    """Returns the places of all of so many examples, or of evenly spaced ones."""
+    """Returns the places of `number` examples, evenly spaced where these are more than `most`."""
     return torch.arange(number)[:: math.ceil(number / most)]
 
 
 class _Inputs:
-    """Examples as [B, C, H, W] in float32: time steps are channels; of vectors, each value is one, and its steps are rows.
+    """Examples as [B, C, H, W] in float32. Time steps become channels. The values of vectors are channels, the steps rows.
 
     Attributes:
-        places: Of the examples within their part.
+        places: Places of the examples within their part.
     """
 
     def __init__(self, examples: Examples, places: Tensor) -> None:
@@ -103,15 +103,15 @@ class _Inputs:
 
 
 class _Frames:
-    """Single frames of examples as [B, C, H, W] in float32. One with few events is all 0, and so like no other.
+    """Single frames of examples as [B, C, H, W] in float32. A frame with few events is set to 0, so it resembles no other.
 
     Args:
         examples: The examples.
-        places: Of those that are taken.
-        steps: The time steps that are taken of each; None: all, or as many as keep the number of frames below `MOST_TRAIN`.
+        places: Places of the examples to take; only evenly spaced ones where the frames would exceed `MOST_TRAIN`.
+        steps: The time steps to take of each example; None: all.
 
     Attributes:
-        places: Of each frame's example within its part.
+        places: Place of each frame's example within its part.
     """
 
     def __init__(self, examples: Examples, places: Tensor, steps: Sequence[int] | None) -> None:
@@ -133,7 +133,7 @@ class _Frames:
 
 
 def _near(kind: str, train: _Inputs | _Frames, test: _Inputs | _Frames) -> list[Pair]:
-    """Returns for each test input the training input that is most like it, where they are near-equal."""
+    """Returns the pair of each test input and the training input most like it, where they are near-equal."""
     if not len(train) or not len(test):
         return []
     small_N = torch.cat([_small(train.read(row_B)) for row_B in _blocks(len(train))])
@@ -155,7 +155,7 @@ def _blocks(number: int) -> Iterator[Tensor]:
 
 
 def _small(input_B: Tensor) -> Tensor:
-    """Returns small copies of inputs as unit vectors, whose products are correlations."""
+    """Returns small copies of inputs as unit vectors. Their products are correlations."""
     area, (height, width) = FEATURES // input_B.shape[1], input_B.shape[2:]
     side = max(2, math.isqrt(area) if width > 1 else area)
     height, width = min(side, height), min(side, width)
@@ -163,6 +163,6 @@ def _small(input_B: Tensor) -> Tensor:
 
 
 def _standard(value_BCP: Tensor) -> Tensor:
-    """Returns values as unit vectors [B, C P]; each channel has the mean 0. A constant input gives 0."""
+    """Returns values as unit vectors [B, C P] whose channels have the mean 0. A constant input gives 0."""
     centred_BV = (value_BCP - value_BCP.mean(2, keepdim=True)).flatten(1)
     return centred_BV / centred_BV.norm(dim=1, keepdim=True).clamp_min(1e-6)

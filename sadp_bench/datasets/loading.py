@@ -1,4 +1,4 @@
-"""The one place that loads a data set: its class is called, and the loaded examples are checked."""
+"""Loads a data set: calls its class, and checks the loaded examples."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def load(
     """Returns the loaded data set, which keeps the contract.
 
     Args:
-        kind: Its class.
-        name: As `--dataset` names it, for messages.
+        kind: The class of the data set.
+        name: The name in `--dataset`, for messages.
         root: The folder of all data sets.
-        timesteps: Frames that a recording of events is cut into.
+        timesteps: Frames into which a recording of events is cut.
         settings: The keyword-only arguments of the class.
 
     Raises:

@@ -16,7 +16,7 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.datasets.base import Dataset, check_labels, check_size, download, read_bytes
 from sadp_bench.datasets.examples import Examples
 
-HEADERS = {  # big-endian: the kind of file, then the shape of the content
+HEADERS = {  # big-endian numbers: the kind of file, then the shape of the content
     "train-images-idx3-ubyte": (2051, 60_000, 28, 28),
     "train-labels-idx1-ubyte": (2049, 60_000),
     "t10k-images-idx3-ubyte": (2051, 10_000, 28, 28),
@@ -25,7 +25,7 @@ HEADERS = {  # big-endian: the kind of file, then the shape of the content
 
 
 class _IDX(Dataset):
-    """Four files, each packed (.gz) or not, in `root/<name of the class>/raw`, as torchvision has them, or beside it."""
+    """Four files, packed (.gz) or not, in `root/<name of the class>/raw`, as in torchvision, or in the folder above."""
 
     mirror: ClassVar[str]
 
@@ -37,7 +37,7 @@ class _IDX(Dataset):
 
     @classmethod
     def locate(cls, root: Path) -> Path | None:
-        """Returns the folder of the files, `raw` where they lie in both; None where one is absent."""
+        """Returns the folder of the files, `raw` where they lie in both folders; None where a file is absent."""
         files = [_find(cls._folder(root), name) for name in HEADERS]
         return None if None in files else min((file.parent for file in files if file), key=lambda at: at.name != "raw")
 
@@ -46,7 +46,7 @@ class _IDX(Dataset):
         return root / cls.__name__ / "raw"
 
     def _complete(self, folder: Path) -> None:
-        """Downloads each file that is there neither packed nor unpacked, with torchvision's checksums."""
+        """Downloads each file that is absent, packed and unpacked, and checks torchvision's checksums."""
         if self.locate(folder.parents[1]):
             return
         import torchvision  # takes as long as the import of torch
@@ -67,13 +67,13 @@ class _IDX(Dataset):
 
 
 def _find(folder: Path, name: str) -> Path | None:
-    """Returns a file, unpacked or else packed, in the folder or else beside it; None where it is absent."""
+    """Returns a file in the folder or else in the folder above, unpacked or else packed; None where it is absent."""
     places = (at / file for at in (folder, folder.parent) for file in (name, f"{name}.gz"))
     return next((file for file in places if os.path.exists(file)), None)
 
 
 def _content(file: Path, header: tuple[int, ...], num_classes: int) -> bytearray:
-    """Returns a file's unpacked content, whose header, size and labels are checked."""
+    """Returns a file's unpacked content, after a check of header, size and labels."""
     content = read_bytes(file).tobytes()
     if file.suffix == ".gz":
         try:
@@ -87,7 +87,7 @@ def _content(file: Path, header: tuple[int, ...], num_classes: int) -> bytearray
     check_size(file, len(content), len(start) + int(np.prod(shape)))
     if len(shape) == 1:
         check_labels(file, np.frombuffer(content, np.uint8, offset=len(start)), num_classes)
-    return bytearray(content)  # which a tensor can share
+    return bytearray(content)  # a tensor can share it
 
 
 class FashionMNIST(_IDX):
@@ -109,8 +109,9 @@ class MNIST(_IDX):
     """70,000 handwritten digits, 28x28 grey: 60,000 to train, 10,000 to test, 10 classes; a download of 12 MB.
 
     Source: Y. LeCun, L. Bottou, Y. Bengio and P. Haffner, 1998, http://yann.lecun.com/exdb/mnist/
-    The paper is Gradient-Based Learning Applied to Document Recognition. The download is from torchvision's mirror,
-    as the publisher's page has no https.
+    The paper is Gradient-Based Learning Applied to Document Recognition.
+
+    The download is from torchvision's mirror, because the publisher's page has no https.
     """
 
     mirror = "https://ossci-datasets.s3.amazonaws.com/mnist/"

@@ -1,4 +1,4 @@
-"""N-Caltech101: Caltech101 recorded by an event camera, cut into frames."""
+"""N-Caltech101: event recordings of Caltech101's images, cut into frames."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sadp_bench.datasets.recordings import Clip, Recordings
 from sadp_bench.datasets.splits import HASHED, check_hashed, checked_list, hashed_split
 
 SENSOR = 180, 240  # rows and columns, pixels
-MARKER_ROW = 240  # of events that mark an overflow of the clock
+MARKER_ROW = 240  # row of the events that mark an overflow of the clock
 PUBLISHER = "https://www.garrickorchard.com/datasets/n-caltech101"
 
 
@@ -25,18 +25,19 @@ class NCaltech101(Dataset):
 
     Source: G. Orchard, A. Jayawant, G. Cohen and N. Thakor, 2015, https://www.garrickorchard.com/datasets/n-caltech101
     The paper is Converting Static Image Datasets to Spiking Neuromorphic Datasets Using Saccades.
-    The files are the publisher's (CC BY 4.0), `N-Caltech101/Caltech101.zip` or its folder `N-Caltech101/Caltech101`,
-    fetched by hand. All recordings that are there are used, in the order of class and name. The classes are the folders.
-    Each recording becomes T frames (see `events.frames`). The sensor's 240x180 pixels become side x side.
-    The publisher has no split. A tenth of each class is held out, by the SHA-1 of CLASS/FILE.
+
+    The files are the publisher's (CC BY 4.0), downloaded by hand: `N-Caltech101/Caltech101.zip`, or its folder
+    `N-Caltech101/Caltech101`. All recordings found there are used, in the order of class and name. The classes are the
+    folders. Each recording becomes T frames (see `events.frames`). The sensor's 240x180 pixels become side x side.
+    The publisher has no split. The test set is a tenth of each class, chosen by the SHA-1 of CLASS/FILE.
 
     Args:
         root: The folder of all data sets.
-        timesteps: T.
-        by: What cuts a recording into T frames: equal parts of its "time", or equal numbers of events ("number").
-        side: Pixels of a side of the frames; the sensor's pixels are summed.
-        split: The rule of the test recordings; there is one.
-        test_list: The hash of the list of test recordings, by which the run is known; filled in when the run is resolved.
+        timesteps: T, the frames of a recording.
+        by: How a recording is cut into T frames: by "time" into equal durations, by "number" into equal numbers of events.
+        side: Pixels of each side of a frame; a pixel counts the events of the sensor's pixels that it covers.
+        split: The rule that chooses the test recordings; there is only this one.
+        test_list: Hash of the list of test recordings, a part of the run's key; filled in when the run is resolved.
     """
 
     events = True
@@ -75,7 +76,7 @@ class NCaltech101(Dataset):
 
     @classmethod
     def locate(cls, root: Path, **settings: Any) -> Path | None:
-        """Returns the folder of the recordings, or the publisher's archive; None where neither is there."""
+        """Returns the folder of the recordings, or the publisher's archive; None where neither exists."""
         folder = root / "N-Caltech101"
         return first_there([folder / "Caltech101", folder / "Caltech101.zip"])
 

@@ -1,4 +1,4 @@
-"""N-MNIST: MNIST recorded by an event camera, cut into frames."""
+"""N-MNIST: event recordings of MNIST's digits, cut into frames."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ class NMNIST(Dataset):
 
     Source: G. Orchard, A. Jayawant, G. Cohen and N. Thakor, 2015, https://www.garrickorchard.com/datasets/n-mnist
     The paper is Converting Static Image Datasets to Spiking Neuromorphic Datasets Using Saccades.
-    The files are the publisher's, `NMNIST/{Train,Test}/<digit>/<id>.bin`, fetched by hand. All recordings that are
-    there are used, in the order of digit and id, so a part of the files is a smaller data set.
-    A recording becomes T frames (see `events.frames`).
+
+    The files are the publisher's, downloaded by hand: `NMNIST/{Train,Test}/<digit>/<id>.bin`. All recordings found there
+    are used, in the order of digit and id. So a part of the files is a smaller data set. A recording becomes T frames (see
+    `events.frames`).
 
     Args:
         root: The folder of all data sets.
-        timesteps: T.
-        by: What cuts a recording into T frames: equal parts of its "time", or equal numbers of events ("number").
+        timesteps: T, the frames of a recording.
+        by: How a recording is cut into T frames: by "time" into equal durations, by "number" into equal numbers of events.
     """
 
     events = True

@@ -18,28 +18,29 @@ from sadp_bench.datasets.examples import Examples
 from sadp_bench.datasets.own_files import channel_statistics, file_sha256, own_place
 
 NAMES = ("x_train", "y_train", "x_test", "y_test")
-MOST_CHANNELS = 4  # red, green, blue and another; an axis of images that is longer is a side
+MOST_CHANNELS = 4  # channels: red, green, blue and another; a longer axis of images is a side
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class _Fault(Exception):
-    """What is wrong with a file, without its name."""
+    """A fault of a file; the message lacks the file's name."""
 
 
 class NPZ(Dataset):
     """Arrays of your .npz file: x_train, y_train, x_test, y_test; at least 2 classes, images or frames of events.
 
     Source: the file's author; the format is https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
+
     Inputs are uint8: images [N, H, W], [N, H, W, C] or [N, C, H, W] with 1 to 4 channels, or frames of events
-    [N, T, C, H, W]. Labels are whole numbers [N] from 0, without gaps. Mean and standard deviation of images are
-    those of x_train; counts of events stay as they are.
+    [N, T, C, H, W]. Labels are whole numbers [N] from 0, without gaps. Images are normalised by the mean and standard
+    deviation of x_train. Counts of events are not normalised.
 
     Args:
         root: The folder of all data sets.
-        timesteps: T of frames of events.
-        file: The path; where nothing is there, a name in the folder of all data sets.
-        sha256: The hash of the file, by which the run is known; filled in when the run is resolved. With another content
-            the run is refused.
+        timesteps: T, for frames of events.
+        file: The path of the file. Where it does not exist, it is taken below the folder of all data sets.
+        sha256: Hash of the file, which the run's key has in place of the path. It is filled in when the run is resolved.
+            With another content the run is refused.
     """
 
     def __init__(self, root: Path, timesteps: int, *, file: str = "data.npz", sha256: str = "") -> None:
@@ -77,7 +78,7 @@ class NPZ(Dataset):
 
 
 def _arrays(file: Path) -> dict[str, Array]:
-    """Returns the four arrays. No Python object is built. Raises _Fault with the reason, if the file is broken."""
+    """Returns the four arrays. It builds no Python object. Raises _Fault where the file is broken."""
     try:
         with opened(file) as source, np.load(source, allow_pickle=False) as found:
             size = sum(part.file_size for part in found.zip.infolist())
@@ -94,7 +95,7 @@ def _arrays(file: Path) -> dict[str, Array]:
 
 
 def _examples(arrays: dict[str, Array]) -> tuple[Examples, Examples]:
-    """Returns the training and the test examples. Raises _Fault with the reason, if the arrays do not fit."""
+    """Returns the training and the test examples. Raises _Fault where the arrays do not fit each other."""
     train, test = (_inputs(name, arrays[name]) for name in ("x_train", "x_test"))
     if train.shape[1:] != test.shape[1:]:
         shapes = [list(arrays[name].shape[1:]) for name in ("x_train", "x_test")]
@@ -143,7 +144,7 @@ def _labels(name: str, array: Array) -> Tensor:
 
 
 def _num_classes(*parts: Tensor) -> int:
-    """Returns the number of classes. Raises _Fault for a label that no example has, below the largest one."""
+    """Returns the number of classes. Raises _Fault where no example has some label below the largest one."""
     there = torch.cat(parts).unique()  # ascending
     gap = next((place for place, label in enumerate(there.tolist()) if place != label), None)
     if gap is not None:

@@ -1,4 +1,4 @@
-"""Data sets made of a user's own files: where they lie, their hash, and the statistics of their images."""
+"""Places, hashes and image statistics of data sets that are a user's own files."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch import Tensor
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.files import opened
 
-MOST_VALUES = 1 << 26  # of the training images that the statistics are taken of
-LEAST_STD = 1e-4  # of values from 0 to 1; a channel that varies less is constant, and is not divided by its std
+MOST_VALUES = 1 << 26  # values of training images from which the statistics are taken
+LEAST_STD = 1e-4  # of values from 0 to 1; a channel that varies less is constant, and is divided by 1
 
 
 def own_place(given: str, root: Path) -> Path:
-    """Returns a user's file or folder: a path as a shell takes it or, where nothing is there, one below the data folder."""
+    """Returns the path of a user's file or folder; a path that does not exist is taken below the folder of the data."""
     try:
         place = Path(given).expanduser()
     except RuntimeError as error:
@@ -33,9 +33,9 @@ def file_sha256(file: Path) -> str:
 
 
 def channel_statistics(input_N: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns mean and standard deviation by channel of values from 0 to 255, divided by 255; 1 for a constant channel.
+    """Returns mean and standard deviation of each channel, of values divided by 255. A constant channel has the std 1.
 
-    They are those of all images, or of evenly spaced ones with `MOST_VALUES` values at most.
+    They are those of all images, or of evenly spaced images with at most `MOST_VALUES` values.
 
     Args:
         input_N: uint8, [N, C, H, W].
@@ -45,12 +45,12 @@ def channel_statistics(input_N: Tensor) -> tuple[tuple[float, ...], tuple[float,
 
 
 def value_counts(input_N: Tensor) -> Tensor:
-    """Returns how often each value from 0 to 255 is in each channel of some images, int64 [C, 256]."""
+    """Returns how often each value from 0 to 255 occurs in each channel of some images, int64 [C, 256]."""
     return torch.stack([torch.bincount(of_channel.flatten(), minlength=256) for of_channel in input_N.unbind(1)])
 
 
 def statistics_of(count_CV: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns mean and standard deviation by channel of values that were counted; see `channel_statistics`."""
+    """Returns mean and standard deviation of each channel from counts of its values; see `channel_statistics`."""
     value_V = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []
     for count_V in count_CV.double():

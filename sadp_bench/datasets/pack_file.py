@@ -1,11 +1,11 @@
-"""The format of a pack: small JPEGs one after the other in one file, and an index behind them.
+"""The format of a pack: small JPEGs one after the other in one file, and then an index.
 
     header     magic, version, number of images, place of the index, bytes of its facts, SHA-256 of the index
     images     JPEG files, without gaps
     index      offsets [N + 1], CRC-32 sums [N], labels [N], facts as JSON
 
-Numbers are little-endian. The index is checked when a pack is opened, each image when it is read. So no run reads the
-images that it does not use.
+Numbers are little-endian. The index is checked when a pack is opened, and each image when it is read. So a run reads only
+the images that it uses.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ from sadp_bench.core.files import opened
 
 MAGIC, VERSION = b"SADPPACK", 1
 HEADER = struct.Struct("<8sQQQQ32s")
-FACT_BYTES = 64 << 20  # bytes of the facts at most; 1,000 names of classes have some 20,000
-ALIGNED = 8  # bytes; the index begins at a multiple
+FACT_BYTES = 64 << 20  # most bytes of the facts; 1,000 names of classes have about 20,000
+ALIGNED = 8  # bytes; the index begins at a multiple of them
 REMEDY = "pack the images anew: sadp-bench pack"
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a pack states about its images.
+    """The facts in a pack about its images.
 
     Attributes:
         side: Pixels of each side of an image.
-        num_train: The first so many images are to train on, the others to test.
-        class_names: By label.
+        num_train: Number of training images, which come first; the others are test images.
+        class_names: Names of the classes, by label.
         split: The name of the split; see `image_files.find_images`.
         test_list: The hash of the names of the test images.
-        quality: Of the JPEGs, from 1 to 100.
-        mean: Of the training images by channel, from 0 to 1.
-        std: Likewise.
-        images_sha256: Of the JPEGs, one after the other.
+        quality: Quality of the JPEGs, from 1 to 100.
+        mean: Mean of each channel over the training images, from 0 to 1.
+        std: Standard deviation of each channel, likewise.
+        images_sha256: SHA-256 of the JPEGs, one after the other.
     """
 
     side: int
@@ -63,7 +63,7 @@ class Facts:
 
     @classmethod
     def read(cls, text: bytes) -> Facts:
-        """Returns the facts in their JSON text. Raises ValueError, KeyError or TypeError where it is none."""
+        """Returns the facts in a JSON text. Raises ValueError, KeyError or TypeError where it has no facts."""
         found = json.loads(text)
         names, mean, std = (tuple(found.pop(name)) for name in ("class_names", "mean", "std"))
         facts = cls(class_names=names, mean=mean, std=std, **found)
@@ -76,7 +76,7 @@ class PackWriter:
     """Writes a pack into an open file.
 
     Args:
-        sink: The file, at its begin; it can be sought.
+        sink: The file, at its beginning; it can seek.
     """
 
     def __init__(self, sink: IO[bytes]) -> None:
@@ -93,7 +93,7 @@ class PackWriter:
 
     @property
     def images_sha256(self) -> str:
-        """The hash of the images that were added."""
+        """The hash of the images so far."""
         return self._digest.hexdigest()
 
     def finish(self, labels: list[int], facts: Facts) -> None:
@@ -108,18 +108,18 @@ class PackWriter:
 
 
 class Pack:
-    """A pack that is open for reading. Offsets and sums stay in the map of the file, and use no memory.
+    """A pack that is open for reading. Offsets and sums stay in the mapped file, and use no memory.
 
     Args:
         file: The pack.
 
     Raises:
-        BadInput: It is no pack, of another version, cut short or damaged.
+        BadInput: The file is no pack, has another version, or is cut short or damaged.
 
     Attributes:
         facts: See `Facts`.
-        label_N: Of each image, int64.
-        sha256: The hash of the index, and so of the sums of all images.
+        label_N: The label of each image, int64.
+        sha256: The hash of the index. As the index has the sums of all images, it depends on them too.
     """
 
     def __init__(self, file: Path) -> None:

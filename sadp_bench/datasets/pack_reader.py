@@ -1,7 +1,7 @@
 """Reads batches of a pack: rows by index, decoded by threads of this process.
 
-Threads and not processes: torchvision decodes without Python's lock, the pixels are in place at once, and the CPU seconds
-of the run contain those of decoding.
+Threads are better than processes here. Torchvision decodes without Python's lock, the pixels need no copy between
+processes, and the run's CPU seconds include decoding.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sadp_bench.datasets.pack_file import Pack
 
-AHEAD = 2  # batches that are decoded before they are asked for
+AHEAD = 2  # batches that are decoded before they are needed
 
 
 class _Batch(NamedTuple):
@@ -35,10 +35,10 @@ class _Batch(NamedTuple):
 class PackReader:
     """The images of a pack as batches of pixels. It implements `examples.Source`.
 
-    As many threads decode as torch has for an operation. With one thread, a batch is decoded where it is asked for.
+    The number of decoding threads is torch's number of threads. With one thread and without `ahead`, `read` decodes itself.
 
     Args:
-        pack: The file.
+        pack: The open pack.
 
     Attributes:
         num_decoded: Images that were decoded so far.
@@ -55,7 +55,7 @@ class PackReader:
         self._last: tuple[Tensor, Tensor] | None = None
 
     def expect(self, rows: Iterable[Tensor]) -> None:
-        """Names the batches that will be asked for, in order, in place of those named before."""
+        """Announces the coming batches, in order. They replace the batches that were announced before."""
         for batch in self._begun:
             for part in batch.parts:
                 part.cancel()
@@ -65,12 +65,12 @@ class PackReader:
     def read(self, row_B: Tensor, ahead: bool) -> Tensor:
         """Returns the pixels of some images, uint8 [B, H, W, 3].
 
-        A smaller part of the last batch is not decoded again: some methods pass a batch forward, then train on a part of it.
+        A part of the last batch is not decoded again, because some methods pass a batch forward, then train on a part of it.
 
         Args:
-            row_B: Their places in the pack.
-            ahead: Decodes the next expected batches meanwhile, and gives pinned memory. For a GPU: on a CPU the decoding
-                of the next batch would take the cores of the step.
+            row_B: Places of the images in the pack.
+            ahead: Whether to decode the next expected batches meanwhile, and to return pinned memory. It is for a GPU: on
+                a CPU the decoding of the next batch would take the cores of the step.
         """
         again = self._part_of_last(row_B)
         if again is not None:
@@ -103,7 +103,7 @@ class PackReader:
 
     def _decode(self, rows: list[int], pixels: Tensor, first: int, step: int) -> None:
         """Decodes every `step`-th of the rows."""
-        into = pixels.numpy()  # torch would copy with threads of its own
+        into = pixels.numpy()  # a copy by torch would start threads of its own
         for place in range(first, len(rows), step):
             into[place] = self._pack.pixels(rows[place]).numpy()
 

@@ -16,20 +16,21 @@ from sadp_bench.datasets.pack_reader import PackReader
 
 
 class PackedImages(Dataset):
-    """Your images in a file of `sadp-bench pack`, of which an epoch decodes what it keeps; at least 2 classes.
+    """Your images in a file of `sadp-bench pack`; an epoch decodes only the images that it keeps; at least 2 classes.
 
     Source: you; the images are JPEG files, https://www.w3.org/Graphics/JPEG/itu-t81.pdf
-    `sadp-bench pack FOLDER --to FILE` makes the file of a folder of images. It is mapped into memory and read by index.
-    Split, classes, mean and standard deviation are the pack's.
+
+    `sadp-bench pack FOLDER --to FILE` makes the file from a folder of images. It is mapped into memory and read by index.
+    The pack has the split, the classes, the mean and the standard deviation.
 
     Args:
         root: The folder of all data sets.
         timesteps: Not used.
-        file: The path; where nothing is there, a name in the folder of all data sets.
-        sha256: The hash of the pack's index, by which the run is known; filled in when the run is resolved. With another
-            pack the run is refused.
+        file: The path of the file. Where it does not exist, it is taken below the folder of all data sets.
+        sha256: Hash of the pack's index, which the run's key has in place of the path. It is filled in when the run is
+            resolved. With another pack the run is refused.
         split: The name of the pack's split; filled in likewise.
-        test_list: The hash of the list of test images; filled in likewise.
+        test_list: Hash of the list of test images; filled in likewise.
     """
 
     augment = "crop-flip"

@@ -1,4 +1,4 @@
-"""Makes a pack of a folder of images."""
+"""Makes a pack from a folder of images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sadp_bench.datasets.progress import say
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """What was packed.
+    """The content of a pack that was made.
 
     Attributes:
         num_train: Training images.
@@ -39,17 +39,17 @@ def pack_folder(folder: Path, sink: IO[bytes], side: int, quality: int, split: s
     """Writes the pack of a folder into an open file.
 
     Each image becomes the JPEG of its largest central square, resized; see `decoding.decode`. The training images come
-    first. Mean and standard deviation are those of the pixels before the JPEGs were made, of evenly spaced training images.
+    first. Mean and standard deviation are those of evenly spaced training images, before their encoding as JPEG.
 
     Args:
-        folder: Of class folders; see `image_files.find_images`.
+        folder: The folder of class folders; see `image_files.find_images`.
         sink: The pack's file.
-        side: Pixels of a side.
-        quality: Of the JPEGs.
+        side: Pixels of each side.
+        quality: Quality of the JPEGs, from 1 to 100.
         split: See `image_files.find_images`.
 
     Raises:
-        BadInput: Images can't be decoded, the folder is none of these, or a setting is out of range.
+        BadInput: Images can't be decoded, the folder has no class folders, or a setting is out of range.
     """
     least, most = SIDES
     if not least <= side <= most:

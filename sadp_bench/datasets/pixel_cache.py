@@ -1,4 +1,4 @@
-"""The decoded images of a folder in one file of the user's cache folder: built once, then read whole or by rows."""
+"""The decoded images of a folder in one file of the user's cache folder. It is built once, then read whole or by rows."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from sadp_bench.datasets.decoding import decode_file
 from sadp_bench.datasets.image_pool import made_of_each
 from sadp_bench.datasets.progress import say
 
-MEMORY_SHARE = 0.25  # of the machine's memory; larger files stay on the disk
-KEY_DIGITS = 16  # of the state's hash, in the name of the cache's file
+MEMORY_SHARE = 0.25  # share of the machine's memory; larger files stay on the disk
+KEY_DIGITS = 16  # digits of the state's hash, in the name of the cache's file
 
 
 def cached_pixels(folder: Path, names: Sequence[str], side: int, state: str) -> tuple[Tensor, bool]:
-    """Returns the pixels of images, uint8 [N, side, side, 3], and whether they are a map that stays on the disk.
+    """Returns the pixels of images, uint8 [N, side, side, 3], and whether they are a mapped file that stays on the disk.
 
-    The first call decodes the images and writes the cache's file. An interrupted call goes on where it was.
+    The first call decodes the images and writes the cache's file. After an interruption the next call goes on.
 
     Args:
-        folder: Where the images are.
-        names: Of the files, below the folder.
-        side: Pixels; see `decoding.decode`.
-        state: A hash of all that the pixels depend on, by which the cache is known.
+        folder: Folder of the images.
+        names: Paths of the files below the folder.
+        side: Pixels of each side; see `decoding.decode`.
+        state: A hash of all that the pixels depend on; the name of the cache's file has its first digits.
 
     Raises:
-        BadInput: Images can't be decoded, or the cache can't be written; no file of it is left.
+        BadInput: Images can't be decoded, or the cache can't be written. Then no file of it is left.
     """
     title = re.sub(r"[^\w-]", "_", folder.resolve().name)[:40]
     try:
@@ -67,13 +67,13 @@ def cached_pixels(folder: Path, names: Sequence[str], side: int, state: str) -> 
         with opened(file) as source:
             return torch.from_numpy(np.fromfile(source, np.uint8)).reshape(shape), False
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of a tensor that can't be written; nothing writes inputs
+        warnings.simplefilter("ignore", UserWarning)  # it warns of a read-only tensor, and nothing writes inputs
         return torch.from_numpy(np.memmap(file, np.uint8, "r", shape=shape)), True
 
 
 @contextmanager
 def _alone(file: Path) -> Iterator[None]:
-    """Waits until no other process builds this file."""
+    """Keeps other processes from building this file within the context, after waiting for one that does."""
     lock = FileLock(f"{file}.lock")
     try:
         lock.acquire(timeout=0)
@@ -87,7 +87,7 @@ def _alone(file: Path) -> Iterator[None]:
 
 
 def _build(file: Path, folder: Path, names: Sequence[str], side: int) -> None:
-    """Decodes all images into a file beside the cache's, and renames it."""
+    """Decodes all images into a file beside the cache's, then renames that file."""
     part = file.with_name(f"{file.name}.part")
     row_bytes = side * side * 3
     done = part.stat().st_size // row_bytes if part.exists() else 0

@@ -1,4 +1,4 @@
-"""What a long reading of a data set shows on stderr."""
+"""Lines and a progress bar on stderr, for data sets that take long to read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def say(line: str) -> None:
 
 @contextmanager
 def bar(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """Shows a bar in a terminal; yields the function that moves it."""
+    """Shows a progress bar in a terminal. Yields the function that advances it."""
     if not sys.stderr.isatty():
         yield lambda number: None
         return

@@ -1,4 +1,4 @@
-"""Files of recordings, read one by one into frames in memory, which are kept for the next start."""
+"""Reads files of recordings, one by one, into frames in memory, and keeps the frames for the next start."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sadp_bench.datasets.frame_cache import cached_frames, state_of
 from sadp_bench.datasets.progress import bar
 
 PARTS = ("train", "test")
-DECODING = 1  # the version of `events.frames` and of the readers; another one makes other frames
+DECODING = 1  # the version of `events.frames` and of the readers; another version makes other frames
 
 
 class Clip(NamedTuple):
@@ -29,9 +29,9 @@ class Clip(NamedTuple):
 
     Attributes:
         part: "train" or "test".
-        label: Of the class.
-        start: Its first microsecond; None: the recording's.
-        end: The microsecond after its last, where there is a start.
+        label: The class.
+        start: The first microsecond of the part; None: the example is the whole recording.
+        end: The microsecond after the part's last; not used without a start.
     """
 
     part: str
@@ -42,13 +42,13 @@ class Clip(NamedTuple):
 
 @dataclass(frozen=True)
 class Recordings:
-    """How the recordings of a data set become frames [T, 2, H, W].
+    """Turns the recordings of a data set into frames [T, 2, H, W].
 
     Args:
         what: The data set's name, for messages.
-        publisher: Its address, for messages.
+        publisher: The publisher's address, for messages.
         decode: Returns the events of a file's content, or raises ValueError.
-        sensor: Rows and columns.
+        sensor: Rows and columns of the sensor.
         sides: H and W of a frame; see `events.frames`.
         timesteps: T.
         by: See `events.frame_of`.
@@ -75,8 +75,8 @@ class Recordings:
 
         Args:
             sources: Folders or archives.
-            clips: The examples of each file that is read, in the order of the examples.
-            name: Returns the key of a file in `clips`, from its path within the source.
+            clips: The examples of each file to read, in the order of the examples.
+            name: Returns a file's key in `clips` for its path within the source.
 
         Raises:
             BadInput: A file is absent or broken.
@@ -114,7 +114,7 @@ class Recordings:
     def _frames(
         self, member: Member, rows: Sequence[tuple[Clip, int]]
     ) -> Iterable[tuple[Clip, int, NDArray[np.uint8]]]:
-        """Yields the examples of a file with their rows and frames; reads it where it has any."""
+        """Yields the examples of a file with their rows and frames. A file without examples is not read."""
         if not rows:
             return
         content = member.read()

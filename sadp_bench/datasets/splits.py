@@ -1,4 +1,4 @@
-"""The split of data sets that come without one: fixed, stratified, and independent of any order and seed."""
+"""The split for data sets that come without one: fixed, stratified, and independent of order and seed."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Collection, Iterable, Sequence
 from sadp_bench.core.errors import BadInput
 
 HASHED = "sha1-9:1"  # the name of the split in specs
-TEST_SHARE = 10  # one example in so many is a test example
+TEST_SHARE = 10  # examples for each test example
 
 
 def hashed_split(names: Sequence[str], labels: Sequence[int]) -> tuple[list[int], list[int]]:
     """Returns the places of the training and of the test examples, in ascending order.
 
-    In each class, the tenth whose names have the lowest SHA-1 sums are test examples, rounded half up. A class of two
-    or more has at least one, and a class of one has none. So a file's part changes hardly where files come or go.
+    The test examples are a tenth of each class, rounded half up: those whose names have the lowest SHA-1 sums. A class of
+    two or more has at least one, and a class of one has none. So new or removed files seldom change another file's part.
 
     Args:
-        names: Of the examples, distinct within a class.
-        labels: Of the examples.
+        names: Names of the examples, distinct within a class.
+        labels: Labels of the examples.
     """
     members: dict[int, list[int]] = {}
     for place, label in enumerate(labels):
@@ -33,19 +33,19 @@ def hashed_split(names: Sequence[str], labels: Sequence[int]) -> tuple[list[int]
 
 
 def list_hash(names: Iterable[str]) -> str:
-    """Returns 12 hex digits that name a list of test examples, whatever its order: of the SHA-256 of its sorted lines."""
+    """Returns 12 hex digits that identify a list of test examples in any order: of the SHA-256 of its sorted lines."""
     text = "\n".join(sorted(names))
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 
 def check_hashed(split: str) -> None:
-    """Raises BadInput for another split, where a data set has this one alone."""
+    """Raises BadInput for a split other than `HASHED`, the only one of some data sets."""
     if split != HASHED:
         raise BadInput(f"dataset.split is {HASHED}, the only one of this data set, not '{split}'")
 
 
 def checked_list(wanted: str, names: Collection[str]) -> str:
-    """Returns the hash of a test list. Raises BadInput where another is wanted: a run of other files had it."""
+    """Returns the hash of a test list. Raises BadInput where the wanted hash differs, and so comes from other files."""
     found = list_hash(names)
     if wanted not in ("", found):
         raise BadInput(

@@ -1,4 +1,4 @@
-"""Spiking Heidelberg Digits and Spiking Speech Commands: spoken words as spikes of 700 units of a model of the ear."""
+"""Spiking Heidelberg Digits and Spiking Speech Commands: spoken words as spikes of 700 units of an ear model."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from sadp_bench.datasets.examples import Examples
 
 UNITS = 700
 PUBLISHER = "https://zenkelab.org/datasets/"
-FAULTS = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError)  # of h5py, for what is no such file
+FAULTS = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError)  # raised by h5py for a broken file
 NO_H5PY = "is HDF5, which needs h5py: pip install 'sadp-bench[hdf5]'"
 
 
 class _Spoken(Dataset):
-    """Two files of recordings. A recording's spikes, times and units, become T frames of F groups of neighbouring units.
+    """Two files of recordings. A recording is spikes, each with time and unit. It becomes T frames of F groups of units.
 
     Args:
         root: The folder of all data sets.
-        timesteps: T.
-        by: What cuts a recording into T frames: equal parts of its "time", or equal numbers of spikes ("number").
-        units: F: the groups into which the 700 units are summed.
+        timesteps: T, the frames of a recording.
+        by: How a recording is cut into T frames: by "time" into equal durations, by "number" into equal numbers of spikes.
+        units: F, the number of groups; each sums neighbouring ones of the 700 units.
     """
 
     folder: ClassVar[str]
@@ -61,7 +61,7 @@ class _Spoken(Dataset):
 
     @classmethod
     def locate(cls, root: Path, **settings: Any) -> Path | None:
-        """Returns the folder of the files; None where one is absent, packed and unpacked."""
+        """Returns the folder of the files; None where a file is absent, packed and unpacked."""
         there = all(_source(root, cls.folder, part) for part in ("train", "test"))
         return root / cls.folder if there else None
 
@@ -70,7 +70,8 @@ class SHD(_Spoken):
     """10,420 spoken digits as spikes of 700 units: 8,156 to train, 2,264 to test, 20 classes.
 
     Source: B. Cramer, Y. Stradmann, J. Schemmel and F. Zenke, 2020: The Heidelberg Spiking Data Sets, https://zenkelab.org/datasets/
-    The files are the publisher's (CC BY 4.0), `SHD/shd_{train,test}.h5` or the same with .zip, fetched by hand. Two
+
+    The files are the publisher's (CC BY 4.0), downloaded by hand: `SHD/shd_{train,test}.h5`, or the same with .zip. Two
     speakers are in the test set alone. A recording becomes T frames (see `events.frame_of`). The 700 units are
     summed in groups of neighbours.
     """
@@ -85,9 +86,10 @@ class SSC(_Spoken):
     """95,848 spoken words as spikes of 700 units: 75,466 to train, 20,382 to test, 35 classes.
 
     Source: B. Cramer, Y. Stradmann, J. Schemmel and F. Zenke, 2020: The Heidelberg Spiking Data Sets, https://zenkelab.org/datasets/
-    The files are the publisher's (CC BY 4.0), `SSC/ssc_{train,test}.h5` or the same with .zip, fetched by hand. Its 9,981
-    recordings for validation are not read: `--evaluate-on validation` holds out a tenth of the training set. Frames are those
-    of `SHD`. The classes have no names but their numbers.
+
+    The files are the publisher's (CC BY 4.0), downloaded by hand: `SSC/ssc_{train,test}.h5`, or the same with .zip. The 9,981
+    recordings for validation are not read: `--evaluate-on validation` holds out a tenth of the training set. Frames are made
+    as for `SHD`. The names of the classes are numbers.
     """
 
     folder = "SSC"
@@ -122,7 +124,7 @@ def _read(source: Path, num_classes: int, timesteps: int, by: str, units: int) -
 
 
 def _spikes(seconds: NDArray[Any], unit: NDArray[Any], units: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Returns the time of each spike in microseconds, and its group of units; the file has float16 seconds."""
+    """Returns the time of each spike in microseconds, and its group of units. The file has float16 seconds."""
     if seconds.shape != unit.shape or seconds.ndim != 1:
         raise ValueError(f"it has {seconds.size:,} times and {unit.size:,} units")
     time = seconds.astype(np.float64)

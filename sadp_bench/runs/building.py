@@ -26,16 +26,16 @@ from sadp_bench.sparsity.base import Sparsity
 from sadp_bench.training.data import Loader
 from sadp_bench.training.local import add_heads
 
-OUT_OF_MEMORY = re.compile(  # in errors of torch, the last three for sizes beyond its integers
+OUT_OF_MEMORY = re.compile(  # in messages of torch; the last three are for sizes beyond its integers
     "out of memory|can't allocate memory|Storage size calculation overflowed|multiplication overflow|Overflow when unpacking"
 )
 
 
 def sparsity_class(name: str) -> type[Sparsity]:
-    """Returns the class of that name.
+    """Returns the class of a name in `--sparsity`.
 
     Raises:
-        BadInput: There is none.
+        BadInput: There is no such class.
     """
     if name not in SPARSITIES:
         raise BadInput(f"--sparsity is one of {', '.join(CHOICES['sparsity'])}, not '{name}'")
@@ -44,12 +44,12 @@ def sparsity_class(name: str) -> type[Sparsity]:
 
 
 def make_pruner(spec: Spec) -> Pruner:
-    """Returns the run's pruner, which is still to be prepared."""
+    """Returns the run's pruner, not yet prepared."""
     return build_pruner(spec.method, spec.ratio, spec.method_options, spec.budget)
 
 
 def build_pruner(method: str, ratio: float, options: Mapping[str, Any], budget: str) -> Pruner:
-    """Returns a pruner, still to be prepared.
+    """Returns a pruner, not yet prepared.
 
     Raises:
         BadInput: The class is not built from a ratio and these settings, or refuses one of them.
@@ -64,12 +64,12 @@ def build_pruner(method: str, ratio: float, options: Mapping[str, Any], budget: 
 
 
 def make_sparsity(spec: Spec) -> Sparsity:
-    """Returns the run's `Sparsity`, which is still to be prepared."""
+    """Returns the run's `Sparsity`, not yet prepared."""
     return build_sparsity(spec.sparsity, spec.density, spec.early_time, spec.sparsity_options)
 
 
 def build_sparsity(name: str, density: float, early_time: bool, options: Mapping[str, Any]) -> Sparsity:
-    """Returns the `Sparsity` of that name, still to be prepared."""
+    """Returns the `Sparsity` of a name in `--sparsity`, not yet prepared."""
     return sparsity_class(name)(density, early_time, **options)
 
 
@@ -79,16 +79,16 @@ def make_model(spec: Spec, material: Material, seed: int, timesteps: int | None 
 
 
 def build_model(spec: Spec, material: Material, seed: int, timesteps: int | None = None) -> nn.Module:
-    """Returns an untrained network, always the same for a seed, where its class builds it: on the CPU.
+    """Returns an untrained network on the CPU, where its class builds it. It is always the same for a seed.
 
     Args:
         spec: Names the backbone, its options and the precision.
-        material: Gives the shape of an input and the number of classes.
-        seed: Of the initial weights.
-        timesteps: None: the spec's.
+        material: The data, for the shape of an input and the number of classes.
+        seed: Seed of the initial weights.
+        timesteps: Number of time steps; None: the spec's number.
 
     Raises:
-        BadInput: The class can't be built so, or has nothing to train.
+        BadInput: The class can't be built from these arguments, or has nothing to train.
     """
     backbone = registry.resolve("backbone", spec.backbone)
     names = {f.name for f in dataclasses.fields(NeuronSettings)}
@@ -123,7 +123,7 @@ def weight_bytes(model: nn.Module) -> int:
 
 @contextmanager
 def enough_memory(spec: Spec) -> Iterator[None]:
-    """Turns the ways in which torch runs out of memory, or out of numbers for a size, into one line."""
+    """Turns torch's errors for too little memory, or for a size beyond its integers, into one line."""
     try:
         yield
     except (MemoryError, RuntimeError, TypeError) as error:

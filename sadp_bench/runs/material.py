@@ -23,7 +23,7 @@ class Material:
     """The data of a run.
 
     Args:
-        dataset: Where they come from.
+        dataset: The data set of the examples.
         train: The examples to train on.
         held: The examples to evaluate on.
     """
@@ -42,13 +42,13 @@ def load_material(dataset: Dataset, name: str, evaluate_on: str, train_examples:
     """Returns the training examples and those to evaluate on.
 
     The training examples are the first of a fixed, class-balanced order that no seed changes. The others are the test
-    set or, evaluated on "validation", a fixed tenth of the training set.
+    set or, for "validation", a fixed tenth of the training set.
 
     Args:
-        dataset: Where the examples come from.
-        name: The data set's, for messages.
+        dataset: The data set of the examples.
+        name: The data set's name, for messages.
         evaluate_on: "test" or "validation".
-        train_examples: None: all.
+        train_examples: Number of training examples; None: all.
     """
     train, held = dataset.train, dataset.test
     order = stratified_order(train.label_N, stream(0, "subset"))
@@ -68,14 +68,14 @@ def opened_material(
     data: Path | None,
     opened: dict[Any, Any],
 ) -> Material:
-    """Returns the data of a run. What was opened before is not read again.
+    """Returns the data of a run. Data that an earlier call opened are not read again.
 
     Args:
         kind: The class of the data set.
         fields: Fields of `Spec`.
-        train_examples: The requested number; None means all.
-        data: The folder of the data sets; None for the usual one.
-        opened: Data sets and material that earlier calls opened, by what chose them. New ones are added.
+        train_examples: Number of training examples; None: all.
+        data: The folder of the data sets; None: the usual one.
+        opened: Data sets and materials that earlier calls opened, by the arguments that chose them. New ones are added.
     """
     root, timesteps, settings = data_root(data), fields["timesteps"], fields["dataset_options"]
     whole = (kind, root, timesteps, tuple(settings.items()))

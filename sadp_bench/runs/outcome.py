@@ -1,4 +1,4 @@
-"""What a trained network gives: accuracies, spike rates and operations of an inference, and visits of each class."""
+"""Results of a trained network: accuracies, firing rates and operations of an inference, and visits of each class."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from sadp_bench.runs.material import Material
 from sadp_bench.training import evaluation
 from sadp_bench.training.data import Loader
 
-MAX_COUNTED = 512  # held examples whose synaptic operations are counted: each layer runs once more for it
+MAX_COUNTED = 512  # held examples whose synaptic operations are counted; the count runs each layer once more
 
 
 def of_inference(
     model: nn.Module, held: Loader, material: Material, spec: Spec, masks: Mapping[str, Tensor]
 ) -> dict[str, Any]:
-    """Returns the entries of the record that inference on the held examples gives.
+    """Returns the record's entries for inference on the held examples.
 
     Args:
         model: The trained network.
