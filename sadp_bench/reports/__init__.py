@@ -51,18 +51,18 @@ def render(
         records: The finished runs.
         problems: The files left out (`store.Found.problems`).
         format: One of FORMATS.
-        failures: The runs that ended without a record; they are counted, and in no number.
+        failures: The runs that ended without a record. They are counted, and enter no mean.
         margin_points: Points of accuracy that a lossless method may lose.
         width: Columns of the terminal (text only).
         styled: Whether to emit ANSI codes (text only).
-        images: Opens the images that a record was trained on, for the pictures of the page (HTML only).
+        images: Opens the training images of a record's run, for the page's pictures (HTML only).
         remarks: Remarks about the folders of the records (`store.read_notes`); every format but CSV shows them.
         searches: The searches that settings of the runs come from (`trials.sorted_out`).
-        correction: That of the verdicts for their number, "none" or "holm" (`corrections.corrected`).
-        compare: The method to compare with every other, in place of the usual tables; "" for these.
+        correction: The correction of the verdicts for their number, "none" or "holm" (`corrections.corrected`).
+        compare: A method whose comparisons with every other replace the usual tables; "" for the usual tables.
         summary: Whether to show verdicts and findings alone.
         again: The command that makes this report (HTML only).
-        doing: Is called with what goes on, where that takes long.
+        doing: Is called with a line about each slow step.
         paper: An author's choices (LaTeX only).
 
     Raises:
@@ -125,7 +125,7 @@ def frame(records: Iterable[Record], failures: Iterable[Failure] = ()) -> pandas
 
 
 def stale(path: Path, text: str) -> str | None:
-    """Returns why a file is not exactly this text, in one line; None where it is."""
+    """Returns how a file differs from this text, in one line; None where it is equal."""
     name = printable(str(path))
     if not os.path.lexists(path):
         return f"{name} does not exist; make it: the same command without --check"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from sadp_bench.core.text import count
 from sadp_bench.records.record import Failure, Record
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.trials import Searches
@@ -28,7 +29,7 @@ from sadp_bench.reports.versus import versus
 
 @dataclass(frozen=True)
 class Contents:
-    """What every format reads.
+    """The content of a report, which every format shows.
 
     Attributes:
         records: The finished runs.
@@ -37,8 +38,8 @@ class Contents:
         remarks: The remarks about the folders of the records.
         margin: The share of accuracy that a lossless method may lose.
         searches: The searches that settings of the runs come from.
-        correction: That of the verdicts, one of `corrections.CORRECTIONS`.
-        compare: The method whose comparisons are all that the sheets show; "" for the usual sheets.
+        correction: The correction of the verdicts, one of `corrections.CORRECTIONS`.
+        compare: A method whose comparisons replace the usual sheets; "" for the usual sheets.
         summary: Whether the sheets show verdicts and findings alone.
         again: The command that makes this report.
     """
@@ -82,7 +83,7 @@ class Contents:
 
     @cached_property
     def groups(self) -> list[list[RatioRow]]:
-        """The rows of each group that has tables by ratio: those that the table of the axes does not show whole."""
+        """The rows of each group with tables by ratio. A group that the tables of the axes show completely has none."""
         in_axes = {run.spec.key for row in self.axes for run in row.runs}
         groups = [list(group) for _, group in itertools.groupby(self.rows, key=lambda row: row.group)]
         return [group for group in groups if not all(_is_in(row, in_axes) for row in group)]
@@ -107,7 +108,7 @@ class Contents:
 
     @cached_property
     def why_no_ranks(self) -> str | None:
-        """The reason why methods have no ranks; None if they have, or with fewer than two methods."""
+        """Why methods have no ranks; None if they have ranks, or with fewer than two methods."""
         return (
             None
             if self.compare or self.summary or any(sheet.kind == "ranks" for sheet in self.sheets)
@@ -117,7 +118,7 @@ class Contents:
     @cached_property
     def closing(self) -> list[str]:
         """The lines below all tables."""
-        left_out = f"Left out, as unreadable or a run's second record: {len(self.problems)} of the files."
+        left_out = f"Left out: {count(len(self.problems), 'file')}, unreadable or a run's second record."
         lines = [*self.remarks, self.why_no_ranks, left_out if self.problems else None]
         return [line for line in lines if line]
 

@@ -15,12 +15,12 @@ CORRECTIONS = ("none", "holm")
 
 
 def corrected(rows: Iterable[RatioRow], correction: str) -> list[RatioRow]:
-    """Returns the rows, corrected by group.
+    """Returns the rows with the verdicts of each group corrected.
 
-    With "holm" a row has two p-values, both of the paired, two-sided t-test: of a difference to full of -margin, and of
-    a difference to random of 0. Holm's method adjusts each kind over all methods and ratios of the group. A verdict
-    stands where its adjusted p-value is at most 5 %; otherwise it is "undecided". "level" is no rejection of a
-    difference of 0, and stands. Intervals stay as they are.
+    With "holm" a row has two p-values of paired, two-sided t-tests. One tests a difference to full of -margin, the other a
+    difference to random of 0. Holm's method adjusts each kind over all methods and ratios of the group. A verdict stands
+    where its adjusted p-value is at most 5 %; otherwise it is "undecided". The verdict "level" always stands, because it
+    rejects no difference of 0. Intervals are not adjusted.
 
     Raises:
         BadInput: There is no such correction.

@@ -48,12 +48,12 @@ def is_method_option(name: str) -> bool:
 
 
 def without(settings: Settings, *names: str) -> Settings:
-    """Returns the settings but for the named ones."""
+    """Returns the settings without the named ones."""
     return {name: value for name, value in settings.items() if name not in names}
 
 
 def settings_order(settings: Settings) -> str:
-    """Returns a sort key of groups: by their settings, one after the other, numbers by size."""
+    """Returns a sort key of a group: its settings in their order, numbers by size."""
     values = [f"{value:020.9f}" if isinstance(value, int | float) else value for value in settings.values()]
     return json.dumps(values)
 
@@ -66,8 +66,8 @@ def time_name(settings: Settings) -> str:
 def weights_name(settings: Settings, rivals: Iterable[Settings] = ()) -> str:
     """Returns 'dense' or 'imp 10 % early-time (rewind=1)'.
 
-    The share is that of the connections that the run requested. The options in brackets are those that set the run
-    apart from its rivals of the same kind (`distinguishing`).
+    The percentage is the density that the run requested. The options in brackets set the run apart from its rivals of the
+    same kind (`distinguishing`).
     """
     if settings["sparsity"] == "dense":
         return "dense"
@@ -83,11 +83,11 @@ def weights_name(settings: Settings, rivals: Iterable[Settings] = ()) -> str:
 
 
 def titles(groups: Sequence[Settings]) -> list[str]:
-    """Returns a title of each group: its main settings, and the others that differ among the groups of its data and network.
+    """Returns the title of each group: its main settings, and those that differ among groups of its data set and network.
 
     Args:
-        groups: Each group's settings, as `Spec.flat` returns them or a part of it. Groups without the settings of the
-            time and the weight axis hold runs of all of them.
+        groups: Each group's settings: `Spec.flat` or a part of it. A group without settings of the time and the weight
+            axis contains runs of all their choices.
     """
     found = []
     for settings in groups:

@@ -1,4 +1,4 @@
-"""What a method wins of the training loss and the accuracy that random sampling loses, at one ratio and seed by seed."""
+"""Training loss and accuracy of a method beside random sampling and the ceiling, at one ratio and paired by seed."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ def by_seed(runs: Sequence[Record], value: Callable[[Record], float | None] = la
 
 
 def rival(settings: Sequence[list[Record]]) -> list[Record]:
-    """Returns the runs to compare with, of a list of runs for each setting of a method; none where several may be meant."""
+    """Returns the runs to compare with, given the runs of each setting of a method; [] where several settings qualify."""
     found = plain(settings)
     return found[0] if len(found) == 1 else []
 
 
 def plain(settings: Sequence[list[Record]]) -> list[list[Record]]:
-    """Returns the settings of a method that are its plain ones (`PLAIN`), or all where none is."""
+    """Returns the plain settings of a method (`PLAIN`), or all its settings where none is plain."""
     are = [runs for runs in settings if PLAIN.items() <= ({**PLAIN, **runs[0].spec.method_options}).items()]
     return are or list(settings)
 
 
 def outcomes(runs: Sequence[Record], rivals: Mapping[str, Sequence[Record]]) -> dict[str, Estimate | None]:
-    """Returns the training loss against random sampling, and the shares of the possible, by the fields of `RatioRow`.
+    """Returns the training loss against random sampling and the shares of the possible, by field names of `RatioRow`.
 
     Args:
-        runs: Of one method and ratio.
+        runs: The runs of one method and ratio.
         rivals: The runs of each of `RIVALS` at the same ratio.
     """
     method = runs[0].spec.method if runs else ""
@@ -54,8 +54,8 @@ def outcomes(runs: Sequence[Record], rivals: Mapping[str, Sequence[Record]]) -> 
 def share_of_possible(own: BySeed, random: BySeed, ceiling: BySeed) -> Estimate | None:
     """Returns (random - own) / (random - ceiling), the quotient of the means over the seeds that all three have.
 
-    Fewer updates cost what the ceiling loses to full data, which no choice of examples wins back. None where the interval
-    of the denominator contains 0.
+    The ceiling loses to full data because it has fewer updates. No choice of examples can recover that loss. None where the
+    interval of the denominator contains 0.
     """
     keys = [key for key in own if key in random and key in ceiling]
     return ratio_of_means([(random[key] - own[key], random[key] - ceiling[key]) for key in keys])

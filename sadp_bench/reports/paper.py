@@ -1,4 +1,4 @@
-"""What an author chooses for tables and figures of a paper: the methods, their names, the cells, caption and label."""
+"""An author's choices for tables and figures of a paper: the methods, their names, the cells, caption and label."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sadp_bench.reports.rows import RatioRow
 CELLS = ("both", "accuracy", "speedup")
 SPREADS = ("ci", "std")
 LABEL = "tab:results"
-ALLOWED_LABEL = re.compile(r"[\w:.+/-]+")  # LaTeX reads a label letter by letter; others could end it
+ALLOWED_LABEL = re.compile(r"[\w:.+/-]+")  # other letters could end a label in LaTeX
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Paper:
     """An author's choices.
 
     Attributes:
-        caption: Of the table, LaTeX source; "" for one that explains the numbers.
-        label: Of the table. The second group's ends in -2, and that of paired differences in -differences.
-        names: Names of methods in print, by a method or by its label as a table shows it.
+        caption: The table's caption, LaTeX source; "" for a generated one that explains the numbers.
+        label: The table's label. The label of the second group ends in -2, that of paired differences in -differences.
+        names: Printed names, by method or by the label that a table shows.
         methods: The methods or labels to show, in their order; () for all. Full data is always shown.
         cells: One of CELLS.
         spread: "ci", the 95 % interval, or "std", the standard deviation over the seeds.
@@ -38,7 +38,7 @@ class Paper:
     spread: str = "ci"
 
     def __post_init__(self) -> None:
-        """Raises BadInput where a choice is none."""
+        """Raises BadInput where a choice is not allowed."""
         if self.cells not in CELLS:
             raise BadInput(f"--cells is one of {', '.join(CELLS)}, not '{self.cells}'")
         if self.spread not in SPREADS:
@@ -54,7 +54,7 @@ class Paper:
         return full + [row for name in self.methods for row in rows if _is(row, name)]
 
     def name(self, row: RatioRow) -> str:
-        """Returns a row's method as it is printed."""
+        """Returns the printed name of a row's method."""
         if row.label in self.names:
             return self.names[row.label]
         known = next((name for name in (row.display_label, row.method) if name in self.names), None)
@@ -63,7 +63,7 @@ class Paper:
         return self.names[known] + (row.label.removeprefix(row.method) if known == row.method else "")
 
     def named(self, row: RatioRow) -> RatioRow:
-        """Returns the row with its name in print."""
+        """Returns the row with its printed name."""
         name = self.name(row)
         return row if name == row.display_label else dataclasses.replace(row, print_label=name)
 
@@ -86,7 +86,7 @@ def _among(row: RatioRow, names: Iterable[str]) -> bool:
 
 
 def words(text: str) -> list[str]:
-    """Returns the parts between commas that stand outside of brackets: 'sadp (a=1, b=2), random' has two."""
+    """Returns the parts of a text between commas outside of brackets: 'sadp (a=1, b=2), random' has two."""
     return [part.strip() for part in _split(text, ",") if part.strip()]
 
 
@@ -102,7 +102,7 @@ def names_of(texts: Iterable[str]) -> dict[str, str]:
 
 
 def _split(text: str, separator: str) -> list[str]:
-    """Returns the parts of a text between separators that stand outside of brackets."""
+    """Returns the parts of a text between separators outside of brackets."""
     parts, depth = [""], 0
     for letter in text:
         depth += (letter == "(") - (letter == ")")

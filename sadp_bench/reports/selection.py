@@ -35,9 +35,9 @@ class Wanted:
         return all(getattr(spec, name) in values for name, values in self.given().items())
 
     def keeps(self, spec: Spec) -> bool:
-        """Returns whether a run is shown: it holds the values, or others that do are compared with it.
+        """Returns whether a run is shown: it has the values, or runs that have them are compared with it.
 
-        Runs of full data have no ratio, and stay at any.
+        Runs of full data are shown at every ratio.
         """
         given = self.given()
         if spec.method in COMPARED_WITH:
@@ -53,7 +53,7 @@ def selected(
     """Returns the runs that a report shows.
 
     Raises:
-        BadInput: No run has a value, or none has all of them. The message names what there is.
+        BadInput: No run has one of the values, or none has all of them. The message names the values that exist.
     """
     specs = [*(run.spec for run in records), *(run.spec for run in failures)]
     for name, values in wanted.given().items():
@@ -67,7 +67,7 @@ def selected(
 
 
 def _none_has_all(specs: Sequence[Spec], wanted: Wanted) -> str:
-    """Returns that the values never meet in a run, and the values that one of the fields has beside the others'."""
+    """Returns the message that no run has all values. It names values of one field that occur with the others."""
     given = wanted.given()
     message = f"no record here has all of {' '.join(f'--{name} {_listed(values)}' for name, values in given.items())}"
     for name in reversed(given):
@@ -87,7 +87,7 @@ def _shown(value: Any) -> str:
 
 
 def _there(value: str, name: str, there: dict[str, Any]) -> str:
-    """Returns '; did you mean ...' for a name, and all values of a number."""
+    """Returns '; did you mean ...' for a name, and all known values for a number."""
     if name in ("ratio", "seed"):
         return f"; allowed: {', '.join(sorted(there, key=lambda text: there[text]))}"
     return registry.nearest(value, there)

@@ -1,4 +1,4 @@
-"""What the rows of a group show, in sentences: a sentence for the methods that share an answer to a question."""
+"""The findings of a group in sentences. Methods with the same verdicts share a sentence."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from sadp_bench.core.text import interval, listed, number, percent
 from sadp_bench.reports.rows import RatioRow
 
-ALL = 4  # methods from which on "All 7 methods" replaces their names
+ALL = 4  # from this number of methods on, "All 7 methods" replaces their names
 Answers = tuple[tuple[float, str], ...]  # (ratio, verdict), rising by ratio
 
-# By verdict, its predicate of one and of several methods. {margin}: points.
+# The predicate of each verdict, for one method and for several. {margin} is in points.
 TO_RANDOM = {
     "better": ("is better than random sampling", "are better than random sampling"),
     "worse": ("is worse than random sampling", "are worse than random sampling"),
@@ -28,12 +28,12 @@ TO_FULL = {
 
 
 def findings(rows: Sequence[RatioRow]) -> list[str]:
-    """Returns what a group shows: full data and the fastest method without loss, then the verdicts in words.
+    """Returns the findings of a group: full data and the fastest lossless method, then the verdicts in words.
 
-    The verdicts are the rows' own: of 95 % intervals of paired differences, or corrected ones.
+    The verdicts are those of the rows: by 95 % intervals of paired differences, or corrected.
 
     Args:
-        rows: Of one group.
+        rows: The rows of one group.
     """
     found = [fastest_lossless(rows)] if any(row.n and row.is_full or row.verdict for row in rows) else []
     found += _answers(rows, lambda row: row.random_verdict, TO_RANDOM)
@@ -47,7 +47,7 @@ def findings(rows: Sequence[RatioRow]) -> list[str]:
 def _answers(
     rows: Sequence[RatioRow], verdict: Callable[[RatioRow], str | None], words: dict[str, tuple[str, str]]
 ) -> list[str]:
-    """Returns a sentence for the methods that have the same verdicts at the same ratios, in the order of the rows."""
+    """Returns a sentence for each set of methods with the same verdicts at the same ratios, in the order of the rows."""
     by_label: dict[str, list[tuple[float, str]]] = {}
     for row in rows:
         if (answer := verdict(row)) is not None:
@@ -88,7 +88,7 @@ def _shares(ratios: Sequence[float]) -> str:
 
 
 def fastest_lossless(rows: Sequence[RatioRow]) -> str:
-    """Returns the accuracy of full data and the fastest method without loss, in one or two sentences."""
+    """Returns the accuracy of full data and the fastest lossless method, in one or two sentences."""
     full = next((row for row in rows if row.is_full and row.n), None)
     reference = ""
     if full:
@@ -101,9 +101,9 @@ def fastest_lossless(rows: Sequence[RatioRow]) -> str:
     if timed:
         best = max(timed, key=lambda row: row.speedup.mean)
         name = f"{best.display_label} {percent(best.ratio)}"
-        return f"{reference}Fastest of the lossless: {name}, {number(best.speedup.mean)}× (n = {best.speedup.n})."
+        return f"{reference}Fastest lossless method: {name}, {number(best.speedup.mean)}× (n = {best.speedup.n})."
     if lossless:
-        return f"{reference}None of the lossless was timed."
+        return f"{reference}No lossless method was timed."
     if any(row.verdict for row in rows):
-        return f"{reference}Nothing is shown to be lossless."
-    return f"{reference}No verdict: too few seeds beside full."
+        return f"{reference}No method is shown to be lossless."
+    return f"{reference}No verdict: fewer than two seeds are paired with full data."

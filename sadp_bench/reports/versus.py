@@ -15,7 +15,7 @@ LOSS_MARGIN = 0.1  # a factor of the fitted loss within 1 / 1.1 and 1.1 is level
 
 @dataclass(frozen=True, slots=True)
 class Versus:
-    """A method against another at one ratio; against full data, at ratio 0.
+    """A comparison of a method at one ratio with another method at the same ratio, or with full data.
 
     Attributes:
         group: The group's title.
@@ -23,10 +23,10 @@ class Versus:
         ratio: Its pruning ratio.
         rival: The other method.
         n: Runs of the method.
-        difference: Accuracy minus the rival's, a share, paired by seed.
-        loss_factor: Fitted loss over the rival's, paired: a geometric mean.
-        verdict: On the accuracy; None without an interval.
-        loss_verdict: On the fitted loss; None likewise.
+        difference: The accuracy minus the rival's, as a share, paired by seed.
+        loss_factor: The fitted loss divided by the rival's, the geometric mean over paired seeds.
+        verdict: The verdict on the accuracy; None without an interval.
+        loss_verdict: The verdict on the fitted loss; None without an interval.
     """
 
     group: str
@@ -41,15 +41,15 @@ class Versus:
 
 
 def versus(rows: Iterable[RatioRow], method: str, margin: float) -> list[Versus]:
-    """Returns the comparisons of a method with every other, in the order of the rows; by ratio within a group.
+    """Returns the comparisons of a method with every other, in the order of the rows.
 
     Args:
-        rows: Of all groups.
-        method: Name of the method, or its label with options where it has several: "sadp (score=layers)".
-        margin: The share of accuracy within which two methods are level, and that a lossless one may lose.
+        rows: The rows of all groups.
+        method: A method's name, or its label "sadp (score=layers)" where the name has several settings.
+        margin: The share of accuracy within which two methods are level. A lossless method may lose it.
 
     Raises:
-        BadInput: No row is the method's, or its name alone stands for several settings.
+        BadInput: No row has this method, or its name stands for several settings of a group.
     """
     done = [row for row in rows if row.n]
     own = [row for row in done if method in (row.label, row.method) and not row.is_full]

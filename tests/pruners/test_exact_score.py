@@ -61,7 +61,7 @@ def test_its_cost_is_shown_apart_and_counted(tmp_path: Path) -> None:
     assert score_seconds(record) == 25 and score_visits(record) == 10_000 and not score_seconds(plain)
     assert recorded_visits(record) == recorded_visits(plain) + 10_000
     shown = render([record, plain, make_record(make_spec())], [], "markdown")
-    assert "Cost of scores between the epochs, of the charged seconds: sadp 25.0 %." in shown
+    assert "Cost of scores between the epochs, as a share of the charged seconds: sadp 25.0 %." in shown
     words = ["run", "--method", "sadp", "--ratio", 0.5, "--set", "score=exact", *TINY, "--no-reference"]
     answer = command(*words, "--out", tmp_path)
     assert answer.code == 0, answer.err

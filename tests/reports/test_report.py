@@ -126,7 +126,7 @@ def test_differing_commits_dirty_trees_and_missed_budgets_are_warned_of():
     text = render(records, width=200)
     assert "Warning: these runs differ in commit (0123456789, ffffffffff)." in text
     assert "Warning: made from a changed (dirty) working tree: random 50 %." in text
-    assert "Warning: these saved another share than asked (in brackets): random 50 % (40.0 %)." in text
+    assert "Warning: these saved another share than requested (in brackets): random 50 % (40.0 %)." in text
 
 
 def test_visits_for_scores_stand_below_the_table_without_those_of_a_search():
@@ -137,7 +137,7 @@ def test_visits_for_scores_stand_below_the_table_without_those_of_a_search():
         make_record(make_spec("el2n", 0.5), prepare_examples=1500, ticket={"visits": 500}),
         make_record(make_spec("sadp", 0.5)),
     ]
-    note = "Visits for scores before training, of full data's visits: el2n 10.0 %, forgetting 100.0 %."
+    note = "Visits for scores before training, as a share of full data's: el2n 10.0 %, forgetting 100.0 %."
     assert note in render(records, width=200) and "Visits for scores" not in render(records[::4], width=200)
 
 
@@ -158,7 +158,7 @@ def test_failed_seed_is_in_no_mean_and_reported_beside_it():
     for format in ("text", "markdown"):
         text = render(full + runs, [], format, failures=lost, width=200)
         assert "62.00 ±25.41 (2, 1 failed)" in text
-        assert f"Failed, so in no number: sadp 30 %, seed 1: {DIVERGED}\n" in text
+        assert f"Failed, and not counted in any mean: sadp 30 %, seed 1: {DIVERGED}\n" in text
         assert "70.00 ±0.00 (3)" in text
 
 

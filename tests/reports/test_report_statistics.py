@@ -58,7 +58,7 @@ def test_random_of_several_settings_is_the_rival_by_its_plain_one():
         records = [*randoms, *(make_record(make_spec("sadp", 0.3, seed), 0.6) for seed in (0, 1))]
         return render(records), rows(records)
 
-    note = "No difference to random at 30 %: it ran with several settings there."
+    note = "No difference to random at 30 %: random ran with several settings there."
     scaled, plain = {"fresh": True, "rescale": True}, {"fresh": True, "rescale": False}
     text, table = render_and_row(scaled, plain)
     assert note not in text
@@ -145,12 +145,12 @@ def test_validation_accuracies_are_not_ranked():
 def test_blocks_over_different_data_are_not_ranked():
     records = ranked_records()
     mixed = make_record(make_spec("a", 0.5, 1, dataset="z"), data_sha256="1" * 64)
-    assert "that hold them all; here: 3 methods, 4 such blocks." in render([*records, mixed], width=300)
+    assert "that contain all of them. Here: 3 methods, 4 such blocks." in render([*records, mixed], width=300)
 
 
 def test_missing_ranks_report_what_they_take_where_there_are_methods_to_rank():
-    assert "here: 3 methods, 4 such blocks." in render(ranked_records(datasets="wxyz"), width=300)
-    assert "here: 2 methods, 5 such blocks." in render(ranked_records("ab"), width=300)
+    assert "Here: 3 methods, 4 such blocks." in render(ranked_records(datasets="wxyz"), width=300)
+    assert "Here: 2 methods, 5 such blocks." in render(ranked_records("ab"), width=300)
     assert "ranks" not in render([make_record(make_spec()), make_record(make_spec("a", 0.5))])
 
 

@@ -18,14 +18,14 @@ FORMULA = tuple(
 
 
 def frame(rows: Iterable[Row]) -> pandas.DataFrame:
-    """Returns a line for each row under the union of their columns; missing numbers are NaN, lists stay lists."""
+    """Returns a frame with a line for each row and the union of their columns. Missing numbers are NaN, lists stay lists."""
     import pandas
 
     return pandas.DataFrame([row.columns() for row in rows])
 
 
 def csv(contents: Contents) -> str:
-    """Returns the rows by ratio. A field is empty where there is no number; lists are joined by `; `.
+    """Returns the rows by ratio as CSV. A missing number is an empty field, and the values of a list are joined by `; `.
 
     A text that a spreadsheet would run as a formula begins with an apostrophe.
     """
@@ -39,9 +39,9 @@ def csv(contents: Contents) -> str:
 
 
 def inert(value: Any) -> Any:
-    """Returns a cell that no spreadsheet runs: an apostrophe stands before a text that begins a formula.
+    """Returns a cell that no spreadsheet runs: a text that begins like a formula has an apostrophe before it.
 
-    Source: OWASP, "CSV Injection". A number keeps its minus, also as a text.
+    Source: OWASP, "CSV Injection". A number keeps its minus, even as text.
     """
     if not isinstance(value, str) or not value.startswith(FORMULA):
         return value

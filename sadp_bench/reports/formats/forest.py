@@ -1,4 +1,4 @@
-"""Intervals as small drawings in the cells of the page: a forest plot, a row each."""
+"""The forest plot of the page: each interval as a small drawing in a table's cell."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ ROOM = 4  # units at each end, for the dot
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A drawing of an interval. All are places from 0 to `WIDTH`.
+    """The places of a drawing's parts, from 0 to `WIDTH`.
 
     Attributes:
-        mean: Of the estimate.
-        ends: Of the interval, cut at the drawing's ends; None without an interval.
-        zero: Of no difference.
-        margin: Of the smallest difference that matters, on the side of a loss.
+        mean: The place of the mean.
+        ends: The places of the interval's ends, cut at the drawing's edge; None without an interval.
+        zero: The place of no difference.
+        margin: The place of a loss as large as the margin.
     """
 
     mean: float
@@ -29,13 +29,13 @@ class Bar:
 
 
 def bars(estimates: Sequence[Estimate], margin: float) -> list[Bar | None]:
-    """Returns the drawings of a column of differences on one scale; None where a row has none.
+    """Returns the drawings of a column of differences on one scale; None for a row without a difference.
 
-    The scale holds every mean, no difference and the margin. Of an interval it holds what reaches at most half of that
-    span further, so that one long interval does not flatten all others.
+    The scale contains every mean, 0, and the margin on both sides. Intervals may extend it by half of that span at each
+    end, so that one long interval does not flatten all others.
 
     Args:
-        estimates: A row each.
+        estimates: The difference of each row.
         margin: The smallest difference that matters, above 0.
     """
     means = [found.mean for found in estimates if found.n]

@@ -1,4 +1,4 @@
-"""Headings of the page's groups: what sets a group apart, and what all groups share."""
+"""Headings of the page's groups: the settings that set a group apart, and those that all groups share."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Heading:
     """A group's heading.
 
     Attributes:
-        title: The group's title, as all tables name it.
+        title: The group's title, as in all tables.
         short: The parts of the title that set the group apart from the others.
-        more: The further settings in which groups differ, "" where there are none.
+        more: Further settings that differ among groups; "" where there are none.
     """
 
     title: str
@@ -26,8 +26,8 @@ class Heading:
 def headings(titles: Sequence[str]) -> tuple[str, dict[str, Heading]]:
     """Returns the parts that all titles share, and the headings by title.
 
-    Groups of the same data, network and epochs are told apart by as few settings ("learning-rate=0.1") as it takes; the
-    others in which they differ stand below the heading. A single group has its whole title.
+    The headings of groups with the same data, network and epochs name as few settings ("learning-rate=0.1") as tell the
+    groups apart. Other settings that differ stand below the heading. A single group has its whole title.
     """
     parts = {title: title.split(DOT) for title in titles}
     common = [part for part in parts[titles[0]] if all(part in own for own in parts.values())] if len(parts) > 1 else []
@@ -42,7 +42,7 @@ def headings(titles: Sequence[str]) -> tuple[str, dict[str, Heading]]:
 
 
 def _telling(own: Sequence[str], rivals: Sequence[Sequence[str]]) -> set[str]:
-    """Returns settings of a group that no rival has all of: in order, each that leaves out a further rival."""
+    """Returns settings that together set a group apart from all rivals: in order, each that excludes a further rival."""
     telling: set[str] = set()
     left = list(rivals)
     for part in own:
@@ -58,6 +58,6 @@ def _plain(parts: Sequence[str]) -> list[str]:
 
 
 def _is_plain(part: str) -> bool:
-    """Returns whether a part is no 'name=value'. T=4 is a main setting, and brackets hold options of a name."""
+    """Returns whether a part is a main setting, such as T=4 or a name with options in brackets, and not 'name=value'."""
     name, equals, _ = part.partition("=")
     return not equals or name == "T" or " " in name

@@ -1,7 +1,7 @@
-"""The report as one HTML page that stands alone: no script, style, font or picture comes from anywhere else.
+"""The report as one self-contained HTML page, which loads no script, style, font or picture.
 
-The page reads without its script, which sorts tables and filters their lines. The template escapes all text of records. A
-Content-Security-Policy names the page's style and script by their hashes, and forbids all other ones and all traffic.
+The script only sorts tables and filters lines; the page can be read without it. The template escapes all text of records. A
+Content-Security-Policy names the page's style and script by their hashes, and forbids all others and all traffic.
 Figures are images from `data:` URIs, which cannot run a script.
 """
 
@@ -32,7 +32,7 @@ ROW_KINDS = {
     "search": "The search for connections",
 }
 MOST_PLOTS = 4  # of a page of several groups; each takes half a second, and 100 kB of the page
-# A sign each, so that no color has to be seen.
+# Signs make the verdicts readable without colors.
 VERDICT_SIGNS = {"lossless": "●", "better": "▲", "level": "●", "worse": "▼", "undecided": "○"}
 VERDICT_HEADS = (VERDICT.heading, RANDOM_VERDICT.heading)
 
@@ -43,9 +43,9 @@ def page(
     """Returns the page. The same records in any order give the same bytes.
 
     Args:
-        contents: The report, in which one row at least has a number.
-        images: Opens the images that a record was trained on (`plots.pictures.at_hand`).
-        doing: Is called with what goes on, where that takes long.
+        contents: The report, with at least one finished run.
+        images: Opens the training images of a record's run (`plots.pictures.at_hand`).
+        doing: Is called with a line about each slow step.
     """
     import jinja2
 
@@ -104,14 +104,14 @@ class Group:
     """A group of runs on the page.
 
     Attributes:
-        heading: What sets it apart.
-        brief: Whether it trained for one epoch, which shows no difference between methods.
-        runs: Their number.
-        findings: What it shows, in sentences.
-        claims: A line for each method and ratio: what it claims.
-        bars: The drawings of the claims' intervals, by column and line.
-        whole: The same lines with every number.
-        notes: On these tables.
+        heading: The heading that sets it apart.
+        brief: Whether its runs train for one epoch, after which methods hardly differ.
+        runs: The number of finished runs.
+        findings: The findings, a sentence each.
+        claims: The table of claims, a line for each method and ratio.
+        bars: The drawings of the intervals in `claims`, by column and line.
+        whole: The table of all numbers, with the same lines.
+        notes: The notes on both tables.
         outcomes: The tables of the training loss.
     """
 
@@ -149,7 +149,7 @@ def _group(rows: Sequence[RatioRow], heading: Heading, sheets: Iterable[Sheet]) 
 
 
 def _valid_seconds(records: Sequence[Record]) -> str:
-    """Returns how many runs have seconds that mean something."""
+    """Returns a sentence on the number of runs with valid seconds."""
     valid, all_runs = sum(not record.disturbed for record in records), len(records)
     if valid == all_runs:
         return "All runs have valid seconds."
@@ -168,9 +168,9 @@ def plots_by_group(
 
     Args:
         contents: The report.
-        images: Opens the images that a record was trained on.
-        warn: Is called with the reason why a plot is left out.
-        doing: Is called with what goes on.
+        images: Opens the training images of a record's run.
+        warn: Is called with the reason where a plot is left out.
+        doing: Is called with a line about each plot.
     """
     from sadp_bench.reports.plots import as_data_uri, plots_of
 
@@ -203,7 +203,7 @@ def _environment(records: Iterable[Record], name: str) -> list[str]:
 
 
 def _facts(contents: Contents, num_left_out: int) -> list[tuple[str, str]]:
-    """Returns the compared methods, and the data and network of the comparison."""
+    """Returns names and values of the page's overview: runs, methods, data, networks, machine and versions."""
     records, specs = contents.records, contents.specs
     beside = [f"{len(contents.failures):,} failed"] if contents.failures else []
     beside += [f"{num_left_out:,} left out"] if num_left_out else []
@@ -226,7 +226,7 @@ def _facts(contents: Contents, num_left_out: int) -> list[tuple[str, str]]:
 
 
 def _code(text: str) -> list[tuple[bool, str]]:
-    """Returns the parts of a line, and whether each is code: code stands between backticks."""
+    """Returns (is code, text) for each part of a line. Code stands between backticks."""
     parts = text.split("`")
     if len(parts) % 2 == 0:  # the text itself contains a backtick
         return [(False, text)]
@@ -234,7 +234,7 @@ def _code(text: str) -> list[tuple[bool, str]]:
 
 
 def _two(label: str) -> tuple[str, str]:
-    """Returns the main part of a label and its smaller part: a second line, or options in brackets."""
+    """Returns the main part of a label, and its second line or its options in brackets."""
     main, line_end, below = label.partition("\n")
     if line_end:
         return main.removesuffix(" ·"), below
@@ -248,7 +248,7 @@ def _minus(text: str) -> str:
 
 
 def _tight(text: str) -> str:
-    """Returns a sentence whose numbers no line end parts from their %."""
+    """Returns a sentence with a no-break space before each %."""
     return text.replace(" %", "\xa0%")
 
 

@@ -20,7 +20,6 @@ PROVENANCE = (
     "Measured on",
     "Warning",
     "Failed",
-    "No reference",
     "No speed-up",
 )  # beginnings of notes that are comments
 
@@ -28,8 +27,8 @@ PROVENANCE = (
 def latex(contents: Contents, paper: Paper) -> str:
     """Returns a table environment for each table.
 
-    Tables by ratio explain themselves in their captions, and the notes on them are comments: where the numbers come from.
-    The notes of other sheets stand below their first table. What belongs to no table is a comment.
+    The captions of tables by ratio explain the cells. The notes on these tables become comments. Notes of other sheets stand
+    below their first table. Lines that belong to no table become comments.
 
     Args:
         contents: The report.
@@ -59,7 +58,7 @@ def _by_ratio(sheet: Sheet, group: Group) -> list[str]:
 def _tables(sheet: Sheet) -> list[str]:
     """Returns the table environments of a sheet. A table that is too wide in every size continues in another one."""
     first, *further = sheet.tables
-    # A command is too long for a line on paper, and where numbers come from is no part of them: these are comments.
+    # Commands are too long for a printed line, and provenance is not part of a table: these notes become comments.
     printed = [note for note in sheet.notes if not note.startswith(PROVENANCE) and "`" not in note]
     unprinted = comments(note for note in sheet.notes if note not in printed)
     notes = [r"\par\smallskip\raggedright\footnotesize", *map(escaped, printed)] if printed else []
@@ -87,7 +86,7 @@ def _table(caption: str, table: Table, notes: list[str], *, apart: bool = False)
 
 
 def _beside(table: Table) -> int:
-    """Returns the letters that the labels take; where cells have two lines, a label fills both."""
+    """Returns the width of the labels in letters. A label takes two lines where cells have two."""
     high = any(cell.below for _, cells in table.lines for cell in cells)
     return max(len(part) for label, _ in table.lines for part in (label.split("\n") if high else [label]))
 
@@ -97,7 +96,7 @@ def _inline(table: Table) -> bool:
 
 
 def _laid_out(table: Table) -> Table:
-    """Returns the table in one line where its cells have such a form."""
+    """Returns the table with each cell in one line, where its cells have such a form."""
     inline, lines = _inline(table), []
     for label, cells in table.lines:
         shown = []

@@ -15,9 +15,9 @@ from sadp_bench.reports.rows import RatioRow, shared_means
 from sadp_bench.reports.tables.table import GAP
 
 SPREADS = {"ci": r"half-width of the 95\,\% $t$-interval", "std": "standard deviation"}
-ALIKE = 0.005  # difference from the maximum of a ratio from which a method's ceiling stands beside its speed-up
+ALIKE = 0.005  # a method's ceiling is shown where it differs by more from the maximum of the ratio
 LONG_NAME = 24  # letters
-# Letters that the heads of a ratio's columns take, by the cells shown.
+# Letters: the width of a ratio's column heads, by the cells shown.
 HEADS = {"both": (10, 10), "accuracy": (5,), "speedup": (15,)}
 MATHS = {
     r"\textbf{": 0,
@@ -38,10 +38,10 @@ class Group:
     """The rows of a group that a paper shows.
 
     Attributes:
-        title: Of the group.
+        title: The group's title.
         rows: The rows, in the order of the table.
         paper: The author's choices.
-        label: Of the table.
+        label: The label of the group's table.
     """
 
     title: str
@@ -60,7 +60,7 @@ class Group:
         return Counter(row.n for row in self.rows if row.n).most_common(1)[0][0]
 
     def lines(self) -> dict[str, list[RatioRow]]:
-        """Returns the rows of each method, by the name in print; full is in none."""
+        """Returns the rows of each method by its label, without `full`."""
         found: dict[str, list[RatioRow]] = {}
         for own in self.rows:
             if not own.is_full:
@@ -68,7 +68,7 @@ class Group:
         return found
 
     def caption(self, what: str, explained: str) -> tuple[str, str]:
-        """Returns the caption, and the explanation that an author's own caption leaves out, as a comment."""
+        """Returns the caption, and a comment with the explanation where the author's caption replaces it."""
         if not self.paper.caption:
             return f"{escaped(self.title)}. {what} {explained}", ""
         return self.paper.caption, f"% {one_line(f'{what} {explained}')}\n"
@@ -155,7 +155,7 @@ def _at(rows: Iterable[RatioRow], ratio: float, cell: Callable[[RatioRow], str])
 
 
 def _accuracies(group: Group) -> Callable[[RatioRow], str]:
-    """Returns a function that makes the cell of a row's accuracy, the best mean of its ratio in bold."""
+    """Returns a function for the cell of a row's accuracy, with the best mean of a ratio in bold."""
     marks: dict[tuple[str, float], str] = {}
     for ratio in group.ratios:
         rivals = [own for own in group.rows if own.ratio == ratio and own.prunes and own.n]
@@ -177,7 +177,7 @@ def _accuracies(group: Group) -> Callable[[RatioRow], str]:
 
 
 def _speedup(group: Group, alone: bool) -> Callable[[RatioRow], str]:
-    """Returns a function that makes the cell of a row's speed-up, and of its ceiling where that is not the ratio's."""
+    """Returns a function for the cell of a row's speed-up, with its ceiling where it differs from the ratio's maximum."""
 
     def cell(own: RatioRow) -> str:
         if not own.n:
@@ -192,7 +192,7 @@ def _speedup(group: Group, alone: bool) -> Callable[[RatioRow], str]:
 
 
 def _estimate(found: Estimate, group: Group, scale: float = 1.0, mark: str = "", sign: bool = False) -> str:
-    """Returns the mean and its spread: '62.21 ± 0.60', or '1.31 [1.25, 1.38]' around a mean that is not central."""
+    """Returns the mean and its spread: '62.21 ± 0.60', or '1.31 [1.25, 1.38]' where the interval is not symmetric."""
     shown = signed(scale * found.mean) if sign else number(scale * found.mean)
     mean = f"{mark}{{{escaped(shown)}}}" if mark else escaped(shown)
     if group.paper.spread == "std":
@@ -209,7 +209,7 @@ def _subscript(n: int, group: Group) -> str:
 
 
 def _explained(group: Group) -> tuple[str, str]:
-    """Returns what the table shows and how to read it, LaTeX source."""
+    """Returns the title and the explanation of the table, as LaTeX source."""
     cells, shown = group.paper.cells, [own for own in group.rows if own.n]
     spread = SPREADS[group.paper.spread]
     accuracy, speedup = rf"accuracy (mean $\pm$ {spread})", "measured speed-up over full data"
@@ -225,7 +225,7 @@ def _explained(group: Group) -> tuple[str, str]:
             abs(own.ceiling.mean - own.nominal_maximum) > ALIKE for own in shown if own.ceiling.n and not own.is_full
         )
         notes.append("In brackets: the largest speed-up that the ratio allows.")
-        notes.append("Behind a slash: the largest that the method's visits allow." if apart else "")
+        notes.append("After a slash: the largest that the method's visits allow." if apart else "")
         notes.append(
             r"\dag{}: without disturbed runs."
             if any(own.mark and (own.is_full or own.speedup.n) for own in shown)
@@ -237,7 +237,7 @@ def _explained(group: Group) -> tuple[str, str]:
 
 
 def differences(group: Group) -> str:
-    """Returns the table of paired differences to full data and to random sampling, each with its verdict; "" without any."""
+    """Returns the table of paired differences to full data and random sampling with their verdicts; "" without any."""
     rows = [own for own in group.rows if not own.is_full and own.n]
     to_full = any(own.accuracy_difference.n for own in rows)
     to_random = any(own.random_difference.n for own in rows)
@@ -269,7 +269,7 @@ def differences(group: Group) -> str:
 
 
 def _in_lines(name: str, lines: int) -> list[str]:
-    """Returns a method's name for so many lines: in the first, or a long one's options in the second."""
+    """Returns the text of each of a method's lines: its name in the first, and the options of a long name in the second."""
     method, bracket, options = name.partition(" (")
     parts = [method, f"({options}"] if bracket and len(name) > LONG_NAME and lines > 1 else [name]
     return (parts + [""] * lines)[:lines]
@@ -302,13 +302,13 @@ def _differences_explained(group: Group, to_random: bool) -> str:
 def _fitting(
     names: Sequence[str], body: Sequence[Sequence[str]], heads: Sequence[int], blocks: int
 ) -> tuple[str, list[tuple[int, int]]]:
-    """Returns the largest letters in which the table fits, and the blocks of columns that stand side by side.
+    """Returns the largest letter size in which the table fits, and the blocks of columns that stand side by side.
 
     Args:
         names: The first column.
         body: The cells of each line.
-        heads: The letters of each column's head.
-        blocks: Blocks of columns. A table that fits in no size continues below with its further blocks.
+        heads: The width of each column's head in letters.
+        blocks: The number of blocks of columns. A table that fits in no size continues below with its further blocks.
     """
     each = len(heads) // blocks
     beside = max(map(_letters, names), default=0)
@@ -326,7 +326,7 @@ def _fitting(
 
 
 def _letters(source: str) -> int:
-    """Returns how many letters a cell's source takes in print, about."""
+    """Returns the approximate printed width of a cell's source, in letters."""
     for command, letters in MATHS.items():
         source = source.replace(command, "x" * letters)
     return len(source.replace("$", "").replace("_{", "").replace("\\", ""))

@@ -1,4 +1,4 @@
-"""Every run of a report in words: its result, seconds, settings and environment, and the command that repeats it."""
+"""The details of every run of a report: result, seconds, settings, environment, and the command that repeats it."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class RunDetails:
 
     Attributes:
         key: The key of its spec.
-        label: The method as its group's table names it.
-        columns: Ratio, seed, and accuracy, charged time and speed-up, or that it failed.
+        label: The method's label in its group's table.
+        columns: Ratio and seed, then accuracy, charged time and speed-up, or "failed".
         failed: Whether it ended without a record.
-        parts: Titles and facts of its parts.
+        parts: The title and the facts of each part.
         last_lines: The last lines that a failed run printed.
         command: The command that repeats it.
     """
@@ -47,7 +47,7 @@ class RunDetails:
 def run_details(
     rows: Iterable[RatioRow], records: Iterable[Record], searches: Searches = NO_SEARCHES
 ) -> dict[str, list[RunDetails]]:
-    """Returns the runs of each group in the order of its rows. A run of several groups is in the first alone."""
+    """Returns the runs of each group in the order of its rows. A run of several groups appears only in the first."""
     pairs = {pair.spec.key: pair for pair in paired(records, searches.reference)}
     found: dict[str, dict[str, RunDetails]] = {}
     for row in rows:
@@ -61,7 +61,7 @@ def run_details(
 
 
 def commands(specs: Iterable[Spec]) -> list[str]:
-    """Returns the command of each run, references first: a run that finds its reference's record trains none."""
+    """Returns the command of each run. References come first, so that no later run trains its reference again."""
     found = {spec.key: spec for spec in specs}
     order = sorted(found.values(), key=lambda s: (s.method != "full", s.method, s.ratio, s.seed, s.key))
     return [command(spec) for spec in order]
@@ -127,7 +127,7 @@ def _result(pair: Comparison) -> Facts:
         ("finished", run.finished),
         ("interruptions", run.interruptions),
     ]
-    facts += [("no speed-up, as", "; ".join(pair.mismatch))] if pair.mismatch else []
+    facts += [("no speed-up, because", "; ".join(pair.mismatch))] if pair.mismatch else []
     return facts + ([("scores from run", run.scores_from)] if run.scores_from else [])
 
 
@@ -138,7 +138,7 @@ def _steps(share_T: Sequence[float]) -> str:
 
 
 def _fitted(run: Record) -> Facts:
-    """Returns loss and accuracy on training images in evaluation mode; nothing of older records."""
+    """Returns loss and accuracy on training images in evaluation mode; [] for older records."""
     if run.fitted_loss is None or run.fitted_accuracy is None:
         return []
     images = f"of {_count(run.fitted_examples)} training images"
@@ -149,7 +149,7 @@ def _fitted(run: Record) -> Facts:
 
 
 def _cosine(found: Mapping[str, Any]) -> Facts:
-    """Returns SLTT's gradient against BPTT's; nothing of runs that lack it."""
+    """Returns the cosine of SLTT's gradient with BPTT's; [] for runs without it."""
     return [("cosine with BPTT", f"{cosine_text(found.get('last'))}, {cosine_places(found)}")] if found else []
 
 
@@ -162,7 +162,7 @@ OTHER_ENERGIES = {
 
 
 def _costs(run: Record) -> Facts:
-    """Returns the names that records of an earlier version lack, and those that runs with all connections lack."""
+    """Returns memory, operations, energy and connections, as far as the record contains them."""
     memory, counted = run.train_memory_bytes, run.operations
     facts: Facts = [] if memory is None else [("training memory", f"{number(memory / 2**20, 1)} MiB")]
     for name in ("accumulates", "multiply_accumulates"):
@@ -188,12 +188,12 @@ def _fact(value: Any) -> str:
 
 
 def _count(value: Any, unit: int = 1, digits: int = 0) -> str:
-    """Returns a number as text. The value is unchecked: one that is no number is shown as it is."""
+    """Returns a number as text. The value is unchecked; any other value is shown as it is."""
     return number(value / unit, digits) if isinstance(value, int | float) else shown(value)
 
 
 def _seconds(spent: Mapping[str, float]) -> Facts:
-    """Returns the charged phases in their order, their sum where none is missing, and the phases that are not charged."""
+    """Returns the charged phases in their order, their sum where none is missing, and then the uncharged phases."""
     charged = {name: spent[name] for name in CHARGED_PHASES if name in spent}
     total = [("charged", number(sum(charged.values())))] if len(charged) == len(CHARGED_PHASES) else []
     others = sorted((name for name in spent if name not in CHARGED_PHASES), key=_phase_order)

@@ -1,4 +1,4 @@
-"""The parts of a LaTeX table: escaped text, floats, and how many letters fit in a line."""
+"""The parts of a LaTeX table: escaped text, floats, and the number of letters that fit on a line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ESCAPES = {
     "≤": r"$\leq$", "·": r"$\cdot$", "–": "--", "†": r"\dag{}", "²": "$^2$", "µ": r"$\mu$", "ε": r"$\varepsilon$",
     "−": "$-$",
 }  # fmt: skip
-# Letters on a line of 5.5 in, the text's width of NeurIPS, in Computer Modern at 10 pt.
+# Letters on a line of 5.5 in, the text width of NeurIPS, in Computer Modern at 10 pt.
 LINE = {r"\small": 83, r"\footnotesize": 96, r"\scriptsize": 107}
 
 
@@ -29,7 +29,7 @@ def one_line(text: str) -> str:
 
 
 def comments(notes: Iterable[str]) -> str:
-    """Returns notes as comments. A command that a note gives stands in a line of its own."""
+    """Returns notes as comments, with each note's command on a line of its own."""
     lines = []
     for note in notes:
         text, command, words = note.partition("; make it: `")
@@ -47,11 +47,11 @@ def float_of(caption: str, size: str, tabulars: Sequence[str], notes: Sequence[s
     """Returns a table environment.
 
     Args:
-        caption: LaTeX source.
-        size: The command of the letters' size.
+        caption: The caption, LaTeX source.
+        size: The LaTeX command of the letter size.
         tabulars: The tabular environments, one below the other.
         notes: Lines below them.
-        label: By which the text refers to it; "" for none.
+        label: The label for references in the text; "" for none.
     """
     named = rf"\label{{{label}}}" if label else ""
     head = [r"\begin{table}[htbp]", r"\centering", rf"\caption{{{caption}}}{named}"]

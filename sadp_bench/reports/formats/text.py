@@ -12,34 +12,36 @@ from sadp_bench.reports.tables.table import Cell, Sheet, Table, spans
 from sadp_bench.reports.tables.verdicts import EXPLAINED
 
 LEGEND = (
-    "Cells: accuracy in %, mean ± half-width of the 95 % t-interval, or [low, high] where 0 or 100 % cuts it (runs); below "
-    "it measured speed-up over full / ceiling (what it would be if dropped examples cost nothing; in brackets the runs "
-    "timed, where not all were). For full: charged seconds."
+    "Cells: accuracy in %, mean ± half-width of the 95 % t-interval, or [low, high] where 0 or 100 % cuts it (number of "
+    "runs). Below it: measured speed-up over full / ceiling, the speed-up if dropped examples cost nothing (number of timed "
+    "runs, where some were not). For full: charged seconds."
 )
 BOLD = " Bold: the best mean accuracy at a ratio, over the seeds that its methods share."
 PAIRED = (
     "Paired differences: accuracy minus that of full, or of random at the same ratio, seed by seed (seeds in brackets). "
     "Verdict on the difference to full: lossless if the interval lies above -margin, worse if below it, else undecided. "
-    "On the difference to random: better or worse if the interval excludes 0, level if it contains 0 and lies within "
-    "±margin, else undecided. "
-    "Below the verdict: the smallest difference that these seeds can decide, which is half of the interval's width; a larger "
-    "mean has an interval without 0. "
-    "Speed-up: measured over full, seed by seed, of the seeds that were timed alike; its interval is made on logarithms. "
-    "Time to full's - 1: charged seconds until an evaluation first shows full's final accuracy minus 1 point (mean over "
-    "the seeds that get there; 3/5: three of five), and below it the share of what full takes."
+    "Verdict on the difference to random: better or worse if the interval excludes 0; level if it contains 0 and lies "
+    "within ±margin; else undecided. "
+    "Below the verdict: the smallest difference that these seeds can decide, half of the interval's width. "
+    "Speed-up: measured over full, seed by seed, for seeds with equal timing conditions. Its interval is computed on "
+    "logarithms. "
+    "Time to full's - 1: charged seconds until an evaluation first shows full's final accuracy minus 1 point. It is the "
+    "mean over the seeds that reach it (3/5: three of five). Below it: its share of full's time."
 )
 HOLM = (
-    "Holm's p: the p-value of the paired, two-sided t-test, adjusted by Holm's method over all rows of a table. That of a "
-    "verdict tests a difference to full of -margin, and a verdict stands where it is at most 0.05. That of random tests a "
-    "difference of 0, and better or worse stands likewise. Intervals are not adjusted."
+    "Holm's p: the p-value of a paired, two-sided t-test, adjusted by Holm's method over all rows of a table. The verdict "
+    "against full tests a difference of -margin, the verdict against random a difference of 0. A verdict stands where its "
+    "p-value is at most 0.05; level always stands. Intervals are not adjusted."
 )
-UNCORRECTED = "Verdicts are not corrected for their number: of many a few will err. --correct holm corrects them."
+UNCORRECTED = (
+    "Verdicts are not corrected for their number, so a few of many will be wrong. --correct holm corrects them."
+)
 VERDICT_STYLES = {"lossless": "green", "better": "green", "worse": "red", "level": "cyan", "undecided": "yellow"}
 MIN_WIDTH = 20  # columns; some systems report 0 for a pipe, and nothing would be shown
 
 
 def _explained(contents: Contents, bold: bool) -> list[str]:
-    """Returns the explanation of the cells of the tables by ratio, where there are any."""
+    """Returns the explanations of the tables by ratio, where there are any."""
     by_ratio = [sheet for sheet in contents.sheets if sheet.kind == "ratio"]
     paired = any(len(sheet.tables) > 1 for sheet in by_ratio)
     corrections = [HOLM if contents.correction == "holm" else UNCORRECTED] if paired or contents.summary else []
@@ -80,7 +82,7 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def text(contents: Contents, width: int = 80, styled: bool = False) -> str:
-    """Returns the report for a terminal. Arguments as of `sheets_text`."""
+    """Returns the report for a terminal. `width` and `styled` are those of `sheets_text`."""
     return sheets_text(contents.sheets, [*_explained(contents, bold=styled), *contents.closing], width, styled)
 
 
@@ -109,7 +111,7 @@ def sheets_text(sheets: Iterable[Sheet], closing: Iterable[str], width: int = 80
                 console.print(_rich_table(table, first, last))
         for note in sheet.notes:
             style = "yellow" if note.startswith(("Warning", "Failed")) else ""
-            # A command must be copied in one piece, so its line is left to the terminal to wrap.
+            # The terminal wraps the line of a command, so that it can be copied in one piece.
             console.print(Text(note, style=style), soft_wrap="`" in note)
         console.print()
     for line in closing:
@@ -143,13 +145,13 @@ def _rich_table(table: Table, first: int, last: int) -> Any:
 
 
 def _item(sentence: str, width: int) -> str:
-    """Returns an item of a list; a number and its % stay on one line."""
+    """Returns a list item, wrapped to the width. A number and its % stay on one line."""
     lines = textwrap.fill(sentence.replace(" %", "\xa0%"), width, initial_indent="- ", subsequent_indent="  ")
     return lines.replace("\xa0", " ")
 
 
 def _words(text: str, style: str) -> Any:
-    """Returns a line of a cell for a terminal, in the colour of the verdict that it begins with."""
+    """Returns a line of a cell for a terminal, in the color of the verdict at its start."""
     from rich.text import Text
 
     return Text(text, style=" ".join(filter(None, [style, VERDICT_STYLES.get(text.partition(" ")[0], "")])))

@@ -1,4 +1,4 @@
-"""Every plot of a report, in one style: which plots there are, and in which files they are saved.
+"""All plots of a report: their order, captions and file names.
 
 matplotlib and NumPy are imported only where a plot is drawn, and torch only where pictures are opened.
 """
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 
 __all__ = ["CAPTIONS", "Plot", "as_data_uri", "draw", "plots_of"]
 
-MOST_METHODS = 12  # of a group whose lines and legend are easily read
+MOST_METHODS = 12  # methods of a group whose lines and legend are easy to read
 OpenImages = Callable[[Record], Images]
 Warn = Callable[[str], None]
 
-# By kind, in the order in which a reader wants them.
+# By kind, in reading order.
 CAPTIONS = {
     "accuracy": "Accuracy against pruning ratio",
     "speedup": "Measured speed-up against the theoretical maximum",
@@ -59,13 +59,13 @@ CAPTIONS = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plot:
-    """A figure of a report, and where it belongs.
+    """A figure of a report and its place there.
 
-    Args:
-        group: title of the group of rows, or of the setting whose memory is drawn.
-        kind: a key of `CAPTIONS`.
-        figure: of matplotlib.
-        ratio: pruning ratio, for plots of a single ratio.
+    Attributes:
+        group: The title of the group, or of the setting whose memory is drawn.
+        kind: A key of `CAPTIONS`.
+        figure: The figure of matplotlib.
+        ratio: The pruning ratio, for plots of a single ratio.
     """
 
     group: str
@@ -75,12 +75,12 @@ class Plot:
 
     @property
     def name(self) -> str:
-        """File name without its ending: `cifar10-cnn-...-visits-r0.5`."""
+        """The file name without its ending: `cifar10-cnn-...-visits-r0.5`."""
         return f"{slug(self.group)}-{self.kind}{'' if self.ratio is None else f'-r{self.ratio}'}"
 
     @property
     def caption(self) -> str:
-        """'How often each example was trained on, at 50 %'."""
+        """The caption, such as 'How often each example was trained on, at 50 %'."""
         return CAPTIONS[self.kind] + ("" if self.ratio is None else f", at {percent(self.ratio)}")
 
 
@@ -98,15 +98,15 @@ def draw(
     """Draws and saves every plot of the records.
 
     Args:
-        records: finished runs.
-        folder: where the files go.
-        images: see `plots_of`.
-        warn: see `plots_of`.
-        formats: endings of the files: pdf, png (200 dpi), svg.
-        failures: see `plots_of`.
-        searches: see `plots_of`.
-        look: see `plots_of`. Figures of a paper have their titles and notes in a file `captions.txt`.
-        paper: see `plots_of`.
+        records: The finished runs.
+        folder: The folder of the files.
+        images: See `plots_of`.
+        warn: See `plots_of`.
+        formats: The endings of the files: pdf, png (200 dpi), svg.
+        failures: See `plots_of`.
+        searches: See `plots_of`.
+        look: See `plots_of`. Titles and notes of a paper's figures are saved in `captions.txt`.
+        paper: See `plots_of`.
 
     Returns:
         The saved files, by name.
@@ -134,20 +134,20 @@ def plots_of(
 ) -> Iterator[Plot]:
     """Draws the plots of the records, group by group, in the order of `CAPTIONS`; memory comes last.
 
-    A group in which nothing was pruned has no plots. A plot is left out where no record holds its numbers: speed-ups
+    A group in which nothing was pruned has no plots. A plot is left out where no record contains its numbers: speed-ups
     without a reference, visits in records of an earlier version.
 
     Args:
-        records: finished runs.
-        images: opens the training images of a record's run for the grid of pictures, see `pictures.at_hand`. Without it
+        records: The finished runs.
+        images: Opens the training images of a record's run for the grid of pictures, see `pictures.at_hand`. Without it
             there are no pictures.
-        warn: is called with the reason where a requested plot is left out.
-        failures: runs without a record. They take part in the names of groups and methods, as in the tables.
-        searches: the searches that settings of the runs come from.
-        most: the number of plots: those of the groups of the most runs are drawn first, and those of more than
-            `MOST_METHODS` methods last. None for all, in reading order.
-        look: how figures look.
-        paper: an author's choice of methods, their order and their names.
+        warn: Is called with the reason where a requested plot is left out.
+        failures: The runs that ended without a record. They affect the names of groups and methods, as in the tables.
+        searches: The searches that settings of the runs come from.
+        most: The largest number of plots of groups. The groups with the most runs come first, groups of more than
+            `MOST_METHODS` methods last. None for all groups, in reading order.
+        look: The look of the figures.
+        paper: An author's choice of methods, their order and their names.
     """
     records = list(records)
     table = rows(records, failures, searches=searches)
@@ -205,13 +205,13 @@ def _group_plots(
 
 
 def _built(build: Callable[[], Figure | None], look: Look) -> Figure | None:
-    """Returns a figure of this look. A caller that draws another meanwhile has its own."""
+    """Returns a figure of this look. The look holds only during the call, not while `plots_of` waits."""
     with looking(look):
         return build()
 
 
 def _open_images(group: Sequence[RatioRow], visits: Visits, images: OpenImages, warn: Warn) -> Images | None:
-    """Returns the images of a group whose pruned runs have visits, all of them of the same data."""
+    """Returns the images of a group; None where no pruned run has visits, or the images cannot be opened."""
     runs = [run for row in group if not row.is_full for run in row.runs if run.spec.key in visits]
     if not runs:
         return None

@@ -29,8 +29,8 @@ MAX_MARKERS = 12  # markers of a line
 def kept_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
     """Draws the share of the examples that each epoch keeps, in %: a line for each method, a panel for each ratio.
 
-    It is the mean over the seeds that reached the epoch. Markers stand at different epochs for each method, so that
-    lines which coincide show all of them. None where nothing was pruned.
+    A share is the mean over the seeds that reached the epoch. Each method has its markers at other epochs, so that all
+    methods are visible where lines coincide. None where nothing was pruned.
     """
     ratios = by_ratio(rows)
     if not ratios:
@@ -50,7 +50,7 @@ def kept_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
 
 
 def by_ratio(rows: Iterable[RatioRow]) -> dict[float, list[RatioRow]]:
-    """Returns the pruned rows of each ratio, rising."""
+    """Returns the rows of each pruning ratio without `full`, in rising order of the ratio."""
     found: dict[float, list[RatioRow]] = {}
     for row in rows:
         if not row.is_full:
@@ -59,7 +59,7 @@ def by_ratio(rows: Iterable[RatioRow]) -> dict[float, list[RatioRow]]:
 
 
 def kept_shares(runs: Sequence[Record]) -> Curve:
-    """Returns (epoch from 1, mean share of the examples kept)."""
+    """Returns (epoch, mean share of the examples kept) for each epoch; epochs count from 1."""
     shares = itertools.zip_longest(*([row["kept"] / run.num_examples for row in run.epochs] for run in runs))
     return [(epoch, statistics.fmean(share for share in of if share is not None)) for epoch, of in enumerate(shares, 1)]
 
@@ -110,7 +110,7 @@ def curve(run: Record) -> Curve:
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:
-    """Returns the means of both coordinates at each evaluated epoch, as far as all curves go."""
+    """Returns the means of both coordinates at each evaluated epoch that all curves have."""
     points = zip(*curves, strict=False)
     return [(statistics.fmean(x for x, _ in at), statistics.fmean(y for _, y in at)) for at in points]
 
@@ -123,7 +123,7 @@ def _draw_line(axes: Axes, line: Curve, row: RatioRow, styles: Styles, **changed
 
 
 def _panels(title: str, ratios: Iterable[float], x: str, y: str) -> tuple[Figure, list[Axes]]:
-    """Returns a figure with a panel for each ratio, alike in their axes."""
+    """Returns a figure with a panel for each ratio. All panels have the same axes."""
     ratios = list(ratios)
     look = current_look()
     columns = min(2 if look.inches < style.NARROW else MAX_COLUMNS, len(ratios))

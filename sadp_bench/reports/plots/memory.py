@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 @drawing()
 def memory_figure(rows: Sequence[MemoryRow]) -> Figure:
-    """Draws MiB (mean and 95 % interval) against T, a line for each backprop, given the memory rows of a setting."""
+    """Draws MiB (mean and 95 % interval) against T, a line for each way of backpropagation.
+
+    Args:
+        rows: The memory rows of one setting.
+    """
     figure, [axes] = style.panels(rows[0].group, height=2.2 if current_look().paper else 4.2)
     names = dict.fromkeys(row.time for row in rows)
     styles = {name: _style(name, list(names)) for name in names}
@@ -43,7 +47,7 @@ def memory_figure(rows: Sequence[MemoryRow]) -> Figure:
 
 
 def _style(name: str, names: list[str]) -> Style:
-    """Returns the style of a choice on the time axis: color and marker by kind, and the line by K among those of its kind."""
+    """Returns the style of a choice on the time axis: color and marker by kind, and a line for each K of sltt-k."""
     kind = name.partition(" ")[0]
     number = [other for other in names if other.partition(" ")[0] == kind].index(name)
     color, marker = TIMES[kind]

@@ -1,4 +1,4 @@
-"""The color and the marker of each method: fixed for registered methods, by the name for all others."""
+"""The color and the marker of each method: fixed for registered methods, from a hash of the name for others."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-# Okabe and Ito's palette without its black, which is full's, and its yellow, too pale on white.
+# Okabe and Ito's palette. Its black is the color of full; its yellow is too pale on white.
 BLUE, ORANGE, GREEN, PINK, SKY, VERMILION = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
-# Two of Tol's scheme "muted", and a violet that stays apart from all of these for color-blind readers too.
+# Two colors of Tol's scheme "muted", and a violet that color-blind readers can tell from all others.
 INDIGO, WINE, VIOLET = "#332288", "#882255", "#7C3AED"
 BROWN, GRAY, SLATE = "#7A4B00", "#707070", "#333333"
-COLORS = (BLUE, ORANGE, GREEN, PINK, SKY, INDIGO, WINE, VIOLET)  # of methods without a color of their own
+COLORS = (BLUE, ORANGE, GREEN, PINK, SKY, INDIGO, WINE, VIOLET)  # colors of methods that are not registered
 MARKERS = "osD^vPX<>ph"
-# Vermilion is SADP's alone, gray random sampling's, brown and slate those of the controls without a selection. Methods that
-# are often compared differ in color; all differ in color or marker.
+# Only SADP is vermilion. Random sampling is gray; the controls without a selection are brown and slate. Methods that are
+# often compared differ in color. All methods differ in color or marker.
 REGISTERED = {
     "sadp": (VERMILION, "o"),
     "random": (GRAY, "s"),
@@ -55,14 +55,14 @@ REGISTERED = {
     "ies": (WINE, "s"),
     "orderdp": (VIOLET, "D"),
 }
-# Of the choices of a run's time axis.
+# Color and marker of each choice on the time axis.
 TIMES = {
     "bptt": ("#000000", "*"),
     "sltt": (BLUE, "o"),
     "sltt-k": (ORANGE, "s"),
     "local": (GREEN, "^"),
 }
-# Of variants of a method. Their numbers are coprime, so twenty variants differ.
+# Fills and lines of a method's variants. The counts 5 and 4 are coprime, so twenty variants differ.
 FILLS = ("full", "none", "left", "top", "right")
 LINES = ("-", "--", ":", "-.")
 
@@ -70,8 +70,8 @@ LINES = ("-", "--", ":", "-.")
 def looks(methods: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Returns the color and the marker of each method.
 
-    A method that is not registered here has one of the pairs that registered methods leave. Its name's hash chooses the pair.
-    Where two names choose alike, the later in the alphabet takes the next free pair.
+    A method that is not in `REGISTERED` gets a pair that is not used there, chosen by the hash of its name. Where two names
+    have the same pair, the later in the alphabet gets the next free one.
     """
     rest = [(color, marker) for marker in MARKERS for color in COLORS if (color, marker) not in REGISTERED.values()]
     found, taken = {}, set()
@@ -97,9 +97,12 @@ def variant(number: int) -> dict[str, Any]:
 
 
 def method_styles(methods: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Returns the style of each label, given its method: the method's color and marker, fill and line by variant.
+    """Returns the style of each label: color and marker of its method, fill and line of its variant.
 
     A label without options is the first variant. A report calls this once, so that a variant looks the same in all plots.
+
+    Args:
+        methods: The method of each label.
     """
     pairs = looks(method for method in methods.values() if method != "full")
     count: dict[str, int] = {method: 1 for label, method in methods.items() if label == method}

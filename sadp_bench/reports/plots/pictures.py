@@ -1,4 +1,4 @@
-"""The most and the least chosen images of each method, where the data is at hand."""
+"""The most and the least chosen images of each method, where the data set is available."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ EACH = 6  # pictures of the most chosen, and as many of the least chosen
 class Images:
     """The training images of a run, in the order of its visits.
 
-    Args:
-        pixel_N: uint8, [N, H, W] or [N, H, W, 3].
-        label_N: [N].
-        class_names: by label.
+    Attributes:
+        pixel_N: The images, uint8 [N, H, W] or [N, H, W, 3].
+        label_N: The labels, [N].
+        class_names: The name of each class, by label.
     """
 
     pixel_N: NDArray[np.uint8]
@@ -40,7 +40,7 @@ class Images:
 
 
 def extremes(share_N: NDArray[np.float64]) -> tuple[list[int], list[int]]:
-    """Returns the places of the most and of the least chosen; the first where several are chosen alike."""
+    """Returns the places of the most and the least chosen examples, the first ones where shares are equal."""
     import numpy as np
 
     most, least = (np.argsort(sign * share_N, kind="stable")[:EACH].tolist() for sign in (-1, 1))
@@ -51,16 +51,16 @@ def extremes(share_N: NDArray[np.float64]) -> tuple[list[int], list[int]]:
 def pictures_figure(rows: Sequence[RatioRow], visits: Visits, images: Images, styles: Styles) -> Figure | None:
     """Draws the most and the least chosen training images of each method, by the mean over seeds.
 
-    Below an image stand its class and in how many % of the epochs it was trained on.
+    Below an image stand its class and the percentage of epochs that trained on it.
 
     Args:
-        rows: of one ratio.
-        visits: by a run's key.
-        images: that the runs trained on.
-        styles: by label.
+        rows: The rows of one ratio.
+        visits: The visits of each example, by a run's key.
+        images: The training images of the runs.
+        styles: The style of each label.
 
     Returns:
-        The figure; None where no method chooses.
+        The figure; None where all methods train on all images equally often.
     """
     import numpy as np
 
@@ -86,7 +86,7 @@ def pictures_figure(rows: Sequence[RatioRow], visits: Visits, images: Images, st
     count = legends.means_note(len(shares(row, visits)) for row, _ in chosen)
     even = f"All images equally often: {', '.join(alike)}." if alike else ""
     legends.note(
-        figure, f"In %: the epochs that trained on the image. {count}; of images chosen alike the first.", even
+        figure, f"In %: the epochs that trained on the image. {count}. The first of equally chosen images.", even
     )
     return figure
 
@@ -100,14 +100,14 @@ def _draw_picture(axes: Axes, x: float, y: float, images: Images, place: int, sh
 
 
 def at_hand(data: Path | None) -> Callable[[Record], Images]:
-    """Returns a function that opens the training images of a record's run; it imports torch and downloads nothing.
+    """Returns a function that opens the training images of a record's run. It imports torch and downloads nothing.
 
     Args:
-        data: folder of the data sets.
+        data: The folder of the data sets.
 
     Raises:
-        BadInput: by the function, where the data set is not registered, is not in the folder, holds no images, or is
-            not the data that the run saw.
+        BadInput: Raised by the returned function. The data set is not registered, is not in the folder, contains no images,
+            or is not the data that the run saw.
     """
     opened: dict[Any, Any] = {}
 

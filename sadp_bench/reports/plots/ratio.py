@@ -24,14 +24,14 @@ Lines = dict[str, list[RatioRow]]
 MAX_DODGE = 1.0  # points of the ratio between neighbouring methods
 MIN_ACCURACIES = 2.0  # points of accuracy that an axis spans
 MIN_SPEEDUPS = 1.25  # factor that an axis spans
-STEPS = 60  # of a curve
+STEPS = 60  # straight pieces of a curve
 LEVEL: Style = {"color": REGISTERED["random"][0], "linewidth": 1.0, "linestyle": "--"}
 EVEN: Style = {"color": QUIET, "linewidth": 0.8, "linestyle": ":"}
 MAXIMUM: Style = {"color": "black", "linewidth": 0.9}
 DIFFERENCE = "over random (points)"
-FAR = 5.0  # points of difference from which the axis is logarithmic beyond a point
+FAR = 5.0  # points: from this difference on, the axis is logarithmic beyond one point
 DIFFERENCES = (-50, -20, -10, -5, -2, -1, 0, 1, 2, 5, 10, 20, 50)
-FEW_DIFFERENCES = (-20, -5, -1, 0, 1, 5, 20)  # where they stand side by side
+FEW_DIFFERENCES = (-20, -5, -1, 0, 1, 5, 20)  # ticks of a horizontal axis
 RATIO = "pruning ratio (%)"
 
 
@@ -39,9 +39,9 @@ RATIO = "pruning ratio (%)"
 def accuracy_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
     """Draws accuracy in % (mean and 95 % interval) against pruning ratio, and beside it the paired difference to random.
 
-    Ticks stand at the true ratios; methods stand slightly beside them, so that none hides another. With a single ratio
-    each method has a line of its own. The second panel is left out where there is no such difference. None where nothing
-    was pruned.
+    Ticks mark the true ratios. Points of methods stand slightly beside them, so that none hides another. With a single ratio
+    each method has its own line. The second panel is left out where there is no such difference. None where nothing was
+    pruned.
     """
     rows = [row for row in rows if row.n]
     lines = style.by_label(rows)
@@ -79,12 +79,12 @@ def accuracy_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
 
 
 def _beside(title: str, number: int, lines: int) -> tuple[Figure, list[Axes]]:
-    """Returns a figure of panels beside each other, or one below the other where it is narrow.
+    """Returns a figure with panels beside each other, or one below the other in a narrow figure.
 
     Args:
-        title: Of the figure.
-        number: Panels.
-        lines: Lines of methods in each; 0 where methods are no lines.
+        title: The figure's title.
+        number: The number of panels.
+        lines: The number of methods, where each has its own line of a panel; else 0.
     """
     narrow = current_look().inches < style.NARROW
     columns = 1 if narrow and not lines else number
@@ -94,7 +94,7 @@ def _beside(title: str, number: int, lines: int) -> tuple[Figure, list[Axes]]:
 
 
 def _draw_estimates(axes: Axes, lines: Lines, styles: Styles, name: str, single: bool) -> list[Artist]:
-    """Draws an estimate of each method, in points: against the ratio, or of a single ratio in a line of its own."""
+    """Draws an estimate of each method in points, against the ratio, or on a line of its own at a single ratio."""
     ratios = sorted({100 * row.ratio for points in lines.values() for row in points})
     gap = min([after - before for before, after in itertools.pairwise(ratios)], default=10)
     step = min(0.5 * gap / len(lines), MAX_DODGE)
@@ -129,7 +129,11 @@ def _limit(axes: Axes, lines: Lines, name: str, also: list[float], single: bool)
 
 
 def _spread_near_zero(axes: Axes, upright: bool) -> bool:
-    """Makes the axis of far differences logarithmic beyond a point, so that those near 0 can be read; returns whether."""
+    """Makes an axis of large differences logarithmic beyond one point, so that small ones can be read.
+
+    Returns:
+        Whether the axis is logarithmic.
+    """
     from matplotlib.ticker import NullLocator
 
     axis = axes.xaxis if upright else axes.yaxis
@@ -145,7 +149,7 @@ def _spread_near_zero(axes: Axes, upright: bool) -> bool:
 
 
 def _name_lines(axes: Axes, names: Sequence[str]) -> None:
-    """Names the lines of methods at the left, from the top."""
+    """Writes the methods' names at the left, from the top."""
     axes.set_yticks(range(len(names)), [legends.fold(name, 34) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
@@ -164,9 +168,9 @@ def _draw_full(axes: Axes, row: RatioRow, upright: bool) -> Artist:
 def speedup_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
     """Draws measured speed-up over full (mean and 95 % interval) against pruning ratio, a panel for each method.
 
-    Markers stand at their true ratio, under the line of the method's own maximum: the speed-up if the examples that it
-    drops cost nothing. The axis of speed-ups is logarithmic, so equal shares of the maximum lie equally far below it. With
-    a single ratio each method is a line, from 1 to its maximum. None where nothing was both pruned and timed.
+    Markers stand at their true ratio. The line above them is the method's own maximum: the speed-up if the dropped examples
+    cost nothing. The axis of speed-ups is logarithmic, so equal shares of the maximum lie equally far below it. With a
+    single ratio each method is a line, from 1 to its maximum. None where no pruned run was timed.
     """
     left_out = "Without disturbed runs." if any(row.mark for row in rows) else ""
     lines = style.by_label(row for row in rows if row.prunes and row.n and row.speedup.n)
@@ -219,7 +223,7 @@ def _steps(last: float) -> list[float]:
 def maximum(points: Sequence[RatioRow], ratio: float) -> float:
     """Returns a method's maximal speed-up at a ratio: its ceiling at its own ratios.
 
-    Between these the quotient of ceiling and nominal maximum changes in proportion to the ratio, and it is 1 at ratio 0.
+    Between its own ratios the quotient of ceiling and nominal maximum is interpolated linearly, from 1 at ratio 0.
     """
     known = [(0.0, 1.0), *((row.ratio, row.ceiling.mean / row.nominal_maximum) for row in points)]
     equal_updates = points[0].nominal_maximum == 1

@@ -1,4 +1,4 @@
-"""The result of `speed`: the efficiency of each method and ratio beside the noise."""
+"""The plot of a result of `speed`: the efficiency of each method and ratio, and the noise floor."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def draw_speed(result: Mapping[str, Any], folder: Path) -> list[Path]:
 
 @drawing()
 def efficiency_figure(result: Mapping[str, Any]) -> Figure:
-    """Draws training efficiency, median and 95 % interval, a line for each method and ratio.
+    """Draws the training efficiency (median and 95 % interval) of each method and ratio, on a line each.
 
     1 is the theoretical maximum. The band is the interval of full data against itself.
     """
@@ -49,7 +49,7 @@ def efficiency_figure(result: Mapping[str, Any]) -> Figure:
 
 
 def title(result: Mapping[str, Any]) -> str:
-    """Returns the title of a result: data set, network, number of examples, batch size, device."""
+    """Returns the title of a result: data set, network, number of examples, batch size, device, threads."""
     return (
         f"{result['dataset']} · {result['backbone']} · {result['train_examples']:,} examples · batch "
         f"{result['batch_size']} · {result['device']}, {result['threads']} threads"

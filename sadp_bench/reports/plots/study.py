@@ -1,4 +1,4 @@
-"""Plots of a study: each score against the exact gradient norm, and the variance of draws by each score over a run."""
+"""Two plots of a study: each score against the exact gradient norm, and the variance of draws by each score."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# EL2N, SADP and uniform draws have the colors of their methods; the other scores are no methods.
+# EL2N, SADP and uniform draws have the colors of their methods. The other scores belong to no method.
 SCORE_COLORS = {
     "loss": palette.SKY,
     "el2n": palette.REGISTERED["el2n"][0],
@@ -33,7 +33,7 @@ STALE = "#b0b0b0"  # color of scores as collected
 SOURCE_LINES = {"frozen": "-", "age 0": "--"}
 SOURCE_NAMES = {"frozen": "same weights, no augmentation", "age 0": "as collected in the last epoch"}
 MIDDLE_RATIO = f"{KEEPS[1]:g}"
-EDGE = 0.003  # share of a panel's numbers that may lie beyond its edge at each end; they are drawn on the edge
+EDGE = 0.003  # share of a panel's values that may lie beyond each end; they are drawn on the edge
 LABEL_ROOM = 0.062  # share of the axis between two labels
 MIN_STEP = 0.05  # share of the epochs between two ticks
 
@@ -52,8 +52,8 @@ def draw_study(study: dict[str, Any], folder: Path) -> list[Path]:
 def scores_figure(study: dict[str, Any]) -> Figure:
     """Draws each studied example's score against its exact gradient norm at the last stop, a panel for each score.
 
-    The scale of a score changes no probability, so each is scaled to the norms' mean. A score in proportion to the norm
-    lies on the line. Both axes are logarithmic.
+    The scale of a score does not change probabilities, so each score is scaled to the mean of the norms. A score in
+    proportion to the norm lies on the line. Both axes are logarithmic.
     """
     stop = study["stops"][-1]
     norm_n = [value or math.nan for value in stop["examples"]["exact"]["frozen"]]
@@ -83,7 +83,7 @@ def scores_figure(study: dict[str, Any]) -> Figure:
 
 @drawing()
 def variance_figure(study: dict[str, Any]) -> Figure:
-    """Draws the variance over the optimum's with half of the examples kept, at each stop: a line for each score."""
+    """Draws the variance divided by the optimum's at each stop, with half of the examples kept: a line for each score."""
     figure, panels = style.panels(_title(study), 2, 2, sharey=True)
     lines = {at: {name: points(study, name, at) for name in ("uniform", *RIVALS)} for at in SOURCE_NAMES}
     highest = max((y for scores in lines.values() for line in scores.values() for _, y in line), default=2.0)
@@ -108,7 +108,7 @@ def variance_figure(study: dict[str, Any]) -> Figure:
 
 
 def scaled(score_n: Sequence[float | None], norm_n: Sequence[float]) -> list[float]:
-    """Returns scores whose mean is the norms'; NaN where a score is None, or 0, which has no logarithm."""
+    """Returns the scores, scaled to the mean of the norms; NaN where a score is None or 0 (it has no logarithm)."""
     known = [score for score in score_n if score is not None]
     norms = [norm for norm in norm_n if not math.isnan(norm)]
     if not norms or not sum(known):
@@ -118,7 +118,7 @@ def scaled(score_n: Sequence[float | None], norm_n: Sequence[float]) -> list[flo
 
 
 def variance_limits(values: Sequence[float]) -> Interval:
-    """Returns the variance_limits of a logarithmic axis that holds all but a few of the values."""
+    """Returns the limits of a logarithmic axis that contains all values except a few (`EDGE`)."""
     known = sorted(value for value in values if not math.isnan(value))
     if not known:
         return 0.5, 2.0
@@ -127,7 +127,7 @@ def variance_limits(values: Sequence[float]) -> Interval:
 
 
 def points(study: dict[str, Any], name: str, source: str) -> list[tuple[int, float]]:
-    """Returns (epoch, variance over the optimum's) of a score, at each stop that has such a number."""
+    """Returns (epoch, variance divided by the optimum's) of a score, at each stop that has this number."""
     cells = [(stop["epoch"], stop["scores"].get(name, {}).get(source)) for stop in study["stops"]]
     return [
         (epoch, cell["over_optimum"][MIDDLE_RATIO])
@@ -137,8 +137,8 @@ def points(study: dict[str, Any], name: str, source: str) -> list[tuple[int, flo
 
 
 def apart(wanted: Sequence[float], room: float) -> list[float]:
-    """Returns rising places from 0 on, as near to those wanted (rising) as the room between two places allows."""
-    # Groups of neighbours that touch. Each stands around the mean of its members' wanted places.
+    """Returns places near the wanted ones, at least `room` apart and not below 0. Both are in rising order."""
+    # Neighbours that would overlap form a group. A group is centered at the mean of its members' wanted places.
     groups: list[list[float]] = []
     for place in wanted:
         groups.append([place])
@@ -152,7 +152,7 @@ def _lowest(group: list[float], room: float) -> float:
 
 
 def _name_ends(axes: Axes, ends: dict[str, tuple[int, float]], y_limits: Interval) -> None:
-    """Writes each line's name beside its end, moved apart where two would overlap."""
+    """Writes each line's name beside its end, and moves names apart where they would overlap."""
     leader = {"arrowstyle": "-", "linewidth": 0.5, "shrinkA": 1, "shrinkB": 3, "relpos": (0, 0.5)}
     bottom, height = math.log(y_limits[0]), math.log(y_limits[1] / y_limits[0])
     names = sorted(ends, key=lambda name: ends[name][1])
@@ -164,7 +164,7 @@ def _name_ends(axes: Axes, ends: dict[str, tuple[int, float]], y_limits: Interva
 
 
 def _epoch_ticks(epochs: Sequence[int]) -> list[int]:
-    """Returns the last epoch, and before it those far enough from the later ones to be read."""
+    """Returns the last epoch and earlier ones, with enough room between two ticks."""
     kept: list[int] = []
     for epoch in reversed(epochs):
         if not kept or kept[-1] - epoch >= MIN_STEP * (epochs[-1] - epochs[0]):

@@ -1,4 +1,4 @@
-"""Accuracy against charged time with its Pareto front, and where the time goes: prepare, select, train."""
+"""Two plots: accuracy against charged time with its Pareto front, and the time of each phase."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Seconds from which a unit is used, seconds in it, and its name.
+# For each unit: the seconds from which it is used, its length in seconds, and its name.
 UNITS = ((172_800.0, 86_400.0, "days"), (7200.0, 3600.0, "hours"), (600.0, 60.0, "minutes"), (0.0, 1.0, "seconds"))
 MIN_TIMES = 0.1  # share of the longest time that the axis spans
 STAR: Style = {"color": FULL["color"], "marker": "*", "linestyle": "", "markersize": 13, "zorder": 4}
 FRONT: Style = {"color": "#777777", "linestyle": "-", "linewidth": 0.9, "drawstyle": "steps-post", "zorder": 1.2}
-PALE_SHARE = 0.35  # opacity of points that another surely beats
+PALE_SHARE = 0.35  # opacity of points that another surely beats (`surely_beaten`)
 PHASE_STYLES: dict[str, Style] = {
     "prepare": {"color": "#E69F00"},
     "select": {"color": "#D55E00"},
     "train": {"color": "#0072B2"},
     "evaluate": {"facecolor": "white", "edgecolor": "#AAAAAA", "hatch": "/////", "linewidth": 0.5},
 }
-RING = 10.0  # pixels around a point that the front's ring covers
-SPOT = 5.0  # pixels between the places that stand for a line
+RING = 10.0  # pixels around a point that a text must not cover
+SPOT = 5.0  # pixels between two boxes along a line
 SIDES = ((8, 4), (8, -4), (-8, 4), (-8, -4), (0, 8), (0, -8))  # offsets in points of a text from its point
 
 
 def unit(seconds: float) -> tuple[float, str]:
-    """Returns the unit in which a duration is read: the seconds in it, and its name."""
+    """Returns the length in seconds and the name of the unit that suits a duration."""
     return next((size, name) for least, size, name in UNITS if seconds >= least)
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Returns the places of the (seconds, accuracy) that no point beats, by time.
+    """Returns the places of the points (seconds, accuracy) that no other point beats, in the order of time.
 
-    A point beats another if it is as fast and as good, and better in one of them.
+    A point beats another if it is at least as fast and as accurate, and better in one of both.
     """
     front: list[int] = []
     for place in sorted(range(len(points)), key=lambda place: (points[place][0], -points[place][1])):
@@ -57,7 +57,7 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
     return front
 
 
-Span = tuple[float, float, float]  # (low, mean, high); three times the mean where there is no interval
+Span = tuple[float, float, float]  # (low, mean, high); all three are the mean where there is no interval
 
 
 def span_of(estimate: Estimate, scale: float = 1.0) -> Span:
@@ -67,7 +67,7 @@ def span_of(estimate: Estimate, scale: float = 1.0) -> Span:
 
 
 def surely_beaten(points: Sequence[tuple[Span, Span]]) -> list[bool]:
-    """Returns of each (seconds, accuracy) whether another is faster and better by their intervals, end against end."""
+    """Returns for each point (seconds, accuracy) whether another beats it even at the least favorable ends of both."""
     return [
         any(
             other is not own and other[0][2] <= own[0][0] and other[1][0] >= own[1][2]
@@ -79,9 +79,9 @@ def surely_beaten(points: Sequence[tuple[Span, Span]]) -> list[bool]:
 
 
 def front_band(points: Sequence[tuple[Span, Span]]) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
-    """Returns the steps (seconds, accuracy) of the worst and of the best front that the intervals allow, by time.
+    """Returns the steps (seconds, accuracy) of the worst and the best front within the intervals, in the order of time.
 
-    The worst is that of the slowest and worst corners of all points, the best that of the fastest and best.
+    The worst front takes the slowest and least accurate corner of each point, the best front the opposite corner.
     """
     worst = [(seconds[2], accuracy[0]) for seconds, accuracy in points]
     best = [(seconds[0], accuracy[2]) for seconds, accuracy in points]
@@ -89,10 +89,10 @@ def front_band(points: Sequence[tuple[Span, Span]]) -> tuple[list[tuple[float, f
 
 
 def timed_together(rows: Sequence[RatioRow]) -> tuple[list[RatioRow], str]:
-    """Returns the rows whose seconds may be compared, and a sentence that names those left out.
+    """Returns the rows whose seconds may be compared, and a sentence that names the others.
 
-    Left out are rows that were disturbed, and those of other machines or versions or with runs of several. The
-    environment is that of full, or, where no pruned row shares it, that of most pruned rows.
+    Disturbed rows are left out, and rows that are not entirely from one environment (machine and versions). This environment
+    is full's, or that of most pruned rows where no pruned row has full's.
     """
     calm = {row.label for row in rows if not row.disturbed}
     disturbed = dict.fromkeys(
@@ -112,7 +112,7 @@ def timed_together(rows: Sequence[RatioRow]) -> tuple[list[RatioRow], str]:
 
 
 def row_name(row: RatioRow) -> str:
-    """Returns 'SADP 50 %', and 'Full data'."""
+    """Returns 'SADP 50 %' or 'Full data'."""
     return row.display_label if row.is_full else f"{row.display_label} {percent(row.ratio)}"
 
 
@@ -120,8 +120,8 @@ def row_name(row: RatioRow) -> str:
 def time_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
     """Draws accuracy in % against charged time: a point for each method and ratio, full as a star, the Pareto front.
 
-    Points are means with 95 % intervals both ways. The band is where the front may lie by these intervals; points that
-    another surely beats are pale. The ratio stands beside a point where it fits. None where nothing was pruned.
+    Points are means with 95 % intervals of both coordinates. The band shows where the front may lie by these intervals.
+    Points that another surely beats are pale. The ratio stands beside a point where it fits. None where nothing was pruned.
     """
     rows, left_out = timed_together([row for row in rows if row.n])
     lines = style.by_label(rows)
@@ -135,7 +135,7 @@ def time_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
     at = [_place(row, size) for row in rows]
     (x, y), (x_bars, y_bars) = zip(*at, strict=True), zip(*bars.values(), strict=True)
     low, high = scales.limits(x, x_bars, MIN_TIMES * max(x))
-    low = max(0, low)  # The room below an interval may reach below 0; a time can't.
+    low = max(0, low)  # the room below an interval may extend below 0
     bottom, top = scales.limits(y, y_bars, MIN_ACCURACIES)
     handles: list[Artist] = []
     for label, points in ({row.label: [row] for row in rows if row.is_full} | lines).items():
@@ -173,7 +173,7 @@ def time_figure(rows: Sequence[RatioRow], styles: Styles) -> Figure | None:
 
 
 def _draw_band(axes: Axes, spans: Sequence[tuple[Span, Span]], right: float, bottom: float) -> Artist:
-    """Shades where the front may lie, up to the right end of the axis and down to its bottom."""
+    """Shades the region where the front may lie, between the right end and the bottom of the axes."""
     worst, best = front_band(spans)
     x = sorted({point[0] for point in (*worst, *best)} | {right})
     above = [max(accuracy for seconds, accuracy in best if seconds <= at) if at >= best[0][0] else bottom for at in x]
@@ -188,7 +188,7 @@ def _place(row: RatioRow, size: float) -> tuple[float, float]:
 
 def _label_ratios(figure: Figure, axes: Axes, rows: Sequence[RatioRow], size: float, styles: Styles) -> None:
     """Writes each ratio beside its point, on the first side where it covers no point, bar, line or other ratio."""
-    figure.draw_without_rendering()  # Places on the page are known only now.
+    figure.draw_without_rendering()  # the layout determines places in pixels
     taken = covered(axes, rows, size)
     for row in rows:
         if row.is_full:
@@ -207,19 +207,19 @@ def _label_ratios(figure: Figure, axes: Axes, rows: Sequence[RatioRow], size: fl
 
 
 def covered(axes: Axes, rows: Sequence[RatioRow], size: float) -> list[Any]:
-    """Returns boxes on the page, in pixels, that stand for the points, bars and lines.
+    """Returns boxes in pixels that cover the points, bars and lines.
 
     Args:
-        axes: Of the points, laid out.
-        rows: The points.
-        size: Seconds in the unit of the axis.
+        axes: The axes with the points, after the layout.
+        rows: The row of each point.
+        size: Seconds in the unit of the time axis.
     """
     from matplotlib.transforms import Bbox
 
     segments = [(_place(row, size), _place(row, size), RING) for row in rows]
     for row in rows:
         x, y = _place(row, size)
-        # A bar may be thousands of times as long as its axis: only the part on the axis counts.
+        # A bar may be thousands of times as long as its axis. Only the part within the axis gets boxes.
         segments += [((end, y), (x, y), 1.0) for end in _within(axes.get_xlim(), interval_ends(row.seconds, 1 / size))]
         segments += [((x, end), (x, y), 1.0) for end in _within(axes.get_ylim(), interval_ends(row.accuracy, 100))]
     for points in style.by_label(rows).values():
@@ -240,11 +240,11 @@ def _within(limits: style.Interval, ends: style.Interval | None) -> list[float]:
 
 @drawing()
 def phases_figure(rows: Sequence[RatioRow]) -> Figure | None:
-    """Draws mean seconds by phase: a bar for each method and ratio, full on top with its charged time as a line.
+    """Draws mean seconds by phase: a bar for each method and ratio, with full on top. A line marks full's charged time.
 
-    Evaluation, which is not charged, is hatched. The whisker is the charged time's 95 % interval. Rows whose seconds may not
-    be compared are pale: their phases have the measured shares, and a training visit takes as long as full's. None where
-    nothing was pruned, or where no row's seconds may be compared.
+    Evaluation is not charged, and hatched. The whisker is the 95 % interval of the charged time. Rows whose seconds may not
+    be compared are pale. Their phases have the measured shares, scaled so that a training visit takes as long as full's.
+    None where nothing was pruned, or where no row's seconds may be compared.
     """
     kept, _ = timed_together(rows)
     if not kept or all(row.is_full for row in rows):
@@ -294,8 +294,8 @@ def phases_figure(rows: Sequence[RatioRow]) -> Figure | None:
     axes.tick_params(axis="y", length=0)
     beside = "Beside a bar: the mean speed-up over full." if any(row.speedup.n for row, _ in timed) else ""
     star = (
-        "* and pale: seconds that may not be compared, as runs were disturbed or in another environment; the phases have "
-        "their measured shares, and a training visit takes as long as full's."
+        "* and pale: runs that were disturbed or in another environment. Their phases have the measured shares, scaled so "
+        "that a training visit takes as long as full's."
     )
     seeds = legends.seeds_note([row.seconds.n for row, _ in timed], *(row.seconds for row, _ in timed))
     legends.legend(figure, handles, seeds, beside, star if len(timed) < len(rows) else "", below=True)
@@ -303,7 +303,7 @@ def phases_figure(rows: Sequence[RatioRow]) -> Figure | None:
 
 
 def _phase_seconds(row: RatioRow, like: RatioRow | None) -> dict[str, float]:
-    """Returns mean seconds by phase; of a row whose seconds mean nothing, scaled to the training visits of `like`."""
+    """Returns mean seconds by phase. With `like`, they are scaled so that a training visit takes as long as in that row."""
     runs = row.runs if like is not None else row.timed
     found = {phase: statistics.fmean(run.seconds[phase] for run in runs) for phase in PHASE_STYLES}
     if like is None:
@@ -314,7 +314,7 @@ def _phase_seconds(row: RatioRow, like: RatioRow | None) -> dict[str, float]:
 
 
 def _bar_places(rows: Sequence[RatioRow], names: Sequence[str]) -> list[float]:
-    """Returns the bars' places from the top: a long name takes more room, as does a new method with several bars."""
+    """Returns the bars' places from the top, with more room for a folded name and between methods of several bars."""
     grouped = any(before.label == after.label for before, after in itertools.pairwise(rows))
     places = [0.0]
     for (before, after), name in zip(itertools.pairwise(rows), names[1:], strict=True):

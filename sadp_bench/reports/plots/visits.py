@@ -1,4 +1,4 @@
-"""How often each example was trained on, and which classes were trained on more than others."""
+"""Two plots: how often each example was trained on, and the visits of each class against the average."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-Visits = dict[str, "NDArray[np.uint16]"]  # of each example, by a run's key
+Visits = dict[str, "NDArray[np.uint16]"]  # visits of each example, by a run's key
 
 MAX_BINS = 50
-MIN_CUT = 0.3  # share of the examples from which a bar may be cut, with its number written beside it
+MIN_CUT = 0.3  # share of the examples: a bar from this height on may be cut, and has its number beside it
 MAX_WRITTEN = 20  # classes whose numbers are written into the heatmap
-MIN_SPAN = 10.0  # % from the mean that the colors cover
+MIN_SPAN = 10.0  # %: least deviation from the mean that the colors cover
 CLASS_COLORS = "PuOr_r"
-EVEN_CONTRAST = 0.179  # luminance from which black and white differ alike, sqrt(1.05 x 0.05) - 0.05
+EVEN_CONTRAST = 0.179  # luminance with equal contrast to black and to white, sqrt(1.05 x 0.05) - 0.05
 
 
 def visits_of(records: Iterable[Record], warn: Callable[[str], None]) -> Visits:
     """Returns how often each example was trained on, by key, for the records that contain it.
 
     Args:
-        records: finished runs.
-        warn: is called with the reason why a record's visits are left out.
+        records: The finished runs.
+        warn: Is called with the reason where a record's visits are left out.
     """
     import numpy as np
 
@@ -55,17 +55,17 @@ def visits_of(records: Iterable[Record], warn: Callable[[str], None]) -> Visits:
 
 
 def shares(row: RatioRow, visits: Visits) -> list[NDArray[np.float64]]:
-    """Returns each example's share of the epochs in which it was trained on, for each seed with visits."""
+    """Returns the share of the epochs that trained on each example, an array for each seed with visits."""
     return [visits[run.spec.key] / run.spec.epochs for run in row.runs if run.spec.key in visits]
 
 
 def varies(row: RatioRow, visits: Visits) -> bool:
-    """Returns whether a method trains on some examples more often than on others, by more than one visit, at any seed."""
+    """Returns whether the visits of two examples differ by more than one, at any seed."""
     return any(int(own.max()) - int(own.min()) > 1 for run in row.runs if (own := visits.get(run.spec.key)) is not None)
 
 
 def histogram(pooled: NDArray[np.float64], epochs: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Returns (share of the examples in each bin, edges). All bins hold equally many numbers of visits."""
+    """Returns (share of the examples in each bin, edges of the bins). All bins span equally many visits."""
     import numpy as np
 
     width = -(-(epochs + 1) // MAX_BINS)
@@ -78,15 +78,15 @@ def histogram(pooled: NDArray[np.float64], epochs: int) -> tuple[NDArray[np.floa
 def visits_figure(rows: Sequence[RatioRow], visits: Visits, styles: Styles) -> Figure | None:
     """Draws how often each example was trained on, in % of the epochs: a histogram over all seeds, for each method.
 
-    Methods that train on all examples equally often, to within one visit, are named below.
+    A note names the methods that train on all examples equally often, to within one visit.
 
     Args:
-        rows: of one ratio.
-        visits: by a run's key.
-        styles: by label.
+        rows: The rows of one ratio.
+        visits: The visits of each example, by a run's key.
+        styles: The style of each label.
 
     Returns:
-        The figure; None where no record holds visits that vary.
+        The figure; None where no record contains visits that vary.
     """
     import numpy as np
 
@@ -121,7 +121,7 @@ def visits_figure(rows: Sequence[RatioRow], visits: Visits, styles: Styles) -> F
 
 
 def _draw_histogram(axes: Axes, heights: Any, edges: Any, top: float, color: str) -> None:
-    """Draws bars in %; a bar beyond the top gets a gap, and its number beside it."""
+    """Draws bars in %. A bar that is higher than the axis gets a gap, and its number beside it."""
     axes.bar((edges[:-1] + edges[1:]) / 2, heights, (edges[1:] - edges[:-1]) * 0.9, color=color)
     for left, right, height in zip(edges, edges[1:], heights, strict=False):
         if height > top:
@@ -136,7 +136,7 @@ def ratio_title(row: RatioRow) -> str:
 
 
 def class_deviations(row: RatioRow) -> dict[str, float]:
-    """Returns by class how much more often its examples were trained on than the average example, in %."""
+    """Returns for each class how much more often its examples were trained on than the average example, in %."""
     runs = [run for run in row.runs if run.class_visits]
     found: dict[str, list[float]] = {}
     for run in runs:
@@ -149,7 +149,10 @@ def class_deviations(row: RatioRow) -> dict[str, float]:
 def classes_figure(rows: Sequence[RatioRow]) -> Figure | None:
     """Draws how much more often the examples of each class were trained on than the average example, in %.
 
-    A heatmap of methods by classes, given the rows of one ratio. None where no record holds visits by class.
+    The plot is a heatmap of methods by classes. None where no record contains visits by class.
+
+    Args:
+        rows: The rows of one ratio.
     """
     import numpy as np
 
@@ -187,13 +190,13 @@ def classes_figure(rows: Sequence[RatioRow]) -> Figure | None:
 
 
 def luminance(color: Sequence[float]) -> float:
-    """Returns the relative luminance of an sRGB color (WCAG 2.2), from 0, black, to 1, white."""
+    """Returns the relative luminance of an sRGB color (WCAG 2.2), from 0 (black) to 1 (white)."""
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in color]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def _write_values(axes: Axes, values: Any, colors: Any) -> None:
-    """Writes the values in black or white, whichever stands out from the color beneath."""
+    """Writes each value in black or white, the one of higher contrast to its cell."""
     for place, line in enumerate(values):
         for column, value in enumerate(line):
             text = f"{round(float(value), 1) + 0.0:+.1f}".replace("-", "−")

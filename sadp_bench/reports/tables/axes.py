@@ -52,22 +52,23 @@ from sadp_bench.reports.tables.table import MIB, Column, Sheet, interval_notes, 
 
 SHORT = 6  # rows that fit on a printed page beside others
 TIMED = (
-    "Speed-up, measured: charged seconds of the plain run (full · bptt · dense) over the run's, by seed; without search: "
-    "less the seconds that finding the connections took.",
-    "Speed-up, theoretical: counted, not measured. Visits saved × 3 / (1 + 2 K / T) for sltt-k × products of all "
-    "connections over those of the live ones, layer by layer; sltt saves memory, not operations, and dense hardware does not "
-    "reward sparse weights.",
-    "Product: of the measured speed-ups of the runs that change one axis alone. Kept: how much of it the combination has.",
+    "Speed-up, measured: charged seconds of the plain run (full · bptt · dense) over the run's, by seed. Without search: the "
+    "run's seconds do not include the search for connections.",
+    "Speed-up, theoretical: counted, not measured. It is the ceiling of the visits × 3 / (1 + 2 K / T) for sltt-k × products "
+    "of all connections over those of the live ones, layer by layer. sltt saves memory, not operations. Dense hardware does "
+    "not reward sparse weights.",
+    "Product: the product of the measured speed-ups of the runs that change one axis alone. Kept: the speed-up of the "
+    "combination as a share of it.",
 )
 UNCOUNTED = (
-    "No theoretical speed-up where a run of sparse weights was recorded before products were counted layer by layer: the "
-    "share of its weights is not that of its operations."
+    "No theoretical speed-up where a run of sparse weights was recorded before products were counted layer by layer: its "
+    "share of weights differs from its share of operations."
 )
 COUNTED = (
-    "Connections: those that exist in the end. Training memory: the most that training steps took beyond what was in use "
-    "before them. Operations, of one inference: accumulates of spikes, and multiply-accumulates.",
+    "Connections: those that exist in the end. Training memory: the peak of training steps above the memory in use before "
+    "them. Operations of one inference: accumulates of spikes, and multiply-accumulates.",
     "Energy of one inference is a 45 nm estimate: 0.9 pJ an accumulate, 4.6 pJ a multiply-accumulate, no memory access. By "
-    "firing rate: rate × T × operations, the field's formula, in which sums of spikes are multiplied. NeuroBench: each input "
+    "firing rate: rate × T × operations, the field's formula, which also multiplies sums of spikes. NeuroBench: each input "
     "other than 0 counts once. Neurons, norms: a multiply-accumulate for each update and normalised number, in no other "
     "column.",
 )
@@ -83,11 +84,11 @@ class AxesRow(Row):
         weights: The choice on the weight axis.
         label: The method, with those of its options that differ within the group.
         axes: Number of axes that differ from the plain run.
-        missing_singles: The commands that make the runs of one axis alone which a product lacks.
-        speedup: Measured against the plain run, and so `speedup_without_search`, `product` and `kept_share`.
-        cpu_speedup: The same by CPU seconds, of runs on a CPU.
-        theoretical_speedup: Counted: the product of `ceiling`, `time_factor` and `weights_factor` (see `metrics`).
-        firing_rate: Mean over the layers.
+        missing_singles: The commands for runs of one axis alone that are missing for a product.
+        speedup: Measured over the plain run, as are `speedup_without_search`, `product` and `kept_share`.
+        cpu_speedup: The speed-up by CPU seconds, for runs on a CPU.
+        theoretical_speedup: The product of `ceiling`, `time_factor` and `weights_factor` (see `records.axes`).
+        firing_rate: The mean over the layers.
     """
 
     COUNTED: ClassVar[dict[str, str]] = {"n_timed": "speedup", "n_cpu": "cpu_speedup", "n_product": "kept_share"}
@@ -126,7 +127,7 @@ def _firing_rate(record: Record) -> float | None:
     return statistics.fmean(rates) if rates else None
 
 
-# What `AxesRow` estimates, of a run beside its plain run.
+# The estimates of `AxesRow`, each from a run and its plain run.
 AXES_STATISTICS: dict[str, tuple[Quantity, Callable[[AxesComparison], float | None]]] = {
     "accuracy": (Quantity.SHARE, lambda pair: pair.record.test_accuracy),
     "seconds": (Quantity.AMOUNT, lambda pair: None if pair.record.disturbed else charged_seconds(pair.record)),
@@ -146,8 +147,8 @@ AXES_STATISTICS: dict[str, tuple[Quantity, Callable[[AxesComparison], float | No
 def axes_rows(records: Iterable[Record]) -> list[AxesRow]:
     """Returns a row for each choice: group by group, the plain run first, then choices that change one, two and three axes.
 
-    A group is all of a spec but seed, data axis (method, its options, ratio), time axis and weight axis. Groups in which
-    every run is on bptt and dense have no rows.
+    The runs of a group differ only in seed, data axis (method, its options, ratio), time axis and weight axis. A group in
+    which every run is on bptt and dense has no rows.
     """
     records = list(records)
     if all(is_plain(record.spec) for record in records):
@@ -266,7 +267,7 @@ def _counted_columns(rows: Sequence[AxesRow]) -> tuple[Column, ...]:
 
 
 def axes_sheets(rows: Sequence[AxesRow]) -> list[Sheet]:
-    """Returns a sheet of accuracy and time and one of memory and operations for each group.
+    """Returns two sheets for each group: accuracy and time, then memory and operations.
 
     The first of each kind explains its terms.
     """
@@ -296,7 +297,7 @@ def _notes(rows: Sequence[AxesRow]) -> list[str]:
         *by_cpu(row.cpu_speedup for row in rows),
         *([UNCOUNTED] if any(weights_factor(run) is None for row in rows for run in row.runs) else []),
         *(
-            f"No product for a seed of {names}: it lacks a run of one axis alone; make it: `{line}`"
+            f"No product for a seed of {names}, because a run of one axis alone is missing; make it: `{line}`"
             for line, names in named(rows, "missing_singles").items()
         ),
     ]

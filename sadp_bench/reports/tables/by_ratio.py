@@ -15,8 +15,8 @@ from sadp_bench.reports.tables.table import Cell, Column, Sheet, Table, interval
 
 ACCURACY = Column("accuracy", "accuracy", "%", 2, 100)
 WORST_EXPLAINED = (
-    "Worst class: the class of the least accuracy, in each run. Its difference to full's worst class is paired by seed; the "
-    "two may be different classes."
+    "Worst class: the class of the lowest accuracy in each run. Its difference to full's worst class is paired by seed. The "
+    "two classes may differ."
 )
 
 
@@ -75,7 +75,7 @@ def _result(label: str, ratio: float, at: dict[tuple[str, float], RatioRow]) -> 
 
 
 def _time(row: RatioRow) -> str:
-    """Returns the charged seconds of `full`, and of other methods the speed-up and its ceiling."""
+    """Returns the charged seconds of `full`, or another method's speed-up and its ceiling."""
     timed = row.seconds if row.is_full else row.speedup
     fewer = f" ({timed.n})" if 0 < timed.n < row.n else ""
     if row.is_full:
@@ -105,7 +105,7 @@ def _p_value(value: float | None) -> Cell:
 
 
 def _to_accuracy(row: RatioRow) -> Cell:
-    """Returns the time to full's accuracy less the slack, and below it the share of full's time."""
+    """Returns the time to full's accuracy minus the slack, and below it the share of full's time."""
     timed, reached = row.speedup.n, row.seconds_to_accuracy.n
     if not timed:
         return Cell(f"{NOTHING}{row.mark}")
@@ -119,7 +119,7 @@ def _to_accuracy(row: RatioRow) -> Cell:
 
 
 def but(column: Column, *methods: str) -> Column:
-    """Returns the column with empty cells for these methods, which it would compare with themselves."""
+    """Returns the column with empty cells for these methods, which would be compared with themselves."""
 
     def show(row: RatioRow) -> Cell:
         cell = column.cell(row)
@@ -186,7 +186,7 @@ def _differences(rows: Sequence[RatioRow]) -> Table:
 
 
 def claims_table(rows: Sequence[RatioRow]) -> Table:
-    """Returns what a group claims, a line for each method and ratio: accuracy, differences with verdicts, speed-up."""
+    """Returns the table of a group's claims, a line for each method and ratio: accuracy, differences, verdicts, speed-up."""
     return table(_with_p_values(CLAIMS, rows), rows, lambda row: row.display_label)
 
 
@@ -196,7 +196,7 @@ def whole_table(rows: Sequence[RatioRow]) -> Table:
 
 
 def _with_p_values(columns: Sequence[Column], rows: Sequence[RatioRow]) -> list[Column]:
-    """Returns the columns; where rows have adjusted p-values, with a column of these after the numbers that they judge."""
+    """Returns the columns, with a column of adjusted p-values after each verdict that has them."""
     found = []
     for column in columns:
         found.append(column)

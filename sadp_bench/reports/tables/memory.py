@@ -23,8 +23,8 @@ from sadp_bench.reports.tables.table import MIB, Cell, Column, Sheet, Table, int
 Runs = list[Record]
 MEMORY_COLUMN = Column("training memory", "train_memory_bytes", "MiB", 1, MIB, runs="beside")
 MEMORY_EXPLAINED = (
-    "The most that training steps took beyond what was in use before them: on a GPU of tensors, on a CPU of the "
-    "whole process."
+    "Training memory: the peak of training steps above the memory in use before them. On a GPU it counts tensors, on a CPU "
+    "the whole process."
 )
 
 
@@ -35,7 +35,7 @@ class MemoryRow(Row):
     Attributes:
         time: The choice on the time axis.
         timesteps: T.
-        train_memory_bytes: The most that training steps took beyond what was in use before them.
+        train_memory_bytes: The peak of training steps above the memory in use before them.
     """
 
     time: str
@@ -46,8 +46,8 @@ class MemoryRow(Row):
 def memory_rows(records: Iterable[Record]) -> list[MemoryRow]:
     """Returns a row for each setting, choice on the time axis and number of time steps.
 
-    A setting is all of a spec but seed, time steps and time axis, in one environment. It has rows where its runs differ
-    in the number of time steps and not all of them are on bptt.
+    Runs of one setting share the environment and all of the spec except seed, time steps and time axis. A setting has rows
+    where its runs differ in the number of time steps and not all are on bptt.
     """
     known = [record for record in records if record.train_memory_bytes is not None]
     settings = _settings(sorted(known, key=lambda run: (run.spec.seed, run.spec.key)))
@@ -77,7 +77,7 @@ def _settings(runs: Runs) -> list[Runs]:
 
 
 def _titles(settings: Sequence[Runs]) -> list[str]:
-    """Returns a title of each setting: its data, weights and environment where they differ."""
+    """Returns the title of each setting. It names data, weights and environment where they differ."""
     specs = [runs[0].spec for runs in settings]
     rivals, labels = [spec.flat() for spec in specs], method_labels(specs)
     shared = [without(flat, "method", "ratio", "seed", "timesteps") for flat in rivals]
@@ -95,7 +95,7 @@ def _titles(settings: Sequence[Runs]) -> list[str]:
 
 
 def _environment(runs: Runs, rivals: Sequence[Runs]) -> list[str]:
-    """Returns 'threads 2' and the like, where settings of one title were run in other environments."""
+    """Returns 'threads 2' and the like, where settings of one title ran in several environments."""
     own = runs[0].environment
     return [
         f"{name} {own.get(name)}"
@@ -130,6 +130,6 @@ def _sheet(title: str, rows: list[MemoryRow]) -> Sheet:
         (name, [at.get((name, step), Cell(NOTHING)) for step in steps]) for name in dict.fromkeys(r.time for r in rows)
     ]
     grid = Table(["backprop", *(f"T={step}" for step in steps)], lines)
-    notes = [measured_on(rows), MEMORY_EXPLAINED, *warnings(rows), "In brackets: the runs."]
+    notes = [measured_on(rows), MEMORY_EXPLAINED, *warnings(rows), "In brackets: the number of runs."]
     notes += interval_notes(rows, "train_memory_bytes")
     return Sheet("memory", title, f"Training memory against T, MiB: {title}", [grid], notes)

@@ -1,4 +1,4 @@
-"""The table of ranks: which methods rank above which over all tables by ratio, as far as the data decide it."""
+"""The table of ranks: the mean rank of each method over all tables by ratio, and which ranks differ significantly."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ Scores = dict[tuple[str, float], dict[str, float]]
 def scores(table: Sequence[RatioRow]) -> Scores:
     """Returns mean test accuracies by (group, ratio) and method, each over the seeds that all methods have.
 
-    Methods that prune nothing are left out, and blocks whose runs saw different data. A method of other options is
-    another method in every group, although labels contain only the settings that differ within a group.
+    Methods that prune nothing and blocks whose runs saw different data are left out. A method with other options counts as
+    another method in all groups. Its name here contains them, although a label contains only settings that differ within a
+    group.
     """
     names = method_labels(spec for row in table for spec in row.specs)
     blocks: dict[tuple[str, float], list[RatioRow]] = {}
@@ -33,7 +34,7 @@ def scores(table: Sequence[RatioRow]) -> Scores:
 
 
 def rank_sheet(table: Sequence[RatioRow]) -> Sheet | None:
-    """Returns None where there are too few methods or blocks; `why_no_ranks` returns the reason."""
+    """Returns the sheet of ranks; None where there are too few methods or blocks (`why_no_ranks`)."""
     found = rank_analysis(scores(table))
     if found is None:
         return None
@@ -51,12 +52,12 @@ def _notes(found: RankAnalysis) -> list[str]:
     decided = "" if found.p_value < ALPHA else ", so no method is shown to differ from another"
     dropped, left_out = found.dropped_blocks, ", ".join(found.left_out)
     return [
-        "Rank 1 is best. Methods that share a letter can't be told apart: their mean ranks differ by less than the "
+        "Rank 1 is best. Methods that share a letter cannot be told apart: their mean ranks differ by less than the "
         f"critical difference of {found.critical_difference:.2f} (Nemenyi, 5 %).",
-        f"Friedman's test: chi² = {found.statistic:.2f}, {p}{decided}. It takes the blocks for independent, which those "
-        "of one data set are not.",
+        f"Friedman's test: chi² = {found.statistic:.2f}, {p}{decided}. The test assumes independent blocks, but blocks of "
+        "one data set are dependent.",
         *([f"Left out: {count(dropped, 'block')} that lack{'s' * (dropped == 1)} a method."] if dropped else []),
-        *([f"Left out, being in fewer than {MIN_BLOCKS} blocks: {left_out}."] if left_out else []),
+        *([f"Left out, because they are in fewer than {MIN_BLOCKS} blocks: {left_out}."] if left_out else []),
     ]
 
 
@@ -68,6 +69,6 @@ def why_no_ranks(table: Sequence[RatioRow]) -> str | None:
         return None
     whole = sum(methods <= set(block) for block in blocks.values())
     return (
-        f"No ranks of methods: they take at least {MIN_METHODS} methods in {MIN_BLOCKS} blocks (a table at a ratio) "
-        f"that hold them all; here: {len(methods)} methods, {whole} such block{'s' * (whole != 1)}."
+        f"No ranks of methods. They need at least {MIN_METHODS} methods, and {MIN_BLOCKS} blocks (a table at a ratio) that "
+        f"contain all of them. Here: {len(methods)} methods, {whole} such block{'s' * (whole != 1)}."
     )

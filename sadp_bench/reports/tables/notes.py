@@ -1,4 +1,4 @@
-"""Notes below a table: where its runs were measured, and which are missing, failed or not comparable. A line each."""
+"""Notes below a table, a line each: where its runs were measured, and which are missing, failed or not comparable."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sadp_bench.records.statistics import Estimate
 from sadp_bench.reports.rows import ENVIRONMENT, MARK, RatioRow, Row
 
 DATASET = PREFIXES["dataset_options"]
-LEAST_WAIT = 0.01  # share of the training seconds; less is not worth a line
+LEAST_WAIT = 0.01  # share of the training seconds below which no line is shown
 
 
 def ratio_notes(rows: Sequence[RatioRow]) -> list[str]:
@@ -34,7 +34,7 @@ def ratio_notes(rows: Sequence[RatioRow]) -> list[str]:
             if rows[0].settings["protocol"] == "updates"
             else []
         ),
-        *(f"Failed, so in no number: {names}, {failure}" for failure, names in failed),
+        *(f"Failed, and not counted in any mean: {names}, {failure}" for failure, names in failed),
         *warnings(done),
         *other_data(done),
         *split_of(rows[0].settings),
@@ -57,7 +57,7 @@ def ratio_notes(rows: Sequence[RatioRow]) -> list[str]:
 
 
 def measured_on(rows: Sequence[Row]) -> str:
-    """Returns where and with which versions the runs were made."""
+    """Returns the line about processor, threads, jobs and versions of the runs."""
     of = {name: " or ".join(_values(rows, name)) for name in ENVIRONMENT}
     return (
         f"Measured on {of['processor']} ({of['device']}), threads {of['threads']}, concurrent jobs {of['jobs']}; "
@@ -66,7 +66,7 @@ def measured_on(rows: Sequence[Row]) -> str:
 
 
 def warnings(rows: Sequence[Row]) -> list[str]:
-    """Returns warnings of runs from several environments or a changed working tree."""
+    """Returns warnings about runs from several environments or a changed working tree."""
     values = {name: _values(rows, name) for name in ENVIRONMENT if name != "dirty"}
     differing = [f"{name} ({', '.join(several)})" for name, several in values.items() if len(several) > 1]
     dirty = [row.name for row in rows if "true" in row.environment("dirty")]
@@ -77,7 +77,7 @@ def warnings(rows: Sequence[Row]) -> list[str]:
 
 
 def named(rows: Sequence[Row], field: str) -> dict[str, str]:
-    """Returns each value of a list field with the names of the rows that hold it."""
+    """Returns each value of a list field with the names of the rows that contain it."""
     holders: dict[str, list[str]] = {}
     for row in rows:
         for value in getattr(row, field):
@@ -86,12 +86,12 @@ def named(rows: Sequence[Row], field: str) -> dict[str, str]:
 
 
 def other_data(rows: Sequence[Row]) -> list[str]:
-    """Returns a warning of runs that saw different data."""
+    """Returns a warning about runs that saw different data."""
     seen = named(rows, "data_sha256")
     if len(seen) < 2:
         return []
     holders = "; ".join(f"{digest[:10]}: {names}" for digest, names in seen.items())
-    return [f"Warning: these runs saw different data, so don't compare them (SHA-256 {holders})."]
+    return [f"Warning: these runs saw different data; do not compare them (SHA-256 {holders})."]
 
 
 def split_of(settings: Settings) -> list[str]:
@@ -103,7 +103,7 @@ def split_of(settings: Settings) -> list[str]:
 def missing(rows: Sequence[Row]) -> list[str]:
     """Returns the commands that make missing references."""
     return [
-        f"No reference for a seed of {names}, so no speed-up of it; make it: `{command}`"
+        f"No speed-up for a seed of {names}, because its reference is missing; make it: `{command}`"
         for command, names in named(rows, "missing_references").items()
     ]
 
@@ -118,7 +118,7 @@ def mismatched(rows: Sequence[Row]) -> list[str]:
 def disturbed(rows: Sequence[Row]) -> list[str]:
     """Returns the explanation of the mark of disturbed runs, where a row has it."""
     explained = (
-        f"{MARK}: without disturbed runs, and without speed-ups over disturbed references. sadp-bench speed measures "
+        f"{MARK}: without disturbed runs and without speed-ups over disturbed references. sadp-bench speed can measure "
         "speed-ups beside other processes."
     )
     return [explained] if any(row.mark for row in rows) else []
@@ -126,7 +126,7 @@ def disturbed(rows: Sequence[Row]) -> list[str]:
 
 def by_cpu(speedups: Iterable[Estimate]) -> list[str]:
     """Returns the definition of the speed-up by CPU, where there is one."""
-    explained = "Speed-up by CPU: CPU seconds of full over those of the run; other processes hardly change them."
+    explained = "Speed-up by CPU: CPU seconds of full over those of the run. Other processes hardly change CPU seconds."
     return [explained] if any(speedup.n for speedup in speedups) else []
 
 
@@ -136,7 +136,7 @@ def _values(rows: Sequence[Row], name: str) -> list[str]:
 
 
 def _reason(phrase: str) -> str:
-    return phrase.rstrip(".") if is_void(phrase) else f"its reference differs from it ({phrase})"
+    return phrase.rstrip(".") if is_void(phrase) else f"its reference differs ({phrase})"
 
 
 def _off_budget(rows: Sequence[RatioRow]) -> list[str]:
@@ -145,15 +145,15 @@ def _off_budget(rows: Sequence[RatioRow]) -> list[str]:
         for row in rows
         if row.prunes and abs(row.realised_ratio.mean - row.ratio) > BUDGET_TOLERANCE
     ]
-    return [f"Warning: these saved another share than asked (in brackets): {', '.join(off)}."] if off else []
+    return [f"Warning: these saved another share than requested (in brackets): {', '.join(off)}."] if off else []
 
 
 def _unpruned(rows: Sequence[RatioRow]) -> list[str]:
-    """Returns what a row stands for whose method prunes nothing."""
+    """Returns an explanation of each method that prunes nothing."""
     controls = sorted({row.label for row in rows if not row.prunes and not row.is_full})
     return [
-        f"{label}: all data in every epoch, in the number of updates that the ratio leaves; a control that saves nothing, so "
-        "it has no verdict and no rank."
+        f"{label}: a control that trains on all data in every epoch, in the number of updates that the ratio leaves. It "
+        "saves nothing, so it has no verdict and no rank."
         for label in controls
     ]
 
@@ -168,20 +168,20 @@ def _budgets(rows: Sequence[RatioRow]) -> list[str]:
 
 
 def _biased_draws(rows: Sequence[RatioRow]) -> list[str]:
-    """Returns which methods had a draw whose weights are biased."""
+    """Returns which methods used a draw whose weights are biased."""
     labels = dict.fromkeys(row.label for row in rows if row.settings.get("method.draw") == "balanced")
-    return [f"draw=balanced, whose weights are biased by some percent: {', '.join(labels)}."] if labels else []
+    return [f"draw=balanced (its weights are biased by some percent): {', '.join(labels)}."] if labels else []
 
 
 def _scoring(rows: Sequence[RatioRow]) -> list[str]:
-    """Returns the cost of the scores that are made before training."""
+    """Returns the visits spent on scores before training, by method."""
     shares: dict[str, float] = {}
     for row in rows:
         visits = [run.prepare_examples - run.ticket.get("visits", 0) for run in row.runs]
         full = [run.num_examples * run.spec.epochs for run in row.runs]
         shares[row.label] = max(shares.get(row.label, 0.0), sum(visits) / sum(full))
     scored = [f"{label} {percent(share, 1)}" for label, share in shares.items() if share > 0]
-    return [f"Visits for scores before training, of full data's visits: {', '.join(scored)}."] if scored else []
+    return [f"Visits for scores before training, as a share of full data's: {', '.join(scored)}."] if scored else []
 
 
 def searched(rows: Sequence[RatioRow]) -> list[str]:
@@ -200,8 +200,8 @@ def searched(rows: Sequence[RatioRow]) -> list[str]:
     lost = f", {count(diverged, 'trial')} diverged" if diverged else ""
     visits, run = sum(choice.visits for _, choice in found), rows[0].runs[0]
     full_runs = visits / (run.num_examples * run.spec.epochs)
-    spent = f"{visits:,} visits in all, those of {full_runs:.1f} full-data runs{lost}"
-    warning = "Warning: the search was not the same for all of these; the next line is the first one's."
+    spent = f"{visits:,} visits in all, as many as {full_runs:.1f} full-data runs{lost}"
+    warning = "Warning: these methods and ratios had different searches; the next line is about the first."
     edges = [
         f"{row.name} ({_named(name)} {choice.chosen[name]:g}, the {end})"
         for row, choice in found
@@ -213,7 +213,11 @@ def searched(rows: Sequence[RatioRow]) -> list[str]:
         f"Searched for each method and ratio, on validation images: {ranges}, {count(len(first.points), 'trial')}, "
         f"{_seeds(first.seeds)}, {count(first.spec.epochs, 'epoch')}; {spent}.",
         f"Chosen {listed([_named(name) for name in names])}: {chosen}.",
-        *([f"Best at the edge of the search, so a better one may lie beyond: {', '.join(edges)}."] if edges else []),
+        *(
+            [f"Best at the edge of the search, where a better value may lie beyond: {', '.join(edges)}."]
+            if edges
+            else []
+        ),
     ]
 
 
@@ -226,7 +230,7 @@ def _seeds(seeds: Sequence[int]) -> str:
 
 
 def _waits(rows: Sequence[RatioRow]) -> list[str]:
-    """Returns the share of a step in which it waits for data, and what pruning saves of it."""
+    """Returns the share of the training seconds in which steps wait for data, and where this is the limit."""
     shares: dict[str, list[float]] = {}
     for row in rows:
         shares.setdefault(row.name, []).extend(share for run in row.runs if (share := data_share(run)) is not None)
@@ -239,7 +243,7 @@ def _waits(rows: Sequence[RatioRow]) -> list[str]:
         f"Share of the training seconds in which a step waits for data: {shown}.",
         *(
             [
-                f"Reading and decoding are the limit of {', '.join(limit)}. Dropped examples are not read, so pruning saves "
+                f"Reading and decoding limit the speed of {', '.join(limit)}. Dropped examples are not read. Pruning saves "
                 "this time too, and the ceiling counts it."
             ]
             if limit
@@ -249,26 +253,30 @@ def _waits(rows: Sequence[RatioRow]) -> list[str]:
 
 
 def _forward(rows: Sequence[RatioRow]) -> list[str]:
-    """Returns the share of a visit that a forward pass alone costs, by which the ceiling is lower than 1 / (1 - ratio)."""
+    """Returns the cost of a forward pass alone as a share of a visit. It lowers the ceiling below 1 / (1 - ratio)."""
     shares: dict[str, list[float]] = {}
     for row in rows:
         found = [forward_share(run.epochs, run.seconds["train"]) for run in row.runs]
         shares.setdefault(row.label, []).extend(share for share in found if share is not None)
     passed = [f"{label} {percent(statistics.fmean(found), 1)}" for label, found in shares.items() if found]
-    return [f"Cost of a forward pass alone, of a whole visit, in the ceiling: {', '.join(passed)}."] if passed else []
+    return [f"Cost of a forward pass as a share of a visit, in the ceiling: {', '.join(passed)}."] if passed else []
 
 
 def _between(rows: Sequence[RatioRow]) -> list[str]:
-    """Returns the cost of the scores that are made between the epochs."""
+    """Returns the cost of scores that are computed between the epochs."""
     shares: dict[str, list[float]] = {}
     for row in rows:
         found = [score_seconds(run) / charged_seconds(run) for run in row.timed if score_seconds(run)]
         shares.setdefault(row.label, []).extend(found)
     scored = [f"{label} {percent(statistics.fmean(found), 1)}" for label, found in shares.items() if found]
-    return [f"Cost of scores between the epochs, of the charged seconds: {', '.join(scored)}."] if scored else []
+    return (
+        [f"Cost of scores between the epochs, as a share of the charged seconds: {', '.join(scored)}."]
+        if scored
+        else []
+    )
 
 
 def _several_randoms(rows: Sequence[RatioRow]) -> list[str]:
     ratios = sorted({row.ratio for row in rows if row.n_random_settings > 1})
     at = ", ".join(map(percent, ratios))
-    return [f"No difference to random at {at}: it ran with several settings there."] if ratios else []
+    return [f"No difference to random at {at}: random ran with several settings there."] if ratios else []

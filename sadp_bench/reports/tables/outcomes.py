@@ -13,18 +13,18 @@ from sadp_bench.reports.tables.table import ONE_SEED, Column, Sheet, table
 
 TITLE = "Training loss"
 FITTED = (
-    "Fitted loss and accuracy (acc.): of the trained network on training images in evaluation mode, all or a fixed 10,000. "
-    "Loss × random's: the fitted loss as a factor of random's at the same ratio, the geometric mean over paired seeds (in "
-    "brackets), with the 95 % t-interval of the logarithms. A factor below 1 is a better fit."
+    "Fitted loss and accuracy (acc.): those of the trained network in evaluation mode, on all training images or a fixed "
+    "10,000. Loss × random's: the fitted loss divided by random's at the same ratio. It is the geometric mean over paired "
+    "seeds (in brackets), with the 95 % t-interval of the logarithms. A factor below 1 is a better fit."
 )
 POSSIBLE = (
-    "Possible: the share of the possible, (random - method) / (random - ceiling), of the means over paired seeds, with "
-    "Fieller's 95 % interval. 0 % is random sampling, 100 % the ceiling. It is shown only where the interval of random - "
-    "ceiling excludes 0."
+    "Possible: the share of the possible, (random - method) / (random - ceiling). It is computed from the means over paired "
+    "seeds, with Fieller's 95 % interval. 0 % is random sampling, 100 % the ceiling. It is shown only where the interval of "
+    "random - ceiling excludes 0."
 )
 MASS = (
-    "Mass: the gradient mass, visits x mean weight x mean learning rate, summed over the epochs, as a factor of full's. "
-    "Methods of unequal masses meet unequal sums of learning rates."
+    "Mass: the gradient mass, visits x mean weight x mean learning rate, summed over the epochs and divided by full's. "
+    "Methods of unequal masses train with unequal sums of learning rates."
 )
 
 

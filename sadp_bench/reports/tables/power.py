@@ -1,4 +1,4 @@
-"""The table of power: the seeds that decide a difference, by the paired spreads of records, and what they cost."""
+"""The table of power: the number of seeds that decide a difference, by the paired spreads of records, and their cost."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ HEADS = ["method", "to full\nspread", "to full\nseeds", "to random\nspread", "to
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """The seeds of one comparison.
+    """The number of seeds that one comparison needs.
 
     Attributes:
-        n: Paired seeds of the records.
-        spread: Standard deviation of their paired differences, a share; None where they give none.
-        seeds: The fewest that decide; None without a spread, and for more than `MAX_SEEDS`.
-        hours: Of both runs of each pair; None where seeds are.
+        n: The number of paired seeds in the records.
+        spread: The standard deviation of their paired differences, a share; None where it cannot be computed.
+        seeds: The smallest number of seeds that decides; None without a spread, and above `MAX_SEEDS`.
+        hours: The charged hours of both runs of all pairs; None where `seeds` is None.
     """
 
     n: int = 0
@@ -38,7 +38,7 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class PowerRow:
-    """What one method and ratio needs: a decided difference to full and to random, and the verdict "lossless"."""
+    """The needs of one method and ratio, for a decided difference to full and to random and for the verdict "lossless"."""
 
     row: RatioRow
     to_full: Need
@@ -47,7 +47,7 @@ class PowerRow:
 
     @property
     def has_spread(self) -> bool:
-        """Whether the records give a spread to full or to random."""
+        """Whether the records determine a spread to full or to random."""
         return self.to_full.spread is not None or self.to_random.spread is not None
 
     def to_json(self) -> dict[str, Any]:
@@ -62,12 +62,12 @@ class PowerRow:
 
 
 def power_rows(rows: Iterable[RatioRow], difference: float, margin: float) -> list[PowerRow]:
-    """Returns what each method and ratio needs but `full`.
+    """Returns the needs of each method and ratio except `full`.
 
     Args:
         rows: The rows by ratio.
-        difference: To decide, a share.
-        margin: Within which a method without any loss is to be called lossless, a share.
+        difference: The true difference of accuracy that should be decided, a share.
+        margin: The share of accuracy that a lossless method may lose.
     """
     found = []
     for _, own in itertools.groupby(rows, key=lambda row: row.group):
@@ -97,12 +97,12 @@ def _need(
 
 
 def _seconds(record: Record) -> float:
-    """Returns the charged CPU seconds of a run; on a GPU, and of older records, its charged seconds."""
+    """Returns the charged CPU seconds of a run, or its charged seconds on a GPU and in older records."""
     return charged_cpu_seconds(record) or charged_seconds(record)
 
 
 def power_sheets(rows: Iterable[PowerRow]) -> list[Sheet]:
-    """Returns a sheet for each group whose records give a spread."""
+    """Returns a sheet for each group whose records determine a spread."""
     known = [row for row in rows if row.has_spread]
     sheets = []
     for title, own in itertools.groupby(known, key=lambda row: row.row.group):
@@ -129,23 +129,25 @@ def _seeds(need: Need) -> Cell:
 
 
 def power_notes(rows: Iterable[PowerRow], difference: float, margin: float) -> list[str]:
-    """Returns the definitions below the sheets, and the rows that have no spread. Arguments as of `power_rows`."""
+    """Returns the definitions below the sheets, and the rows without a spread. The arguments are those of `power_rows`."""
     rows = list(rows)
     without = ", ".join(row.row.name for row in rows if not row.has_spread)
     known = [need.n for row in rows for need in (row.to_full, row.to_random) if need.spread is not None]
     lacking = (
-        [f"No spread, as there are fewer than two paired seeds or equal differences: {without}."] if without else []
+        [f"No spread, because fewer than two seeds are paired or all differences are equal: {without}."]
+        if without
+        else []
     )
     if not known:
         return lacking
     low, high = uncertainty(min(known))
     return [
         f"Seeds: the fewest paired seeds that decide a true difference of {100 * difference:g} points with {percent(POWER)} "
-        f"power (paired t-test, two-sided, {percent(ALPHA)}). Below them: charged CPU hours of both runs of all pairs; where "
-        "records have no CPU seconds, hours of the clock.",
-        "Lossless: the fewest paired seeds by which a method without any loss is shown, with the same power, to lose at most "
-        f"{100 * margin:g} points.",
+        f"power (paired t-test, two-sided, {percent(ALPHA)}). Below them: charged CPU hours of both runs of all pairs, or "
+        "hours of the clock where records have no CPU seconds.",
+        f"Lossless: the fewest paired seeds that show with the same power a loss of at most {100 * margin:g} points, for a "
+        "method without any loss.",
         "Spread: the standard deviation of the paired differences in points. It is uncertain itself: where n is "
-        f"{min(known)}, the true one is {low:.1f} to {high:.1f} times as large (95 %).",
+        f"{min(known)}, the true spread is {low:.1f} to {high:.1f} times as large (95 %).",
         *lacking,
     ]

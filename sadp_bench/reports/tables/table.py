@@ -1,4 +1,4 @@
-"""What a table is: columns that show the fields of rows, cells, and sheets of tables with their notes."""
+"""The parts of a table: columns that show the fields of rows, cells, and sheets of tables with their notes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any, Literal
 from sadp_bench.core.text import NOTHING, number
 from sadp_bench.records.statistics import Estimate
 
-GAP = 2  # letters between columns
+GAP = 2  # letters: space between columns
 MIB = 1 / 2**20
-INTERVALS = "Cells: mean ± half-width of the 95 % t-interval, or [low, high] of a ratio, or where 0 or 100 % cuts it."
+INTERVALS = (
+    "Cells: mean ± half-width of the 95 % t-interval. [low, high]: the interval of a ratio, or one cut at 0 or 100 %."
+)
 ONE_SEED = "One seed: no ± and no interval."
 
 
@@ -21,11 +23,11 @@ class Cell:
 
     Attributes:
         text: The first line.
-        runs: The number of runs behind it, which stands in brackets after the text.
+        runs: The number of runs, shown in brackets after the text.
         below: The second line.
-        inline: Both lines as one, for formats that prefer it.
+        inline: Both lines as one, for LaTeX; "" where there is no such form.
         best: Whether it is the best of its column.
-        second: Whether it is the second best.
+        second: Whether it is the second best of its column.
         sort: The unrounded value by which the column is sorted; None for a missing value.
     """
 
@@ -45,7 +47,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Heads and lines. A line is a label and a cell for every head but the first. A label may have two lines."""
+    """Heads and lines. A line is a label and a cell for every head except the first. A label may have two lines."""
 
     heads: list[str]
     lines: list[tuple[str, list[Cell]]]
@@ -59,12 +61,12 @@ class Sheet:
     Attributes:
         kind: The kind of its tables: "ratio", "outcomes", "classes", "axes", "memory", "search", "ranks", "versus" or
             "summary".
-        group: The group of runs that it shows; "" where it shows all.
+        group: The title of the group that it shows; "" where it shows all groups.
         title: The heading.
         tables: The tables, each with a caption above it or none.
         notes: Remarks on them, one per line.
-        long: Whether columns that exceed the width of a printed page continue on another page.
-        findings: What the tables show, a sentence each.
+        long: Whether columns beyond the width of a printed page continue in another environment (LaTeX).
+        findings: The findings of the tables, a sentence each.
     """
 
     kind: str
@@ -85,15 +87,15 @@ class Column:
         key: The name of the field, an `Estimate` or a property.
         unit: The line below the head.
         digits: Decimals of a number.
-        scale: Factor from the field's unit to the shown one.
+        scale: Factor from the field's unit to the shown unit.
         interval: "half" shows `mean ±half-width`, and `mean [low, high]` where the mean is not in the middle; "ends" shows
             `[low, high]` in a second line; "" shows no interval.
-        runs: "below" shows `n = 2`, "fewer" only where not all runs have the number, "beside" shows `(2)`.
+        runs: "below" shows `n = 2`, "fewer" does so only where some runs lack the number, "beside" shows `(2)`.
         sign: Whether a positive number has a sign.
-        optional: Whether it is left out where no row has a number.
-        timed: Whether the number follows from seconds, so that it has a mark where it lacks a disturbed run.
-        rare: Whether most rows have no such number, so that its absence needs no mark.
-        show: Makes the cell of a row in place of all this.
+        optional: Whether the column is left out where no row has a number.
+        timed: Whether the number depends on seconds. It then has a mark where disturbed runs are left out.
+        rare: Whether most rows have no such number. Its absence then has no mark.
+        show: A function that returns the cell of a row, in place of all this.
     """
 
     head: str
@@ -146,13 +148,13 @@ class Column:
 
 
 def table(columns: Sequence[Column], rows: Iterable[Any], label: Callable[[Any], str], caption: str = "") -> Table:
-    """Returns the table of these columns; the first is that of the rows' labels.
+    """Returns the table of these columns. The first column contains the labels.
 
     Args:
-        columns: Its columns.
-        rows: What its lines show.
+        columns: The columns.
+        rows: The rows, a line each.
         label: Returns the label of a row.
-        caption: Its caption.
+        caption: The table's caption.
     """
     rows = list(rows)
     columns = [c for c in columns if not c.optional or any(getattr(row, c.key).n for row in rows)]
@@ -172,7 +174,7 @@ def spans(table: Table, width: int) -> list[tuple[int, int]]:
 
     Args:
         table: The table.
-        width: Letters that there are beside the labels.
+        width: The room beside the labels, in letters.
     """
     found, first, used = [], 0, 0
     for place, head in enumerate(table.heads[1:]):

@@ -18,15 +18,15 @@ from sadp_bench.reports.tables.notes import disturbed, measured_on, warnings
 from sadp_bench.reports.tables.table import Cell, Column, Sheet, interval_notes, table
 
 SEARCH_EXPLAINED = (
-    "Seconds: of the search alone, which are charged. Early time / all steps: search seconds with early time over those "
-    "without, by seed.",
-    "Settled: whether the masks agreed before the search's epochs ran out, where it looks for that.",
+    "Search: the seconds of the search alone. They are charged. Early time / all steps: search seconds with early time over "
+    "those without, by seed.",
+    "Settled: whether the masks agreed before the last epoch of the search, for searches that test it.",
 )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SearchRow(Row):
-    """The runs of a row of the three axes whose connections were searched for.
+    """The runs of a row of the three axes whose connections come from a search.
 
     Attributes:
         data: The choice on the data axis.
@@ -36,8 +36,9 @@ class SearchRow(Row):
         timesteps: T of the runs.
         n_converged: Number of searches whose masks settled.
         n_told: Number of searches that record whether their masks settled.
-        search_share: Share of all charged seconds.
-        early_time_ratio: Search seconds with early time over those of the run of the same seed and environment without.
+        search_share: The search's share of all charged seconds.
+        early_time_ratio: Search seconds with early time divided by those without, for runs of the same seed and
+            environment.
     """
 
     COUNTED: ClassVar[dict[str, str]] = {"n_early_time": "early_time_ratio"}
@@ -58,7 +59,7 @@ class SearchRow(Row):
 
 
 def search_rows(rows: Iterable[AxesRow]) -> list[SearchRow]:
-    """Returns a row for each row of the three axes whose connections were searched for."""
+    """Returns a row for each row of the three axes whose connections come from a search."""
     rows = list(rows)
     by_key = {run.spec.key: run for row in rows for run in row.runs}
     return [_row(row, runs, by_key) for row in rows if (runs := tuple(filter(searched, row.runs)))]
@@ -90,7 +91,10 @@ def _row(row: AxesRow, runs: tuple[Record, ...], by_key: Mapping[str, Record]) -
 
 
 def early_time_ratio(run: Record, by_key: Mapping[str, Record]) -> float | None:
-    """Returns None without early time, and where the run without it is missing or of another environment."""
+    """Returns a run's search seconds with early time divided by those without.
+
+    None for a run without early time, and where the other run is missing or from another environment.
+    """
     if not run.spec.early_time:
         return None
     other = by_key.get(dataclasses.replace(run.spec, early_time=False).key)
@@ -106,7 +110,7 @@ def _share(run: Record) -> float | None:
 
 
 def _whole(found: Estimate, more: str = "") -> Cell:
-    """Returns a mean as a whole number; over seeds it may have a decimal."""
+    """Returns the cell of a mean of whole numbers, with at most one decimal."""
     return Cell(f"{round(found.mean, 1):g}{more}", sort=float(found.mean)) if found.n else Cell(NOTHING)
 
 

@@ -11,10 +11,10 @@ from sadp_bench.reports.sentences import findings
 from sadp_bench.reports.tables.table import Cell, Sheet, Table
 
 EXPLAINED = (
-    "Cells: the verdict against full data with the mean paired difference in points, and below it that against random "
+    "Cells: the verdict against full data with the mean paired difference in points. Below it: the same against random "
     "sampling. Lossless: the 95 % interval lies above -{margin} points; worse: below it. Against random: better or worse if "
-    "the interval excludes 0, level if it contains 0 and lies within ±{margin} points. Undecided: neither, so more seeds are "
-    "needed."
+    "the interval excludes 0; level if it contains 0 and lies within ±{margin} points. Undecided: none of these; more seeds "
+    "are needed."
 )
 
 

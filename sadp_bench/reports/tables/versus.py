@@ -29,7 +29,7 @@ def versus_sheets(comparisons: Sequence[Versus], margin: float) -> list[Sheet]:
     """Returns a sheet for each group of the comparisons.
 
     Args:
-        comparisons: See `versus`.
+        comparisons: The comparisons, as `versus` returns them.
         margin: The share of accuracy within which two methods are level.
     """
     return [_sheet(list(own), margin) for _, own in itertools.groupby(comparisons, key=lambda each: each.group)]
@@ -47,14 +47,13 @@ def notes(own: Sequence[Versus], margin: float) -> list[str]:
     label, points = own[0].label, f"{100 * margin:g} points"
     found = [
         f"Accuracy: {label} minus the other method, mean and 95 % t-interval over paired seeds (their number in brackets).",
-        f"Better, worse: the interval excludes 0. Level: it contains 0 and lies within ±{points}. Undecided: neither.",
-        f"Against full: lossless, if no more than {points} are lost anywhere in the interval; worse, if more are lost "
-        "everywhere in it.",
+        f"Better, worse: the interval excludes 0. Level: it contains 0 and lies within ±{points}. Undecided: none of these.",
+        f"Against full: lossless if the whole interval lies above a loss of {points}; worse if all of it lies below.",
     ]
     if any(each.loss_factor.n for each in own):
         most = f"{1 + LOSS_MARGIN:g}"
         found.append(
-            "Fitted loss: of the trained network on training images in evaluation mode, as a factor of the other method's; "
-            f"geometric mean. Better: below 1. Level: the interval contains 1 and lies within 1 / {most} and {most}."
+            "Fitted loss: that of the trained network on training images in evaluation mode, divided by the other method's "
+            f"(geometric mean). Better: below 1. Level: the interval contains 1 and lies between 1 / {most} and {most}."
         )
     return found

@@ -84,8 +84,8 @@ def test_where_numbers_come_from_is_a_comment_and_in_no_print():
     text = render([make_record(make_spec("sadp", 0.3))], ["bad.json"], "latex")
     assert text.startswith("% ") and r"\usepackage{booktabs}" in text.splitlines()[0]
     assert re.search(r"^% make it: sadp-bench run --method full .*", text, re.MULTILINE)
-    assert "% No reference for a seed of sadp 30 %, so no speed-up of it.\n" in text
-    assert text.endswith("% Left out, as unreadable or a run's second record: 1 of the files.\n")
+    assert "% No speed-up for a seed of sadp 30 %, because its reference is missing.\n" in text
+    assert text.endswith("% Left out: 1 file, unreadable or a run's second record.\n")
     printed = "\n".join(
         line for line in render(example_records(), [], "latex").splitlines() if not line.startswith("%")
     )

@@ -154,7 +154,7 @@ def test_missing_plain_run_is_reported_with_the_command_that_makes_it():
     assert line == command(sparse.spec.plain()) and "--backprop" not in line and "--sparsity" not in line
     assert spec_of_words(line.split()[2:]) == sparse.spec.plain()
     for format in ("text", "markdown"):
-        assert f"sadp 50 % · sltt-k K=2 · imp 25 %, so no speed-up of it; make it: `{line}`" in render(
+        assert f"sadp 50 % · sltt-k K=2 · imp 25 %, because its reference is missing; make it: `{line}`" in render(
             [sparse], [], format
         )
     assert f"% make it: {line}" in render([sparse], [], "latex")
@@ -167,7 +167,7 @@ def test_missing_single_axes_are_reported_with_the_commands_that_make_them():
     row = row_of(table_of(records), "sadp 50 % · sltt-k K=2 · dense")
     assert row.speedup.mean == pytest.approx(2.5) and not row.product.n
     assert row.missing_singles == (command(run("sadp", 0.5).spec),)
-    assert f"one axis alone; make it: `{row.missing_singles[0]}`" in render(records)
+    assert f"one axis alone is missing; make it: `{row.missing_singles[0]}`" in render(records)
 
 
 def test_runs_of_another_environment_or_data_are_never_compared():
@@ -181,7 +181,7 @@ def test_runs_of_another_environment_or_data_are_never_compared():
     for name, why in (("full · sltt · dense", "threads 1 -> 2"), ("full · sltt-k K=2 · dense", "other data")):
         row = row_of(table, name)
         assert row.speedup.n == row.speedup_without_search.n == 0 and row.mismatches == (why,)
-        assert f"No speed-up for a seed of {name}: its reference differs from it ({why})." in render(records, width=200)
+        assert f"No speed-up for a seed of {name}: its reference differs ({why})." in render(records, width=200)
     assert "Warning: these runs differ in threads (1, 2)." in render(records, width=200)
     # a product needs each of its runs measured alike
     [combined] = [run("sadp", 0.5, seconds=20, **SLTT)]

@@ -99,7 +99,7 @@ def test_order_of_the_records_changes_nothing_and_tables_fit_the_terminal():
 
 def test_text_states_which_speedup_was_measured_and_which_was_not():
     shown = " ".join(render(everything(), width=300).split())
-    assert "Speed-up, theoretical: counted, not measured." in shown and "dense hardware does not reward sparse" in shown
+    assert "Speed-up, theoretical: counted, not measured." in shown and "Dense hardware does not reward sparse" in shown
     assert "45 nm estimate" in shown and shown.count("Speed-up, measured:") == 1
 
 

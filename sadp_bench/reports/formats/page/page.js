@@ -1,4 +1,4 @@
-// Sorting and filtering are all that this adds: without it every line stands in reading order.
+// This script adds only sorting and filtering. Without it, all lines are shown in reading order.
 const value = (row, column) => row.cells[column].dataset.value;
 
 function compare(a, b, direction) {
@@ -31,7 +31,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
 
 const plain = (text) => text.toLowerCase().replaceAll("-", " "); // "fewer-epochs" finds "Fewer epochs"
 
-// A line is shown if every word stands in it or in the title of its group.
+// A line is shown if it or the title of its group contains every word.
 const groups = [...document.querySelectorAll(".group:not(li)")].map((group) => ({
   group,
   title: plain(group.querySelector("h2, summary").textContent),
