@@ -1,1 +1,1 @@
-"""Claims of papers and how they are tested: each a TOML file beside this one, measured over seeds against a pass band."""
+"""Claims of papers and their tests. Each claim is a TOML file in this folder, measured over seeds against a pass band."""

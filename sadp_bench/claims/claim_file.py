@@ -1,7 +1,7 @@
 """Claim files: a claim in plain English, its metrics with their pass bands, and the runs as in a sweep file.
 
-A table `[claim]` has the text and its source. Each block `[[metric]]` has a kind of `metrics.KINDS`, the runs that it reads
-and its band. The tables of a sweep file, `[common]` and `[[sweep]]`, name the runs: `sadp-bench sweep` reads the file too.
+The table `[claim]` has the text and its source. Each block `[[metric]]` has a kind in `metrics.KINDS`, the runs that it reads
+and its band. The tables of a sweep file, `[common]` and `[[sweep]]`, name the runs. `sadp-bench sweep` reads the file too.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from sadp_bench.records.record import is_number
 from sadp_bench.sweeps.search import shown
 from sadp_bench.sweeps.sweep_file import flat_table, read_tables
 
-FOLDER = Path(__file__).parent  # of the claims that the package contains
+FOLDER = Path(__file__).parent  # folder of the claims that the package contains
 SUFFIX = ".toml"
 NOT_MEASURED = "not measured"
-MOST = 1e9  # of a band's ends, and of core-minutes
-FULL = "full"  # as `against`: the full-data references of the other runs
+MOST = 1e9  # largest end of a band, and largest number of core-minutes
+FULL = "full"  # value of `against` for the full-data references of the runs
 CLAIM_KEYS = ("text", "source", "core_minutes", "untestable")
 METRIC_KEYS = ("name", "kind", "of", "against", "at_least", "at_most", "premise", "untestable")
 
-Selector = Mapping[str, list[Any]]  # of runs: by field, or "set.KEY", the values that it allows
+Selector = Mapping[str, list[Any]]  # selects runs: field, or "set.KEY" -> the values that it allows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,13 +35,13 @@ class Metric:
     """One measurement of a claim.
 
     Attributes:
-        name: In plain English.
-        kind: A key of `KINDS`; "" where the metric is not testable here and names none.
+        name: Its name in plain English.
+        kind: A key of `KINDS`; "" where the metric is not testable here.
         of: Selects the runs.
-        against: Selects the runs that they are compared with; `FULL`: their references; None: a kind without comparison.
-        band: Where the claim holds; None where the metric is not testable here.
-        premise: Whether the metric is no part of the claim, and tests that the setting is the claim's.
-        untestable: Why it is not testable here; "" where it is.
+        against: Selects the runs to compare them with; `FULL`: their references; None: a kind without comparison.
+        band: The values with which the claim holds; None where the metric is not testable here.
+        premise: Whether the metric is a premise: no part of the claim, but a test that the setting is the claim's.
+        untestable: The reason why it is not testable here; "" where it is testable.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Metric:
 
     @property
     def of_kind(self) -> Kind:
-        """Its kind, where it is testable."""
+        """The metric's kind; only for a testable metric."""
         return KINDS[self.kind]
 
 
@@ -66,10 +66,10 @@ class Claim:
         name: The file's name without its suffix.
         path: The file.
         text: The claim in plain English.
-        source: Authors, title or venue, year, and where the number stands.
+        source: Authors, title or venue, year, and the place of the number.
         core_minutes: Measured cost of all runs; None: not measured.
-        metrics: Its measurements; none where the claim is not testable here.
-        untestable: Why it is not testable here; "" where it is.
+        metrics: Its measurements; empty where the claim is not testable here.
+        untestable: The reason why it is not testable here; "" where it is testable.
     """
 
     name: str
@@ -86,18 +86,18 @@ class Claim:
         return () if self.untestable else tuple(metric for metric in self.metrics if not metric.untestable)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the claim without its metrics as a table."""
+        """Returns the claim as a table, without its metrics."""
         found = {"name": self.name, "text": self.text, "source": self.source, "core_minutes": self.core_minutes}
         return found | {"untestable": self.untestable or None, "file": str(self.path)}
 
 
 def catalog() -> dict[str, Path]:
-    """Returns the claims that the package contains: each file by its name."""
+    """Returns the files of the claims that the package contains, by the claims' names."""
     return {path.stem: path for path in sorted(FOLDER.glob(f"*{SUFFIX}"))}
 
 
 def find(name: str) -> Claim:
-    """Returns a claim of the package by its name, or that of a file by its path. Raises BadInput with the nearest name."""
+    """Returns a claim of the package by its name, or of a file by its path. Raises BadInput with the nearest name."""
     if name.endswith(SUFFIX):
         return read_claim(Path(name))
     claims = catalog()
@@ -107,7 +107,7 @@ def find(name: str) -> Claim:
 
 
 def read_claim(path: Path) -> Claim:
-    """Returns the claim in a file. Its runs are left to `sweep_file.read_sweep`. Raises BadInput with the place."""
+    """Returns the claim in a file, without its runs, which `sweep_file.read_sweep` reads. Raises BadInput with the place."""
     tables = read_tables(path)
     head = tables.get("claim")
     if not isinstance(head, dict):

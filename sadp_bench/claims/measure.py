@@ -19,13 +19,13 @@ from sadp_bench.records.statistics import Interval, t_interval
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was found of a metric.
+    """The measurement of a metric.
 
     Attributes:
         metric: The metric.
-        values: One for each seed, in its unit; none where it is not testable here.
+        values: One value for each seed, in the metric's unit; empty where it is not testable here.
         interval: The mean's 95 % t-interval; None for fewer than two values.
-        verdict: Of the interval and the band.
+        verdict: The verdict of the interval against the band.
     """
 
     metric: Metric
@@ -54,11 +54,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What was found of a claim.
+    """The measurement of a claim.
 
     Attributes:
         claim: The claim.
-        findings: Of each of its metrics, in their order.
+        findings: The measurement of each metric, in the claim's order.
     """
 
     claim: Claim
@@ -71,7 +71,7 @@ class Result:
 
     @property
     def why(self) -> str:
-        """The reason in words, for a verdict that the table of metrics leaves open; "" for others."""
+        """The reason in words, for a verdict that the table of metrics does not explain; "" for others."""
         if self.verdict is Verdict.UNTESTABLE:
             return self.claim.untestable or "; ".join(finding.metric.untestable for finding in self.findings)
         failed = [
@@ -100,16 +100,16 @@ def untested(claim: Claim) -> Result:
 def measure(
     claim: Claim, records: Sequence[tuple[Path, Record]], where: Path, *, allow_imports: bool = False
 ) -> Result:
-    """Returns what records show of a claim.
+    """Returns the measurement of a claim from records.
 
     Args:
         claim: The claim.
-        records: The records with their paths; further ones are left out.
+        records: Records with their paths; those of other runs are left out.
         where: Their folder, for messages.
         allow_imports: Whether the claim's file may name `package.module:Class`.
 
     Raises:
-        BadInput: Names the runs that are missing, or that have no such number.
+        BadInput: Runs are missing, or lack a metric's number; the message names them.
     """
     wanted = wants(claim, allow_imports=allow_imports)
     if not wanted:

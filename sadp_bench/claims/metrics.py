@@ -1,4 +1,4 @@
-"""The kinds of metrics: pure functions of one run, or of two runs that are compared. None: the run has no such number."""
+"""The kinds of metrics: pure functions of one run, or of two runs to compare. None: a run has no such number."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from sadp_bench.records.metrics import realised_ratio
 from sadp_bench.records.record import Record, is_number
 
-Scores = Any  # a number for each training example, [N], as NumPy reads it
+Scores = Any  # a number for each training example, [N], that NumPy can read
 
 
 def accuracy(of: Record) -> float:
@@ -17,7 +17,7 @@ def accuracy(of: Record) -> float:
 
 
 def accuracy_difference(of: Record, against: Record) -> float | None:
-    """Returns the test accuracy of a run minus that of another, in points; None where they saw other data."""
+    """Returns the test accuracy of a run minus that of another, in points; None where their data differ."""
     if of.data_sha256 != against.data_sha256:
         return None
     return 100 * (of.test_accuracy - against.test_accuracy)
@@ -42,7 +42,7 @@ def gradient_cosine(of: Record) -> float | None:
 
 
 def score_correlation(of_N: Scores, against_N: Scores) -> float | None:
-    """Returns Spearman's rank correlation of the scores of two runs; None for other numbers of examples, or equal scores."""
+    """Returns Spearman's rank correlation of two runs' scores; None: numbers of examples differ, or all scores are equal."""
     import numpy
     from scipy.stats import rankdata
 
@@ -55,7 +55,7 @@ def score_correlation(of_N: Scores, against_N: Scores) -> float | None:
 
 
 def never_forgotten(of_N: Scores) -> float:
-    """Returns the share of examples that training learned and never forgot, in percent: those of forgetting score 0.
+    """Returns the share of examples that were learned and never forgotten, in percent: those with forgetting score 0.
 
     An example that was never learned has a score above 0 (see `baselines.forgetting`).
     """
@@ -71,11 +71,11 @@ class Kind(NamedTuple):
     """A kind of metric.
 
     Attributes:
-        value: The function of one run, or of a run and the run that it is compared with.
+        value: The function of one run, or of a run and the run to compare it with.
         of_pairs: Whether it compares two runs.
-        of_scores: Whether it takes the runs' scores in place of their records.
-        unit: In the text of values: "points", "%" or "".
-        digits: Decimals of its values.
+        of_scores: Whether its arguments are the runs' scores instead of their records.
+        unit: Unit of its values in texts: "points", "%" or "".
+        digits: Decimals of its values in texts.
     """
 
     value: Callable[..., float | None]

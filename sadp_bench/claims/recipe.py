@@ -1,4 +1,4 @@
-"""Recipes of papers: claim files with a table `[recipe]`, whose first run is what `sadp-bench run --recipe` trains."""
+"""Recipes of papers: claim files with a table `[recipe]`. `sadp-bench run --recipe` trains the first run of such a file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sadp_bench.sweeps.search import shown
 from sadp_bench.sweeps.sweep_file import read_sweep, read_tables
 
 RECIPE_KEYS = ("differs", "not_public")
-# By field, those that mean something with its value alone: another value of it leaves them out.
+# Field -> fields of the recipe that depend on its value. Another value of the field leaves them out.
 DEPENDENT = {
     "method": ("ratio", "budget"),
     "loss": ("mse_weight",),
@@ -27,7 +27,7 @@ DEPENDENT = {
 }
 
 
-MACHINES = ("device", "threads", "precision", "kernel")  # fields that a machine chooses, and no experiment
+MACHINES = ("device", "threads", "precision", "kernel")  # fields that depend on the machine, not on the experiment
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,10 @@ class Recipe:
     """The settings of a paper's experiment.
 
     Attributes:
-        claim: What the paper claims of it, and the source.
-        differs: What is known of the experiment and is otherwise here.
-        not_public: Settings and numbers that no public text contains, or none that could be found.
-        fields: Of the run, as `runs.resolve` takes them.
+        claim: The paper's claim on it, with the source.
+        differs: Known parts of the experiment that are different here.
+        not_public: Settings and numbers that are in no public text, or in none that was found.
+        fields: Fields of the run, for `runs.resolve`.
     """
 
     claim: Claim
@@ -53,12 +53,12 @@ class Recipe:
 
 
 def recipes() -> dict[str, Path]:
-    """Returns the recipes that the package contains: each file by its name."""
+    """Returns the files of the recipes that the package contains, by the recipes' names."""
     return {name: path for name, path in catalog().items() if "recipe" in read_tables(path)}
 
 
 def find_recipe(name: str, *, allow_imports: bool = False) -> Recipe:
-    """Returns a recipe of the package by its name, or that of a file by its path. Raises BadInput with the nearest name."""
+    """Returns a recipe of the package by its name, or of a file by its path. Raises BadInput with the nearest name."""
     if name.endswith(SUFFIX):
         return read_recipe(Path(name), allow_imports=allow_imports)
     known = recipes()
@@ -92,11 +92,10 @@ def _texts(where: str, table: Mapping[str, Any], key: str) -> tuple[str, ...]:
 
 
 def filled(recipe: Recipe, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Returns the request of a run by a recipe, and what the command line changes of it or adds, in words.
+    """Returns the request of a run by a recipe, and in words what the command line changes in it or adds to it.
 
-    A given value takes the place of the recipe's. With another method, network, data set or connections the recipe's
-    settings of the former ones are left out, those of the neuron excepted. With another number of epochs the warm-up keeps
-    its share of the run.
+    A given value replaces the recipe's. Another method, network, data set or kind of connections drops the recipe's settings
+    for the replaced one, except those of the neuron. With another number of epochs, the warm-up keeps its share of the run.
 
     Args:
         recipe: The recipe.
@@ -123,13 +122,13 @@ def filled(recipe: Recipe, given: Mapping[str, Any]) -> tuple[dict[str, Any], li
 
 
 def _is_orphan(key: str, replaced: set[str]) -> bool:
-    """Returns whether a setting is that of a method, network, data set or kind of connections that was replaced."""
+    """Returns whether a setting belongs to a method, network, data set or kind of connections that was replaced."""
     prefix = next((prefix for prefix in PREFIXES.values() if key.startswith(prefix)), PREFIXES["method_options"])
     owner = prefix.removesuffix(".")
     return owner in replaced and key not in _neuron_settings()
 
 
 def _neuron_settings() -> set[str]:
-    from sadp_bench.backbones.spiking import NeuronSettings  # imports torch, which a list of recipes needs not
+    from sadp_bench.backbones.spiking import NeuronSettings  # imports torch, which a list of recipes does not need
 
     return {f"backbone.{of.name}" for of in dataclasses.fields(NeuronSettings)}

@@ -1,6 +1,6 @@
-"""The runs that a claim's metrics read: selected in its file, and found among records by what the file names.
+"""The runs that a claim's metrics read. The claim's file selects them, and its settings find them among records.
 
-A record is found by the settings of its run, without those that a machine chooses: so records of any machine serve.
+A record is found by the settings of its run, without those that depend on the machine. So records of any machine count.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sadp_bench.runs.exporting import shared_scores
 from sadp_bench.runs.resolve import RunRequest
 from sadp_bench.sweeps.sweep_file import RequestedRun, read_search, read_sweep
 
-# The fields that a machine or its data choose where a file names none, and a value that any machine allows.
+# Fields that the machine or its data determine where a file does not name them, and a value that any machine allows.
 CHOSEN_HERE: dict[str, Any] = {"device": "cpu", "precision": "fp32", "kernel": "python", "threads": 1}
 OPEN = CHOSEN_HERE | {"processes": 1, "train_examples": 1}
 AUTO = "auto"
@@ -33,8 +33,8 @@ class Wanted:
     """A run of a claim file, as far as the file determines it.
 
     Attributes:
-        spec: The run; its open fields have the values of `OPEN`.
-        opened: The fields that the file leaves open, or that a search chooses.
+        spec: The run; its open fields have the values in `OPEN`.
+        opened: The open fields: those that the file does not determine, or that a search chooses.
     """
 
     spec: Spec
@@ -42,7 +42,7 @@ class Wanted:
 
     @property
     def key(self) -> str:
-        """The key of its spec, by which it is found."""
+        """The key of the spec, by which the run is found."""
         return self.spec.key
 
     def reference(self) -> Wanted:
@@ -51,15 +51,15 @@ class Wanted:
 
 
 def closed(spec: Spec, opened: Iterable[str]) -> str:
-    """Returns the key that a spec has with the open fields at the values of `OPEN`."""
+    """Returns the key of a spec whose open fields have the values in `OPEN`."""
     return spec.of_valid(**{name: OPEN.get(name, 0.0) for name in opened}).key
 
 
-Wants = tuple[Wanted, ...]  # the run, or the run and the run that it is compared with
+Wants = tuple[Wanted, ...]  # a run, or a run and the run to compare it with
 
 
 def wants(claim: Claim, *, allow_imports: bool = False) -> dict[Metric, list[Wants]]:
-    """Returns what each testable metric reads, in the order of the seeds.
+    """Returns the runs that each testable metric reads, in the order of the seeds.
 
     Args:
         claim: The claim.
@@ -104,7 +104,7 @@ def _of_metric(where: str, metric: Metric, every: Sequence[tuple[RequestedRun, W
 
 
 def _selected(where: str, selector: Selector, every: Sequence[tuple[RequestedRun, Wanted]]) -> list[Wanted]:
-    """Returns the runs that a selector allows, by seed: one run of each."""
+    """Returns the runs that a selector allows, one for each seed, in the order of the seeds."""
     found = [wanted for request, wanted in every if _allows(selector, request)]
     shown = ", ".join(f"{key} = {_shown(values)}" for key, values in selector.items())
     if not found:
@@ -129,7 +129,7 @@ class Run:
     """A finished run.
 
     Attributes:
-        path: Its record's file.
+        path: The record's file.
         record: The record.
     """
 
@@ -138,11 +138,11 @@ class Run:
 
     @property
     def scores_path(self) -> Path:
-        """The file of its scores."""
+        """The file of the run's scores."""
         return Store(self.path.parent).scores_path(self.record.spec)
 
     def scores(self) -> Any:
-        """Returns the method's scores, [N], float64. Raises BadInput where their file is not those of the run."""
+        """Returns the method's scores, [N], float64. Raises BadInput where the file has no scores of this run."""
         import torch
 
         return torch.from_numpy(shared_scores(self.path, self.record))
@@ -155,12 +155,12 @@ def found_runs(
 
     Args:
         wanted: The runs.
-        scored: Keys of those whose scores are read.
-        records: With their paths.
+        scored: Keys of the runs whose scores are read.
+        records: Records with their paths.
         where: The folder of the records, for messages.
 
     Raises:
-        BadInput: Names the runs that are missing, or that are there more than once.
+        BadInput: Runs are missing, or have several records; the message names them.
     """
     runs, records = {run.key: run for run in wanted}, list(records)
     names = run_names(run.spec for run in runs.values())
@@ -188,7 +188,7 @@ def found_runs(
 
 
 def _by_closed(records: Iterable[tuple[Path, Record]], opened: Iterable[str]) -> dict[str, list[Run]]:
-    """Returns the runs of records that are alike but for the open fields."""
+    """Returns the runs of records in groups that differ only in the open fields, by the key of `closed`."""
     members: dict[str, list[Run]] = {}
     for path, record in records:
         members.setdefault(closed(record.spec, opened), []).append(Run(path, record))

@@ -1,4 +1,4 @@
-"""Verdicts: an interval of a metric against its pass band, and the verdicts of all metrics joined to the claim's."""
+"""Verdicts: of a metric's interval against its pass band, and of a claim from the verdicts of all its metrics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sadp_bench.records.statistics import Interval
 
 
 class Verdict(Enum):
-    """What was found of a claim, or of one of its metrics."""
+    """The result for a claim, or for one of its metrics."""
 
     HELD = "held"
     NOT_HELD = "not held"
@@ -20,18 +20,18 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """The values of a metric with which a claim holds. Both ends belong to it.
+    """The values of a metric with which a claim holds. Both ends belong to the band.
 
     Attributes:
-        at_least: Lowest value; None: no lowest.
-        at_most: Highest value; None: no highest.
+        at_least: Lowest value; None: no lower end.
+        at_most: Highest value; None: no upper end.
     """
 
     at_least: float | None
     at_most: float | None
 
     def verdict(self, interval: Interval | None) -> Verdict:
-        """Returns what the mean's 95 % interval shows. Across an end of the band, or without an interval, it is undecided."""
+        """Returns the verdict of the mean's 95 % interval; undecided where it crosses an end of the band, or is None."""
         if interval is None:
             return Verdict.UNDECIDED
         low, high = interval
@@ -53,8 +53,8 @@ def joined(found: Iterable[tuple[bool, Verdict]]) -> Verdict:
     """Returns the verdict of a claim. Metrics that are not testable here are left out.
 
     Args:
-        found: Of each metric, whether it is a premise, and its verdict. Where a premise does not hold, the setting is not the
-            claim's, and nothing is decided.
+        found: For each metric, whether it is a premise, and its verdict. Where a premise is not shown to hold, the setting
+            may not be the claim's, and the claim is undecided.
     """
     tested = [(premise, verdict) for premise, verdict in found if verdict is not Verdict.UNTESTABLE]
     verdicts = {verdict for _, verdict in tested}

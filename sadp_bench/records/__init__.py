@@ -1,1 +1,1 @@
-"""Specs and records of runs, the store that holds them, and all numbers derived from records. Without torch."""
+"""Specs and records of runs, their store, and all numbers derived from records. It imports no torch."""

@@ -28,8 +28,8 @@ from sadp_bench.records.metrics import (
 from sadp_bench.records.record import Record, is_number
 from sadp_bench.records.spec import Spec
 
-MAX_FACTOR = 1e12  # products of all connections over those of the live ones, more than any network has connections
-ENOUGH_COSINE = 0.8  # of SLTT's gradient with BPTT's; the paper's neuron has about 0.98
+MAX_FACTOR = 1e12  # largest weights factor; no network has as many connections
+ENOUGH_COSINE = 0.8  # cosine of SLTT's gradient with BPTT's; the paper's neuron has about 0.98
 TIME_AXIS = ("backprop", "k")
 WEIGHT_AXIS = ("sparsity", "density", "early_time", "sparsity_options")
 PLAIN_AXES = {name: LATER[name] for name in (*TIME_AXIS, *WEIGHT_AXIS)}
@@ -43,7 +43,7 @@ def is_plain(spec: Spec) -> bool:
 def time_factor(spec: Spec) -> float:
     """Returns the time axis's factor of the theoretical speed-up.
 
-    Sltt and local learning save memory alone. The products of local learning's heads, a few per cent, are not counted.
+    `sltt` and local learning save only memory. The products of local learning's heads, a few per cent, are not counted.
     """
     return 3 / (1 + 2 * spec.k / spec.timesteps) if spec.backprop == "sltt-k" else 1.0
 
@@ -56,7 +56,7 @@ def weak_cosine(record: Record) -> float | None:
 
 
 def cosine_places(found: Mapping[str, Any]) -> str:
-    """Returns 'least 0.170 in body.3, after the first epoch 0.512' of a record's `gradient_cosine`."""
+    """Returns 'least 0.170 in body.3, after the first epoch 0.512' for a record's `gradient_cosine`."""
     least = f"least {cosine_text(found.get('least'))} in {found['least_layer']}, " if found.get("least_layer") else ""
     return f"{least}after the first epoch {cosine_text(found.get('first'))}"
 
@@ -69,9 +69,9 @@ def cosine_text(value: float | None) -> str:
 def weights_factor(record: Record) -> float | None:
     """Returns the weight axis's factor of the theoretical speed-up: products of all connections over those of live ones.
 
-    The live ones are the mean over the visits of training, as their number may change. None without a live connection,
-    and for sparse records of an earlier version: their density is a share of weights, and large layers make fewer
-    products with each weight than early layers.
+    The products of live connections are the mean over the visits of training, because they may change. It is None without
+    a live connection, and for sparse records of an earlier version. Those have only the density, a share of weights, and
+    layers differ in the products that they make with each weight.
     """
     if record.density == 1:
         return 1.0
@@ -84,7 +84,7 @@ def weights_factor(record: Record) -> float | None:
 
 
 def theoretical_speedup(record: Record) -> float | None:
-    """Returns ceiling * time factor * weights factor; None where the last is."""
+    """Returns ceiling * time factor * weights factor; None where the weights factor is None."""
     weights = weights_factor(record)
     return None if weights is None else ceiling(record) * time_factor(record.spec) * weights
 
@@ -101,17 +101,17 @@ def changed_axes(spec: Spec) -> list[Spec]:
 
 @dataclass(frozen=True, slots=True)
 class AxesComparison:
-    """A run beside its paired plain run. Numbers are unrounded, and None where they can't be had.
+    """A run beside its paired plain run. Numbers are unrounded, and None where the records do not give them.
 
     Attributes:
         record: The run's record.
         plain: The record of the plain run.
-        speedup: Against the plain run.
-        cpu_speedup: The same by CPU seconds.
-        speedup_without_search: The same without the seconds of a search for connections; None where there was none.
-        product: Of the speed-ups of the single-axis runs, for combinations of two or more axes.
+        speedup: Speed-up against the plain run.
+        cpu_speedup: Speed-up by CPU seconds.
+        speedup_without_search: Speed-up without the seconds of a search for connections; None without a search.
+        product: Product of the speed-ups of the single-axis runs, for combinations of two or more axes.
         missing: Single-axis runs that the product lacks.
-        mismatch: Why there is no speed-up, a phrase each.
+        mismatch: Reasons why there is no speed-up, a phrase each.
     """
 
     record: Record
@@ -135,7 +135,7 @@ class AxesComparison:
 
 
 def against_plain(records: Iterable[Record]) -> list[AxesComparison]:
-    """Returns every record beside its plain run, where that is among the records."""
+    """Returns every record beside its plain run, where the records have one."""
     by_key = {record.spec.key: record for record in records}
     known = {pair.spec.key: pair.record for pair in paired(by_key.values())}  # marked where they are disturbed
     return [_against_plain(record, known, by_key) for record in known.values()]
@@ -159,7 +159,7 @@ def _against_plain(record: Record, by_key: Mapping[str, Record], unmarked: Mappi
 
 
 def _product(singles: Sequence[Record], plain: Record) -> float | None:
-    """Returns the product of the speed-ups; None where the seconds of a run can't be compared, or no float holds it."""
+    """Returns the product of the speed-ups; None where a run's seconds can't be compared, or the product is no float."""
     if any(timing_mismatch(single, plain) for single in singles):
         return None
     product = math.prod(charged_seconds(plain) / charged_seconds(single) for single in singles)

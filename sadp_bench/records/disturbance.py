@@ -1,10 +1,10 @@
 """The rule by which a run is disturbed: its seconds contain time that other processes took, so they mean nothing.
 
-A training loop computes all the time. A thread of it is on a core at every moment, so the CPU seconds of its process are
-at least its seconds. Runs of one thread that nothing disturbed had 0.97 to 0.98 of them, runs of two threads 1.59.
+A training loop computes all the time. One of its threads always has a core, so the CPU seconds of its process are at least
+its seconds. In undisturbed runs, CPU seconds / seconds was 0.97 to 0.98 with one thread, and 1.59 with two.
 
-The rule finds no disturbance that leaves each thread its core: a shared cache, a slower clock of the processor, a
-neighbour on the same physical core. With several threads it finds one that slows some of them only by the load average.
+The rule misses a disturbance that leaves each thread its core: a shared cache, a slower clock of the processor, a
+neighbour on the same physical core. Where only some of several threads are slowed, only the load average shows it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import math
 
 from sadp_bench.core.text import percent
 
-MIN_CPU_SHARE = 0.9  # CPU seconds / seconds, below the least of undisturbed runs; half a core gives 0.5
-MAX_EXCESS = 0.5  # threads beyond the cores; the daemons of an idle machine have less
-MIN_LOAD_SECONDS = 30.0  # seconds; the system renews the load average every 5
-LOAD_MINUTE = 60.0  # seconds in which an old load loses all but 1 / e of its part in the load average
+MIN_CPU_SHARE = 0.9  # CPU seconds / seconds; undisturbed runs have more, and half a core gives 0.5
+MAX_EXCESS = 0.5  # threads beyond the cores; the daemons of an idle machine have fewer
+MIN_LOAD_SECONDS = 30.0  # seconds; the system updates the load average every 5
+LOAD_MINUTE = 60.0  # seconds after which 1 / e of an old load is left in the load average
 CEILING_SLACK = 0.02  # share by which a speed-up may exceed its ceiling
 
 
@@ -30,13 +30,13 @@ def disturbance(
 ) -> str | None:
     """Returns why a run is disturbed, in a phrase; None where its seconds count.
 
-    A number that is unknown is None, and its part of the rule finds nothing. On a GPU only the efficiency is known:
-    the process waits for the device, so CPU seconds and load mean nothing.
+    An unknown number is None, and its part of the rule finds nothing. On a GPU only the efficiency is known: the process
+    waits for the device, so CPU seconds and load mean nothing.
 
     Args:
-        seconds: Charged.
-        cpu_seconds: Of the run's process in the same phases.
-        ready_threads: Threads of the whole machine that ran or waited for a core, on average (`ready_threads`).
+        seconds: Charged seconds.
+        cpu_seconds: CPU seconds of the run's process in the same phases.
+        ready_threads: Mean number of the machine's threads that ran or waited for a core (`ready_threads`).
         cores: Cores of the machine.
         efficiency: Speed-up divided by ceiling.
     """
@@ -50,14 +50,14 @@ def disturbance(
 
 
 def ready_threads(start: float, end: float, seconds: float) -> float | None:
-    """Returns the mean number of threads that ran or waited for a core between two load averages; None if too close.
+    """Returns the mean number of threads that ran or waited for a core between two load averages; None: too close.
 
     The load average is an exponential mean over a minute: end = start * e^(-t/60) + ready * (1 - e^(-t/60)).
 
     Args:
-        start: Load average over the last minute at the start.
-        end: The same at the end.
-        seconds: Between both.
+        start: Load average over the last minute, at the start.
+        end: Load average over the last minute, at the end.
+        seconds: Seconds between start and end.
     """
     if seconds < MIN_LOAD_SECONDS:
         return None

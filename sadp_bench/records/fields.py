@@ -25,15 +25,15 @@ CHOICES = {
 }
 # Parts of `--augment`, in the order of a spec.
 AUGMENTATIONS = ("crop", "crop-flip", "nda", "randaugment", "cutout", "mixup", "cutmix")
-STEP_BY_STEP = ("sltt", "sltt-k")  # backpropagation that needs a loss of each step
+STEP_BY_STEP = ("sltt", "sltt-k")  # ways of backpropagation that need a loss of each step
 LOSS_NAMES = {"tet": "step-mse"}  # the paper's name of a loss, and the name in a spec
 OF_EACH_STEP = ("step", "step-mse", "step-mse-onehot")  # losses that are a mean over the time steps
 COUNTS = ("epochs", "batch_size", "timesteps", "threads", "train_examples", "evaluate_every", "processes")
-# Fields of a number that may be a fraction.
+# Fields whose number may be a fraction.
 FLOATS = (
     "ratio learning_rate weight_decay density mse_weight label_smoothing warmup_epochs momentum clip_norm ema".split()
 )
-# Each table of options with the prefix that its names have in `--set` and wherever they stand beside fields.
+# Table of options -> prefix of its names in `--set`, and wherever they appear beside fields.
 PREFIXES = {
     "method_options": "method.",
     "backbone_options": "backbone.",
@@ -41,8 +41,8 @@ PREFIXES = {
     "dataset_options": "dataset.",
 }
 MAX_COUNT = 2**63 - 1  # counts and seeds; larger ones overflow
-MAX_EPOCHS = 100_000  # epochs, of which a record has a row each, and must remain small enough to be read
-# By count, the most that is allowed; other counts end at MAX_COUNT.
+MAX_EPOCHS = 100_000  # epochs; a record has a row for each, and must remain small enough to be read
+# Count -> the largest value that is allowed; other counts are allowed up to MAX_COUNT.
 MAXIMA = {
     "threads": 1024,  # a process dies when it tries to start many more
     "jobs": 1024,  # processes
@@ -52,8 +52,8 @@ MAXIMA = {
     "rounds": 10_000,  # epochs of each arm
     "timesteps": 1_000_000,  # beyond them not even the logits of a batch fit into memory
 }
-MAX_RATE = 1e38  # learning rate or weight decay; float32 holds no larger one
-Kind = tuple[tuple[type, ...], str]  # types of a field, and their name
+MAX_RATE = 1e38  # learning rate or weight decay; about the largest number of float32
+Kind = tuple[tuple[type, ...], str]  # types of a field, and their name in messages
 FIELD_KINDS: dict[str, Kind] = {
     "int": ((int,), "a whole number"),
     "float": ((int, float), "a number"),
@@ -69,7 +69,7 @@ def option(name: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """Returns a setting's value as `--set name=value` takes it."""
+    """Returns a setting's value as the text in `--set name=value`."""
     if value is None:
         return "none"
     return value if isinstance(value, str) else json.dumps(value)
@@ -87,8 +87,8 @@ def check_values(values: Mapping[str, Any], types: Mapping[str, Kind]) -> None:
     """Raises BadInput for the first value that a field does not allow. Absent fields with a default pass.
 
     Args:
-        values: By field.
-        types: Of each field, with their name.
+        values: Field -> value.
+        types: Field -> types, and their name in messages.
     """
     for name, (kinds, kind) in types.items():
         if name in values:
@@ -126,7 +126,7 @@ def check_values(values: Mapping[str, Any], types: Mapping[str, Kind]) -> None:
 
 
 def canonical_augment(text: str) -> str:
-    """Returns `--augment`, "none" or parts with commas between them, in the order of `AUGMENTATIONS`. Raises BadInput."""
+    """Returns `--augment` with its parts in the order of `AUGMENTATIONS`. Raises BadInput for any other text."""
     parts = {part.strip() for part in text.split(",")}
     if text == "none":
         return text
@@ -161,7 +161,7 @@ def _check_mse_weight(weight: float, loss: str) -> None:
 
 
 def _check_update(values: Mapping[str, Any]) -> None:
-    """Raises BadInput for settings of an update that are none, or that the optimizer or the connections lack."""
+    """Raises BadInput for settings of an update that are out of range, or that optimizer or connections do not have."""
     for name, what in (
         ("label_smoothing", "the uniform share of the target"),
         ("momentum", "of SGD"),

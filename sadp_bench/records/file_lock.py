@@ -1,8 +1,8 @@
 """A lock on a run: one process at a time, on one machine or on several that share a folder.
 
 `filelock.SoftFileLease` is the lock itself. A holder that died on this machine loses it at once. A holder on another
-machine, or one that was stopped, loses it after `dead_after` seconds without a heartbeat, each contender measuring
-them by its own clock. `Lock` adds the count of starts, one line for each problem, and the files that a kill may leave behind.
+machine, or one that was stopped, loses it after `dead_after` seconds without a heartbeat. Each contender measures these
+by its own clock. `Lock` adds the count of starts, one-line messages for problems, and rules for files of killed processes.
 """
 
 from __future__ import annotations
@@ -19,21 +19,23 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.files import read_bytes
 
 BEAT_SECONDS = 5.0  # seconds between two heartbeats
-DEAD_AFTER_SECONDS = 90.0  # seconds; network file systems show another machine's writing up to a minute late
+DEAD_AFTER_SECONDS = 90.0  # seconds; network file systems show another machine's writes up to a minute late
 MAX_STARTS = 1 << 16
-LEASE = ".lease"  # the library's file beside the lock's, there while the lock is held
+LEASE = ".lease"  # suffix of the library's file beside the lock's, which exists while the lock is held
 
 
 class Lock:
-    """A lock on the work that `path` stands for. Its file has a line for each start and stays until the work is done.
+    """A lock on the work of one file, such as a record. The lock's file has a line for each start of the work.
+
+    The file stays until the work is done.
 
     Args:
         path: The lock's file.
         beat: Seconds between two heartbeats.
-        dead_after: Seconds without a heartbeat after which a lock is taken over.
+        dead_after: Seconds without a heartbeat after which another process takes the lock over.
 
     Attributes:
-        starts: How often the work was begun, this time included; set while the lock is held.
+        starts: How often the work was begun, with this time; valid while the lock is held.
     """
 
     def __init__(self, path: Path, *, beat: float = BEAT_SECONDS, dead_after: float = DEAD_AFTER_SECONDS) -> None:
@@ -54,11 +56,11 @@ class Lock:
         """Takes the lock if it is free or its holder is dead, and counts the start. Does not wait.
 
         Returns:
-            Whether it is held now. False where another process holds it: that its heartbeat has stopped shows only when
-            the same object tries again later.
+            Whether this process holds the lock now. False: another process holds it. The same object detects a stopped
+            heartbeat only when it tries again later.
 
         Raises:
-            BadInput: Where the folder or the lock's files cannot be written.
+            BadInput: The folder or the lock's files cannot be written.
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,10 +87,10 @@ class Lock:
         return True
 
     def _break_if_nobodys(self) -> None:
-        """Removes a marker that is no lease and has not changed for long: the library waits for it forever.
+        """Removes a marker that is no lease and has not changed for long. The library would wait for it forever.
 
-        A holder leaves an empty one that is killed between the file's creation and its first line. Any other content is
-        of no program that uses these locks.
+        A holder leaves an empty marker if it is killed between the file's creation and its first line. Any other content
+        comes from a program that does not use these locks.
         """
         owner = self._lease.owner
         try:
@@ -105,14 +107,14 @@ class Lock:
         """Frees the lock.
 
         Args:
-            finished: The work is done, and the lock's file goes. Otherwise the file stays, for the count of starts.
+            finished: Whether the work is done; then the lock's file is removed. Otherwise it stays, for the count of starts.
         """
         if finished and self.is_mine():
             self.path.unlink(missing_ok=True)
         self._lease.release()
 
     def is_held(self) -> bool:
-        """Returns whether another process holds the lock and lives, as far as can be seen by now."""
+        """Returns whether another process holds the lock and is alive, as far as is known by now."""
         try:
             if not os.path.lexists(self._marker):
                 return False
@@ -125,29 +127,29 @@ class Lock:
         return False
 
     def is_mine(self) -> bool:
-        """Returns whether the lock is still held here. A process that slept too long may have lost it to another."""
+        """Returns whether this object still holds the lock. A process that was stopped too long may have lost it."""
         owner = self._lease.owner
         return owner is not None and owner.token is not None and owner.token == self._lease.token
 
     def is_gone(self) -> bool:
-        """Returns whether nobody holds the lock by now, because its file or its folder was removed or renamed."""
+        """Returns whether no process holds the lock, because its file or its folder was removed or renamed."""
         return not os.path.lexists(self._marker)
 
 
 def _check_regular(path: Path) -> None:
-    """Raises OSError for a pipe, which would be waited for, and for any other file that is no regular one."""
-    with suppress(FileNotFoundError):  # Its holder may remove it at any moment.
+    """Raises OSError for a file that is no regular one, such as a pipe, whose reader may wait forever."""
+    with suppress(FileNotFoundError):  # The holder may remove the file at any moment.
         if not stat.S_ISREG(os.lstat(path).st_mode):
             raise OSError(None, f"{path.name} is no regular file")
 
 
 def _count_start(path: Path) -> int:
-    """Adds a line, of one byte and so never cut, to the lock's file. Returns the number of lines.
+    """Adds a line to the lock's file, and returns the number of lines. A line is one byte, so it is never cut.
 
     A file with any other content counts no starts, and begins anew.
     """
     kept = b""
-    with suppress(BadInput):  # It does not exist yet, or contains more than any number of starts.
+    with suppress(BadInput):  # The file does not exist yet, or is larger than any number of starts.
         before = read_bytes(path, MAX_STARTS)
         kept = b"" if before.strip(b"\n") else before
     with path.open("ab" if kept else "wb") as file:

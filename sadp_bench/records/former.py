@@ -1,4 +1,4 @@
-"""Specs of older records: options and rules that came later, were renamed or retired. Older records keep their keys."""
+"""Options and rules that were added, renamed or retired after some records were made. Those records keep their keys."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from sadp_bench.core.errors import BadInput
 
-# Fields that were added later do not enter the key at these values, so that older records keep their keys.
+# Fields that were added later, with the values that older records mean. The key leaves a field out at this value.
 LATER: dict[str, Any] = {
     "processes": 1,
     "backprop": "bptt",
@@ -28,10 +28,10 @@ LATER: dict[str, Any] = {
     "clip_norm": 0.0,
     "ema": 0.0,
 }
-# Of them, those of the axes, and the budget: a plain run has them at these values.
+# The later fields of the axes, and the budget: a plain run has them at the values of `LATER`.
 OF_AXES = ("backprop", "k", "sparsity", "density", "early_time", "sparsity_options", "budget")
-# Options that were added later, by table and owner, with the values that older records mean: a spec without the option gets
-# that value, and the key leaves it out.
+# Options that were added later, by table and owner, with the values that older records mean. A spec without the option
+# gets this value, and the key leaves the option out at this value.
 FORMER_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "method_options": {
         "infobatch": {"drop_share": 0.9, "variant": "mean"},
@@ -49,22 +49,23 @@ FORMER_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "dataset_options": {"nmnist": {"by": "time"}},
 }
-# Of them, those that chose a rule which was corrected since. Reports name a run by a former rule, and no other by its rule.
+# Later options that choose a rule, with the former rule, which was corrected since. Reports add the rule to the name of a
+# run by the former rule.
 FORMER_RULES: dict[str, Any] = {"early_rule": "max", "shrink": False, "drop_share": 0.9}
-# By table and owner, names of options in a key, where they differ: an option was renamed, and another took its former name.
-# So older records are known by their values (`FORMER_VALUES`, by present name).
+# By table and owner: present name -> name in the key, for renamed options. Another option now has a former name, so an
+# older record is recognised by the option's value (`FORMER_VALUES`, by present name).
 KEY_NAMES: dict[str, dict[str, dict[str, str]]] = {
     "backbone_options": dict.fromkeys(("cnn", "vgg11"), {"pool_at": "pool", "pool": "pool_kind"})
 }
 FORMER_VALUES = {"pool_at": ("before-norm", "after-norm")}
-# By method, options that no longer exist, with the only values that records have. Records may contain them at these
-# values alone, and every key is made with them, so that older records keep their keys and equal new runs have the same.
+# By method, options that no longer exist, with the only values that a record may have. Every key is still made with them,
+# so that older records keep their keys, and equal new runs get the same keys.
 RETIRED: dict[str, dict[str, Any]] = {"sadp": {"warmup": 0.0, "refresh": 0, "refresh_share": 0.1}}
 
-PLACES = ("file", "folder")  # options with the path of a content, beside its `sha256`
+PLACES = ("file", "folder")  # options with a path, beside the `sha256` of its content
 
-# By method, the option that the field `budget` was before every method could have one. The key of the method's runs is
-# still made with the option, and without the field.
+# By method, the former option that is now the field `budget` of every method. The key of the method's runs is still made
+# with the option, and without the field.
 BUDGET_OPTION = {"sadp": "schedule"}
 
 
@@ -74,9 +75,9 @@ def former_options(table: str, owner: str) -> dict[str, Any]:
 
 
 def in_key(table: str, owner: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a table of options as the key contains it: without those that older records mean, by former names.
+    """Returns a table of options as the key contains it: by former names, without options at the values of older records.
 
-    A `file` or `folder` beside its `sha256` is left out: the content makes the run, wherever it lies.
+    A `file` or `folder` beside its `sha256` is left out, because the run depends on the content and not on its path.
     """
     former, names = former_options(table, owner), _key_names(table, owner)
     if "sha256" in options:
@@ -90,7 +91,7 @@ def _key_names(table: str, owner: Any) -> dict[str, str]:
 
 
 def former_names(table: str, fields: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the options of a table that stand under a former name, with their present names."""
+    """Returns the options of a table that have a former name: former name -> present name."""
     options = fields.get(table)
     return {
         of_key: name
@@ -100,12 +101,12 @@ def former_names(table: str, fields: Mapping[str, Any]) -> dict[str, str]:
 
 
 def budget_option(method: Any) -> str | None:
-    """Returns the option of a method that became the field `budget`; None: it had none."""
+    """Returns the option of a method that became the field `budget`; None: it had no such option."""
     return BUDGET_OPTION.get(method) if isinstance(method, str) else None
 
 
 def with_budget_field(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a record's spec with the option that became the field `budget` in its place."""
+    """Returns a record's spec with the field `budget` in place of the option that it was before."""
     options, name = data.get("method_options"), budget_option(data.get("method"))
     if name is None or not isinstance(options, dict) or name not in options:
         return dict(data)

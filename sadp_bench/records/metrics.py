@@ -7,11 +7,11 @@ ceiling           = N * epochs / examples_seen             the speed-up if dropp
                                                            of a forward pass alone, N * epochs / `whole_visits`
 efficiency        = speed-up / ceiling                     1.0 = the theoretical maximum is reached
 training speed-up = the same without prepare
-speed-up by CPU   = CPU seconds(full) / CPU seconds(run)   hardly changed by other processes
+speed-up by CPU   = CPU seconds(full) / CPU seconds(run)   other processes change it little
 gradient mass     = sum over epochs of kept * mean weight * mean learning rate
 time to accuracy  = charged seconds until an evaluation first shows full's final accuracy minus 1 point
 
-Seconds of a disturbed run are in no number (`records.disturbance`). Its CPU seconds are, unless a note excludes them.
+No number uses the seconds of a disturbed run (`records.disturbance`). Its CPU seconds count, unless a note excludes them.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from sadp_bench.records.naming import run_name
 from sadp_bench.records.record import DISTURBED, Record, is_number
 from sadp_bench.records.spec import Spec
 
-# Fields of the environment that must agree before seconds are compared. Commit and dirty flag only warn.
+# Fields of the environment that must be equal before seconds are compared. Commit and dirty flag only give warnings.
 TIMED_TOGETHER = ("device", "processor", "threads", "jobs", "torch", "spikingjelly", "python", "kernel")
 VOID = "its seconds, or its reference's, do not count"
 BUDGET_TOLERANCE = 0.005  # share of all example visits by which a method may miss its ratio
-MAX_FITTED = 10_000  # training images on which a trained network's loss is measured, at most
+MAX_FITTED = 10_000  # most training images on which a trained network's loss is measured
 UNPRUNED = frozenset({"full", "ceiling"})  # methods that show all examples in all epochs, at any ratio
-ACCURACY_SLACK = 0.01  # share; the time to accuracy is the time to full's final accuracy minus it
+ACCURACY_SLACK = 0.01  # share; the time to accuracy is the time to full's final accuracy minus this share
 
 
 def charged_seconds(record: Record) -> float:
@@ -46,8 +46,8 @@ def charged_seconds(record: Record) -> float:
 def charged_cpu_seconds(record: Record) -> float | None:
     """Returns the CPU seconds of prepare, select and train.
 
-    None where one of them is unknown; on a GPU, where the process only waits; and of several processes, as the clock
-    counts the first alone.
+    None where one of them is unknown; on a GPU, where the process only waits; and for several processes, because the
+    clock counts only the first.
     """
     cpu_seconds = [record.cpu_seconds.get(phase) for phase in CHARGED_PHASES]
     known = [seconds for seconds in cpu_seconds if seconds is not None]
@@ -67,7 +67,7 @@ def nominal_maximum(spec: Spec) -> float:
 
 
 def realised_ratio(record: Record) -> float:
-    """Returns the share of example visits saved over the run; under `updates`, of the data set in an epoch."""
+    """Returns the share of example visits saved over the run; under `updates`, the share that an epoch leaves out."""
     if record.spec.protocol == "updates":
         # The last epoch may stop early, when the updates are spent, so its size is not the subset's.
         whole = record.epochs[:-1] or record.epochs
@@ -76,32 +76,32 @@ def realised_ratio(record: Record) -> float:
 
 
 def ceiling(record: Record) -> float:
-    """Returns the speed-up that the run would have if dropped examples cost nothing, but for their forward passes.
+    """Returns the speed-up that the run would have if dropped examples cost nothing except their forward passes.
 
     Where each of N candidates passes forward, and a share k of them trains, it is 1 / (f + (1 - f) k) with the forward
-    share f. A forward pass that the training step repeats counts against the method.
+    share f. The ceiling does not include a forward pass that the training step repeats, so it counts against the method.
     """
     visits = whole_visits(record.epochs, record.seconds["train"]) if forward_only(record) else record.examples_seen
     return record.num_examples * record.spec.epochs / visits
 
 
 def forward_only(record: Record) -> float:
-    """Returns the visits that were a forward pass alone, of candidates that did not train; 0 in older records."""
+    """Returns the visits that were only a forward pass, without training; 0 in older records."""
     return _sum(record.epochs, "forward_only")
 
 
 def score_visits(record: Record) -> float:
-    """Returns the visits of the surveys that scores took between the epochs; 0 without them."""
+    """Returns the visits of the surveys for scores between the epochs; 0 without surveys."""
     return _sum(record.epochs, "score_visits")
 
 
 def score_seconds(record: Record) -> float:
-    """Returns the seconds of these surveys, which are part of the phase select."""
+    """Returns the seconds of the surveys for scores between the epochs, a part of the phase select."""
     return _sum(record.epochs, "score_seconds")
 
 
 def data_share(record: Record) -> float | None:
-    """Returns the share of the training seconds in which the steps waited for stored inputs; None where it is unknown."""
+    """Returns the share of the training seconds in which steps waited for stored inputs; None: not known."""
     if not any(is_number(row.get("data_seconds")) for row in record.epochs):
         return None
     return min(1.0, _sum(record.epochs, "data_seconds") / record.seconds["train"])
@@ -111,8 +111,8 @@ def forward_share(rows: Sequence[Mapping[str, Any]], train_seconds: float) -> fl
     """Returns f, the seconds of a forward pass in training over those of a whole visit, measured in the same epochs.
 
     Args:
-        rows: Of the epochs.
-        train_seconds: Their training seconds, which contain those of the forward passes and of the choices.
+        rows: Rows of the epochs.
+        train_seconds: Their training seconds, with those of the forward passes and of the choices.
 
     Returns:
         A share in (0, 1]; None without forward passes.
@@ -125,7 +125,7 @@ def forward_share(rows: Sequence[Mapping[str, Any]], train_seconds: float) -> fl
 
 
 def whole_visits(rows: Sequence[Mapping[str, Any]], train_seconds: float) -> float:
-    """Returns the visits of some epochs; a forward pass alone counts as the share f of a visit. See `forward_share`."""
+    """Returns the visits of some epochs. A forward pass alone counts as the share f of a visit (see `forward_share`)."""
     share = forward_share(rows, train_seconds)
     return _sum(rows, "kept") + (1.0 if share is None else share) * _sum(rows, "forward_only")
 
@@ -135,10 +135,10 @@ def _sum(rows: Iterable[Mapping[str, Any]], name: str) -> float:
 
 
 def seconds_to_accuracy(record: Record, accuracy: float) -> float | None:
-    """Returns charged seconds until an evaluation first shows the accuracy: prepare, and all epochs up to that one.
+    """Returns charged seconds until an evaluation first reaches the accuracy: prepare, and all epochs up to that one.
 
-    Only evaluated epochs can show it, so this is late by up to `evaluate_every` epochs. None where no evaluation
-    shows it.
+    Only some epochs are evaluated, so the result is late by up to `evaluate_every` epochs. None where no evaluation
+    reaches the accuracy.
     """
     spent, last = record.seconds["prepare"], len(record.epochs) - 1
     for number, row in enumerate(record.epochs):
@@ -147,18 +147,18 @@ def seconds_to_accuracy(record: Record, accuracy: float) -> float | None:
             return None
         spent += seconds
         shown = record.test_accuracy if number == last else shown
-        # Equal shares of a test set may differ in their last bit.
+        # Two equal shares of a test set may differ in their last bit.
         if is_number(shown) and shown >= accuracy - 1e-9:
             return spent
     return None
 
 
 def marked(record: Record, reference: Record | None = None) -> Record:
-    """Returns the record, marked as disturbed if the rule finds it so.
+    """Returns the record, marked as disturbed where the rule finds a disturbance.
 
     Args:
         record: The run.
-        reference: The record of the full-data run. Where its seconds are disturbed, the run has no speed-up.
+        reference: The record of the full-data run. Where that is disturbed, the run has no speed-up.
     """
     return _marked(record, None if reference is None else marked(reference))
 
@@ -170,7 +170,7 @@ def _marked(record: Record, reference: Record | None) -> Record:
     efficiency = None
     if reference is not None and not timing_mismatch(record, reference):
         speedups = (spent(reference) / spent(record) for spent in (charged_seconds, training_seconds))
-        efficiency = max(speedups) / ceiling(record)  # of the run, or of its training part
+        efficiency = max(speedups) / ceiling(record)  # the larger one of the run's and its training part's
     why = disturbance(
         seconds=charged_seconds(record),
         cpu_seconds=charged_cpu_seconds(record),
@@ -182,7 +182,7 @@ def _marked(record: Record, reference: Record | None) -> Record:
 
 
 def _ready_threads(record: Record) -> float | None:
-    """Returns the machine's ready threads; None on a GPU, and of a run in several parts, which has load averages of one."""
+    """Returns the machine's ready threads; None on a GPU, and for a run in several parts: its load averages are of one."""
     start, end = _of_environment(record, "load_average_start"), _of_environment(record, "load_average_end")
     if start is None or end is None or record.interruptions or record.environment.get("device") != "cpu":
         return None
@@ -215,17 +215,17 @@ def is_void(mismatch: str) -> bool:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Comparison:
-    """A run beside its paired reference. Numbers are unrounded, and None where they can't be had.
+    """A run beside its paired reference. Numbers are unrounded, and None where the records do not give them.
 
     Attributes:
         record: The run's record, marked where it is disturbed.
         reference: The record of the full-data run, marked likewise.
-        seconds: Charged; None where they are disturbed.
-        cpu_speedup: Speed-up by CPU seconds; also of disturbed runs, unless a note excludes their seconds.
-        accuracy_difference: In [-1, 1], the run's minus the reference's; None where the two saw different data.
-        seconds_to_accuracy: Also None where the accuracy was never reached.
+        seconds: Charged seconds; None where they are disturbed.
+        cpu_speedup: Speed-up by CPU seconds. Disturbed runs have one too, unless a note excludes their seconds.
+        accuracy_difference: The run's accuracy minus the reference's, in [-1, 1]; None where the two had different data.
+        seconds_to_accuracy: Charged seconds to full's final accuracy minus 1 point; None also where no epoch reached it.
         share_to_accuracy: `seconds_to_accuracy` over the reference's.
-        mismatch: Why there is no speed-up and no time to accuracy, a phrase each.
+        mismatch: Reasons why there is no speed-up and no time to accuracy, a phrase each.
     """
 
     record: Record
@@ -261,7 +261,7 @@ class Comparison:
 
     @property
     def worst_class_difference(self) -> float | None:
-        """In [-1, 1], the accuracy on the run's worst class minus that on the reference's."""
+        """The accuracy on the run's worst class minus the accuracy on the reference's worst class, in [-1, 1]."""
         if self.reference is None or self.accuracy_difference is None:
             return None
         of_run, of_reference = worst_class_accuracy(self.record), worst_class_accuracy(self.reference)
@@ -276,12 +276,12 @@ class Comparison:
 
 
 def compare(record: Record, reference: Record | None) -> Comparison:
-    """Returns a run beside its reference, or alone where there is none."""
+    """Returns a run beside its reference; without a reference, alone."""
     return _compare(record, reference, None if reference is None else marked(reference))
 
 
 def _compare(record: Record, unmarked: Record | None, reference: Record | None) -> Comparison:
-    """Returns a run beside its reference, which is given as it was recorded and as the rule marks it."""
+    """Returns a run beside its reference. The reference is passed twice: as it was recorded, and as the rule marks it."""
     cpu_speedup = speedup_by_cpu(record, unmarked)
     record = _marked(record, reference)
     mismatch = tuple(timing_mismatch(record, reference)) if reference else ()
@@ -327,7 +327,7 @@ def gradient_mass(record: Record) -> float | None:
 
 
 def speedup_by_cpu(record: Record, reference: Record | None) -> float | None:
-    """Returns the reference's CPU seconds over the run's, before the rule has marked them; None where they don't count."""
+    """Returns the reference's CPU seconds over the run's; None where they don't count. The rule has marked neither record."""
     if reference is None or timing_mismatch(record, reference):
         return None
     spent, of_reference = charged_cpu_seconds(record), charged_cpu_seconds(reference)
@@ -337,7 +337,7 @@ def speedup_by_cpu(record: Record, reference: Record | None) -> float | None:
 def paired(
     records: Iterable[Record], reference_of: Callable[[Spec], Spec] = lambda spec: spec.reference()
 ) -> list[Comparison]:
-    """Returns every record beside its reference, where that is among the records.
+    """Returns every record beside its reference, where the records have one.
 
     Args:
         records: The runs.
@@ -356,7 +356,7 @@ def searched(record: Record) -> bool:
 
 
 def search_seconds(record: Record) -> float | None:
-    """Returns the seconds of the search for connections, part of prepare; None without one, and where they are disturbed."""
+    """Returns the seconds of the search for connections, a part of prepare; None without a search, or if disturbed."""
     seconds = ticket_number(record, "seconds")
     if seconds is None or record.disturbed:
         return None
@@ -371,7 +371,7 @@ def ticket_number(record: Record, name: str) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Mean and sample standard deviation (spread; None where n is 1) of n numbers."""
+    """The mean and the spread (sample standard deviation; None where n is 1) of n numbers."""
 
     mean: float
     spread: float | None

@@ -1,4 +1,4 @@
-"""Names of runs: the settings in which they differ, and the text of both. Settings are a spec as one flat table."""
+"""Names of runs, made of the settings in which the runs differ. Settings are a spec as one flat table."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def differing(tables: Iterable[Settings]) -> set[str]:
 
 
 def distinguishing(settings: Settings, rivals: Collection[Settings]) -> set[str]:
-    """Returns the names of the options that set a table apart from its rivals, itself included.
+    """Returns the names of the options that distinguish a table from its rivals, which include the table.
 
-    They are those that differ. A rule that was corrected since (`FORMER_RULES`) is among them where the table has the
-    former rule, or where the rivals by the present rule differ in it.
+    They are the names that differ among the rivals, with two exceptions for a rule that was corrected (`FORMER_RULES`). A
+    table by the former rule always has its name. Another table has it only if the rivals by the present rule differ in it.
     """
     names = differing(rivals)
     for name, former in FORMER_RULES.items():
@@ -41,13 +41,13 @@ def distinguishing(settings: Settings, rivals: Collection[Settings]) -> set[str]
 
 
 def settings_text(settings: Settings, names: Collection[str]) -> list[str]:
-    """Returns 'smoothing=0.1' for each named setting, in the table's order. A method's options carry no prefix."""
+    """Returns 'smoothing=0.1' for each named setting, in the table's order. A method's options have no prefix."""
     prefix = PREFIXES["method_options"]
     return [f"{name.removeprefix(prefix)}={shown(value)}" for name, value in settings.items() if name in names]
 
 
 def of_method(spec: Spec) -> Settings:
-    """Returns a run's budget and its method's options: what sets it apart from another run of its method and group."""
+    """Returns a run's budget and its method's options, which distinguish it from other runs of its method and group."""
     return {"budget": spec.budget, **spec.method_options}
 
 
@@ -75,10 +75,9 @@ def run_names(specs: Iterable[Spec]) -> dict[str, str]:
 def method_labels(specs: Iterable[Spec]) -> dict[str, str]:
     """Returns each run's method, by key: 'sadp (smoothing=0.1)'.
 
-    The options in brackets, the budget among them, are those that set a run apart from the others of its method, sorted
-    by name.
+    The brackets have the options, and the budget, that distinguish a run from the others of its method, sorted by name.
     """
-    keys: dict[str, dict[str, list[str]]] = {}  # of the runs by method and options, as most runs share theirs
+    keys: dict[str, dict[str, list[str]]] = {}  # keys of the runs by method and options, which most runs share
     options: dict[str, Settings] = {}
     for spec in specs:
         own = of_method(spec)

@@ -14,9 +14,9 @@ from sadp_bench.core.storable import not_storable
 from sadp_bench.records.spec import Spec
 
 SCHEMA = 1
-DISTURBED = "disturbed"  # key of `environment` that `store.read_all` adds to records and no file contains
-MAX_VALUE = 1e100  # of counts and durations: sums and quotients of two of them are finite
-MIN_SECONDS = 1e-9  # a nanosecond, of training
+DISTURBED = "disturbed"  # key of `environment` that `store.read_all` adds to a record; no file contains it
+MAX_VALUE = 1e100  # largest count or duration; sums and quotients of two such values are finite
+MIN_SECONDS = 1e-9  # seconds of training, at least a nanosecond
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,56 +26,57 @@ class Record:
     Attributes:
         spec: The run's spec.
         environment: Versions, commit, device, threads, kernel; no host or user name (see `runs.environment.describe`).
-        seconds: By phase. prepare, select and train are charged, evaluate is not (see `core.clock`). They are those of
-            all parts of an interrupted run; epochs that were trained twice count once.
+        seconds: Seconds of each phase. prepare, select and train are charged, evaluate is not (see `core.clock`). All
+            parts of an interrupted run count; epochs that were trained twice count once.
         num_examples: Examples of the training set, N.
         examples_seen: Example visits of training.
         prepare_examples: Example visits for scores and for a search of connections, charged as time.
-        epochs: A row for each epoch: epoch, kept, mean_weight, train_loss, weighted_loss, learning_rate (the epoch's last),
-            mean_learning_rate (over the visits; older records lack it), seconds, and test_accuracy where it was evaluated
-            (on what `spec.evaluate_on` names). train_loss is the
-            unweighted mean of the loss over the visits. It compares nothing between methods, as each visits other examples.
-            weighted_loss is the mean over the visits of weight x loss: where the weights are unbiased, an estimate of the
-            mean loss over all data during the epoch; older records lack it. Of a sparse network also live_products:
-            products of live connections in a forward pass, per example; older records lack it. Where scores were made before
-            the epoch also score_visits and score_seconds, which are part of select. data_seconds, part of train, are those
-            in which the steps waited for stored inputs, decoding included; older records lack it.
+        epochs: A row for each epoch, with epoch, kept, mean_weight, seconds and these fields. Older records lack
+            weighted_loss, mean_learning_rate, data_seconds and live_products.
+            test_accuracy is there where the epoch was evaluated, on the examples that `spec.evaluate_on` names.
+            train_loss is the unweighted mean of the loss over the visits. It compares no methods, because each method
+            visits other examples.
+            weighted_loss is the mean of weight x loss over the visits. With unbiased weights it estimates the mean loss
+            over all data during the epoch.
+            learning_rate is the epoch's last, mean_learning_rate the mean over the visits.
+            data_seconds is the part of train in which the steps waited for stored inputs, with their decoding.
+            score_visits and score_seconds (a part of select) are there where scores were made before the epoch.
+            live_products, for a sparse network, are the products with live connections in a forward pass, per example.
         test_accuracy: Share in [0, 1] after the last epoch, of the examples that `spec.evaluate_on` names.
         test_examples: Examples of each evaluation.
-        firing_rate: By spiking layer, spikes per neuron and time step over the evaluated examples, in evaluation mode.
+        firing_rate: Spikes per neuron and time step of each spiking layer, over the evaluated examples, in evaluation mode.
         num_parameters: Parameters of the network, without auxiliary heads, which exist in training alone.
-        peak_memory_bytes: The device's on a GPU. On a CPU the process's, an upper bound; 0 where the system has no
-            number.
+        peak_memory_bytes: Peak memory of the GPU, or of the process on a CPU, an upper bound; 0: not known.
         data_sha256: Hash of the training and evaluation inputs and labels.
         finished: Date and time, ISO 8601.
         interruptions: How often the run was begun or resumed again before it finished.
         scores_from: Key of the run whose scores this run used and was charged for; None where it used no other run's.
         visits: How often training showed each example, as `visit_counts.pack` writes it; None in older records.
         class_visits: Mean visits by class; empty in older records.
-        train_memory_bytes: Bytes that training steps took beyond those in use before them (see `runs.peak_memory`),
-            of a copy of the network without a method's signals; None where the system has no number, and in older
-            records.
-        operations: Of one inference: accumulates, multiply_accumulates, energy_joules (see `capture.synaptic_ops`), the
-            same by the rules rate_* and effective_*, and neuron_updates, normalised and other_energy_joules of neurons and
-            norms (see `capture.element_counts`). Of a sparse network also dense_products, those of a forward pass with all
-            connections. Older records contain the first three.
+        train_memory_bytes: Bytes that training steps took beyond those in use before them (see `runs.peak_memory`). They
+            are measured on a copy of the network without a method's signals. None: not known, as in older records.
+        operations: Operations of one inference: accumulates, multiply_accumulates, energy_joules (see
+            `capture.synaptic_ops`), and the same three by the rules rate_* and effective_*. neuron_updates, normalised and
+            other_energy_joules are those of neurons and norms (see `capture.element_counts`). dense_products, for a sparse
+            network, are those of a forward pass with all connections. Older records contain the first three.
         density: Share of the connections that exist in the end.
-        ticket: Facts of the connections (`--sparsity`). Those of a search contain its seconds and visits, which are part
-            of the phase prepare and of prepare_examples, and as `from` the key of another run that made it; those of `pq`
-            the shares by layer and rewiring.
-        cpu_seconds: By phase, of the run's process (see `core.clock`). Phases are missing whose CPU seconds are unknown:
-            all of them in older records.
-        gradient_cosine: Of a run by `sltt` or `sltt-k`: the cosine of SLTT's gradient with BPTT's after the first epoch and
-            after the last (first, last), of a batch of `examples`, and after the last the least of a layer's weight (least,
-            least_layer). None where a gradient is 0. See `training.gradient_cosine`. Empty in all other records.
+        ticket: Facts of the connections (`--sparsity`). A search adds its seconds (part of the phase prepare) and visits
+            (part of prepare_examples), and as `from` the key of the run that made it, if another did. `pq` adds the shares
+            by layer and rewiring.
+        cpu_seconds: CPU seconds of the run's process in each phase (see `core.clock`). A phase whose CPU seconds are
+            unknown is absent; older records have no phase.
+        gradient_cosine: For a run by `sltt` or `sltt-k`: the cosine of SLTT's gradient with BPTT's on a batch of `examples`,
+            after the first epoch and after the last (first, last). least and least_layer are the lowest cosine of a layer's
+            weight after the last epoch, and its layer. None where a gradient is 0. See `training.gradient_cosine`. Empty in
+            all other records.
         accuracy_by_step: Accuracy of the trained network after its first 1, 2, .. T time steps; empty in older records.
         class_accuracy: Accuracy of the trained network on each class that has evaluated examples, by its name; empty in
             older records.
         fitted_loss: Mean loss of the trained network on `fitted_examples` training images, in evaluation mode and without
             augmentation (see `training.evaluation.fitted`). None where a number of that pass was not finite, and in older
             records.
-        fitted_accuracy: Share of them that the trained network classifies correctly; None likewise.
-        fitted_examples: All training images, or a fixed, class-balanced 10,000; 0 without a loss.
+        fitted_accuracy: Share of these images that the trained network classifies correctly; None likewise.
+        fitted_examples: Number of these images: all training images, or a fixed, class-balanced 10,000; 0 without a loss.
     """
 
     spec: Spec
@@ -135,8 +136,8 @@ class Failure:
         spec: The run's spec.
         reason: One line.
         when: Date and time, ISO 8601.
-        epoch: From 0, where training diverged.
-        learning_rate: Where training diverged.
+        epoch: The epoch in which training diverged, from 0; None: it did not diverge.
+        learning_rate: The learning rate at which training diverged; None: not known, or it did not diverge.
         last_lines: The last lines that the run's process printed.
         attempts: How often the run was tried.
     """
@@ -171,7 +172,7 @@ def _fields() -> tuple[tuple[str, ...], frozenset[str]]:
 
 
 def is_number(value: Any) -> TypeGuard[int | float]:
-    """Returns whether a value of a record's row is a number: rows may contain anything."""
+    """Returns whether a value of a record's row is a number. Rows may contain anything."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -207,7 +208,7 @@ def _is_epochs(value: Any) -> bool:
 
 
 def _has_amounts(table: dict[str, Any]) -> bool:
-    """Returns whether all numbers of a table, which may contain other values, are amounts."""
+    """Returns whether all numbers of a table are amounts. The table may contain other values too."""
     return all(_is_amount(value) for value in table.values() if is_number(value))
 
 
@@ -239,7 +240,7 @@ def _or_none(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or check(value)
 
 
-Checks = dict[str, tuple[Callable[[Any], bool], str]]  # by field: the check, and a description of valid values
+Checks = dict[str, tuple[Callable[[Any], bool], str]]  # field -> the check, and a description of valid values
 AMOUNT, COUNT, TEXT = (_is_amount, "an amount"), (_is_count, "a count"), (_is_text, "a text")
 SOME = (lambda value: _is_count(value) and value >= 1, "a count of at least 1")
 SHARE = (_is_share, "a share in [0, 1]")
@@ -296,7 +297,7 @@ def _check(data: dict[str, Any], kind: str, checks: Checks) -> None:
 
 
 def _spec_of(data: Any, wanted: Set[str]) -> Spec:
-    """Returns the spec of a record's or failure's file, whose schema, fields and key are checked."""
+    """Returns the spec in a record's or failure's file, after a check of schema, fields and key."""
     if not isinstance(data, dict) or "schema" not in data:
         raise BadInput("not a record of sadp-bench")
     check_leaves(data)
@@ -315,6 +316,6 @@ def _spec_of(data: Any, wanted: Set[str]) -> Spec:
 
 
 def check_leaves(value: Any) -> None:
-    """Raises BadInput for text that steers a terminal, a number that no float holds, and deep nesting."""
+    """Raises BadInput for text with control characters, a number beyond all floats, and deep nesting."""
     if wrong := not_storable(value):
         raise BadInput(f"the record holds {wrong}: damaged, or made by a stranger?")

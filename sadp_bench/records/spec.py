@@ -1,4 +1,4 @@
-"""The spec of a run: every choice that can change its numbers, resolved, and the key made of them."""
+"""The spec of a run: every choice that can change its numbers, resolved, and the key made from these choices."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Made = TypeVar("Made")
 
 @functools.cache
 def _kinds() -> dict[str, Kind]:
-    """Returns the types of each field of `Spec`, and their name."""
+    """Returns the types of each field of `Spec`, and their name in messages."""
     return {of.name: FIELD_KINDS[str(of.type)] for of in dataclasses.fields(Spec)}
 
 
@@ -51,14 +51,14 @@ def check_fields(values: Mapping[str, Any]) -> None:
 
 
 class _Remembering:
-    """Keeps values that were computed from an object that never changes. Copies and unpickled objects begin anew."""
+    """Keeps values that were computed from an object, which never changes. Copies and unpickled objects begin anew."""
 
     __slots__ = ("_made",)
     _made: dict[Any, Any]
 
 
 def _remembered(make: Callable[[Any], Made]) -> Callable[[Any], Made]:
-    """Returns the method without arguments as one that makes its value once for each object: reports need it often."""
+    """Returns a method that computes its value once for each object, because reports use the values often."""
 
     @functools.wraps(make)
     def value(self: Any) -> Made:
@@ -77,25 +77,26 @@ def _remembered(make: Callable[[Any], Made]) -> Callable[[Any], Made]:
 
 @dataclass(frozen=True, slots=True)
 class Spec(_Remembering):
-    """One run, fully resolved: no field is "auto". Fields are named as the options of `sadp-bench run`.
+    """One run, fully resolved: no field is "auto". Fields have the names of the options of `sadp-bench run`.
 
     Attributes:
         ratio: The pruning ratio as a budget: the share of example visits saved over the run.
-        method_options: The method's options of `--set`, defaults filled in; likewise of backbone, sparsity and data set.
-        processes: Processes that share each batch (torchrun). With batch norm their number changes the numbers.
-        backprop: The time axis, through which steps, or blocks, gradients flow; k is the number of steps of `sltt-k`.
-        sparsity: The weight axis, which connections exist; with density, early_time and sparsity_options.
-        kernel: What computes norm, pool, neuron and convolutions of spikes: "python", or "native": the C core; on CUDA
-            Triton kernels, without the convolutions. They differ by rounding.
+        method_options: The method's settings in `--set`, with defaults filled in. The tables of options of backbone,
+            sparsity and data set are alike.
+        processes: Processes that share each batch (torchrun). With batch norm their number changes the results.
+        backprop: The time axis: the steps, or blocks, through which gradients flow. k is the number of steps of `sltt-k`.
+        sparsity: The weight axis: the connections that exist, with density, early_time and sparsity_options.
+        kernel: The code that computes norm, pool, neuron and convolutions of spikes. "native" is the C core on a CPU, and on
+            CUDA Triton kernels without the convolutions. It differs from "python" by rounding.
         mse_weight: The weight of the squared distance in the losses `step-mse` and `step-mse-onehot`.
         budget: How the budget of visits is spread over the epochs: "constant", "falling" or "rising".
         lr_clock: Whether the learning rate follows the share of the epochs or of the planned visits that are done.
         label_smoothing: The share of the cross-entropy's target that is uniform over the classes.
         warmup_epochs: Epochs in which the learning rate rises, a part of `epochs`.
-        momentum: Of SGD.
+        momentum: SGD's momentum.
         nesterov: Whether SGD's momentum is Nesterov's.
-        clip_norm: Greatest norm of an update's gradient; 0: any.
-        ema: Decay of the weights' moving average, which is evaluated; 0: none.
+        clip_norm: Largest norm of an update's gradient; 0: no limit.
+        ema: Decay of the weights' moving average, which is evaluated in their place; 0: no average.
     """
 
     method: str
@@ -143,19 +144,19 @@ class Spec(_Remembering):
     def __post_init__(self) -> None:
         check_fields(self._fields())
         for name in FLOATS:
-            # 0, 0.0 and -0.0 are one run and must have one key.
+            # 0, 0.0 and -0.0 are the same run and must have the same key.
             object.__setattr__(self, name, float(getattr(self, name)) + 0.0)
         object.__setattr__(self, "augment", canonical_augment(self.augment))
         for table in FORMER_OPTIONS:
             object.__setattr__(self, table, self._completed(table))
 
     def _owner(self, table: str) -> str:
-        """Returns the method, backbone, sparsity or data set that a table of options belongs to."""
+        """Returns the method, backbone, sparsity or data set to which a table of options belongs."""
         owner: str = getattr(self, table.removesuffix("_options"))
         return owner
 
     def _completed(self, table: str) -> dict[str, Any]:
-        """Returns a table of options with those that older records lack; without early time no rule chooses T'."""
+        """Returns a table of options with those that older records lack, and `early_rule` only with early time."""
         options = former_options(table, self._owner(table)) | getattr(self, table)
         return {name: value for name, value in options.items() if self.early_time or name != "early_rule"}
 
@@ -182,12 +183,12 @@ class Spec(_Remembering):
 
     @_remembered
     def reference(self) -> Spec:
-        """Returns the paired full-data run: everything alike but the method, `full`, which has no options."""
+        """Returns the paired full-data run: the same spec with the method `full`, which has no options."""
         return self.of_valid(method="full", ratio=0.0, protocol="epochs", method_options={}, budget=LATER["budget"])
 
     @_remembered
     def plain(self) -> Spec:
-        """Returns the plain run of all three axes: full data, backpropagation through all steps, all connections."""
+        """Returns the plain run: full data, backpropagation through all steps, and all connections."""
         return self.reference().of_valid(**{name: LATER[name] for name in OF_AXES})
 
     @_remembered
@@ -206,7 +207,7 @@ class Spec(_Remembering):
         return self.of_valid(method="", ratio=0.0, seed=0, method_options={}, budget=LATER["budget"])
 
     def of_valid(self, **changed: Any) -> Spec:
-        """Returns this spec with other values, which need no check: they are defaults, or another spec's of the same axis.
+        """Returns this spec with other values that need no check: defaults, or values of another spec on the same axis.
 
         `dataclasses.replace`, which checks all fields, takes twenty times as long.
         """
@@ -216,13 +217,13 @@ class Spec(_Remembering):
         return found
 
     def _fields(self) -> dict[str, Any]:
-        """Returns the fields, not copied."""
+        """Returns the fields, without a copy."""
         return {name: getattr(self, name) for name in _kinds()}
 
     def words(self) -> list[str]:
         """Returns the arguments of `sadp-bench run` that make exactly this run.
 
-        They contain every choice that a default could change, but not the number of processes, which torchrun sets.
+        They contain every choice that a changed default could affect, except the number of processes, which torchrun sets.
         """
         words: list[str] = []
         for name, value in self.flat().items():
@@ -247,7 +248,7 @@ class Spec(_Remembering):
         return fields | {f"{prefix}{name}": value for prefix, table in tables.items() for name, value in table.items()}
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the fields as a table, as records contain them."""
+        """Returns the fields as the table in a record."""
         return dataclasses.asdict(self)
 
     @classmethod

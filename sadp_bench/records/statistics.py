@@ -1,6 +1,6 @@
 """Statistics over seeds: intervals, paired differences, verdicts, ranks of methods.
 
-Pure functions of numbers. They import SciPy when they are called, so that importing this module costs nothing.
+The functions are pure. They import SciPy when they are called, so that an import of this module is quick.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from sadp_bench.records.metrics import summary
 
 LEVEL = 0.95  # confidence of every interval
 ALPHA = 0.05  # significance of the rank analysis
-NO_WIDTH = 1e-9  # share; differences of equal accuracies differ in their last bits
-ROUNDING = 1e-9  # share of a mean within which both sides of its interval are alike
-MAX_LOG = math.log(1e100)  # of a factor; no loss is so many times another
+NO_WIDTH = 1e-9  # share; an interval below this width is rounding, because equal accuracies differ in their last bits
+ROUNDING = 1e-9  # share of a mean; both sides of its interval are equal within it
+MAX_LOG = math.log(1e100)  # logarithm of a factor; no loss is as many times another
 MIN_METHODS = 3
 MIN_BLOCKS = 5
 
@@ -28,7 +28,7 @@ Interval = tuple[float, float]
 
 
 class Quantity(Enum):
-    """What is estimated."""
+    """The kind of number that is estimated."""
 
     SHARE = "share"  # an accuracy, in [0, 1]
     DIFFERENCE = "difference"  # of two shares, in [-1, 1]
@@ -40,11 +40,11 @@ BOUNDS = {Quantity.SHARE: (0.0, 1.0), Quantity.DIFFERENCE: (-1.0, 1.0), Quantity
 
 
 def interval(values: Sequence[float], quantity: Quantity) -> Interval | None:
-    """Returns the mean's 95 % interval, which contains no number that the quantity can't have; None without one.
+    """Returns the mean's 95 % interval, within the values that the quantity can have; None where there is no interval.
 
-    Of a ratio it is the t-interval of the logarithms, as a ratio and its inverse deserve the same interval. So it lies
-    above 0, and is wider above the mean than below. It has none where a value is 0, or where an end exceeds all floats.
-    Of another quantity it is the t-interval, cut at the bounds.
+    For a ratio it is the t-interval of the logarithms, so that a ratio and its inverse have the same interval. It lies
+    above 0, and is wider above the mean than below. There is none where a value is 0, or an end exceeds all floats. For
+    any other quantity it is the t-interval, cut at the bounds.
     """
     if quantity is not Quantity.RATIO:
         found, (lowest, highest) = t_interval(values), BOUNDS[quantity]
@@ -58,7 +58,7 @@ def interval(values: Sequence[float], quantity: Quantity) -> Interval | None:
 def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval | None:
     """Returns the mean's interval, mean ± t s / sqrt(n), with Student's quantile t at n - 1 degrees of freedom.
 
-    Assumes independent, normal values. None for fewer than two values.
+    It assumes independent, normal values. It is None for fewer than two values.
 
     Source: Student, "The Probable Error of a Mean", Biometrika 1908.
     """
@@ -73,7 +73,7 @@ def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval | None
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Mean, sample standard deviation (spread) and 95 % interval (`interval`) of n numbers; all but the mean need two."""
+    """The mean, spread (sample standard deviation) and 95 % interval of n numbers. Spread and interval need n >= 2."""
 
     mean: float
     spread: float | None
@@ -83,7 +83,7 @@ class Estimate:
 
     @property
     def half(self) -> float | None:
-        """Half of the interval's width; None without an interval, and where the mean is not in its middle."""
+        """Half of the interval's width; None without an interval, and where the mean is not the middle."""
         if self.low is None or self.high is None:
             return None
         below, above = self.mean - self.low, self.high - self.mean
@@ -102,15 +102,15 @@ def estimate(values: Iterable[float | None], quantity: Quantity) -> Estimate | N
 
 
 def paired_difference(of: Mapping[Key, float], against: Mapping[Key, float]) -> Estimate | None:
-    """Returns the estimate of one method's shares minus another's, over the seeds that both have; None without any."""
+    """Returns the estimate of one method's shares minus another's, over the seeds that both have; None without a seed."""
     return estimate((of[key] - against[key] for key in of if key in against), Quantity.DIFFERENCE)
 
 
 def paired_factor(of: Mapping[Key, float], against: Mapping[Key, float]) -> Estimate | None:
     """Returns the geometric mean of one method's amounts over another's, over the seeds that both have.
 
-    The interval is the t-interval of the logarithms, and the spread is theirs. Seeds where an amount is 0 are left out.
-    None without any seed.
+    The interval is the t-interval of the logarithms, and the spread is the logarithms' too. Seeds where an amount is 0 are
+    left out. None without a seed.
     """
     pairs = [(of[key], against[key]) for key in of if key in against and min(of[key], against[key]) > 0]
     logs = [log for a, b in pairs if abs(log := math.log(a) - math.log(b)) < MAX_LOG]
@@ -124,7 +124,7 @@ def paired_factor(of: Mapping[Key, float], against: Mapping[Key, float]) -> Esti
 def ratio_of_means(pairs: Sequence[tuple[float, float]]) -> Estimate | None:
     """Returns the mean of the first numbers over the mean of the second, with Fieller's 95 % interval and no spread.
 
-    None where the t-interval of the second mean contains 0: then the quotient has no bounded interval.
+    It is None where the t-interval of the second mean contains 0, because the quotient then has no bounded interval.
 
     Source: Fieller, "Some Problems in Interval Estimation", JRSS B 1954.
     """
@@ -146,7 +146,7 @@ def ratio_of_means(pairs: Sequence[tuple[float, float]]) -> Estimate | None:
 
 
 def p_value(found: Estimate, null: float) -> float | None:
-    """Returns the two-sided p-value of the t-test that the mean is `null`; None without an interval of some width."""
+    """Returns the two-sided p-value of the t-test that the mean is `null`; None: the spread is unknown or only rounding."""
     if found.spread is None or found.spread < NO_WIDTH:
         return None
     from scipy.special import stdtr
@@ -155,7 +155,9 @@ def p_value(found: Estimate, null: float) -> float | None:
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Returns the p-values adjusted for their number, so that all errors together have the chance of one. None stays None.
+    """Returns the p-values adjusted for their number. None stays None.
+
+    The chance of any false rejection among them is that of a single test.
 
     Source: Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics 1979.
     """
@@ -169,9 +171,9 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 def verdict(low: float | None, high: float | None, margin: float) -> str | None:
     """Returns "lossless", "worse" or "undecided" for an interval of (accuracy - accuracy of full).
 
-    "lossless": no more than the margin is lost anywhere in the interval. "worse": more is lost everywhere in it.
-    One end of the two-sided 95 % interval decides, so each is a one-sided test at 2.5 %. None where there is no
-    interval, as of one seed, or where its width is only rounding, as of seeds that agree to the last example.
+    "lossless": every value in the interval loses less than the margin. "worse": every value loses more. One end of the
+    two-sided 95 % interval decides, so each is a one-sided test at 2.5 %. None where there is no interval, as with one
+    seed, or where its width is only rounding, as with seeds that agree to the last example.
 
     Source: non-inferiority, Piaggio et al., JAMA 2012.
     """
@@ -184,16 +186,18 @@ def verdict(low: float | None, high: float | None, margin: float) -> str | None:
 def against(
     low: float | None, high: float | None, least: float, equal: float, most: float, above: str, below: str
 ) -> str | None:
-    """Returns the verdict of an interval of a comparison; None without an interval of some width.
+    """Returns the verdict of an interval of a comparison; None where there is no interval, or only rounding as its width.
+
+    An interval that contains `equal` is "level" within `least` and `most`, otherwise "undecided".
 
     Args:
-        low: Its lower end.
-        high: Its upper end.
-        least: The lower end of what is level.
+        low: The interval's lower end.
+        high: The interval's upper end.
+        least: The lower end of the level values.
         equal: The value of two equal methods.
-        most: The upper end of what is level.
+        most: The upper end of the level values.
         above: The verdict where the whole interval lies above `equal`.
-        below: The same below it. Otherwise an interval within `least` and `most` is "level", any other "undecided".
+        below: The verdict where the whole interval lies below `equal`.
     """
     if low is None or high is None or high - low < NO_WIDTH:
         return None
@@ -203,7 +207,7 @@ def against(
 
 
 def to_rival(low: float | None, high: float | None, margin: float) -> str | None:
-    """Returns the verdict of an interval of (accuracy - accuracy of another method); None without one of some width.
+    """Returns the verdict of an interval of (accuracy - accuracy of another method); None as in `against`.
 
     "better", "worse": the interval excludes 0. "level": it contains 0 and lies within ±margin. "undecided": neither.
     """
@@ -215,14 +219,14 @@ class RankAnalysis:
     """Methods ranked within blocks.
 
     Attributes:
-        mean_ranks: By method, best (lowest) first.
-        num_blocks: Blocks that contain all of these methods.
-        dropped_blocks: Blocks that lack one of them.
+        mean_ranks: Mean rank of each method, best (lowest) first.
+        num_blocks: Number of blocks that contain all of these methods.
+        dropped_blocks: Number of blocks that lack one of them.
         left_out: Methods in too few blocks.
         statistic: Friedman's chi².
-        p_value: Of Friedman's test.
-        critical_difference: Nemenyi's, of mean ranks.
-        groups: Maximal runs of methods, in the order of their ranks, without a significant difference.
+        p_value: The p-value of Friedman's test.
+        critical_difference: Nemenyi's critical difference of mean ranks.
+        groups: Maximal sequences of methods, in the order of their ranks, without a significant difference.
     """
 
     mean_ranks: dict[str, float]
@@ -239,16 +243,16 @@ def rank_analysis(scores: Mapping[Key, Mapping[str, float]]) -> RankAnalysis | N
     """Returns Friedman's test and Nemenyi's critical difference at 5 %.
 
     The higher score has the lower rank; ties have the average. Mean ranks that differ by less than the critical
-    difference do not differ significantly, and none do where Friedman's test does not reject.
+    difference do not differ significantly. Where Friedman's test does not reject, no mean ranks do.
 
     Args:
-        scores: By block, each method's score.
+        scores: Block -> score of each method.
 
     Returns:
         The analysis of the `comparable` methods; None for fewer than 3 methods in 5 blocks.
 
-    Source: Demšar, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 2006. Friedman's
-    statistic is corrected for ties, which the paper's is not.
+    Source: Demšar, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 2006. Unlike in the paper,
+    Friedman's statistic is corrected for ties.
     """
     methods, blocks = comparable(scores)
     if len(methods) < MIN_METHODS or len(blocks) < MIN_BLOCKS:
@@ -280,16 +284,16 @@ def friedman(ranks_NK: Sequence[Sequence[float]]) -> tuple[float, float]:
     """Returns Friedman's chi² and its p-value, corrected for ties; 0 and 1 where every block is one tie.
 
     Args:
-        ranks_NK: For each of N blocks, the ranks of K methods.
+        ranks_NK: The ranks of K methods in each of N blocks.
 
-    Source: Conover, "Practical Nonparametric Statistics", 1999, section 5.8. (SciPy's is the same; importing its module
-    takes longer than a report's tables.)
+    Source: Conover, "Practical Nonparametric Statistics", 1999, section 5.8. SciPy's function gives the same, but the import
+    of its module takes longer than a report's tables.
     """
     from scipy.special import chdtrc
 
     n, k = len(ranks_NK), len(ranks_NK[0])
     squares = sum(rank**2 for block in ranks_NK for rank in block)
-    least = n * k * (k + 1) ** 2 / 4  # of the squares, where all are ties
+    least = n * k * (k + 1) ** 2 / 4  # the sum of squares where all are ties
     if squares - least < ROUNDING:
         return 0.0, 1.0
     sums = [sum(own) for own in zip(*ranks_NK, strict=True)]
@@ -298,10 +302,10 @@ def friedman(ranks_NK: Sequence[Sequence[float]]) -> tuple[float, float]:
 
 
 def studentized_range(share: float, num_methods: int) -> float:
-    """Returns the quantile of the range of so many standard normal numbers.
+    """Returns the quantile q of the range of k = `num_methods` standard normal numbers.
 
-    The distribution is k times the integral over z of phi(z) (Phi(z) - Phi(z - q))^(k - 1). The integrand is smooth and
-    vanishes at both ends, so equal steps give all digits.
+    Their distribution function is k times the integral over z of phi(z) (Phi(z) - Phi(z - q))^(k - 1). The integrand is
+    smooth and vanishes at both ends, so equal steps give all digits.
     """
     import numpy as np
     from scipy.special import ndtr
@@ -336,7 +340,7 @@ def _groups(mean_ranks: Mapping[str, float], least: float) -> tuple[tuple[str, .
     """Returns the groups of a `RankAnalysis`.
 
     Args:
-        mean_ranks: By method, ascending.
+        mean_ranks: Mean rank of each method, ascending.
         least: The smallest significant difference.
     """
     names = list(mean_ranks)

@@ -1,6 +1,6 @@
-"""Records on disk: one JSON file for each run, which is there if and only if the run has finished.
+"""Records on disk: one JSON file for each run, which exists if and only if the run has finished.
 
-A file is written beside its place and renamed. Until a record is there, its folder may contain the run's checkpoint
+A file is written under another name and renamed. Until a record exists, its folder may contain the run's checkpoint
 (`.ckpt`), the lock of the process that trains it (`.lock`), the lock of the sweep that started that process
 (`.claim`), and the run's failure (`.failed.json`).
 """
@@ -27,19 +27,19 @@ from sadp_bench.records.record import DISTURBED, Failure, Record
 from sadp_bench.records.spec import Spec
 
 NOTE = "note.txt"  # remarks about a folder's records, one per line
-SECONDS = "seconds:"  # a line that starts with it excludes the folder's timings from every report
+SECONDS = "seconds:"  # a line that starts with this word excludes the folder's seconds from every report
 RESEMBLES = re.compile(r"\W*(seconds?|secs?|times?|timings?)\s*[:=\uff1a]", re.IGNORECASE)
 MEANT = f" (this line excludes no seconds; one that does starts with '{SECONDS}')"
 FAILED = ".failed.json"
-STUDY = ".study.json"  # no record, see `measure.study_file`
-SPEED = ".speed.json"  # no record, the output of `speed --json`
+STUDY = ".study.json"  # a file that is no record, see `measure.study_file`
+SPEED = ".speed.json"  # a file that is no record, the output of `speed --json`
 
 
 class Found(NamedTuple):
     """The content of some folders.
 
     Attributes:
-        records: Each with its path.
+        records: The records, each with its path.
         problems: One line for each file that could not be read.
         failures: Failures of runs that have no record.
     """
@@ -51,10 +51,10 @@ class Found(NamedTuple):
 
 @contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """Opens a file that appears under its name when the block has ended well, or not at all.
+    """Opens a file that gets its name when the context ends without an error; otherwise it is removed.
 
     Raises:
-        BadInput: Where the folder can't be written, or where the name is a folder's or a device's.
+        BadInput: The folder can't be written, or the name is a folder's or a device's.
     """
     if os.path.exists(path) and not os.path.isfile(path):
         raise BadInput(f"can't write {path}: it is there and no regular file; choose another name")
@@ -80,7 +80,7 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
 
 
 def remove_parts(path: Path) -> None:
-    """Removes half-written files of killed processes, of all names that begin like this one. For the lock's holder."""
+    """Removes half-written files of killed processes whose names begin like this one. Only the lock's holder calls it."""
     for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         part.unlink(missing_ok=True)
 
@@ -96,24 +96,24 @@ class Store:
         self.folder = folder
 
     def path(self, spec: Spec, suffix: str = ".json") -> Path:
-        """Returns the path of a run's record: a name for people that ends in the key, never outside the folder."""
+        """Returns the path of a run's record: a readable name that ends in the key, always within the folder."""
         dataset, method = (re.sub(r"[^\w-]", "_", name.rpartition(":")[2]) for name in (spec.dataset, spec.method))
         return self.folder / f"{dataset}-{method}-r{spec.ratio:g}-s{spec.seed}-{spec.key}{suffix}"
 
     def scores_path(self, spec: Spec) -> Path:
-        """Returns the path of the scores that runs share which differ in the ratio alone."""
+        """Returns the path of the scores; runs that differ in the ratio alone share them."""
         return Store(self.folder / "scores").path(spec.any_ratio(), ".scores")
 
     def search_path(self, spec: Spec) -> Path:
-        """Returns the path of the search for connections that runs share which differ in method and ratio alone."""
+        """Returns the path of the search for connections; runs that differ in method and ratio alone share it."""
         return Store(self.folder / "scores").path(spec.reference(), ".search")
 
     def shared_paths(self, spec: Spec) -> tuple[Path, Path]:
-        """Returns the paths of all that a run may share with others: scores and search."""
+        """Returns the paths of all files that a run may share with others: scores and search."""
         return self.scores_path(spec), self.search_path(spec)
 
     def find(self, spec: Spec) -> Record | None:
-        """Returns the record of a finished run; None where there is none. Raises BadInput where its file is broken."""
+        """Returns the record of a run; None: it has not finished. Raises BadInput where its file is broken."""
         path = self.path(spec)
         if not os.path.exists(path):
             return None
@@ -123,7 +123,7 @@ class Store:
             raise BadInput(f"{path}: {error}; delete it, or train it anew with --again") from None
 
     def write(self, record: Record) -> Path:
-        """Writes a record, removes the run's failure, and returns the path."""
+        """Writes a record and removes the run's failure. Returns the record's path."""
         path = self.path(record.spec)
         with atomic(path) as file:
             file.write(json.dumps(record.to_json(), indent=1, allow_nan=False).encode() + b"\n")
@@ -131,7 +131,7 @@ class Store:
         return path
 
     def write_failure(self, failure: Failure) -> Path:
-        """Writes a failure and returns the path. Its lines come from another process, so they are made printable."""
+        """Writes a failure and returns its path. Its lines come from another process, so they are made printable."""
         lines = [printable(line) for line in failure.last_lines]
         failure = dataclasses.replace(failure, reason=printable(failure.reason), last_lines=lines)
         path = self.path(failure.spec, FAILED)
@@ -147,7 +147,7 @@ class Store:
             return None
 
     def check_writable(self, needed_bytes: int = 0) -> None:
-        """Raises BadInput where the folder can't be written or has no room, now and not after hours of training.
+        """Raises BadInput where the folder can't be written or has no room. It is called before hours of training.
 
         Args:
             needed_bytes: Bytes that checkpoints and records need.
@@ -182,7 +182,7 @@ def read_json(path: Path, limit: int = TEXT_BYTES) -> Any:
 
 
 def _json_files(folder: Path, problems: list[str]) -> list[Path]:
-    """Returns all paths below the folder that may be a run's, sorted. Unreadable folders become problems."""
+    """Returns all paths below the folder that may be records or failures, sorted. Unreadable folders become problems."""
 
     def refused(error: OSError) -> None:
         problems.append(printable(f"{error.filename}: unreadable: {error.strerror}"))
@@ -196,11 +196,11 @@ def _json_files(folder: Path, problems: list[str]) -> list[Path]:
 def read_all(folders: Iterable[Path]) -> Found:
     """Reads all records and failures below the folders.
 
-    Each key counts once, with the first record found; another record of the run is a problem. Records beside a note
-    with a line "seconds: why" are marked as disturbed.
+    Only the first record of each key counts; another record of the run is a problem. Records beside a note with a line
+    "seconds: why" are marked as disturbed.
 
     Raises:
-        BadInput: Where a folder isn't there.
+        BadInput: A folder does not exist.
     """
     records: dict[str, tuple[Path, Record]] = {}
     failures: dict[str, Failure] = {}
@@ -226,8 +226,8 @@ def read_all(folders: Iterable[Path]) -> Found:
 def read_notes(folders: Iterable[Path]) -> list[str]:
     """Returns the remarks in all files `note.txt` below the folders, one line each: 'cifar10: the first ...'.
 
-    Lines about seconds are left out: they are part of the records (`Record.disturbed`). The remark of a line that
-    only resembles them adds that it excludes nothing.
+    Lines that start with "seconds:" are left out, because the records have them (`Record.disturbed`). A line that only
+    resembles such a line gets the remark that it excludes nothing.
     """
     paths = {os.path.abspath(path): path for folder in folders for path in Path(folder).rglob(NOTE)}
     remarks = []

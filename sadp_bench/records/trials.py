@@ -1,7 +1,7 @@
-"""The search of a sweep: its trials, runs on validation images, and the settings that they choose. Without torch.
+"""The search of a sweep: trials, which are runs on validation images, and the settings that they choose. Without torch.
 
-A choice is made for all runs that differ in seed and searched settings alone: for each method and ratio. The trials of a
-folder's runs lie in its subfolder `search`. All that was chosen derives from their records.
+A choice holds for all runs of a method and ratio, which differ only in seed and searched settings. The trials of a
+folder's runs lie in its subfolder `search`. All choices derive from their records.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import FAILED
 
 SEARCHABLE = ("learning_rate", "weight_decay")
-FOLDER = "search"  # of the trials, in the folder of the runs
-SEARCHED = "searched"  # value of a searched setting among the settings that a table's runs share
+FOLDER = "search"  # folder of the trials, in the folder of the runs
+SEARCHED = "searched"  # shown in place of a searched setting's value, among the settings that a table's runs share
 KEY_IN_NAME = re.compile(rf"-([0-9a-f]{{12}})(?:\.json|{re.escape(FAILED)})$")
 
-Values = tuple[float, ...]  # of SEARCHABLE, in its order
+Values = tuple[float, ...]  # values of SEARCHABLE, in its order
 
 
 def without_search(spec: Spec) -> Spec:
     """Returns the same spec for all runs and trials of a choice.
 
-    Trials differ from runs in the evaluated images, and so in the number of training examples. They may be shorter.
+    Trials differ from runs in the evaluated images, and so in the number of training examples. They may have fewer epochs.
     """
     settings = dict.fromkeys(SEARCHABLE, 0.0)
     return spec.of_valid(seed=0, evaluate_on="test", evaluate_every=1, epochs=1, train_examples=1, **settings)
@@ -45,10 +45,10 @@ class Point:
     """The trials of one point of a search.
 
     Attributes:
-        values: Of `SEARCHABLE`.
-        accuracies: On validation images, by seed.
+        values: Values of `SEARCHABLE`.
+        accuracies: Accuracies on validation images, by seed.
         diverged: Seeds whose training diverged.
-        visits: Example visits of the trials that have a record, with those for scores and those of a forward pass alone.
+        visits: Example visits of the trials that have a record, with visits for scores and of a forward pass alone.
     """
 
     values: Values
@@ -67,12 +67,12 @@ class Choice:
     """A search's trials of one method and ratio, and the best point.
 
     Attributes:
-        spec: One of the trials.
+        spec: The spec of one of the trials.
         names: The settings that differ among the points.
-        points: By their values.
+        points: The points, in the order of their values.
         seeds: All seeds of the trials.
-        best: The point of the highest mean, of those with an accuracy for every seed. Of equal means it is the point of
-            the lowest values. None where no point has all seeds.
+        best: The point with the highest mean among those with an accuracy for every seed. Among equal means it is the
+            point with the lowest values. None where no point has all seeds.
     """
 
     spec: Spec
@@ -99,7 +99,7 @@ class Choice:
 
     @property
     def edges(self) -> dict[str, str]:
-        """The settings whose best value is the "lowest" or the "highest" that was tried."""
+        """The settings whose best value is the "lowest" or the "highest" of those tried."""
         ends = self.ranges
         found = {name: ends[name].index(value) for name, value in self.chosen.items() if value in ends[name]}
         return {name: ("lowest", "highest")[place] for name, place in found.items()}
@@ -110,7 +110,7 @@ class Choice:
         return sum(point.visits for point in self.points)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns all trials, and what they chose."""
+        """Returns all trials, and their choice."""
         trials = [
             {
                 **{name: point.values[SEARCHABLE.index(name)] for name in self.names},
@@ -126,7 +126,7 @@ class Choice:
 
 
 def choices(trials: Iterable[Record], failures: Iterable[Failure] = ()) -> dict[str, Choice]:
-    """Returns what trials choose, by the key of `without_search`. Failures count where training diverged."""
+    """Returns the choices of trials, by the key of `without_search`. Failures count where training diverged."""
     diverged = [failure for failure in failures if failure.epoch is not None]
     members: dict[str, list[Record | Failure]] = {}
     every: list[Record | Failure] = [*trials, *diverged]
@@ -168,14 +168,14 @@ class Searches:
     """The searches behind the runs of a report.
 
     Args:
-        searches: Those of each folder.
+        searches: The search of each folder.
     """
 
     def __init__(self, searches: Sequence[Search] = ()) -> None:
         self._searches = searches
 
     def choice(self, spec: Spec) -> Choice | None:
-        """Returns the choice that a run has its settings from; None of a run whose settings no search chose."""
+        """Returns the choice that gave a run its settings; None: no search chose them."""
         found = self._found(spec)
         return None if found is None else found[1]
 
@@ -195,7 +195,7 @@ class Searches:
 
 
 class Sorted(NamedTuple):
-    """Records and failures without those of trials, and the searches of these."""
+    """Records and failures of runs, without trials, and the searches that the trials make up."""
 
     records: list[Record]
     failures: list[Failure]
@@ -205,12 +205,12 @@ class Sorted(NamedTuple):
 def sorted_out(records: Sequence[tuple[Path, Record]], failures: Sequence[Failure], folders: Iterable[Path]) -> Sorted:
     """Separates trials from runs.
 
-    A trial is evaluated on validation images, and lies in a folder `search` below one of the folders. A folder that was
-    named itself contains ordinary runs. Without any other run, trials are ordinary runs too.
+    A trial is evaluated on validation images, and its record lies in a folder `search` below one of the folders. A folder
+    `search` that is itself one of the folders contains ordinary runs. Without any other run, trials are ordinary runs too.
 
     Args:
-        records: With their paths.
-        failures: Of runs and trials.
+        records: Records with their paths.
+        failures: Failures of runs and trials.
         folders: The folders that were read.
     """
     named = {Path(folder).resolve() for folder in folders}

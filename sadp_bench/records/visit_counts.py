@@ -1,4 +1,4 @@
-"""Visits of each training example, packed into few characters for the record."""
+"""The visits of each training example, packed into few characters for the record."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ MAX_BYTES = 2**31  # bytes of the unpacked counts
 
 
 def pack(counts: Iterable[int]) -> str:
-    """Returns base64 of the zlib-compressed little-endian uint16 counts: under a byte an example for most methods."""
+    """Returns base64 of the zlib-compressed little-endian uint16 counts: for most methods under a byte per example."""
     return base64.b64encode(zlib.compress(_little(array("H", counts)).tobytes(), 9)).decode()
 
 
 def unpack(packed: str, num_examples: int) -> list[int]:
-    """Returns the counts of `num_examples` examples. Raises BadInput where `packed` holds no such counts."""
+    """Returns the counts of `num_examples` examples. Raises BadInput where `packed` has no such counts."""
     size = 2 * num_examples
     if size > MAX_BYTES:
         raise BadInput(f"the record's visits are of {num_examples:,} examples: more than can be read")
