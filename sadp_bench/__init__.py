@@ -1,4 +1,4 @@
-"""sadp-bench: data-pruning methods for training spiking neural networks, measured honestly.
+"""sadp-bench: a comparison of data-pruning methods for training spiking neural networks.
 
 The names below are public and stable. They load on first use, so that importing the package does not import torch.
 """

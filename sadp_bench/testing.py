@@ -1,4 +1,4 @@
-"""The contracts of a pruner and of a data set as executable checks, for those of this suite and of other packages.
+"""The contracts of a pruner and of a data set as executable checks, for classes of this suite and of other packages.
 
 from sadp_bench.testing import check_dataset, check_pruner
 check_pruner("mypkg.mine:Mine")
@@ -64,9 +64,9 @@ def check_dataset(
 ) -> None:
     """Loads a data set and compares it with the contract in docs/data.md; trains nothing.
 
-    Both parts have examples of one shape and type, finite, with labels that `class_names` names. Names are distinct and
-    printable. The statistics fit the channels. Recordings have the frames that were asked for. Loading again, also with
-    the settings that the files decided, gives the same examples, and `locate` finds the files.
+    Both parts have finite examples of one shape and type, with labels that `class_names` has. Names are distinct and
+    printable. The statistics fit the channels. Recordings have the requested number of frames. A second load gives the
+    same examples, also with the settings that the files decided. `locate` finds the files.
 
     Args:
         dataset: A registered name or `package.module:Class`.
@@ -109,8 +109,8 @@ def check_pruner(method: str, options: Mapping[str, Any] | None = None, *, ratio
     """Runs a method on 203 images of digits for 5 epochs, and compares every epoch with the contract.
 
     Selections are distinct, in range, of the right types and weights. The budget is realised to within 0.5 points of all
-    visits. The same seed gives the same selections. Global random state stays untouched. A state that is saved and loaded
-    in the middle gives the same rest of the run. On a simulated GPU no tensors of different devices meet.
+    visits. The same seed gives the same selections. Global random state stays unchanged. A state that is saved and loaded
+    in the middle gives the same rest of the run. On a simulated GPU no operation mixes tensors of different devices.
 
     Args:
         method: A registered name or `package.module:Class`.
@@ -155,7 +155,7 @@ class _CheckedRun:
         """Trains the run.
 
         Args:
-            interrupted_after: Epoch after which a new pruner takes over with the state of the old one.
+            interrupted_after: The epoch after which a new pruner continues with the state of the old one.
         """
         pruner, context = self.trainer.pruner, self.trainer.context
         if self.simulated:
@@ -168,7 +168,7 @@ class _CheckedRun:
                 self._replace_pruner()
 
     def _check_calls(self, pruner: Pruner) -> None:
-        """Lets the pruner's selections and choices be checked and kept."""
+        """Wraps the pruner's methods such that its selections and choices are checked and kept."""
         pruner.select = self._checked(pruner.select)  # type: ignore[method-assign]
         pruner.choose_in_batch = self._noted(pruner.choose_in_batch)  # type: ignore[method-assign]
 
@@ -191,7 +191,7 @@ class _CheckedRun:
 
     def _replace_pruner(self) -> None:
         old, new = self.trainer.pruner, make_pruner(self.trainer.spec)
-        del old.select, old.choose_in_batch  # The checked functions are no part of the state.
+        del old.select, old.choose_in_batch  # The wrapped methods are not a part of the state.
         try:
             state = old.state_dict()
         except BadInput as error:
@@ -261,10 +261,10 @@ class _DeviceContext:
 
 
 class SecondDevice(TorchFunctionMode):
-    """Simulates a GPU: within the context, marked tensors raise where they meet tensors of the CPU.
+    """Simulates a GPU: within the context, an operation on marked tensors and tensors of the CPU raises.
 
-    Tensors are marked that are created on `SIMULATED` or moved there, or that result from marked ones. As on a GPU, tensors
-    without dimensions may meet any other, and a marked tensor may be indexed by one of the CPU.
+    A tensor is marked if it is created on `SIMULATED`, is moved there, or results from a marked one. As on a GPU, tensors
+    without dimensions go with any other, and a tensor of the CPU may index a marked one.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -290,7 +290,7 @@ class SecondDevice(TorchFunctionMode):
 
 
 def on_second_device(pruner: Pruner) -> None:
-    """Lets a pruner compute within the simulation of a GPU, and observe tensors of that GPU."""
+    """Wraps a pruner's methods such that they run within the simulation of a GPU and observe its tensors."""
 
     def simulated(method: Callable[..., Any]) -> Callable[..., Any]:
         def call(given: Any) -> Any:

@@ -42,7 +42,7 @@ def _step_size(sites, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr, POOL: t
 
 @triton.jit
 def _derivative(x, SURROGATE: tl.constexpr):
-    """Returns the spike's derivative at x = membrane - threshold; as SpikingJelly's surrogates of the same name."""
+    """Returns the spike's derivative at x = membrane - threshold, as SpikingJelly's surrogate of the same name does."""
     if SURROGATE == "atan":  # alpha = 2
         scaled = x * 3.141592653589793
         return 1 / (1 + scaled * scaled)
@@ -131,7 +131,8 @@ def backward(
 ):
     """Writes the gradient d at the neuron's current, [T, sites, C] (STILL: [sites, C], summed over time).
 
-    Membranes are computed again. Of each program also the sums over its sites of d and of d (x - mean), [programs, 2, C].
+    Each program also writes the sums over its sites of d and of d (x - mean), [programs, 2, C]. Membranes are computed
+    again.
     """
     program, programs = tl.program_id(0), tl.num_programs(0)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)

@@ -45,7 +45,7 @@ def moments(
         x = tl.load(y_ptr + pixel.to(tl.int64)[:, None] * C + channel[None, :], mask=inside, other=0).to(WIDE)
         if SHARED:
             share = tl.load(share_ptr + pixel // area % examples, mask=pixel < pixels, other=0).to(WIDE)
-            here = tl.maximum(tl.sum(share, 0), 1e-30)  # a tile of examples without a share divides by no 0
+            here = tl.maximum(tl.sum(share, 0), 1e-30)  # above 0 even if no example of the tile has a share
             mean_here = tl.sum(x * share[:, None], 0) / here
             deviation = tl.where(inside, x - mean_here[None, :], 0.0)
             squares_here = tl.sum(deviation * deviation * share[:, None], 0)
@@ -84,7 +84,8 @@ def scales(
 ):
     """Writes each channel's factor, mean, shift and 1 / standard deviation, [4, C]; norm(x) = factor (x - mean) + shift.
 
-    OF_BATCH: the mean and variance are the batch's, and TRACKED ones are updated; otherwise the running ones.
+    OF_BATCH: mean and variance are the batch's; otherwise they are the running ones. TRACKED: the batch's update the
+    running ones.
     """
     channel = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
     there = channel < C
@@ -98,7 +99,7 @@ def scales(
             number = tl.load(at, mask=inside, other=0).to(tl.float64)
             count += tl.sum(number, 0)
             sums += tl.sum(number * tl.load(at + C, mask=inside, other=0).to(tl.float64), 0)
-        count = tl.where(there, count, 2.0)  # channels that do not exist divide by no 0
+        count = tl.where(there, count, 2.0)  # not 0 for channels that do not exist
         mean = sums / count
         squares = tl.zeros((CHANNELS,), tl.float64)
         for start in range(0, programs, ROWS):
@@ -143,9 +144,9 @@ def backward_scales(
     ROWS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """Writes the gradients of weight and bias, [2, C], and the terms of the batch's mean and variance, [2, C].
+    """Writes the gradients of weight and bias, [2, C], and slope and constant, the terms of the batch's statistics, [2, C].
 
-    The gradient at an input y is factor dz + slope (y - mean) + constant, with these slope and constant.
+    The gradient at an input y is factor dz + slope (y - mean) + constant.
     """
     channel = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
     there = channel < C
@@ -189,7 +190,7 @@ def backward_norm(
 ):
     """Writes the gradient at the block's input y, [pixels, C], from the one at the neuron's current.
 
-    SHARED: a pixel moves mean and variance by its example's share; see `moments`.
+    SHARED: a pixel changes mean and variance in proportion to its example's share; see `moments`.
     """
     pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)

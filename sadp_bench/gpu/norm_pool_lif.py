@@ -1,9 +1,9 @@
 """Batch norm, average pool and multi-step LIF as one function of the graph, on Triton kernels.
 
-Between two convolutions a plain graph passes over memory about twenty times; this one passes eight times. Only the
-input and four numbers a channel are kept for the backward pass, in which the membranes are computed again. Sums run in
-float64 across programs, and membranes are float32 (float64 for an input in float64). The kernels are compiled without
-fused multiply-adds, so the membranes that are computed again have the same bits.
+Between two convolutions a plain graph passes over memory about twenty times, and this function eight times. Only the
+input and four numbers a channel are kept for the backward pass, which computes the membranes again. Sums over programs
+are float64, and membranes are float32 (float64 for an input in float64). The kernels are compiled without fused
+multiply-adds, so the membranes of both passes have the same bits.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sadp_bench.core.lif_equation import LIFEquation
 from sadp_bench.core.precision import wide_dtype
 from sadp_bench.gpu import neuron_kernels, norm_kernels
 
-PROGRAMS = 1024  # that sum over tiles; a fixed number, so that the sums do not depend on the GPU
+PROGRAMS = 1024  # programs that sum over tiles; a fixed number, so that the sums do not depend on the GPU
 HELD = 5120  # inputs of a program, over all steps: with more the backward pass of 128 threads runs out of registers
 WIDE = {torch.float32: tl.float32, torch.float64: tl.float64}
 
@@ -39,12 +39,13 @@ def norm_pool_lif(
     """Returns the spikes of LIF(average pool(norm(y))), and the membranes after the last step.
 
     Args:
-        y: [N, C, H, W] with N = T B and the row t B + b; or N = B where the input is the same at every step. float32,
-            bfloat16, float16 or float64.
-        norm: Its running statistics are updated as torch does it; its momentum is a number. None: no norm.
-        equation: The neuron's.
-        timesteps: T.
-        pool: 1, or 2 for the mean over 2x2 pixels; the last row or column of an odd side is in no pool.
+        y: The input, [N, C, H, W], with N = T B and the row t B + b; N = B if the input is the same at every step.
+            Float32, bfloat16, float16 or float64.
+        norm: The norm, whose momentum is a number. Its running statistics are updated as in torch. None: no norm.
+        equation: The neuron's equation.
+        timesteps: Time steps, T.
+        pool: The side of the pool: 1 for no pool, or 2 for the mean over 2x2 pixels. The last row or column of an odd side
+            is in no pool.
         still: Whether the input is the same at every step.
         before: The membranes that the first step starts from, [B, C, h, w]; None: at rest. No gradient flows into them.
         share_B: Shares of the examples in the norm's statistics of a batch, of mean 1; None: all are equal.
@@ -61,7 +62,7 @@ def norm_pool_lif(
 
 
 class _NormPoolLIF(torch.autograd.Function):
-    """See `norm_pool_lif`; weight and bias are the norm's, as the graph must see them."""
+    """See `norm_pool_lif`. The norm's weight and bias are inputs of the function, so that they get gradients."""
 
     @staticmethod
     def forward(
@@ -172,7 +173,7 @@ class _Shape:
         return tile | {"enable_fp_fusion": False}
 
     def few(self) -> dict[str, Any]:
-        """Returns the tile of a program over the sums of others."""
+        """Returns the tile of a program over the sums of other programs."""
         return {"ROWS": 64, "CHANNELS": 16, "enable_fp_fusion": False}
 
     def empty(self, number: int, dtype: torch.dtype) -> Tensor:
@@ -223,7 +224,7 @@ def _new(y: Tensor, shape: _Shape, *sizes: int) -> Tensor:
 
 
 def _channels_last(x: Tensor) -> Tensor:
-    """Returns the images so that they lie channels last in memory."""
+    """Returns the images with channels last in memory."""
     return x.contiguous(memory_format=torch.channels_last)
 
 

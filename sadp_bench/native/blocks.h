@@ -40,7 +40,7 @@ static void take_blocks(void *data) {
             atomic_store(&j->failed, 1);
 }
 
-/* Does all units of a work, and adds up the sums of its blocks in `total`, [width]. Returns 0, or 1 without memory. */
+/* Does all units of work, and adds up the sums of the blocks in `total`, [width]. Returns 0, or 1 without memory. */
 static int run(const void *of, team start, int threads, int (*work)(const job *, int64_t, int64_t, double *), int64_t units,
                double *total, int64_t width) {
     job j = {.of = of, .work = work, .units = units, .blocks = units < MOST_BLOCKS ? units : MOST_BLOCKS, .width = width};

@@ -1,7 +1,7 @@
 """Finds and loads the C core, or states why it is absent.
 
-The core has no threads of its own. It runs on the team of the OpenMP that torch itself runs on, because a second pool of
-threads would fight the first for the cores.
+The core has no threads of its own. It runs on the team of the OpenMP that torch itself runs on, because two pools of
+threads would compete for the cores.
 """
 
 from __future__ import annotations
@@ -110,10 +110,10 @@ def absence() -> str | None:
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """Returns images as the core reads them."""
+    """Returns images with channels last in memory, as the core reads them."""
     return x.contiguous(memory_format=torch.channels_last)
 
 
 def address(x: Tensor | None) -> int | None:
-    """Returns where a tensor's numbers start; None for none."""
+    """Returns the address of a tensor's first number; None for no tensor."""
     return None if x is None else x.data_ptr()

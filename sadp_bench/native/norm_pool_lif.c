@@ -8,12 +8,12 @@
        h[t] = keep v[t-1] + gain (scale pool(y[t]) + shift);   s[t] = h[t] >= threshold
        v[t] = h[t] after the reset: hard, 0 where it spikes; soft, minus the threshold where it spikes
 
-   In training a norm's mean and variance are those of the batch, in which an example may have a share: sum_b s_b y / sum_b s_b.
+   In training a norm's mean and variance are those of the batch. Examples may have shares in them: sum_b s_b y / sum_b s_b.
 
-   The backward pass computes the membranes again from y, so y is all that is kept. No gradient flows through the reset.
+   The backward pass computes the membranes again from y, so only y is kept. No gradient flows through the reset.
 
-   Sums within a block of work are float32 for at most FLUSH rows, then float64. So the numbers are the same for every number
-   of threads. */
+   Sums within a block of work are float32 for at most FLUSH rows, then float64. The numbers are the same for every number of
+   threads. */
 
 #include <math.h>
 #include <stdlib.h>
@@ -154,7 +154,7 @@ INLINE void add_shares(const void *y, const float *origin, float share, float *r
     }
 }
 
-/* Adds pixels that all have a share: those of one image. */
+/* Adds pixels of one image, which all have the share of its example. */
 INLINE void add_image(const block *b, const void *y, int64_t image, const float *origin, float *sum, float *square, int64_t n) {
     float share = b->share[image % b->examples];
     if (b->bf16)
@@ -190,7 +190,7 @@ EACH_PROCESSOR static int sum_moments(const job *j, int64_t first, int64_t end, 
     return 0;
 }
 
-/* Sets mean and inverse: those of the batch, with which it updates the running ones, or the running ones. */
+/* Sets mean and inverse. In training they are the batch's, and the running ones are updated; otherwise the running ones. */
 static int normalise(const block *b) {
     int64_t C = b->channels, n = pixels_of(b);
     if (!b->training) {
@@ -253,7 +253,7 @@ INLINE void read_row(const block *b, int64_t image, int64_t row, int64_t column,
         pool_row(b, image, row, column, pixels, x, 0);
 }
 
-/* Charges the membranes v by a step. h: the membranes before the reset, NULL where they are not wanted. */
+/* Charges the membranes v by a step. h: the membranes before the reset; NULL: not written. */
 INLINE void charge(const block *b, const float *restrict x, const float *scale, const float *shift, float *restrict v,
                    float *restrict h, void *restrict spikes, int64_t n, int bf16) {
     float keep = b->keep, gain = b->gain, threshold = b->threshold, soft = (float)b->soft;
@@ -332,7 +332,7 @@ INLINE void add_products(const float *restrict d, const float *restrict x, const
     }
 }
 
-/* Writes inner, the gradient at the pooled y before the norm's scale. Sums: of it, and of it times the pooled y - mean. */
+/* Writes inner, the gradient at the pooled y before the norm's scale. Sums: of inner, and of inner (pooled y - mean). */
 EACH_PROCESSOR static int backward_rows(const job *j, int64_t first, int64_t end, double *sums) {
     const block *b = j->of;
     int64_t C = b->channels, h = b->height / b->pool, w = b->width / b->pool, pixels = together(w, C), L = pixels * C;
@@ -400,7 +400,7 @@ INLINE void add_squares(const void *dy, float *restrict lanes, int64_t n, int bf
     }
 }
 
-/* lanes: sums of squares of the row's numbers, `pixels` pixels of C channels, which it adds to. */
+/* Writes a row of dy. Adds the squares of its numbers to lanes, [pixels, C]. */
 INLINE void combine_row(const block *b, int64_t image, int64_t row, const float *terms, int64_t pixels, const float *zero,
                         float *lanes, int bf16) {
     int64_t C = b->channels, W = b->width, h = b->height / b->pool, w = W / b->pool, L = pixels * C;

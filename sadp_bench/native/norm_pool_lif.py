@@ -40,10 +40,10 @@ def norm_pool_lif(
     In training mode the norm updates its running statistics, as torch's does.
 
     Args:
-        y: [T * B, C, H, W], time first; or [B, C, H, W] if `still`. Float32 or bfloat16, on the CPU.
-        norm: The norm; None: none.
-        equation: The neuron's.
-        timesteps: T.
+        y: The convolution's output, [T * B, C, H, W], time first; [B, C, H, W] if `still`. Float32 or bfloat16, on the CPU.
+        norm: The norm; None: no norm.
+        equation: The neuron's equation.
+        timesteps: Time steps, T.
         pool: The side of the average pool: 2, or 1 for no pool.
         still: Whether the current is the same at every step.
         before: The membranes that the first step starts from, float32, [B, C, h, w]; None: at rest.
@@ -53,7 +53,7 @@ def norm_pool_lif(
         Spikes [T * B, C, h, w] of y's type, and membranes [B, C, h, w], float32, detached. Both are channels last.
 
     Raises:
-        ValueError: The norm is in training mode, and a channel has one value only, whose variance is unknown.
+        ValueError: The norm is in training mode, and each channel has only one value.
     """
     if norm is not None and norm.training and y.numel() == y.shape[1]:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {list(y.shape)}")
@@ -151,7 +151,7 @@ def _run(
     share_B: Tensor | None,
     moments: Tensor,
 ) -> None:
-    """Runs a side of the core. Raises MemoryError where it finds none."""
+    """Runs the core, forward or backward. Raises MemoryError where it finds no memory."""
     block.y, block.weight, block.bias, block.before = map(address, (y, weight, bias, before))
     block.share = address(share_B)
     block.mean, block.inverse = moments[0].data_ptr(), moments[1].data_ptr()

@@ -2,8 +2,8 @@
 
    Images lie channels last, [N, H, W, I] and [N, h, w, O]; float32. The weight lies [k, k, I, O]. An input of 0 adds nothing,
    so it is skipped: each spike adds a row of O weights to an output pixel, and a row of O errors to the weight's gradient. A
-   number other than 0 and 1, such as a sum of spikes, takes one more product. The result is that of any convolution, up to
-   the order of its sums. */
+   number other than 0 and 1, such as a sum of spikes, takes one more product. The result is that of a dense convolution, up
+   to the order of its sums. */
 
 #include <string.h>
 
@@ -36,7 +36,7 @@ INLINE int all_ones(const float *x, int64_t n) { /* whether every number is 0 or
     return !other;
 }
 
-/* Adds rows of V vectors to a: of each entry of a list, the row at `at + entry`, times the entry's value if `valued`. */
+/* Adds rows of V vectors to a. For each entry of a list: the row at `at + entry`, times the entry's value if `valued`. */
 INLINE void add_rows(vector *a, const float *from, int64_t at, const int32_t *list, const float *values, int64_t n, int V, int valued) {
     for (int64_t i = 0; i < n; i++) {
         const float *row = from + (at + list[i]);
@@ -46,7 +46,7 @@ INLINE void add_rows(vector *a, const float *from, int64_t at, const int32_t *li
     }
 }
 
-/* The same for a single column, where the outputs are no multiple of a vector. */
+/* The same for a single column, where the outputs are not a multiple of a vector. */
 INLINE float add_column(float a, const float *from, int64_t at, const int32_t *list, const float *values, int64_t n, int valued) {
     for (int64_t i = 0; i < n; i++) a += valued ? values[i] * from[at + list[i]] : from[at + list[i]];
     return a;
@@ -55,7 +55,7 @@ INLINE float add_column(float a, const float *from, int64_t at, const int32_t *l
 /* ---- Forward ---- */
 
 typedef struct {
-    int32_t *list;   /* of each input that is not 0, its place in its padded row: (column I + channel) O */
+    int32_t *list;   /* the place of each input other than 0 in its padded row: (column I + channel) O */
     float *values;   /* those inputs */
     int32_t *starts; /* [H + 2 padding, W + 2 padding + 1]: where a pixel's entries start */
 } image_list;
@@ -142,9 +142,9 @@ EACH_PROCESSOR static int forward_images(const job *j, int64_t first, int64_t en
 
 /* ---- The weight's gradient ----
 
-   A unit of work is a part of the images and a range of input channels. It takes a group of images at a time: their errors
-   with a border of zeros, and for each channel the places of its spikes. With a stride s, a spike reaches an output only
-   through the weights of its own residue, (row + padding) mod s and (column + padding) mod s. */
+   A unit of work is a part of the images and a range of input channels. It handles a group of images at a time. It copies
+   their errors with a border of zeros, and lists for each channel the places of its spikes. With a stride s, a spike reaches
+   an output only through the weights of its own residue, (row + padding) mod s and (column + padding) mod s. */
 
 typedef struct {
     const conv *c;

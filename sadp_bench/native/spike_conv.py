@@ -18,13 +18,13 @@ LEAST = 1024  # input channels times output channels; with fewer, a dense convol
 
 
 def takes(conv: nn.Conv2d, x: Tensor) -> bool:
-    """Returns whether the core computes a convolution of an input: where that is possible, and worth the time.
+    """Returns whether the core computes a convolution of an input: whether it can, and whether that saves time.
 
     It depends on shapes and types alone: float32 on a CPU, a square kernel of 3 or more, no groups, enough channels.
 
     Args:
-        conv: The layer. Its input may hold any numbers, but only zeros save time.
-        x: [N, I, H, W].
+        conv: The layer. Its input may have any numbers, but only zeros save time.
+        x: The input, [N, I, H, W].
     """
     (k, p), plain = (conv.kernel_size[0], conv.padding[0]), conv.groups == 1 and conv.padding_mode == "zeros"
     square = all(len(set(pair)) == 1 for pair in (conv.kernel_size, conv.stride, conv.padding))
@@ -41,11 +41,11 @@ def spike_conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padd
     """Returns a convolution's output, [N, O, h, w], channels last.
 
     Args:
-        x: [N, I, H, W], float32, on the CPU.
-        weight: [O, I, k, k].
-        bias: [O]; None: none.
-        stride: Of rows and columns.
-        padding: Zeros on each side.
+        x: The input, [N, I, H, W], float32, on the CPU.
+        weight: The weight, [O, I, k, k].
+        bias: The bias, [O]; None: no bias.
+        stride: The stride of rows and columns.
+        padding: The number of zeros on each side.
     """
     made: Tensor = _SpikeConv.apply(x, weight, bias, stride, padding)
     return made
@@ -97,9 +97,9 @@ def weight_gradient(x: Tensor, error: Tensor, size: int, stride: int, padding: i
     Args:
         x: The input, [N, I, H, W], channels last.
         error: The gradient at the output, [N, O, h, w], channels last.
-        size: k.
-        stride: Of rows and columns.
-        padding: Zeros on each side.
+        size: The side of the kernel, k.
+        stride: The stride of rows and columns.
+        padding: The number of zeros on each side.
     """
     (images, inputs, height, width), (_, outputs, rows, columns) = x.shape, error.shape
     made = torch.empty(size, size, inputs, outputs)

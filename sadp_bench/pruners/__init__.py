@@ -1,4 +1,4 @@
-"""SADP and the reference. `PRUNERS` maps a method's name to its class; `baselines` holds the methods for comparison."""
+"""SADP and the reference. `PRUNERS` maps a method's name to its class. The other methods are in `baselines`."""
 
 PRUNERS = {
     "full": "sadp_bench.pruners.full:Full",

@@ -31,13 +31,13 @@ class Pruner(ABC):
     Attributes:
         display_name: The method's name in figures and in tables for papers; "" for its registered name. It is a plain text in
             the body of the class, because reports read it without an import.
-        bibtex: The entry of the method's paper for a bibliography, likewise, or the name of such a text; "" for none.
+        bibtex: The BibTeX entry of the method's paper, likewise a plain text, or the name of such a text; "" for none.
         fixed_size: Whether every epoch of an unshortened run keeps the same share; the protocol `updates` requires it.
-        exempt: Whether the method, as its documentation states, may realise another ratio than the given ratio.
-        takes_budget: Whether the method keeps `num_kept(epoch)` examples in every epoch, whatever their number is, so that
-            it can follow any budget.
+        exempt: Whether the method may realise another ratio than the given one. Its documentation then states this.
+        takes_budget: Whether the method keeps exactly `num_kept(epoch)` examples in every epoch. It can then follow any
+            budget.
         budget: "constant"; "falling" keeps more at the start and less at the end, "rising" the reverse; the total is equal.
-        score_columns: The numbers of each example that `context.scores` keeps, [N, columns]; 0: one, [N].
+        score_columns: How many numbers of each example `context.scores` keeps, [N, columns]; 0: one, as [N].
 
     Args:
         prune_ratio: The share of visits to save, at least 0 and below 1.
@@ -60,7 +60,7 @@ class Pruner(ABC):
         self.seed = 0
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Sets an attribute. A scalar of NumPy becomes a plain number, because no checkpoint holds the scalar."""
+        """Sets an attribute. A scalar of NumPy becomes a plain number, because checkpoints hold no NumPy scalars."""
         super().__setattr__(name, plain(value))
 
     def with_budget(self, budget: str) -> Self:
@@ -87,7 +87,7 @@ class Pruner(ABC):
         """Raises BadInput where the run has too few updates. Called once the data are read, before any training."""
 
     def prepare(self, context: ScoringContext) -> None:
-        """Receives the data once, before training. An override, as in methods that score first, calls this method too.
+        """Receives the data once, before training. An override must call this method too.
 
         Raises:
             BadInput: The budget leaves an epoch too few examples.
@@ -99,12 +99,12 @@ class Pruner(ABC):
             )
 
     def rescore(self, epoch: int, survey: Callable[[frozenset[str]], Survey]) -> None:  # noqa: B027 (optional)
-        """Receives the present network before each `select`, in the form of a survey of all training examples.
+        """Called before each `select`, with a function that surveys all training examples with the present network.
 
         Args:
-            epoch: From 0.
-            survey: Passes over the training set, with the optional fields that it is given; see `ScoringContext.survey`.
-                Each call is charged to the phase select, and its seconds are also recorded apart.
+            epoch: The epoch, from 0.
+            survey: Returns a survey with the given optional fields; see `ScoringContext.survey`. Each call passes over the
+                training set and is charged to the phase select. Its seconds are also recorded on their own.
         """
 
     @abstractmethod
@@ -123,29 +123,29 @@ class Pruner(ABC):
         """
 
     def num_trained(self, epoch: int, num_selected: int) -> int:
-        """Returns the number of an epoch's selected examples that train; where it is below all, `choose_in_batch` names them.
+        """Returns how many of an epoch's selected examples train. If not all do, `choose_in_batch` returns which.
 
         Args:
-            epoch: From 0.
+            epoch: The epoch, from 0.
             num_selected: The number of examples that `select` returned.
         """
         return num_selected
 
     def num_updates(self, epoch: int, num_trained: int, batch_size: int) -> int:
-        """Returns the number of updates of an epoch, among which its examples are divided evenly.
+        """Returns the number of updates of an epoch. Its examples are divided evenly among them.
 
         Args:
-            epoch: From 0.
-            num_trained: The examples that train in it; fewer in a partial epoch.
-            batch_size: That of the run.
+            epoch: The epoch, from 0.
+            num_trained: The number of examples that train in it; lower in a partial epoch.
+            batch_size: The run's batch size.
         """
         return -(-num_trained // batch_size)
 
     def choose_in_batch(self, candidates: Candidates) -> Selection:
         """Returns the candidates that train as a batch: places in [0, C), int64, with weights; a place may come twice.
 
-        Called before each batch where `num_trained` leaves some out. It may wait for the device. The weights multiply
-        those of the selection. Of several processes none could choose alone, so such a method runs on one.
+        Called before each batch if `num_trained` leaves examples out. It may wait for the device. The weights multiply
+        those of the selection. Several processes could not choose independently, so such a method runs on one process.
         """
         raise BadInput(
             f"{type(self).__name__} trains a part of its selection: override choose_in_batch, which names that part"
@@ -162,10 +162,10 @@ class Pruner(ABC):
         """Receives a part of the examples that `revisit` returned, after their forward pass."""
 
     def final_scores(self) -> Tensor | None:
-        """Returns the present score of each example, [N], without NaN: the higher, the more it matters; None by default.
+        """Returns the present score of each example, [N], without NaN, high for important examples; None by default.
 
         `--save-scores` keeps them at the end of a run, for `export` and for the method `subset`. A method without an
-        override has no scores to keep, and is refused with that option.
+        override is refused with that option.
         """
         return None
 
@@ -174,7 +174,7 @@ class Pruner(ABC):
         return epochs
 
     def planned_visits(self, num_examples: int, num_epochs: float) -> float:
-        """Returns the training visits planned for a run of so many epochs; NaN where none are known before training.
+        """Returns the training visits planned for a run of so many epochs; NaN if they are unknown before training.
 
         `--lr-clock visits` needs the number.
         """
@@ -185,7 +185,7 @@ class Pruner(ABC):
         return 0
 
     def scoring_updates(self) -> int:
-        """Returns the updates that `prepare` will make beside `scoring_epochs`, on all data, for the same estimate."""
+        """Returns the updates that `prepare` will make besides `scoring_epochs`, on all data, for the same estimate."""
         return 0
 
     def num_kept(self, epoch: int) -> int:
@@ -203,7 +203,7 @@ class Pruner(ABC):
 
     def share_kept(self, epoch: int) -> float:
         """Returns the share of the examples that an epoch keeps by the budget."""
-        # The product and the quotient round as in every version so far, and with them K where it lies halfway.
+        # Product and quotient keep the rounding of all versions so far, which decides K where it lies halfway.
         ratio = self.prune_ratio * self.num_epochs / self.num_epochs
         return kept_share(self.budget, ratio, (epoch + 0.5) / self.num_epochs)
 
@@ -259,7 +259,7 @@ def _is_plain(value: Any) -> bool:
 
 
 class WithinBatch(Pruner):
-    """The base of methods that choose within the batch: all examples are candidates, of which each batch trains its share."""
+    """The base class of methods that choose within the batch. All examples are candidates; each batch trains its share."""
 
     def select(self, epoch: int) -> Selection:
         """Returns all examples: the candidates."""
@@ -271,7 +271,7 @@ class WithinBatch(Pruner):
 
 
 class FreshSubset(Pruner):
-    """Keeps a new random subset in each epoch, weight 1: the search for connections on a part of the data."""
+    """Keeps a new random subset in each epoch, weight 1, for searches for connections on a part of the data."""
 
     def select(self, epoch: int) -> Selection:
         """Returns the subset of an epoch."""

@@ -33,7 +33,7 @@ def in_order(selection: Selection, order_N: Tensor, share: float = 1.0, at_least
 
 
 def batches(index_K: Tensor, weight_K: Tensor, number: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Returns so many batches, whose sizes differ by at most one.
+    """Returns `number` batches, whose sizes differ by at most one.
 
     Nothing is dropped, and no short last batch gives its examples more weight.
     """
@@ -43,9 +43,9 @@ def batches(index_K: Tensor, weight_K: Tensor, number: int) -> Iterator[tuple[Te
 def candidates(
     index_K: Tensor, weight_K: Tensor, num_trained: int, number: int
 ) -> Iterator[tuple[Tensor, Tensor, int]]:
-    """Returns the candidates of so many batches, each with the number of them that train.
+    """Returns the candidates of `number` batches, each with the number of them that train.
 
-    Their sizes differ by at most one, and so do the numbers.
+    The batches' sizes differ by at most one, and so do the numbers that train.
     """
     least, rest = divmod(num_trained, number)
     sizes = [least + (place < rest) for place in range(number)]

@@ -51,13 +51,13 @@ def selection_of(pruner: Pruner, epoch: int) -> Selection:
 
 
 def updates_of(pruner: Pruner, epoch: int, num_trained: int, batch_size: int) -> int:
-    """Returns the number of updates of an epoch. Raises BadInput where the pruner's number is none.
+    """Returns the number of updates of an epoch. Raises BadInput where the pruner returns another value.
 
     Args:
         pruner: The pruner.
-        epoch: From 0.
-        num_trained: The examples that train in the epoch.
-        batch_size: That of the run.
+        epoch: The epoch, from 0.
+        num_trained: The number of examples that train in the epoch.
+        batch_size: The run's batch size.
     """
     number: Any = pruner.num_updates(epoch, num_trained, batch_size)
     if type(number) is not int or not 0 < number <= num_trained:
@@ -75,7 +75,7 @@ def update_size(pruner: Pruner, num_examples: int, batch_size: int) -> int:
 
 
 def selection_fault(selection: Any, num_examples: int) -> str:
-    """Returns how a selection breaks the contract of `Selection`, as the rest of a sentence; "": nothing."""
+    """Returns how a selection breaks the contract of `Selection`, as the rest of a sentence; "" if it does not."""
     index, weight = getattr(selection, "index_K", None), getattr(selection, "weight_K", None)
     if not isinstance(index, Tensor) or not isinstance(weight, Tensor):
         return f"returns a {type(selection).__name__}, and must return Selection(index_K, weight_K) of two tensors"
@@ -98,7 +98,7 @@ def selection_fault(selection: Any, num_examples: int) -> str:
 
 
 def choice_fault(choice: Any, num_candidates: int, num_trained: int) -> str:
-    """Returns how a choice breaks the contract of `Pruner.choose_in_batch`, as the rest of a sentence; "": nothing."""
+    """Returns how a choice breaks the contract of `Pruner.choose_in_batch`, as the rest of a sentence; "" if it does not."""
     index, weight = getattr(choice, "index_K", None), getattr(choice, "weight_K", None)
     if not isinstance(index, Tensor) or not isinstance(weight, Tensor):
         return f"returns a {type(choice).__name__}, and must return Selection(index_K, weight_K) of two tensors"

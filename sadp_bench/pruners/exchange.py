@@ -1,4 +1,4 @@
-"""What a method and the loop hand each other: selections, observations, candidates and surveys.
+"""The data that a pruner and the training loop exchange: selections, observations, candidates and surveys.
 
 Shape letters: N training examples, K kept this epoch, B batch, T time steps, C classes.
 """
@@ -57,11 +57,11 @@ class Candidates:
     """Examples of which a part trains as a batch. `Pruner.choose_in_batch` receives them.
 
     Attributes:
-        epoch: From 0.
+        epoch: The epoch, from 0.
         index_C: Int64, the candidates' indices, in the epoch's random order.
-        num_trained: The number of them that train, B.
-        forward: Passes the candidates forward once, with the signals that it is given, and returns what they show. It is
-            in evaluation mode, without gradients, and charged. The signals are those that need no backward pass:
+        num_trained: The number of candidates that train, B.
+        forward: Passes the candidates forward once, and returns an observation with the given signals. The pass is in
+            evaluation mode, without gradients, and charged. Allowed are the signals that need no backward pass:
             `FEATURES`, `LOGIT_ERRORS`, `SPIKE_COUNTS`, `INPUT_SQUARES`.
     """
 
@@ -72,7 +72,7 @@ class Candidates:
 
 
 class ScoringContext(Protocol):
-    """Access to data and training before the run; the `prepare` clock is charged for all calls."""
+    """Access to data and training before the run. All calls are charged to the phase `prepare`."""
 
     num_examples: int
     num_epochs: int
@@ -112,7 +112,7 @@ class ScoringContext(Protocol):
     def scores(self, score: Callable[[], Tensor]) -> Tensor:
         """Returns the scores of `score`, [N] or [N, M].
 
-        Runs that differ in the ratio alone compute them once; each is charged.
+        Runs that differ in the ratio alone compute them once, and each run is charged.
         """
 
 
@@ -121,9 +121,9 @@ class Survey:
     """Results of a pass over the training set, on the CPU, in index order.
 
     Attributes:
-        logits_NC: Float32, averaged over time.
+        logits_NC: The logits, averaged over time, float32.
         label_N: The labels.
-        loss_N: Float32.
+        loss_N: Each example's loss, float32.
         gradient_norm_N: The exact norm of each example's gradient; None unless "gradient_norms" was watched.
         error_NC: The gradient of each example's loss at its logits, summed over time, float32; None unless "errors" was
             watched. For a loss on the time-mean of the logits it is p - y.

@@ -28,9 +28,9 @@ from sadp_bench.pruners.sampling import (
 )
 
 DRAWS = ("independent", "balanced")
-EXACT = "exact"  # the score that comes from no training step, but from a pass over all examples before each epoch
+EXACT = "exact"  # the score from a pass over all examples before each epoch, and not from training steps
 BOUND_RATIO_MEMORY = 0.8  # share of the earlier sums in a layer's bound ratio at each new measurement
-BOUND_RATIO_EVERY = 4  # epochs, from the fourth on: the ratio hardly changes, and costs up to half a training step
+BOUND_RATIO_EVERY = 4  # epochs, from the fourth on: the ratio hardly changes, and takes up to half a training step
 
 
 class SADP(Pruner):
@@ -41,35 +41,37 @@ class SADP(Pruner):
     Kind: dynamic.
     Scoring: none.
 
-    A reconstruction: only the paper's abstract and summaries are public, not its formula or constants. The paper's ideas
-    are selection probabilities in proportion to the gradient norm to reduce the gradient's variance, an efficient bound in
-    place of that norm which uses the spikes, smoothed probabilities, and a schedule. The last is a budget, which any dynamic
-    method can have (`Pruner.with_budget`). The bound, its calibration and the draw are new here; docs/sadp.md derives them,
-    and contains the measurement behind every default.
+    This is a reconstruction: the paper's abstract and summaries are public, but not its formula or constants. The paper has
+    four ideas. Selection probabilities in proportion to the gradient norm reduce the gradient's variance. An efficient
+    bound by the spikes takes the place of that norm. Probabilities are smoothed. The fourth idea is a schedule: a budget,
+    which any dynamic method can have (`Pruner.with_budget`). The bound, its calibration and the draw are new here.
+    docs/sadp.md derives them, and contains the measurement behind every default.
 
     - score_i: `LayersScore`, `ReadoutScore` or `SpikesScore`. Hooks record E, A and the bound ratio in the training steps:
       `sadp_bench.capture.recorder` holds the hooks, `sadp_bench.capture.squared_norms` the sums, and `Signal` defines them.
       An example keeps the score of its last visit.
     - pi_i: min(1, c ((1 - smoothing) score_i / mean + smoothing)), summing to K; unseen examples have the mean.
     - Draw: exactly K examples, without replacement, with inclusion probabilities pi, whatever was drawn before.
-    - Weight: K / (N pi_i). The mean over the kept of weight x gradient is, over draws, an unbiased estimate of the full
-      data's mean gradient for the parameters at the epoch's start and any scores. The mean weight is 1 in expectation.
+    - Weight: K / (N pi_i). Over draws, the kept examples' mean of weight x gradient is an unbiased estimate of the full
+      data's mean gradient. It is so for the parameters at the epoch's start and for any scores. The mean weight is 1 in
+      expectation.
 
     Args:
         prune_ratio: The share of visits to save.
-        score: "layers", "readout" or "spikes"; or "exact", a control: the gradient's exact norm over all parameters. A
-            pass over all examples by the present network makes it before each epoch, charged to select: in evaluation mode,
-            without augmentation, and with batch norm's running statistics. `memory` does not apply.
+        score: "layers", "readout" or "spikes"; or "exact", a control: the gradient's exact norm over all parameters. It
+            comes from a pass of the present network over all examples before each epoch, which is charged to select. The
+            pass is in evaluation mode, with batch norm's running statistics, and without augmentation. `memory` then has no
+            effect.
         calibrate: Whether "layers" measures the bound ratio k. Otherwise k is 1 and all time steps are read: the plain bound.
-        gain_limit: Of "layers", how far an example's squared error at a layer, relative to the squared error at the logits,
-            may exceed the batch's (0: any). Batch norm gives every example a little of the other examples' errors; the score
-            of an example without an error would consist of it.
+        gain_limit: For "layers": the highest factor by which an example's squared error at a layer, relative to the squared
+            error at the logits, may exceed the batch's; 0: no limit. Batch norm gives every example a little of the other
+            examples' errors. Without a limit, the score of an example without an error would consist of these.
         smoothing: The share of uniform sampling mixed in, in (0, 1]; it bounds the weights by about 1 / smoothing.
-        memory: In [0, 1), the share of an example's earlier scores in its score (a running mean of the squares).
-        draw: "independent" of earlier epochs, where pi is exact for scores of any origin; or "balanced" over epochs, see
-            `sampling.balanced`. The latter is biased, because a visit changes an example's score: docs/sadp.md, section 1.
-        weight_power: 1 is unbiased with independent draws, 0 means no weights; between them weights^power, scaled to mean 1
-            in expectation.
+        memory: The share of an example's earlier scores in its score (a running mean of the squares), in [0, 1).
+        draw: "independent" of earlier epochs: pi is exact for scores of any origin. "balanced" over epochs, see
+            `sampling.balanced`: biased, because a visit changes an example's score (docs/sadp.md, section 1).
+        weight_power: The exponent of the weights: 1 is unbiased with independent draws, and 0 means no weights. Values
+            between have weights scaled to mean 1 in expectation.
     """
 
     display_name = "SADP"
@@ -139,7 +141,7 @@ class SADP(Pruner):
         self.score_sq_N = _seen(norm_N.square()).to(self.score_sq_N.device)
 
     def observe(self, seen: Observation) -> None:
-        """Remembers the scores of the batch's examples."""
+        """Keeps the scores of the batch's examples."""
         if self.score == EXACT:
             return
         if Signal.BOUND_RATIO in seen.watched:
@@ -187,7 +189,7 @@ class SADP(Pruner):
 
 
 def _seen(score_sq_B: Tensor) -> Tensor:
-    """Returns squared scores with infinity for NaN, which marks the unseen: `select` refuses what is not finite."""
+    """Returns squared scores with infinity in place of NaN, which marks unseen examples. `select` raises for infinity."""
     return score_sq_B.nan_to_num(nan=torch.inf, posinf=torch.inf)
 
 
@@ -210,10 +212,11 @@ class Score(Protocol):
 class LayersScore:
     """sqrt(sum_l k_l E_l A_l + the readout's exact squared gradient norm).
 
-    With k = 1, and normalisation statistics that are constants, it is at least the norm of the example's gradient of all
-    convolution and linear layers: each has the gradient sum e a^T over steps and positions, and by Cauchy-Schwarz
-    |sum e a^T|^2 <= (sum |e|^2) (sum |a|^2). k_l is the bound ratio: how much too large the bound of layer l is. With it
-    E and A are read at the middle time step alone: k makes up for the other steps, at a T-th of the cost.
+    With k = 1 and constant normalisation statistics, it is at least the norm of the example's gradient of all convolution
+    and linear layers. A layer's gradient is the sum of e a^T over steps and positions, and by Cauchy-Schwarz
+    |sum e a^T|^2 <= (sum |e|^2) (sum |a|^2). k_l is the bound ratio of layer l: the exact squared norms over their
+    bounds. With a measured k, E and A are read at the middle time step alone. k then also corrects for the other steps, at
+    a T-th of the cost.
 
     Args:
         calibrate: Whether k is measured. Otherwise it is 1, and E and A are sums over all time steps.
@@ -289,27 +292,28 @@ SCORES: dict[str, type[LayersScore] | type[ReadoutScore] | type[SpikesScore]] = 
 def limited_error_squares(
     error_LB: Tensor, logit_errors_TBC: Tensor, limit: float, heads_LB: Tensor | None = None
 ) -> Tensor:
-    """Returns E_l, at most `limit` times as large for an example's squared error at the logits as over the batch. [L, B].
+    """Returns E_l, limited: its ratio to the squared error at the logits is at most `limit` times the batch's ratio. [L, B].
 
     Args:
         error_LB: E_l.
         logit_errors_TBC: The examples' errors at the logits.
-        limit: At least 1.
-        heads_LB: With local learning, the squared errors at the logits by whose loss each layer trains.
+        limit: The limit, at least 1.
+        heads_LB: With local learning, the squared errors at the logits of the head, or readout, that trains each layer.
     """
     output = logit_errors_TBC.square().sum((0, 2)) if heads_LB is None else heads_LB
     total = output.sum() if heads_LB is None else heads_LB.sum(1, keepdim=True)
     error_L1, total = distributed.totals(error_LB.sum(1, keepdim=True), total.to(error_LB.dtype))
     most_LB = limit * (error_L1 / total) * output.to(error_LB.dtype)
-    return error_LB.fmin(most_LB)  # Where no example has an error, the limit is NaN, and none.
+    return error_LB.fmin(most_LB)  # Where no example has an error, the limit is NaN, which fmin ignores.
 
 
 def readout_gradient_norm(features_TBD: Tensor, error_TBC: Tensor) -> Tensor:
     """Returns the norm of each example's gradient of the readout's weight and bias, forward only. [B].
 
-    That gradient is sum_t e[t] [f[t], 1]^T with the loss's gradient e[t] at the logits and the readout's input f[t], so
-    its squared norm is sum_{t,s} (e[t] . e[s]) (f[t] . f[s] + 1): exact for every loss, at T^2 products of vectors. For
-    a loss on the time-mean of the logits it is ||p - y|| sqrt(||mean f||^2 + 1), EL2N times the spikes' part.
+    That gradient is sum_t e[t] [f[t], 1]^T with the loss's gradient e[t] at the logits and the readout's input f[t]. So
+    its squared norm is sum_{t,s} (e[t] . e[s]) (f[t] . f[s] + 1). This is exact for every loss, with T^2 products of
+    vectors. For a loss on the time-mean of the logits the norm is ||p - y|| sqrt(||mean f||^2 + 1): EL2N times a factor
+    from the spikes.
     """
     features_BTD, error_BTC = features_TBD.transpose(0, 1), error_TBC.transpose(0, 1)
     features_BTT = torch.bmm(features_BTD, features_BTD.transpose(1, 2))

@@ -1,9 +1,9 @@
 """Numbers of examples to keep, probabilities to draw them, and the draw. All functions are pure; N examples, K kept.
 
-All functions are vectorised, O(N) or O(N log N), and accurate at N = 10^8. Up to `MAX_WHOLE` examples probabilities are
-float64. Beyond, they are float32, and computed in float64 block by block: then the level of the water-filling comes from
-passes in place of a sort, and the permutation of a draw has two levels. So a selection needs little memory, and no random
-access beyond the processor's cache.
+All functions are vectorised, O(N) or O(N log N), and accurate at N = 10^8. Up to `MAX_WHOLE` examples, probabilities are
+float64. For more examples they are float32, and computed in float64 block by block. The level of the water-filling then
+comes from passes in place of a sort, and the permutation of a draw has two levels. So a selection needs little memory,
+and no random access beyond the processor's cache.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 # Probability from which an example is certain: cumulative sums of 10^8 terms are less exact than the rest to 1.
 CERTAIN = 1 - 1e-9
-MAX_WHOLE = 1 << 24  # examples, from which on storage and draw are those of large sets
+MAX_WHOLE = 1 << 24  # examples; with more, storage and draw are those of large sets
 BUDGETS = {"constant": 0.0, "falling": 1.0, "rising": -1.0}  # by name, the direction of `kept_share`
 BLOCK = 1 << 16  # examples; the values of a block in a few float64 tensors fit into the processor's cache
 
@@ -54,7 +54,7 @@ def _half_up(value: float) -> int:
 
 
 def smooth(score_N: Tensor, smoothing: float) -> Tensor:
-    """Returns (1 - smoothing) * score / mean + smoothing: a share `smoothing` of uniform sampling. `storage`, mean 1.
+    """Returns (1 - smoothing) * score / mean + smoothing: a share `smoothing` of uniform sampling. Mean 1, type `storage`.
 
     Scores that are all zero become all ones.
 
@@ -76,7 +76,7 @@ def storage(num_examples: int) -> torch.dtype:
 
 
 def _in_blocks(function: Callable[..., Tensor], *tensors_N: Tensor) -> Tensor:
-    """Returns a function of each example, computed block by block. `storage`, [N]."""
+    """Returns a function of each example, computed block by block. [N], of type `storage`."""
     result_N = torch.empty(len(tensors_N[0]), dtype=storage(len(tensors_N[0])), device=tensors_N[0].device)
     for result_B, *parts_B in zip(result_N.split(BLOCK), *(of_N.split(BLOCK) for of_N in tensors_N), strict=True):
         result_B.copy_(function(*parts_B))
@@ -86,9 +86,9 @@ def _in_blocks(function: Callable[..., Tensor], *tensors_N: Tensor) -> Tensor:
 def inclusion_probability(score_N: Tensor, num_kept: int) -> Tensor:
     """Returns the probabilities pi that minimise sum_i score_i^2 / pi_i subject to sum pi = K and pi <= 1.
 
-    pi_i = min(1, c score_i), with c by water-filling. With the scores in falling order, the first m are capped; m is the
-    smallest number for which the next score stays below 1 with c = (K - m) / (the rest's sum). `storage`, [N].
-    Where fewer than K scores are positive, those are certain and the other examples have equal probabilities.
+    pi_i = min(1, c score_i), with c by water-filling. With the scores in falling order, the first m are capped. m is the
+    smallest number for which c times the next score is below 1, with c = (K - m) / (sum of the other scores). If fewer
+    than K scores are positive, those examples are certain, and the others have equal probabilities. [N], of type `storage`.
 
     Source: the optimum of the variance in Zhao & Zhang, ICML 2015 (importance sampling), with the cap of
     sampling without replacement (Poisson / pi-ps designs: Saerndal et al. 1992, section 3.6).
@@ -112,7 +112,7 @@ def _level(score_N: Tensor, num_kept: int) -> tuple[float, float]:
     rising_N = torch.from_numpy(np.sort(score_N.detach().cpu().numpy()))  # several times as fast as torch's sort
     rest_N = rising_N.cumsum(0)  # from the small end, so that a tail far below the head keeps its digits
     level, num_capped, width = 0.0, 0, 1 << 10
-    while num_capped < num_kept:  # in growing parts, as few scores are capped
+    while num_capped < num_kept:  # in growing parts, because few scores are capped
         capped_M = torch.arange(num_capped, min(num_capped + width, num_kept))
         place_M = len(rising_N) - 1 - capped_M
         level_M = (num_kept - capped_M) / rest_N[place_M]
@@ -145,8 +145,7 @@ def weights(p_N: Tensor, num_kept: int, power: float = 1.0) -> Tensor:
     Weights are scaled such that the mean weight of the kept examples is 1 in expectation.
 
     With power 1 the mean of weight x value over the kept examples is an unbiased estimate of the mean over all (Horvitz &
-    Thompson, JASA 1952), where p is exact given all that came before. The scale is then 1. With power 0 all weights are
-    equal.
+    Thompson, JASA 1952), if p is exact given all earlier draws. The scale is then 1. With power 0 all weights are equal.
     """
     weight_N = (num_kept / (len(p_N) * p_N)) ** power
     return weight_N * (num_kept / (p_N * weight_N).sum()) if power != 1 else weight_N
@@ -155,10 +154,10 @@ def weights(p_N: Tensor, num_kept: int, power: float = 1.0) -> Tensor:
 def systematic_sample(p_N: Tensor, generator: torch.Generator) -> Tensor:
     """Draws exactly K = sum p distinct examples, i with inclusion probability exactly p_i. Int64, [K], in rising order.
 
-    This is systematic sampling over a random permutation; beyond `MAX_WHOLE`, of blocks and within each block. The
-    probabilities lie end to end along [0, K), and a uniform offset u picks the examples at u, u + 1, ... (Madow, Ann. Math.
-    Stat. 1949). Certain examples are set aside first. Where two or more are drawn, the permutation makes every pair's
-    joint inclusion probability positive.
+    This is systematic sampling over a random permutation. With more than `MAX_WHOLE` examples, blocks are permuted, and
+    the examples within each block. The probabilities lie end to end along [0, K), and a uniform offset u picks the examples
+    at u, u + 1, ... (Madow, Ann. Math. Stat. 1949). Certain examples are set aside first. If two or more are drawn, the
+    permutation makes every pair's joint inclusion probability positive.
     """
     chosen_N = p_N >= CERTAIN
     num_kept = int(p_N.sum(dtype=torch.float64).round())
@@ -187,11 +186,11 @@ def _draw_in_blocks(p_N: Tensor, open_N: Tensor, num_drawn: int, generator: torc
     Args:
         p_N: The probabilities.
         open_N: The examples to draw from.
-        num_drawn: Their sum of probabilities, a whole number but for rounding.
-        generator: The stream.
-        chosen_N: Is set at the drawn examples.
+        num_drawn: The sum of their probabilities, a whole number up to rounding.
+        generator: The random stream.
+        chosen_N: A mask; it becomes True at the drawn examples.
     """
-    number = -(-len(p_N) // BLOCK)  # of equal size: no two examples of a block whose sum is below 1 are drawn together
+    number = -(-len(p_N) // BLOCK)  # of equal size, because a block whose sum is below 1 never has two drawn examples
     parts = zip(*(of_N.tensor_split(number) for of_N in (p_N, open_N, chosen_N)), strict=True)
     blocks = [part for part in parts if bool(part[1].any())]
     scale = num_drawn / sum(float(p_B[open_B].sum(dtype=torch.float64)) for p_B, open_B, _ in blocks)
@@ -218,17 +217,17 @@ def _rises(tick_M: Tensor, before: float) -> Tensor:
 
 
 def balanced(p_N: Tensor, surplus_N: Tensor, num_kept: int) -> Tensor:
-    """Returns the probabilities of drawing now, given earlier draws. `storage`, [N], with sum K.
+    """Returns the probabilities of drawing now, given earlier draws. [N], with sum K, of type `storage`.
 
     Every example's number of visits stays within 1 of the sum of its inclusion probabilities.
 
-    An example with a surplus above 0 is ahead, else behind. Let f be the fraction of its sum of earlier probabilities; it
-    is ahead with probability f. Let f' = f + p. If f' < 1, examples ahead wait, and examples behind are drawn with
-    p / (1 - f). Otherwise examples behind are certain, and examples ahead are drawn with (f' - 1) / f. In both cases the
-    inclusion probability, taken over earlier draws, is p, but only for scores that do not depend on those draws. Where a
-    visit lowers an example's score, examples ahead have low p and wait, so weights by p are biased.
-    By chance, the sum differs from K by the order of sqrt(N). The values that are neither certain nor impossible are
-    scaled to make it K, which moves an inclusion probability by about 1 / N.
+    An example with a surplus above 0 is ahead, else behind. Let f be the fractional part of its sum of earlier
+    probabilities. The example is ahead with probability f. Let f' = f + p. If f' < 1, examples ahead wait, and examples
+    behind are drawn with p / (1 - f). Otherwise examples behind are certain, and examples ahead are drawn with
+    (f' - 1) / f. In both cases the inclusion probability, taken over earlier draws, is p, but only for scores that do not
+    depend on those draws. If a visit lowers an example's score, examples ahead have low p and wait, so weights by p are
+    biased. The sum differs from K by a random number of the order of sqrt(N). The values that are neither certain nor
+    impossible are scaled to make it K, which changes an inclusion probability by about 1 / N.
 
     Constant p gives a systematic sample along each example's epochs. Uniform p gives the scheme of `random` (RS2): no
     example is shown twice before all are shown once.
@@ -244,7 +243,7 @@ def balanced(p_N: Tensor, surplus_N: Tensor, num_kept: int) -> Tensor:
     rest = num_kept - int(certain_N.sum())
     if not 0 < rest < int(open_N.sum()):
         return inclusion_probability(now_N, num_kept)
-    # Of float32 values there may be few enough for float64.
+    # The open values may be few enough for float64, although all are float32.
     return now_N.masked_scatter_(open_N, inclusion_probability(now_N[open_N], rest).to(now_N.dtype))
 
 
@@ -265,16 +264,16 @@ def ranked(score_N: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def by_class(rank_N: Tensor, label_N: Tensor, weight_C: Tensor) -> Tensor:
-    """Returns all indices in an order of which every start has classes in proportion to their weights. Int64, [N].
+    """Returns all indices in an order whose first K, for every K, have classes in proportion to weights. Int64, [N].
 
-    The j-th example of a class, from 0, has the place (j + 1/2) / weight. So the first K have the counts that Webster's
-    method (Sainte-Lague) gives: the numbers weight x level, rounded, with the level of which they sum to K. A class of
-    which all examples are taken leaves the rest to the other classes, in proportion to their weights.
+    The j-th example of a class, from 0, has the place (j + 1/2) / weight. So the first K have the counts of Webster's
+    method (Sainte-Lague): the numbers weight x level, rounded, where the level makes their sum K. If a class has too few
+    examples, the other classes get the rest, in proportion to their weights.
 
     Args:
         rank_N: All indices. Examples of a class, and examples with equal places, keep this order.
         label_N: The classes.
-        weight_C: At least 0. Classes of weight 0 come last, in proportion to their sizes.
+        weight_C: The classes' weights, at least 0. Classes of weight 0 come last, in proportion to their sizes.
     """
     class_M, size_C, weight_C = label_N[rank_N], label_N.bincount(minlength=len(weight_C)), weight_C.double()
     positive_C = weight_C[weight_C > 0]

@@ -38,12 +38,12 @@ def num_live(total: int, density: float) -> int:
 
 
 def magnitude_masks(weights: Mapping[str, Tensor], num_live: int, live: Mapping[str, Tensor] | None = None) -> Masks:
-    """Returns masks of the `num_live` globally largest |w|. Of equal ones, the earlier position is chosen.
+    """Returns masks of the `num_live` globally largest |w|. Of equal weights, the earlier position is chosen.
 
     Args:
-        weights: By name.
-        num_live: Weights to choose, exactly.
-        live: Masks; weights that they lack are not chosen at any size.
+        weights: The weights by name.
+        num_live: The exact number of weights to choose.
+        live: Masks of the weights that may be chosen; None: all may.
     """
     size_W = torch.cat([weight.detach().abs().flatten() for weight in weights.values()])
     if live is not None:
@@ -63,7 +63,7 @@ def density(masks: Mapping[str, Tensor]) -> float:
 
 
 class Sparsity:
-    """Every weight exists (`dense`): the base class of all that train with fewer of them.
+    """Keeps every weight (`dense`). This is the base class of all sparsities with fewer weights.
 
     Source: none; dense training is the reference.
 
@@ -72,7 +72,7 @@ class Sparsity:
         early_time: Whether the search takes fewer time steps than the run (`sparsity.early_time`); for searches only.
 
     Attributes:
-        masks: By the weights' names; empty: all weights exist.
+        masks: Masks by the weights' names; empty: all weights exist.
         model: The network that the masks are attached to.
         optimizer: The optimizer that the masks are attached to.
         searches: Whether `prepare` trains networks to find the masks.
@@ -101,45 +101,45 @@ class Sparsity:
         self._hook: RemovableHandle | None = None
 
     def check(self, num_epochs: int, timesteps: int) -> None:
-        """Raises BadInput for a run that `prepare` can't serve: before anything is trained."""
+        """Raises BadInput for a run in which `prepare` would fail. Called before any training."""
 
     def check_network(self, backbone: type[nn.Module], options: Mapping[str, Any], processes: int) -> None:
-        """Raises BadInput for a network that has no such connections: before anything is trained.
+        """Raises BadInput for a network that can't have such connections. Called before any training.
 
         Args:
-            backbone: Its class.
-            options: Of the backbone.
-            processes: Of the run.
+            backbone: The network's class.
+            options: The backbone's settings.
+            processes: The number of the run's processes.
         """
 
     def build(self, model: nn.Module, products: Callable[[], Mapping[str, float]], seed: int) -> None:
         """Changes the untrained network of a run. Called once, before the optimizer exists, and so before `prepare`.
 
         Args:
-            model: As its class builds it, on the CPU.
+            model: The network as its class builds it, on the CPU.
             products: Returns the products of one inference by the weights' names.
-            seed: Of the run.
+            seed: The run's seed.
         """
 
     def shape(self, model: nn.Module) -> None:
-        """Gives a network of `build` the shape that belongs to a loaded state. Its weights are loaded after that."""
+        """Gives a network of `build` the shapes of a loaded state, before its weights are loaded."""
 
     def prepare(self, context: SearchContext, model: nn.Module) -> dict[str, Any]:
         """Sets `masks`, and may load other weights into the run's model. Called once, before training.
 
         Args:
-            context: What a search may use.
+            context: Training and data for a search.
             model: The run's network.
 
         Returns:
-            Plain facts for the record.
+            Facts for the record, as plain values.
         """
         return {}
 
     def attach(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Masks the weights now and after every step of the optimizer.
 
-        Without masks it registers no hook. It must be called again after masks or weights were loaded.
+        Without masks it registers no hook. Call it again after masks or weights were loaded.
         """
         self.model, self.optimizer = model, optimizer
         if self._hook is not None:
@@ -169,7 +169,7 @@ class Sparsity:
         return density(self.masks)
 
     def facts(self) -> dict[str, Any]:
-        """Returns plain facts of the training for the record, beside those of `prepare`."""
+        """Returns facts of the training for the record, as plain values, besides those of `prepare`."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -181,11 +181,11 @@ class Sparsity:
         self.masks = dict(state["masks"])
 
     def checkpoint_copies(self) -> float:
-        """Returns the share of a checkpoint beside network and optimizer, in copies of the weights."""
+        """Returns the size of a checkpoint besides network and optimizer, in copies of the weights."""
         return MASK_COPIES if self.density < 1 else 0.0
 
     def estimated_epochs(self, num_epochs: int) -> float:
-        """Returns the epochs' worth of example visits that `prepare` makes at most, for estimates."""
+        """Returns the most example visits that `prepare` makes, in epochs, for estimates."""
         return 0
 
 
@@ -202,13 +202,13 @@ def laid_out(mask: Tensor, weight: Tensor) -> Tensor:
 
 
 class SearchContext(Protocol):
-    """What a search for masks may use before training. All of it is charged to the phase prepare.
+    """Training and data for a search for masks, before the run trains. All calls are charged to the phase prepare.
 
     Attributes:
-        num_epochs: Of the run.
-        timesteps: Of the run.
-        seed: Of the run.
-        kept: All that `keep` was given so far, also before an interruption.
+        num_epochs: The run's epochs.
+        timesteps: The run's time steps.
+        seed: The run's seed.
+        kept: All that was passed to `keep` so far, also before an interruption.
     """
 
     num_epochs: int
@@ -219,7 +219,7 @@ class SearchContext(Protocol):
     def keep(self, **state: Any) -> None:
         """Keeps tensors and plain values for a resume, which continues after this call.
 
-        A resumed search finds them in `kept`, and must not repeat the trainings before them.
+        A resumed search has them in `kept`, and must not repeat the trainings before this call.
         """
 
     def train(
@@ -243,7 +243,7 @@ class SearchContext(Protocol):
             timesteps: Time steps of the network.
             weights: A state dict to start from; None: the run's initial weights.
             first_epoch: The epoch of the run's schedule to start at.
-            epochs: The epoch of the schedule to end before; None: the run's number.
+            epochs: The epoch of the schedule before which training ends; None: the run's number of epochs.
             ratio: The share of visits to save: each epoch trains on a new random subset.
         """
 

@@ -1,4 +1,4 @@
-"""Early-bird tickets of channels: cut out for good while the run trains."""
+"""Early-bird tickets of channels: the other channels are cut out while the run trains."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from sadp_bench.sparsity.eb import check_window, settled
 
 
 class Channels(Cutting):
-    """Trains the dense network until its mask of channels settles, cuts the others out, and trains on from there.
+    """Trains the dense network until its mask of channels settles, cuts the other channels out, and trains on.
 
     Source: You et al., "Drawing Early-Bird Tickets", ICLR 2020, with the batch norm scales of Liu et al., "Learning
     Efficient Convolutional Networks through Network Slimming", ICCV 2017. The penalty, its size and its use before and
-    after the cut are those of the authors' code (GATECH-EIC/Early-Bird-Tickets). There it is an option, which their
-    scripts set; it acts on all batch norms, and here on those whose channels can be cut.
+    after the cut are those of the authors' code (GATECH-EIC/Early-Bird-Tickets). In that code the penalty is an option,
+    which the authors' scripts set, and acts on all batch norms. Here it acts on those whose channels can be cut.
 
-    After each epoch it draws the mask of the largest |scale| of all channels that can be cut. The largest one of each
-    layer always stays. The mask has settled when the newest of `window` masks differs from each of the others in less
-    than `distance` of its positions. Then, or after the share `latest` of the epochs, the channels are cut. Weights,
-    statistics and the optimizer's state of the others stay. The schedule stays, too. The search is a part of the run:
-    it costs no epoch, and the epochs after it are shorter. What a cut channel added to later layers is lost: a channel
-    whose shift lets it spike all by itself is not replaced by a bias.
+    Each epoch ends with a mask of the largest |scale| of all channels that can be cut. The largest one of each layer
+    always stays. The mask has settled when the newest of `window` masks differs from each of the others in less than
+    `distance` of its positions. The channels are cut then, or after the share `latest` of the epochs. Weights,
+    statistics and the optimizer's state of the other channels stay. The schedule stays, too. The search is a part of the
+    run: it costs no epoch, and the epochs after it are shorter. The input of later layers from a cut channel is lost. If
+    the channel's shift alone makes it spike, no bias replaces it.
 
     Args:
         density: The share of the channels that stay. The layers that are tied by shortcuts do not count.
         early_time: Refused, because no network is trained before the run.
-        window: Masks that are compared.
+        window: The number of masks that are compared.
         distance: The share of positions below which two masks agree.
         latest: The share of the epochs after which the newest mask is taken, settled or not.
         l1: The factor of the scales' L1 norm in the loss.
@@ -145,11 +145,11 @@ class Channels(Cutting):
 
 
 def channel_masks(scales: Mapping[str, Tensor], share: float) -> Masks:
-    """Returns masks of the globally largest |scale|, and of each layer's largest. Of equal ones, the earlier is chosen.
+    """Returns masks of the globally largest |scale|, and of each layer's largest. Of equal scales the earlier is chosen.
 
     Args:
-        scales: By layer.
-        share: Of all channels; at least one of each layer is chosen.
+        scales: The batch norms' scales by layer.
+        share: The share of all channels to choose. At least one of each layer is chosen.
     """
     raised = {}
     for name, scale in scales.items():

@@ -1,4 +1,4 @@
-"""The base class of the sparsities with fewer channels: its needs of a network, and its counts."""
+"""The base class of the sparsities with fewer channels: checks of the network, and counts."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from sadp_bench.sparsity.base import Sparsity, prunable
 
 
 class Cutting(Sparsity):
-    """Trains a network without some of its channels, which are no part of it: no masks, smaller tensors.
+    """Trains a network without some of its channels. It has smaller tensors, and no masks.
 
     Args:
-        density: Of `Sparsity`, below 1.
+        density: See `Sparsity`; below 1.
         early_time: Refused, because no network is trained before the run.
 
     Attributes:
@@ -29,7 +29,7 @@ class Cutting(Sparsity):
         super().__init__(density, early_time)
         if density == 1:
             raise BadInput(f"{self.name()} needs a density below 1: choose one, or dense")
-        self._connections: dict[str, int] = {}  # of the dense network, by the weights' names, as are the products
+        self._connections: dict[str, int] = {}  # of the dense network, by weight; so are the products
         self._products: dict[str, float] = {}
 
     @classmethod
@@ -64,7 +64,7 @@ class Cutting(Sparsity):
     def products_share(self) -> float:
         """Returns the products of an inference over those of the dense network."""
         weights = prunable(self.model)
-        # All connections of a layer make as many products.
+        # Each connection of a layer makes the same number of products.
         left = sum(self._products[name] * weight.numel() / self._connections[name] for name, weight in weights.items())
         return left / sum(self._products.values())
 

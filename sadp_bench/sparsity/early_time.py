@@ -16,7 +16,7 @@ from sadp_bench.core.precision import widest_dtype
 from sadp_bench.sparsity.base import SearchContext, Sparsity
 
 MIN_DIVERGENCE = 1e-12  # nats; a smaller divergence is the rounding of equal distributions
-LEAST_TIMESTEPS = 4  # with fewer no t of {3, .., T - 1} exists, and KL_2 / KL_2 is 1
+LEAST_TIMESTEPS = 4  # with fewer there is no t in {3, .., T - 1}, and KL_2 / KL_2 is 1
 PROBE_EPOCHS = 2  # epochs of the search at all time steps, after which T' is chosen
 EARLY_RULES = ("second", "max")
 
@@ -45,15 +45,15 @@ class Choice:
 def early_timesteps(kl_T: Tensor, share: float = 0.6) -> Choice:
     """Returns T', the smallest t in {2, .., T - 1} with KL_t / KL_2 < share, or T where there is none.
 
-    A network whose output is the same at all steps, such as a silent one, gets T: its divergences contain nothing to
-    choose by. The source divides by 0 there.
+    If a network's output is the same at all steps, as that of a silent one, all divergences are 0, and T is returned.
+    The source divides by 0 there.
 
     Source: Kim et al., "Exploring Lottery Ticket Hypothesis in Spiking Neural Networks", ECCV 2022 (Early-Time
     tickets, section 3.3 and algorithm 1).
 
     Args:
-        kl_T: Of `divergences`.
-        share: Below it a step's output is close to that of all steps.
+        kl_T: The result of `divergences`.
+        share: The KL_t / KL_2 below which a step's output is close to that of all steps.
     """
     timesteps = len(kl_T)
     if float(kl_T.max()) <= MIN_DIVERGENCE:
@@ -126,15 +126,15 @@ def last(networks: Iterator[nn.Module]) -> nn.Module:
 class Searching(Sparsity):
     """Trains networks to find its masks, at T' time steps with `early_time`, otherwise at the run's.
 
-    T' follows from the search's network after `PROBE_EPOCHS` epochs at all steps. They belong to the search: the same
-    network goes on with T' steps. By the rule "max", T' follows after one epoch of a network that is trained for it
-    alone. All of it is charged.
+    T' is chosen with the search's network after `PROBE_EPOCHS` epochs at all steps. These epochs belong to the search: the
+    same network goes on with T' steps. With the rule "max", T' is chosen after one epoch of a network that is trained for
+    this alone. All epochs are charged.
 
     Args:
-        density: Of `Sparsity`, below 1.
-        early_time: Of `Sparsity`.
+        density: See `Sparsity`; below 1.
+        early_time: See `Sparsity`.
         kl_share: The share of `early_timesteps`; without effect unless `early_time`.
-        kl_examples: Training examples that T' is measured on; without effect unless `early_time`.
+        kl_examples: The number of training examples that T' is measured on; without effect unless `early_time`.
         early_rule: "second": T' of `early_timesteps`, the paper's. "max": T' of `timesteps_by_max`.
         search_ratio: The share of visits that the search saves: each of its epochs has a new random subset.
     """
@@ -191,7 +191,7 @@ class Searching(Sparsity):
         """Returns the time steps at which the search begins.
 
         Args:
-            context: Of the search.
+            context: The search's context.
             model: The run's network.
 
         Raises:
@@ -236,8 +236,8 @@ def search_steps(timesteps: int, choice: Choice | None) -> dict[str, Any]:
     """Returns the facts of a search's time steps for the record.
 
     Args:
-        timesteps: At which the search began.
-        choice: To which it then lowered them; None: it did not.
+        timesteps: The time steps at the start of the search.
+        choice: The choice that lowered them; None: there was none.
     """
     if choice is None:
         return {"search_timesteps": timesteps}

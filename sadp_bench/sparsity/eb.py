@@ -29,21 +29,21 @@ class EB(Searching):
     Lottery Ticket Hypothesis in Spiking Neural Networks", ECCV 2022.
 
     The mask is global over convolution and linear weights. It has settled when the newest of `window` masks differs
-    from each of the others in less than `distance` of its positions. Where the run's epochs do not suffice, the last
-    mask is used and the record has converged: false. The run starts from its initial weights.
+    from each of the others in less than `distance` of its positions. If it has not settled within the run's epochs, the
+    last mask is used, and the record has converged: false. The run starts from its initial weights.
 
-    Two masks of density d differ in at most 2d of their positions. Where 2d < distance, the first full window always
-    ends the search, so lower `distance` with the density.
+    Two masks of density d differ in at most 2d of their positions. If 2d < distance, the first full window always ends
+    the search, so lower `distance` with the density.
 
     Args:
         density: The share of the weights that exist.
         early_time: Whether the search takes fewer time steps.
-        window: Masks that are compared.
+        window: The number of masks that are compared.
         distance: The share of positions below which two masks agree.
-        kl_share: Of early time: the share of the divergence at step 2, or of the largest ("max"), below which the output
+        kl_share: For early time: the share of the divergence at step 2, or of the largest ("max"), below which the output
             of a step is close enough to that of all steps.
-        kl_examples: Of early time: training examples that the time steps are chosen on.
-        early_rule: Of early time: "second", the paper's, or "max"; see `early_time`.
+        kl_examples: For early time: the number of training examples on which the time steps are chosen.
+        early_rule: For early time: "second" (the paper's) or "max"; see `early_time`.
         search_ratio: The share of visits that the search saves: each of its epochs has a new random subset.
     """
 
@@ -93,7 +93,7 @@ class EB(Searching):
 
 
 def check_window(name: str, window: int, distance: float) -> None:
-    """Raises BadInput for a window or a distance of a sparsity by which no masks can settle."""
+    """Raises BadInput for a sparsity's window or distance with which no mask can settle."""
     if not 2 <= window <= MAX_WINDOW:
         raise BadInput(f"{name}'s window is from 2 to {MAX_WINDOW:,} masks, not {window}")
     if not 0 < distance <= 1:
@@ -117,8 +117,8 @@ class Drawing(Probing):
 
     Args:
         goal: The density of the masks.
-        window: Masks that are kept.
-        probe: Of `Probing`.
+        window: The number of masks that are kept.
+        probe: See `Probing`.
 
     Attributes:
         drawn: The last `window` masks.

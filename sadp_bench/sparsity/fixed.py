@@ -1,4 +1,4 @@
-"""Masks of a file, such as those that `sadp-bench export --masks` took from a run."""
+"""Masks from a file, such as a run's masks from `sadp-bench export --masks`."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.files import STATE_BYTES, read_bytes
 from sadp_bench.sparsity.base import SearchContext, Sparsity, density, prunable
 
-MASK, START = "connections/", "start/"  # of an array's name, before the name of the weight
-TOLERANCE = 0.005  # of the density, by which a file may miss it
+MASK, START = "connections/", "start/"  # prefixes of an array's name, before the name of the weight
+TOLERANCE = 0.005  # largest difference between the density and that of a file
 
 
 class Fixed(Sparsity):
-    """Trains with the masks of a file, which stay, and from the network of the file where it has one.
+    """Trains with the fixed masks of a file, and from the network in the file if it has one.
 
     Source: the author of the file.
 
-    A `.npz` file has a bool array `connections/NAME` for each weight of a convolution or linear layer. Where it also has an
-    array `start/NAME` for each entry of the network's state, the run starts from these, and otherwise from its initial
-    weights. So a run of `random`, `imp` or `eb` can be made again, or a run of other data, seed or method with its
-    connections. The cost of making the file is not charged.
+    A `.npz` file has a bool array `connections/NAME` for each weight of a convolution or linear layer. It may also have an
+    array `start/NAME` for each entry of the network's state. Then the run starts from these, and otherwise from its initial
+    weights. So a run of `random`, `imp` or `eb` can be repeated, or its connections used with other data, another seed or
+    another method. The cost of making the file is not charged.
 
     Args:
         density: The share of the weights that exist; that of the file, to within 0.5 points.
         early_time: Refused, because nothing is searched.
-        file: The path.
-        sha256: The hash of the file's content, by which the run is known; "": that of the present content, filled in when
+        file: The path of the file.
+        sha256: The hash of the file's content, a part of the run's key; "": that of the present content, filled in when
             the run is resolved. With another content the run is refused.
     """
 
@@ -102,7 +102,7 @@ class Fixed(Sparsity):
 
 
 def _tensors(arrays: Arrays, prefix: str) -> dict[str, Tensor]:
-    """Returns the arrays of a prefix as tensors, by the names behind it."""
+    """Returns the arrays of a prefix as tensors, by their names without it."""
     return {
         name.removeprefix(prefix): torch.from_numpy(np.array(values, values.dtype.newbyteorder("="), order="C"))
         for name, values in arrays.items()

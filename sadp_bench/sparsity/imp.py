@@ -39,19 +39,19 @@ class IMP(Searching):
 
     Round 1 trains the run's dense network for E epochs and keeps its whole state, buffers included, after the rewind
     epoch. Every further round continues from that state with its mask and the rest of the schedule. Pruning is
-    global, over convolution and linear weights. The run starts from the rewound state with the last mask and trains
-    for all of its epochs, so that its data is pruned on the same schedule as any other run's. The paper's last round
-    is shorter.
+    global, over convolution and linear weights. The run starts from the rewound state with the last mask. It trains for
+    all of its epochs, so its data are pruned on the same schedule as in any other run. The paper's last round is
+    shorter.
 
     Args:
         density: The share of the weights that exist in the end.
         early_time: Whether the search takes fewer time steps.
         prune_share: The share of the live weights that a round prunes; the last round prunes to the density.
         rewind: Epochs after which the state is kept; 0: max(1, E / 15), the paper's 20 of 300.
-        kl_share: Of early time: the share of the divergence at step 2, or of the largest ("max"), below which the output
+        kl_share: For early time: the share of the divergence at step 2, or of the largest ("max"), below which the output
             of a step is close enough to that of all steps.
-        kl_examples: Of early time: training examples that the time steps are chosen on.
-        early_rule: Of early time: "second", the paper's, or "max"; see `early_time`.
+        kl_examples: For early time: the number of training examples on which the time steps are chosen.
+        early_rule: For early time: "second" (the paper's) or "max"; see `early_time`.
         search_ratio: The share of visits that the search saves: each of its epochs has a new random subset.
     """
 
@@ -155,12 +155,12 @@ def rounds_done(kept: Mapping[str, Any], steps: Sequence[float], total: int) -> 
     """Returns the number of rounds that a search has kept.
 
     Args:
-        kept: Of `SearchContext`.
+        kept: See `SearchContext`.
         steps: The density after each round.
-        total: Number of weights.
+        total: The number of weights.
 
     Raises:
-        BadInput: The masks kept are not those of that many rounds.
+        BadInput: The kept masks do not fit the kept number of rounds.
     """
     done: int = kept.get("rounds", 0)
     live = sum(int(mask.sum()) for mask in kept["masks"].values()) if done else 0
@@ -176,11 +176,11 @@ class Rewindable(Probing):
     """Dense training that keeps the network's whole state after `rewind` epochs.
 
     Args:
-        rewind: Finished epochs, at least 1.
-        probe: Of `Probing`.
+        rewind: The number of finished epochs, at least 1.
+        probe: See `Probing`.
 
     Attributes:
-        kept: The state dict; empty before.
+        kept: The state dict; empty before that epoch.
     """
 
     def __init__(self, rewind: int, probe: Callable[[nn.Module], Choice] | None = None) -> None:

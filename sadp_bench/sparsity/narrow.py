@@ -1,4 +1,4 @@
-"""A narrower network from the start: the control of all that cuts channels."""
+"""A narrower network from the start: the control for methods that cut channels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sadp_bench.core.rng import isolated
 from sadp_bench.core.text import percent
 from sadp_bench.sparsity.cutting import Cutting
 
-ROUNDING = 1 + Fraction(1, 10**9)  # a share from a record is rounded, and must allow the network that it was made of
+ROUNDING = 1 + Fraction(1, 10**9)  # A record's share is rounded, and must still allow the network of that record.
 
 
 class Narrow(Cutting):
@@ -24,12 +24,12 @@ class Narrow(Cutting):
 
     Source: Liu et al., "Rethinking the Value of Network Pruning", ICLR 2019, which trains pruned architectures anew.
 
-    All layers whose channels can be cut have the same share of them, to within one channel. The initial weights are those
-    of a network that is built with these widths. Nothing is searched. The control of a run of `channels` has the
+    All layers whose channels can be cut keep the same share of them, to within one channel. The initial weights are those
+    of a network that is built with these widths. Nothing is searched. As the control for a run of `channels`, take the
     `products_share` of its record as the density.
 
     Args:
-        density: The share of the dense network's products of an inference. The widest network with no more is taken.
+        density: The share of the dense network's products in an inference. The widest network with at most these is taken.
         early_time: Refused, because nothing is searched.
     """
 
@@ -39,7 +39,7 @@ class Narrow(Cutting):
         super().__init__(density, early_time)
 
     def build(self, model: nn.Module, products: Callable[[], Mapping[str, float]], seed: int) -> None:
-        """Narrows the network and draws its weights. Raises BadInput where one channel a layer makes more products."""
+        """Narrows the network and draws its weights. Raises BadInput if one channel a layer already has more products."""
         super().build(model, products, seed)
         network: Any = model
         groups = named_groups(network)
@@ -62,17 +62,17 @@ def narrowed(
 ) -> dict[str, int]:
     """Returns the channels of each group in the widest network with at most a share of the products.
 
-    Networks grow channel by channel. The next channel is that of the group which then has the smallest share of its
-    channels, of equal ones the first.
+    Networks grow channel by channel. The next channel goes to the group that then has the smallest share of its
+    channels, and to the first of equal groups.
 
     Args:
-        channels: Of each group in the dense network.
-        sides: By group, the layers that have its channels as outputs or inputs.
-        products: Of each layer in the dense network.
-        share: Of all products.
+        channels: The channels of each group in the dense network.
+        sides: For each group, the layers that have its channels as outputs or inputs.
+        products: The products of each layer in the dense network.
+        share: The largest share of all products.
 
     Raises:
-        BadInput: A channel of each group makes more products.
+        BadInput: One channel in each group already has more products.
     """
     growth = sorted(
         (Fraction(number, all_of), place, name)

@@ -1,4 +1,4 @@
-"""Sparse training from scratch, which shrinks as far as the PQ index finds the live weights compressible.
+"""Sparse training from scratch that shrinks the network by the PQ index, a measure of compressibility.
 
 G groups of weights (a layer, or each of its output neurons), M weights in each, d of them live.
 """
@@ -28,35 +28,36 @@ class PQ(Sparsity):
     layers: Mocanu et al., Nature Communications 2018.
 
     Training starts with random masks of the density `start`. Every few epochs, but not after the last epoch, each group
-    of d live weights loses c d of them, so its density is start (1 - c)^k after k times. c is `rewiring_share`. 2 c d of
-    the smallest weights are pruned, and c d others are regrown from 0 where the gradient's momentum is largest. At the
-    density the masks are final; a run that ends before is denser. Masked weights keep the momentum of their gradients.
+    of d live weights loses c d of them, so its density is start (1 - c)^k after k times. c is `rewiring_share`. The
+    2 c d smallest weights are pruned, and c d others are regrown from 0 where the gradient's momentum is largest. Once
+    `density` is reached, the masks are final. A run that ends before is denser. Masked weights keep the momentum of their
+    gradients.
 
-    With `shrink` false, the former rule, training starts with the density, which stays: as many are regrown as pruned.
-    The layers' densities then depend on the kernels' sizes too (Evci et al., ICML 2020).
+    With `shrink` false, the former rule, training starts with `density`, which stays: as many weights are regrown as
+    pruned. The layers' densities then depend on the kernels' sizes too (Evci et al., ICML 2020).
 
-    The source reports densities that fall by the index's c; that c is the shrinkage is inferred from them. It leaves
-    open, and we chose: p, q and `every`; c d is rounded down; half as many are regrown as pruned, but no more than
-    others are dead; a weight that was just pruned is not regrown at once.
+    The source reports densities that fall by the index's c. We infer from them that c is the shrinkage. The source leaves
+    some points open. These choices are ours: p, q and `every`; c d is rounded down; half as many are regrown as pruned,
+    but at most as many as were dead; a weight that was just pruned is not regrown at once.
 
     Args:
         density: The share of the weights that exist in the end.
         early_time: Refused, because nothing is searched.
-        adaptive: False: c is the fixed `share`, and the index has no effect. This control is missing in the paper.
-        share: c where it is not adaptive. A control takes the `mean_share` in the record of the adaptive run.
+        adaptive: Whether c follows the index. False: c is the fixed `share`, a control that the paper does not have.
+        share: c if it is not adaptive. For a control, take the `mean_share` in the record of the adaptive run.
         every: Epochs between rewirings; 0: max(1, E / 10).
         per: The groups: "layer" or "neuron" (output channel).
-        p: Of the index, 0 < p < q.
-        q: Of the index.
-        eta: How much worse the kept weights may approximate all.
-        gamma: The scale of c.
-        beta: The cap of c.
+        p: The order of the index's lower norm, above 0 and below q.
+        q: The order of the index's higher norm.
+        eta: How much worse than all weights the kept weights may be in the bound; at least 0.
+        gamma: The factor of c.
+        beta: The upper limit of c.
         shrink: Whether the density falls by c; false: it stays.
         start: The density at the start of a network that shrinks, above `density`.
 
     Attributes:
-        shares: By layer, c of each rewiring; with groups in it their mean, weighted by their live weights.
-        live: By layer, the number of live weights before each rewiring.
+        shares: c of each rewiring by layer. For a layer of several groups it is their mean, weighted by live weights.
+        live: The number of live weights before each rewiring, by layer.
     """
 
     dense_momentum = True
@@ -114,7 +115,7 @@ class PQ(Sparsity):
         return {"rewire_every": self._every(context.num_epochs), "density": density(self.masks)}
 
     def after_epoch(self, epoch: int, num_epochs: int) -> None:
-        """Rewires all weights if it is time, down to the density at the most."""
+        """Rewires all weights if it is time, unless the network has shrunk to `density`."""
         if epoch + 1 < num_epochs and (epoch + 1) % self._every(num_epochs) == 0 and not self._has_shrunk():
             self._rewire()
             self.apply()
@@ -141,7 +142,7 @@ class PQ(Sparsity):
         return self.every or max(1, round(num_epochs / 10))
 
     def _excess(self) -> int:
-        """Returns by how many weights the network is denser than in the end."""
+        """Returns the number of live weights above the final number."""
         total = sum(mask.numel() for mask in self.masks.values())
         return sum(int(mask.sum()) for mask in self.masks.values()) - num_live(total, self.density)
 
@@ -219,18 +220,18 @@ def rewiring_share(bound_G: Tensor, live_G: Tensor, gamma: float, beta: float) -
 
 
 def share_of(share_G: Tensor, live_G: Tensor) -> Tensor:
-    """Returns floor(c d), but for the rounding of floats. [G], int64."""
+    """Returns floor(c d), corrected for the rounding of floats. [G], int64."""
     return (share_G.to(widest_dtype(share_G.device)) * live_G + 1e-9).floor().long()
 
 
 def shortened(lost: Sequence[Tensor], most: int) -> list[Tensor]:
-    """Returns the numbers of weights to lose, in proportion, so that they are at most `most` in all.
+    """Returns the numbers of weights to lose, lowered in proportion so that their sum is at most `most`.
 
     Largest remainders decide the rounding, of equal ones the first.
 
     Args:
-        lost: Of each layer, [G].
-        most: At least 0.
+        lost: The weights to lose in each layer's groups, [G] each.
+        most: The largest sum, at least 0.
     """
     lost_A = torch.cat(list(lost)).cpu()
     total = int(lost_A.sum())
@@ -246,7 +247,7 @@ def shortened(lost: Sequence[Tensor], most: int) -> list[Tensor]:
 def rewire(weight_GM: Tensor, momentum_GM: Tensor, live_GM: Tensor, share_G: Tensor) -> Tensor:
     """Returns the new mask, as dense as the old one in each group. [G, M].
 
-    The floor(c d) smallest |w| are pruned, but no more than others were dead, and as many dead weights with the largest
+    The floor(c d) smallest |w| are pruned, but at most as many as are dead. As many dead weights with the largest
     |momentum| grow. Ties go by position.
     """
     live_G = live_GM.sum(1)
@@ -276,7 +277,7 @@ def lowest(value_GM: Tensor, num_G: Tensor) -> Tensor:
 
 
 def momentum(optimizer: torch.optim.Optimizer, weight: Tensor) -> Tensor:
-    """Returns the gradient's running mean, which optimizers keep under several names."""
+    """Returns the gradient's running mean. Its name depends on the optimizer. Raises BadInput if there is none."""
     state = optimizer.state.get(weight, {})
     found = state.get("momentum_buffer", state.get("exp_avg"))
     if found is None:

@@ -1,4 +1,4 @@
-"""Random masks that stay: the control of every search for masks."""
+"""Fixed random masks: the control for every search for masks."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from sadp_bench.sparsity.base import SearchContext, Sparsity, density, num_live,
 class Random(Sparsity):
     """Trains with random masks, drawn once for the whole network: the control that a ticket must beat.
 
-    Source: the random pruning beside the tickets of Kim et al., "Exploring Lottery Ticket Hypothesis in Spiking Neural
-    Networks", ECCV 2022.
+    Source: the random pruning in Kim et al., "Exploring Lottery Ticket Hypothesis in Spiking Neural Networks", ECCV 2022.
 
     Each weight of a convolution or linear layer is as likely to exist as any other, and their number is exact. The run
     starts from its initial weights. Nothing is searched.

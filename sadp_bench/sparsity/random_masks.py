@@ -1,4 +1,4 @@
-"""Random masks, and how many weights of each layer they keep."""
+"""Random masks, and the number of weights that they keep in each layer."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def erdos_renyi(shapes: Mapping[str, Sequence[int]], num_live: int, kernels: boo
     Source: Mocanu et al., Nature Communications 2018; with kernel sizes ("ERK") Evci et al., ICML 2020.
 
     Args:
-        shapes: By layer: outputs, inputs, kernel sides.
-        num_live: In all.
-        kernels: Whether the kernel's sides stand in the sum and in the product as well.
+        shapes: The shape of each layer's weight: outputs, inputs, kernel sides.
+        num_live: The live weights of all layers together.
+        kernels: Whether the sum and the product also have the kernel's sides.
     """
     part = {name: sum(shape) if kernels else sum(shape[:2]) * math.prod(shape[2:]) for name, shape in shapes.items()}
     size = {name: math.prod(shape) for name, shape in shapes.items()}
