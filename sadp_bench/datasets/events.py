@@ -108,7 +108,7 @@ def frames(
         sensor: Rows and columns of the sensor.
         by: See `frame_of`.
         sides: H and W; None: the sensor's. A pixel of a smaller frame counts the events of all pixels of the sensor that
-            it covers: an event in column x counts in column floor(x W / columns).
+            it covers. An event in column x counts in column floor(x W / columns).
 
     Raises:
         ValueError: There is no event, or one lies outside of the sensor.

@@ -14,7 +14,7 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.files import opened
 
 MOST_VALUES = 1 << 26  # values of training images from which the statistics are taken
-LEAST_STD = 1e-4  # of values from 0 to 1; a channel that varies less is constant, and is divided by 1
+LEAST_STD = 1e-4  # std of values from 0 to 1; a channel that varies less is constant, and is divided by 1
 
 
 def own_place(given: str, root: Path) -> Path:

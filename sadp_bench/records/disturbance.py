@@ -3,8 +3,9 @@
 A training loop computes all the time. One of its threads always has a core, so the CPU seconds of its process are at least
 its seconds. In undisturbed runs, CPU seconds / seconds was 0.97 to 0.98 with one thread, and 1.59 with two.
 
-The rule misses a disturbance that leaves each thread its core: a shared cache, a slower clock of the processor, a
-neighbour on the same physical core. Where only some of several threads are slowed, only the load average shows it.
+The rule misses a disturbance that leaves each thread its core. Examples are a shared cache, a slower clock of the
+processor, and a neighbour on the same physical core. Where only some of several threads are slowed, only the load average
+shows it.
 """
 
 from __future__ import annotations

@@ -33,15 +33,15 @@ class Record:
         prepare_examples: Example visits for scores and for a search of connections, charged as time.
         epochs: A row for each epoch, with epoch, kept, mean_weight, seconds and these fields. Older records lack
             weighted_loss, mean_learning_rate, data_seconds and live_products.
-            test_accuracy is there where the epoch was evaluated, on the examples that `spec.evaluate_on` names.
-            train_loss is the unweighted mean of the loss over the visits. It compares no methods, because each method
+            `test_accuracy`: where the epoch was evaluated, on the examples that `spec.evaluate_on` names.
+            `train_loss`: the unweighted mean of the loss over the visits. It compares no methods, because each method
             visits other examples.
-            weighted_loss is the mean of weight x loss over the visits. With unbiased weights it estimates the mean loss
+            `weighted_loss`: the mean of weight x loss over the visits. With unbiased weights it estimates the mean loss
             over all data during the epoch.
-            learning_rate is the epoch's last, mean_learning_rate the mean over the visits.
-            data_seconds is the part of train in which the steps waited for stored inputs, with their decoding.
-            score_visits and score_seconds (a part of select) are there where scores were made before the epoch.
-            live_products, for a sparse network, are the products with live connections in a forward pass, per example.
+            `learning_rate`: the epoch's last; `mean_learning_rate`: the mean over the visits.
+            `data_seconds`: the part of train in which the steps waited for stored inputs, with their decoding.
+            `score_visits` and `score_seconds` (a part of select): where scores were made before the epoch.
+            `live_products`: of a sparse network, the products with live connections in a forward pass, per example.
         test_accuracy: Share in [0, 1] after the last epoch, of the examples that `spec.evaluate_on` names.
         test_examples: Examples of each evaluation.
         firing_rate: Spikes per neuron and time step of each spiking layer, over the evaluated examples, in evaluation mode.
@@ -56,19 +56,19 @@ class Record:
         train_memory_bytes: Bytes that training steps took beyond those in use before them (see `runs.peak_memory`). They
             are measured on a copy of the network without a method's signals. None: not known, as in older records.
         operations: Operations of one inference: accumulates, multiply_accumulates, energy_joules (see
-            `capture.synaptic_ops`), and the same three by the rules rate_* and effective_*. neuron_updates, normalised and
-            other_energy_joules are those of neurons and norms (see `capture.element_counts`). dense_products, for a sparse
-            network, are those of a forward pass with all connections. Older records contain the first three.
+            `capture.synaptic_ops`), and the same three by the rules rate_* and effective_*. Neurons and norms have
+            neuron_updates, normalised and other_energy_joules (see `capture.element_counts`). A sparse network also has
+            dense_products, those of a forward pass with all connections. Older records contain the first three.
         density: Share of the connections that exist in the end.
         ticket: Facts of the connections (`--sparsity`). A search adds its seconds (part of the phase prepare) and visits
-            (part of prepare_examples), and as `from` the key of the run that made it, if another did. `pq` adds the shares
-            by layer and rewiring.
+            (part of prepare_examples). Where another run made the search, `from` is the key of that run. `pq` adds the
+            shares by layer and rewiring.
         cpu_seconds: CPU seconds of the run's process in each phase (see `core.clock`). A phase whose CPU seconds are
             unknown is absent; older records have no phase.
-        gradient_cosine: For a run by `sltt` or `sltt-k`: the cosine of SLTT's gradient with BPTT's on a batch of `examples`,
-            after the first epoch and after the last (first, last). least and least_layer are the lowest cosine of a layer's
-            weight after the last epoch, and its layer. None where a gradient is 0. See `training.gradient_cosine`. Empty in
-            all other records.
+        gradient_cosine: The cosine of SLTT's gradient with BPTT's on a batch of `examples`, in a run by `sltt` or `sltt-k`.
+            `first` and `last` are those after the first and the last epoch. `least` and `least_layer` are the lowest cosine
+            of a layer's weight after the last epoch, and its layer. None where a gradient is 0. See
+            `training.gradient_cosine`. Empty in all other records.
         accuracy_by_step: Accuracy of the trained network after its first 1, 2, .. T time steps; empty in older records.
         class_accuracy: Accuracy of the trained network on each class that has evaluated examples, by its name; empty in
             older records.

@@ -31,9 +31,9 @@ class Quantity(Enum):
     """The kind of number that is estimated."""
 
     SHARE = "share"  # an accuracy, in [0, 1]
-    DIFFERENCE = "difference"  # of two shares, in [-1, 1]
+    DIFFERENCE = "difference"  # a difference of two shares, in [-1, 1]
     AMOUNT = "amount"  # seconds, bytes, operations; at least 0
-    RATIO = "ratio"  # of two amounts: a speed-up, an efficiency; above 0
+    RATIO = "ratio"  # a ratio of two amounts, such as a speed-up or an efficiency; above 0
 
 
 BOUNDS = {Quantity.SHARE: (0.0, 1.0), Quantity.DIFFERENCE: (-1.0, 1.0), Quantity.AMOUNT: (0.0, math.inf)}

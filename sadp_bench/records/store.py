@@ -1,8 +1,11 @@
 """Records on disk: one JSON file for each run, which exists if and only if the run has finished.
 
-A file is written under another name and renamed. Until a record exists, its folder may contain the run's checkpoint
-(`.ckpt`), the lock of the process that trains it (`.lock`), the lock of the sweep that started that process
-(`.claim`), and the run's failure (`.failed.json`).
+A file is written under another name and renamed. Until a record exists, its folder may contain these files:
+
+    .ckpt           the run's checkpoint
+    .lock           the lock of the process that trains it
+    .claim          the lock of the sweep that started that process
+    .failed.json    the run's failure
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.text import printable
 
 PACKAGES = ("torch", "torchvision", "spikingjelly", "numpy")
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # parameters of mallopt(3)
 
 
 def describe(device: torch.device, threads: int, jobs: int = 1, kernel: str = "python") -> dict[str, Any]:

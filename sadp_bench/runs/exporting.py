@@ -213,7 +213,7 @@ def _read_arrays(path: Path) -> dict[str, Array]:
     content = read_bytes(path, STATE_BYTES)
     try:
         return unpacked(content)
-    except Exception as error:  # of many kinds, from a damaged file
+    except Exception as error:  # Damaged files raise errors of many kinds.
         raise BadInput(f"{path} is no .npz file of arrays ({type(error).__name__})") from None
 
 

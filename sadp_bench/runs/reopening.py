@@ -77,7 +77,7 @@ def read_weights(weights: Path) -> dict[str, Tensor]:
         raise BadInput(f"{error}; `run --again --save-model` keeps the weights beside the record") from None
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # of many kinds, from a damaged file
+    except Exception as error:  # Damaged files raise errors of many kinds.
         raise BadInput(f"{weights} contains no weights ({type(error).__name__})") from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise BadInput(f"{weights} contains no weights")

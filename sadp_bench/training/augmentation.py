@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sadp_bench.training.image_changes import CHANGES, NUM_CHANGES
 
-MOVES = ("roll", "rotate", "shear")  # of `nda`; each recording has one of them
+MOVES = ("roll", "rotate", "shear")  # moves of `nda`; each recording gets one of them
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,7 +64,7 @@ def draw_augmentation(
     """Returns the augmentation of all N examples, drawn at once so that no selection changes it; None for "none".
 
     Args:
-        kind: As `--augment`: "none", or parts with commas between them (`records.fields.AUGMENTATIONS`).
+        kind: The value of `--augment`: "none", or parts with commas between them (`records.fields.AUGMENTATIONS`).
         num_examples: N.
         padding: See `Loader`.
         sides: See `Loader`.

@@ -52,7 +52,7 @@ def read_state(path: Path, device: torch.device) -> State:
 
     try:
         state = torch.load(io.BytesIO(rest), map_location=place, weights_only=True)
-    except Exception as error:  # of many kinds, from a file made by someone else
+    except Exception as error:  # Files from elsewhere raise errors of many kinds.
         raise BadInput(f"no state of tensors and plain values ({type(error).__name__})") from None
     if not isinstance(state, dict):
         raise BadInput("no state of tensors and plain values")
@@ -79,7 +79,7 @@ class Checkpoint:
         """Returns the newest whole state, or None. Damaged files are set aside.
 
         Args:
-            device: Where tensors of a GPU are placed.
+            device: Device for tensors of a GPU.
             accept: Raises BadInput for a state whose content is not the run's. Such a file is set aside too.
         """
         for path in (self.path, self.before):

@@ -26,7 +26,7 @@ class Choosing:
     Args:
         step: Passes examples forward.
         pruner: Chooses the candidates that train.
-        epoch: From 0.
+        epoch: The epoch, from 0.
         augmentation: How each example of the epoch is shown, in the forward pass and in the step alike.
 
     Attributes:

@@ -187,7 +187,7 @@ def swap_neurons(model: nn.Module, through_time: bool) -> None:
             setattr(model, name, GraphLIF(child, through_time))
             continue
         if through_time and isinstance(child, MemoryModule):
-            setattr(child, "detach", lambda: None)  # noqa: B010  # which `carrying` calls after each step
+            setattr(child, "detach", lambda: None)  # noqa: B010  # `carrying` calls it after each step
         swap_neurons(child, through_time)
 
 

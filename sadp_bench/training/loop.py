@@ -118,10 +118,11 @@ def train(
         until: Number of epochs after which training stops early; the last one may be partial. None: the whole run.
 
     Yields:
-        A row with epoch, kept, mean_weight, seconds and these fields. train_loss and weighted_loss are means over the visits,
-        before each update, of the loss and of weight x loss. learning_rate is the epoch's last, mean_learning_rate the mean
-        over the visits. data_seconds is the part of train that waits for stored inputs. A row also has `Choosing.row` where
-        examples were passed forward alone, and `Surveys.row` where the pruner made surveys.
+        A row with epoch, kept, mean_weight, seconds and these fields. `train_loss` and `weighted_loss` are means over the
+        visits, before each update, of the loss and of weight x loss. `learning_rate` is the epoch's last.
+        `mean_learning_rate` is the mean over the visits. `data_seconds` is the part of train that waits for stored inputs.
+        A row also has `Choosing.row` where examples were passed forward alone, and `Surveys.row` where the pruner made
+        surveys.
 
     Raises:
         Diverged: A mean loss of an epoch, a weight, a buffer, a membrane or a logit is not finite.
@@ -221,7 +222,7 @@ def trained_of(pruner: Pruner, epoch: int, num_selected: int, num_shown: int) ->
 
     Args:
         pruner: The pruner.
-        epoch: From 0.
+        epoch: The epoch, from 0.
         num_selected: Examples that the pruner selected.
         num_shown: Examples that the epoch shows. A partial epoch shows fewer, and the same share of them trains.
 

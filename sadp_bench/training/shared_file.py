@@ -25,7 +25,7 @@ class SharedFile:
         path: The file.
         noun: The result in messages: "scores" or "search".
         made_in: Data and environment that the result must come from; its seconds are not valid elsewhere.
-        device: Where its tensors are placed.
+        device: Device of its tensors.
         progress: Receives lines for the user.
         fresh: Whether to make the result anew and replace the file.
         accept: Raises BadInput for a content that is no such result.

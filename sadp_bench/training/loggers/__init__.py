@@ -5,4 +5,4 @@ LOGGERS = {
     "tensorboard": "sadp_bench.training.loggers.tensorboard:TensorBoard",
     "wandb": "sadp_bench.training.loggers.weights_and_biases:WandB",
 }
-FOLDER = "logs"  # in the folder of the records
+FOLDER = "logs"  # folder of the logs, in the folder of the records

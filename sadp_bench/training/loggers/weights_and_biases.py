@@ -9,7 +9,7 @@ from typing import Any
 from sadp_bench.core.errors import BadInput
 from sadp_bench.training.loggers.base import LoggedRun, Logger, Row, scalars
 
-PROJECT = "sadp-bench"  # where WANDB_PROJECT names none
+PROJECT = "sadp-bench"  # project of the runs, without WANDB_PROJECT
 SUMMARY = ("test_accuracy", "fitted_loss", "fitted_accuracy", "examples_seen", "density")  # fields of a record
 
 
