@@ -126,7 +126,7 @@ def shares(blocks: list[Tensor], num_kept: int) -> list[int]:
 
 
 def joined(blocks: list[Tensor], chosen: list[Tensor], weights: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Returns the choices of all blocks in one order. The first examples of it, however many, have the blocks' shares.
+    """Returns the choices of all blocks in one order. Its first examples, however many, have the blocks' shares.
 
     Args:
         blocks: The indices of each block's examples.

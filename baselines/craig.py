@@ -35,8 +35,8 @@ class CRAIG(Coreset):
     et al. 2022). The paper's weights have the sum N. Here their mean is 1, as in the authors' code. The subset is chosen
     once, and the paper chooses anew every few epochs. Every class keeps the same share, and K is exact.
 
-    The distances of a class of M examples take 4 M^2 bytes. To choose half of 5,000 takes about two seconds of one core. A
-    class of more than `block` examples is cut into equal blocks at random, each of which keeps its share.
+    The distances of a class of M examples take 4 M^2 bytes. The choice of half of 5,000 takes about two seconds of one core.
+    A class of more than `block` examples is cut into equal blocks at random, each of which keeps its share.
 
     Args:
         prune_ratio: The share of visits to save.

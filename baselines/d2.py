@@ -32,8 +32,8 @@ class D2(Geometry):
     row i in a circle of all rows come first. So equal rows do not all choose the same neighbours.
 
     Differences from the authors' code: s is EL2N of the early scoring network, and theirs counts forgetting events over a
-    whole run. d is in units of the mean d of the graph's edges, because the scale of features depends on the network. With
-    `relative=false` it has no such unit. No share of the hardest examples is left out beforehand. The budget is ours.
+    whole run. d is in units of the mean d of the graph's edges, because the scale of features depends on the network.
+    `relative=false` leaves d as it is. No share of the hardest examples is left out beforehand. The budget is ours.
     gamma and k are those of the authors' example for CIFAR-10. The authors set both by data set and ratio.
 
     Trap: where the highest x is below 0, the message raises the neighbours' scores. It does so here too.

@@ -46,8 +46,8 @@ class GradMatch(Coreset):
     al. 2022) keeps fewer than K then. Its weights may be negative until the last step, and its l2 is 1. Here the budget is
     exact, and every class keeps the same share. The subset is chosen once, and the paper chooses anew every 20 epochs.
 
-    A block of M examples takes 8 (M^2 + M K + K^2) bytes. To choose half of 1,000 takes about half a second of one core. A
-    larger class is cut into equal blocks at random, because the time of a block grows with M^3. With by="batch", M is the
+    A block of M examples takes 8 (M^2 + M K + K^2) bytes. The choice of half of 1,000 takes about half a second of one core.
+    A larger class is cut into equal blocks at random, because the time of a block grows with M^3. With by="batch", M is the
     number of all batches. Their gradients take at most 256 MB or 16 M (D + 1) bytes, the larger of the two. ImageNet has
     10,000 batches of 128: about 2 GB, and hours of one core.
 
@@ -145,7 +145,7 @@ def products_of_means(gradients: Gradients, batches: list[Tensor]) -> Array:
 def pursuit(product_MM: Array, num_chosen: int, l2: float) -> tuple[Tensor, Tensor]:
     """Returns the positions whose weighted sum matches the sum of all, by falling weight, and the weights.
 
-    Where the pursuit ends early, the first other rows follow with weight 1.
+    If the pursuit ends early, the first other rows follow with weight 1.
 
     Args:
         product_MM: The inner products.

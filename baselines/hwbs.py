@@ -11,7 +11,7 @@ from sadp_bench.sampling import inclusion_probability, smooth, systematic_sample
 
 DRAWS = ("exact", "bernoulli")
 UNSEEN = -1.0  # below every norm
-LEAST_DRAWN = 32  # expected number of independent draws, so that none has a probability below exp(-32)
+LEAST_DRAWN = 32  # expected independent draws; the probability that no example is drawn is then below exp(-32)
 
 
 class HWBS(Pruner):

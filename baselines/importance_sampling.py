@@ -32,8 +32,8 @@ class ImportanceSampling(WithinBatch):
     with probabilities g, and each draw has the weight 1 / (C g_i), so that the mean of the candidates is unbiased.
 
     tau^2 = C sum g_i^2 is the second moment of the gradient under uniform draws over that under draws by g. The authors
-    take tau for the factor by which a uniform batch must be larger; it is tau^2. The candidates pass forward only while
-    the running mean of tau exceeds a threshold. Otherwise the batch is a uniform draw, and its training step gives tau.
+    call tau the factor by which a uniform batch must be larger. This factor is tau^2. The candidates pass forward only
+    while the running mean of tau exceeds a threshold. Otherwise the batch is a uniform draw, and its training step gives tau.
     The paper's threshold is 1 + C / (3 B). Above it, a forward pass that costs a third of a visit pays.
 
     The budget is ours: an epoch's candidates are all N examples, each once, so C = B / (1 - ratio). The paper's C = 3 B is

@@ -24,8 +24,8 @@ class Moderate(Geometry):
     is by |rank - (n - 1) / 2|, ties broken by the seed. Features are not normalised. Besides the scoring network, the cost
     is O(N D + N log N).
 
-    The authors' code takes the median of each feature as the centre, and sorts the distances of all classes together
-    (`by_class=false`), on a network trained to its end. The budget and the early network are ours.
+    The authors' code takes the median of each feature as the centre, on a network trained to its end. It sorts the
+    distances of all classes together (`by_class=false`). The budget and the early network are ours.
 
     Args:
         prune_ratio: The share of visits to save.

@@ -65,7 +65,7 @@ class Random(Pruner):
         if missing:
             shuffled = self._shuffled()
             more = shuffled[~torch.isin(shuffled, taken)][:missing]
-            # Skipped examples stay in the new shuffle, so that every shuffle shows every example once.
+            # Skipped examples stay in the new shuffle, so every shuffle has every example once.
             taken, self.queue = torch.cat([taken, more]), shuffled[~torch.isin(shuffled, more)]
         return taken
 

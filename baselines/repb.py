@@ -21,8 +21,8 @@ class RePB(Pruner):
     Kind: dynamic.
     Scoring: none.
 
-    Only the abstract and a summary are public to us; we could not read github.com/mrazhou/RePB, which the summary names.
-    They contain the comparison within a window of batches, where the network hardly changes. They also contain the uniform
+    Only the abstract and a summary are public to us. We could not read github.com/mrazhou/RePB, which the summary names.
+    Both contain the comparison within a window of batches, where the network hardly changes. They also contain the uniform
     return of skipped examples, and weights by the visits so far. The sizes, the budget and the scale of the weights are
     ours:
 
@@ -32,7 +32,7 @@ class RePB(Pruner):
       N - K. So each window loses the same share. The seed breaks ties.
     - Examples that the last pass skipped return: as many as make the K of the pass exact, drawn uniformly. Up to a ratio
       of drop_share / (1 + drop_share) all return. The first pass draws its K uniformly.
-    - Weight of i at pass e, counted from 1: (1 - ratio) e / n_i. n_i is the number of visits of i, this one included; a
+    - Weight of i at pass e, counted from 1: (1 - ratio) e / n_i. n_i is the number of visits of i, this one included. A
       full run would have made e. At any steady rate of visits an example's weights then sum to (1 - ratio) e. With a
       budget that is not constant, the sum of the shares kept so far takes the place of (1 - ratio) e. A weight
       is limited to 10, and then divided by the mean over the kept: the mean weight is 1 in every pass.

@@ -97,8 +97,8 @@ class SeTa(Pruner):
 def loss_groups(loss_N: Tensor, groups: int) -> Tensor:
     """Returns each example's group by k-means of the losses, from 0 for the lowest. Int64, [N].
 
-    Groups of numbers are intervals, so the least sum of squares comes from dynamic programming: exact up to `MAX_BINS`
-    examples, and beyond over as many bins of equal size. Each loss then belongs to the nearest mean.
+    Groups of numbers are intervals, so dynamic programming finds the least sum of squares. It is exact up to `MAX_BINS`
+    examples. More examples are first put into as many bins of equal size. Each loss then belongs to the nearest mean.
     """
     rising_N = loss_N.double().sort().values
     rising_N -= rising_N.mean()

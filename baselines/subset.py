@@ -40,11 +40,11 @@ class Subset(Pruner):
     Kind: static.
     Scoring: none.
 
-    A `.npz` file has one of three arrays: `index`, distinct positions in the run's training set from 0; `mask`, true for
-    each kept one of the N examples; or `scores`, a number for each example, where infinity comes first. The file may also
-    have an array `weights`, with as many numbers above 0. Weights are taken as they are: a mean other than 1 changes the
-    effective learning rate. A file with a text `data_sha256`, as `sadp-bench export` writes it, fits the data of this hash
-    alone. A `.npy` file has one array, and a text file has a number a line. N numbers are scores, any other count of
+    A `.npz` file has one of three arrays. `index` has distinct positions in the run's training set, from 0. `mask` is true
+    for each kept one of the N examples. `scores` has a number for each example, where infinity comes first. The file may
+    also have an array `weights`, with as many numbers above 0. Weights are taken as they are: a mean other than 1 changes
+    the effective learning rate. A file with a text `data_sha256`, as `sadp-bench export` writes it, fits the data of this
+    hash alone. A `.npy` file has one array, and a text file has a number a line. N numbers are scores, any other count of
     numbers are indices, and N truth values are a mask.
 
     Indices and masks are the same in every epoch, so their number must fit the ratio to within 0.5 points. The K highest

@@ -1,6 +1,6 @@
 """sadp-bench: a comparison of data-pruning methods for training spiking neural networks.
 
-The names below are public and stable. They load on first use, so that importing the package does not import torch.
+The names below are public and stable. They load on first use, so importing the package does not import torch.
 """
 
 from importlib import import_module

@@ -39,13 +39,13 @@ class _Plain(Backbone):
         num_classes: Classes, the readout's outputs.
         timesteps: Time steps, T.
         neuron: Settings of all spiking layers.
-        width: Channels of the first block. Later blocks have multiples of it.
-        norm: Norm of each convolution's output: "batch" (by the batch's mean and variance), "weighted" (the same, where an
-            example counts by its loss's weight), "group" (by an example's own mean and variance), "sync" ("batch" over
-            all processes) or "none".
+        width: Channels of the first block. Later blocks have multiples of this number.
+        norm: Norm of each convolution's output. "batch": by the batch's mean and variance. "weighted": the same, where an
+            example counts by its loss's weight. "group": by an example's own mean and variance. "sync": "batch" over all
+            processes. "none": no norm.
         pool: Kind of the 2x2 pools: "avg" or "max".
-        pool_at: Place of a block's pool: "before-norm" (an average pool and its convolution are one layer), "after-norm"
-            or "after-neuron" (a maximum of spikes is 0 or 1, and a mean is k / 4).
+        pool_at: Place of a block's pool: "before-norm", "after-norm" or "after-neuron". Before the norm, an average pool
+            and its convolution are one layer. After the neuron, a maximum of spikes is 0 or 1, and a mean is k / 4.
         dropout: Share of the readout's inputs that becomes 0 in training; see `Dropout`. There is no dropout between blocks.
     """
 

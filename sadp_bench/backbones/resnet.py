@@ -77,9 +77,9 @@ class _ResNet(Backbone):
         timesteps: Time steps, T.
         neuron: Settings of all spiking layers.
         width: Channels of the stem.
-        norm: Norm of each convolution's output: "batch" (by the batch's mean and variance), "weighted" (the same, where an
-            example counts by its loss's weight), "group" (by an example's own mean and variance), "sync" ("batch" over
-            all processes) or "none".
+        norm: Norm of each convolution's output. "batch": by the batch's mean and variance. "weighted": the same, where an
+            example counts by its loss's weight. "group": by an example's own mean and variance. "sync": "batch" over all
+            processes. "none": no norm.
         first_stride: Stride of the first stage of blocks: 1 or 2.
 
     Attributes:
@@ -164,9 +164,9 @@ class SLTTResNet18(_ResNet18):
         timesteps: Time steps, T.
         neuron: Settings of all spiking layers.
         width: Channels of the stem.
-        norm: Norm of each convolution's output: "batch" (by the batch's mean and variance), "weighted" (the same, where an
-            example counts by its loss's weight), "group" (by an example's own mean and variance), "sync" ("batch" over
-            all processes) or "none".
+        norm: Norm of each convolution's output. "batch": by the batch's mean and variance. "weighted": the same, where an
+            example counts by its loss's weight. "group": by an example's own mean and variance. "sync": "batch" over all
+            processes. "none": no norm.
         dropout: Share of the inputs of each block's second convolution, and of the readout, that becomes 0 in training.
     """
 

@@ -30,9 +30,9 @@ class SEW7B(Backbone):
         timesteps: Time steps, T.
         neuron: Settings of all spiking layers.
         width: Channels of the first four blocks; the others have twice as many.
-        norm: Norm of each convolution's output: "batch" (by the batch's mean and variance), "weighted" (the same, where an
-            example counts by its loss's weight), "group" (by an example's own mean and variance), "sync" ("batch" over
-            all processes) or "none".
+        norm: Norm of each convolution's output. "batch": by the batch's mean and variance. "weighted": the same, where an
+            example counts by its loss's weight. "group": by an example's own mean and variance. "sync": "batch" over all
+            processes. "none": no norm.
         learn_tau: Whether each spiking layer learns its time constant, which starts at tau (parametric LIF).
     """
 

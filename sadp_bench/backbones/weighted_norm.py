@@ -114,7 +114,7 @@ def weighted_batch_norm(model: nn.Module) -> nn.Module:
         model: The network; its batch norms are replaced in place.
 
     Returns:
-        The network; a new layer where it is itself a batch norm.
+        The network; a new layer if it is a batch norm itself.
 
     Raises:
         BadInput: A batch norm is of another kind, such as SyncBatchNorm.
@@ -214,7 +214,8 @@ class _WeightedBatchNorm(torch.autograd.Function):
         """Returns the gradients at the input, the weight and the bias.
 
         Each input also changes mean and variance, in proportion to its row's share. So that share of two sums over all
-        values is subtracted from the gradient at constant statistics: of the error, and of error times normalised input.
+        values is subtracted from the gradient at constant statistics. The sums are those of the error, and of error times
+        normalised input.
         """
         x, weight, mean, variance, share_R = ctx.saved_tensors
         constant, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(

@@ -46,7 +46,7 @@ class ExampleRows:
         self.unclear: set[nn.Module] = set()
         self._neurons = time_layers(model)
         self._outputs: dict[nn.Module, Tensor] = {}  # Outputs whose order no spiking layer has shown yet.
-        self._new: dict[nn.Module, int] = {}  # By layer decided since `settle`, the spiking layer's number of examples.
+        self._new: dict[nn.Module, int] = {}  # The spiking layer's number of examples, by layer decided since `settle`.
         self.looking = False
 
     def hook(self) -> list[Any]:

@@ -49,7 +49,7 @@ def gradient_norms(
         Float64, [B].
 
     Raises:
-        BadInput: A parameter that trains belongs to a layer other than convolution, linear, batch and group norm, or is
+        BadInput: A parameter that trains belongs to a layer other than convolution, linear, batch and group norm. Or it is
             used outside of the calls of a single layer, as tied weights are.
     """
     assert not model.training, "batch norm in training mode mixes the examples' gradients"

@@ -42,8 +42,9 @@ class Recorder:
         signals: The signals to record. `note_loss` records the logits' errors, and hooks record all others.
 
     Attributes:
-        at_middle: Whether calls may be of the middle time step, from which that step's signals are read. A loop that calls
-            the layers step by step sets it in each step, and watching then costs a T-th. Each batch begins with True.
+        at_middle: Whether calls may be of the middle time step; only such calls are read for that step's signals. A loop
+            that calls the layers step by step sets it in each step, and watching then costs a T-th. Each batch begins with
+            True.
         spikes: The spike counts.
     """
 

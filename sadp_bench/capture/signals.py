@@ -25,8 +25,8 @@ class Signal(StrEnum):
         MIDDLE_ERROR_SQUARES: (L, B), E_l of the middle time step alone.
         HEAD_ERRORS: (L, B), recorded with the error squares under local learning alone: E of the head whose loss trains the
             layer. For a layer that the readout's loss trains, it is the sum of squares of the logits' errors.
-        BOUND_RATIO: (2, L), in an epoch's first batch only: sums over the batch's first examples (at most 32) of the exact
-            squared norm over all time steps, and of E_l A_l of the middle step.
+        BOUND_RATIO: (2, L), in an epoch's first batch only. It has two sums over the batch's first examples (at most 32):
+            of the exact squared norm over all time steps, and of E_l A_l of the middle step.
     """
 
     FEATURES = "features"

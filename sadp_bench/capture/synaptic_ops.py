@@ -88,9 +88,9 @@ def operations(model: nn.Module, batches: Iterable[Tensor], masks: Mapping[str, 
     multiply-accumulate for each live connection at each output position and time step. By custom, connections into the
     padding then count. Operations count at each call: a stem that is computed once for a static image counts once.
 
-    The values in all batches decide a layer's kind. The layer that a pass calls first is an exception: it reads data, and
-    its operations are multiply-accumulates for binary data, counts of events and images alike. So event frames count in
-    full, although hardware for events could skip their zeros. Transposed convolutions, and products that are not calls of
+    The values in all batches decide a layer's kind. The layer that a pass calls first is an exception, because it reads
+    data. Its operations are multiply-accumulates for binary data, counts of events and images alike. So event frames count
+    in full, although hardware for events could skip their zeros. Transposed convolutions, and products that are not calls of
     a module (as in attention), are not counted.
 
     Papers compare such numbers across tools, so two other rules are also computed:

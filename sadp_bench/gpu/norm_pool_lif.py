@@ -48,7 +48,7 @@ def norm_pool_lif(
             is in no pool.
         still: Whether the input is the same at every step.
         before: The membranes that the first step starts from, [B, C, h, w]; None: at rest. No gradient flows into them.
-        share_B: Shares of the examples in the norm's statistics of a batch, of mean 1; None: all are equal.
+        share_B: Shares of the examples in the norm's batch statistics, with mean 1; None: all are equal.
 
     Returns:
         Spikes [T B, C, h, w] in the type of y, channels last; membranes [B, C, h, w], channels last, at least float32.

@@ -129,7 +129,7 @@ INLINE void flush(double *sums, float *partial, int64_t pixels, int64_t C) {
 
 INLINE int64_t pixels_of(const block *b) { return (b->still ? 1 : b->timesteps) * b->examples * b->height * b->width; }
 
-/* Returns the shares' sum over all pixels, by which the moments are divided; without shares, the number of pixels. */
+/* Returns the divisor of the moments: the shares' sum over all pixels; without shares, the number of pixels. */
 static double mass_of(const block *b) {
     if (!b->share) return (double)pixels_of(b);
     double sum = 0;

@@ -203,7 +203,7 @@ class Pruner(ABC):
 
     def share_kept(self, epoch: int) -> float:
         """Returns the share of the examples that an epoch keeps by the budget."""
-        # Product and quotient keep the rounding of all versions so far, which decides K where it lies halfway.
+        # Product and quotient round as in all earlier versions. The rounding decides K where it lies halfway.
         ratio = self.prune_ratio * self.num_epochs / self.num_epochs
         return kept_share(self.budget, ratio, (epoch + 0.5) / self.num_epochs)
 

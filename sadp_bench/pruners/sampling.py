@@ -145,7 +145,8 @@ def weights(p_N: Tensor, num_kept: int, power: float = 1.0) -> Tensor:
     Weights are scaled such that the mean weight of the kept examples is 1 in expectation.
 
     With power 1 the mean of weight x value over the kept examples is an unbiased estimate of the mean over all (Horvitz &
-    Thompson, JASA 1952), if p is exact given all earlier draws. The scale is then 1. With power 0 all weights are equal.
+    Thompson, JASA 1952). This needs a p that is exact given all earlier draws. The scale is then 1. With power 0 all
+    weights are equal.
     """
     weight_N = (num_kept / (len(p_N) * p_N)) ** power
     return weight_N * (num_kept / (p_N * weight_N).sum()) if power != 1 else weight_N

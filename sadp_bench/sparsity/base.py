@@ -38,7 +38,7 @@ def num_live(total: int, density: float) -> int:
 
 
 def magnitude_masks(weights: Mapping[str, Tensor], num_live: int, live: Mapping[str, Tensor] | None = None) -> Masks:
-    """Returns masks of the `num_live` globally largest |w|. Of equal weights, the earlier position is chosen.
+    """Returns masks of the `num_live` globally largest |w|. The earlier of equal weights is chosen.
 
     Args:
         weights: The weights by name.

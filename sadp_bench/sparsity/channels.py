@@ -145,7 +145,7 @@ class Channels(Cutting):
 
 
 def channel_masks(scales: Mapping[str, Tensor], share: float) -> Masks:
-    """Returns masks of the globally largest |scale|, and of each layer's largest. Of equal scales the earlier is chosen.
+    """Returns masks of the globally largest |scale|, and of each layer's largest. The earlier of equal scales is chosen.
 
     Args:
         scales: The batch norms' scales by layer.

@@ -40,8 +40,8 @@ class EB(Searching):
         early_time: Whether the search takes fewer time steps.
         window: The number of masks that are compared.
         distance: The share of positions below which two masks agree.
-        kl_share: For early time: the share of the divergence at step 2, or of the largest ("max"), below which the output
-            of a step is close enough to that of all steps.
+        kl_share: For early time: a step's output is close enough to that of all steps if its divergence is below this
+            share of the divergence at step 2 (with "max", of the largest).
         kl_examples: For early time: the number of training examples on which the time steps are chosen.
         early_rule: For early time: "second" (the paper's) or "max"; see `early_time`.
         search_ratio: The share of visits that the search saves: each of its epochs has a new random subset.

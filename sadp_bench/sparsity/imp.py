@@ -48,8 +48,8 @@ class IMP(Searching):
         early_time: Whether the search takes fewer time steps.
         prune_share: The share of the live weights that a round prunes; the last round prunes to the density.
         rewind: Epochs after which the state is kept; 0: max(1, E / 15), the paper's 20 of 300.
-        kl_share: For early time: the share of the divergence at step 2, or of the largest ("max"), below which the output
-            of a step is close enough to that of all steps.
+        kl_share: For early time: a step's output is close enough to that of all steps if its divergence is below this
+            share of the divergence at step 2 (with "max", of the largest).
         kl_examples: For early time: the number of training examples on which the time steps are chosen.
         early_rule: For early time: "second" (the paper's) or "max"; see `early_time`.
         search_ratio: The share of visits that the search saves: each of its epochs has a new random subset.

@@ -33,12 +33,12 @@ class PQ(Sparsity):
     `density` is reached, the masks are final. A run that ends before is denser. Masked weights keep the momentum of their
     gradients.
 
-    With `shrink` false, the former rule, training starts with `density`, which stays: as many weights are regrown as
-    pruned. The layers' densities then depend on the kernels' sizes too (Evci et al., ICML 2020).
+    With `shrink` false, the former rule, the density is constant: as many weights are regrown as pruned. The layers'
+    densities then depend on the kernels' sizes too (Evci et al., ICML 2020).
 
     The source reports densities that fall by the index's c. We infer from them that c is the shrinkage. The source leaves
-    some points open. These choices are ours: p, q and `every`; c d is rounded down; half as many are regrown as pruned,
-    but at most as many as were dead; a weight that was just pruned is not regrown at once.
+    some points open, and these choices are ours: p, q and `every`. c d is rounded down. Half as many weights are regrown
+    as are pruned, but at most as many as were dead. A weight that was just pruned is not regrown at once.
 
     Args:
         density: The share of the weights that exist in the end.
