@@ -1,4 +1,4 @@
-"""Reads reference and new records and makes all comparisons between them."""
+"""Reads the reference and the new records, and compares them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ MAX_NAMES_SHOWN = 3  # names in a message
 class Result:
     """All findings of a check.
 
-    Args:
+    Attributes:
         findings: The outcomes of all comparisons.
-        runs: Number of the reference's runs.
-        differing: Differences between the environments; empty if they are the same.
+        runs: The number of the reference's runs.
+        differing: The differences between the environments; [] if they are the same.
     """
 
     findings: list[Finding]
@@ -43,29 +43,29 @@ def read_reference(folder: Path) -> list[Record]:
     """Returns all records of a folder.
 
     Raises:
-        BadInput: The folder has no records, or one of them can't be read.
+        BadInput: The folder has no records, or one of them cannot be read.
     """
     found = read_all([folder])
     if found.problems:
         more = f" (and {len(found.problems) - 1} more)" if len(found.problems) > 1 else ""
         raise BadInput(f"the reference is damaged: {found.problems[0]}{more}")
     if not found.records:
-        raise BadInput(f"{folder} holds no records; make them: sadp-bench sweep FILE.toml --out {folder}")
+        raise BadInput(f"{folder} contains no records; make them: sadp-bench sweep FILE.toml --out {folder}")
     return [record for _, record in found.records]
 
 
 def read_now(
     folder: Path, reference: Sequence[Record], failed: Mapping[str, str]
 ) -> tuple[dict[str, Record], dict[str, str]]:
-    """Returns by key the reference's runs that a folder contains, and why others failed.
+    """Returns the new records of the reference's runs, and the reasons of failures, both by key.
 
     Args:
-        folder: Folder of the new records.
+        folder: The folder of the new records.
         reference: The reference's records.
-        failed: By key, the known reasons of failures.
+        failed: The known reasons of failures, by key.
 
     Raises:
-        BadInput: A run has neither a record nor a reason; the message names such runs.
+        BadInput: A run has neither a record nor a reason. The message names such runs.
     """
     found = read_all([folder])
     wanted = {record.spec.key for record in reference}
@@ -98,9 +98,9 @@ def compare_runs(
     Args:
         reference: The reference's records.
         nows: The new records by key.
-        failed: By key, why a run has no record.
-        margin: Allowed fall of a mean accuracy in [0, 1]; None: a band of the reference's spread.
-        exact: Whether to compare bit for bit the numbers that only the same environment repeats.
+        failed: The reasons of failures, by key.
+        margin: The allowed fall of a mean accuracy, in [0, 1]; None for a band from the reference's spread.
+        exact: Whether to compare bit for bit the numbers that only the same environment reproduces.
     """
     reference, failed = list(reference), failed or {}
     groups = group(reference, nows)

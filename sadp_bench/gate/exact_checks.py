@@ -1,6 +1,6 @@
-"""Comparisons without tolerance: of numbers that every machine repeats, or the reference's environment.
+"""Comparisons without tolerance, of numbers that every machine reproduces, or only the reference's environment.
 
-A value on which all seeds of the reference agree depends neither on random draws nor on training. It must be the same
+A value that is equal for all seeds of the reference depends neither on random draws nor on training. It must be the same
 on every machine: counts, and weights that are functions of counts. Other values are exact in one environment only.
 """
 
@@ -26,13 +26,13 @@ ALWAYS, BY_SEEDS, ONLY_HERE = "always", "by seeds", "only here"
 class Quantity:
     """A quantity of a record that is compared value by value.
 
-    Args:
-        name: Its name in findings.
+    Attributes:
+        name: The name in findings.
         values: Returns the quantity's values by name.
-        rule: ALWAYS: all values are the same on any machine. BY_SEEDS: those on which the reference's seeds agree are.
-            ONLY_HERE: none is.
+        rule: The values that must be the same on any machine. ALWAYS: all. BY_SEEDS: those that are equal for all seeds of
+            the reference. ONLY_HERE: none.
         whole: Whether seeds that differ in one value count as differing in all.
-        tolerance: Relative difference that is allowed between machines.
+        tolerance: The relative difference that is allowed between machines.
     """
 
     name: str
@@ -75,7 +75,7 @@ QUANTITIES = (
     Quantity("parameters", lambda record: {"parameters": record.num_parameters}, ALWAYS),
     Quantity("counts", _counts, whole=True),
     Quantity("learning rate", _by_epoch("learning_rate"), tolerance=1e-6),
-    Quantity("mean weight", _by_epoch("mean_weight"), tolerance=1e-6),  # The weights are a float32 mean.
+    Quantity("mean weight", _by_epoch("mean_weight"), tolerance=1e-6),  # a mean in float32
     Quantity("visits", _visits, whole=True),
     Quantity("train loss", _by_epoch("train_loss"), ONLY_HERE),
     Quantity("test accuracy", _accuracy, ONLY_HERE),
@@ -83,16 +83,16 @@ QUANTITIES = (
 
 
 def data(group: Group) -> Finding:
-    """Compares the data; where they differ, no other comparison means anything."""
+    """Compares the data. Where the data differ, no other comparison is valid."""
     return _compared(group, DATA, group.pairs, set(DATA.values(group.references[0])), ANYWHERE)
 
 
 def exact_findings(group: Group, exact: bool) -> list[Finding]:
-    """Returns all exact comparisons but the data's.
+    """Returns all exact comparisons except that of the data.
 
     Args:
         group: The pairs of one run.
-        exact: Whether to compare the numbers that only the same environment repeats.
+        exact: Whether to compare the numbers that only the same environment reproduces.
     """
     found = [_budget(group)]
     here = [pair for pair in group.pairs if exact and not pair.differing]
@@ -102,7 +102,7 @@ def exact_findings(group: Group, exact: bool) -> list[Finding]:
         if anywhere:
             found.append(_compared(group, quantity, group.pairs, anywhere, ANYWHERE))
         if not names:
-            found.append(Finding(group.label, quantity.name, HERE, SKIPPED, f"the reference holds no {quantity.name}"))
+            found.append(Finding(group.label, quantity.name, HERE, SKIPPED, f"the reference has no {quantity.name}"))
         elif rest := names - anywhere:
             found.append(_here(group, quantity, here, rest, exact))
     return found
@@ -128,7 +128,7 @@ def _here(group: Group, quantity: Quantity, pairs: list[RecordPair], names: set[
 
 
 def _compared(group: Group, quantity: Quantity, pairs: list[RecordPair], names: set[str], kind: str) -> Finding:
-    """Compares values of all pairs; the text shows the first pair that differs and counts the others."""
+    """Compares values of all pairs. The text shows the first pair that differs and counts the others."""
     tolerance = quantity.tolerance if kind == ANYWHERE else 0.0
     wrong = []
     for pair in pairs:
@@ -146,14 +146,14 @@ def _compared(group: Group, quantity: Quantity, pairs: list[RecordPair], names: 
 
 
 def _budget(group: Group) -> Finding:
-    """Compares the share of visits saved with the ratio, unless the reference shows a method without a budget."""
+    """Compares the share of saved visits with the ratio, unless the reference itself saved another share."""
     ratio = group.spec.ratio
     if max(abs(realised_ratio(record) - ratio) for record in group.references) > BUDGET_TOLERANCE:
         text = f"not compared: the reference saved another share than {ratio:g}"
         return Finding(group.label, "budget", ANYWHERE, SKIPPED, text)
     now = max((realised_ratio(record) for record in group.nows), key=lambda saved: abs(saved - ratio))
     outcome = PASSED if abs(now - ratio) <= BUDGET_TOLERANCE else FAILED
-    text = f"saved {now:.4f} of the visits, asked for {ratio:g} ± {BUDGET_TOLERANCE:g}"
+    text = f"saved {now:.4f} of the visits, must be {ratio:g} ± {BUDGET_TOLERANCE:g}"
     allowed = [ratio - BUDGET_TOLERANCE, ratio + BUDGET_TOLERANCE]
     return Finding(group.label, "budget", ANYWHERE, outcome, text, ratio, now, allowed)
 

@@ -12,15 +12,15 @@ from sadp_bench.records.spec import Spec
 
 # Kinds of a comparison.
 ANYWHERE = "anywhere"  # exact on every machine
-HERE = "here"  # exact where the environments agree
-BAND = "band"  # within a band made of the reference's spread
-SPEED_CHECK = "speed"  # at most a warning
+HERE = "here"  # exact in the same environment
+BAND = "band"  # within a band from the reference's spread
+SPEED_CHECK = "speed"  # causes at most a warning
 
 PASSED, FAILED, SKIPPED, WARNING = "passed", "failed", "skipped", "warning"
 
 MINUS_FULL = "accuracy minus full data's"  # the name of a comparison
 
-# Fields of the environment that must agree before a CPU repeats a run to the last bit. The spec contains the precision.
+# A CPU reproduces a run to the last bit only if these fields of the environment agree. The spec contains the precision.
 EXACT_TOGETHER = ("device", "processor", "threads", "kernel", "bf16", "torch", "spikingjelly")
 
 
@@ -28,15 +28,15 @@ EXACT_TOGETHER = ("device", "processor", "threads", "kernel", "bf16", "torch", "
 class Finding:
     """The outcome of one comparison over all seeds of a run.
 
-    Args:
+    Attributes:
         run: Method and ratio, and the settings that distinguish the run.
         name: The quantity that was compared.
         kind: ANYWHERE, HERE, BAND or SPEED_CHECK.
         outcome: PASSED, FAILED, SKIPPED or WARNING.
-        text: What was found, in one line.
+        text: The result in one line.
         reference: The reference's value, a number or a short text; None without such a value.
-        now: The value of the new runs, likewise.
-        allowed: The limit, or both limits, likewise.
+        now: The value of the new runs; None without such a value.
+        allowed: The limit, or both limits; None without such a value.
     """
 
     run: str
@@ -51,12 +51,12 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RecordPair:
-    """A run of the reference and the same run made now.
+    """The reference's record and the new record of one run.
 
-    Args:
+    Attributes:
         reference: The reference's record.
         now: The new record.
-        differing: Differences of the environments, which prevent an exact comparison.
+        differing: The differences of the environments that prevent an exact comparison.
     """
 
     reference: Record
@@ -71,7 +71,7 @@ class RecordPair:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Group:
-    """The pairs that differ in the seed alone, by rising seed."""
+    """The pairs that differ only in the seed, in rising order of the seed."""
 
     label: str
     pairs: list[RecordPair]
@@ -93,12 +93,12 @@ class Group:
 
     @property
     def setting(self) -> str:
-        """The key that groups share if they differ in method and ratio alone; their seeds spread alike."""
+        """A key that is equal for groups that differ only in method and ratio. Their seeds have a common spread."""
         return self.spec.any_method().key
 
 
 def differing_environments(reference: Record, now: Record) -> tuple[str, ...]:
-    """Returns why two records of one spec need not be equal bit for bit, one phrase per reason."""
+    """Returns the reasons why two records of one spec may differ in some bits, a phrase each."""
     phrases = [
         f"{name} {reference.environment.get(name)} → {now.environment.get(name)}"
         for name in EXACT_TOGETHER
@@ -110,7 +110,7 @@ def differing_environments(reference: Record, now: Record) -> tuple[str, ...]:
 
 
 def group(references: Iterable[Record], nows: Mapping[str, Record]) -> list[Group]:
-    """Returns the references that have a new record, paired and grouped: full data first, then in the records' order.
+    """Returns the groups of references with a new record: full data first, then in the order of the records.
 
     Args:
         references: The reference's records.
@@ -127,5 +127,5 @@ def group(references: Iterable[Record], nows: Mapping[str, Record]) -> list[Grou
 
 
 def labels(records: Iterable[Record]) -> dict[str, str]:
-    """Returns by `Spec.any_seed` key the method, the ratio and the choices that differ between runs of both."""
+    """Returns the label of each run, by the key of `Spec.any_seed`: method, ratio, and choices that set it apart."""
     return run_names(record.spec.any_seed() for record in records)

@@ -1,4 +1,4 @@
-"""Shows a check's result: a table and a line per failure, a JSON object, JUnit XML."""
+"""Shows the result of a check: a table with a line for each failure, a JSON object, or JUnit XML."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sadp_bench.gate.compare import Result, outcome_counts
 from sadp_bench.gate.findings import ANYWHERE, BAND, FAILED, HERE, MINUS_FULL, SKIPPED, WARNING, Finding
 from sadp_bench.records.store import atomic
 
-WIDE, LEAST_NAME = 110, 20  # columns: of a terminal for the whole table in a line a run, and of a run's name
+WIDE, LEAST_NAME = 110, 20  # columns: least width of a terminal for one line a run, and least width of a run's name
 REPORT_WIDTH = 200  # columns, where stdout is no terminal
 STYLES = {FAILED: "red", WARNING: "yellow"}
 CHECK_KINDS = {ANYWHERE: "exact anywhere", HERE: "exact here", BAND: "bands"}
@@ -42,7 +42,7 @@ def print_check(result: Result, folder: Path, kept: Path | None) -> None:
 
 
 def _table(result: Result, wide: bool) -> Table:
-    """Returns a row for each run; where it is not wide, what an accuracy must reach stands below it."""
+    """Returns a table with a row for each run. In a narrow table, the least accuracy stands below the accuracy."""
     table = Table(box=None, pad_edge=False, padding=(0, 2 if wide else 1, 0, 0))
     table.add_column("run", overflow="fold", min_width=LEAST_NAME)
     bands = ("accuracy", "at least", "minus full", "at least") if wide else ("accuracy", "minus full")
@@ -63,7 +63,7 @@ def _title(result: Result, folder: Path) -> str:
 
 
 def _share(findings: Iterable[Finding]) -> Text:
-    """Returns how many comparisons passed: '4 of 5'."""
+    """Returns the number of passed comparisons, such as '4 of 5'."""
     compared = [finding for finding in findings if finding.outcome != SKIPPED]
     if not compared:
         return Text("–", "dim")
@@ -85,7 +85,7 @@ def _line(finding: Finding) -> str:
 def _closing(result: Result, folder: Path, kept: Path | None) -> list[str]:
     lines = []
     if result.differing:
-        lines.append("Another environment: exact comparisons that need the same one were skipped (see above).")
+        lines.append("The environments differ (see above), so exact comparisons that need the same one were skipped.")
     if any(finding.kind == HERE for finding in result.of(FAILED)):
         new = kept or "DIR"
         again = "" if kept else "check again with --out DIR; then "
@@ -107,10 +107,10 @@ def check_json(result: Result, folder: Path, kept: Path | None) -> dict[str, Any
 
 
 def write_junit(path: Path, result: Result, seconds: float) -> None:
-    """Writes a test case per comparison, whose class is the run.
+    """Writes a test case for each comparison. Its class name is the run.
 
     Raises:
-        BadInput: The file can't be written.
+        BadInput: The file cannot be written.
     """
     findings = result.findings
     suite = ElementTree.Element(

@@ -29,18 +29,18 @@ def rerun(
     allow_imports: bool = False,
     checkpoint_seconds: float = 60.0,
 ) -> dict[str, str]:
-    """Trains the runs that the store lacks and returns by key why runs failed; a failure does not stop the others.
+    """Trains the runs that the store lacks. Returns the reasons of failures by key. A failure does not stop other runs.
 
     Args:
         reference: The reference's records.
-        store: Receives the new records.
-        data: Folder of the data sets.
+        store: The store of the new records.
+        data: The folder of the data sets.
         progress: Receives the progress.
-        allow_imports: Whether records may name package.module:Class, whose code then runs.
+        allow_imports: Whether records may name package.module:Class. Its code then runs.
         checkpoint_seconds: Seconds between checkpoints.
 
     Raises:
-        BadInput: A run can't be made here, for example without its data; raised before anything is trained.
+        BadInput: A run cannot be trained here, for example without its data. It is raised before any training.
     """
     check_trusted(reference, allow_imports)
     store.check_writable()
@@ -56,7 +56,7 @@ def rerun(
             run.run(spec, material, store, progress, reference=False, checkpoint_seconds=checkpoint_seconds)
         except BadInput as error:
             failed[spec.key] = str(error)
-        except Exception as error:  # A defect in one method must not hide the results of the others.
+        except Exception as error:  # a defect in one method must not hide the results of others
             traceback.print_exc()
             failed[spec.key] = f"{type(error).__name__}: {error}"
         if spec.key in failed:
@@ -65,7 +65,7 @@ def rerun(
 
 
 def check_trusted(reference: Sequence[Record], allow_imports: bool) -> None:
-    """Raises BadInput where a record would import code and the caller did not allow it."""
+    """Raises BadInput where a record would import code that the caller did not allow."""
     for record in reference:
         for kind in GROUPS:
             name = getattr(record.spec, kind)
@@ -85,18 +85,16 @@ def request_of(spec: Spec) -> dict[str, Any]:
 
 
 def _material(spec: Spec, data: Path | None, opened: dict[Any, Any]) -> Material:
-    """Returns the run's data, and thereby checks that the spec resolves.
+    """Returns the run's data. This also checks that the spec resolves.
 
-    The run itself uses the record's spec: a setting that was added later takes its default, and the key stays.
+    The run itself uses the record's spec. A setting that was added later has its default there, so the key is unchanged.
     """
     if spec.processes > 1:
-        raise BadInput(
-            f"{_title(spec)} shared its batches among {spec.processes} processes: make it with torchrun, and use --against"
-        )
+        raise BadInput(f"{_title(spec)} ran on {spec.processes} processes: train it with torchrun, and use --against")
     try:
         return resolve.resolve(request_of(spec), data, opened)[1]
     except BadInput as error:
-        raise BadInput(f"the reference's {_title(spec)} can't be made here: {error}") from None
+        raise BadInput(f"the reference's {_title(spec)} cannot be trained here: {error}") from None
 
 
 def _title(spec: Spec) -> str:

@@ -1,4 +1,4 @@
-"""Standard deviations with their degrees of freedom, and how far a mean of seeds may be off."""
+"""Standard deviations with their degrees of freedom, and the allowed deviation of a mean over seeds."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from scipy.special import stdtrit
 class Spread:
     """A standard deviation or a standard error.
 
-    Args:
+    Attributes:
         size: The deviation.
-        freedom: Degrees of freedom of its estimate.
+        freedom: The degrees of freedom of its estimate.
     """
 
     size: float
@@ -31,7 +31,7 @@ class Spread:
         return Spread(self.size * math.sqrt(1 / n + 1 / m), self.freedom)
 
     def reach(self, level: float, sides: int) -> float:
-        """Returns the deviation that is exceeded with probability `level`, to one side or to either of two."""
+        """Returns the deviation that is exceeded with probability `level`, on one side or on both sides together."""
         return float(stdtrit(self.freedom, 1 - level / sides)) * self.size
 
 
@@ -56,6 +56,6 @@ def together(*parts: Spread) -> Spread:
 def of_seeds(reference_S: Any, now_S: Any) -> Spread:
     """Returns the error of the difference of two means over seeds.
 
-    The spread is pooled over both sides: without a change both have the same one, and few seeds estimate it poorly.
+    The spread is pooled over both sides, because it is equal without a change, and few seeds estimate it poorly.
     """
     return pooled([reference_S.tolist(), now_S.tolist()]).of_means(len(reference_S), len(now_S))

@@ -1,4 +1,4 @@
-"""The comparison of speed: at most a warning, as machines are noisy and differ."""
+"""The comparison of speed. It causes at most a warning, because machines are noisy and differ."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from sadp_bench.records.record import Record
 from sadp_bench.records.spec import Spec
 
 TIMING_ROUNDS = 5
-ALLOWED_DROP = 0.05  # of efficiency; the noise floor's spread is added
+ALLOWED_DROP = 0.05  # allowed fall of the efficiency, to which the spread of the noise floor is added
 
 
 def timing_findings(reference: Sequence[Record], data: Path | None, progress: Progress) -> list[Finding]:
-    """Compares each method's training efficiency, measured now by interleaved epochs, with the records'."""
+    """Measures the training efficiency of each method by interleaved epochs, and compares it with the records'."""
     names = labels(reference)
     recorded: dict[str, list[float]] = {}
     specs: dict[str, Spec] = {}
@@ -35,12 +35,12 @@ def timing_findings(reference: Sequence[Record], data: Path | None, progress: Pr
 def _finding(label: str, spec: Spec, recorded: Sequence[float], data: Path | None, progress: Progress) -> Finding:
     name = "efficiency"
     if not recorded:
-        text = "the reference has no full-data run of the same environment, or one of both was disturbed"
+        text = "the reference has no full-data run of the same environment, or one of the two runs was disturbed"
         return Finding(label, name, SPEED_CHECK, SKIPPED, text)
     request = request_of(spec) | {"epochs": max(spec.epochs, TIMING_ROUNDS + 1)}
     try:
         measured = speed.measure_speed(request, [spec.method], [spec.ratio], TIMING_ROUNDS, data, progress)
-    except Exception as error:  # A method may raise anything; the other comparisons must still be reported.
+    except Exception as error:  # a method may raise anything, and the other comparisons must be reported
         return Finding(label, name, SPEED_CHECK, SKIPPED, f"not measured: {error}")
     before, after = statistics.median(recorded), measured["rows"][0]["efficiency"]
     noise, spread = measured["noise_floor"], measured["rows"][0]["efficiency_spread"]

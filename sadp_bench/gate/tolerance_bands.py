@@ -1,11 +1,11 @@
 """Comparisons with a tolerance band, which comes from the spread of the reference's seeds and examples.
 
-Means over seeds have a prediction interval of the t distribution. Their spread is pooled over the runs that differ in
-method and ratio alone, since a few seeds estimate it poorly; the run's spread replaces it where it is larger. The error of
-statistics of the visits comes from the examples, of which there are thousands, and from the seeds.
+Means over seeds have a prediction interval of the t distribution. Their spread is pooled over the runs that differ only in
+method and ratio, because a few seeds estimate it poorly. A run's own spread replaces it where it is larger. The error of
+statistics of the visits comes from the thousands of examples and from the seeds.
 
 All bands together fail an unchanged package with probability FALSE_ALARM_LEVEL at most. Each band gets an equal share of
-it (Bonferroni), so all bands are collected before the first one is evaluated.
+this probability (Bonferroni), so all bands are collected before the first one is evaluated.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from sadp_bench.records.visit_counts import unpack
 
 FALSE_ALARM_LEVEL = 0.005  # probability of a false alarm in a whole check of an unchanged package
 MIN_FREEDOM = 3  # degrees of freedom; with fewer the estimated spread is too uncertain for a useful band
-# Share of a pooled spread's degrees of freedom that counts. Methods share weights and order with one seed, so their results
-# correlate, and their spreads differ. Box's formula (Annals of Mathematical Statistics 25, 1954), (tr C)^2 / tr C^2 of the
-# methods' covariance C, gives about a half (measured: docs/ci.md).
+# Share of a pooled spread's degrees of freedom that counts. Methods with the same seed share weights and order, so their
+# results correlate; their spreads also differ. Box's formula (Annals of Mathematical Statistics 25, 1954), (tr C)^2 / tr C^2
+# of the methods' covariance C, gives about a half (measured: docs/ci.md).
 SHARED_SEEDS = 0.5
-MIN_SEEDS_OF_BANDS = 3  # seeds, to estimate their spread
-DEFAULT_MARGIN = 0.05  # accuracy in [0, 1], where the reference has too few seeds for a band
+MIN_SEEDS_OF_BANDS = 3  # seeds that are needed to estimate their spread
+DEFAULT_MARGIN = 0.05  # accuracy in [0, 1]; used where the reference has too few seeds for a band
 SAME_WEIGHT = 1e-5  # relative rounding error of a float32 mean
 BAND_ROUNDING = 1e-9  # absolute
 
 BySeed = dict[int, float]
-Band = Callable[[float], Finding]  # takes its share of FALSE_ALARM_LEVEL
+Band = Callable[[float], Finding]  # its argument is its share of FALSE_ALARM_LEVEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +55,15 @@ class Sample:
         return statistics.fmean(self.reference.values()), statistics.fmean(self.now.values())
 
     def width(self, others: Iterable[Sample], level: float, sides: int) -> float | None:
-        """Returns how far the mean now may be off that of the reference; None where the reference has too few seeds.
+        """Returns the allowed difference between the means now and of the reference; None for too few reference seeds.
 
         It is the narrower of two bands, each with half of the level. The first uses the reference's spread. The second uses
-        the spread of both sides, which is estimated better but is large where a change made some seeds collapse.
+        the spread of both sides. Its estimate is better, but it is large where a change made some seeds collapse.
 
         Args:
-            others: Samples of the same quantity, of all groups.
-            level: Probability of leaving the band without a change.
-            sides: 1: only a fall counts; 2: a rise counts too.
+            others: The samples of the same quantity, of all groups.
+            level: The probability of leaving the band without a change.
+            sides: 1 where only a fall counts; 2 where a rise counts too.
         """
         alike = [other for other in others if other.group.setting == self.group.setting]
         alone = self._spread([[sample.reference] for sample in alike], [self.reference])
@@ -84,8 +84,8 @@ def band_findings(groups: Sequence[Group], margin: float | None) -> list[Finding
     """Returns all comparisons in bands.
 
     Args:
-        groups: Groups with the same data in the reference and now.
-        margin: Allowed fall of a mean accuracy in [0, 1]; None: a band decides.
+        groups: The groups with the same data in the reference and now.
+        margin: The allowed fall of a mean accuracy, in [0, 1]; None for a band.
     """
     accuracy = [_sample(group, lambda record: record.test_accuracy) for group in groups]
     over_full = [sample for group in groups if (sample := _over_full(group, groups)) is not None]
@@ -123,7 +123,7 @@ def _over_full(group: Group, groups: Iterable[Group]) -> Sample | None:
 
 
 def _accuracy(name: str, sample: Sample, all_samples: Sequence[Sample], margin: float | None, level: float) -> Finding:
-    """Compares a mean accuracy: a fall beyond the band fails, a rise beyond it warns."""
+    """Compares a mean accuracy. A fall beyond the band is a failure, a rise beyond it a warning."""
     width, why = sample.width(all_samples, level, sides=1), f"{_share(level)} prediction band"
     if margin is not None:
         width, why = margin, "--accuracy-margin"
@@ -137,7 +137,7 @@ def _accuracy(name: str, sample: Sample, all_samples: Sequence[Sample], margin: 
     beyond = abs(after - before) > width + BAND_ROUNDING
     outcome = PASSED if not beyond else FAILED if after < before else WARNING
     if outcome == WARNING:
-        text += "; it rose by more: no failure, but check whether it is intended"
+        text += "; it rose by more than the band, so check whether this is intended"
     return Finding(sample.group.label, name, BAND, outcome, text, before, after, before - width)
 
 
@@ -146,7 +146,7 @@ def _share(level: float) -> str:
 
 
 def _train_loss(sample: Sample, all_samples: Sequence[Sample], level: float) -> Finding:
-    """Compares the last epoch's loss over the kept examples, which changes with the examples and with the training."""
+    """Compares the last epoch's loss over the kept examples. It depends on the choice of examples and on training."""
     width, means = sample.width(all_samples, level, sides=2), sample.means
     if width is None:
         return _skipped(sample.group, "train loss", *means)
@@ -168,7 +168,7 @@ def _within(group: Group, name: str, prefix: str, before: float, after: float, w
 def _weights(group: Group) -> list[Band]:
     """Returns the bands of the mean weight's level and spread, over the epochs in which the reference's seeds differ.
 
-    A method's weights may stay high or low over many epochs, so all epochs of a run count as one value.
+    A method's weights may be high or low over many epochs in a row, so all epochs of a run count as one value.
     """
     reference_SE, now_SE = _mean_weights(group.references), _mean_weights(group.nows)
     if reference_SE is None or now_SE is None or reference_SE.shape[1] != now_SE.shape[1]:
@@ -198,7 +198,7 @@ def _weight_level(group: Group, reference_SE: Any, now_SE: Any, level: float) ->
 
 
 def _weight_spread(group: Group, reference_SE: Any, now_SE: Any, level: float) -> Finding:
-    """Compares the spread over seeds; the ratio of two variances has an F distribution."""
+    """Compares the spread over seeds, by the F distribution of a ratio of two variances."""
     name = "spread of the mean weight"
     before, after = (float(np.sqrt(weight_SE.var(axis=0, ddof=1).mean())) for weight_SE in (reference_SE, now_SE))
     change = f"between seeds {before:.4f} → {after:.4f}"
@@ -215,7 +215,7 @@ def _weight_spread(group: Group, reference_SE: Any, now_SE: Any, level: float) -
 
 
 def _visits(group: Group) -> list[Band]:
-    """Returns the bands of the visits' spread over examples and of their agreement; none where all counts are alike."""
+    """Returns the bands of the visits' spread over examples and of their agreement; [] where all counts are equal."""
     reference, now = _counts(group.references), _counts(group.nows)
     if reference is None or now is None or not reference.std(axis=1).all():
         return []
@@ -245,12 +245,12 @@ def _visit_spread(group: Group, reference: Any, now: Any, level: float) -> Findi
 def visit_spread(reference_SN: Any, now_SN: Any) -> tuple[float, float, Spread]:
     """Returns the geometric means over seeds of the counts' standard deviation, and the error of their log ratio.
 
-    The error has two parts: one of the examples, by the influence of each on the log, and one of the seeds, by their spread
-    on both sides.
+    The error has two parts. One comes from the examples, by the influence of each on the logarithm; the other comes from
+    the seeds, by their spread on both sides.
 
     Args:
-        reference_SN: Visits of the reference by seed and example.
-        now_SN: Visits of the new runs.
+        reference_SN: The visits in the reference, by seed and example.
+        now_SN: The visits in the new runs, by seed and example.
     """
 
     def logs(count_SN: Any) -> tuple[Any, Any]:
@@ -281,20 +281,20 @@ def _visit_agreement(group: Group, reference: Any, now: Any, level: float) -> Fi
 def visit_agreement(reference_SN: Any, now_SN: Any) -> tuple[float, float, Spread]:
     """Returns the mean correlations of two seeds' counts within the reference and across both sides, and their error.
 
-    Across both sides a seed is paired with other seeds only: row s of both is the same seed, which shares its draws. The
-    error is that of the difference of both means. It has two parts: one of the examples, and one of the seeds, as some
-    seeds agree with all others more than other seeds do.
+    Across both sides a seed is paired only with other seeds, because row s of both has the same seed and the same draws.
+    The error is that of the difference of the two means. One part comes from the examples. The other comes from the seeds,
+    because some seeds agree with all others more than other seeds do.
 
     Args:
-        reference_SN: Visits of the reference by seed and example.
-        now_SN: Visits of the new runs.
+        reference_SN: The visits in the reference, by seed and example.
+        now_SN: The visits in the new runs, by seed and example.
     """
 
     def standard(count_SN: Any) -> Any:
         return (count_SN - count_SN.mean(axis=1, keepdims=True)) / count_SN.std(axis=1, keepdims=True)
 
     def strength(standard_SN: Any) -> Any:
-        """Returns a seed's strength from its mean correlation with n - 1 seeds, (n - 2) / (n - 1) of which is its part."""
+        """Returns a seed's strength: its mean correlation with the other n - 1 seeds, times (n - 1) / (n - 2)."""
         with_all_S = standard_SN @ standard_SN.sum(axis=0) / standard_SN.shape[1]
         return (with_all_S - 1) / (len(standard_SN) - 2)
 

@@ -1,7 +1,4 @@
-"""The numbers of a bias, from independent rounds of estimates: its share of what is estimated, and the cosine of both.
-
-R rounds.
-"""
+"""The numbers of a bias from R independent rounds of estimates: its squared size as a share, and a cosine."""
 
 from __future__ import annotations
 
@@ -15,23 +12,23 @@ from torch import Tensor
 def pair_mean(product_RR: Tensor) -> Tensor:
     """Returns the mean of the products of different rounds.
 
-    Two rounds are independent. So the mean of x_r . y_s over r != s is without bias for the product of the expectations of
-    x and y. The products of a round with itself would add its noise.
+    Two rounds are independent, so the mean of x_r . y_s over r != s is an unbiased estimate of E[x] . E[y]. The product of
+    a round with itself would add its noise.
     """
     rounds = len(product_RR)
     return (product_RR.sum() - product_RR.diagonal().sum()) / (rounds * (rounds - 1))
 
 
 def square_of_bias(error_RR: Tensor, full_RR: Tensor) -> dict[str, float | None]:
-    """Returns the squared bias over the squared length of what is estimated. It may be below 0, by noise.
+    """Returns the squared bias divided by the squared length of the true value. Noise can make it negative.
 
     Args:
-        error_RR: Products of the rounds' errors, each with the expectation "bias".
-        full_RR: Products of the rounds' estimates of the whole.
+        error_RR: The products of the rounds' errors. The expectation of an error is the bias.
+        full_RR: The products of the rounds' estimates of the true value.
 
     Returns:
-        "square", and "square_error": its standard error, by the jackknife over the rounds. Where the noise exceeds the bias
-        the latter is too large, by up to sqrt(2 (R - 1) / (R - 2)).
+        "square", and "square_error": its standard error by the jackknife over the rounds. This error is too large by a
+        factor of up to sqrt(2 (R - 1) / (R - 2)) where the noise exceeds the bias.
     """
     square, error = jackknife(
         lambda at: float(pair_mean(error_RR[at][:, at]) / pair_mean(full_RR[at][:, at])), error_RR
@@ -40,7 +37,7 @@ def square_of_bias(error_RR: Tensor, full_RR: Tensor) -> dict[str, float | None]
 
 
 def cosine_of_draw(error_RR: Tensor, mixed_RR: Tensor, full_RR: Tensor) -> float | None:
-    """Returns the cosine of the expectations of the drawn and the full gradient; None where one of them is 0.
+    """Returns the cosine between the expectations of the drawn and the full gradient; None where one of them is 0.
 
     Args:
         error_RR: Products of the rounds' errors.
@@ -56,11 +53,11 @@ def cosine_of_draw(error_RR: Tensor, mixed_RR: Tensor, full_RR: Tensor) -> float
 
 
 def jackknife(number: Callable[[Tensor], float], over_R: Tensor) -> tuple[float, float]:
-    """Returns a number of all rounds, and its standard error from the numbers that leave out one round each.
+    """Returns a number of all rounds and its standard error. The error comes from leaving out one round at a time.
 
     Args:
-        number: Of the rounds at the given places.
-        over_R: Anything with an entry for each round.
+        number: Returns the number of the rounds at the given places.
+        over_R: A tensor with an entry for each round; only its length is used.
 
     Source: Efron & Stein, "The jackknife estimate of variance", Annals of Statistics, 1981.
     """

@@ -1,6 +1,6 @@
-"""Repeated draws of an epoch's examples, as far as they are of a study's.
+"""Repeated draws of an epoch's examples, restricted to the studied examples.
 
-N training examples, n studied, K kept of all, k of the studied.
+N training examples, n studied examples, K kept of all, k kept of the studied.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from sadp_bench.pruners.sampling import systematic_sample
 
 STREAM = "study draws"
 
-Drawn = tuple[Tensor, Tensor]  # places among the studied examples, and weights, whose sum estimates n
-Draw = Callable[[int], Drawn]  # returns another, independent draw for each number
+Drawn = tuple[Tensor, Tensor]  # places among the studied examples, and weights; the sum of the weights estimates n
+Draw = Callable[[int], Drawn]  # returns an independent draw for each number
 
 
 def studied_draws(
     name: str, method: Pruner, epoch: int, norm_n: Tensor, index_n: Tensor, keep: float, smoothing: float
 ) -> dict[str, Draw]:
-    """Returns draws by name: uniform sampling, the method, and SADP's draw by the exact norm; without those that can't be.
+    """Returns draws by name: uniform sampling, the method, and SADP's draw by the exact norm. Impossible draws are left out.
 
     Args:
-        name: Of the method.
-        method: In the state to draw from.
-        epoch: That the method draws for, from 0.
+        name: The method's name.
+        method: The method, in the state to draw from.
+        epoch: The epoch for which the method draws, from 0.
         norm_n: The exact norms.
         index_n: The studied examples.
-        keep: The share that the other two keep.
-        smoothing: Of the draw by the exact norm.
+        keep: The share of the examples that the other two draws keep.
+        smoothing: The smoothing of the draw by the exact norm.
     """
     draws = {
         "uniform": by_score(torch.ones_like(norm_n), keep, smoothing, method.seed),
@@ -45,7 +45,7 @@ def studied_draws(
 
 
 def by_score(score_n: Tensor, keep: float, smoothing: float, seed: int) -> Draw | None:
-    """Returns the draw in proportion to a smoothed score, with exact weights; None for scores that can't be drawn by."""
+    """Returns the draw in proportion to a smoothed score, with exact weights; None for negative or non-finite scores."""
     p_n = drawing(score_n, keep, smoothing)
     if not bool(p_n.isfinite().all()):
         return None
@@ -58,10 +58,10 @@ def by_score(score_n: Tensor, keep: float, smoothing: float, seed: int) -> Draw 
 
 
 def by_pruner(pruner: Pruner, index_n: Tensor, epoch: int) -> Draw | None:
-    """Returns the draw of a pruner for an epoch; None where it chooses what trains within the batch.
+    """Returns the draw of a pruner for an epoch; None for a pruner that chooses within the batch.
 
-    Each draw is that of a copy in the pruner's present state, with another seed: what the run has drawn so far is given.
-    A weight is that of the selection times N / K.
+    Each draw comes from a copy of the pruner in its present state, with another seed. A weight is the selection's weight
+    times N / K.
     """
     selected = len(copy.deepcopy(pruner).select(epoch).index_K)
     if pruner.num_trained(epoch, selected) < selected:

@@ -1,6 +1,6 @@
-"""The bias of a draw: how far the expected gradient of its batches is from that of full data's batches, layer by layer.
+"""The bias of a draw: the difference between the expected gradients of its batches and of full data's, layer by layer.
 
-n studied examples, k drawn of them, B in a batch, R rounds, P parameters of a layer, C channels of a norm.
+n studied examples, k drawn of them, B in a batch, R rounds, P parameters of a layer, C channels of a batch norm.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from sadp_bench.records.spec import Spec
 from sadp_bench.training.data import Loader
 from sadp_bench.training.step import TrainingStep
 
-ROUNDS = 8  # independent estimates; products of different ones contain no noise on average
-COUNTED = 50  # draws of a round, of which each example's mean weight is taken
-PASSED = 2  # of them, draws whose batches pass through a network with batch norm
+ROUNDS = 8  # independent estimates; the noise of different ones is uncorrelated
+COUNTED = 50  # draws of a round that determine each example's mean weight
+PASSED = 2  # the first of these draws, whose batches pass through a network with batch norm
 STREAM = "study bias"
 
 Batch = tuple[Tensor, Tensor, Tensor | None]  # places, weights of the losses, weights in the statistics (None: equal)
@@ -37,12 +37,13 @@ Batch = tuple[Tensor, Tensor, Tensor | None]  # places, weights of the losses, w
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Found:
-    """What batches show; or the difference of two such.
+    """Gradients and statistics of some batches, or the difference of two such results.
 
     Attributes:
-        gradients: Of the weighted losses, over n. A vector for each layer with parameters, on the CPU.
-        means: The means of each batch norm's batches, averaged over the batches, [C].
-        variances: Likewise.
+        gradients: The gradient of the weighted losses' sum, divided by n. A vector for each layer with parameters, on the
+            CPU.
+        means: The batch means of each batch norm, averaged over the batches, [C].
+        variances: The batch variances of each batch norm, averaged over the batches, [C].
     """
 
     gradients: list[Tensor]
@@ -54,19 +55,19 @@ class Passes:
     """Passes batches through a copy of a network, in training mode and without augmentation.
 
     Args:
-        model: The network; it stays as it is.
+        model: The network. It is not changed.
         data: The training set.
-        spec: Names the loss, the backpropagation and the precision.
+        spec: The run, which names the loss, the backpropagation and the precision.
         index_n: The studied examples, int64.
-        progress: Is informed of every batch.
+        progress: Receives the progress after each batch.
 
     Attributes:
-        layers: Parameters that train, by their layer's name.
-        norms: Batch norms that average statistics, by name.
-        normed: Whether there is any batch norm.
+        layers: The trained parameters, by their layer's name.
+        norms: The batch norms with running statistics, by name.
+        normed: Whether the network has any batch norm.
 
     Raises:
-        BadInput: A batch norm is of a kind that can't be weighted.
+        BadInput: The network has a batch norm that cannot be weighted.
     """
 
     def __init__(self, model: nn.Module, data: Loader, spec: Spec, index_n: Tensor, progress: Progress) -> None:
@@ -82,14 +83,14 @@ class Passes:
         self.normed = bool(norms)
 
     def __call__(self, batches: Sequence[Batch], divisor: float = 1.0) -> Found:
-        """Returns what the batches show. divisor: divides their gradient beside n."""
+        """Returns gradients and statistics of the batches. The gradient is divided by `divisor` times n."""
         self.model.zero_grad(set_to_none=True)
         for norm in self.norms.values():
             norm.reset_running_stats()
         draws = stream(self.spec.seed, STREAM)
         with isolated(self.spec.seed, STREAM, self.data.device), torch.enable_grad():
             for number, (place_B, weight_B, share_B) in enumerate(batches, 1):
-                for norm in self.norms.values():  # The running statistics are the mean over the batches so far.
+                for norm in self.norms.values():  # running statistics become the mean over the batches so far
                     norm.momentum = None if self.spec.backprop in STEP_BY_STEP else 1 / number
                 index_B = self.index_n[place_B]
                 label_B = self.data.label_N[index_B.to(self.data.device)]
@@ -111,42 +112,43 @@ def _gradient(parameter: nn.Parameter) -> Tensor:
 
 
 def visits(num_examples: int, keep: float, num_draws: int, normed: bool) -> int:
-    """Returns about how many examples `gradient_bias` passes."""
+    """Returns the approximate number of examples that `gradient_bias` passes through the network."""
     passed = 2 * PASSED * num_kept(num_examples, keep) if normed else 0
     return ROUNDS * (num_examples + num_draws * (num_examples + passed))
 
 
 def gradient_bias(passes: Passes, draws: Mapping[str, Draw], rounds: int) -> dict[str, Any]:
-    """Returns how far the expected gradient of each draw's batches is from that of full data's, at constant weights.
+    """Returns the bias of each draw: the difference of its batches' expected gradient to full data's, at constant weights.
 
-    Full data here are the n studied examples: shuffled and cut into batches of about the run's size. The examples of a
-    draw are batched likewise, and weighted by the draw. Without batch norm the full gradient is the mean of the examples'
-    gradients. With it an example's gradient depends on its batch, and both sides are expectations over batches.
+    Full data here are the n studied examples, shuffled and cut into batches of about the run's size. The examples of a draw
+    are batched in the same way, and weighted by the draw. Without batch norm the full gradient is the mean of the examples'
+    gradients. With batch norm an example's gradient depends on its batch, so both gradients are expectations over batches.
 
-    Finitely many draws make any difference too long, by their noise. So each of R independent rounds estimates the error,
-    drawn less full, and products of different rounds alone count:
+    The noise of finitely many draws makes any difference too long. So each of R independent rounds estimates the error,
+    drawn minus full, and only products of different rounds are used:
 
         error of a round = G + h(all) - h(passed) - h(1)
 
     G is the mean gradient of the few draws that pass through the network. h(m) is the gradient of full data in the round's
     batches, with the loss of example i weighted by m_i: its mean weight in many draws ("all"), in the few ("passed"), or 1.
-    h is linear, so the middle two cancel in expectation, whatever the draw's probabilities are. They take away most of the
-    noise of G. Without batch norm G is h(passed), and no draw has to pass.
+    h is linear, so h(all) and h(passed) cancel in expectation for any probabilities of the draw. Together they remove most
+    of the noise of G. Without batch norm G equals h(passed), and no draw has to pass.
 
-    With batch norm a draw has two rows, at the same weights: with the statistics that `backbone.norm` "batch" and
-    "weighted" take. A draw whose weights are all equal has the first alone. Statistics are means over batches of the
-    batches' means and variances. Their errors, too, are differences to full data's batches: of a mean in standard
-    deviations, as the norm divides by them; of a variance as a share; the root mean square over channels.
+    With batch norm a draw has two rows with the same weights, one for each kind of statistics: `backbone.norm` "batch" and
+    "weighted". A draw of equal weights has only the first. The statistics are the batches' means and variances, averaged
+    over the batches. Their errors are differences to full data's batches too. The error of a mean is in standard
+    deviations, because the norm divides by them; the error of a variance is a share. Both are root mean squares over
+    channels.
 
     Args:
-        passes: Through the network.
-        draws: By name.
+        passes: Passes batches through the network.
+        draws: The draws, by name.
         rounds: R, at least 3.
 
     Returns:
         "rounds", "batch_size", "rows". A row has "draw", "norm" ("" without batch norm), "gradient", and with batch norm
-        "mean" and "variance". Each of these has "whole" and "parts", by layer or norm, of "square" and "square_error" (see
-        `square_of_bias`); of a gradient also "cosine", that of both expectations.
+        "mean" and "variance". Each of the last three has "whole" and "parts" (by layer or norm), with "square" and
+        "square_error" (see `square_of_bias`). A gradient also has "cosine", the cosine between both expectations.
     """
     order, n = stream(passes.spec.seed, f"{STREAM} order"), len(passes.index_n)
     unequal = {name: any(len(draw(at)[1].unique()) > 1 for at in range(PASSED)) for name, draw in draws.items()}
@@ -170,7 +172,7 @@ def gradient_bias(passes: Passes, draws: Mapping[str, Draw], rounds: int) -> dic
 
 
 def _batches(place_k: Tensor, weight_k: Tensor, size: int, generator: torch.Generator) -> list[Batch]:
-    """Returns shuffled batches of about a size; none where there is no example."""
+    """Returns shuffled batches of about this size; [] without examples."""
     if not len(place_k):
         return []
     order_k, number = torch.randperm(len(place_k), generator=generator), max(1, round(len(place_k) / size))
@@ -179,7 +181,7 @@ def _batches(place_k: Tensor, weight_k: Tensor, size: int, generator: torch.Gene
 
 
 def _mean_weight(drawn: Sequence[Drawn], num_examples: int) -> Tensor:
-    """Returns each example's mean weight over the draws, [n], 0 where it is not drawn; zeros without a draw."""
+    """Returns each example's mean weight over the draws, [n]. The weight is 0 in a draw without the example."""
     total_n = torch.zeros(num_examples, dtype=torch.float64)
     for place_k, weight_k in drawn:
         total_n[place_k] += weight_k / len(drawn)
@@ -187,7 +189,7 @@ def _mean_weight(drawn: Sequence[Drawn], num_examples: int) -> Tensor:
 
 
 def _error(passes: Passes, batches: Sequence[Batch], norm: str, left: Found, full: Found) -> Found:
-    """Returns the error of a round. left: h(all) - h(passed) - h(1), to which the passed draws' batches add G."""
+    """Returns the error of a round: G of the passed draws' batches plus `left`, which is h(all) - h(passed) - h(1)."""
     if not passes.normed:
         return left
     shares = [(place_B, weight_B, weight_B if norm == "weighted" else None) for place_B, weight_B, _ in batches]

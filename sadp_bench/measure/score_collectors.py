@@ -1,4 +1,4 @@
-"""The two sides of a study: scores as a run collects them, and exact gradient norms with recalibrated normalisation.
+"""The two sides of a study: the scores that a run collects, and exact gradient norms with recalibrated normalisation.
 
 n studied examples, B in a batch, L weight layers.
 """
@@ -35,7 +35,7 @@ EPOCHS_KEPT = 6  # epochs whose scores a collector keeps: the newest and the fiv
 
 
 class Newest(KeepAll):
-    """Collects a score of the loss or the logits alone: the square at an example's last visit, as SADP does.
+    """Collects a score that needs only loss or logits: its square at an example's last visit, as SADP does.
 
     Args:
         score: Returns the scores of a batch, [B].
@@ -58,7 +58,7 @@ class Newest(KeepAll):
 
 
 class ErrorsAlone(SADP):
-    """Scores as `layers` does, with the batch's mean in place of each example's input squares."""
+    """The score `layers` with the batch's mean in place of each example's input squares."""
 
     def observe(self, seen: Observation) -> None:
         """Scores the batch."""
@@ -78,7 +78,7 @@ def el2n(seen: Observation) -> Tensor:
     return (logits_BC.softmax(1) - one_hot(seen.label_B, logits_BC.shape[1])).norm(dim=1)
 
 
-# In the order of a study's table. Each score has its pruner, so that SADP's scores are those that SADP collects.
+# In the order of a study's table. Pruners collect the scores, so SADP's scores are those of a real run.
 COLLECTED_SCORES: dict[str, Callable[[], Newest | SADP]] = {
     "loss": lambda: Newest(lambda seen: seen.loss_B),
     "el2n": lambda: Newest(el2n),
@@ -92,14 +92,14 @@ COLLECTED_SCORES: dict[str, Callable[[], Newest | SADP]] = {
 
 
 class Collector(Pruner):
-    """Selects as a method does, and collects every score of the studied examples beside.
+    """Selects like a method, and also collects every score of the studied examples.
 
-    `by_epoch` contains the scores after each of the newest epochs, from 0 (see `keep`).
+    `by_epoch` contains the scores after each of the newest epochs, counted from 0 (see `keep`).
 
     Args:
         index_n: The studied examples, int64.
-        method: Selects the examples that train.
-        sadp: SADP's settings in the score "sadp"; the defaults count for others.
+        method: The method that selects the examples to train; None for all data.
+        sadp: SADP's settings for the score "sadp". Settings that are not named have their defaults.
     """
 
     def __init__(self, index_n: Tensor, method: Pruner | None = None, sadp: Mapping[str, Any] | None = None) -> None:
@@ -122,12 +122,12 @@ class Collector(Pruner):
         return frozenset[Signal]().union(*(pruner.watch(epoch) for pruner in pruners))
 
     def observe(self, seen: Observation) -> None:
-        """Shows the batch to the method and to every score."""
+        """Passes the batch to the method and to every score."""
         for pruner in (self.method, *self.scores.values()):
             _show(pruner, seen)
 
     def rescore(self, epoch: int, survey: Callable[[frozenset[str]], Survey]) -> None:
-        """Hands a survey to the method and to SADP's score; both share its pass."""
+        """Rescores the method and SADP's score, which share the pass of a survey."""
         shared = functools.cache(survey)
         for pruner in (self.method, self.sadp):
             pruner.rescore(epoch, shared)
@@ -153,7 +153,7 @@ class Collector(Pruner):
         return self.method.revisit(epoch)
 
     def observe_forward(self, seen: Observation) -> None:
-        """Shows them to the method."""
+        """Passes the examples of `revisit` to the method."""
         self.method.observe_forward(seen)
 
     def run_epochs(self, epochs: int) -> float:
@@ -169,13 +169,13 @@ class Collector(Pruner):
         return self.method.final_scores()
 
     def keep(self, epoch: int) -> None:
-        """Keeps the scores at the end of an epoch."""
+        """Keeps the present scores under the epoch, and drops those of old epochs."""
         self.by_epoch[epoch] = self.values()
         for old in [e for e in self.by_epoch if e <= epoch - EPOCHS_KEPT]:
             del self.by_epoch[old]
 
     def values(self) -> dict[str, Tensor]:
-        """Returns the scores by name, [n], float64 on the CPU. Unseen examples have the mean of the seen, as in SADP."""
+        """Returns the scores by name, [n], float64 on the CPU. Examples without a visit have the mean score, as in SADP."""
         found = {}
         for name, score in self.scores.items():
             score_N = score.score_sq_N.cpu().double().sqrt()
@@ -188,7 +188,7 @@ class Collector(Pruner):
         return float(self.scores["loss"].score_sq_N.cpu()[self.index_n].isnan().double().mean())
 
     def bound_ratio(self) -> list[float]:
-        """Returns k_l of `layers`, [L]: the exact squared norm of all steps over the middle step's bound. It may exceed 1."""
+        """Returns k_l of `layers`, [L]: the exact squared norm of all steps over the middle step's bound; can exceed 1."""
         method = self.scores["layers"]
         assert isinstance(method, SADP)
         exact_L, bound_L = method.bound_ratio_2L.double().cpu()
@@ -196,7 +196,7 @@ class Collector(Pruner):
 
 
 def _show(score: Pruner, seen: Observation) -> None:
-    """Shows a batch to a pruner as the loop would: with the signals that the pruner watches."""
+    """Passes a batch to a pruner with only the signals that it watches, as the training loop does."""
     watch = score.watch(seen.epoch)
     watched = {name: value for name, value in seen.watched.items() if name in watch}
     score.observe(dataclasses.replace(seen, watched=watched))
@@ -211,16 +211,18 @@ def observations(
     training: bool,
     progress: Progress,
 ) -> Iterator[Observation]:
-    """Yields the observation of each batch without augmentation and update, at the run's precision, and leaves no trace.
+    """Yields the observation of each batch without augmentation and update, at the run's precision.
+
+    The network and the random state are restored afterwards.
 
     Args:
         model: The network.
         data: The training set.
-        spec: Names the loss and the precision.
+        spec: The run, which names the loss and the precision.
         batches: Indices of the examples, int64.
         watch: The signals to record.
         training: Whether the network is in training mode.
-        progress: Is informed of every batch.
+        progress: Receives the progress after each batch.
     """
     step, draws = TrainingStep(model, spec, data), stream(spec.seed, "study")
     with unchanged(model), isolated(spec.seed, "study", data.device), step.recording(watch), torch.enable_grad():
@@ -240,15 +242,15 @@ def exact_norms(
 ) -> Tensor:
     """Returns each example's exact gradient norm over all parameters, [n], float64 on the CPU, in evaluation mode.
 
-    No autocast is used at any precision of the run, because a rounded norm would be another score.
+    Autocast is off at any precision of the run, because rounding would change the norm.
 
     Args:
         model: The network.
         data: The training set.
-        spec: Names the loss.
+        spec: The run, which names the loss.
         index_n: The examples, int64.
-        progress: Is informed of every batch.
-        augmentation: How each example is shown; None: as it is stored.
+        progress: Receives the progress after each batch.
+        augmentation: The augmentation of the examples; None for none.
     """
     norms, loss = [], run_loss(spec)
     with evaluation_mode(model):
@@ -263,13 +265,13 @@ def exact_norms(
 def recalibrated(model: nn.Module, data: Loader, batches: Sequence[Tensor]) -> Iterator[None]:
     """Sets normalisation statistics to the means of these batches' statistics within the context, in evaluation mode.
 
-    Batch norm trains on the statistics of each batch and evaluates with running means, which stem from earlier weights.
-    Where weights move fast, the evaluated network differs from the one that trains. Every buffer is restored afterwards.
+    Batch norm trains with the statistics of each batch and evaluates with running means, which come from earlier weights.
+    Where weights change fast, the evaluated network differs from the training one. All buffers are restored afterwards.
 
     Args:
         model: The network.
         data: The training set.
-        batches: Indices of the examples whose statistics are taken, int64.
+        batches: Indices of the examples of each batch, int64.
     """
     norms = batch_norms(model)
     with unchanged(model):
@@ -292,7 +294,7 @@ def recalibrated(model: nn.Module, data: Loader, batches: Sequence[Tensor]) -> I
 
 @contextmanager
 def unchanged(model: nn.Module) -> Iterator[None]:
-    """Puts the network into evaluation mode; restores modes, buffers and gradients bit for bit afterwards."""
+    """Sets the network to evaluation mode within the context, then restores modes, buffers and gradients bit for bit."""
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     grads = [(parameter, parameter.grad) for parameter in model.parameters()]
     for parameter, _ in grads:

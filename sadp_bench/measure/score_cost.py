@@ -24,10 +24,10 @@ BATCHES = 3  # steps per turn
 
 
 class TrainingTurns:
-    """Trains a copy of a run's network at the rate that the run has reached, a few steps per turn.
+    """Trains a copy of a run's network at the run's present learning rate, a few steps per turn.
 
     Args:
-        trainer: The run; it stays as it is.
+        trainer: The run. It is not changed.
     """
 
     def __init__(self, trainer: RunTrainer) -> None:
@@ -47,7 +47,7 @@ class TrainingTurns:
         self.batches = order_N[places].split(spec.batch_size)
 
     def turn(self, pruner: Pruner) -> tuple[float, float]:
-        """Returns the seconds of an epoch's first step with a pruner that watches, and of a later step on average."""
+        """Returns the seconds of an epoch's first step with a pruner, and the mean seconds of a later step."""
         with isolated(self.spec.seed, "study cost", self.data.device), self.step.recording(pruner.watch(0)):
             first = self._seconds(lambda: self._train(pruner, self.batches[:1]))
             later = self._seconds(lambda: self._train(pruner, self.batches))
@@ -74,14 +74,14 @@ def measure_cost(trainer: RunTrainer, progress: Progress, rounds: int = ROUNDS) 
 
     A round consists of turns of several steps: plain training, plain training again (the noise), and every score. The
     order of the turns is reversed every round, and each turn is divided by the round's plain training. The first round is
-    the warm-up. "calibration" contains the time that SADP's default score adds to an epoch's first step beyond its share
-    of any other step, and that as a share of the epoch. "exact" contains exact norms of every example, which are no part of a
-    training step.
+    the warm-up. "calibration" contains the additional time of an epoch's first step with SADP's default score, relative to
+    a later step, and this time as a share of the epoch. "exact" contains the time of the exact norms of a batch, which are
+    not part of a training step.
 
     Args:
-        trainer: The run that is studied; it stays as it is.
-        progress: Is informed of every round.
-        rounds: Number of timed rounds.
+        trainer: The studied run. It is not changed.
+        progress: Receives the progress after each round.
+        rounds: The number of timed rounds.
     """
     training = TrainingTurns(trainer)
     arms: dict[str, Pruner] = {"plain step": KeepAll(), "again": KeepAll()}

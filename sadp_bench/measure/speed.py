@@ -1,4 +1,4 @@
-"""Measures speed-ups on a noisy machine: interleaves epochs of all arms in one process, and measures the noise too."""
+"""Measures speed-ups on a noisy machine. Epochs of all arms are interleaved in one process, and the noise is measured."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from sadp_bench.training.rehearsal import rehearse
 BLOCK = 2  # arms between two epochs of full data: A B B A
 LEVEL = 0.95  # confidence of the intervals
 MIN_BATCHES = 10  # batches in an epoch of full data
-MIN_TO_STOP = 15  # rounds; an interval that is tested after fewer rounds is often narrow by chance
+MIN_TO_STOP = 15  # rounds; after fewer rounds an interval is often narrow by chance
 
 
 class Arm:
-    """Trains a run epoch by epoch; prepares it beforehand, untimed.
+    """Prepares a run, untimed, and then trains it epoch by epoch.
 
     Args:
         trainer: The run.
 
     Raises:
-        BadInput: The run saves time by having fewer epochs.
+        BadInput: The method saves time by training fewer epochs.
     """
 
     def __init__(self, trainer: RunTrainer) -> None:
@@ -47,8 +47,8 @@ class Arm:
         trainer.prepare()
         if run_length(trainer.pruner, trainer.spec, len(trainer.data)) < trainer.spec.epochs:
             raise BadInput(
-                f"{trainer.spec.method} shortens the run, and `speed` times epochs: leave it out of --methods, and use "
-                "`sadp-bench run`"
+                f"{trainer.spec.method} trains fewer epochs, but `speed` compares the time of epochs: leave it out of "
+                "--methods, and use `sadp-bench run`"
             )
         self.epochs: Iterator[EpochRow] = trainer.rows()
 
@@ -62,12 +62,12 @@ class Arm:
 
 @dataclass(slots=True)
 class Timed:
-    """An arm's rounds.
+    """The rounds of an arm.
 
-    Args:
-        full_seconds: Mean seconds of the epochs of full data before and after the arm's epoch.
-        seconds: Seconds of the arm's epoch.
-        kept: Visits of the arm's epoch; a forward pass alone counts as its share of a visit.
+    Attributes:
+        full_seconds: For each round, the mean seconds of the epochs of full data before and after the arm's epoch.
+        seconds: For each round, the seconds of the arm's epoch.
+        kept: For each round, the visits of the arm's epoch. A forward pass alone counts as its share of a visit.
     """
 
     full_seconds: list[float] = field(default_factory=list)
@@ -75,7 +75,7 @@ class Timed:
     kept: list[float] = field(default_factory=list)
 
     def efficiencies(self, num_examples: int) -> list[float]:
-        """Returns each round's speed-up over its ceiling, the speed-up if dropped examples cost nothing."""
+        """Returns each round's speed-up divided by its ceiling, the speed-up if dropped examples cost nothing."""
         rounds = zip(self.full_seconds, self.seconds, self.kept, strict=True)
         return [full / seconds * kept / num_examples for full, seconds, kept in rounds]
 
@@ -92,31 +92,32 @@ def measure_speed(
 ) -> dict[str, Any]:
     """Returns each arm's training efficiency: the median over rounds with its 95 % interval.
 
-    A round trains one epoch of every method and ratio, and of full data once more (the A/A arm), two by two between epochs
-    of full data: A B C A D E A. Each is paired with the mean of the two A around it. The order of the arms is reversed
-    every round, and the first round is the untimed warm-up. The stopping rule and the load that neighbouring rounds share
-    make the intervals approximate. An epoch's seconds contain its fixed costs: selection, the augmentation's draws, and
-    what a method measures once an epoch. The scoring before training and the evaluation are not timed.
+    A round trains one epoch of every method and ratio and another epoch of full data (the A/A arm). Pairs of these arms
+    stand between epochs A of full data: A B C A D E A. Each arm is compared with the mean of the two A around it. The
+    order of the arms is reversed every round. The first round is a warm-up and does not count. The intervals are
+    approximate because of the stopping rule, and because neighbouring rounds have similar load. An epoch's seconds include
+    its fixed costs: selection, the draws of augmentation, and a method's measurements once an epoch. The scoring before
+    training and the evaluation are not timed.
 
     Args:
-        request: The settings, as `resolve.resolve` takes them. Without "train_examples", so many are trained on that
-            enough rounds fit into the time.
-        methods: Names of methods.
-        ratios: Pruning ratios.
-        rounds: Maximum number of timed rounds.
-        data: Folder of the data sets.
+        request: The settings, as `resolve.resolve` takes them. Without "train_examples", the number of examples is chosen
+            so that enough rounds fit into the time.
+        methods: The names of methods.
+        ratios: The pruning ratios.
+        rounds: The maximum number of timed rounds.
+        data: The folder of the data sets.
         progress: Receives the progress.
-        half_width: From round 15 on, the measurement stops when every interval reaches at most this far from its median.
+        half_width: The measurement stops, from round 15 on, when no end of an interval is farther from its median.
         seconds: The measurement stops after this time.
 
     Raises:
-        BadInput: The request can't be measured.
+        BadInput: The request cannot be measured.
     """
     _check(rounds, half_width, seconds, request.get("epochs"))
     if request.get("sparsity") == "channels":
         raise BadInput(
-            "speed pairs epochs of one network, and --sparsity channels makes it smaller on the way, in each arm after "
-            "another epoch: take --sparsity narrow, or compare the seconds of runs"
+            "speed compares epochs of one network, but --sparsity channels makes it smaller during the run, at another epoch "
+            "in each arm: take --sparsity narrow, or compare the seconds of runs"
         )
     request = {**request, "epochs": request.get("epochs") or rounds + 1}
     specs, resources = _fitted(request, methods, ratios, data, seconds, progress)
@@ -147,7 +148,7 @@ def _fitted(
     seconds: float,
     progress: Progress,
 ) -> tuple[list[Spec], Resources]:
-    """Returns the runs, and their shared resources; without "train_examples", on as many examples as fit into the time."""
+    """Returns the runs and their shared resources. Without "train_examples", as many examples as fit into the time."""
     specs, material = _resolved(request, methods, ratios, data)
     resources = Resources(specs[0].reference(), material)
     if request.get("train_examples") is not None or math.isinf(seconds):
@@ -159,7 +160,7 @@ def _fitted(
         f"speed: epochs of {fitting:,} of the {len(material.train):,} examples, so that about {MIN_TO_STOP} "
         f"rounds fit into {seconds / 60:g} min; --train-examples takes another number"
     )
-    del resources  # One copy of the data at a time lies on the device.
+    del resources  # the device holds one copy of the data at a time
     specs, material = _resolved({**request, "train_examples": fitting}, methods, ratios, data)
     return specs, Resources(specs[0].reference(), material)
 
@@ -180,7 +181,7 @@ def _references(specs: Sequence[Spec]) -> int:
 
 
 def _fitting(specs: Sequence[Spec], resources: Resources, seconds: float) -> int:
-    """Returns for how many examples the warm-up and the fewest rounds take this time; at least a few batches."""
+    """Returns the number of examples, at least a few batches, for which warm-up and fewest rounds take this time."""
     full = specs[0].reference()
     with threads(full.threads), enough_memory(full):
         per_visit = rehearse(resources.model(), resources.train, full)
@@ -260,7 +261,7 @@ def _figures(timed: Timed, num_examples: int) -> dict[str, Any]:
 
 
 def _row(spec: Spec, timed: Timed, figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns an arm's row; its ceiling is that of all rounds, as a schedule keeps more examples in some."""
+    """Returns an arm's row. The ceiling is over all rounds, because a budget can keep more examples in some epochs."""
     ceiling = spec.train_examples * len(timed.kept) / sum(timed.kept)
     return {
         "method": spec.method,
@@ -283,9 +284,9 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def median_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float] | None:
-    """Returns two order statistics that enclose the median with this confidence, for any distribution of the values.
+    """Returns the interval of the median by the sign test; None for too few values.
 
-    It is the sign test's interval; None where there are too few values for it.
+    Its ends are two order statistics. Its confidence holds for any distribution of the values.
     """
     n, ordered = len(values), sorted(values)
     below, outside = 0, 0.0  # probability that the median lies below `below` of the values

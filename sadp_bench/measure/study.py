@@ -35,15 +35,15 @@ from sadp_bench.training.augmentation import Augmentation, draw_augmentation
 from sadp_bench.training.gradient_cosine import gradient_cosines
 from sadp_bench.training.survey import Surveys
 
-MIN_EXAMPLES = 10  # examples
+MIN_EXAMPLES = 10  # smallest number of studied examples
 CALIBRATION_BATCHES = 20  # batches whose statistics recalibrate the normalisation
 COSINE_BATCHES = 4  # batches over which the cosines of gradients are averaged
-BIAS_KEEP = 0.5  # share of the examples that the draws of a study on full data keep, whose bias is measured
-VIEWS = 4  # augmented views, whose root mean square norm stands for the next epoch's
+BIAS_KEEP = 0.5  # share of the examples that draws keep in a study on full data, to measure their bias
+VIEWS = 4  # augmented views; the root mean square of their norms estimates the norm in the next epoch
 
 
 def stops(at: str | None, epochs: int) -> list[int]:
-    """Returns the epochs of '1, 5,10'; for None the first epoch, a quarter, the half and the end of the run."""
+    """Returns the epochs of a text such as '1, 5,10'; for None the first epoch, a quarter, half and the end of the run."""
     if at is None:
         return sorted({1, math.ceil(epochs / 4), math.ceil(epochs / 2), epochs})
     try:
@@ -59,40 +59,41 @@ def _method(request: Mapping[str, Any]) -> dict[str, Any]:
     """Returns method and ratio of a request: full data where it has neither."""
     method, ratio = request.get("method"), request.get("ratio")
     if method is None and ratio is not None:
-        raise BadInput(f"--ratio {ratio:g} is that of --method, which the network trains under: name a method too")
+        raise BadInput(f"--ratio {ratio:g} needs --method, the method that the network trains with")
     if method not in (None, "full") and ratio is None:
         raise BadInput(f"--method {method} needs --ratio, the share of the visits that it saves")
     return {"method": method or "full", "ratio": ratio or 0.0}
 
 
 class Study:
-    """One study; its request is checked before anything trains.
-
-    Where SLTT trains, the truth stays the gradient through all time steps, and each stop has the cosine of SLTT's
-    gradient with BPTT's (see `training.gradient_cosine`), the mean over some full batches.
+    """One study. Its request is checked before training.
 
     The truth is the exact norm of each example's loss gradient over all parameters (see `per_example_norms`) with
-    recalibrated normalisation statistics (see `score_collectors.recalibrated`). Sources of a score:
+    recalibrated normalisation statistics (see `score_collectors.recalibrated`). With SLTT it is still the gradient through
+    all time steps. Each stop then also has the cosine of SLTT's gradient with BPTT's (see `training.gradient_cosine`), the
+    mean over some full batches.
 
-      frozen    Evaluation mode, with the weights, statistics and inputs of the truth, which is not augmented.
-      training  Training mode, so with the batch's statistics; otherwise the same, without an update.
-      age a     As the training steps had collected it, augmented and while weights move, by the end of the last epoch (age
-                0) or a epochs earlier. Under pruning an example's score is that of its last visit. Its truth is the
-                quantity that a selection for the next epoch needs: the root mean square of the exact norms over several
+    A score has several sources:
+
+      frozen    The score in evaluation mode, with weights, statistics and inputs of the truth, without augmentation.
+      training  The same score in training mode, so with the batch's statistics, without an update.
+      age a     The score that the training steps had collected, with augmentation and changing weights, at the end of the
+                last epoch (age 0) or a epochs earlier. With pruning an example's score comes from its last visit. Its truth
+                is what a selection for the next epoch needs: the root mean square of the exact norms over several
                 augmented views. The exact norm of age a is that of a epochs earlier.
 
     Args:
-        request: The settings, as `resolve.resolve` takes them. The network trains under the method's pruning; without a
-            method on full data.
-        at: Epochs to stop after, as `stops` reads them.
-        examples: Number of training examples to study.
-        data: Folder of the data sets.
+        request: The settings, as `resolve.resolve` takes them. The network trains with the method's pruning, or on full
+            data without a method.
+        at: The epochs to stop after, as `stops` reads them.
+        examples: The number of training examples to study.
+        data: The folder of the data sets.
         progress: Receives the progress.
-        bias: Whether each stop measures the bias of draws (see `gradient_bias`): of uniform sampling, of the method, or
-            on full data of SADP with half the examples kept, and of SADP's draw by the exact norm.
+        bias: Whether each stop measures the bias of draws (see `gradient_bias`). These are uniform sampling, the method,
+            and SADP's draw by the exact norm. On full data SADP with half the examples kept stands for the method.
 
     Raises:
-        BadInput: The request can't be studied.
+        BadInput: The request cannot be studied.
     """
 
     def __init__(
@@ -118,14 +119,14 @@ class Study:
         self.at, self.length = stops(at, self.spec.epochs), self.spec.epochs
         with threads(self.spec.threads), enough_memory(self.spec):
             self.trainer = RunTrainer(self.spec, Resources(self.spec, material), progress)
-            # A network without a rule for exact norms is refused before it trains.
+            # This refuses a network without a rule for exact norms before training.
             exact_norms(self.model, self.trainer.data, self.spec, torch.arange(1), Progress())
         draw = stream(self.spec.seed, "study")
         shuffled_N = torch.randperm(len(material.train), generator=draw)
         self.index_n, self.rest = shuffled_N[:examples], shuffled_N[examples:]
         self.views = 0 if self.spec.augment == "none" else VIEWS
         self.truth: dict[int, Tensor] = {}
-        if bias:  # A norm that can't be weighted is refused before training.
+        if bias:  # this refuses a batch norm that cannot be weighted before training
             self._passes()
 
     @property
@@ -134,14 +135,14 @@ class Study:
         return self.trainer.model
 
     def measure(self) -> dict[str, Any]:
-        """Trains and measures. Returns the table that `study_file` writes."""
+        """Trains the network and measures. Returns the table that `study_file` writes."""
         trainer, spec, progress = self.trainer, self.spec, self.progress
         collector = self._collector(trainer.pruner)
         found = []
         with threads(spec.threads), enough_memory(spec):
             with trainer.clock("prepare"):
                 collector.prepare(trainer.context)
-            # A run's length may depend on what `prepare` found.
+            # The run's length may depend on `prepare`.
             self.length = math.ceil(loop.run_length(trainer.pruner, spec, len(trainer.data)))
             self.at = stops(self._asked, self.length)
             trainer.state.pruner = collector
@@ -158,7 +159,7 @@ class Study:
                     progress.epoch(row, len(trainer.data))
                     if row["epoch"] + 1 in self.at:
                         found.append(self._stop(row, collector))
-                progress.message(f"study: timing what the scores cost, {1 + score_cost.ROUNDS} rounds")
+                progress.message(f"study: timing the cost of the scores, {1 + score_cost.ROUNDS} rounds")
                 cost = score_cost.measure_cost(trainer, progress)
             finally:
                 progress.stop()
@@ -228,19 +229,19 @@ class Study:
         }
 
     def _collector(self, method: Pruner | None = None) -> Collector:
-        """Returns a collector whose score "sadp" has the settings of the run where SADP prunes it."""
+        """Returns a collector. Its score "sadp" has the run's settings where SADP prunes the run."""
         return Collector(self.index_n, method, self.spec.method_options if self.spec.method == "sadp" else None)
 
     @property
     def keep(self) -> float:
-        """The share of the examples that the draws keep whose bias is measured."""
+        """The share of the examples that the measured draws keep."""
         return 1 - self.spec.ratio if self.spec.ratio else BIAS_KEEP
 
     def _passes(self) -> gradient_bias.Passes:
         return gradient_bias.Passes(self.model, self.trainer.data, self.spec, self.index_n, self.progress)
 
     def _bias(self, epoch: int, collector: Collector, norm_n: Tensor) -> dict[str, Any]:
-        """Returns the bias of draws for the next epoch, or after the last one for that once more, where it is asked for."""
+        """Returns the bias of draws for the next epoch (after the last epoch: for it again); {} where it is not requested."""
         if not self.bias:
             return {}
         self.progress.message(f"study: bias of gradients after epoch {epoch + 1}, {gradient_bias.ROUNDS} rounds")
@@ -255,7 +256,7 @@ class Study:
         return {"bias": {"keep": self.keep, **found}}
 
     def _cosine(self, epoch: int) -> dict[str, Any]:
-        """Returns the cosine of SLTT's gradient with BPTT's where SLTT trains."""
+        """Returns the cosine of SLTT's gradient with BPTT's where SLTT trains; else {}."""
         if self.spec.backprop not in STEP_BY_STEP:
             return {}
         data, masks = self.trainer.data, self.trainer.state.sparsity.masks
@@ -303,7 +304,7 @@ class Study:
         return collector, torch.cat(squares, 1), torch.cat(spikes)
 
     def _aged(self, epoch: int, collector: Collector) -> dict[str, dict[str, Tensor]]:
-        """Returns by source the scores of earlier epochs, as far as the run has come."""
+        """Returns the collected scores of each age, by source. Ages before the run's first epoch are left out."""
         aged = {age: dict(collector.by_epoch[epoch - age]) for age in AGES if epoch - age in collector.by_epoch}
         for age, scores in aged.items():
             if age > 0 and epoch - age in self.truth:
@@ -311,7 +312,7 @@ class Study:
         return {f"age {age}": scores for age, scores in aged.items()}
 
     def _filled_batches(self, epoch: int) -> tuple[Tensor, ...]:
-        """Returns the studied examples in batches of the run's size; other examples fill up the last batch."""
+        """Returns the studied examples in batches of the run's size. Other examples fill the last batch."""
         size = self.spec.batch_size
         missing = -len(self.index_n) % size
         others = torch.randperm(len(self.rest), generator=stream(self.spec.seed, "study filling", epoch))[:missing]

@@ -1,4 +1,4 @@
-"""The file of a study: JSON, written atomically; its names and types are declared here."""
+"""The file of a study: JSON, written atomically. This module declares its names and types."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ LABELS = {
     "exact": "exact norm",
 }
 BOUNDS = ("uniform", "exact")  # the worst and the best score
-OWN = "sadp_own"  # SADP's score with SADP's own smoothing; the name `labels` gives contains it
+OWN = "sadp_own"  # SADP's score with SADP's own smoothing; its label contains the smoothing (`labels`)
 RIVALS = tuple(name for name in LABELS if name not in (*BOUNDS, OWN))
 NUMBER, MAYBE = (int, float), (int, float, type(None))
 
 
 class Each(dict[str, Any]):
-    """A table with any names, whose values all have the shape of its entry "of"."""
+    """The shape of a table with any names. All its values have the shape of the entry "of"."""
 
 
 BY_KEEP = {f"{keep:g}": MAYBE for keep in KEEPS}
 CELL = {"spearman": MAYBE, "pearson": MAYBE, "over_uniform": BY_KEEP, "over_optimum": BY_KEEP, "tau": BY_KEEP}
-# Names that studies of earlier versions lack; of a bias those that a network without batch norm lacks.
+# Names that may be missing: in studies of earlier versions, or in a bias without batch norm ("mean", "variance").
 LATER = frozenset({"tau", "optimum_tau", "unseen", "sadp_smoothing", "mean", "variance"})
 SPREAD = {"median": NUMBER, "spread": NUMBER}
 STOP = {
@@ -102,27 +102,27 @@ STUDY_SHAPE = {
 
 
 def study_key(spec: Spec, at: list[int], examples: int, bias: bool = False) -> str:
-    """Returns 12 hex digits of the hash of the run, the epochs of the stops, the number of examples, and what is asked."""
-    asked = {"bias": True} if bias else {}  # so that a study without it keeps its key
+    """Returns 12 hex digits of the hash of the run, the epochs of the stops, the number of examples, and `bias`."""
+    asked = {"bias": True} if bias else {}  # studies without it keep their keys of earlier versions
     text = json.dumps({"run": spec.key, "at": at, "examples": examples} | asked, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def labels(study: dict[str, Any]) -> dict[str, str]:
-    """Returns the names of a study's scores; that of SADP's own draw contains its smoothing: 'SADP at 0.2'."""
+    """Returns the labels of a study's scores. The label of SADP's own draw contains its smoothing: 'SADP at 0.2'."""
     return LABELS | ({OWN: f"SADP at {study['sadp_smoothing']:g}"} if "sadp_smoothing" in study else {})
 
 
 def title(study: dict[str, Any]) -> str:
-    """Returns 'sadp 0.5', under which the study's network trained; "" for full data."""
+    """Returns method and ratio of the study's training, such as 'sadp 0.5'; "" for full data."""
     spec = study["spec"]
     return "" if spec["method"] == "full" else f"{spec['method']} {spec['ratio']:g}"
 
 
 def write(folder: Path, study: dict[str, Any]) -> Path:
-    """Writes a study, which `report` ignores, and returns its path.
+    """Writes a study and returns its path. Reports ignore the file.
 
-    It is <dataset>-<backbone>-s<seed>-<key>.study.json; under pruning -<method>-r<ratio> follows the backbone.
+    Its name is <dataset>-<backbone>-s<seed>-<key>.study.json. With pruning, -<method>-r<ratio> follows the backbone.
     """
     spec = study["spec"]
     pruned = spec["method"] != "full"
@@ -139,7 +139,7 @@ def read_study(path: Path) -> dict[str, Any]:
     """Returns a study.
 
     Raises:
-        BadInput: The file is no whole study.
+        BadInput: The file is not a complete study.
     """
     try:
         study = read_json(path, STUDY_BYTES)
@@ -156,7 +156,7 @@ def read_study(path: Path) -> dict[str, Any]:
                 _check_shape(stop["lag"], CELL, "lag")
             if "gradient_cosine" in stop:  # only where SLTT trains, and not in studies of earlier versions
                 _check_shape(stop["gradient_cosine"], COSINE, "gradient_cosine")
-            if "bias" in stop:  # only where it was asked for
+            if "bias" in stop:  # only where it was requested
                 _check_shape(stop["bias"], BIAS, "bias")
         tables = [sources.values() for stop in study["stops"] for sources in stop["examples"].values()]
         lengths = {len(values) for table in tables for values in table}
@@ -168,7 +168,7 @@ def read_study(path: Path) -> dict[str, Any]:
 
 
 def _migrated(study: dict[str, Any]) -> dict[str, Any]:
-    """Returns a study of schema 2 under the names of schema 3; any other study as it is."""
+    """Returns a study of schema 2 with the names of schema 3, and any other study unchanged."""
     if study.get("schema") != 2:
         return study
     migrated = {**study, "schema": STUDY_SCHEMA}

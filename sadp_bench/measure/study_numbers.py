@@ -1,4 +1,4 @@
-"""The numbers of a study: a score against the exact gradient norms of n examples."""
+"""The numbers of a study, which compare a score with the exact gradient norms of n examples."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from sadp_bench.measure.study_file import KEEPS, OWN
 from sadp_bench.pruners.sampling import inclusion_probability, smooth
 
 SMOOTHING = 0.02  # share of uniform sampling mixed into a score, so that single zeros do not decide the comparison
-OPTIMUM_SMOOTHING = 1e-6  # share mixed into the exact norm as the optimum, for finite numbers only
-MIN_VARIANCE = 1e-6  # share of uniform sampling's variance; a ratio to a smaller optimum means nothing
+OPTIMUM_SMOOTHING = 1e-6  # share of uniform sampling mixed into the optimum, the exact norm, to avoid division by 0
+MIN_VARIANCE = 1e-6  # share of uniform sampling's variance; no ratio to a smaller optimum is computed
 
 
 def drawing(score_n: Tensor, keep: float, smoothing: float) -> Tensor:
-    """Returns pi, which keeps the share `keep` in proportion to the smoothed score; NaN for scores that can't be drawn by.
+    """Returns the inclusion probabilities pi, in proportion to the smoothed score.
 
     Args:
-        score_n: Scores; all pi are NaN where one is negative or not finite.
-        keep: Share of the examples that are kept.
-        smoothing: Share of uniform sampling that is mixed in.
+        score_n: The scores. All pi are NaN where a score is negative or not finite.
+        keep: The share of the examples that is kept.
+        smoothing: The share of uniform sampling that is mixed in.
     """
     if not bool(torch.isfinite(score_n).all()) or bool((score_n < 0).any()):
         return torch.full_like(score_n, torch.nan, dtype=torch.float64)
@@ -31,7 +31,7 @@ def drawing(score_n: Tensor, keep: float, smoothing: float) -> Tensor:
 
 
 def num_kept(num_examples: int, keep: float) -> int:
-    """Returns K."""
+    """Returns K, the number of kept examples."""
     return max(1, round(keep * num_examples))
 
 
@@ -49,19 +49,19 @@ def batch_gain(norm_n: Tensor, score_n: Tensor, keep: float, smoothing: float) -
     """Returns tau = sum_i g_i^2 N / K / sum_i g_i^2 / pi_i, with the exact norms g and the pi of `drawing`.
 
     An example is in a batch of B with probability B pi_i / K, and its weight is K / (N pi_i). So the batch's mean gradient
-    has the second moment sum_i g_i^2 K / (B N^2 pi_i), but for products of different examples. It is that of uniform
-    sampling with a batch tau times as large. tau is 1 for uniform sampling, and at most N / K for any score.
+    has the second moment sum_i g_i^2 K / (B N^2 pi_i), without the products of different examples. Uniform sampling has the
+    same second moment with a batch tau times as large. tau is 1 for uniform sampling, and at most N / K for any score.
     """
     square_n, uniform = norm_n.square(), len(norm_n) / num_kept(len(norm_n), keep)
     return ratio(float(square_n.sum()) * uniform, float((square_n / drawing(score_n, keep, smoothing)).sum()))
 
 
 def compared(norm_n: Tensor, score_n: Tensor, smoothing: float = SMOOTHING) -> dict[str, Any]:
-    """Compares a score with the exact norm; None stands for undefined numbers.
+    """Compares a score with the exact norm. Undefined numbers are None.
 
     Returns:
-        "spearman", "pearson": correlations. "over_uniform", "over_optimum": V over uniform sampling's and over the
-        optimum's, by the share kept. "tau": `batch_gain`, by the same.
+        "spearman", "pearson": the correlations. "over_uniform", "over_optimum": V divided by that of uniform sampling and
+        of the optimum, by the share kept. "tau": `batch_gain`, by the share kept.
     """
     cell: dict[str, Any] = {**correlations(norm_n, score_n), "over_uniform": {}, "over_optimum": {}, "tau": {}}
     for keep in KEEPS:
@@ -92,23 +92,23 @@ def ratio(value: float, base: float) -> float | None:
 
 
 def variation(value_n: Tensor) -> float | None:
-    """Returns the standard deviation over the mean."""
+    """Returns the standard deviation divided by the mean."""
     return ratio(float(value_n.double().std(correction=0)), float(value_n.double().mean()))
 
 
 def by_name(
     norm_n: Tensor, coming_n: Tensor, values: Mapping[str, Mapping[str, Tensor]], own_smoothing: float
 ) -> dict[str, Any]:
-    """Compares every score of every source with its truth, and SADP's with SADP's own smoothing too, as `OWN`.
+    """Compares every score of every source with its truth. `OWN` is SADP's score with SADP's own smoothing.
 
     Args:
-        norm_n: The exact norms now, the truth of frozen and training; as a score they are the optimum.
-        coming_n: The norms of the next epoch, the truth of collected scores.
-        values: Scores by source and name.
-        own_smoothing: The share of uniform sampling with which SADP draws.
+        norm_n: The exact norms now: the truth of "frozen" and "training", and the optimum as a score.
+        coming_n: The norms of the next epoch: the truth of collected scores.
+        values: The scores, by source and name.
+        own_smoothing: The share of uniform sampling in SADP's draw.
 
     Returns:
-        Comparisons by name and source.
+        The comparisons, by name and source.
     """
     found: dict[str, Any] = {}
     for source, scores in values.items():
@@ -122,7 +122,7 @@ def by_name(
 
 
 def finite(value: Any) -> Any:
-    """Returns the value with None in place of numbers that are not finite, which JSON lacks."""
+    """Returns the value with None in place of numbers that are not finite, because JSON has none."""
     if isinstance(value, dict):
         return {name: finite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

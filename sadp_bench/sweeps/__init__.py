@@ -1,1 +1,1 @@
-"""Sweeps, which train many runs: the sweep file, the plan, the scheduler and its executors."""
+"""Sweeps, which train the runs of one file: the sweep file, the plan, the scheduler and its executors."""

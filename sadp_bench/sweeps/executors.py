@@ -1,6 +1,6 @@
 """Executors of a sweep's runs: this machine, a Ray cluster, or Slurm jobs. Every run has its own process.
 
-An executor starts runs and returns how their processes ended. The scheduler chooses the next run and judges the ends.
+An executor starts runs and returns how their processes ended. The scheduler chooses the next run and decides about retries.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Ended(NamedTuple):
 
     Attributes:
         spec: The run.
-        code: The exit code; a signal's number is negative, as in `subprocess`.
+        code: The exit code, or minus the signal's number, as in `subprocess`.
         lines: The last lines that the process printed.
-        lost: Whether the worker or the machine went away, which is no fault of the run.
+        lost: Whether the run ended because its worker or machine was lost.
     """
 
     spec: Spec
@@ -42,20 +42,20 @@ class Ended(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options of a sweep. Raises BadInput for a value that makes no sense.
+    """The options of a sweep. Raises BadInput for a value that is not allowed.
 
     Attributes:
-        jobs: Runs that share a machine.
-        retries: Further tries of a run that crashed.
+        jobs: The number of runs that share a machine.
+        retries: The number of further tries of a run that crashed.
         data: The folder of the data sets.
         checkpoint_seconds: Seconds between two checkpoints of a run.
         executor: One of `EXECUTORS`.
-        address: Of the Ray cluster; None: a Ray of this machine.
-        gpus_per_run: On Ray, the GPUs of a run on "cuda"; None: one.
+        address: The address of the Ray cluster; None starts Ray on this machine.
+        gpus_per_run: The GPUs of a run on "cuda" with Ray; None means one.
         sources: Keys of the runs that keep their scores.
-        slurm: With Slurm, settings of its jobs, such as "partition".
-        log: The loggers of the runs, as `--log` names them; None: none.
-        limit: The time of the sweep. A run of a cluster keeps no checkpoint on its worker, so it has no limit there.
+        slurm: The settings of Slurm jobs, such as "partition".
+        log: The loggers of the runs, as in `--log`; None for none.
+        limit: The time limit of the sweep, for the executor "local" only.
     """
 
     jobs: int = 1
@@ -81,22 +81,20 @@ class Options:
             raise BadInput("--slurm belongs to --executor slurm")
         if self.executor == "slurm" and self.jobs != 1:
             raise BadInput(
-                f"--jobs {self.jobs} are runs that share a machine; with Slurm write --slurm jobs={self.jobs}, the most jobs "
-                "at a time"
+                f"--jobs {self.jobs} is the number of runs that share a machine; to limit the Slurm jobs at a time, "
+                f"write --slurm jobs={self.jobs}"
             )
         for name in ("address", "gpus_per_run"):
             if getattr(self, name) is not None and self.executor != "ray":
                 raise BadInput(f"{option(name)} belongs to --executor ray")
         if self.executor != "local" and self.limit.minutes is not None:
             raise BadInput(
-                "--minutes belongs to --executor local: on a cluster, runs wait for their turn; with Slurm limit each job by "
-                "--slurm timeout_min=N"
+                "--minutes belongs to --executor local, because runs of a cluster wait for their turn; with Slurm, limit "
+                "each job by --slurm timeout_min=N"
             )
-        make_loggers(self.log, Path())  # an unknown one is refused now
+        make_loggers(self.log, Path())  # refuses an unknown logger before any run starts
         if self.executor == "ray" and self.log is not None and set(self.log.split(",")) != {"wandb"}:
-            raise BadInput(
-                f"--log {self.log} writes files, which stay on a worker of the Ray cluster; take --log wandb"
-            )
+            raise BadInput(f"--log {self.log} writes files that stay on a worker of the Ray cluster; take --log wandb")
         if self.gpus_per_run is not None and not 0 < self.gpus_per_run < math.inf:
             raise BadInput(f"--gpus-per-run is above 0, such as 0.25, not {self.gpus_per_run}")
 
@@ -105,34 +103,34 @@ class Executor(ABC):
     """Starts runs and returns how their processes ended.
 
     Attributes:
-        shares_folder: Whether the processes write to the sweep's folder, and so take the runs' locks themselves.
+        shares_folder: Whether the processes write to the sweep's folder. They then hold the locks of their runs.
     """
 
     shares_folder: bool
 
     @abstractmethod
     def capacity(self) -> int:
-        """Returns how many runs can go on at a time now."""
+        """Returns how many runs can train at the same time now."""
 
     @abstractmethod
     def start(self, spec: Spec, earlier: int) -> None:
-        """Begins a run after `earlier` other tries. `ended` returns its failure."""
+        """Begins a run after `earlier` other tries. If it cannot begin, `ended` returns the failure."""
 
     @abstractmethod
     def ended(self) -> list[Ended]:
-        """Returns the runs that have ended since the last call. Does not wait."""
+        """Returns the runs that have ended since the last call, without waiting."""
 
     @abstractmethod
     def latest(self, spec: Spec) -> str:
-        """Returns the last line of a run that goes on."""
+        """Returns the last printed line of a run that is training."""
 
     @abstractmethod
     def stop(self) -> None:
-        """Ends all runs that go on, and the executor."""
+        """Ends all runs that are training, and the executor."""
 
 
 def run_words(spec: Spec, out: Path, options: Options) -> list[str]:
-    """Returns the words behind `sadp-bench` that make one run of the sweep and nothing else."""
+    """Returns the words after `sadp-bench` that train one run of the sweep, without its reference."""
     given = ["--data", str(options.data)] if options.data else []
     left = options.limit.left()
     given += [] if left is None else ["--minutes", f"{left:.3f}"]
@@ -145,15 +143,15 @@ def run_words(spec: Spec, out: Path, options: Options) -> list[str]:
 
 
 class Local(Executor):
-    """Processes of this machine, which write to the store and hold their locks themselves.
+    """Processes of this machine. They write to the store and hold their locks.
 
-    Runs on the CPU start from a warm process where the system can fork; runs on a GPU start anew, since CUDA forbids
-    a fork once anything has touched it.
+    Runs on the CPU are forked from a warm process where the system can fork. Runs on a GPU start in a new interpreter,
+    because CUDA does not work in a fork of a process that has used it.
 
     Args:
         store: The sweep's records.
         options: The sweep's options.
-        devices: CUDA's names of the GPUs, one for each job, for runs on "cuda".
+        devices: The GPUs of the jobs as CUDA_VISIBLE_DEVICES names them, one for each job, for runs on "cuda".
     """
 
     shares_folder = True
@@ -175,7 +173,7 @@ class Local(Executor):
         start: Start = self._warm.start if self._warm and spec.device == "cpu" else fresh
         try:
             self._slots[slot] = spec, start(run_words(spec, self._store.folder, self._options), gpu)
-        except OSError as error:  # The machine may have no memory for another process.
+        except OSError as error:  # such as too little memory for another process
             self._stillborn.append(Ended(spec, 1, [f"the process could not be started: {error}"]))
 
     def ended(self) -> list[Ended]:
@@ -188,7 +186,7 @@ class Local(Executor):
         return ends
 
     def latest(self, spec: Spec) -> str:
-        """Returns the last line of a run, without its outcome, which is JSON."""
+        """Returns the last printed line of a run, except its outcome, which is JSON."""
         children = [child for of, child in filter(None, self._slots) if of == spec]
         lines = reversed(children[0].lines if children else ())
         return next((line for line in lines if not line.startswith("{")), "")

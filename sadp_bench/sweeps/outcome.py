@@ -1,4 +1,4 @@
-"""The stages of a sweep: the trials of its search, the runs with the settings that they chose; or scores, then their use."""
+"""The two stages of a sweep: trials of a search and then the other runs, or runs that make scores and then their users."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Outcome:
     """The end of a sweep.
 
     Attributes:
-        plan: The plan at the end, with the settings that were chosen.
-        trials: How the search's trials ended; None without a search.
-        runs: How the runs ended; None where the time was over before.
+        plan: The plan at the end, with the chosen settings.
+        trials: The state of the search's trials; None without a search.
+        runs: The state of the runs; None where the time was over before them.
     """
 
     plan: Plan
@@ -29,19 +29,19 @@ class Outcome:
 
     @property
     def failed(self) -> dict[str, Failure]:
-        """Trials and runs that failed for good, by key. A trial whose training diverged is none of them."""
+        """Trials and runs that failed and are not tried again, by key. Diverged trials are not among them."""
         trials = {} if self.trials is None else self.trials.failed
         runs = {} if self.runs is None else self.runs.failed
         return {key: failure for key, failure in trials.items() if failure.epoch is None} | runs
 
     @property
     def without_settings(self) -> list[str]:
-        """Keys of the runs that were not trained, as the search chose nothing for them, or nothing made their scores."""
+        """Keys of the runs that were not trained, because their settings or scores are missing."""
         return [] if self.runs is None else list(self.plan.skipped)
 
     @property
     def left(self) -> int:
-        """Number of trials and runs that are still to do, because the time was over."""
+        """Number of trials and runs that are left because the time was over."""
         trials = 0 if self.trials is None else len(self.trials.left)
         return trials + (len(self.plan.runs) if self.runs is None else len(self.runs.left))
 
@@ -54,8 +54,8 @@ def carry_out(
     Args:
         plan: The plan.
         store: The records of its runs.
-        make: Makes the plan anew, once the trials are done.
-        schedule: Trains the runs of a plan.
+        make: Returns the plan anew, after the trials.
+        schedule: Trains the runs of a plan and returns their state.
     """
     if plan.search is None:
         runs = schedule(plan.trainable, store)
@@ -72,7 +72,7 @@ def carry_out(
 def _on_scores(
     plan: Plan, runs: Standing, store: Store, make: Callable[[], Plan], schedule: Callable[[Plan, Store], Standing]
 ) -> tuple[Plan, Standing]:
-    """Trains the runs that waited for the scores of others. Returns the plan with them, and how all runs ended."""
+    """Trains the runs that waited for the scores of others. Returns the plan with them, and the state of all runs."""
     for spec in plan.runs:
         if spec.key in plan.sources & runs.done:
             exporting.keep_shared(spec, store)

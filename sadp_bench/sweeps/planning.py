@@ -1,6 +1,6 @@
-"""The plan of a sweep: its runs, those that are done, and the cost of the others. Trains nothing.
+"""The plan of a sweep: its runs, those that are done, and the cost of the others. Planning trains nothing.
 
-The plan contains the full-data reference of every run, once.
+The plan contains each full-data reference once.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from sadp_bench.sweeps.sweep_file import Source, named, read_search, read_sweep
 from sadp_bench.sweeps.trial_specs import TrialSpecs
 from sadp_bench.sweeps.warm import CAN_FORK
 
-STARTUP_SECONDS = 5.0  # seconds until a new process trains: a guess, for estimates only
-WARM_SECONDS = 1.0  # likewise, of a process that is forked from a warm one
-MAX_SHARD_DIGITS = 40  # characters of i/n; Python refuses to read numbers of thousands of digits
-RECORD_BYTES = 20_000  # bytes on disk, of one record
+STARTUP_SECONDS = 5.0  # seconds until a new process trains; a guess, for estimates only
+WARM_SECONDS = 1.0  # seconds until a process that is forked from a warm one trains; a guess, too
+MAX_SHARD_DIGITS = 40  # characters of i/n; Python does not convert numbers of thousands of digits
+RECORD_BYTES = 20_000  # bytes on disk of one record
 
 
 def with_references(specs: Iterable[Spec]) -> list[Spec]:
-    """Returns each run once, and before all of them the references that they share."""
+    """Returns each run once, after the references of all runs."""
     specs = list(specs)
     references = [spec.reference() for spec in specs]
     return list({spec.key: spec for spec in [*references, *specs]}.values())
@@ -42,15 +42,15 @@ def with_references(specs: Iterable[Spec]) -> list[Spec]:
 def sharers(
     specs: Iterable[Spec], before: Mapping[str, Preparation], alike: Callable[[Spec], Spec] = lambda spec: spec
 ) -> dict[str, str]:
-    """Returns a name of the runs that share scores or a search, by key.
+    """Returns the group of each run, by key. The runs of a group share scores or a search.
 
     All methods and ratios share a search for connections. Without one, all ratios of a method that scores share its
-    scores. Every other run is alone.
+    scores. Every other run has a group of its own.
 
     Args:
         specs: The runs.
         before: What each run does before training, by key.
-        alike: Returns the same spec for runs that a shard may not divide for another reason.
+        alike: Returns the same spec for runs that must be in one group for another reason.
     """
 
     def name(spec: Spec) -> Spec:
@@ -67,7 +67,7 @@ def start_seconds(spec: Spec) -> float:
 
 
 def parse_shard(text: str | None) -> tuple[int, int]:
-    """Returns (2, 3) for '2/3'. Raises BadInput for text that names no part."""
+    """Returns (2, 3) for '2/3'. Raises BadInput for other text."""
     if text is None:
         return 1, 1
     number, slash, total = text.partition("/")
@@ -78,7 +78,7 @@ def parse_shard(text: str | None) -> tuple[int, int]:
 
 
 def shard_of(specs: list[Spec], group: Mapping[str, str], shard: tuple[int, int]) -> list[Spec]:
-    """Returns the runs of shard i of n. The n shards together are all runs, none twice; a group is never divided."""
+    """Returns the runs of shard i of n. Each run is in exactly one shard, and each group is in one shard as a whole."""
     number, total = shard
     groups = list(dict.fromkeys(group[spec.key] for spec in specs))
     mine = set(groups[number - 1 :: total])
@@ -96,8 +96,7 @@ class Plan:
         before: What each run does before training, by key.
         seconds: Expected seconds of each run that is not done, by key.
         needed_bytes: Bytes on disk for records, checkpoints and searches.
-        skipped: The states of runs that are not trained now, by key: their settings are not chosen yet, or their training
-            diverged in the search.
+        skipped: The states of runs that are not trained now, by key: settings or scores are missing, or a trial diverged.
         search: The search that chooses the runs' settings; None without one.
         sources: Keys of the runs that keep their scores, for other runs.
     """
@@ -126,7 +125,7 @@ class Plan:
 
     @property
     def is_to_do(self) -> bool:
-        """Whether a run or a trial is to train."""
+        """Whether any run or trial is still to train."""
         return bool(self.to_do) or self.search is not None and bool(self.search.plan.to_do)
 
     @property
@@ -148,10 +147,10 @@ class SearchPlan:
     """The search of a sweep.
 
     Attributes:
-        plan: Its trials.
+        plan: The plan of its trials.
         store: The trials' records.
-        choices: What the trials choose as far as they are done, by the key of `trials.without_search`.
-        shown: Keys of the choices that the sweep's runs take.
+        choices: The choices of the finished trials, by the key of `trials.without_search`.
+        shown: Keys of the choices that the sweep's runs use.
         names: The searched settings.
     """
 
@@ -162,7 +161,7 @@ class SearchPlan:
     names: tuple[str, ...]
 
     def is_over(self, trials: Iterable[Spec]) -> bool:
-        """Returns whether every one of some trials is done, or its training diverged."""
+        """Returns whether each of these trials is done or diverged."""
         return all(spec.key in self.plan.done or spec.key in self.plan.skipped for spec in trials)
 
 
@@ -180,15 +179,15 @@ def make_plan(
 
     Args:
         source: The sweep file, or its tables.
-        store: The records that are there.
-        jobs: Runs that share this machine; each has its share of the cores.
+        store: The existing records.
+        jobs: The number of runs that share this machine. Each has its share of the cores.
         shard: (i, n), the part of the runs to plan.
         data: The folder of the data sets.
         allow_imports: Whether the file may name `package.module:Class`.
         message: Shows one line to the user.
 
     Raises:
-        BadInput: For all that can be known to fail before training.
+        BadInput: For every error that can be found before training.
     """
     resolver = Resolver(data, max(1, environment.available_threads() // jobs))
     requests, search = read_sweep(source, allow_imports=allow_imports), read_search(source)
@@ -235,8 +234,8 @@ class Maker:
     """Makes plans: finds the runs that are done, and estimates the cost of the others.
 
     Attributes:
-        resolver: Has resolved the runs.
-        jobs: Runs that share this machine.
+        resolver: The resolver of these runs.
+        jobs: The number of runs that share this machine.
         there: All records and failures of the sweep's folder.
         message: Shows one line to the user.
     """
@@ -249,7 +248,7 @@ class Maker:
     def plan(
         self, runs: list[Spec], before: dict[str, Preparation], store: Store, skipped: Mapping[str, str] | None = None
     ) -> Plan:
-        """Returns the plan of some runs. A skipped run is estimated, but for one whose training diverged."""
+        """Returns the plan of some runs. It estimates skipped runs too, except those that failed."""
         skipped = dict(skipped or {})
         done = frozenset(spec.key for spec in runs if spec.key not in skipped and store.find(spec) is not None)
         failed = {failure.spec.key: failure for failure in self.there.failures}
@@ -260,7 +259,7 @@ class Maker:
         cores, most = environment.available_threads(), max(spec.threads for spec in coming)
         if self.jobs * most > cores:
             self.message(
-                f"{self.jobs} x {most} threads on {cores} cores will slow one another down: take fewer jobs, or threads"
+                f"{self.jobs} x {most} threads on {cores} cores will slow one another down: take fewer jobs or threads"
             )
         seconds = self._expected(coming, before, store)
         searches = {store.search_path(spec): self.resolver.search_bytes(spec) for spec in coming}
@@ -271,8 +270,8 @@ class Maker:
     def _expected(self, specs: list[Spec], before: Mapping[str, Preparation], store: Store) -> dict[str, float]:
         """Returns the expected seconds of each run, by key.
 
-        The cost of a visit is that in the records of the run's shape. For a shape without records the first steps of one
-        run are rehearsed.
+        The cost of a visit comes from the records of runs of the same shape. For a shape without records, the first steps of
+        one run are rehearsed.
         """
 
         def visits(spec: Spec, epochs: float) -> float:
@@ -291,7 +290,10 @@ class Maker:
 
 
 def states(plan: Plan, store: Store) -> dict[str, str]:
-    """Returns by key "done", "being trained" (by another sweep, now), "failed before", "to do", or why it is skipped."""
+    """Returns the state of each run, by key.
+
+    A state is "done", "being trained" (by another sweep, now), "failed before", "to do", or why the run is skipped.
+    """
 
     def state(spec: Spec) -> str:
         if spec.key in plan.done:

@@ -1,6 +1,6 @@
-"""Processes of runs: how one is started anew, its last lines, and its end.
+"""Processes of runs: the start of one in a new interpreter, its last lines, and its end.
 
-`warm` starts them from a process that has imported everything. Both ways run the same words of `sadp-bench`.
+`warm` forks them from a process that has imported everything. Both run the same words of `sadp-bench`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from typing import IO, Protocol
 NUM_LINES = 20  # last lines of a process that are kept
 MAX_LINE = 500  # characters of a line that are kept
 STOP_SECONDS = 10.0  # seconds for a process to end by itself before it is killed
-# A process that is killed, or crashes in native code, has then printed all its lines.
+# With these variables a process has printed all its lines, even if it is killed or crashes in native code.
 SPEAKING = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
 
 
 class Process(Protocol):
-    """A process in its own group, which a terminal's Ctrl-C doesn't reach."""
+    """A process in its own group, which does not receive Ctrl-C of the terminal."""
 
     def poll(self) -> int | None:
-        """Returns the exit code, a signal's number negative; None while the process goes on."""
+        """Returns the exit code, or minus the signal's number; None while the process runs."""
 
     def wait(self, timeout: float | None = None) -> int:
         """Waits for the end and returns the exit code. Raises subprocess.TimeoutExpired after `timeout` seconds."""
@@ -43,7 +43,7 @@ class Child:
 
     Args:
         process: The process.
-        output: What it prints; closed at its end.
+        output: Its output, which is closed at its end.
     """
 
     def __init__(self, process: Process, output: IO[str]) -> None:
@@ -59,10 +59,10 @@ class Child:
                     self.lines.append(text)
 
     def ended(self) -> int | None:
-        """Returns the exit code; None while the process goes on."""
+        """Returns the exit code; None while the process runs."""
         code = self._process.poll()
         if code is not None:
-            self._reader.join(1.0)  # It takes longer only where a grandchild keeps the pipe open.
+            self._reader.join(1.0)  # takes longer only where a grandchild keeps the pipe open
         return code
 
     def wait(self) -> int:
@@ -72,11 +72,11 @@ class Child:
         return code
 
     def terminate(self) -> None:
-        """Asks the process to end."""
+        """Sends SIGTERM to the process."""
         self._process.terminate()
 
     def stop(self) -> None:
-        """Waits for the end after `terminate()`, and kills the group where the process doesn't end."""
+        """Waits for the end after `terminate()`, and kills the group if the process does not end."""
         try:
             self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
@@ -91,34 +91,34 @@ def fresh(words: Sequence[str], environment: Mapping[str, str]) -> Child:
     """Starts `sadp-bench words...` in a new interpreter.
 
     Args:
-        words: The words behind `sadp-bench`.
-        environment: Further variables.
+        words: The words after `sadp-bench`.
+        environment: Further environment variables.
 
     Raises:
-        OSError: Where the process can't be started.
+        OSError: The process cannot be started.
     """
-    # -P: without it, Python would import modules from the current folder, which may be a stranger's.
+    # Without -P, Python would import modules from the current folder, which may be untrusted.
     return launched([*tied(), sys.executable, "-P", "-m", "sadp_bench", *words], environment)
 
 
 def finished(words: list[str]) -> tuple[int, list[str]]:
-    """Makes a run in a new interpreter. Returns the exit code and the last lines."""
+    """Trains a run in a new interpreter. Returns the exit code and the last lines."""
     child = fresh(words, {})
     try:
         code = child.wait()
-    finally:  # The caller may have been cancelled.
+    finally:  # the caller may have been cancelled
         child.terminate()
         child.stop()
     return code, list(child.lines)
 
 
 def tied() -> list[str]:
-    """Returns the words before a command that end its process with this one. Not every system has them."""
+    """Returns the words before a command that kill its process when this one ends; [] without `setpriv`."""
     return [setpriv, "--pdeathsig", "KILL", "--"] if (setpriv := shutil.which("setpriv")) else []
 
 
 def launched(command: Sequence[str], environment: Mapping[str, str]) -> Child:
-    """Starts a command; as `fresh`."""
+    """Starts a command. Its arguments and errors are those of `fresh`."""
     process = _Group(
         command,
         stdin=subprocess.DEVNULL,
@@ -134,7 +134,7 @@ def launched(command: Sequence[str], environment: Mapping[str, str]) -> Child:
 
 
 class _Group(subprocess.Popen[str]):
-    """A process that is killed with its children."""
+    """A process whose `kill` also kills its children."""
 
     def kill(self) -> None:
         if hasattr(os, "killpg"):

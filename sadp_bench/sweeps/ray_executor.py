@@ -1,7 +1,7 @@
-"""A sweep's runs as tasks of a Ray cluster. Their files come back to the driver, which checks and keeps them.
+"""The runs of a sweep as tasks of a Ray cluster. The driver receives their files, checks them and keeps them.
 
-A worker needs this package and the data, not the sweep's folder. A run's process writes to a temporary folder, so a run
-whose worker is lost begins anew elsewhere.
+A worker needs this package and the data, but not the sweep's folder. A run's process writes to a temporary folder, so a run
+whose worker is lost begins anew.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from sadp_bench.sweeps.processes import NUM_LINES, finished, kept_line
 
 OBJECT_STORE_BYTES = (
     200 << 20
-)  # bytes, of a local Ray: records, scores and searches are small, its default is a third of the memory
+)  # bytes for a local Ray: records, scores and searches are small, and Ray's default is a third of the memory
 KNOCK_SECONDS = 10.0  # seconds for the cluster's port to answer
 Answer = tuple[int, list[str], dict[str, bytes]]
 
 
 def work(fields: dict[str, Any], options: Options, shared: dict[str, bytes]) -> Answer:
-    """Makes a run on a worker. Returns the exit code, the last lines, and the files by their relative names.
+    """Trains a run on a worker. Returns the exit code, the last lines, and the files by their relative names.
 
     Args:
-        fields: Of the spec.
+        fields: The fields of the spec.
         options: The sweep's options.
-        shared: The files of scores and search that are there, by their relative names.
+        shared: The existing files of scores and search, by their relative names.
     """
     spec = Spec.from_json(fields)
     with TemporaryDirectory(prefix="sadp-bench-") as folder:
@@ -50,12 +50,12 @@ def work(fields: dict[str, Any], options: Options, shared: dict[str, bytes]) -> 
 
 
 def files(store: Store, spec: Spec) -> tuple[Path, ...]:
-    """Returns the paths of all that a run may leave for the sweep: record, failure, shared scores and search."""
+    """Returns the paths of all files that a run may write for the sweep: record, failure, shared scores and search."""
     return store.path(spec), store.path(spec, FAILED), *store.shared_paths(spec)
 
 
 def keep_shared(store: Store, spec: Spec, left: dict[str, bytes]) -> None:
-    """Writes the files of scores and search that are not there yet."""
+    """Writes the files of scores and search that do not exist yet."""
     for path in store.shared_paths(spec):
         content = left.get(str(path.relative_to(store.folder)))
         if content is not None and not path.exists():
@@ -64,16 +64,16 @@ def keep_shared(store: Store, spec: Spec, left: dict[str, bytes]) -> None:
 
 
 def keep(store: Store, spec: Spec, left: dict[str, bytes], interruptions: int = 0) -> None:
-    """Writes the files that came back from a worker. Their names are compared, and never used as paths.
+    """Writes the files of a run that a worker returned. Their names are only compared, never used as paths.
 
     Args:
         store: The sweep's records.
-        spec: The run, of which a record must be.
+        spec: The run. A record must be of this run.
         left: The files, by their relative names.
-        interruptions: Earlier tries, which a worker's record does not count.
+        interruptions: The number of earlier tries, which the worker's record does not contain.
 
     Raises:
-        BadInput: Where a file is no record or failure of the run.
+        BadInput: A file is not a record or failure of the run.
     """
     keep_shared(store, spec, left)
     record, failure = (left.get(store.path(spec, suffix).name) for suffix in (".json", FAILED))
@@ -101,11 +101,10 @@ class RayCluster(Executor):
     Args:
         store: The sweep's records.
         options: The sweep's options.
-        specs: All runs that are to be made.
+        specs: All runs to train.
 
     Raises:
-        BadInput: Where Ray isn't installed or can't be reached, or no machine of the cluster has room for one of the
-            runs.
+        BadInput: Ray is not installed or cannot be reached, or no machine of the cluster has room for one of the runs.
     """
 
     shares_folder = False
@@ -128,7 +127,7 @@ class RayCluster(Executor):
         return (self._options.gpus_per_run or 1.0) if spec.device == "cuda" else 0.0
 
     def _fitting(self, spec: Spec) -> int:
-        """Returns how many such runs fit on one machine at a time, and so may share it."""
+        """Returns how many such runs fit on the largest machine at a time."""
         needed = {"CPU": spec.threads, "GPU": self._gpus(spec)}
         machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         return max(
@@ -149,10 +148,10 @@ class RayCluster(Executor):
         return min(int(there.get(name, 0) / least) for name, least in self._least.items() if least)
 
     def start(self, spec: Spec, earlier: int) -> None:
-        """Hands a run to Ray, with the scores and the search that it shares if they are there."""
+        """Submits a run to Ray, with the scores and the search that it shares where they exist."""
         shared: dict[str, bytes] = {}
         for path in self._store.shared_paths(spec):
-            with suppress(BadInput):  # The run makes it where it can't be read.
+            with suppress(BadInput):  # a file that cannot be read is made by the run
                 shared[str(path.relative_to(self._store.folder))] = read_bytes(path, STATE_BYTES)
         # Ray must not repeat a task by itself, because the sweep counts the tries.
         task = self._ray.remote(work).options(num_cpus=spec.threads, num_gpus=self._gpus(spec), max_retries=0)
@@ -160,7 +159,7 @@ class RayCluster(Executor):
         self._pending[task.remote(spec.to_json(), options, shared)] = spec, earlier
 
     def ended(self) -> list[Ended]:
-        """Returns the runs that have ended since the last call, after their files were kept."""
+        """Returns the runs that have ended since the last call. Their files are kept before."""
         if not self._pending:
             return []
         ready, _ = self._ray.wait(list(self._pending), num_returns=len(self._pending), timeout=0)
@@ -173,16 +172,16 @@ class RayCluster(Executor):
             keep(self._store, spec, left, earlier)
         except BadInput as error:
             return Ended(spec, 1, [str(error)])
-        except errors.RayTaskError as error:  # `work` itself failed, as with a full disk on the worker.
+        except errors.RayTaskError as error:  # `work` itself failed, for example on a full disk of the worker
             return Ended(spec, 1, _lines(error))
-        except errors.OutOfMemoryError as error:  # Ray killed the task to save its machine's memory.
+        except errors.OutOfMemoryError as error:  # Ray killed the task because memory was low
             return Ended(spec, -signal.SIGKILL, _lines(error))
         except errors.RayError as error:
             return Ended(spec, 1, [f"its worker was lost: {type(error).__name__}", *_lines(error)], lost=True)
         return Ended(spec, code, [kept_line(line) for line in lines])
 
     def latest(self, spec: Spec) -> str:
-        """Returns a constant: a task's lines come back with its end."""
+        """Returns a constant, because a task returns its lines only at its end."""
         return "on the cluster"
 
     def stop(self) -> None:
@@ -198,9 +197,9 @@ def _lines(error: Exception) -> list[str]:
 
 
 def _connected(address: str | None) -> Any:
-    """Returns the module `ray`, connected."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # A local Ray would report to its makers.
-    os.environ.setdefault("RAY_worker_niceness", "0")  # It would give way to all other processes, and runs are timed.
+    """Returns the module `ray` after it is connected."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # by default a local Ray sends usage statistics
+    os.environ.setdefault("RAY_worker_niceness", "0")  # by default workers have low priority, but runs are timed
     try:
         import ray
     except ImportError:
@@ -217,7 +216,7 @@ def _connected(address: str | None) -> Any:
 
 
 def _knock(address: str | None) -> None:
-    """Raises OSError where nothing listens at the address: Ray itself would try for many minutes."""
+    """Raises OSError where no process listens at the address. Ray itself would try for many minutes."""
     host, colon, port = (address or "").rpartition(":")
     if colon and port.isdecimal() and "//" not in host:
         with socket.create_connection((host, int(port)), KNOCK_SECONDS):

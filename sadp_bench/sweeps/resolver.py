@@ -1,4 +1,4 @@
-"""The resolution of a sweep file's runs to specs, which finds early the errors of runs whose turn comes late."""
+"""The resolution of a sweep file's runs to specs. It finds errors of all runs before the first one trains."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from sadp_bench.sweeps.sweep_file import RequestedRun
 
 
 class Resolver:
-    """Resolves the runs of a sweep file to specs, and finds early the errors of runs whose turn comes late.
+    """Resolves the runs of a sweep file to specs.
 
-    Each distinct network is built once, on the CPU, because some settings are only found wrong there.
+    Each distinct network is built once on the CPU, because only this finds some wrong settings.
 
     Args:
         data: The folder of the data sets.
-        threads: Threads of a run that sets none.
+        threads: The number of threads of a run that sets none.
 
     Attributes:
         checkpoint_bytes: Bytes on disk of the largest checkpoints among the runs.
-        rehearsed: Seconds per visit of the shapes whose first steps were trained.
+        rehearsed: Seconds per visit, by shape, for shapes whose first steps were rehearsed.
     """
 
     def __init__(self, data: Path | None, threads: int) -> None:
@@ -41,7 +41,7 @@ class Resolver:
         """Returns the spec of one run. Raises BadInput with the place in the file."""
         fields = {"threads": self._threads} | request.fields
         seed = fields.pop("seed", 0)
-        # Runs that differ in the seed alone are resolved once, because resolving copies the data.
+        # Runs that differ only in the seed are resolved once, because resolving copies the data.
         memory = json.dumps(fields, sort_keys=True)
         try:
             if memory not in self._specs:

@@ -1,6 +1,6 @@
-"""The scheduler of a sweep: starts the plan's runs, judges how their processes ended, and tries crashed runs again.
+"""The scheduler of a sweep: starts the plan's runs, evaluates the ends of their processes, and tries crashed runs again.
 
-A run that has a record is done, however its process ended. A run that fails never stops the others. Runs that another
+A run that has a record is done, even if its process crashed. A failed run does not stop the others. Runs that another
 process trains, here or on another machine, are left to it (see `records.file_lock`), and trained here if it dies.
 """
 
@@ -30,19 +30,19 @@ from sadp_bench.sweeps.planning import Plan
 from sadp_bench.sweeps.ray_executor import RayCluster
 from sadp_bench.sweeps.slurm_executor import Slurm
 
-BAD_INPUT = 2  # exit code of a command that was given bad input
-MORE_IF_LOST = 3  # further tries of a run whose worker or machine went away
+BAD_INPUT = 2  # exit code of a command with bad input
+MORE_IF_LOST = 3  # further tries of a run whose worker or machine was lost
 TICK_SECONDS = 0.2  # seconds between two turns of the scheduler's loop
 RECHECK_SECONDS = 1.0  # seconds between two checks of runs that another process trains
 
 
 @dataclass(slots=True)
 class Running:
-    """A run whose process goes on.
+    """A run that is training.
 
     Attributes:
         spec: The run.
-        since: Its start, by the monotonic clock.
+        since: Its start in seconds of the monotonic clock.
         before: The failure of an earlier try.
         latest: The last line that the process printed.
     """
@@ -58,14 +58,14 @@ class Standing:
     """The state of a sweep.
 
     Attributes:
-        plan: What the sweep has to do.
+        plan: The plan of the sweep.
         done: Keys of the runs that have a record.
-        failed: Runs that are not tried again, by key.
-        running: Runs that go on here, by key.
+        failed: Failures of runs that are not tried again, by key.
+        running: Runs that are training here, by key.
         elsewhere: Keys of the runs that another process trains.
-        jobs: Runs that go on at a time, as many as the executor has room for.
-        actual_seconds: Of the runs that ended here.
-        expected_seconds: Of the same runs, as the plan has them.
+        jobs: The number of runs that the executor can train at a time.
+        actual_seconds: The seconds of the runs that ended here.
+        expected_seconds: The expected seconds of the same runs, from the plan.
     """
 
     plan: Plan
@@ -83,7 +83,7 @@ class Standing:
         return [spec for spec in self.plan.runs if spec.key not in self.done and spec.key not in self.failed]
 
     def seconds_left(self) -> float:
-        """Returns the expected seconds of all that is left here, corrected by those of the runs that ended."""
+        """Returns the expected seconds of the runs left here, corrected by the ratio for the runs that ended."""
         correction = self.actual_seconds / self.expected_seconds if self.expected_seconds else 1.0
         spent = {key: time.monotonic() - running.since for key, running in self.running.items()}
         over = self.done | self.failed.keys() | self.elsewhere
@@ -96,30 +96,30 @@ class Standing:
 
 
 class Watcher:
-    """Receives the events of a sweep, and ignores them. `cli.sweep_view` has those that show them."""
+    """Receives the events of a sweep and ignores them. Subclasses in `cli.sweep_view` show them."""
 
     def message(self, line: str) -> None:
-        """Receives a line worth reading once."""
+        """Receives a line for the user."""
 
     def started(self, spec: Spec, attempt: int, standing: Standing) -> None:
-        """Called after a run's process was started; attempt: from 1."""
+        """Called after a run's process was started. Attempts count from 1."""
 
     def ended(self, spec: Spec, outcome: str, standing: Standing) -> None:
-        """Called after a run ended; outcome: "done", or the error and the next step."""
+        """Called after a run ended. The outcome is "done", or the error and the next step."""
 
     def tick(self, standing: Standing) -> None:
         """Called several times a second."""
 
     def stop(self) -> None:
-        """Called once, when the sweep has ended or was interrupted."""
+        """Called once, at the end or interruption of the sweep."""
 
 
 def make_executor(plan: Plan, store: Store, options: Options) -> Executor:
-    """Returns the executor of the options. Raises BadInput where it could not carry out the plan."""
+    """Returns the executor that the options name. Raises BadInput where it cannot carry out the plan."""
     options = dataclasses.replace(options, sources=plan.sources)
     if options.executor == "ray" and plan.sources:
         raise BadInput(
-            "from takes the scores of another run out of the sweep's folder, which a Ray cluster's workers don't share: take "
+            "from reads the scores of another run in the sweep's folder, which workers of a Ray cluster do not share: take "
             "--executor local or slurm"
         )
     if options.executor == "ray" and plan.to_do:
@@ -130,10 +130,12 @@ def make_executor(plan: Plan, store: Store, options: Options) -> Executor:
 
 
 def devices(specs: list[Spec], jobs: int) -> list[str]:
-    """Returns CUDA's names of the GPUs, one for each job; empty where no run is on "cuda"."""
+    """Returns the GPUs as CUDA_VISIBLE_DEVICES names them, one for each job; [] where no run is on "cuda"."""
     for spec in specs:
         if spec.device.startswith("cuda:") and jobs > 1:
-            raise BadInput(f"device = '{spec.device}' with --jobs {jobs}: take 'cuda', each job has a GPU of its own")
+            raise BadInput(
+                f"device = '{spec.device}' with --jobs {jobs}: take 'cuda', so that each job has its own GPU"
+            )
     if not any(spec.device == "cuda" for spec in specs):
         return []
     there = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -157,22 +159,22 @@ def why(ended: Ended) -> str:
 
 
 def may_retry(ended: Ended, crashes: int, losses: int, retries: int) -> bool:
-    """Returns whether a run is tried again; crashes and losses are this run's so far, this end included."""
+    """Returns whether a run is tried again. Its crashes and losses include this end."""
     if ended.lost:
         return losses <= retries + MORE_IF_LOST
     return ended.code != BAD_INPUT and crashes <= retries
 
 
 class Claim:
-    """A run's two locks: the process that trains it holds `.lock`, and the sweep that started that process `.claim`.
+    """The two locks of a run: its process holds `.lock`, and the sweep that started the process holds `.claim`.
 
-    Seconds pass between a process's start and its lock. Without the claim, another sweep would start the same run in
-    them, and a job of that sweep would wait for as long as the run lasts.
+    A process takes its lock seconds after its start. Without the claim, another sweep could start the same run in between,
+    and one of its jobs would wait until the run ends.
 
     Args:
         store: The sweep's records.
         spec: The run.
-        trains_here: Whether the sweep holds the lock as well, for a process that can't reach the folder.
+        trains_here: Whether the sweep also holds `.lock`, because the process cannot reach the folder.
     """
 
     def __init__(self, store: Store, spec: Spec, trains_here: bool) -> None:
@@ -183,7 +185,7 @@ class Claim:
         """Takes the locks and returns True, or False where another process trains the run.
 
         Raises:
-            BadInput: Where the folder can't be written.
+            BadInput: The folder cannot be written.
         """
         if self._lock.is_held() or not self._claim.acquire():
             return False
@@ -193,7 +195,7 @@ class Claim:
         return True
 
     def leave(self, *, finished: bool) -> None:
-        """Releases the locks; finished: whether the run is done."""
+        """Releases the locks. `finished` is whether the run is done."""
         if self._trains_here:
             self._lock.release(finished=finished)
         self._claim.release(finished=True)
@@ -208,7 +210,7 @@ class Scheduler:
         executor: Starts their processes.
         watcher: Receives the events.
         retries: Further tries of a run that crashed.
-        limit: The time after which no run begins; the executor gives it to the runs.
+        limit: The time after which no run begins. The executor also passes it to the runs.
     """
 
     def __init__(
@@ -231,7 +233,7 @@ class Scheduler:
         self._next_check = 0.0
 
     def run(self) -> Standing:
-        """Returns when every run is done or has failed for good, or when the time is over.
+        """Trains until every run is done or has failed, or the time is over. Returns the state.
 
         Ctrl-C and SIGTERM end it with KeyboardInterrupt.
         """
@@ -259,7 +261,7 @@ class Scheduler:
         self._watcher.tick(self.standing)
 
     def _start_some(self) -> None:
-        """Fills the executor's room, in the plan's order, with runs that need not wait for another run's scores or search."""
+        """Starts runs in the plan's order while there is room. Runs that need another run's scores or search wait."""
         room, moment = self._executor.capacity() - len(self.standing.running), time.monotonic()
         if room <= 0 or not self._waiting or moment < self._next_check or self._limit.is_over():
             return
@@ -278,7 +280,7 @@ class Scheduler:
                 self.standing.elsewhere.add(spec.key)
                 busy.update(self._files[spec.key])
                 waiting.append(spec)
-            elif self._is_done_elsewhere(spec):  # Its end may be why the claim was free.
+            elif self._is_done_elsewhere(spec):  # another process may have finished it and released the claim
                 self._claims[spec.key].leave(finished=True)
             else:
                 self._start(spec)
@@ -326,7 +328,7 @@ class Scheduler:
             self._waiting.append(spec)
             self._watcher.ended(spec, f"{why(ended)}: it is tried again", self.standing)
         else:
-            # The run's process records a failure itself where training diverged, with its epoch.
+            # Where training diverged, the run's process has recorded the failure with its epoch.
             recorded = self._store.find_failure(spec)
             if ended.code != BAD_INPUT or recorded is None or recorded == running.before:
                 recorded = Failure(spec, why(ended), now(), last_lines=ended.lines, attempts=crashes + losses)
@@ -341,5 +343,5 @@ class Scheduler:
         self._watcher.ended(spec, f"failed: {failure.reason}", self.standing)
         try:
             self._store.write_failure(failure)
-        except BadInput as error:  # The disk may be full, and the other runs may still end well.
+        except BadInput as error:  # a full disk must not stop the other runs
             self._watcher.message(str(error))

@@ -1,6 +1,6 @@
-"""The table `[search]` of a sweep file: which settings are searched for every method and ratio, and at which points.
+"""The table `[search]` of a sweep file: the settings that are searched for every method and ratio, and their points.
 
-The points are the first of a fixed sequence, the same for every method and ratio. More trials keep the earlier points.
+The points are the first of a fixed sequence, the same for every method and ratio. More trials only add points.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sadp_bench.core.registry import nearest
 from sadp_bench.records.fields import MAX_EPOCHS, MAX_RATE
 from sadp_bench.records.trials import SEARCHABLE
 
-BASES = (2, 3)  # of the Halton sequence, by dimension
+BASES = (2, 3)  # bases of the Halton sequence, by dimension
 DIGITS = 3  # significant digits of a point's values
 MAX_TRIALS = 1000  # points
 MAX_SEED = 2**63 - 1
@@ -24,13 +24,13 @@ KEYS = (*SEARCHABLE, "trials", "on", "seed", "epochs")
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What a sweep searches for every method and ratio.
+    """The search of a sweep for every method and ratio.
 
     Attributes:
-        ranges: Lowest and highest value, by name.
-        trials: Number of points; each is a trial for each seed.
-        seeds: Of the trials.
-        epochs: Of a trial; None: those of the run.
+        ranges: Lowest and highest value of each setting, by name.
+        trials: The number of points. Each point is a trial for each seed.
+        seeds: The seeds of the trials.
+        epochs: The epochs of a trial; None for those of the run.
     """
 
     ranges: dict[str, tuple[float, float]]
@@ -48,7 +48,10 @@ class Search:
 
 
 def radical_inverse(number: int, base: int) -> float:
-    """Returns the digits of a number in a base, mirrored at the point. The sequence over 1, 2, .. is van der Corput's."""
+    """Returns the radical inverse of a number: its digits in a base, in reverse order after the point.
+
+    The sequence for 1, 2, .. is van der Corput's.
+    """
     inverse, share = 0.0, 1.0 / base
     while number:
         number, digit = divmod(number, base)
@@ -60,7 +63,7 @@ def radical_inverse(number: int, base: int) -> float:
 def _places(dimensions: int) -> Iterator[tuple[float, ...]]:
     """Yields points in the unit cube: the Halton sequence.
 
-    In one dimension both ends of the range come after the first point, the middle: 1/2, 0, 1, 1/4, 3/4, 1/8, ..
+    In one dimension both ends of the range follow the first point: 1/2, 0, 1, 1/4, 3/4, 1/8, ..
     """
     number = 0
     while True:
@@ -71,7 +74,7 @@ def _places(dimensions: int) -> Iterator[tuple[float, ...]]:
 
 
 def _value(low: float, high: float, place: float) -> float:
-    """Returns the value at a place of a range, from 0, the low end, to 1, the high end."""
+    """Returns the value at a place of a range; place 0 is the low end, 1 the high end."""
     rounded = float(f"{low * (high / low) ** place:.{DIGITS}g}")
     return {0.0: low, 1.0: high}.get(place, min(max(rounded, low), high))
 
@@ -89,8 +92,8 @@ def search_of(where: str, table: Any) -> Search:
         raise BadInput(f"{where} searches nothing: write {' or '.join(SEARCHABLE)} = [lowest, highest]")
     if given.get("on", "validation") != "validation":
         raise BadInput(
-            f"{where}: on is 'validation', a held-out part of the training images, not {shown(given['on'])}; the test "
-            "images choose nothing"
+            f"{where}: on is 'validation', a held-out part of the training images, not {shown(given['on'])}; test images "
+            "must not choose settings"
         )
     seeds = given.get("seed", 0)
     seeds = tuple(_count(where, "seed", seed, 0, MAX_SEED) for seed in (seeds if isinstance(seeds, list) else [seeds]))
@@ -125,7 +128,7 @@ def _count(where: str, name: str, value: Any, least: int, most: int) -> int:
 
 
 def shown(value: Any) -> str:
-    """Returns the beginning of a value's text. Python writes no number of thousands of digits."""
+    """Returns the beginning of a value's text. Python does not convert numbers of thousands of digits."""
     try:
         return str(value)[:60]
     except ValueError:

@@ -1,7 +1,7 @@
-"""A sweep's runs as jobs of a Slurm cluster, through submitit. All machines share the folder of the records.
+"""The runs of a sweep as jobs of a Slurm cluster, through submitit. All machines share the folder of the records.
 
-A job makes its run's process, which takes the run's lock and writes checkpoints and record to the folder. So a job that
-Slurm ends early is submitted again, and the run goes on from its checkpoint.
+A job starts its run's process, which holds the run's lock and writes checkpoints and record to the folder. A job that Slurm
+ends early is submitted again, and the run continues from its checkpoint.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from sadp_bench.sweeps.executors import Ended, Executor, Options, run_words
 
 FOLDER = "slurm"  # in the folder of the records: scripts and logs of the jobs
 OURS = {"jobs": 100, "cluster": "slurm"}  # settings of this module, with their defaults
-DEFAULTS = {"timeout_min": 720}  # of submitit, whose own default ends a job after 5 minutes
+DEFAULTS = {"timeout_min": 720}  # submitit's default would end a job after 5 minutes
 CLUSTERS = ("slurm", "local", "debug")
-GENERIC = ("timeout_min", "mem_gb")  # names that submitit knows without a prefix
+GENERIC = ("timeout_min", "mem_gb")  # names that submitit takes without a prefix
 
 
 class Slurm(Executor):
-    """Slurm jobs of `threads` CPUs each, and of a GPU for runs on "cuda".
+    """Slurm jobs of `threads` CPUs each, with a GPU for runs on "cuda".
 
     Args:
         store: The sweep's records.
         options: The sweep's options.
 
     Raises:
-        BadInput: submitit is not installed, Slurm is not there, or a setting is none of sbatch's.
+        BadInput: submitit or Slurm is not installed, or sbatch has no such setting.
     """
 
     shares_folder = True
 
     def __init__(self, store: Store, options: Options) -> None:
-        self._store, self._options = store, dataclasses.replace(options, jobs=1)  # a job has its cores to itself
+        self._store, self._options = store, dataclasses.replace(options, jobs=1)  # a job shares its cores with no other
         self._jobs: dict[str, tuple[Spec, Any]] = {}  # by key
         self._stillborn: list[Ended] = []
         settings = _settings(options.slurm)
@@ -47,7 +47,7 @@ class Slurm(Executor):
         self._executor = _executor(store, settings.pop("cluster"), settings)
 
     def capacity(self) -> int:
-        """Returns how many jobs may be with Slurm at a time, waiting ones included."""
+        """Returns the largest number of jobs in Slurm at a time, including waiting ones."""
         return int(self._most)
 
     def start(self, spec: Spec, earlier: int) -> None:
@@ -71,7 +71,7 @@ class Slurm(Executor):
         return ends
 
     def latest(self, spec: Spec) -> str:
-        """Returns the job's number and state; its lines come back with its end."""
+        """Returns the job's number and state. A job returns its lines only at its end."""
         _, job = self._jobs[spec.key]
         return f"job {job.job_id}: {job.state.lower()}"
 
@@ -87,7 +87,7 @@ def _end(spec: Spec, job: Any) -> Ended:
 
     try:
         code, lines = job.result()
-    except FailedJobError as error:  # the job itself failed, as where Python is not there
+    except FailedJobError as error:  # the job itself failed, for example without Python on its machine
         return Ended(spec, 1, [processes.kept_line(line) for line in str(error).splitlines()[-processes.NUM_LINES :]])
     except UncompletedJobError:
         return Ended(spec, 1, [f"Slurm ended its job {job.job_id} ({job.state})"], lost=True)
@@ -95,7 +95,7 @@ def _end(spec: Spec, job: Any) -> Ended:
 
 
 def _settings(given: Mapping[str, str]) -> dict[str, Any]:
-    """Returns the settings of `--slurm`, numbers and flags as such. Raises BadInput for one of ours that makes no sense."""
+    """Returns the settings of `--slurm`, with numbers and flags converted. Raises BadInput for a bad `jobs` or `cluster`."""
     flags = {"true": True, "false": False}
     values = {name: int(text) if text.isdecimal() else flags.get(text, text) for name, text in given.items()}
     found: dict[str, Any] = OURS | values
@@ -107,7 +107,7 @@ def _settings(given: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _executor(store: Store, cluster: str, settings: Mapping[str, Any]) -> Any:
-    """Returns submitit's executor with these settings of all jobs."""
+    """Returns submitit's executor with these settings for all jobs."""
     try:
         import submitit
     except ImportError:

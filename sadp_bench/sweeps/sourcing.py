@@ -16,18 +16,18 @@ from sadp_bench.runs.building import make_pruner
 from sadp_bench.sweeps.resolver import Resolver
 from sadp_bench.sweeps.sweep_file import RequestedRun
 
-AFTER = "after its scores"  # state of a run whose scores another run is still to make
+AFTER = "after its scores"  # state of a run whose scores do not exist yet
 
 
 @dataclass(frozen=True, slots=True)
 class Sourced:
-    """The runs of a sweep, those that make scores for others first.
+    """The runs of a sweep. Runs that make scores for others come first.
 
     Attributes:
-        specs: The runs. One whose scores are not there yet stands there without their hash, and so without its key.
+        specs: The runs. A run whose scores do not exist yet lacks their hash, so its key is provisional.
         sources: Keys of the runs that keep their scores.
-        of: By key of a run that trains on scores, the key of the run that makes them.
-        waiting: The states of runs whose scores are not there yet, by key.
+        of: The key of the run that makes the scores, by the key of the run that trains on them.
+        waiting: The states of runs whose scores do not exist yet, by key.
     """
 
     specs: list[Spec] = field(default_factory=list)
@@ -40,7 +40,7 @@ def sourced(requests: Iterable[RequestedRun], resolver: Resolver, store: Store) 
     """Returns the specs of requests, with the runs that make their scores.
 
     Raises:
-        BadInput: A run that is to make scores makes none, or has a record and kept none.
+        BadInput: A run that should make scores cannot make any, or has a record without scores.
     """
     makers: dict[str, Spec] = {}
     specs: list[Spec] = []
@@ -67,10 +67,10 @@ def sourced(requests: Iterable[RequestedRun], resolver: Resolver, store: Store) 
 
 
 def joined(group: Mapping[str, str], of: Mapping[str, str]) -> dict[str, str]:
-    """Returns the groups of runs that no shard divides, joined where a run of one takes the scores of a run of another.
+    """Returns the groups of runs for shards, with two groups joined where a run of one trains on scores of the other.
 
     Args:
-        group: By key of a run, the name of its group.
+        group: The name of each run's group, by the run's key.
         of: See `Sourced`.
     """
     found = dict(group)
@@ -94,7 +94,7 @@ def _maker(request: RequestedRun, resolver: Resolver, store: Store) -> Spec:
         raise BadInput(f"{request.where}: {error}") from None
     if is_done and not exporting.has_scores(maker, store):
         raise BadInput(
-            f"{request.where}: {store.path(maker)} kept no scores; remove it, and the sweep trains that run anew with them"
+            f"{request.where}: {store.path(maker)} kept no scores; remove it, and the sweep trains this run anew with scores"
         )
     return maker
 
@@ -115,7 +115,7 @@ def _scores_of_record(where: str, path: Path) -> Path:
 
 
 def _without_scores(request: RequestedRun, resolver: Resolver, maker: Spec) -> Spec:
-    """Returns a run whose scores are not there yet. In place of their hash it has the key of the run that makes them."""
+    """Returns a run whose scores do not exist yet. In place of their hash it has the key of the run that makes them."""
     settings: dict[str, Any] = request.fields["set"]
     of_others = {name: value for name, value in settings.items() if "." in name}
     fields = {**request.fields, "method": "random", "set": {**of_others, "fresh": False}}

@@ -1,8 +1,8 @@
 """Sweep files: from TOML to one table of fields for each run.
 
 A file has a table `[common]` and one or more blocks `[[sweep]]`. Their keys are the fields of `Spec`, and `set`, the
-table of settings. A block's keys replace those of common. The runs of a block are the product of its lists. A table
-`[search]` has settings chosen for every method and ratio by trials (`sweeps.search`).
+table of settings. A block's keys replace those of common. The runs of a block are the product of its lists. With a table
+`[search]`, trials choose some settings for every method and ratio (`sweeps.search`).
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from sadp_bench.records.former import LATER
 from sadp_bench.records.spec import Spec
 from sadp_bench.sweeps.search import Search, search_of
 
-Source = Path | Mapping[str, Any]  # of a sweep: its file, or the tables of one
-NOT_KEYS = ("processes", *PREFIXES)  # torchrun sets the processes, and `set` contains the tables of options
+Source = Path | Mapping[str, Any]  # a sweep's file, or its tables
+NOT_KEYS = ("processes", *PREFIXES)  # torchrun sets `processes`; `set` contains the tables of options
 FIELDS = {of.name: str(of.type) for of in dataclasses.fields(Spec) if of.name not in NOT_KEYS}
 TABLES = ("common", "search", "sweep")
-# Of a claim file, which has the tables of a sweep file too (`claims.claim_file`, `claims.recipe`).
+# Further tables of a claim file (`claims.claim_file`, `claims.recipe`).
 CLAIM_TABLES = ("claim", "metric", "recipe")
-# The other axes' fields: tables of several axes compare runs of equal settings, and so show no settings that a search chose.
+# Fields of the other axes. The tables of several axes compare runs of equal settings, so a search does not serve them.
 UNSEARCHED = {name: LATER[name] for name in ("backprop", "sparsity")}
 MAX_RUNS = 100_000  # runs of one file
 FROM = "from"  # key of a block: the run whose scores its runs train on
@@ -40,16 +40,16 @@ NOT_INHERITED = (
     "budget",
     "protocol",
     "set",
-)  # fields of a run that the run of its scores does not have
+)  # fields of a run that the run of its scores does not inherit
 
 
 class RequestedRun(NamedTuple):
     """One run of a sweep file.
 
     Attributes:
-        where: File and block, for messages.
-        fields: As `runs.resolve` takes them.
-        source: The run whose scores this run trains on, or its record's file; None: none.
+        where: The file and block, for messages.
+        fields: The fields, as `runs.resolve` takes them.
+        source: The run whose scores this run trains on, or the file of its record; None without scores.
     """
 
     where: str
@@ -65,7 +65,7 @@ def read_sweep(source: Source, *, allow_imports: bool = False) -> list[Requested
         allow_imports: Whether a name may be a `package.module:Class`, which imports a module and so runs its code.
 
     Raises:
-        BadInput: Names the file and the block.
+        BadInput: The sweep is not valid. The message names the file and the block.
     """
     path, (common, blocks, search) = named(source), _tables(source)
     flat_common = flat_table(f"{path}, [common]", common)
@@ -106,7 +106,7 @@ def _without_source(block: Any) -> Any:
 
 
 def _source(where: str, block: Any, search: Search | None) -> dict[str, Any] | Path | None:
-    """Returns the `from` of a block: the settings in which the run of the scores differs, or the file of its record."""
+    """Returns the `from` of a block: the settings that differ in the run of the scores, or the file of its record."""
     if not isinstance(block, dict) or FROM not in block:
         return None
     given = block[FROM]
@@ -132,9 +132,9 @@ def _table(source: Any) -> Mapping[str, Any]:
 def _source_of(
     where: str, fields: Mapping[str, Any], source: dict[str, Any] | Path | None
 ) -> RequestedRun | Path | None:
-    """Returns the run whose scores a run takes: that of equal fields but for those in `from`.
+    """Returns the run whose scores a run takes: its fields are equal except for those in `from`.
 
-    The settings of a network, sparsity or data set that `from` replaces are left out, and so are the method's.
+    It does not inherit the method's settings, nor those of a network, sparsity or data set that `from` replaces.
     """
     if not isinstance(source, dict):
         return source
@@ -149,12 +149,12 @@ def _source_of(
 
 
 def read_search(source: Source) -> Search | None:
-    """Returns the search of a sweep; None where it has none. Raises BadInput, which names the file."""
+    """Returns the search of a sweep; None where it has none. Raises BadInput with the file's name."""
     return _tables(source)[2]
 
 
 def read_tables(source: Source) -> Mapping[str, Any]:
-    """Returns the tables of a sweep file, or of a claim file. Raises BadInput, which names the file."""
+    """Returns the tables of a sweep file or a claim file. Raises BadInput with the file's name."""
     data = source if isinstance(source, Mapping) else _parsed(source)
     for name in data:
         if name not in (*TABLES, *CLAIM_TABLES):
@@ -180,13 +180,13 @@ def _tables(source: Source) -> tuple[Any, list[Any], Search | None]:
     path, data = named(source), read_tables(source)
     blocks = data.get("sweep")
     if not isinstance(blocks, list) or not blocks:
-        raise BadInput(f"{path} has no [[sweep]]: each such block, double brackets, names methods, ratios, seeds")
+        raise BadInput(f"{path} has no [[sweep]]: write such a block (double brackets) with methods, ratios and seeds")
     search = search_of(f"{path}, [search]", data["search"]) if "search" in data else None
     return data.get("common", {}), blocks, search
 
 
 def _check_searched(where: str, flat: Mapping[str, list[Any]], search: Search) -> None:
-    """Raises BadInput for a block that fixes what the search chooses, or that no search serves."""
+    """Raises BadInput for a block that sets what the search chooses, or whose axis no search serves."""
     for name in (*search.ranges, "evaluate_on"):
         if name in flat:
             raise BadInput(f"{where}: {name} is what [search] sets; leave it out of the blocks and of [common]")
@@ -199,7 +199,7 @@ def _check_searched(where: str, flat: Mapping[str, list[Any]], search: Search) -
 
 
 def flat_table(where: str, table: Any) -> dict[str, list[Any]]:
-    """Returns a table's keys, each with its list of values; those of settings are "set.KEY"."""
+    """Returns a table's keys, each with its list of values. The keys of settings are "set.KEY"."""
     if not isinstance(table, dict):
         raise BadInput(f"{where} is not a table")
     flat: dict[str, list[Any]] = {}
@@ -221,7 +221,7 @@ def flat_table(where: str, table: Any) -> dict[str, list[Any]]:
 def _settings(where: str, table: Any) -> Iterator[tuple[str, Any]]:
     """Yields the keys of a `set` table with their values.
 
-    The options of the network are one quoted key each, such as "backbone.width", or a table `backbone`; likewise
+    An option of the network is a quoted key such as "backbone.width", or a key of the table `backbone`. The same holds for
     `sparsity` and `dataset`.
     """
     if not isinstance(table, dict):

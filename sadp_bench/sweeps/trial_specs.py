@@ -1,4 +1,4 @@
-"""The trials of a sweep's search: which runs on validation images choose the settings of which runs."""
+"""The trials of a sweep's search: for each run, the runs on validation images that choose its settings."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class TrialSpecs:
     """The runs of a sweep and of their references, each with its trials.
 
     Args:
-        search: Points and seeds of the trials.
-        where: File and table, for messages.
+        search: The points and seeds of the trials.
+        where: The file and table, for messages.
         requests: The sweep's runs.
         resolve: Returns the spec of a request.
 
@@ -45,7 +45,7 @@ class TrialSpecs:
         self.runs = [run for run, _ in self._pairs.values()]
 
     def trials(self, run: Spec) -> list[Spec]:
-        """Returns the trials that choose a run's settings. They evaluate once, at their end."""
+        """Returns the trials that choose a run's settings. Each trial evaluates once, at its end."""
         _, trial = self._pairs[run.key]
         changes = [{**point, "seed": seed} for point in self._points for seed in self._search.seeds]
         return [trial.of_valid(evaluate_every=trial.epochs, **change) for change in changes]
@@ -59,7 +59,7 @@ class TrialSpecs:
             folder: The folder of these records, for messages.
 
         Raises:
-            BadInput: The trials of a choice differ in their length or data, so that their accuracies can't be compared.
+            BadInput: The trials of a choice differ in length or data, so their accuracies cannot be compared.
         """
         lengths: dict[str, tuple[int, int]] = {}
         found: dict[str, Spec] = {}
@@ -70,7 +70,7 @@ class TrialSpecs:
                 if lengths.setdefault(without_search(trial).key, length) != length:
                     raise BadInput(
                         f"{self._where}: the runs of {run_name(run)} have trials of {_length(lengths, trial)} and of "
-                        f"{_shown(length)}; write one number of epochs into [search] and one train_examples, or take a file "
+                        f"{_shown(length)}; write one number of epochs into [search] and one train_examples, or write a file "
                         "for each length"
                     )
         for trial in there:

@@ -1,8 +1,8 @@
-"""Processes of runs that are forked from a warm one. It has imported all that a run needs, so a run starts in milliseconds.
+"""Processes of runs that are forked from a warm process. It has imported all modules, so a run starts in milliseconds.
 
 The warm process is `python -m sadp_bench.sweeps.warm DESCRIPTOR`. For each run the sweep sends the words of `sadp-bench`,
-the pipe for the run's output, and one end of a pair of sockets, through which the run's number and exit code come back.
-The warm process never trains and starts no thread: a fork would lose threads and keep their locks.
+the pipe for the run's output, and one end of a pair of sockets. The warm process returns the run's process number and exit
+code through this socket. It never trains and starts no thread, because a fork would lose the threads and keep their locks.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ IMPORTED = (
     "sadp_bench.runs.resolve",
     "sadp_bench.runs.run",
 )
-MESSAGE_BYTES = 1 << 20  # of a run's words and variables
-LOST = -signal.SIGKILL  # exit code of a run whose warm process has gone away, and took the run with it
+MESSAGE_BYTES = 1 << 20  # bytes of a run's words and variables
+LOST = -signal.SIGKILL  # exit code of a run that was killed with its warm process
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 class Warm:
-    """The warm process. It begins with the first run, and again where it was killed."""
+    """The warm process. It starts with the first run, and again after it was killed."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._requests: socket.socket | None = None
 
     def start(self, words: Sequence[str], environment: Mapping[str, str]) -> Child:
-        """Starts `sadp-bench words...` in a fork of the warm process; as `processes.fresh`."""
+        """Starts `sadp-bench words...` in a fork of the warm process. The arguments are those of `processes.fresh`."""
         if self._process is None or self._process.poll() is not None:
             self._launch()
         assert self._requests is not None
@@ -52,7 +52,7 @@ class Warm:
         message = json.dumps({"words": list(words), "environment": dict(environment)}).encode()
         try:
             socket.send_fds(self._requests, [message], [written, theirs.fileno()])
-        finally:  # The warm process has its own.
+        finally:  # the warm process has its own copies
             os.close(written)
             theirs.close()
         return Child(_Forked(answers), os.fdopen(output, errors="replace"))
@@ -72,7 +72,7 @@ class Warm:
             )
 
     def close(self) -> None:
-        """Ends the warm process, and with it the runs that go on."""
+        """Ends the warm process and all its runs."""
         if self._requests is not None:
             self._requests.close()
         if self._process is not None:
@@ -84,7 +84,8 @@ class _Forked:
     """The process of a run.
 
     Args:
-        answers: Brings its number, then its exit code, each a message; closed where the warm process has gone away.
+        answers: The socket that receives two messages, the process number and the exit code. It is closed where the warm
+            process has ended.
     """
 
     def __init__(self, answers: socket.socket) -> None:
@@ -115,7 +116,7 @@ class _Forked:
             self._answers.close()
 
     def terminate(self) -> None:
-        while self._pid is None and self._code is None:  # The warm process is still importing.
+        while self._pid is None and self._code is None:  # while the warm process is importing
             self._receive(None)
         if self.poll() is None and self._pid is not None:
             with suppress(ProcessLookupError):
@@ -128,12 +129,15 @@ class _Forked:
 
 
 def serve(requests: socket.socket) -> list[str] | None:
-    """Forks a process for each request. Returns the words of its run in a fork, and None here once the sweep has gone.
+    """Forks a process for each request.
 
     Args:
-        requests: Messages of `Warm.start`.
+        requests: The socket with the messages of `Warm.start`.
+
+    Returns:
+        The words of its run in a fork; None in the warm process, after the sweep has ended.
     """
-    runs: dict[int, tuple[int, socket.socket]] = {}  # by a process's descriptor: its number, the socket for answers
+    runs: dict[int, tuple[int, socket.socket]] = {}  # by a process's descriptor: its number and the socket for answers
     parent = os.getpid()
     while True:
         ready, _, _ = select.select([requests.fileno(), *runs], [], [])
@@ -151,7 +155,7 @@ def serve(requests: socket.socket) -> list[str] | None:
         request, answers = json.loads(message), socket.socket(fileno=descriptor)
         try:
             pid = os.fork()
-        except OSError:  # The machine has no memory for another process. The sweep sees the end of the answers.
+        except OSError:  # too little memory for another process; the closed socket ends the run for the sweep
             os.close(output)
             answers.close()
             continue
@@ -169,20 +173,20 @@ def serve(requests: socket.socket) -> list[str] | None:
 
 
 def _answer(answers: socket.socket, number: int) -> None:
-    with suppress(OSError):  # The sweep may have gone; the next message is then its end.
+    with suppress(OSError):  # the sweep may have ended; `serve` then ends at the next message
         answers.send(str(number).encode())
 
 
 def _become_a_run(output: int, environment: Mapping[str, str], parent: int) -> None:
-    """Makes a fork what a new process would be: a group, streams and variables of its own, and an end with its parent."""
+    """Gives a fork its own group, streams and variables, like a new process, and an end together with its parent."""
     os.setsid()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
-        os._exit(1)  # The parent was killed before it could be watched.
+        os._exit(1)  # the parent was killed before the call of prctl
     for stream in (1, 2):
         os.dup2(output, stream)
     os.close(output)
-    sys.stdout, sys.stderr = (  # The former ones were made for a file, in which they may seek.
+    sys.stdout, sys.stderr = (  # the inherited ones belong to a file and may seek
         io.TextIOWrapper(os.fdopen(stream, "wb", 0, closefd=False), errors="replace", write_through=True)
         for stream in (1, 2)
     )
@@ -194,7 +198,7 @@ def _main() -> None:
         import_module(name)
     main = import_module("sadp_bench.cli.app").main
     with suppress(SystemExit):
-        main(["run", "--ratio", "none"])  # It is refused; parsing has then imported what it needs.
+        main(["run", "--ratio", "none"])  # refused, but it imports the modules of parsing
     words = serve(socket.socket(fileno=int(sys.argv[1])))
     if words is not None:
         sys.argv = ["sadp-bench", *words]

@@ -194,7 +194,7 @@ def test_of_a_slow_source_the_report_states_the_wait_and_that_pruning_saves_it(
     assert command(*words).code == 0
     report = " ".join(command("report", tmp_path / "slow", "--format", "markdown").out.split())
     assert "Share of the training seconds in which a step waits for data: full " in report, report
-    assert "Reading and decoding are the limit of full 0 %, random 50 %. Dropped examples are not read" in report, (
+    assert "Reading and decoding limit the speed of full 0 %, random 50 %. Dropped examples are not read" in report, (
         report
     )
     rows = the_record(tmp_path / "slow", "random")[1]["epochs"]

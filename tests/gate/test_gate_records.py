@@ -146,7 +146,7 @@ def test_bad_input_is_refused_in_one_line(tmp_path: Path) -> None:
     Store(unknown).write(make_record(make_spec(backbone="no-such-net")))
     for words, expected in (
         ([tmp_path / "none"], "no folder"),
-        ([tmp_path / "empty"], "holds no records; make them"),
+        ([tmp_path / "empty"], "contains no records; make them"),
         ([torn], "the reference is damaged"),
         ([good, "--against", tmp_path / "none"], "no folder"),
         ([good, "--against", tmp_path / "empty"], "lacks 6 of the reference's 6 runs"),
@@ -157,7 +157,7 @@ def test_bad_input_is_refused_in_one_line(tmp_path: Path) -> None:
         ([good, "--against", other, "--accuracy-margin", "nan"], "from 0 to 100, not nan"),
         ([good, "--against", other, "--junit", tmp_path], "no regular file"),
         ([imports], "'os:abort' would import that module"),
-        ([unknown], "the reference's full 0, seed 0 can't be made here: unknown backbone 'no-such-net'"),
+        ([unknown], "the reference's full 0, seed 0 cannot be trained here: unknown backbone 'no-such-net'"),
     ):
         answer = command("check", *words)
         assert (answer.code, answer.out) == (2, "") and expected in answer.err, words

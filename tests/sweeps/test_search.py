@@ -263,7 +263,7 @@ def test_the_command_searches_trains_and_reports_what_was_chosen_and_from_what(t
     text = " ".join(command("report", tmp_path / "runs").out.split())
     assert "learning rate from 0.025 to 0.2, 4 trials, seeds 0 and 1, 1 epoch; " in text
     visits = 2 * 4 * sum(round(256 * (1 - ratio)) for _, ratio in PEAKS)
-    assert f"{visits:,} visits in all, those of {visits / 512:.1f} full-data runs." in text
+    assert f"{visits:,} visits in all, as many as {visits / 512:.1f} full-data runs." in text
     assert "Chosen learning rate: full 0 % 0.0707; random 25 % 0.042; random 50 % 0.0707;" in text
     assert "beyond: sadp 25 % (learning rate 0.2, the highest), sadp 50 % (learning rate 0.025, the lowest)." in text
     for format in ("csv", "html", "latex", "markdown"):
