@@ -59,7 +59,7 @@ def _method(request: Mapping[str, Any]) -> dict[str, Any]:
     """Returns method and ratio of a request: full data where it has neither."""
     method, ratio = request.get("method"), request.get("ratio")
     if method is None and ratio is not None:
-        raise BadInput(f"--ratio {ratio:g} needs --method, the method that the network trains with")
+        raise BadInput(f"--ratio {ratio:g} is the ratio of --method: name a method too")
     if method not in (None, "full") and ratio is None:
         raise BadInput(f"--method {method} needs --ratio, the share of the visits that it saves")
     return {"method": method or "full", "ratio": ratio or 0.0}
