@@ -94,7 +94,7 @@ class Recorder:
         self._handles.clear()
 
     def note_loss(self, logits_TBC: Tensor, loss_B: Tensor) -> None:
-        """Records the logits' errors, if they are watched. The backward pass frees the loss's graph, so it comes later."""
+        """Records the logits' errors, if they are watched. Call it before the backward pass, which frees the loss's graph."""
         if self._notes_errors:
             self._error_TBC = torch.autograd.grad(loss_B.sum(), logits_TBC, retain_graph=True)[0]
 
