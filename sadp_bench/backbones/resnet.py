@@ -207,14 +207,8 @@ class SEWResNet18(_ResNet18):
         return [LIF(neuron), *_stages(SEWBlock, width, _of_18(width), side, neuron, norm), _pool()]
 
 
-class MSResNet18(_ResNet):
-    """MS-ResNet-18 with the CIFAR stem: shortcuts carry currents, and each block ends with a norm.
-
-    Its first stage keeps the image's side, as in other CIFAR networks. With first_stride=2 it is SpikingJelly's
-    `ms_resnet18` with this stem. The authors' norms begin with scales of 0.5 and 0, ours with 1.
-
-    Source: Hu et al., "Advancing Spiking Neural Networks Toward Deep Residual Learning", 2024.
-    """
+class _StridedResNet(_ResNet):
+    """A network whose first stage may have a stride of 2."""
 
     def __init__(
         self,
@@ -229,6 +223,16 @@ class MSResNet18(_ResNet):
     ) -> None:
         super().__init__(input_shape, num_classes, timesteps, neuron, width, norm, first_stride)
 
+
+class MSResNet18(_StridedResNet):
+    """MS-ResNet-18 with the CIFAR stem: shortcuts carry currents, and each block ends with a norm.
+
+    Its first stage keeps the image's side, as in other CIFAR networks. With first_stride=2 it is SpikingJelly's
+    `ms_resnet18` with this stem. The authors' norms begin with scales of 0.5 and 0, ours with 1.
+
+    Source: Hu et al., "Advancing Spiking Neural Networks Toward Deep Residual Learning", 2024.
+    """
+
     @staticmethod
     def body_of(width: int, side: int, neuron: NeuronSettings, norm: str, first_stride: int) -> list[nn.Module]:
         """Returns the stages, a neuron and the pool."""
@@ -236,7 +240,7 @@ class MSResNet18(_ResNet):
         return [*stages, LIF(neuron), _pool()]
 
 
-class ResNet19(_ResNet):
+class ResNet19(_StridedResNet):
     """Spiking ResNet-19: 3, 3 and 2 blocks of 2, 4 and 8 width channels, then two linear layers; CIFAR stem.
 
     It has 12.63 million parameters at 10 classes and width 64, as in published tables. The lottery ticket paper's code
@@ -246,19 +250,6 @@ class ResNet19(_ResNet):
     """
 
     features = 4
-
-    def __init__(
-        self,
-        input_shape: tuple[int, int, int],
-        num_classes: int,
-        timesteps: int,
-        neuron: NeuronSettings,
-        *,
-        width: int = 64,
-        norm: str = "batch",
-        first_stride: int = 1,
-    ) -> None:
-        super().__init__(input_shape, num_classes, timesteps, neuron, width, norm, first_stride)
 
     @staticmethod
     def body_of(width: int, side: int, neuron: NeuronSettings, norm: str, first_stride: int) -> list[nn.Module]:
