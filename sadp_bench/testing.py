@@ -38,6 +38,7 @@ from sadp_bench.runs.trainer import BUDGET_TOLERANCE, RunTrainer
 # Sizes that do not divide each other, so that budgets and batches have remainders.
 SETTING = {
     "dataset": "digits",
+    "backbone": "mlp",
     "train_examples": 203,
     "batch_size": 29,
     "epochs": 5,

@@ -17,7 +17,7 @@ from tests.small_runs import short_scoring
 METHODS = registry.table("method")
 FIXED = [name for name in METHODS if registry.resolve("method", name).fixed_size]
 BUDGETED = [name for name in METHODS if not registry.resolve("method", name).exempt]  # at their default settings
-BATCH = 37
+BATCH = 53
 ODD = {"train_examples": 311, "batch_size": BATCH, "timesteps": 1, "backbone": "mlp", "set": {"backbone.width": 4}}
 
 

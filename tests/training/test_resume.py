@@ -23,7 +23,7 @@ from tests.stopping import METHODS, OneSecondABatch, Seconds, Stopped, StopsAt, 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_stopped_anywhere_ends_in_the_same_record_and_weights(method: str, tmp_path: Path) -> None:
-    spec, material = requested(method)
+    spec, material = requested(method, backbone="mlp")
     record, weights, num_batches = whole(spec, material)
     for stop in range(2, num_batches + 1, 6):  # in nearly every epoch, of scoring too
         again, bench = resumed(spec, material, stop, tmp_path / str(stop))
