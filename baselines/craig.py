@@ -40,7 +40,8 @@ class CRAIG(Coreset):
 
     Args:
         prune_ratio: The share of visits to save.
-        features: "readout" or "spikes"; see `Coreset`.
+        features: "readout": the readout's input, averaged over time. "spikes": the spikes of each channel of the last
+            spiking layer, summed over time and positions.
         block: The most examples of a block.
         score_epochs: The epochs of the scoring network; 0 means a tenth of the run, at least 1.
         score_updates: The updates of the scoring network, in place of epochs; 0 means by epochs.

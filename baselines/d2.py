@@ -45,7 +45,8 @@ class D2(Geometry):
 
     Args:
         prune_ratio: The share of visits to save.
-        features: "readout" or "spikes"; see `Geometry`.
+        features: "readout": the readout's input, averaged over time. "spikes": the spikes of each channel of the last
+            spiking layer, summed over time and positions.
         by_class: Whether each class has a graph of its own, and every class keeps the same share.
         neighbours: k, the number of nearest examples to which the graph joins an example.
         gamma: The decay of the messages of kept examples; 0: neighbours at any distance get the whole score.

@@ -56,7 +56,8 @@ class GradMatch(Coreset):
         by: What is chosen: examples of each "class", or mini-batches of all classes ("batch").
         l2: The penalty of the squared weights, above 0, in units of m. The paper's 0.5 has no unit.
         batch: The most examples of a mini-batch, with by="batch".
-        features: "readout" or "spikes"; see `Coreset`.
+        features: "readout": the readout's input, averaged over time. "spikes": the spikes of each channel of the last
+            spiking layer, summed over time and positions.
         block: The most examples of a block, with by="class".
         score_epochs: The epochs of the scoring network; 0 means a tenth of the run, at least 1.
         score_updates: The updates of the scoring network, in place of epochs; 0 means by epochs.

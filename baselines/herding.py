@@ -30,7 +30,8 @@ class Herding(Geometry):
 
     Args:
         prune_ratio: The share of visits to save.
-        features: "readout" or "spikes"; see `Geometry`.
+        features: "readout": the readout's input, averaged over time. "spikes": the spikes of each channel of the last
+            spiking layer, summed over time and positions.
         by_class: Whether the choice follows the mean of each class, with the same share of every class; otherwise it follows
             the mean of all.
         score_epochs: The epochs of the scoring network; 0 means a tenth of the run, at least 1.

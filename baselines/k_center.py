@@ -31,7 +31,8 @@ class KCenter(Geometry):
 
     Args:
         prune_ratio: The share of visits to save.
-        features: "readout" or "spikes"; see `Geometry`.
+        features: "readout": the readout's input, averaged over time. "spikes": the spikes of each channel of the last
+            spiking layer, summed over time and positions.
         by_class: Whether each class is covered on its own, with the same share of every class, as in DeepCore.
         score_epochs: The epochs of the scoring network; 0 means a tenth of the run, at least 1.
         score_updates: The updates of the scoring network, in place of epochs; 0 means by epochs.

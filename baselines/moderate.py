@@ -29,7 +29,8 @@ class Moderate(Geometry):
 
     Args:
         prune_ratio: The share of visits to save.
-        features: "readout" or "spikes"; see `Geometry`.
+        features: "readout": the readout's input, averaged over time. "spikes": the spikes of each channel of the last
+            spiking layer, summed over time and positions.
         by_class: Whether the distances of each class are sorted on their own, so that every class keeps the same share.
         centre: "median" of each feature, as in the authors' code; or "mean".
         score_epochs: The epochs of the scoring network; 0 means a tenth of the run, at least 1.

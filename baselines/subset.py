@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from sadp_bench.pruner import (
     Pruner,
     ScoringContext,
     Selection,
+    hash_fault,
     is_npy,
     is_npz,
     read_bytes,
@@ -109,9 +109,8 @@ class Subset(Pruner):
         if not self.file:
             raise BadInput("subset needs a file of indices or scores: --set file=subset.npz (or .txt, a number a line)")
         content = read_bytes(Path(self.file))
-        found = hashlib.sha256(content).hexdigest()
-        if self.sha256 not in ("", found):
-            raise self._fault(f"is another file: its SHA-256 is {found}, and the run's is {self.sha256}")
+        if fault := hash_fault(content, self.sha256):
+            raise self._fault(fault)
         try:
             arrays = _parsed(content)
         except Exception as error:  # Damaged archives raise errors of many kinds.

@@ -7,6 +7,7 @@ from sadp_bench.core.arrays import is_npz as is_npz
 from sadp_bench.core.arrays import single as single
 from sadp_bench.core.arrays import unpacked as unpacked
 from sadp_bench.core.errors import BadInput as BadInput
+from sadp_bench.core.files import hash_fault as hash_fault
 from sadp_bench.core.files import read_bytes as read_bytes
 from sadp_bench.pruners.base import KeepAll as KeepAll
 from sadp_bench.pruners.base import Pruner as Pruner

@@ -11,8 +11,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from sadp_bench.core.cores import available_threads
 from sadp_bench.records.store import Store
-from sadp_bench.runs.environment import available_threads
 from tests.example_records import make_record, make_spec
 
 # Hypothesis draws the same examples every time: a suite that gates changes must not fail by chance.

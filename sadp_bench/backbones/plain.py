@@ -46,7 +46,8 @@ class _Plain(Backbone):
         pool: Kind of the 2x2 pools: "avg" or "max".
         pool_at: Place of a block's pool: "before-norm", "after-norm" or "after-neuron". Before the norm, an average pool
             and its convolution are one layer. After the neuron, a maximum of spikes is 0 or 1, and a mean is k / 4.
-        dropout: Share of the readout's inputs that becomes 0 in training; see `Dropout`. There is no dropout between blocks.
+        dropout: Share of the readout's inputs that becomes 0 in training, the same at all time steps. There is no dropout
+            between blocks.
     """
 
     def __init__(

@@ -88,7 +88,7 @@ class Recurrent(Backbone):
         neuron: Settings of all spiking layers.
         width: Neurons of a hidden layer.
         depth: Hidden layers.
-        dropout: Share of the readout's inputs that becomes 0 in training; see `Dropout`.
+        dropout: Share of the readout's inputs that becomes 0 in training, the same at all time steps.
     """
 
     readout_kind = NormalLinear

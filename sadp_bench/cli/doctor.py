@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import sadp_bench
 from sadp_bench.cli.terminal import BOLD, DIM, GREEN, RED, columns, hanging, heading, shows, styled
 from sadp_bench.core import registry, static
+from sadp_bench.core.cores import available_threads
 from sadp_bench.core.text import printable
 
 # By extra of `pyproject.toml`, its package and what it adds.
@@ -64,7 +65,7 @@ def examine(data: Path | None) -> dict[str, Any]:
     absence = library.absence()
     kernel = "native" if absence is None and device.type == "cpu" else "python"
     return {
-        **environment.describe(device, environment.available_threads(), kernel=kernel),
+        **environment.describe(device, available_threads(), kernel=kernel),
         "c_core_absent": absence,
         "data_root": str(root),
         "extras": {extra: _version(package) for extra, (package, _) in EXTRAS.items()},

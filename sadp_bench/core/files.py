@@ -5,6 +5,7 @@ A path may come from anyone. Opening a pipe may wait forever, a device has no en
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -115,3 +116,9 @@ def remove(path: Path) -> None:
     """Removes a file or a link, where there is one. A folder stays, because another program made it."""
     with suppress(OSError):
         path.unlink()
+
+
+def hash_fault(content: bytes, sha256: str) -> str:
+    """Returns why a file's content is not that of a run, as a phrase; "": its hash is this one, or none was given."""
+    found = hashlib.sha256(content).hexdigest()
+    return "" if sha256 in ("", found) else f"is another file: its SHA-256 is {found}, and the run's is {sha256}"

@@ -39,6 +39,11 @@ class Items(Protocol):
         """Returns the example at a place."""
 
 
+def _check_side(side: int) -> None:
+    if side and not SIDES[0] <= side <= SIDES[1]:
+        raise BadInput(f"dataset.side is 0, or from {SIDES[0]} to {SIDES[1]} pixels, not {side}")
+
+
 class _Adapted(Dataset):
     """Images of another library. A data set whose images all have one channel is grey; any other becomes RGB."""
 
@@ -55,8 +60,6 @@ class _Adapted(Dataset):
         Raises:
             BadInput: The items are no labelled images of one size, or have another hash.
         """
-        if side and not SIDES[0] <= side <= SIDES[1]:
-            raise BadInput(f"dataset.side is 0, or from {SIDES[0]} to {SIDES[1]} pixels, not {side}")
         made = [_arrays(what, items, side) for items in parts]
         if any(pixels.shape[1] != 1 for pixels, _ in made):
             made = [(pixels.expand(-1, 3, -1, -1), labels) for pixels, labels in made]
@@ -90,6 +93,7 @@ class TorchvisionSet(_Adapted):
     """
 
     def __init__(self, root: Path, timesteps: int, *, name: str = "", side: int = 0, sha256: str = "") -> None:
+        _check_side(side)
         import torchvision.datasets as sets
 
         kind = getattr(sets, name, None)
@@ -152,6 +156,7 @@ class HuggingFaceSet(_Adapted):
         side: int = 0,
         sha256: str = "",
     ) -> None:
+        _check_side(side)
         os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"  # read when the library is imported
         try:
             import datasets  # type: ignore[import-not-found,unused-ignore]

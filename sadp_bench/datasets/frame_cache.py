@@ -6,16 +6,15 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from sadp_bench.core.files import opened
 from sadp_bench.datasets.base import cache_folder, cause
-from sadp_bench.datasets.progress import say
+from sadp_bench.datasets.progress import alone, say
 
 KEY_DIGITS = 16  # digits of the state's hash, in the name of the cache's file
 
@@ -33,16 +32,15 @@ def cached_frames(what: str, state: Iterable[str], array: NDArray[np.uint8], mak
     """
     key = hashlib.sha256("\n".join(state).encode(errors="surrogateescape")).hexdigest()[:KEY_DIGITS]
     name = f"{re.sub(r'[^A-Za-z0-9]+', '-', what).lower()}-{key}.u8"
-    try:
-        file = cache_folder() / "events" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{file}.lock")
-        lock.acquire()
-    except (OSError, RuntimeError) as error:
-        make()
-        _not_kept(what, error)
-        return
-    try:
+    with ExitStack() as held:
+        try:
+            file = cache_folder() / "events" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(alone(file, "is reading these recordings"))
+        except (OSError, RuntimeError) as error:
+            make()
+            _not_kept(what, error)
+            return
         if _read(file, array):
             return
         make()
@@ -50,8 +48,6 @@ def cached_frames(what: str, state: Iterable[str], array: NDArray[np.uint8], mak
             _write(file, array)
         except OSError as error:
             _not_kept(what, error)
-    finally:
-        lock.release()
 
 
 def state_of(source: Path) -> Iterator[str]:

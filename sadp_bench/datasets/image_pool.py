@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from sadp_bench.core.cores import available_threads
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.text import count
 from sadp_bench.datasets.progress import bar, say
@@ -41,7 +41,7 @@ def made_of_each(
             return f"{folder / name} {error}"
 
     broken: list[str] = []
-    with bar("decoding", len(names), done) as advance, ThreadPoolExecutor(_threads()) as pool:
+    with bar("decoding", len(names), done) as advance, ThreadPoolExecutor(available_threads()) as pool:
         for start in range(done, len(names), CHUNK):
             chunk = names[start : start + CHUNK]
             found = list(pool.map(made, chunk))
@@ -55,7 +55,3 @@ def made_of_each(
     if broken:
         more = f", and {count(len(broken) - SHOWN, 'more file')}" if len(broken) > SHOWN else ""
         raise BadInput(f"{'; '.join(broken[:SHOWN])}{more}; mend or remove what is broken")
-
-
-def _threads() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -6,13 +6,11 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from sadp_bench.core.errors import BadInput
@@ -22,7 +20,7 @@ from sadp_bench.core.text import count
 from sadp_bench.datasets.base import cache_folder, cause
 from sadp_bench.datasets.decoding import decode_file
 from sadp_bench.datasets.image_pool import made_of_each
-from sadp_bench.datasets.progress import say
+from sadp_bench.datasets.progress import alone, say
 
 MEMORY_SHARE = 0.25  # share of the machine's memory; larger files stay on the disk
 KEY_DIGITS = 16  # digits of the state's hash, in the name of the cache's file
@@ -52,7 +50,7 @@ def cached_pixels(folder: Path, names: Sequence[str], side: int, state: str) -> 
     if not os.path.exists(file):
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            with _alone(file):
+            with alone(file, "is decoding these images"):
                 if not os.path.exists(file):
                     _build(file, folder, names, side)
         except OSError as error:
@@ -69,21 +67,6 @@ def cached_pixels(folder: Path, names: Sequence[str], side: int, state: str) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # it warns of a read-only tensor, and nothing writes inputs
         return torch.from_numpy(np.memmap(file, np.uint8, "r", shape=shape)), True
-
-
-@contextmanager
-def _alone(file: Path) -> Iterator[None]:
-    """Keeps other processes from building this file within the context, after waiting for one that does."""
-    lock = FileLock(f"{file}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        say(f"another process is decoding these images; waiting for {file}")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _build(file: Path, folder: Path, names: Sequence[str], side: int) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
@@ -15,7 +16,7 @@ MOST_STEPS = 32  # time steps, which the kernels unroll: more take minutes to co
 def compiles(timesteps: int) -> bool:
     """Returns whether the kernels compile here: few enough steps, and a Triton that has tuples (since 3.3)."""
     try:
-        major, minor, *_ = version("triton").split(".")
+        found = re.match(r"(\d+)\.(\d+)", version("triton"))
     except PackageNotFoundError:
         return False
-    return (int(major), int(minor)) >= (3, 3) and timesteps <= MOST_STEPS
+    return found is not None and (int(found[1]), int(found[2])) >= (3, 3) and timesteps <= MOST_STEPS

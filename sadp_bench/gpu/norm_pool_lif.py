@@ -20,6 +20,7 @@ from torch.autograd.function import once_differentiable
 from sadp_bench.core.lif_equation import LIFEquation
 from sadp_bench.core.precision import wide_dtype
 from sadp_bench.gpu import neuron_kernels, norm_kernels
+from sadp_bench.native.library import channels_last
 
 PROGRAMS = 1024  # programs that sum over tiles; a fixed number, so that the sums do not depend on the GPU
 HELD = 5120  # inputs of a program, over all steps: with more the backward pass of 128 threads runs out of registers
@@ -79,10 +80,10 @@ class _NormPoolLIF(torch.autograd.Function):
         share_B: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """Returns spikes and membranes."""
-        y = _channels_last(y)
+        y = channels_last(y)
         shape = _Shape(y, timesteps, pool, still)
         if before is not None:
-            before = _channels_last(before.to(shape.wide))
+            before = channels_last(before.to(shape.wide))
         of_batch = norm is not None and (norm.training or norm.running_mean is None)
         if share_B is not None:
             share_B = share_B.to(y.device, shape.wide)
@@ -109,7 +110,7 @@ class _NormPoolLIF(torch.autograd.Function):
         if error is None:
             return nothing
         with _on(y.device):
-            error = _channels_last(error)
+            error = channels_last(error)
             d = shape.empty(len(y), shape.wide)
             programs = shape.programs(shape.sites)
             partial = _new(y, shape, programs, 2) if norm is not None else None
@@ -221,11 +222,6 @@ def _constants(equation: LIFEquation) -> dict[str, float]:
 def _new(y: Tensor, shape: _Shape, *sizes: int) -> Tensor:
     """Returns an empty tensor of sums, [*sizes, C]."""
     return torch.empty(*sizes, shape.channels, dtype=shape.wide, device=y.device)
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    """Returns the images with channels last in memory."""
-    return x.contiguous(memory_format=torch.channels_last)
 
 
 def _on(device: torch.device) -> AbstractContextManager[Any]:

@@ -139,11 +139,6 @@ def keep_freed_memory(keep: bool = True) -> None:
         libc.mallopt(M_TRIM_THRESHOLD, (2 << 30) - 1 if keep else 64 << 20)
 
 
-def available_threads() -> int:
-    """Returns the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def processor() -> str:
     """Returns the CPU's model, as Linux has it or, elsewhere, Python."""
     try:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ from sadp_bench.training.state_checks import SCORE_RULE, check_scores, contents,
 
 SCORES = ".scores.npz"  # what `--save-scores` keeps beside the record, in the layout of the export
 MASKS = ".masks.npz"  # masks of connections, which `--save-model` keeps
-Write = Callable[[Path], None]
+Write = Callable[[IO[bytes]], object]
 
 
 def check_scores_kept(spec: Spec, pruner: Pruner) -> None:
@@ -68,17 +69,14 @@ def keep_shared(spec: Spec, store: Store) -> None:
 
 def write_scores(path: Path, score_N: Array, data_sha256: str) -> None:
     """Writes scores as `subset` reads them: float64, with the hash of their data."""
-    _write_arrays(path, {"scores": score_N, "data_sha256": np.asarray(data_sha256)})
+    with atomic(path) as file:
+        _scores_writer(score_N, data_sha256)(file)
 
 
 def write_masks(path: Path, masks: Mapping[str, Tensor]) -> None:
     """Writes the masks of connections, by their weights' names."""
-    _write_arrays(path, {MASK + name: mask.cpu().numpy() for name, mask in masks.items()})
-
-
-def _write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     with atomic(path) as file:
-        np.savez_compressed(file, **arrays)
+        _arrays_writer({MASK + name: mask.cpu().numpy() for name, mask in masks.items()})(file)
 
 
 def scores(path: Path, record: Record) -> Array:
@@ -218,7 +216,7 @@ def _read_arrays(path: Path) -> dict[str, Array]:
 
 
 def export(path: Path, record: Record, wanted: Mapping[str, Path], data: Path | None = None) -> None:
-    """Writes parts of a run, each to its file. It reads all parts before it writes any: an absent part leaves no file.
+    """Writes parts of a run, each to its file: all of them, or none.
 
     Args:
         path: The record's file.
@@ -241,31 +239,25 @@ def export(path: Path, record: Record, wanted: Mapping[str, Path], data: Path | 
     if len({to.absolute() for to in wanted.values()}) < len(wanted):
         raise BadInput("two parts of an export have the same file; give each its own")
     writers = [(to, makers[name]()) for name, to in wanted.items()]
-    for to, write in writers:
-        write(to)
+    with ExitStack() as unnamed:  # The files get their names together, once all are written.
+        for to, write in writers:
+            file = unnamed.enter_context(atomic(to))
+            write(file)
+            file.flush()
 
 
 def _scores_writer(score_N: Array, data_sha256: str) -> Write:
-    return lambda to: write_scores(to, score_N, data_sha256)
+    return _arrays_writer({"scores": score_N, "data_sha256": np.asarray(data_sha256)})
 
 
 def _arrays_writer(arrays: Mapping[str, Array]) -> Write:
-    return lambda to: _write_arrays(to, arrays)
+    return lambda file: np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 def _visits_writer(count_N: Array) -> Write:
     text = "index,visits\n" + "".join(f"{index},{count}\n" for index, count in enumerate(count_N.tolist()))
-
-    def write(to: Path) -> None:
-        with atomic(to) as file:
-            file.write(text.encode())
-
-    return write
+    return lambda file: file.write(text.encode())
 
 
 def _weights_writer(content: Mapping[str, Any]) -> Write:
-    def write(to: Path) -> None:
-        with atomic(to) as file:
-            torch.save(dict(content), file)
-
-    return write
+    return lambda file: torch.save(dict(content), file)

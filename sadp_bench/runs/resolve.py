@@ -16,6 +16,7 @@ from torch import nn
 from sadp_bench.backbones.spiking import Backbone, NeuronSettings
 from sadp_bench.backbones.step_by_step import StepByStep
 from sadp_bench.core import distributed, registry
+from sadp_bench.core.cores import available_threads
 from sadp_bench.core.errors import BadInput
 from sadp_bench.core.files import read_bytes
 from sadp_bench.datasets import expanded
@@ -156,7 +157,7 @@ def _defaults(dataset: type[Dataset]) -> dict[str, Any]:
         "schedule": "cosine",
         "weight_decay": 5e-4,
         "loss": "mean",
-        "threads": max(1, environment.available_threads() // distributed.on_this_machine()),
+        "threads": max(1, available_threads() // distributed.on_this_machine()),
         "seed": 0,
         "protocol": "epochs",
         "evaluate_on": "test",

@@ -43,7 +43,8 @@ class EB(Searching):
         kl_share: For early time: a step's output is close enough to that of all steps if its divergence is below this
             share of the divergence at step 2 (with "max", of the largest).
         kl_examples: For early time: the number of training examples on which the time steps are chosen.
-        early_rule: For early time: "second" (the paper's) or "max"; see `early_time`.
+        early_rule: For early time: whether the divergence is compared with that at step 2 ("second", the paper's) or with
+            the largest ("max").
         search_ratio: The share of visits that the search saves: each of its epochs has a new random subset.
     """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from sadp_bench.core.arrays import Arrays, is_npz, unpacked
 from sadp_bench.core.errors import BadInput
-from sadp_bench.core.files import STATE_BYTES, read_bytes
+from sadp_bench.core.files import STATE_BYTES, hash_fault, read_bytes
 from sadp_bench.sparsity.base import SearchContext, Sparsity, density, prunable
 
 MASK, START = "connections/", "start/"  # prefixes of an array's name, before the name of the weight
@@ -80,9 +79,8 @@ class Fixed(Sparsity):
                 "--sparsity fixed needs a file of masks: --set sparsity.file=m.npz (`sadp-bench export RUN --masks m.npz`)"
             )
         content = read_bytes(Path(self.file), STATE_BYTES)
-        found = hashlib.sha256(content).hexdigest()
-        if self.sha256 not in ("", found):
-            raise self._fault(f"is another file: its SHA-256 is {found}, and the run's is {self.sha256}")
+        if fault := hash_fault(content, self.sha256):
+            raise self._fault(fault)
         try:
             if not is_npz(content):
                 raise ValueError("no archive")

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sadp_bench.core import cores
 from sadp_bench.core.errors import BadInput
 from sadp_bench.records.file_lock import Lock
 from sadp_bench.records.record import Failure
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.store import Found, Store, read_all
 from sadp_bench.records.trials import FOLDER, Choice, choices, without_search
-from sadp_bench.runs import environment, trainer
+from sadp_bench.runs import trainer
 from sadp_bench.runs.expected_cost import expected_visits, seconds_per_visit, shape
 from sadp_bench.runs.preparation import Preparation, epochs_to_make, preparations
 from sadp_bench.runs.resources import Resources
@@ -189,7 +190,7 @@ def make_plan(
     Raises:
         BadInput: For every error that can be found before training.
     """
-    resolver = Resolver(data, max(1, environment.available_threads() // jobs))
+    resolver = Resolver(data, max(1, cores.available_threads() // jobs))
     requests, search = read_sweep(source, allow_imports=allow_imports), read_search(source)
     there = read_all([store.folder]) if store.folder.is_dir() else Found([], [], [])
     maker = Maker(resolver, jobs, there, message)
@@ -256,10 +257,10 @@ class Maker:
         coming = [spec for spec in runs if spec.key not in done and (spec.key not in skipped or spec.key not in failed)]
         if not coming:
             return plan
-        cores, most = environment.available_threads(), max(spec.threads for spec in coming)
-        if self.jobs * most > cores:
+        number, most = cores.available_threads(), max(spec.threads for spec in coming)
+        if self.jobs * most > number:
             self.message(
-                f"{self.jobs} x {most} threads on {cores} cores will slow one another down: take fewer jobs or threads"
+                f"{self.jobs} x {most} threads on {number} cores will slow one another down: take fewer jobs or threads"
             )
         seconds = self._expected(coming, before, store)
         searches = {store.search_path(spec): self.resolver.search_bytes(spec) for spec in coming}

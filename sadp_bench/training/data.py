@@ -33,7 +33,7 @@ class Loader:
         std: Standard deviation of each channel, likewise.
         device: The network's device.
         dtype: Data type of the input.
-        num_classes: Classes, for the targets of mixed examples.
+        num_classes: Classes, for the targets of mixed examples; 0 where none are mixed.
 
     Attributes:
         padding: Rows above and below an image, and columns left and right of it: how far a crop can move.
@@ -50,7 +50,7 @@ class Loader:
         std: Sequence[float],
         device: torch.device,
         dtype: torch.dtype = torch.float32,
-        num_classes: int = -1,
+        num_classes: int = 0,
     ) -> None:
         input_N = examples.input_N.movedim(-3, -1)
         self.device, self.num_classes, self._scale = device, num_classes, scale

@@ -145,7 +145,9 @@ LABELS = torch.tensor([0, 3, 4])
 def test_bound_holds_for_every_layer_and_example_and_for_their_sum(backbone):
     weight_B = torch.tensor([0.5, 2.0, 0.1]).double() / 3
     norms = ["batch", "none"] if norm_option(backbone, "none") else ["batch"]
-    losses = list(LOSSES.values())[: None if backbone in ("cnn", "mlp", "recurrent") else 1]  # deep ones take their time
+    losses = list(LOSSES.values())[
+        : None if backbone in ("cnn", "mlp", "recurrent") else 1
+    ]  # deep ones take their time
     for norm, events, loss in product(norms, [False, True], losses):
         model, input = network(backbone, norm, events)
         layers = weight_layers(model)

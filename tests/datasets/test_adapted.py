@@ -109,6 +109,7 @@ def test_a_run_by_the_adapters_name_is_the_run_by_its_setting(tmp_path: Path) ->
 )
 def test_other_sets_of_torchvision_are_refused_in_one_line(tmp_path: Path, name: str, words: str) -> None:
     assert words in refusal(lambda root: TorchvisionSet(root, 4, name=name), tmp_path)
+    assert "dataset.side is 0" in refusal(lambda root: TorchvisionSet(root, 4, name=name, side=1), tmp_path)
     assert not list(tmp_path.iterdir())
     refused(
         command(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 
 from sadp_bench.datasets import frame_cache, recordings
 from sadp_bench.datasets.base import Dataset
@@ -92,6 +93,25 @@ def test_a_file_that_was_cut_is_made_anew(tmp_path: Path, cache_home: Path, made
     assert file.stat().st_size == sum(
         part.input_N.numel() for part in (gesture(tmp_path).train, gesture(tmp_path).test)
     )
+
+
+def test_a_start_waits_for_another_that_makes_the_frames_and_a_line_states_it(
+    tmp_path: Path, cache_home: Path, made: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event_files.make_gesture(tmp_path, 1)
+    whole = gesture(tmp_path).train.digest().digest()
+    [file] = (cache_home / "sadp-bench" / "events").glob("*.u8")
+    lines, other = list[str](), FileLock(f"{file}.lock")
+
+    def say(line: str) -> None:
+        lines.append(line)
+        other.release()
+
+    monkeypatch.setattr("sadp_bench.datasets.progress.say", say)
+    other.acquire()
+    made.clear()
+    assert gesture(tmp_path).train.digest().digest() == whole and not made
+    assert lines == [f"another process is reading these recordings; waiting for {file}"]
 
 
 def test_a_broken_recording_or_an_interruption_leaves_no_file(

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sadp_bench.core.cores import available_threads
 from sadp_bench.core.errors import BadInput
 from sadp_bench.records.metrics import TIMED_TOGETHER
 from sadp_bench.runs import environment
@@ -102,6 +103,6 @@ def test_the_commit_is_that_of_the_packages_checkout_and_dirty_reports_changes(
 
 
 def test_at_least_one_thread_is_available_and_holding_memory_is_harmless() -> None:
-    assert environment.available_threads() >= 1
+    assert available_threads() >= 1
     keep_freed_memory()
     keep_freed_memory(False)

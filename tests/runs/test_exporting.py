@@ -18,6 +18,7 @@ from sadp_bench.runs import exporting
 from sadp_bench.runs.run import run
 from sadp_bench.sparsity.fixed import Fixed
 from tests.commands import command, refused, tiny_run
+from tests.disks import fill, small_disk
 from tests.helpers import prepared
 from tests.small_runs import assert_same_weights, resolved
 
@@ -164,6 +165,15 @@ def test_the_command_writes_all_parts_or_none(static: tuple[Path, Record], tmp_p
     refused(command("export", path), "name at least one of --scores, --visits, --masks and --weights")
     refused(command("export", path, "--visits", tmp_path / "a", "--masks", tmp_path / "a"), "have the same file")
     refused(command("export", tmp_path / "v.csv", "--visits", tmp_path / "a"), "not JSON")
+
+
+def test_a_part_that_does_not_fit_leaves_no_file_of_the_others(static: tuple[Path, Record], tmp_path: Path) -> None:
+    with small_disk() as full:
+        fill(full)
+        for first, second in ((tmp_path, full), (full, tmp_path)):
+            parts = ["--scores", first / "s.npz", "--visits", second / "v.csv"]
+            refused(command("export", static[0], *parts), "can't write", "No space left")
+            assert not list(tmp_path.iterdir()) and [file.name for file in full.iterdir()] == ["filler"]
 
 
 def test_what_a_run_did_not_keep_is_one_line_that_names_the_option(tmp_path: Path) -> None:

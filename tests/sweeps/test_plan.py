@@ -54,7 +54,7 @@ def test_what_the_file_leaves_open_is_as_run_resolves_it(tmp_path):
 
 @pytest.mark.parametrize(("cores", "jobs", "threads"), [(8, 1, 8), (8, 3, 2), (2, 5, 1)])
 def test_each_job_gets_its_share_of_the_cores(cores, jobs, threads, tmp_path, monkeypatch):
-    monkeypatch.setattr("sadp_bench.runs.environment.available_threads", lambda: cores)
+    monkeypatch.setattr("sadp_bench.core.cores.available_threads", lambda: cores)
     monkeypatch.setattr("sadp_bench.runs.trainer.expected", lambda specs, resources: [1.0])
     plan = planned(tmp_path, GOOD + "epochs = 1\ntrain_examples = 256", jobs=jobs)
     assert {spec.threads for spec in plan.runs} == {threads}

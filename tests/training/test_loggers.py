@@ -151,5 +151,8 @@ def test_a_logger_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pyt
     refused(tiny_run("random", 0.5, tmp_path, "--log", "csv,tensorbord"), "csv, tensorboard, wandb", "'tensorbord'")
     refused(tiny_run("random,sadp", 0.5, tmp_path, "--log", "tensorbord"), "csv, tensorboard, wandb", "'tensorbord'")
     assert not list(tmp_path.iterdir())
+    for wrong in (5, [[]], [None]):
+        with pytest.raises(BadInput, match="--log is one or more of csv, tensorboard, wandb"):
+            make_loggers(wrong, tmp_path)  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="take loggers by name"):
         sadp_bench.run(["random"], 0.5, out=tmp_path, log=Keeping(), **TINY)

@@ -102,9 +102,12 @@ def make_loggers(wanted: str | Logger | Iterable[str | Logger] | None, out: Path
     Raises:
         BadInput: There is no such logger, or its package is not installed.
     """
-    given = [] if wanted is None else [wanted] if isinstance(wanted, str | Logger) else list(wanted)
+    given: list[Any] = [] if wanted is None else [wanted]
+    if isinstance(wanted, Iterable) and not isinstance(wanted, str):
+        given = list(wanted)
     flat = [part for each in given for part in (each.split(",") if isinstance(each, str) else [each])]
-    return [each if isinstance(each, Logger) else _made(each, out / FOLDER) for each in dict.fromkeys(flat)]
+    distinct = [each for place, each in enumerate(flat) if each not in flat[:place]]
+    return [each if isinstance(each, Logger) else _made(each, out / FOLDER) for each in distinct]
 
 
 def _made(name: Any, folder: Path) -> Logger:
