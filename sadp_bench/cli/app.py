@@ -1,6 +1,6 @@
 """The command line application: finds the command and reports bad input in one line.
 
-Help and lists must feel instant, so this module imports neither Typer nor a command before one is called.
+Help and lists must appear at once, so this module imports neither Typer nor a command before one is called.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sadp_bench.core.strangers import calls_of_strangers
 
 DEBUG = "--debug"
 COMPLETE = "_SADP_BENCH_COMPLETE"  # the variable by which a shell asks for completions
-# By panel of the help and by name, the function. Its docstring is the command's help, whose first line is shown here.
+# The function of each command, by panel of the help. Its docstring is the command's help; the main help shows the first line.
 PANELS = {
     "Train": {
         "run": "sadp_bench.cli.train:run",
@@ -51,8 +51,8 @@ OPTIONS = {
     "-h, --help": "Show this message; after a command, its options.",
     "-V, --version": "Print the version.",
     "--debug": "Also print the traceback of an error; may follow the command too.",
-    COMPLETIONS[0]: "Let bash, zsh or fish complete commands, options and names.",
-    COMPLETIONS[1]: "Print the script that does it.",
+    COMPLETIONS[0]: "Install completion of commands, options and names for bash, zsh or fish.",
+    COMPLETIONS[1]: "Print the script of this completion.",
 }
 EXAMPLES = (
     "sadp-bench run --method sadp --ratio 0.3   # half a minute, downloads nothing",
@@ -63,14 +63,16 @@ INDENT = 25  # columns before the text of an option
 
 
 def main(arguments: list[str] | None = None) -> Any:
-    """Runs the console script and exits: code 2 and one line for bad input, 130 for Ctrl-C, 75 when `--minutes` are over."""
+    """Runs the console script and exits: code 2 with one line for bad input, 130 for Ctrl-C, 75 after `--minutes`."""
     open_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # A character that the terminal lacks must not end a run.
+            stream.reconfigure(errors="replace")  # a character that the terminal lacks must not end a run
     given = sys.argv[1:] if arguments is None else arguments
-    if os.environ.get("WORLD_SIZE") and DEBUG not in given:  # torch reads it when it is imported, which is later
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # else its stack traces surround our line
+    if os.environ.get("WORLD_SIZE") and DEBUG not in given:
+        os.environ.setdefault(
+            "TORCH_CPP_LOG_LEVEL", "FATAL"
+        )  # before torch is imported: no stack traces around our line
     if os.environ.get(COMPLETE):
         from sadp_bench.cli import completion
 
@@ -83,7 +85,7 @@ def main(arguments: list[str] | None = None) -> Any:
 def _run(arguments: list[str], debug: bool) -> int:
     """Runs a command, prints its result or why it failed, and returns the exit code."""
     try:
-        # With --json the result is alone on stdout, although other people's data sets and methods may print.
+        # With --json only the result is on stdout. Data sets and methods of users may print other lines.
         with calls_of_strangers(), redirect_stdout(sys.stderr if "--json" in arguments else sys.stdout):
             result = _called(*arguments)
         if isinstance(result, Result):
@@ -124,7 +126,7 @@ def _called(name: str, *words: str) -> Any:
     if name == "list" and len(kinds) <= 2 and not any(word.startswith("-") for word in kinds):
         from sadp_bench.cli.listing import listed
 
-        return listed(kinds, "--json" in words)  # the plain case, whose parsing would take most of its time
+        return listed(kinds, "--json" in words)  # without Typer, whose import would take most of the time
     from sadp_bench.cli import parsing
 
     return parsing.call(name, function(name), list(words))

@@ -1,4 +1,4 @@
-"""Shows the bias of draws at a stop of a study, and the sentence that a study ends in."""
+"""Shows the bias of draws at a stop of a study, as a table and as a sentence."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from rich.text import Text
 from sadp_bench.core.text import compact, percent, printable
 from sadp_bench.measure.study_file import BOUNDS
 
-LABEL, COLUMN = 19, 12  # characters, the width of a layer's name at most, and of a draw's column
-SEEN = 2.0  # standard errors, from which a squared bias is shown as one
+LABEL, COLUMN = 19, 12  # characters: largest width of a layer's name, and width of a draw's column
+SEEN = 2.0  # standard errors: a larger squared bias is shown as a bias, a smaller one as a limit
 BIAS_LEGEND = (
-    "\nbias: of the expected gradient of a draw's batches, in training mode and at the weights of the stop; the length of "
-    "its difference to full data's over the length of full data's, in percent, without the part that finitely many draws "
-    "add. <: none seen, and two standard errors above. batch, weighted: with the batch statistics of norm=batch and of "
-    "norm=weighted. norms' means, variances: the difference of those statistics to full data's, root mean square over "
-    "channels, in percent of a standard deviation and of the variance. SADP draws with its own smoothing, exact norm too."
+    "\nbias: the length of the difference between the expected gradient of a draw's batches and full data's, in percent of "
+    "the length of full data's. It is measured in training mode, at the weights of the stop, and without the noise of "
+    "finitely many draws. <: no bias seen; the limit is two standard errors above the estimate. batch, weighted: with the "
+    "batch statistics of norm=batch and of norm=weighted. norms' means, variances: the difference of these statistics to "
+    "full data's, as root mean square over channels, in percent of a standard deviation and of the variance. SADP and exact "
+    "norm: drawn with SADP's own smoothing."
 )
 
 
 def share(part: dict[str, Any], unit: str = "") -> str:
-    """Returns a bias in percent: '7.9 ± 0.4' or, where none is seen, '< 1.2' with two standard errors above the estimate."""
+    """Returns a bias in percent: '7.9 ± 0.4', or '< 1.2', two standard errors above the estimate, where none is seen."""
     square, error = part["square"], part["square_error"]
     if square is None or error is None:
         return "–"
@@ -41,8 +42,8 @@ def bias_table(bias: dict[str, Any], names: dict[str, str]) -> list[Any]:
     """Returns the table of a stop.
 
     Args:
-        bias: As `gradient_bias.gradient_bias` returns it.
-        names: Labels of the draws.
+        bias: The bias, as `gradient_bias.gradient_bias` returns it.
+        names: The labels of the draws.
     """
     rows = bias["rows"]
     norms = {norm for row in rows if "mean" in row for norm in row["mean"]["parts"]}
@@ -69,7 +70,7 @@ def label(row: dict[str, Any], names: dict[str, str]) -> str:
 
 
 def bias_sentence(study: dict[str, Any], names: dict[str, str]) -> str:
-    """Returns what the last stop shows, as a sentence: of the method, or without one of the exact norm, and of uniform."""
+    """Returns the bias at the last stop in a sentence: of the method (else of the exact norm), and of uniform sampling."""
     stop = study["stops"][-1]
     uniform, *others = stop["bias"]["rows"]
     shown = [row for row in others if row["draw"] not in BOUNDS] or others or [uniform]
@@ -78,6 +79,6 @@ def bias_sentence(study: dict[str, Any], names: dict[str, str]) -> str:
     ]
     return (
         f"After epoch {stop['epoch']}, with {percent(stop['bias']['keep'], 0)} kept, the expected gradient of a batch by "
-        f"{label(shown[0], names)} is off full data's by {' and '.join(offs)} of its length; by uniform sampling "
+        f"{label(shown[0], names)} is off full data's by {' and '.join(offs)} of its length. For uniform sampling it is "
         f"{share(uniform['gradient']['whole'], ' %')}."
     )

@@ -32,13 +32,13 @@ def check(
         Path | None, option(COMPARED, "Compare with the records of this folder; train nothing.", FOLDER)
     ] = None,
     run: Annotated[
-        bool, option(COMPARED, "Train the reference's runs anew, as without --against.", None, True, "--run")
+        bool, option(COMPARED, "Train the reference's runs anew: the default without --against.", None, True, "--run")
     ] = False,
     accuracy_margin: Annotated[
         float | None,
         option(
             COMPARED,
-            "Points that a mean accuracy may be below the reference's.",
+            "Points by which a mean accuracy may be below the reference's.",
             NUMBER,
             "a band by the reference's seeds",
         ),
@@ -62,7 +62,8 @@ def check(
         ),
     ] = False,
     out: Annotated[
-        Path | None, option(OUTPUT, "Keep the new records here, and continue from those there.", FOLDER, "nowhere")
+        Path | None,
+        option(OUTPUT, "Keep the new records here. Existing ones are not trained again.", FOLDER, "nowhere"),
     ] = None,
     junit: Annotated[Path | None, option(OUTPUT, "Also write the result as JUnit XML to this file.", FILE)] = None,
     as_json: AsJson = False,
@@ -113,13 +114,13 @@ def _margin(points: float | None) -> float | None:
 
 
 def _check_apart(reference: Path, compared: Path | None) -> None:
-    """Raises BadInput where the folders overlap: records always pass a comparison with themselves."""
+    """Raises BadInput where the folders overlap, because records always pass a comparison with themselves."""
     if compared is None:
         return
     first, second = (Path(os.path.realpath(folder)) for folder in (reference, compared))
     if first == second or first in second.parents or second in first.parents:
         raise BadInput(
-            f"{compared} and the reference {reference} are one folder, or one lies in the other: name another folder"
+            f"{compared} and the reference {reference} are the same folder, or one contains the other: name another folder"
         )
 
 
@@ -127,7 +128,7 @@ def _check_apart(reference: Path, compared: Path | None) -> None:
 def _new_records(
     records: list[Record], against: Path | None, out: Path | None, data: Path | None, allow_imports: bool, quiet: bool
 ) -> Iterator[tuple[Path, dict[str, str]]]:
-    """Yields the folder of the records to compare, trained now without `against`, and by key why runs failed."""
+    """Yields the folder of the records to compare, and the reasons of failures by key. Trains them without `against`."""
     if against is not None:
         yield against, {}
         return

@@ -32,7 +32,7 @@ def claim(
     jobs: Annotated[int | None, option(WHERE, "Number of runs at a time.", COUNT, "1")] = None,
     data: Data = None,
     allow_imports: AllowImports = False,
-    out: Annotated[Path | None, option(OUTPUT, "Folder for the records, one file a run.", FOLDER, "runs")] = None,
+    out: Annotated[Path | None, option(OUTPUT, "Folder for the records, a file for each run.", FOLDER, "runs")] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> Result:
@@ -57,7 +57,7 @@ def claim(
         return Result([claim.to_json() for claim in claims] if as_json else lambda: claim_view.print_claims(claims))
     found = claim_file.find(name)
     with loading(quiet):
-        from sadp_bench.claims.measure import measure, untested  # imports torch, which a list needs not
+        from sadp_bench.claims.measure import measure, untested  # imports torch, which the list of claims does not need
 
     if not found.testable:
         result = untested(found)
@@ -73,7 +73,7 @@ def claim(
 def _records(
     claim: Claim, from_: Path | None, out: Path, jobs: int, data: Path | None, allow_imports: bool, quiet: bool
 ) -> tuple[Records, Path]:
-    """Returns records with their paths, and their folder: those of `from_`, or those of the runs that are trained now."""
+    """Returns records with their paths, and their folder. They come from `from_`, or from runs that are trained now."""
     from sadp_bench.records.store import read_all
 
     if from_ is None:
@@ -107,7 +107,7 @@ def _trained(claim: Claim, out: Path, jobs: int, data: Path | None, allow_import
     ended = carried_out(make(), make, store, options, quiet)
     if ended.failed or ended.without_settings:
         first = next(iter(ended.failed.values()), None)
-        why = f": {first.reason}" if first else ", as the search has no point with all trials done"
+        why = f": {first.reason}" if first else ", because no point of the search has all its trials done"
         failed = len(ended.failed) or len(ended.without_settings)
         raise BadInput(f"{failed} of the claim's runs failed{why}; `sadp-bench sweep {claim.path}` shows all of them")
     found = [(store.path(spec), store.find(spec)) for spec in ended.plan.runs]

@@ -1,4 +1,4 @@
-"""Shows claims and what was found of one."""
+"""Shows the list of claims, and the result of one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 WIDTH = 80  # columns of the list
 CLAIM_WIDTH = 140  # columns of a result, where stdout is no terminal
-INDENT = 22  # columns before the text of a claim
+INDENT = 22  # columns before a claim's text
 STYLES = {Verdict.HELD: "green", Verdict.NOT_HELD: "red", Verdict.UNDECIDED: "yellow", Verdict.UNTESTABLE: "dim"}
 
 

@@ -17,11 +17,11 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 def complete(functions: Mapping[str, Any], variable: str) -> None:
-    """Answers a shell that asks for completions, and exits.
+    """Prints the completions that a shell requests, and exits.
 
     Args:
-        functions: By the command's name.
-        variable: Of the environment, in which the shell asks.
+        functions: The functions of the commands, by name.
+        variable: The environment variable that contains the shell's request.
     """
     app = bare_typer("sadp-bench")
     for name, function in functions.items():
@@ -31,12 +31,12 @@ def complete(functions: Mapping[str, Any], variable: str) -> None:
 
 
 def script(option: str, words: list[str], variable: str) -> str:
-    """Returns the script of a shell's completion, or where it was installed.
+    """Returns the script of a shell's completion, or a message with the place where it was installed.
 
     Args:
         option: "--show-completion" or "--install-completion".
-        words: The name of a shell; none: the shell that runs the command.
-        variable: Of the environment, in which the shell will ask.
+        words: The name of a shell; [] for the shell that runs the command.
+        variable: The environment variable for the shell's requests.
 
     Raises:
         BadInput: The shell is unknown.

@@ -1,6 +1,6 @@
-"""What `sadp-bench list KIND NAME` prints: all about a method, a network, a data set, a way or a recipe.
+"""The output of `sadp-bench list KIND NAME`: the details of a method, network, data set, recipe or other name.
 
-It imports neither Typer nor the class.
+This module imports neither Typer nor the class.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ OF_RUN = (
     "batch_size",
     "timesteps",
     "learning_rate",
-)  # that a data set has defaults of
-NO_TEXT = ("Source:", "Kind:", "Scoring:", "Args:", "Attributes:")  # heads of paragraphs that are shown elsewhere
+)  # options for which a data set has defaults
+NO_TEXT = ("Source:", "Kind:", "Scoring:", "Args:", "Attributes:")  # beginnings of paragraphs that are shown elsewhere
 FURTHER = {"methods": " --ratio 0.5", "sparsity": " --density 0.2"}  # options that a name of this kind needs
 LABEL, INDENT = 12, 28  # columns before the facts, and before the meaning of a setting
 
 
 def detail(kind: str, name: str, as_json: bool) -> Result:
-    """Returns all about a registered name.
+    """Returns the details of a registered name.
 
     Args:
-        kind: A key of `KINDS`, but recipes.
-        name: The name; that of a family may have a member, `torchvision:CIFAR10`.
+        kind: A key of `KINDS` except recipes.
+        name: The name. A family's name may have a member, as in `torchvision:CIFAR10`.
         as_json: Whether the result is for JSON instead of text.
     """
     table = KINDS[kind].classes()
@@ -71,12 +71,12 @@ def detail(kind: str, name: str, as_json: bool) -> Result:
 
 
 def _plain(line: str) -> str:
-    """Returns a line without control characters but those of styles."""
+    """Returns a line without control characters except those of styles."""
     return "\x1b".join(map(printable, line.split("\x1b")))
 
 
 def _facts(kind: str, entry: Entry) -> list[str]:
-    """Returns how a name is used, and where it comes from."""
+    """Returns the lines about the use of a name and its source."""
     family = static.defines(entry.path, "named") or any(of.name == "name" for of in static.settings(entry.path))
     name = f"{entry.name}:NAME" if family else entry.name
     method = "" if kind == "methods" else " --method sadp --ratio 0.5"
@@ -98,7 +98,7 @@ def _panel(title: str, lines: Iterable[str], width: int) -> list[str]:
 
 
 def _settings(title: str, settings: Sequence[Setting], prefix: str, width: int) -> list[str]:
-    """Returns a panel of settings as `--set` takes them; nothing without settings."""
+    """Returns a panel of settings as `--set` takes them; [] without settings."""
     rows = [
         line
         for of in settings
@@ -113,13 +113,13 @@ def _shown(value: Any) -> str:
 
 
 def _about(path: str) -> list[str]:
-    """Returns the paragraphs of a class's docstring that say how it works."""
+    """Returns the paragraphs of a class's docstring that describe how it works."""
     _, *others = static.sections(static.docstring(path))
     return [text for text in others if not text.startswith(NO_TEXT)]
 
 
 def _paragraph(text: str, width: int) -> list[str]:
-    """Returns a paragraph, wrapped; the points of a list stay apart."""
+    """Returns the lines of a wrapped paragraph. Each item of a list begins a new line."""
     lines: list[str] = []
     for number, part in enumerate(f"\n{text}".split("\n- ")):
         words = " ".join(part.split())
@@ -128,7 +128,7 @@ def _paragraph(text: str, width: int) -> list[str]:
 
 
 def recipe(name: str, as_json: bool) -> Result:
-    """Returns all about a recipe."""
+    """Returns the details of a recipe."""
     from sadp_bench.claims.recipe import find_recipe
     from sadp_bench.records.fields import PREFIXES as TABLES
     from sadp_bench.records.fields import option

@@ -1,7 +1,4 @@
-"""What `sadp-bench doctor` examines: versions, device, kernels, extras, data sets, and which package `baselines` is.
-
-It imports PyTorch only to examine what needs it.
-"""
+"""The findings of `sadp-bench doctor`: versions, device, kernels, extras, data sets, and the package `baselines`."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from sadp_bench.core import registry, static
 from sadp_bench.core.cores import available_threads
 from sadp_bench.core.text import printable
 
-# By extra of `pyproject.toml`, its package and what it adds.
+# For each extra of `pyproject.toml`: its package, and what it adds.
 EXTRAS = {
     "ray": ("ray", "sweep --executor ray"),
     "slurm": ("submitit", "sweep --executor slurm"),
@@ -33,12 +30,12 @@ INDENT = 21  # columns before the text of a finding
 
 
 class Finding(NamedTuple):
-    """What was found of a part.
+    """The finding about a part.
 
     Attributes:
         name: The part.
-        fine: Whether it is there; None: it is the user's to give.
-        text: What it is, or what to do about it.
+        fine: Whether the part is present; None where it is optional or depends on the user.
+        text: A description of the part, or what to do about it.
         needed: Whether every run needs it.
     """
 
@@ -87,7 +84,7 @@ def _place(name: str, root: Path) -> str | None:
 
 
 def shadowing() -> str | None:
-    """Returns the folder of an unrelated package `baselines` (PyPI has an old one) that hides the project's; else None."""
+    """Returns the folder of another package `baselines` (PyPI has one) that hides this project's; else None."""
     expected = Path(sadp_bench.__file__).resolve().parent.parent / "baselines"
     found = find_spec("baselines")
     if found is None or found.origin is None:
@@ -99,10 +96,10 @@ def shadowing() -> str | None:
 
 
 def findings(found: Mapping[str, Any]) -> dict[str, list[Finding]]:
-    """Returns by panel what is fine, what is missing, and what to do about it.
+    """Returns the findings by panel of the output.
 
     Args:
-        found: As `examine` returns it.
+        found: The result of `examine`.
     """
     panels = {
         "Installation": _installation(found),
@@ -162,16 +159,16 @@ def _data(name: str, place: str | None) -> Finding:
     path = registry.table("dataset")[name]
     given = next((of.name for of in static.settings(path) if of.name in OF_USER), None)
     if given == "name":
-        return Finding(name, None, f"yours to name: --dataset {name}:NAME")
+        return Finding(name, None, f"needs a name: --dataset {name}:NAME")
     if given:
-        return Finding(name, None, f"yours to give: --set dataset.{given}=PATH")
+        return Finding(name, None, f"needs your data: --set dataset.{given}=PATH")
     if "by hand" in " ".join(static.docstring(path).split()):
-        return Finding(name, False, f"fetch it by hand: `sadp-bench list datasets {name}` has files and address")
+        return Finding(name, False, f"download it by hand: `sadp-bench list datasets {name}` has files and address")
     return Finding(name, False, "the first run downloads it")
 
 
 def doctor_text(found: Mapping[str, Any]) -> str:
-    """Returns the findings of `examine` in panels, with a mark before each, and what they mean."""
+    """Returns the findings of `examine` in panels with a mark before each, and a closing sentence."""
     width, panels, lines = columns(), findings(found), [title()]
     for panel, rows in panels.items():
         lines += ["", heading(printable(panel), width)]
@@ -180,9 +177,9 @@ def doctor_text(found: Mapping[str, Any]) -> str:
             lines += [first.replace(_mark(row.fine), styled(_mark(row.fine), STYLES[row.fine]), 1), *others]
     broken = [row.name for rows in panels.values() for row in rows if row.fine is False and row.needed]
     missing = sum(row.fine is False and not row.needed for rows in panels.values() for row in rows)
-    end = f"Mend {' and '.join(broken)} first." if broken else "Nothing is missing that every run needs."
+    end = f"Repair {' and '.join(broken)} first." if broken else "All parts that every run needs are present."
     end += (
-        f" {missing} optional parts are missing; the lines with {_mark(False).strip()} say what to do."
+        f" Optional parts that are missing: {missing}. The lines with {_mark(False).strip()} show what to do."
         if missing
         else ""
     )

@@ -1,4 +1,4 @@
-"""`sadp-bench export`: what a run kept, as files for other programs and runs."""
+"""`sadp-bench export`: scores, visits, masks and weights of a run, as files for other programs and runs."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def export(
         Path | None, option(PARTS, "Write the scores of the examples to this .npz file, for --method subset.", FILE)
     ] = None,
     visits: Annotated[
-        Path | None, option(PARTS, "Write how often training showed each example to this .csv file.", FILE)
+        Path | None, option(PARTS, "Write the number of visits of each example to this .csv file.", FILE)
     ] = None,
     masks: Annotated[
         Path | None,
         option(
             PARTS,
-            "Write which examples training showed, and which connections exist, to this .npz file, for --method subset and "
-            "--sparsity fixed.",
+            "Write the masks of the visited examples and of the existing connections to this .npz file, for --method subset "
+            "and --sparsity fixed.",
             FILE,
         ),
     ] = None,
@@ -36,7 +36,7 @@ def export(
     data: Data = None,
     as_json: AsJson = False,
 ) -> Result:
-    """Export what a run kept: scores, visits, masks, weights.
+    """Export scores, visits, masks or weights of a run.
 
     Name at least one part. The files must not exist. docs/exports.md has their layouts.
 
@@ -65,7 +65,7 @@ def export(
 
 
 def _hint(ratio: float, density: float, wanted: dict[str, Path]) -> str:
-    """Returns a command that uses the export; "": none does."""
+    """Returns a command that uses the export; "" where there is none."""
     run = "train with it: sadp-bench run --method"
     if "scores" in wanted:
         return printable(f"{run} subset --ratio {ratio or 0.5:g} --set file={wanted['scores']}")

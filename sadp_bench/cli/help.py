@@ -1,4 +1,4 @@
-"""The help of a command: usage, what it does, examples, and its options in panels."""
+"""The help of a command: usage, description, examples, and options in panels."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ AXES = "Time and weights"
 WHERE = "Where and how long"
 OUTPUT = "Output"
 GIVEN, OTHERS = "Arguments", "Options"
-PANELS = (GIVEN, WHAT, OPTIMISATION, AXES, OTHERS, WHERE, OUTPUT)  # in this order; further ones come behind `OTHERS`
+PANELS = (GIVEN, WHAT, OPTIMISATION, AXES, OTHERS, WHERE, OUTPUT)  # in this order; further panels follow `OTHERS`
 INDENT = 28  # columns before the text of an option
 DEFAULT, UNBROKEN = re.compile(r"\[default: [^\]]*\]"), "\xa0"
 
 
 class PanelCommand(TyperCommand):
-    """A command whose help has a panel for each `rich_help_panel` of its options; those without one are in `OTHERS`."""
+    """A command whose help has a panel for each `rich_help_panel` of its options. `OTHERS` contains options without one."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Writes the help as wide as the terminal."""
+        """Writes the help in the terminal's width."""
         formatter.write(help_text(self, ctx) + "\n")
 
 
@@ -33,8 +33,8 @@ def help_text(command: Any, ctx: Any) -> str:
     """Returns the help of a command.
 
     Args:
-        command: Of Typer. In its help, a paragraph whose lines are indented is not wrapped.
-        ctx: Its context.
+        command: The command of Typer. In its help, a paragraph with indented lines is not wrapped.
+        ctx: The command's context.
     """
     width, panels = columns(), _panels(command, ctx)
     words = [_argument(parameter) for parameter in command.params if parameter.param_type_name == "argument"]
@@ -57,7 +57,7 @@ def _example(paragraph: str) -> list[str]:
 
 
 def _panels(command: Any, ctx: Any) -> dict[str, list[tuple[str, str]]]:
-    """Returns by panel the names and the text of each option."""
+    """Returns the names and the text of each option, by panel."""
     found: dict[str, list[tuple[str, str]]] = {}
     for parameter in command.get_params(ctx):
         if getattr(parameter, "hidden", False):
@@ -70,7 +70,7 @@ def _panels(command: Any, ctx: Any) -> dict[str, list[tuple[str, str]]]:
 
 
 def _argument(parameter: Any) -> str:
-    """Returns an argument in the line of usage: 'FILE', or '[DIR]...' where it may be left out and repeated."""
+    """Returns an argument for the usage line: 'FILE', or '[DIR]...' where it may be left out or repeated."""
     name = parameter.metavar or parameter.name.upper()
     return (
         ("" if parameter.required else "[") + name + ("" if parameter.required else "]") + "..." * (parameter.nargs < 0)
@@ -87,7 +87,7 @@ def _names(parameter: Any) -> str:
 
 
 def _text(parameter: Any) -> str:
-    """Returns what an option means, and its default."""
+    """Returns the meaning of an option, and its default."""
     default = parameter.show_default if isinstance(parameter.show_default, str) else parameter.default
     flag = getattr(parameter, "is_flag", False) and not parameter.secondary_opts
     if parameter.required:
@@ -100,7 +100,7 @@ def _text(parameter: Any) -> str:
 
 
 def _entry(names: str, text: str, width: int) -> list[str]:
-    """Returns the lines of an option, whose default stands on one line."""
+    """Returns the lines of an option. Its default is not broken over lines."""
     whole = DEFAULT.sub(lambda found: found[0].replace(" ", UNBROKEN), text)
     lines = [line.replace(UNBROKEN, " ") for line in hanging(whole, f"  {names}  ", INDENT, width)]
     first, *others = (DEFAULT.sub(lambda found: styled(found[0], DIM), line) for line in lines)

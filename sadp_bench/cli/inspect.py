@@ -50,13 +50,13 @@ def report(
     ] = None,
     seed: Annotated[Any, option(SHOWN, "Only these seeds.", COUNT, "all", parser=numbers(int))] = None,
     summary: Annotated[
-        bool, option(SHOWN, "Show the verdicts and what they say, and no other table.", None, True, "--summary")
+        bool, option(SHOWN, "Show only the verdicts, and the findings in words.", None, True, "--summary")
     ] = False,
     compare: Annotated[
         str,
         option(
             SHOWN,
-            "Show this method against every other, in place of all other tables.",
+            "Compare this method with every other, and show no other tables.",
             NAME,
             autocompletion=registered("method"),
         ),
@@ -71,7 +71,7 @@ def report(
         bool,
         option(
             SHOWN,
-            "Also show the images that were chosen most and least. For --plots and html; it reads the data set.",
+            "Also show the most and the least chosen images, with --plots or --format html. It reads the data set.",
             None,
             True,
             "--pictures",
@@ -87,7 +87,7 @@ def report(
     plots: Plots = None,
     data: Data = None,
     style: Annotated[
-        str, choice(PAPER, "Look of the plots: paper is without titles, in letters of 8 pt.", ("page", "paper"))
+        str, choice(PAPER, "Look of the plots: paper has no titles, and letters of 8 pt.", ("page", "paper"))
     ] = "page",
     width: Annotated[
         float | None, option(PAPER, "Width of the plots in inches, such as 5.5 or 3.25.", NUMBER, "7.2, on paper 5.5")
@@ -96,17 +96,26 @@ def report(
     label: Annotated[str | None, option(PAPER, "Label of the LaTeX table.", NAME, "tab:results")] = None,
     names: Annotated[
         list[str] | None,
-        option(PAPER, "Names in LaTeX and plots, such as sadp=Ours,random=Uniform; repeatable.", "METHOD=NAME"),
+        option(
+            PAPER,
+            "Names of methods in LaTeX and plots, such as sadp=Ours,random=Uniform. May be repeated.",
+            "METHOD=NAME",
+        ),
     ] = None,
     methods: Annotated[
-        str | None, option(PAPER, "Methods of LaTeX and plots, in this order, such as random,sadp.", "NAMES")
+        str | None, option(PAPER, "Methods in LaTeX and plots, in this order, such as random,sadp.", "NAMES")
     ] = None,
     cells: Annotated[
         str | None, choice(PAPER, "What the LaTeX table shows.", ("accuracy", "speedup", "both"), "both")
     ] = None,
     spread: Annotated[
         str | None,
-        choice(PAPER, "What stands after ± in LaTeX: half of the 95 % interval, or a deviation.", ("ci", "std"), "ci"),
+        choice(
+            PAPER,
+            "Number after ± in LaTeX: half of the 95 % interval (ci), or the standard deviation (std).",
+            ("ci", "std"),
+            "ci",
+        ),
     ] = None,
 ) -> Result | None:
     """Show the table of all runs: accuracy, speed-up, differences.
@@ -198,7 +207,7 @@ def report(
 
 
 def _paper(format: str, plots: bool, **given: Any) -> Paper:
-    """Returns an author's choices among the options; those not given have their defaults."""
+    """Returns an author's choices among the options. Options that are not given have their defaults."""
     from sadp_bench.reports.paper import Paper, names_of, words
 
     chosen = {name: value for name, value in given.items() if value is not None}
@@ -214,7 +223,7 @@ def _paper(format: str, plots: bool, **given: Any) -> Paper:
 
 
 def _again(folders: list[Path], to: Path | None, margin: float, correct: str, wanted: Wanted, pictures: bool) -> str:
-    """Returns the command that makes this page: the options that are not the defaults are named."""
+    """Returns the command that makes this page, with all options that differ from their defaults."""
     words = ["sadp-bench", "report", *map(str, folders)]
     for name, values in wanted.given().items():
         words += [f"--{name}", ",".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)]
@@ -226,15 +235,15 @@ def _again(folders: list[Path], to: Path | None, margin: float, correct: str, wa
 
 def power(
     folders: Folders = None,
-    difference: Annotated[float, option(SHOWN, "Points of accuracy that should be told apart.", NUMBER)] = 0.3,
+    difference: Annotated[float, option(SHOWN, "Difference of accuracy to decide, in points.", NUMBER)] = 0.3,
     margin: Annotated[
         float, option(SHOWN, "Points of accuracy that a method may lose and still be called lossless.", NUMBER)
     ] = 0.5,
     as_json: AsJson = False,
 ) -> Result:
-    """Show how many seeds a difference takes, and what they cost.
+    """Show how many seeds decide a difference, and what they cost.
 
-    The paired spreads of the records decide it.
+    The numbers come from the paired spreads of the records.
 
     Examples:
       sadp-bench power results/cifar10 --difference 0.5
@@ -258,7 +267,7 @@ def power(
         shares = difference / 100, margin / 100
         needs = power_rows(rows(records, failures, searches=searches), *shares)
     if not any(need.has_spread for need in needs):
-        raise BadInput("no paired spread in these records: it takes a method at two seeds, and full or random at both")
+        raise BadInput("no paired spread in these records: it needs two seeds of a method, and of full or random too")
     if as_json:
         return Result([need.to_json() for need in needs])
     text = sheets_text(power_sheets(needs), power_notes(needs, *shares), *_terminal())
@@ -286,13 +295,15 @@ def list_(
             autocompletion=completing(lambda: KINDS),
         ),
     ] = None,
-    name: Annotated[str | None, typer.Argument(help="One of that kind, to show all about it.", metavar="NAME")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="A name of this kind, to show its details.", metavar="NAME")
+    ] = None,
     as_json: AsJson = False,
 ) -> Result:
     """List methods, networks, data sets and recipes, and their settings.
 
-    Without a kind it lists the names of all kinds. With a name it shows the settings, their defaults and meanings, and
-    the source; of a method also the BibTeX entry.
+    Without KIND it lists the names of all kinds. With NAME it shows the settings, their defaults and meanings, and the
+    source. For a method it also shows the BibTeX entry.
 
     Examples:
       sadp-bench list

@@ -1,4 +1,4 @@
-"""What `sadp-bench doctor --leaks` prints."""
+"""The output of `sadp-bench doctor --leaks`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from sadp_bench.core.text import count, listed, percent, printable
 from sadp_bench.datasets.base import Dataset
 from sadp_bench.datasets.leaks import NEAR, Leaks, Pair
 
-SHOWN = 20  # pairs, and files
+SHOWN = 20  # largest number of pairs and of files
 
 
 def leaks_json(name: str, dataset: Dataset, found: Leaks) -> dict[str, Any]:
-    """Returns all that was found, as values for JSON."""
+    """Returns all findings, as values for JSON."""
     return {
         "dataset": name,
         "test_examples": found.num_test,

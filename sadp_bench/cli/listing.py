@@ -1,4 +1,4 @@
-"""What `sadp-bench list` prints of a kind. It imports neither Typer nor a listed class."""
+"""The output of `sadp-bench list` for a kind. This module imports neither Typer nor a listed class."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from sadp_bench.training import BACKPROPS
 
 
 class Kind(NamedTuple):
-    """A kind of things that a run chooses among.
+    """A kind of names that a run chooses from.
 
     Attributes:
-        about: What they are.
-        option: That names one.
-        table: Their classes by name, or the registry's word of them; None: recipes, which have no class.
+        about: A description of the kind.
+        option: The option of `run` that takes such a name.
+        table: The classes by name, or the kind's name in the registry; None for recipes, which have no class.
     """
 
     about: str
@@ -43,7 +43,7 @@ KINDS = {
     RECIPES: Kind("Settings of papers' experiments", "--recipe", None),
 }
 INDENT = 22  # columns before the text of an entry
-# By a method's kind, in the order of the list, the heading. A method of any other kind, or of none, is in the group "other".
+# The heading of each kind of method, in the order of the list. Methods of any other kind, or of none, are in "other".
 GROUPS = {
     "reference": "Reference",
     "static": "Static: one subset, chosen before training",
@@ -54,10 +54,10 @@ GROUPS = {
 
 
 def listed(words: Sequence[str], as_json: bool = False) -> Result:
-    """Returns the overview of all kinds, what there is of a kind, or all about one name.
+    """Returns the overview of all kinds, the names of a kind, or the details of a name.
 
     Args:
-        words: None, a key of `KINDS`, or that and a name.
+        words: [], a key of `KINDS`, or a key and a name.
         as_json: Whether the result is for JSON instead of text.
     """
     if not words:
@@ -98,7 +98,7 @@ def _overview(as_json: bool) -> Result:
 
 
 def _recipes(as_json: bool) -> Result:
-    """Returns the recipes of papers: what they claim, the source, what differs here, and what is not public."""
+    """Returns the recipes of papers: the claim, the source, what differs here, and what is not public."""
     from sadp_bench.claims.recipe import read_recipe, recipes
 
     found = [read_recipe(path) for path in recipes().values()]
@@ -113,7 +113,7 @@ def _recipes(as_json: bool) -> Result:
 
 
 def group_of(entry: Entry) -> str:
-    """Returns the key of `GROUPS` of a method."""
+    """Returns a method's key of `GROUPS`."""
     return entry.kind if entry.kind in GROUPS else "other"
 
 

@@ -25,7 +25,7 @@ def speed(
     rounds: Annotated[int, option(WHERE, "Stop after this many timed epochs of each method and ratio.", COUNT)] = 30,
     half_width: Annotated[
         float,
-        option(WHERE, "Stop when every 95 % interval reaches at most this far from its median.", NUMBER),
+        option(WHERE, "Stop when no 95 % interval reaches farther than this from its median.", NUMBER),
     ] = 0.01,
     minutes: Annotated[float, option(WHERE, "Stop after about this many minutes.", NUMBER)] = 10,
     data: Data = None,
@@ -35,8 +35,8 @@ def speed(
 ) -> Result:
     """Measure training speed-ups on a noisy machine.
 
-    Epochs of all methods and ratios alternate with epochs of full data, and full data against itself is the noise floor.
-    Only training epochs are timed; the scoring before training is left out.
+    Epochs of all methods and ratios alternate with epochs of full data. Full data against itself gives the noise floor.
+    Only training epochs are timed, not the scoring before training.
 
     Examples:
       sadp-bench speed --dataset cifar10 --train-examples 2000 --minutes 5
@@ -80,7 +80,7 @@ def study(
         bool,
         option(
             WHAT,
-            "Also measure how far the expected gradient of drawn batches is from full data's.",
+            "Also measure the bias of drawn batches: their expected gradient against full data's.",
             None,
             True,
             "--bias",
@@ -96,7 +96,7 @@ def study(
 ) -> Result:
     """Compare every score with exact gradient norms while a network trains.
 
-    It shows what each score finds, by correlation and by the variance of the gradient, and what it costs.
+    For each score it shows the correlation with the norms, the variance of the gradient, and the cost.
 
     Examples:
       sadp-bench study --dataset cifar10 --train-examples 1000 --epochs 3

@@ -1,6 +1,6 @@
-"""Options that several commands share, and what makes one.
+"""Options that several commands share, and the functions that make options.
 
-Each names its panel of the help (`help.WHAT` and others). The options of a run's spec are in `spec_options`.
+Each option names its panel of the help (`help.WHAT` and others). The options of a run's spec are in `spec_options`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sadp_bench.cli.help import OUTPUT, WHERE
 from sadp_bench.core.errors import BadInput
 from sadp_bench.training.loggers import LOGGERS
 
-COUNT, NUMBER, NAME, FILE, FOLDER, SECONDS = "N", "X", "NAME", "FILE", "DIR", "SECONDS"  # what stands behind an option
+COUNT, NUMBER, NAME, FILE, FOLDER, SECONDS = "N", "X", "NAME", "FILE", "DIR", "SECONDS"  # stand for values in the help
 
 
 def option(
@@ -24,12 +24,12 @@ def option(
     """Returns an option of Typer.
 
     Args:
-        panel: Of the help.
-        help: What it means, in plain words.
-        metavar: What stands for its value; a flag has none.
-        default: Its default in words; True: its value.
-        names: Its names, if the parameter's is not enough.
-        more: As Typer takes them.
+        panel: The panel of the help.
+        help: The meaning of the option, in plain words.
+        metavar: The word that stands for the value; None for a flag.
+        default: The default in words; True to show its value.
+        names: The option's names, where the parameter's name is not enough.
+        more: Further arguments of Typer.
     """
     return Option(*names, help=help, metavar=metavar, show_default=default, rich_help_panel=panel, **more)
 
@@ -41,10 +41,10 @@ def choice(panel: str, help: str, allowed: Iterable[str], default: str | bool = 
 
 
 def completing(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
-    """Returns what completes the begun value of an option in a shell.
+    """Returns a function that completes a value of an option in a shell.
 
     Args:
-        names: The values; called when they are needed.
+        names: Returns the values. It is called only for a completion.
     """
 
     def completed(incomplete: str) -> list[str]:
@@ -92,13 +92,13 @@ Log = Annotated[
     str | None,
     option(
         OUTPUT,
-        "Also log every epoch, in the folder logs of the records (wandb: in ./wandb). Several have commas between them.",
+        "Also log every epoch, in the folder logs of the records (wandb: in ./wandb). Separate several by commas.",
         f"[{'|'.join(LOGGERS)}]",
         "none",
         autocompletion=completing(lambda: LOGGERS),
     ),
 ]
-Records = Annotated[Path, option(OUTPUT, "Folder for the records, one file a run.", FOLDER)]
+Records = Annotated[Path, option(OUTPUT, "Folder for the records, a file for each run.", FOLDER)]
 
 
 def settings_of(pairs: list[str] | None, of: str = "--set") -> dict[str, str]:

@@ -1,6 +1,6 @@
-"""What commands print: a result on stdout once all has ended well, and lines on stderr, which nobody needs to read.
+"""The output of commands: the result on stdout after success, and lines on stderr.
 
-A run lasts for hours. Neither a closed stream nor a reader that goes away may end it.
+A run can last for hours. Neither a closed stream nor a reader that has ended may stop it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class Result(NamedTuple):
     """The result of a command.
 
     Attributes:
-        shown: A table or a list, printed as one line of JSON, or a function that prints.
+        shown: A table or a list that is printed as one line of JSON, or a function that prints.
         code: The exit code.
-        why: Why the code is not 0, for stderr.
+        why: The reason for an exit code that is not 0, for stderr.
     """
 
     shown: dict[str, Any] | list[Any] | Callable[[], None]
@@ -31,15 +31,15 @@ class Result(NamedTuple):
 
 
 def say(line: str) -> None:
-    """Prints a line on stderr, without control characters: it may contain names of files."""
+    """Prints a line on stderr without control characters, which names of files may contain."""
     print(printable(line), file=sys.stderr, flush=True)
 
 
 def show(result: Result) -> None:
-    """Prints a result on stdout, as far as its reader wants it: `sadp-bench report | head -1`.
+    """Prints a result on stdout. The reader may close it early: `sadp-bench report | head -1`.
 
     Raises:
-        BadInput: stdout can't be written, as on a full disk.
+        BadInput: stdout cannot be written, for example on a full disk.
     """
     try:
         if callable(result.shown):
@@ -54,7 +54,7 @@ def show(result: Result) -> None:
 
 
 def open_closed() -> None:
-    """Puts the null device in the place of each closed standard stream: a run's file would take its number."""
+    """Replaces each closed standard stream by the null device. Otherwise a run's file would get its number."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
@@ -65,7 +65,7 @@ def open_closed() -> None:
 
 
 def silence(stream: TextIO) -> None:
-    """Puts the null device in the place of a stream's file, because Python writes buffered text once more at its exit."""
+    """Replaces a stream's file by the null device, because Python writes buffered text again at its exit."""
     with suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
@@ -73,7 +73,7 @@ def silence(stream: TextIO) -> None:
 
 
 class Lasting:
-    """stderr, which outlives its reader: text that can't be written is dropped."""
+    """A stderr that drops text when it cannot be written, such as after its reader has ended."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

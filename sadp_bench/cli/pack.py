@@ -19,7 +19,7 @@ IMAGES = "Images"
 
 def pack(
     folder: Annotated[
-        Path, typer.Argument(help="Folder of class folders, or of train/ and val/ with them.", metavar="DIR")
+        Path, typer.Argument(help="Folder of class folders, or of train/ and val/ with class folders.", metavar="DIR")
     ],
     to: Annotated[Path, option(OUTPUT, "The file to write; it must not exist.", FILE)],
     side: Annotated[
@@ -50,7 +50,7 @@ def pack(
     from sadp_bench.records.store import atomic
 
     if os.path.lexists(to):
-        raise BadInput(f"{to} is there already; remove it, or choose another name")
+        raise BadInput(f"{to} exists already; remove it, or choose another name")
     with terminable(), atomic(to) as sink:
         packed = pack_folder(folder, sink, side, quality, split)
     sha256 = Pack(to).sha256

@@ -55,7 +55,7 @@ def call(name: str, function: Any, words: list[str]) -> Any:
 
 
 def _given_value(error: Any, words: list[str]) -> str:
-    """Returns the value that the refused option was given, which Typer's message omits."""
+    """Returns the value of the refused option, which Typer's message omits."""
     names = getattr(getattr(error, "param", None), "opts", [])
     parts = [part for word in words for part in word.split("=", 1)]
     given = [after for before, after in itertools.pairwise(parts) if before in names]
@@ -63,9 +63,9 @@ def _given_value(error: Any, words: list[str]) -> str:
 
 
 def with_whole_paths(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns the command, given its paths with the home folder in the place of a leading ~.
+    """Returns the command with a leading ~ of its paths replaced by the home folder.
 
-    A shell leaves that to the program in `--out=~/runs`.
+    A shell does not do so in `--out=~/runs`.
     """
 
     @functools.wraps(command)
@@ -81,8 +81,8 @@ def _whole(value: Any) -> Any:
     if not isinstance(value, Path):
         return value
     if "\0" in str(value):
-        raise BadInput(f"'{value}' is no path: it has a null byte")
+        raise BadInput(f"'{value}' is not a path: it has a null byte")
     try:
         return value.expanduser()
     except RuntimeError:
-        raise BadInput(f"'{value}' begins with the home folder of nobody here; write the whole path") from None
+        raise BadInput(f"'{value}' begins with a home folder of an unknown user; write the whole path") from None

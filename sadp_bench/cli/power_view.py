@@ -1,4 +1,4 @@
-"""What the seeds of a sweep can decide, in a sentence of its plan."""
+"""The difference that the seeds of a sweep can decide, in a sentence of its plan."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from sadp_bench.reports.grouping import rows
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The least difference that a sweep decides.
+    """The smallest difference that a sweep decides.
 
     Attributes:
-        seeds: Of each method and ratio; the fewest, where they differ.
-        spread: Standard deviation of paired differences, points.
-        assumed: Whether no records give that spread.
-        points: The difference; None for one seed.
+        seeds: The number of seeds of each method and ratio; the smallest one where they differ.
+        spread: The standard deviation of paired differences, in points.
+        assumed: Whether the spread is an assumption, because no records determine it.
+        points: The difference in points; None for one seed.
     """
 
     seeds: int
@@ -35,7 +35,7 @@ class Decision:
     def sentence(self) -> str:
         """Returns '3 paired seeds decide differences of about 1.3 points (80 % power, paired spread 0.4 assumed)'."""
         if self.points is None:
-            return f"{count(self.seeds, 'seed')} decides no difference: a paired spread takes at least two"
+            return f"{count(self.seeds, 'seed')} decides no difference: a paired spread needs at least two"
         origin = "assumed" if self.assumed else "of the records here"
         points = number(self.points, 1 if self.points >= 1 else 2)
         return (
@@ -50,11 +50,11 @@ class Decision:
 
 
 def decision(specs: Iterable[Spec], records: Iterable[Record]) -> Decision | None:
-    """Returns what a sweep's seeds decide; None of a sweep without a method beside `full`.
+    """Returns what a sweep's seeds decide; None for a sweep that has only `full`.
 
     Args:
         specs: The sweep's runs.
-        records: Of those that are done. The median of their paired spreads to full and to random counts.
+        records: The records of finished runs. The spread is the median of their paired spreads to full and to random.
     """
     seeds = Counter(spec.any_seed().key for spec in specs if spec.method != "full")
     if not seeds:

@@ -30,10 +30,10 @@ from sadp_bench.records.naming import run_name
 from sadp_bench.runs.exporting import SCORES
 from sadp_bench.runs.run import Outcome
 
-LEAST_BAR, MOST_BAR, TIME = 10, 24, 7  # columns, of the bar and of the time left
-LESSER = ("rate", "kept", "loss")  # numbers beside the bar that a narrow terminal leaves out, in this order
+LEAST_BAR, MOST_BAR, TIME = 10, 24, 7  # columns: least and largest width of the bar, and width of the time left
+LESSER = ("rate", "kept", "loss")  # numbers beside the bar that a narrow terminal omits, in this order
 WEAK_COSINE = (
-    "SLTT's gradient has cosine {} with BPTT's: the gradient from step to step, which it leaves out, is large here. The "
+    "SLTT's gradient has cosine {} with BPTT's. SLTT leaves out the gradient from step to step, which is large here. The "
     "paper's regime is backbone.tau=1.1 (with reset=soft, surrogate=triangle, detach_reset=false)."
 )
 
@@ -58,7 +58,7 @@ class RunLines(Silent):
         say(line)
 
     def start(self, title: str, visits: int, num_epochs: int) -> None:
-        """Starts the count of example visits, of which `visits` are expected in all."""
+        """Starts the count of example visits. `visits` is their expected total."""
         self.title, self.visits, self.num_epochs, self.done = title, visits, num_epochs, 0
         self.started = time.perf_counter()
 
@@ -81,10 +81,10 @@ class RunLines(Silent):
 
 
 class Bar(Silent):
-    """Shows a bar with epoch, loss, kept share, accuracy, images/s and time left, and leaves one closing line.
+    """Shows a bar with epoch, loss, kept share, accuracy, images/s and time left. At its end one line remains.
 
     Args:
-        console: Where it is shown.
+        console: The console of the bar; by default stderr.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -96,7 +96,7 @@ class Bar(Silent):
         self.parts: dict[str, str] = {}
         self.started = 0.0
         self.visits = self.done = 0
-        self.scale = 1.0  # of the bar's length to the visits that are done
+        self.scale = 1.0  # factor from finished visits to the bar's length
 
     def message(self, line: str) -> None:
         """Prints a line above the bar."""
@@ -115,7 +115,7 @@ class Bar(Silent):
         self.started = time.perf_counter()
 
     def advance(self, visits: int) -> None:
-        """Moves the bar on by example visits."""
+        """Advances the bar by example visits."""
         self.done += visits
         self.parts["rate"] = f"{self.done / (time.perf_counter() - self.started):,.0f} images/s"
         self._show()
@@ -127,7 +127,7 @@ class Bar(Silent):
         self._show()
 
     def round(self, text: str, share: float) -> None:
-        """Puts the bar at a share of the measurement, whatever number of visits was expected."""
+        """Sets the bar to a share of the measurement, independently of the expected visits."""
         self.parts["epoch"] = text
         if self.done:
             self.scale = share * self.visits / self.done
@@ -141,7 +141,7 @@ class Bar(Silent):
             self.message("  ".join([self.title, *self.parts.values()]))
 
     def _show(self) -> None:
-        """Fits title, bar and numbers into the terminal: the bar keeps its least width, and lesser numbers make room."""
+        """Fits title, bar and numbers into the terminal. The bar keeps its least width; `LESSER` numbers make room."""
         if self.bar is None:
             return
         title = (
@@ -156,7 +156,7 @@ class Bar(Silent):
 
 
 def fitted(parts: dict[str, str], room: int) -> str:
-    """Returns the numbers of an epoch in a line of so many columns, without the least important ones where it is short."""
+    """Returns the numbers of an epoch in a line of at most `room` columns. A short line omits the `LESSER` numbers."""
     kept = dict(parts)
     for name in LESSER:
         if len("  ".join(kept.values())) > room:
@@ -193,7 +193,7 @@ def panel(outcome: Outcome) -> Panel:
         parts += ["", Text(WEAK_COSINE.format(cosine_text(cosine)), "yellow")]
     if run.interruptions:
         times = "once" if run.interruptions == 1 else f"{run.interruptions} times"
-        parts += ["", Text(f"Interrupted {times}; the seconds are those of all parts together.", "dim")]
+        parts += ["", Text(f"Interrupted {times}; the seconds are the sum over all parts.", "dim")]
     paths = printable(f"record     {outcome.path}")
     if outcome.reference_path and outcome.reference_path != outcome.path:
         paths += "\n" + printable(f"reference  {outcome.reference_path}")
@@ -254,7 +254,7 @@ def _facts(found: Comparison) -> Table:
 
 
 def disturbances(found: Comparison) -> list[str]:
-    """Returns a line for each reason by which the run or its reference is disturbed."""
+    """Returns a line for each reason why the run or its reference is disturbed."""
     runs = {"this run": found.record}
     if found.reference is not None and found.reference.spec.key != found.record.spec.key:
         runs["the full-data run"] = found.reference
@@ -269,7 +269,7 @@ def disturbances(found: Comparison) -> list[str]:
 
 
 def run_json(outcome: Outcome) -> dict[str, Any]:
-    """Returns the object that `run --json` prints: unrounded, null where there is no reference, or a disturbed run."""
+    """Returns the object that `run --json` prints, unrounded. Numbers without a reference or undisturbed runs are null."""
     found = outcome.comparison
     return {
         "method": found.record.spec.method,
@@ -291,5 +291,5 @@ def run_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def print_result(renderable: Any) -> None:
-    """Prints on stdout."""
+    """Prints an object of Rich on stdout."""
     Console().print(renderable)

@@ -14,12 +14,12 @@ from sadp_bench.sweeps.planning import SearchPlan
 
 
 def search_choices(search: SearchPlan) -> list[Choice]:
-    """Returns the choices of a sweep's runs, as far as they have trials."""
+    """Returns the choices of a sweep's runs that have trials."""
     return [search.choices[key] for key in search.shown if key in search.choices]
 
 
 def search_table(found: Sequence[Choice]) -> Table:
-    """Returns a row for each method and ratio: its trials, the chosen values, and whether they are an edge."""
+    """Returns a table with a row for each method and ratio: its trials, and the chosen values, marked at an edge."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("search", "mean validation accuracy, %", "chosen"):
         table.add_column(name, overflow="fold")
@@ -32,7 +32,7 @@ def search_table(found: Sequence[Choice]) -> Table:
 
 
 def search_line(found: Sequence[Choice]) -> str:
-    """Returns the searched settings and the seeds: 'trials: learning rate, seeds 0 and 1'."""
+    """Returns the searched settings, the seeds and the visits: 'searched: learning rate; 2 seeds (0, 1); ...'."""
     names = listed(
         [name.replace("_", " ") for name in dict.fromkeys(name for choice in found for name in choice.names)]
     )

@@ -18,21 +18,21 @@ OF_DATA = "the data set's"
 
 
 def listed(kind: type[int] | type[float]) -> Callable[[str], Any]:
-    """Returns a parser of one number, or of several with commas between them, which it returns as a list."""
+    """Returns a parser for numbers with commas between them. It returns one number, or a list of several."""
 
     def parsed(text: str) -> Any:
         try:
             numbers = [kind(part) for part in text.split(",")]
         except ValueError:
             name = "whole number" if kind is int else "number"
-            raise BadParameter(f"no {name}, nor several with commas between them") from None
+            raise BadParameter(f"not a {name}, nor several with commas between them") from None
         return numbers if len(numbers) > 1 else numbers[0]
 
     return parsed
 
 
 def numbers(kind: type[int] | type[float]) -> Callable[[str], list[Any]]:
-    """Returns a parser of one number, or of several with commas between them, which it returns as a list in both cases."""
+    """Returns a parser for numbers with commas between them. It returns a list, even for one number."""
     one_or_several = listed(kind)
 
     def parsed(text: str) -> list[Any]:
@@ -48,11 +48,11 @@ def names(text: str) -> list[str]:
 
 
 def registered(kind: str) -> Any:
-    """Returns what completes a name of this kind in a shell."""
+    """Returns a function that completes a name of this kind in a shell."""
     return completing(lambda: registry.table(kind))
 
 
-# By field of `Spec`. The default of each is None: the value that the help shows is filled in later. "set": the --set table.
+# By field of `Spec`; "set" is the table of --set. All defaults are None. The values in the help are filled in later.
 SPEC_OPTIONS: dict[str, Any] = {
     "dataset": Annotated[
         str | None,
@@ -78,8 +78,8 @@ SPEC_OPTIONS: dict[str, Any] = {
         list[str] | None,
         option(
             WHAT,
-            "A setting of the method; with backbone., dataset. or sparsity. before it, one of these. May be repeated. "
-            "`sadp-bench list methods sadp` shows the settings of sadp.",
+            "A setting of the method, or of the network, data set or sparsity with the prefix backbone., dataset. or "
+            "sparsity. May be repeated. `sadp-bench list methods sadp` shows the settings of sadp.",
             "KEY=VALUE",
         ),
     ],
@@ -87,7 +87,7 @@ SPEC_OPTIONS: dict[str, Any] = {
         Any,
         option(
             WHAT,
-            "Seed of all random numbers: initial weights, order of the examples, augmentation, and what the method draws.",
+            "Seed of all random numbers: initial weights, order of the examples, augmentation, and the method's draws.",
             COUNT,
             "0",
             parser=listed(int),
@@ -106,9 +106,9 @@ SPEC_OPTIONS: dict[str, Any] = {
             "constant",
         ),
     ],
-    "epochs": Annotated[int | None, option(OPTIMISATION, "Number of epochs that full data trains.", COUNT, OF_DATA)],
+    "epochs": Annotated[int | None, option(OPTIMISATION, "Number of epochs of a full-data run.", COUNT, OF_DATA)],
     "batch_size": Annotated[int | None, option(OPTIMISATION, "Examples in a batch.", COUNT, OF_DATA)],
-    "optimizer": Annotated[str | None, choice(OPTIMISATION, "What updates the weights.", CHOICES["optimizer"], "sgd")],
+    "optimizer": Annotated[str | None, choice(OPTIMISATION, "Optimizer of the weights.", CHOICES["optimizer"], "sgd")],
     "learning_rate": Annotated[
         float | None, option(OPTIMISATION, "Highest learning rate, where the schedule starts.", NUMBER, OF_DATA)
     ],
@@ -120,14 +120,14 @@ SPEC_OPTIONS: dict[str, Any] = {
         str | None,
         choice(
             OPTIMISATION,
-            "What the cosine schedule follows: the epochs that are done, or the example visits that are done.",
+            "What the cosine schedule follows: the finished epochs, or the finished example visits.",
             CHOICES["lr_clock"],
             "epochs",
         ),
     ],
     "warmup_epochs": Annotated[
         float | None,
-        option(OPTIMISATION, "Epochs in which the learning rate rises to its highest value.", NUMBER, "0"),
+        option(OPTIMISATION, "Epochs at the start in which the learning rate rises to its highest value.", NUMBER, "0"),
     ],
     "weight_decay": Annotated[float | None, option(OPTIMISATION, "Weight decay of all parameters.", NUMBER, "5e-4")],
     "momentum": Annotated[float | None, option(OPTIMISATION, "Momentum of sgd.", NUMBER, "0.9")],
@@ -143,7 +143,7 @@ SPEC_OPTIONS: dict[str, Any] = {
         float | None,
         option(
             OPTIMISATION,
-            "Evaluate the moving average of the weights, with this decay, such as 0.999; 0: the weights themselves.",
+            "Evaluate a moving average of the weights with this decay, such as 0.999; 0: no average.",
             NUMBER,
             "0",
         ),
@@ -152,8 +152,8 @@ SPEC_OPTIONS: dict[str, Any] = {
         str | None,
         choice(
             OPTIMISATION,
-            "Loss of the logits' mean over time (mean), or the mean of the time steps' losses: cross-entropy (step), or "
-            "with a squared distance too (step-mse, which is tet, and step-mse-onehot).",
+            "Cross-entropy of the logits' mean over time (mean); or the mean over time steps of their cross-entropy (step), "
+            "or of cross-entropy and squared distance (step-mse, also named tet; step-mse-onehot).",
             (*CHOICES["loss"], *LOSS_NAMES),
             "mean; step with --backprop sltt",
         ),
@@ -188,19 +188,19 @@ SPEC_OPTIONS: dict[str, Any] = {
             "bptt",
         ),
     ],
-    "k": Annotated[int | None, option(AXES, "Number of time steps that sltt-k trains in.", COUNT)],
+    "k": Annotated[int | None, option(AXES, "Number of time steps with a backward pass in sltt-k.", COUNT)],
     "sparsity": Annotated[
         str | None,
         choice(
             AXES,
-            "How connections are removed. `sadp-bench list sparsity` explains the ways.",
+            "How connections are removed. `sadp-bench list sparsity` explains the choices.",
             CHOICES["sparsity"],
             "dense",
         ),
     ],
     "density": Annotated[
         float | None,
-        option(AXES, "Share of the connections that remain; of the multiplications with narrow.", NUMBER, "1"),
+        option(AXES, "Share of the connections that remain (narrow: of the multiplications).", NUMBER, "1"),
     ],
     "early_time": Annotated[
         bool | None,
@@ -230,8 +230,8 @@ SPEC_OPTIONS: dict[str, Any] = {
         str | None,
         choice(
             WHERE,
-            "What computes the spiking layers: native (the C core; Triton on a GPU) or python. auto takes native on a CPU "
-            "where it can.",
+            "Implementation of the spiking layers: native (the C core; Triton on a GPU) or python. auto takes native on a "
+            "CPU if possible.",
             ("auto", *CHOICES["kernel"]),
             "auto",
         ),
@@ -240,7 +240,7 @@ SPEC_OPTIONS: dict[str, Any] = {
 
 
 def with_spec_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns the command with the options of a spec in place of its parameter `request`, a dict that receives them."""
+    """Returns the command with the options of a spec in place of its parameter `request`, which receives their values."""
     parameters = []
     for parameter in inspect.signature(command, eval_str=True).parameters.values():
         parameters += _spec_parameters() if parameter.name == "request" else [parameter]
@@ -251,7 +251,7 @@ def with_spec_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(request={**request, "set": settings_of(request["set"])}, **given)
 
     wrapper: Any = with_options
-    wrapper.__signature__ = inspect.Signature(parameters)  # Typer reads a command's options from these two.
+    wrapper.__signature__ = inspect.Signature(parameters)  # Typer reads options from signature and annotations
     wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return with_options
 

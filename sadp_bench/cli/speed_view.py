@@ -35,6 +35,6 @@ def speed_table(result: dict[str, Any]) -> Group:
     few = "; at least 6 rounds are needed for it" if noise["low"] is None else ""
     note = (
         f"median over rounds with its interval of about 95 %{few}; efficiency = training speed-up / ceiling\n"
-        "ceiling: that of the timed epochs, as a schedule keeps more examples in some epochs"
+        "ceiling: over the timed epochs, because a budget can keep more examples in some epochs"
     )
     return Group(Text(title, "bold"), "", table, "", Text(floor), Text(note, "dim"))

@@ -18,11 +18,11 @@ from sadp_bench.records.axes import cosine_text
 
 KEEP = [f"{keep:g}" for keep in KEEPS]
 MIDDLE_KEEP = KEEP[len(KEEP) // 2]
-NAME, NARROW, WIDE, GAP = 11, 5, 6, 2  # characters, the widths of columns and of the gap between groups
-TABLE_WIDTH = 104  # columns, the width of the whole table
-# A column: its head, its width, and the path to its number in a score's table: source, measure, share kept.
+NAME, NARROW, WIDE, GAP = 11, 5, 6, 2  # characters: widths of columns, and of the gap between groups
+TABLE_WIDTH = 104  # characters: width of the whole table
+# A column: its head, its width, and the path to its number in a score's table (source, measure, share kept).
 StudyColumn = tuple[str, int, tuple[str, ...]]
-ColumnGroups = list[tuple[str, list[StudyColumn]]]  # Each group has a heading.
+ColumnGroups = list[tuple[str, list[StudyColumn]]]  # a heading and the columns of each group
 
 
 def _kept(source: str, over: str) -> list[StudyColumn]:
@@ -47,31 +47,32 @@ AGED: ColumnGroups = [
         [(source, NARROW, (source, "over_uniform", MIDDLE_KEEP)) for source in SOURCES[3:]],
     )
 ]
-STUDY_LEGEND = (  # is wrapped where it is shown
+STUDY_LEGEND = (
     "g: the exact gradient norm over all parameters. rank, linear: Spearman's and Pearson's correlation with g.\n"
-    "V: the variance, sum g²(1/π − 1), of sampling in proportion to the score, by the share kept: over that of uniform "
-    "sampling, and over that of sampling in proportion to g. Bold: the column's best score.\n"
-    "{tau}now: same weights, statistics and inputs as g; train: in training mode. collected: by the training steps so far, "
-    "augmented; age a: a epochs earlier. Collected scores are compared with the norms of the next epoch (root mean square "
-    "over some augmented views). Every score has {smoothing:g} of uniform sampling mixed in. errors: layers with the "
-    "batch's mean in place of each example's spikes. SADP: layers with memory."
+    "V: the variance, sum g²(1/π − 1), of sampling in proportion to the score, by the share kept. It is divided by that of "
+    "uniform sampling, or by that of the optimum, sampling in proportion to g. Bold: the column's best score.\n"
+    "{tau}now: the score with the weights, statistics and inputs of g; train: in training mode. collected: the score from "
+    "the training steps so far, with augmentation; age a: a epochs earlier. Collected scores are compared with the norms of "
+    "the next epoch (root mean square over some augmented views). Uniform sampling is mixed into every score with a share of "
+    "{smoothing:g}. errors: layers with the batch's mean in place of each example's spikes. SADP: layers with memory."
 )
 TAU_LEGEND = (
-    "tau: an update's second moment is that of uniform sampling with a batch tau times as large; at most 1 over the share "
-    "kept. Under tau collected, exact norm is that of the next epoch: the optimum.\n"
+    "tau: an update has the second moment of uniform sampling with a batch tau times as large. It is at most 1 over the "
+    "share kept. In the columns tau collected, exact norm is that of the next epoch: the optimum.\n"
 )
-OWN_LEGEND = " {name}: with the smoothing that SADP draws with."
+OWN_LEGEND = " {name}: with the smoothing of SADP's own draw."
 COSINE_LEGEND = (
-    "\ncosine: of the weights of all convolution and linear layers, the mean over some full batches in training mode. "
-    "Batch norm takes the statistics of each step, as SLTT trains, so that both gradients are of one forward pass; in "
-    "brackets: BPTT's takes those of all steps, as BPTT trains. g is the norm of BPTT's gradient in evaluation mode."
+    "\ncosine: over the weights of all convolution and linear layers, the mean over some full batches in training mode. "
+    "Batch norm uses the statistics of each step, as in SLTT's training, so both gradients belong to one forward pass. In "
+    "brackets: BPTT's gradient with the statistics of all steps, as in BPTT's training. g is the norm of BPTT's gradient in "
+    "evaluation mode."
 )
 
 
 def study_table(study: dict[str, Any], path: Path | None = None) -> Group:
-    """Returns all that a study measured. path: the file that contains it."""
+    """Returns all results of a study. `path` is the study's file."""
     spec = study["spec"]
-    parts = [spec["dataset"], spec["backbone"], title(study) and f"under {title(study)}"]
+    parts = [spec["dataset"], spec["backbone"], title(study) and f"pruned by {title(study)}"]
     heading = (
         f"{' · '.join(filter(None, parts))} · {study['examples']:,} of {study['num_examples']:,} examples · batch "
         f"{spec['batch_size']}{_backprop(spec)} · seed {spec['seed']} · {spec['device']}, threads {spec['threads']}"
@@ -93,9 +94,9 @@ def study_table(study: dict[str, Any], path: Path | None = None) -> Group:
 
 
 def finding(study: dict[str, Any], names: dict[str, str]) -> str:
-    """Returns what the last stop shows, as a sentence: the variance that SADP's scores leave, the best, and the optimum.
+    """Returns a sentence on the last stop: the variance with SADP's scores, with the best scores, and with the optimum.
 
-    It is of the middle share kept. The scores are those that training steps collected. "" where they have no variance.
+    The sentence is about the middle share kept, and the scores that training steps collected. "" without a variance.
     """
     stop = study["stops"][-1]
     left = {name: _at(stop["scores"].get(name, {}), ("age 0", "over_uniform", MIDDLE_KEEP)) for name in RIVALS}
@@ -118,7 +119,7 @@ def _backprop(spec: dict[str, Any]) -> str:
 
 
 def print_study(study: dict[str, Any], path: Path | None = None) -> None:
-    """Prints a study as wide as the terminal, elsewhere as wide as its table."""
+    """Prints a study in the width of the terminal, or of its table where stdout is no terminal."""
     console = Console()
     (console if console.is_terminal else Console(width=TABLE_WIDTH)).print(study_table(study, path))
 
@@ -180,7 +181,7 @@ def _scores(columns: ColumnGroups, scores: dict[str, Any], names: dict[str, str]
 
 
 def _best_of(path: tuple[str, ...]) -> Callable[[list[float]], float] | None:
-    """Returns what chooses a column's best number: the largest tau, the least V, and none of a correlation."""
+    """Returns the function that chooses a column's best number: max for tau, min for V, None for a correlation."""
     return {"tau": max, "over_uniform": min, "over_optimum": min}.get(path[1])
 
 
@@ -196,7 +197,7 @@ def _lines(stop: dict[str, Any]) -> list[str]:
     if lag is not None:
         over = "  ".join(compact(lag["over_optimum"][keep]) for keep in KEEP)
         lines.append(
-            f"lagging statistics: g under the running ones has rank {compact(lag['spearman'])}, V / optimum {over}"
+            f"lagging statistics: g with running statistics has rank {compact(lag['spearman'])}, V / optimum {over}"
         )
     first, *others = stop["input_squares_cv"] or [None]
     then = " ".join("–" if value is None else f"{100 * value:.0f}" for value in others)
@@ -223,7 +224,7 @@ def _cost(cost: dict[str, Any]) -> Group:
     notes = (
         f"plain step {1000 * cost['step_seconds']:.1f} ms; noise: plain steps against themselves; median ± half the\n"
         f"interquartile range over {cost['rounds']} rounds of {cost['batches']} steps\n"
-        f"calibration of layers: {_share(first)} of a step, once per epoch: {percent(whole, 2)} of it"
+        f"calibration of layers: {_share(first)} of a step, once in an epoch ({percent(whole, 2)} of the epoch)"
     )
     return Group(table, Text(notes, "dim"))
 

@@ -28,12 +28,12 @@ from sadp_bench.sweeps.planning import Plan
 from sadp_bench.sweeps.scheduler import Standing, Watcher
 
 SWEEP_WIDTH = 200  # columns, where stdout is no terminal
-STATES = ("failed before", "being trained")  # that the plan's line counts
+STATES = ("failed before", "being trained")  # states that the plan's line counts
 REMINDER_SECONDS = 600.0  # seconds between plain lines while no run ends
 
 
 def plan_table(plan: Plan, store: Store, jobs: int) -> Group:
-    """Returns the tables that `--dry-run` prints: the trials of the search, what they chose so far, and the runs."""
+    """Returns the tables that `--dry-run` prints: the trials of the search, their choices so far, and the runs."""
     found = _decision(plan, store)
     decides = [] if found is None else [Text(found.sentence())]
     if plan.search is None:
@@ -52,13 +52,13 @@ def plan_table(plan: Plan, store: Store, jobs: int) -> Group:
 
 
 def _decision(plan: Plan, store: Store) -> Decision | None:
-    """Returns what the seeds of the runs decide, by the spreads of those that are done."""
+    """Returns what the seeds of the runs decide, by the spreads of finished runs."""
     done = [store.find(spec) for spec in plan.runs if spec.key in plan.done]
     return decision(plan.runs, [record for record in done if record is not None])
 
 
 def _plan_parts(plan: Plan, store: Store, jobs: int, noun: str = "run") -> list[Any]:
-    """Returns a plan's table, and the plan in a line."""
+    """Returns a plan's table, and its summary in a line."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in (noun, "state"):
         table.add_column(name, overflow="fold")
@@ -113,7 +113,7 @@ def num_runs(outcome: Outcome) -> int:
 
 
 def closing(outcome: Outcome, store: Store) -> Group:
-    """Returns the closing summary: the failed runs, what a search chose and from which trials, and the counts."""
+    """Returns the closing summary: the failed runs, the choices of a search with its trials, and the counts."""
     parts: list[Any] = []
     if failed := _failed(outcome, store):
         names = run_names([*outcome.plan.runs, *(failure.spec for failure, _ in failed)])
@@ -131,10 +131,10 @@ def closing(outcome: Outcome, store: Store) -> Group:
         parts += [Text(f"{count(len(search.plan.runs), 'trial')}: {len(search.plan.done)} done")]
         if lacking := len(outcome.without_settings):
             parts += [
-                Text(f"not trained: {count(lacking, 'run')}, for which the search has no point with all trials done")
+                Text(f"not trained: {count(lacking, 'run')}, because no point of the search has all its trials done")
             ]
     if search is None and (lacking := len(outcome.without_settings)):
-        parts += [Text(f"not trained: {count(lacking, 'run')}, as the run that makes their scores left none")]
+        parts += [Text(f"not trained: {count(lacking, 'run')}, because the run that makes their scores left none")]
     failures = 0 if outcome.runs is None else len(outcome.runs.failed)
     done = len(outcome.plan.done) if outcome.runs is None else len(outcome.runs.done)
     counts = f"{count(len(outcome.plan.runs), 'run')}: {done} done, {failures} failed"
@@ -196,7 +196,7 @@ def watcher(quiet: bool, plan: Plan) -> Watcher:
 def run_counts(standing: Standing) -> str:
     """Returns the counts in a line: '3 done, 2 running, 0 failed, 7 to do'."""
     begun = len(standing.done) + len(standing.failed) + len(standing.running)
-    elsewhere = f", {len(standing.elsewhere)} of these at another process" if standing.elsewhere else ""
+    elsewhere = f", {len(standing.elsewhere)} of these in another process" if standing.elsewhere else ""
     return (
         f"{len(standing.done)} done, {len(standing.running)} running, {len(standing.failed)} failed, "
         f"{len(standing.plan.runs) - begun} to do{elsewhere}"
@@ -204,7 +204,7 @@ def run_counts(standing: Standing) -> str:
 
 
 class SweepLines(Watcher):
-    """Prints a plain line at each run's start and end, and a reminder where no run ends for long."""
+    """Prints a plain line at each run's start and end, and a reminder where no run ends for a long time."""
 
     def __init__(self, plan: Plan) -> None:
         self.names = run_names(plan.runs)
@@ -221,11 +221,11 @@ class SweepLines(Watcher):
         self.message(f"{self.names[spec.key]}: started{again}")
 
     def ended(self, spec: Spec, outcome: str, standing: Standing) -> None:
-        """Prints how a run ended, and the counts."""
+        """Prints the outcome of a run, and the counts."""
         self.message(f"{self.names[spec.key]}: {outcome}  [{self.summary(standing)}]")
 
     def tick(self, standing: Standing) -> None:
-        """Prints the counts where no line was printed for long."""
+        """Prints the counts where no line was printed for a long time."""
         if time.monotonic() - self.last_line >= REMINDER_SECONDS:
             self.message(self.summary(standing))
 
@@ -235,7 +235,7 @@ class SweepLines(Watcher):
 
 
 class Overview(SweepLines):
-    """Shows counts, a bar with the time left and a row for each running run, in place; failures stay above."""
+    """Shows counts, a bar with the time left and a row for each run in training, in place. Failures stay above."""
 
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan)
@@ -247,17 +247,17 @@ class Overview(SweepLines):
         self.console.print(Text(printable(line)))
 
     def started(self, spec: Spec, attempt: int, standing: Standing) -> None:
-        """Renews the overview."""
+        """Redraws the overview."""
         self.tick(standing)
 
     def ended(self, spec: Spec, outcome: str, standing: Standing) -> None:
-        """Prints how a run failed, and renews the overview."""
+        """Prints the failure of a run, and redraws the overview."""
         if spec.key not in standing.done:
             self.message(f"{self.names[spec.key]}: {outcome}")
         self.tick(standing)
 
     def tick(self, standing: Standing) -> None:
-        """Renews the overview."""
+        """Redraws the overview."""
         self.live.start()
         self.live.update(self.shown(standing), refresh=True)
 
@@ -275,10 +275,10 @@ class Overview(SweepLines):
         for key, running in standing.running.items():
             table.add_row(Text(self.names[key]), duration(now - running.since), Text(running.latest, "dim"))
         bar = ProgressBar(total=max(1, len(standing.plan.runs)), completed=ended, width=40)
-        line = Padding(bar, 0)  # A bar alone does not end its line.
+        line = Padding(bar, 0)  # a bar alone does not end its line
         return Group(Text(self.summary(standing), "bold"), line, table)
 
 
 def print_sweep(shown: Group) -> None:
-    """Prints on stdout."""
+    """Prints tables and texts on stdout."""
     Console(width=None if sys.stdout.isatty() else SWEEP_WIDTH).print(shown)

@@ -1,4 +1,4 @@
-"""What stdout can show: its width, its characters, its colours. It imports no Rich: help and lists must feel instant."""
+"""The width, characters and colors that stdout can show. Help and lists must appear at once, so nothing imports Rich here."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ BOLD, DIM, RED, GREEN, CYAN = 1, 2, 31, 32, 36  # codes of the terminal
 
 
 def columns() -> int:
-    """Returns the width of text for a reader, by the terminal or $COLUMNS; 80 where there is neither."""
+    """Returns the width of text: that of the terminal or $COLUMNS, within limits; 80 without either."""
     return min(MOST, max(LEAST, shutil.get_terminal_size().columns))
 
 
 def styled(text: str, code: int) -> str:
-    """Returns the text in a style, where stdout is a terminal whose user allows it (https://no-color.org)."""
+    """Returns the text in a style if stdout is a terminal and the user allows colors (https://no-color.org)."""
     plain = not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     return text if plain or not text else f"\x1b[{code}m{text}\x1b[0m"
 
 
 def shows(text: str) -> bool:
-    """Returns whether stdout has these characters."""
+    """Returns whether stdout can show these characters."""
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
@@ -38,13 +38,13 @@ def heading(title: str, width: int) -> str:
 
 
 def hanging(text: str, first: str, indent: int, width: int) -> list[str]:
-    """Returns the lines of a text behind `first`, each further one with an indent.
+    """Returns the lines of a text after `first`, with an indent before each further line.
 
     Args:
         text: The text.
-        first: Before its first line. Where it is wider than the indent, it has a line of its own.
-        indent: Columns.
-        width: Columns of a whole line.
+        first: The words before the first line. Where they are wider than the indent, they have a line of their own.
+        indent: The indent in columns.
+        width: The width of a whole line in columns.
     """
     alone = [first.rstrip()] if len(first) > indent else []
     start = " " * indent if alone else first.ljust(indent)

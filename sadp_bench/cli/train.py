@@ -78,8 +78,8 @@ def run(
         str | None,
         option(
             WHAT,
-            "Take the settings of a paper's experiment: a name (`sadp-bench list recipes`) or a .toml file. Options that "
-            "you give replace its own.",
+            "Take the settings of a paper's experiment: a name (`sadp-bench list recipes`) or a .toml file. Other options "
+            "replace its settings.",
             NAME,
             autocompletion=completing(recipe_names),
         ),
@@ -89,8 +89,8 @@ def run(
         str | None,
         choice(
             WHAT,
-            "What a pruned run shares with full data: the number of epochs (so it is shorter), or the number of updates "
-            "(so it is as long).",
+            "What a pruned run has in common with full data: the number of epochs (it is then shorter), or of updates (it "
+            "is then as long).",
             CHOICES["protocol"],
             "epochs",
         ),
@@ -99,18 +99,18 @@ def run(
         bool,
         option(WHAT, "Do not train the full-data reference. Then there is no speed-up.", None, True, "--no-reference"),
     ] = False,
-    again: Annotated[bool, option(WHAT, "Train even what has a record already.", None, True, "--again")] = False,
+    again: Annotated[bool, option(WHAT, "Train even where there is a record already.", None, True, "--again")] = False,
     evaluate_on: Annotated[
         str | None,
         choice(
             OUTPUT,
-            "Images that measure the accuracy: the test set, or a tenth that is held out of the training set.",
+            "Images that measure the accuracy: the test set, or a held-out tenth of the training set.",
             CHOICES["evaluate_on"],
             "test",
         ),
     ] = None,
     evaluate_every: Annotated[
-        int | None, option(OUTPUT, "Epochs from one evaluation to the next, which is off the clock.", COUNT, "1")
+        int | None, option(OUTPUT, "Epochs from one evaluation to the next. Evaluation is not charged.", COUNT, "1")
     ] = None,
     out: Records = Path("runs"),
     save_model: Annotated[
@@ -128,10 +128,10 @@ def run(
     ] = False,
     log: Log = None,
     data: Data = None,
-    jobs: Annotated[int, option(WHERE, "Number of runs of a list that train at a time.", COUNT)] = 1,
+    jobs: Annotated[int, option(WHERE, "Number of runs at a time, for lists.", COUNT)] = 1,
     concurrent_jobs: Annotated[
         int,
-        option(WHERE, "Number of runs that share this machine now. It changes nothing; the record keeps it.", COUNT),
+        option(WHERE, "Number of runs that share this machine now. It is only written to the record.", COUNT),
     ] = 1,
     minutes: Minutes = None,
     checkpoint_seconds: CheckpointSeconds = 60.0,
@@ -204,13 +204,13 @@ def run(
             limit=limit,
             loggers=make_loggers(log, out) if distributed.rank() == 0 else (),
         )
-    if outcome is None:  # Only the first of several processes prints.
+    if outcome is None:  # only the first of several processes prints
         return None
     return Result(run_view.run_json(outcome) if as_json else lambda: run_view.print_result(run_view.panel(outcome)))
 
 
 def _by_recipe(name: str, given: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """Returns the request by a recipe and what the command line gives, and a line that names the recipe and the changes."""
+    """Returns the request from a recipe and the command line, and a line that names the recipe and the changes."""
     from sadp_bench.claims.recipe import filled, find_recipe
 
     recipe = find_recipe(name)
@@ -223,11 +223,11 @@ def _by_recipe(name: str, given: dict[str, Any]) -> tuple[dict[str, Any], str]:
 def sweep(
     file: Annotated[Path, typer.Argument(help="A sweep file in TOML (docs/sweeps.md).", metavar="FILE")],
     dry_run: Annotated[
-        bool, option(WHAT, "Show the runs and the time that they should take; train none.", None, True, "--dry-run")
+        bool, option(WHAT, "Show the runs and their expected time; train nothing.", None, True, "--dry-run")
     ] = False,
     shard: Annotated[
         str | None,
-        option(WHAT, "i/n: train the i-th of n parts, such as 1/4 on the first of four machines.", "I/N", "all"),
+        option(WHAT, "Train the i-th of n parts, such as 1/4 on the first of four machines.", "I/N", "all"),
     ] = None,
     retries: Annotated[int, option(WHAT, "Further tries of a run that crashed.", COUNT)] = 1,
     jobs: Annotated[
@@ -247,7 +247,7 @@ def sweep(
         list[str] | None,
         option(
             WHERE,
-            "A setting of all Slurm jobs, such as partition=gpu or timeout_min=600; jobs=N: the most at a time. May be "
+            "A setting of all Slurm jobs, such as partition=gpu or timeout_min=600; jobs=N limits the jobs at a time. May be "
             "repeated.",
             "KEY=VALUE",
             "none",
@@ -291,7 +291,7 @@ def _swept(
     dry_run: bool = False,
     allow_imports: bool = False,
 ) -> Result:
-    """Trains the runs of a sweep, or shows them; returns the closing summary behind the table of the runs."""
+    """Trains the runs of a sweep, or shows its plan. Returns the plan, or the table of the runs and the closing summary."""
     with loading(quiet):
         from sadp_bench.cli import sweep_view
         from sadp_bench.sweeps import planning
@@ -324,14 +324,14 @@ def _swept(
 
 
 def carried_out(plan: Plan, make: Callable[[], Plan], store: Store, options: Options, quiet: bool) -> Outcome:
-    """Trains what is to do of a plan, with the progress on stderr.
+    """Trains the unfinished runs of a plan, with the progress on stderr.
 
     Args:
         plan: The plan.
-        make: Makes it anew, once the trials of its search are done.
-        store: Where the records go.
-        options: How runs are carried out.
-        quiet: Whether no progress is shown.
+        make: Returns the plan anew, after the trials of its search.
+        store: The store of the records.
+        options: The sweep's options.
+        quiet: Whether to show no progress.
     """
     from sadp_bench.cli import sweep_view
     from sadp_bench.sweeps import outcome, scheduler
@@ -340,7 +340,7 @@ def carried_out(plan: Plan, make: Callable[[], Plan], store: Store, options: Opt
         store.check_writable(plan.whole_bytes)
 
     def schedule(plan: Plan, store: Store) -> scheduler.Standing:
-        with redirect_stdout(sys.stderr):  # Ray prints messages, which are no results.
+        with redirect_stdout(sys.stderr):  # Ray prints messages, which must not mix with results
             started = scheduler.make_executor(plan, store, options)
             watcher = sweep_view.watcher(quiet, plan)
             return scheduler.Scheduler(plan, store, started, watcher, options.retries, options.limit).run()

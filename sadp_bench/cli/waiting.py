@@ -1,4 +1,4 @@
-"""A line on a terminal that says what a command is doing, where it prints nothing for long."""
+"""A line on a terminal about what a command is doing, while it prints nothing else."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-PATIENCE_SECONDS = 2.0  # before which nothing is shown
+PATIENCE_SECONDS = 2.0  # seconds before anything is shown
 REDRAW_SECONDS = 0.5
 ERASE = "\r\x1b[K"
 
 
 def loading(quiet: bool = False) -> AbstractContextManager[Callable[[str], None]]:
-    """Shows at once that PyTorch loads, as long as the block's imports take: some seconds.
+    """Shows that PyTorch loads, during the block's imports, which take some seconds.
 
     Args:
-        quiet: Whether nothing is shown.
+        quiet: Whether to show nothing.
     """
     return waiting("loading PyTorch", 0.0, quiet)
 
 
 @contextmanager
 def waiting(what: str, patience_seconds: float | None = None, quiet: bool = False) -> Iterator[Callable[[str], None]]:
-    """Shows in a line on stderr what goes on and for how long; the line is erased at the end.
+    """Shows a line on stderr with the present step and the time so far. The line is erased at the end.
 
-    Only a terminal shows it. Nothing else may write to stderr in the block.
+    The line appears only on a terminal. Nothing else may write to stderr in the block.
 
     Args:
-        what: Goes on first.
-        patience_seconds: Before which nothing is shown; None: `PATIENCE_SECONDS`.
-        quiet: Whether nothing is shown at all.
+        what: The first step, such as "reading records".
+        patience_seconds: Seconds before the line appears; None for `PATIENCE_SECONDS`.
+        quiet: Whether to show nothing.
 
     Yields:
-        A function that is called with what goes on from then on.
+        A function to call with the text of each later step.
     """
     if quiet or not sys.stderr.isatty():
         yield lambda what: None

@@ -16,7 +16,7 @@ from sadp_bench.pruners.exchange import Observation
 
 
 class LossesAlone(Observation):
-    """The observation of a batch whose logits have another shape than [B, C] and [T, B, C]: they can't be read."""
+    """The observation of a batch whose logits are neither [B, C] nor [T, B, C]. Reading them raises BadInput."""
 
     def __getattribute__(self, name: str) -> Any:
         value = super().__getattribute__(name)
@@ -31,8 +31,8 @@ class LogitOrder:
     """Puts logits in the order [T, B, C]. With time_first=False they may be [B, T, C].
 
     Args:
-        time_first: As given to `watch` or `score_with`.
-        decide: Returns whether logits with T = B have the examples first. None: nothing shows it.
+        time_first: The argument of `watch` or `score_with`.
+        decide: Returns whether logits with T = B have the examples first; None if that is unknown.
     """
 
     def __init__(self, time_first: bool | None, decide: Callable[[Tensor], bool | None] = lambda logits: None) -> None:

@@ -22,7 +22,7 @@ NEEDS_NETWORK = (
 
 
 class LoopContext:
-    """Holds the data's size and labels, and given scores. Implements `pruner.ScoringContext`; nothing trains here.
+    """The `pruner.ScoringContext` of a loop: size and labels of the data, and given scores. It cannot train a network.
 
     Args:
         label_N: The labels, or None.

@@ -1,4 +1,4 @@
-"""The batches of an epoch in a user's loop, and how far the loop is."""
+"""The batches of an epoch in a user's loop, and the loop's progress."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sadp_bench.core.errors import BadInput
 
 
 class EpochBatches:
-    """An epoch's batches, those of all processes together, and how far this process's loop is.
+    """An epoch's batches, of all processes together, and the progress of this process's loop.
 
     Args:
         batches: The batches' examples, in order.
@@ -20,7 +20,7 @@ class EpochBatches:
         measured: Whether the pruner received the epoch's bound ratio.
 
     Attributes:
-        num_given: Number of batches that the sampler gave out. A loader's workers are ahead of training.
+        num_given: Number of batches that the sampler has given out. A loader's workers can be ahead of training.
         num_observed: Number of examples of this process that were observed.
         used: Whether a batch was weighed or observed.
     """
@@ -33,7 +33,7 @@ class EpochBatches:
 
     @property
     def spent(self) -> bool:
-        """Whether the epoch was trained on, or all batches were given out. A first batch read alone spends nothing."""
+        """Whether the epoch was trained on, or all its batches were given out. Reading only some batches does not count."""
         return self.used or self.num_given == len(self.batches)
 
     @property
@@ -42,7 +42,7 @@ class EpochBatches:
         return sum(len(distributed.part(whole_B)) for whole_B in self.batches)
 
     def observe(self, index_B: Tensor) -> None:
-        """Notes that examples were observed."""
+        """Records that examples were observed."""
         self.used = True
         self.num_observed += len(index_B)
         self._observed.append(index_B)
@@ -63,7 +63,7 @@ class EpochBatches:
             observes: Whether the pruner needs the loop's observations.
 
         Raises:
-            BadInput: A batch was observed in part, or the loop observes nothing, and its place is unknown.
+            BadInput: A batch was observed in part, or the place is unknown because the loop observes nothing.
         """
         if not self._observed:
             if self.num_given == len(self.batches) and (self.used or not observes):

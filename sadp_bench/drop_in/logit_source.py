@@ -41,18 +41,17 @@ class LayerSteps:
 
 
 class OutputRecorder:
-    """Records a module's outputs since the last batch: the calls in training mode whose gradient came back.
+    """Records a module's outputs since the last batch, for calls in training mode that received a gradient.
 
     Args:
         model: The network, whose mode counts.
         module: The network itself or a layer of it.
-        rows: Its gradients, which find the order of rows, are left out.
+        rows: The order of rows. Gradients of its own passes are not recorded.
 
     Attributes:
-        calls: By place, where the module returns several tensors, and by call: the output, its gradient, and a linear
-            layer's input.
-        fed_back: The places whose tensors a call reads from the call before, as it reads membranes. The gradient at their
-            earlier steps contains that of later steps.
+        calls: The output, its gradient and a linear layer's input, by the tensor's place among the outputs and by call.
+        fed_back: The places whose tensors the next call reads, such as membrane potentials. The gradient at an earlier step
+            then includes that of later steps.
     """
 
     def __init__(self, model: nn.Module, module: nn.Module, rows: ExampleRows) -> None:
@@ -60,7 +59,7 @@ class OutputRecorder:
         self.calls: dict[int, dict[int, tuple[Tensor, ...]]] = {}
         self.fed_back: set[int] = set()
         self._num_calls = 0
-        self._previous: dict[int, Any] = {}  # By place, the graph's node of the last call's tensor.
+        self._previous: dict[int, Any] = {}  # by place: the graph node of the last call's tensor
         self.handle = module.register_forward_hook(self._record_output)
 
     def _record_output(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
@@ -81,7 +80,7 @@ class OutputRecorder:
             self.calls.setdefault(place, {})[call] = output, gradient.detach(), *input
 
     def _compare(self, place: int, tensor: Tensor) -> None:
-        """Finds out, in the first calls, whether a call read the tensor of the call before."""
+        """Tests in the first calls whether a call reads the tensor of the previous call."""
         node = self._previous.pop(place, None)
         if node is not None and _reaches(tensor.grad_fn, node):
             self.fed_back.add(place)
@@ -89,7 +88,7 @@ class OutputRecorder:
             self._previous[place] = tensor.grad_fn
 
     def a_step_each(self, batch: int) -> bool:
-        """Returns whether each call's outputs are [B, ...], a time step without time."""
+        """Returns whether each call's output is a single time step, [B, ...]."""
         return all(x.dim() == 2 and len(x) == batch for calls in self.calls.values() for x, *_ in calls.values())
 
     def steps(self, place: int, batch: int, batch_first: bool = False) -> LayerSteps:
@@ -120,7 +119,7 @@ class Source:
         place: The tensor's place, where the module returns several.
         relation: The logits are the "same" as the output, or the "mean", "sum" or "last" of its steps.
         batch_first: Whether the output is [B, T, ...] or [B * T, ...].
-        certain: Whether no other relation or order fits. Several fit while a readout that starts at zero returns zeros.
+        certain: Whether no other relation or order fits. Several can fit while a readout that starts at zero returns zeros.
         batch: The number of examples in the batch where the source was found.
     """
 

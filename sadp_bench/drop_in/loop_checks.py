@@ -62,10 +62,10 @@ def check_processes() -> None:
 
 
 def check_share(now: EpochBatches, index_B: Tensor | Sequence[int], epoch: int) -> None:
-    """Checks that the first batch that a process trains on in an epoch is its part of a batch, and not of a later one.
+    """Checks that a process's first batch in an epoch is its own part of a batch, and not of a later one.
 
     Raises:
-        BadInput: Something, such as a launcher, divided the batches among the processes again.
+        BadInput: The batches were divided among the processes again, for example by a launcher.
     """
     on_gpu = isinstance(index_B, Tensor) and index_B.device.type != "cpu"
     if distributed.size() == 1 or now.used or on_gpu or len(index_B) == 0:
@@ -82,7 +82,7 @@ def check_share(now: EpochBatches, index_B: Tensor | Sequence[int], epoch: int) 
 
 
 def unobserved(now: EpochBatches, epoch: int, pruner: Pruner) -> str | None:
-    """Returns a warning where batches of an epoch that ends were not observed; otherwise None."""
+    """Returns a warning where batches of the ending epoch were not observed; otherwise None."""
     name = type(pruner).__name__
     if now.num_given and not now.num_observed and observes(pruner):
         return (
@@ -98,7 +98,7 @@ def unobserved(now: EpochBatches, epoch: int, pruner: Pruner) -> str | None:
 
 
 def looks_at(loss_B: Tensor, watching: Watching | None) -> bool:
-    """Returns whether a batch's numbers are read at once. A GPU would wait, unless `watch` reads numbers anyway."""
+    """Returns whether a batch's losses are checked at once: on a CPU, or where `watch` waits for the GPU anyway."""
     return loss_B.device.type == "cpu" or (watching is not None and watching.waits)
 
 

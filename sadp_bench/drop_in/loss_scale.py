@@ -1,4 +1,4 @@
-"""The factor of each example's gradient in a user's loop, measured at the logits; and mistakes that it shows.
+"""The factor of each example's gradient in a user's loop, measured at the logits, and the mistakes that it reveals.
 
 T steps, B examples, C classes.
 """
@@ -11,7 +11,7 @@ from torch import Tensor
 from sadp_bench.core.precision import wide_dtype
 
 MIN_RELATIVE_ERROR = 1e-3  # Share of the batch's largest error; a smaller error gives too rough a scale.
-MAX_RESIDUAL = 0.03  # Share of the gradient's norm that an explanation of the gradient may leave over.
+MAX_RESIDUAL = 0.03  # Share of the gradient's norm that may remain unexplained.
 MIN_ERROR = 1e-3  # Norm of a batch's largest error; below it, mistakes can't be distinguished from rounding.
 COARSE_FACTORS = (
     10,
@@ -39,9 +39,9 @@ def gradient_scales(gradient_TBC: Tensor, error_TBC: Tensor, weight_B: Tensor) -
     """Returns scale_i with gradient_i = scale_i error_i, [B], in at least float32.
 
     The scale contains the weight, the batch mean, and loss scaling. It is a least-squares fit,
-    <gradient_i, error_i> / <error_i, error_i>. An example with a negligible error has its weight times the factor that
-    scales and weights of the others share. The same holds for all examples where the logits have 16 bits, which determine
-    that factor alone.
+    <gradient_i, error_i> / <error_i, error_i>. For an example with a negligible error, it is the weight times the common
+    factor between scales and weights of the others. With logits of 16 bits this holds for all examples, because such logits
+    determine only the common factor.
 
     Args:
         gradient_TBC: The gradient at the logits.

@@ -57,26 +57,26 @@ class PrunedSampler(Sampler[list[int]]):
                 (sampler.weight(index) * loss_B).mean().backward()
                 sampler.observe(index, logits, label, loss_B)
 
-    An epoch's K examples come in ceil(K / batch_size) batches, or those of the pruner's `num_updates`, whose sizes differ
-    by at most one. So nothing is dropped, and no short last batch gives its examples more weight. With the same seed, the
-    selections, their order and the weights are those of `sadp-bench run`. Under torch.distributed, every process has the
-    same selection and its slice of each batch, with equal numbers of batches. Once an epoch, all processes exchange the
-    pruner's values of each example, exact to the bit. A pruner with more signals than logits and losses, such as SADP,
-    also needs `watch`, or `observe(..., watched=)`.
+    An epoch's K examples are divided into ceil(K / batch_size) batches, or as many as the pruner's `num_updates` returns.
+    The sizes of batches differ by at most one. So no example is dropped, and no short last batch gives its examples more
+    weight. With the same seed, the selections, their order and the weights are those of `sadp-bench run`. Under
+    torch.distributed, every process has the same selection and its slice of each batch, with equal numbers of batches. Once
+    an epoch, all processes exchange the pruner's values of each example, exact to the bit. A pruner with more signals than
+    logits and losses, such as SADP, also needs `watch`, or `observe(..., watched=)`.
 
     Args:
         pruner: The method.
-        num_examples: N; or pass `labels`.
+        num_examples: N, the number of examples. It is not needed with `labels`.
         labels: The training set's labels, [N], for pruners that use them.
         epochs: Number of epochs of training on all data. A pruner may shorten the run, see the property `epochs`.
         batch_size: Number of examples in a batch of all processes together.
         seed: The seed of selections and order.
         device: The network's device, which also holds weights and scores.
-        scores: [N], for methods that score before they train; they keep the highest.
-        budget: How the visits are spread over the epochs: "constant", "falling" or "rising", of equal total.
+        scores: A score for each example, [N], for methods that score before training. They keep the highest scores.
+        budget: How the visits are spread over the epochs: "constant", "falling" or "rising", with equal total.
 
     Raises:
-        BadInput: The pruner can't realise its ratio in these epochs, takes no such budget, or lacks scores.
+        BadInput: The pruner cannot realise its ratio in these epochs, does not support the budget, or lacks scores.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class PrunedSampler(Sampler[list[int]]):
         self._observes = observes(pruner)
         self._now = EpochBatches([], [])
         self._weighed = self._warned_of_loss = False
-        self._lost_N: Tensor | None = None  # Examples whose loss was not finite, where no batch is looked at.
+        self._lost_N: Tensor | None = None  # examples whose loss was not finite, checked at the epoch's end
 
     @property
     def epochs(self) -> int:
@@ -130,7 +130,7 @@ class PrunedSampler(Sampler[list[int]]):
 
     @property
     def next_epoch(self) -> int:
-        """The epoch to go on with after `load_state_dict`: that of the state unless it was over."""
+        """The epoch to continue with after `load_state_dict`: the state's epoch, or the next if that was over."""
         return self.epoch if self.epoch >= 0 and not self._now.spent else self.epoch + 1
 
     @property
@@ -140,7 +140,7 @@ class PrunedSampler(Sampler[list[int]]):
         return signals - {Signal.BOUND_RATIO} if self._now.measured else signals
 
     def set_epoch(self, epoch: int) -> None:
-        """Draws the selection of an epoch, from 0. Call it before every epoch, in order.
+        """Draws the selection of an epoch. Call it before every epoch, in order. Epochs count from 0.
 
         Raises:
             BadInput: The epoch does not follow the last, or its batches are too small for the processes.
@@ -168,7 +168,7 @@ class PrunedSampler(Sampler[list[int]]):
         self._begin(epoch, EpochBatches([whole_B for whole_B, _ in whole], [weight_B for _, weight_B in whole]))
 
     def _begin(self, epoch: int, now: EpochBatches) -> None:
-        """Makes these batches the coming ones."""
+        """Starts an epoch, or the rest of one, with these batches."""
         weight_N = torch.full((self.num_examples,), torch.nan)
         for whole_B, weight_B in zip(now.batches, now.weights, strict=True):
             weight_N[whole_B] = weight_B
@@ -188,8 +188,8 @@ class PrunedSampler(Sampler[list[int]]):
     def __len__(self) -> int:
         """Returns the epoch's number of batches, which may differ from epoch to epoch.
 
-        Before the first epoch, and after `load_state_dict`, it is that of the coming epoch, or of the rest of an epoch. The
-        call changes no state.
+        Before the first epoch, it is the number of the coming epoch; after `load_state_dict`, that of the rest of the epoch
+        or of the coming one. The call changes no state.
         """
         if not self.batches and self.epoch + 1 < self.epochs:
             pruner = copy.deepcopy(self.pruner)
@@ -238,8 +238,8 @@ class PrunedSampler(Sampler[list[int]]):
     ) -> None:
         """Passes a batch to the pruner, once, after its backward pass.
 
-        A batch with a loss, or with gradients, that are not finite is left out; a loss that is not finite causes a warning.
-        On a GPU, where a look at every batch would wait, it ends the run at the next `set_epoch` instead.
+        A batch whose loss or gradients are not finite is left out. A loss that is not finite causes a warning. On a GPU it
+        ends the run at the next `set_epoch` instead, because a check of every batch would wait for the device.
 
         Args:
             index_B: The examples' indices.
@@ -283,7 +283,7 @@ class PrunedSampler(Sampler[list[int]]):
     def _pass_on(
         self, index_B: Tensor, logits: Any, label_B: Tensor, loss_B: Tensor, watched: Mapping[str, Tensor]
     ) -> None:
-        """Passes a batch to the pruner. Logits of another shape than [T, B, C] are kept from it."""
+        """Passes a batch to the pruner, which cannot read logits of another shape than [T, B, C]."""
         self.visited.append(index_B)
         self._now.measured |= Signal.BOUND_RATIO in watched
         kind = Observation if isinstance(logits, Tensor) and logits.dim() == 3 else LossesAlone
@@ -329,11 +329,11 @@ class PrunedSampler(Sampler[list[int]]):
         self.visited = []
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the state, on which the coming epochs and the rest of the present one depend.
+        """Returns the state from which the rest of the epoch and the later epochs continue.
 
-        Within an epoch it goes on after the last observed batch, however far a loader's workers are ahead. Take it between
-        batches: after `observe` and the optimiser's step. All processes must call it, because it exchanges their
-        observations.
+        Within an epoch they continue after the last observed batch, even if a loader's workers are ahead. Take the state
+        between batches, after `observe` and the optimiser's step. All processes must call this method, because it exchanges
+        their observations.
 
         Raises:
             BadInput: A batch was observed in part; or batches were given out, none was observed, and the place is unknown.
@@ -367,7 +367,7 @@ class PrunedSampler(Sampler[list[int]]):
         self._begin(state["epoch"], EpochBatches(whole, weights, rest["measured"]))
 
     def _identity(self) -> dict[str, Any]:
-        """Returns the facts in which a sampler must agree with a state that it loads."""
+        """Returns the values that must be equal in a sampler and in a state that it loads."""
         return {
             "num_examples": self.num_examples,
             "length": self.length,
@@ -379,7 +379,7 @@ class PrunedSampler(Sampler[list[int]]):
     def _placed(self, name: str, value: Any) -> Any:
         """Returns a tensor on the device of the pruner's tensor of that name, at any map_location.
 
-        A tensor that the pruner has yet to fill from batches goes to the sampler's device.
+        Where the pruner's tensor is still empty, the value goes to the sampler's device.
         """
         current = vars(self.pruner).get(name)
         if not (isinstance(value, Tensor) and isinstance(current, Tensor)):

@@ -35,14 +35,14 @@ def score_with(
 ) -> Tensor:
     """Returns each example's score by a partly trained network, float32, [N], for `PrunedSampler(..., scores=)`.
 
-    The network is in evaluation mode meanwhile. The neurons of SpikingJelly and snnTorch are reset before each batch and
-    after the last. The network's mode and the global random state stay as they were.
+    The network is in evaluation mode during the call. The neurons of SpikingJelly and snnTorch are reset before each batch
+    and after the last. The network's mode and the global random state are restored.
 
     Args:
         model: The network.
         data: A dataset of (image, label) without augmentation. A DataLoader of such a dataset works too if it gives each
             example once, in order or with its index (`with_index`).
-        score: "el2n", the norm of softmax minus label, of the logits' mean over time; or "grand", the exact norm of the
+        score: "el2n", the norm of softmax minus label for the logits' mean over time; or "grand", the exact norm of the
             gradient of the example's loss over all parameters. Source: Paul, Ganguli & Dziugaite, NeurIPS 2021.
         loss: The loss of "grand", see `watch`.
         forward: Maps an image batch to logits, [B, C] or [T, B, C]; by default the network.

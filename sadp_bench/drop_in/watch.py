@@ -40,11 +40,11 @@ def watch(
 ) -> Watch:
     """Records the signals that the sampler's pruner needs, so that `sampler.observe(index, logits, label)` is enough.
 
-    Hooks exist for the signals of the current epoch only. They record forward passes in training mode whose gradient came
-    back, until the batch is observed. Observe each batch once, after its backward pass, or the last of those of its time
-    steps, and before the next forward pass.
+    Hooks exist for the signals of the current epoch only. Until the batch is observed, they record forward passes in
+    training mode that receive a gradient. Observe each batch once, after its last backward pass and before the next forward
+    pass.
     Factors of the loss (weight, batch mean, accumulation, a GradScaler) are measured at the logits and divided out. A batch
-    with gradients that are not finite is left out. Wrong weights or a wrong loss cause a warning. Convolutions of one or
+    whose gradients are not finite is left out. Wrong weights or a wrong loss cause a warning. Convolutions of one or
     two dimensions and linear layers are watched; a network with other weight layers is refused.
 
     Example::
@@ -58,7 +58,8 @@ def watch(
         readout: The linear layer whose output, or its steps, gives the logits: a name or a module. By default it is the
             last layer that fits. Without such a layer (a spiking readout), all layers are bounded and none is exact.
         loss: Each example's loss without its weight. "mean" is the cross-entropy of the logits' mean over time, and "step"
-            is its mean over the steps; for "step-mse" see `losses`. A function maps (logits_TBC, label_B) to loss_B.
+            is the mean of the steps' cross-entropy; for "step-mse" see `losses`. A function maps (logits_TBC, label_B) to
+            loss_B.
         time_first: Whether a layer's dimension beside the batch is time ([T, B, ...] or [T * B, ...]) instead of tokens
             ([B, tokens, ...]). By default SpikingJelly's and snnTorch's layers decide.
 
@@ -66,7 +67,7 @@ def watch(
         A context; hooks exist until it ends or `remove` is called.
 
     Raises:
-        BadInput: The network or an argument can't be used. At the first batch: logits, readout or layouts do not fit.
+        BadInput: The network or an argument cannot be used. At the first batch: logits, readout or layouts do not fit.
     """
     return Watch(model, sampler, readout, loss, time_first)
 
@@ -169,7 +170,7 @@ class Watch:
         )
 
     def forget(self) -> None:
-        """Drops the records of the batch. The next batch takes its place."""
+        """Drops the records of the batch, before the next one."""
         self._num_batches += 1
         for outputs in self._outputs:
             outputs.calls.clear()
@@ -240,7 +241,7 @@ class Watch:
     def _find_source(self, logits_TBC: Tensor) -> Source:
         """Returns the source of the logits.
 
-        The first batches decide again, because the outputs of a readout that starts at zero fit several relations.
+        Each of the first batches decides anew, because outputs of a readout that starts at zero fit several relations.
         """
         if self._source is None or self._checking:
             source = find_source(self._outputs, logits_TBC, self._source, self._orders())
@@ -275,8 +276,8 @@ class Watch:
     def _finite(self, seen: dict[str, Tensor], gradient_TBC: Tensor) -> bool:
         """Returns whether the gradients are finite, on all processes.
 
-        On a GPU the check waits for the device. Therefore it covers only float16 there, even of a single layer: these
-        gradients overflow under a GradScaler, which waits anyway.
+        On a GPU the check waits for the device, so it is made there only where a gradient is float16. Such gradients
+        overflow under a GradScaler, which waits anyway.
         """
         half = gradient_TBC.dtype == torch.float16 or (self._recorder is not None and self._recorder.half)
         if gradient_TBC.device.type != "cpu" and not half:

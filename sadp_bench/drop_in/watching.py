@@ -1,4 +1,4 @@
-"""What a sampler uses of a watched network."""
+"""The interface of a watched network for the sampler."""
 
 from __future__ import annotations
 

@@ -257,7 +257,7 @@ def test_an_interrupted_run_states_so_in_the_end(tmp_path: Path) -> None:
     record = store.read(path)
     store.Store(tmp_path).write(dataclasses.replace(record, interruptions=2))
     result = tiny_run("random", 0.25, tmp_path, "--no-reference").out
-    assert "Interrupted 2 times; the seconds are those of all parts together." in result
+    assert "Interrupted 2 times; the seconds are the sum over all parts." in result
     assert json.loads(command("report", tmp_path, "--format", "json").out)["rows"][0]["interruptions"] == 2
 
 

@@ -77,7 +77,7 @@ def test_a_study_of_sltt_has_the_cosine_of_each_layer_at_each_stop(studied: dict
     read = study_file.read_study(path)
     assert read == json.loads(path.read_text())
     text = shown(study_table(read))
-    assert "statistics of each step, as SLTT trains" in text and "batch 50 · sltt" in text
+    assert "statistics of each step, as in SLTT's training" in text and "batch 50 · sltt" in text
     for stop in read["stops"]:
         found = stop["gradient_cosine"]
         assert set(found["layers"]) == {*studied["layers"], "readout"} and found["batches"] == 3

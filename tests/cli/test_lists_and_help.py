@@ -106,7 +106,7 @@ def test_doctor_says_for_each_missing_part_what_to_do(tmp_path: Path) -> None:
         "hf": "--dataset hf:NAME",
     }.items():
         assert advice in rows[name].text, name
-    assert "Mend baselines first." in doctor.doctor_text(found).rpartition("\n\n")[2]
+    assert "Repair baselines first." in doctor.doctor_text(found).rpartition("\n\n")[2]
 
 
 def test_doctor_has_words_where_the_terminal_has_no_marks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_what_gives_no_spread_is_one_line(tmp_path):
     refused(command("power", tmp_path / "one", "--margin", "nan"), "--margin", "nan")
     Store(folder(tmp_path / "some", 3)).write(make_record(make_spec("el2n", 0.3, 0), 0.7))
     answer = command("power", tmp_path / "some")
-    assert answer.code == 0 and "equal differences: el2n 30 %." in " ".join(answer.out.split())
+    assert answer.code == 0 and "differences are equal: el2n 30 %." in " ".join(answer.out.split())
 
 
 def test_a_plan_ends_with_what_its_seeds_decide():
@@ -71,5 +71,5 @@ def test_a_plan_ends_with_what_its_seeds_decide():
         in decision(specs, records()).sentence()
     )
     one = [spec for spec in specs if spec.seed == 0]
-    assert decision(one, []).sentence() == "1 seed decides no difference: a paired spread takes at least two"
+    assert decision(one, []).sentence() == "1 seed decides no difference: a paired spread needs at least two"
     assert decision([make_spec()], []) is None

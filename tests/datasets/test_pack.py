@@ -304,7 +304,7 @@ def test_an_interrupted_or_refused_pack_leaves_nothing(
     answer = command(*words)
     assert answer.code == 130 and "interrupted" in answer.err and files_below(tmp_path) == ["new"]
     monkeypatch.undo()
-    refused(command(*words[:2], "--to", folder / "8.pack"), "8.pack is there already; remove it")
+    refused(command(*words[:2], "--to", folder / "8.pack"), "8.pack exists already; remove it")
     refused(command(*words, "--side", 3), "--side is from 4 to 1024 pixels, not 3")
     refused(command(*words, "--quality", 0), "--quality is from 1 to 100, not 0")
     refused(command("pack", tmp_path / "no", "--to", tmp_path / "x"), "no is not there, or is no folder")

@@ -300,7 +300,7 @@ def test_the_table_states_the_bias_and_the_study_begins_with_a_sentence(studied:
     )
     assert sentence.endswith(
         f"After epoch 1, with 50 % kept, the expected gradient of a batch by SADP is off full data's by {of_sadp} of its "
-        f"length; by uniform sampling {share(last['uniform', 'batch']['whole'], ' %')}."
+        f"length. For uniform sampling it is {share(last['uniform', 'batch']['whole'], ' %')}."
     )
     assert command("study", "--from", path).code == 0
     refused(command("study", "--from", path, "--bias"), "leave the options of training out")

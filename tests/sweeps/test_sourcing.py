@@ -114,7 +114,7 @@ def test_where_the_scores_fail_their_rows_are_not_trained(here: dict[str, str], 
     here["failing"] = "sadp"
     answer = sweep(tmp_path, ROW)
     assert answer.code == 1
-    assert "not trained: 2 runs, as the run that makes their scores left none" in answer.out
+    assert "not trained: 2 runs, because the run that makes their scores left none" in answer.out
     assert answer.out.splitlines()[-1].startswith("5 runs: 2 done, 1 failed")
     here["failing"] = ""
     assert sweep(tmp_path, ROW).code == 0 and len(records(tmp_path)) == 5
