@@ -51,7 +51,7 @@ VALUES = {
     f"--concurrent-jobs {HUGE}": "--concurrent-jobs is at most 1,024",
     # of another type: the option, what is allowed and what came
     "--ratio half": "--ratio",
-    "--ratio ''": "no number",
+    "--ratio ''": "not a number",
     "--ratio 0,5": "below 1 (the share of visits to save), not 5.0",
     "--epochs 2.5": "--epochs",
     "--epochs=many": "'--epochs': Input should be a valid integer",
