@@ -140,9 +140,10 @@ def test_reports_call_it_a_control_without_a_saving() -> None:
     assert nominal_maximum(row.runs[0].spec) == 1 and compare(row.runs[0], None).ceiling == 1
     shown = render(records, [], "markdown")
     assert "| ceiling 50 % | -0.50 (3)" in shown and "/ 1.00x" in shown and "| sadp | " in shown
-    assert "a control that saves nothing" in shown and "saved another share" not in shown
+    assert "a control that trains on all data" in shown and "saved another share" not in shown
     assert (
-        "ceiling" not in shown.split("a control that saves nothing")[0].split("best mean accuracy")[-1].split("\n\n")[0]
+        "ceiling"
+        not in shown.split("a control that trains on all data")[0].split("best mean accuracy")[-1].split("\n\n")[0]
     )
 
 
