@@ -21,7 +21,7 @@ from sadp_bench.core.errors import BadInput, Stopped
 from sadp_bench.core.strangers import calls_of_strangers
 
 DEBUG = "--debug"
-COMPLETE = "_SADP_BENCH_COMPLETE"  # the variable by which a shell asks for completions
+COMPLETE = "_SADP_BENCH_COMPLETE"  # the environment variable of a shell's request for completions
 # The function of each command, by panel of the help. Its docstring is the command's help; the main help shows the first line.
 PANELS = {
     "Train": {

@@ -146,7 +146,7 @@ def recipe(name: str, as_json: bool) -> Result:
     lines = [heading(found.claim.name, width), *hanging(found.claim.text, "", 0, width), ""]
     lines += _listed("use", f"sadp-bench run --recipe {found.claim.name}", LABEL, width)
     lines += _listed("source", found.claim.source, LABEL, width)
-    lines += _panel("Settings, each of which an option replaces", (f"  {text}" for text in options), width)
+    lines += _panel("Settings (options of the command replace them)", (f"  {text}" for text in options), width)
     for title, texts in (("What differs here", found.differs), ("What is not public", found.not_public)):
         rows = [line for text in texts for line in hanging(f"{text}.", "- ", 2, width)]
         lines += _panel(title, rows, width) if rows else []

@@ -131,7 +131,7 @@ def _stop(stop: dict[str, Any], epochs: int, names: dict[str, str]) -> list[Any]
     )
     heading += f" · {percent(stop['unseen'], 0)} never visited" if stop.get("unseen") else ""
     lines = [Padding(Text(line, "dim"), (0, 0, 0, NAME + 1)) for line in _lines(stop)]
-    scores, has_tau = stop["scores"], "optimum_tau" in stop  # studies of earlier versions have V alone
+    scores, has_tau = stop["scores"], "optimum_tau" in stop  # studies of earlier versions have only V
     tables = [*_table("now", NOW, scores, names), *_table("collected", COLLECTED_COLUMNS, scores, names)]
     if has_tau:
         of_exact = {"exact": {**scores.get("exact", {}), "age 0": {"tau": stop["optimum_tau"]["coming"]}}}

@@ -130,9 +130,9 @@ def gradient_bias(passes: Passes, draws: Mapping[str, Draw], rounds: int) -> dic
         error of a round = G + h(all) - h(passed) - h(1)
 
     G is the mean gradient of the few draws that pass through the network. h(m) is the gradient of full data in the round's
-    batches, with the loss of example i weighted by m_i: its mean weight in many draws ("all"), in the few ("passed"), or 1.
-    h is linear, so h(all) and h(passed) cancel in expectation for any probabilities of the draw. Together they remove most
-    of the noise of G. Without batch norm G equals h(passed), and no draw has to pass.
+    batches, with the loss of example i weighted by m_i. m_i is its mean weight in many draws ("all"), in the few
+    ("passed"), or 1. h is linear, so h(all) and h(passed) cancel in expectation for any probabilities of the draw. Together
+    they remove most of the noise of G. Without batch norm G equals h(passed), and no draw has to pass.
 
     With batch norm a draw has two rows with the same weights, one for each kind of statistics: `backbone.norm` "batch" and
     "weighted". A draw of equal weights has only the first. The statistics are the batches' means and variances, averaged

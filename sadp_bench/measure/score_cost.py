@@ -74,9 +74,9 @@ def measure_cost(trainer: RunTrainer, progress: Progress, rounds: int = ROUNDS) 
 
     A round consists of turns of several steps: plain training, plain training again (the noise), and every score. The
     order of the turns is reversed every round, and each turn is divided by the round's plain training. The first round is
-    the warm-up. "calibration" contains the additional time of an epoch's first step with SADP's default score, relative to
-    a later step, and this time as a share of the epoch. "exact" contains the time of the exact norms of a batch, which are
-    not part of a training step.
+    the warm-up. "calibration" contains the additional time of an epoch's first step with SADP's default score, compared
+    with a later step. It also contains this time as a share of the epoch. "exact" contains the time of the exact norms of a
+    batch, which are not part of a training step.
 
     Args:
         trainer: The studied run. It is not changed.

@@ -77,10 +77,10 @@ class Study:
 
       frozen    The score in evaluation mode, with weights, statistics and inputs of the truth, without augmentation.
       training  The same score in training mode, so with the batch's statistics, without an update.
-      age a     The score that the training steps had collected, with augmentation and changing weights, at the end of the
-                last epoch (age 0) or a epochs earlier. With pruning an example's score comes from its last visit. Its truth
-                is what a selection for the next epoch needs: the root mean square of the exact norms over several
-                augmented views. The exact norm of age a is that of a epochs earlier.
+      age a     The score that the training steps had collected by the end of the last epoch (age 0) or a epochs earlier.
+                It includes augmentation and changing weights. With pruning an example's score comes from its last visit.
+                Its truth is what a selection for the next epoch needs: the root mean square of the exact norms over
+                several augmented views. The exact norm of age a is that of a epochs earlier.
 
     Args:
         request: The settings, as `resolve.resolve` takes them. The network trains with the method's pruning, or on full

@@ -38,9 +38,9 @@ def num_kept(num_examples: int, keep: float) -> int:
 def draw_variance(norm_n: Tensor, score_n: Tensor, keep: float, smoothing: float) -> float:
     """Returns V = sum_i g_i^2 (1 / pi_i - 1), with the exact norms g and the pi of `drawing`.
 
-    V is the trace of the covariance of sum_i S_i g_i / pi_i, the unbiased estimate of the examples' summed gradient, under
-    Poisson sampling: each example is drawn independently with probability pi_i (Saerndal, Swensson & Wretman 1992, section
-    3.5).
+    V is the trace of the covariance of sum_i S_i g_i / pi_i, the unbiased estimate of the examples' summed gradient. It
+    assumes Poisson sampling, which draws each example independently with probability pi_i (Saerndal, Swensson & Wretman
+    1992, section 3.5).
     """
     return float((norm_n.square() * (1 / drawing(score_n, keep, smoothing) - 1)).sum())
 

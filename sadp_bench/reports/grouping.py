@@ -30,7 +30,7 @@ from sadp_bench.reports.rows import MARGIN, NOT_MEASURED, RatioRow, costs, over_
 
 Run = Comparison | Failure
 NO_SEARCHES = Searches()
-# What `RatioRow` estimates, of a run beside its reference.
+# The estimates of `RatioRow`, each from a run and its reference.
 STATISTICS: dict[str, tuple[Quantity, Callable[[Comparison], float | None]]] = {
     "accuracy": (Quantity.SHARE, lambda pair: pair.record.test_accuracy),
     "accuracy_difference": (Quantity.DIFFERENCE, lambda pair: pair.accuracy_difference),
@@ -61,9 +61,9 @@ def rows(
 ) -> list[RatioRow]:
     """Returns a row for each group, method and ratio, in reading order.
 
-    A group is all of a spec but method, ratio, seed, budget and method_options: runs that differ in anything else never
-    share a row. Settings that a search chose for each method and ratio are no part of it. Under the protocol `updates` a
-    group also holds its reference, which is a run of equal epochs. A row that has failed runs alone has n = 0.
+    The runs of a group differ only in method, ratio, seed, budget and method_options, and in settings that a search chose
+    for each method and ratio. With the protocol `updates` a group also contains its reference, which is a run of equal
+    epochs. A row that has only failed runs has n = 0.
 
     Args:
         records: The finished runs.
@@ -150,7 +150,7 @@ def _finished(runs: Iterable[Run]) -> list[Record]:
 
 
 def _alike(spec: Spec, choice: Choice | None) -> tuple[str, Settings]:
-    """Returns the key and the settings of a run's group. The settings that a search chose are the group's in name alone."""
+    """Returns the key and the settings of a run's group. Settings that a search chose enter by name, without values."""
     alike, names = spec.any_method(), () if choice is None else choice.names
     shared = without(alike.flat(), "method", "ratio", "seed", "budget")
     key = alike.of_valid(**dict.fromkeys(names, 0.0)).key
@@ -169,11 +169,11 @@ def _groups(runs: Iterable[Run], searches: Searches) -> list[tuple[Settings, lis
         settings.setdefault(alike, shared)
         group = members.setdefault(alike, {})
         reference = searches.reference(spec).key
-        # `full` is the same run under both protocols: named by its reference's key, it counts once a seed.
+        # `full` is the same run under both protocols. With the key of its reference it counts once for each seed.
         group.setdefault(reference if spec.method == "full" else spec.key, run)
         if reference in by_key:
             group[reference] = by_key[reference]
-    # References that another group shows whole need no table of their own.
+    # A group of references that another group contains completely needs no table.
     keys = [key for key, group in members.items() if not any(set(group) < set(other) for other in members.values())]
     keys.sort(key=lambda key: settings_order(settings[key]))
     return [(settings[key], list(members[key].values())) for key in keys]

@@ -320,7 +320,7 @@ class Scheduler:
             return
         if ended.code == TimeIsUp.code:
             self._waiting.append(spec)
-            self._watcher.ended(spec, "stopped, as the time is over", self.standing)
+            self._watcher.ended(spec, "stopped, because the time is over", self.standing)
             return
         (self._losses if ended.lost else self._crashes)[spec.key] += 1
         crashes, losses = self._crashes[spec.key], self._losses[spec.key]

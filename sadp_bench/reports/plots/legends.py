@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 NOTE_STYLE: Style = {"fontsize": 7, "color": QUIET}
 NOTE_LETTERS = 18.8  # characters of a note in an inch
-LEGEND_LETTERS = 16.0  # characters of a legend in an inch, in larger letters than a note's
-MAX_CLASS = 24  # characters of a class's name; longer ones leave a plot no room
+LEGEND_LETTERS = 16.0  # characters of a legend in an inch; its letters are larger than a note's
+MAX_CLASS = 24  # characters of a class's name; longer names are cut
 MAX_LABEL = 26  # characters of a method's label in a line
 
 
@@ -53,9 +53,10 @@ def legend(figure: Figure, handles: Iterable[Any], *notes: str, below: bool = Fa
 
 
 def legend_columns(labels: Sequence[str], room: int) -> int:
-    """Returns how many columns of a legend fit into a line of so many letters, at least 1.
+    """Returns the number of legend columns, at least 1, that fit into a line of `room` letters.
 
-    A legend fills its columns one after the other; the first ones have one entry more where they are not even.
+    A legend fills its columns one after the other. The first columns have one entry more where the entries do not divide
+    evenly.
     """
     lengths = [max(map(len, label.splitlines())) + 6 for label in labels]
     for columns in range(len(labels), 1, -1):
@@ -67,7 +68,7 @@ def legend_columns(labels: Sequence[str], room: int) -> int:
 
 
 def fold(label: str, width: int = MAX_LABEL) -> str:
-    """Returns a label in lines. A label that begins with _ gets a space, or legends would leave it out."""
+    """Returns a label in lines. A label that begins with _ gets a space before it, because legends omit such labels."""
     return textwrap.fill(f" {label}" if label.startswith("_") else label, width, drop_whitespace=False)
 
 
@@ -77,14 +78,14 @@ def cut(name: str, width: int = MAX_CLASS) -> str:
 
 
 def note(figure: Figure, *notes: str) -> None:
-    """Adds the notes below a figure that has no legend there; in a paper they are in the caption alone."""
+    """Adds the notes below a figure without a legend there. In a paper the notes are only in the caption."""
     figure.set_label(" ".join(filter(None, [f"{figure.get_label()}.", *notes])))
     if not current_look().paper:
         figure.supxlabel(_fold_notes(notes), **NOTE_STYLE, x=0.01, ha="left")
 
 
 def caption_of(figure: Figure) -> str:
-    """Returns the title of a figure and its notes, which a paper has in the caption."""
+    """Returns the title and the notes of a figure, for the caption in a paper."""
     return str(figure.get_label())
 
 
@@ -95,7 +96,7 @@ def _fold_notes(notes: Iterable[str]) -> str:
 
 
 def seeds_note(seeds: Iterable[int], *estimates: Estimate) -> str:
-    """Returns 'Means of 3 to 5 seeds; bars: 95 % intervals.', given the numbers of seeds and the name of the bars."""
+    """Returns 'Means of 3 to 5 seeds; bars: 95 % intervals.', with the second part if an estimate has an interval."""
     return means_note(seeds) + ("; bars: 95 % intervals." if any(map(interval_ends, estimates)) else ".")
 
 

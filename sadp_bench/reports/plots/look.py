@@ -1,4 +1,4 @@
-"""The look of figures: for a page or for a paper, and how wide."""
+"""The look of figures: for a page or for a paper, and their width."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from sadp_bench.core.errors import BadInput
 
 PAGE_WIDTH = 7.2  # inches
 PAPER_WIDTH = 5.5  # inches, the width of text in NeurIPS; a column in ICML or IEEE has 3.25
-WIDTHS = (2.0, 20.0)  # inches that a figure may be wide
+WIDTHS = (2.0, 20.0)  # inches: smallest and largest width of a figure
 LOOKS = ("page", "paper")
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How figures look.
+    """The look of figures.
 
     Attributes:
-        kind: "page", with title and notes, or "paper", without them and in letters of 8 pt; see LOOKS.
-        width: Inches; None for the width of its kind.
+        kind: "page", with title and notes, or "paper", without them and in letters of 8 pt.
+        width: The width in inches; None for the default of the kind.
     """
 
     kind: str = "page"
@@ -51,7 +51,7 @@ _look: ContextVar[Look] = ContextVar("look", default=PAGE)
 
 @contextmanager
 def looking(look: Look) -> Iterator[None]:
-    """Gives figures that are built within the context this look."""
+    """Sets the look of figures that are built within the context."""
     before = _look.set(look)
     try:
         yield

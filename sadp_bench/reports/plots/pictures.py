@@ -120,10 +120,10 @@ def at_hand(data: Path | None) -> Callable[[Record], Images]:
 
         spec, root = record.spec, data_root(data)
         if spec.dataset in registry.table("dataset") and registry.resolve("dataset", spec.dataset).events:
-            raise BadInput(f"{spec.dataset} holds recordings of events, no images")  # before they are read
+            raise BadInput(f"{spec.dataset} contains recordings of events, not images")  # before they are read
         material = reopened(spec, data, opened)
         if material.dataset.events:
-            raise BadInput(f"{spec.dataset} holds recordings of events, no images")
+            raise BadInput(f"{spec.dataset} contains recordings of events, not images")
         if material.sha256 != record.data_sha256:
             raise BadInput(f"{spec.dataset} in {root} is not the data that the runs saw")
         if material.train.row_N is not None:

@@ -20,7 +20,7 @@ FORMATS = ("pdf", "png", "svg")
 
 
 def slug(title: str) -> str:
-    """Returns a readable file name, of any script, and short enough for every file system."""
+    """Returns a readable file name, in any script, that is short enough for every file system."""
     name = re.sub(r"[^\w.]+", "-", title.replace(",", "")).strip("-.")
     return name if len(name.encode()) <= 150 else f"{name[:40]}-{hashlib.sha256(title.encode()).hexdigest()[:12]}"
 
@@ -51,6 +51,6 @@ def as_bytes(figure: Figure, format: str) -> bytes:
     with drawing():
         if (engine := figure.get_layout_engine()) is not None:
             engine.execute(figure)
-            figure.set_layout_engine(None)  # With an engine, even one that does nothing, it would be drawn twice.
+            figure.set_layout_engine(None)  # with any engine the figure would be drawn twice
         figure.savefig(content, format=format, dpi=200, metadata=metadata)
     return content.getvalue()

@@ -11,20 +11,20 @@ from sadp_bench.reports.plots.style import Interval
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
 
-# In the order in which a tick of a logarithmic axis is worth having.
+# Ticks of a logarithmic axis, in the order of their priority.
 TICKS = (1, 2, 5, 10, 0.5, 0.2, 0.1, 20, 50, 100, 3, 1.5, 7, 0.7, 1.2, 0.8, 0.9, 1.1, 1.3, 1.7, 2.5, 4, 0.3, 1.05, 1.15,
          30, 200, 500, 1000)  # fmt: skip
 
 
 def limits(values: Sequence[float], intervals: Iterable[Interval | None], least: float) -> Interval:
-    """Returns the limits of an axis that holds all values, and their intervals as far as they don't squeeze the values.
+    """Returns the limits of an axis that contains all values, and their intervals unless these would compress the values.
 
-    Beyond the values lies at most half of their span (or of `least`); a longer bar runs off the axis.
+    At each end an interval extends the axis by at most half of the values' span (or of `least`). A longer bar is cut.
 
     Args:
-        values: on the axis.
-        intervals: of the values.
-        least: that the axis spans.
+        values: The values on the axis.
+        intervals: The intervals of the values.
+        least: The least span of the axis.
     """
     low, high = min(values), max(values)
     span = max(high - low, least)
@@ -36,14 +36,14 @@ def limits(values: Sequence[float], intervals: Iterable[Interval | None], least:
 
 
 def log_limits(values: Sequence[float], intervals: Iterable[Interval | None], least: float) -> Interval:
-    """Returns the same for a logarithmic axis, where `least` is a factor. An interval's end may be 0."""
+    """Returns the limits of a logarithmic axis, as `limits` does. `least` is a factor, and an interval's end may be 0."""
     ends = [(math.log(low) if low > 0 else -math.inf, math.log(high)) for low, high in filter(None, intervals)]
     low, high = limits([math.log(value) for value in values], ends, math.log(least))
     return math.exp(low), math.exp(high)
 
 
 def spaced(values: Iterable[float], limits: Interval, most: int = 12) -> list[float]:
-    """Returns the values within the limits that stand far enough from earlier ones on a logarithmic axis to be read."""
+    """Returns the values within the limits that are far enough from earlier ones on a logarithmic axis."""
     room = math.log(limits[1] / limits[0]) / most
     kept: list[float] = []
     for value in values:
@@ -53,7 +53,7 @@ def spaced(values: Iterable[float], limits: Interval, most: int = 12) -> list[fl
 
 
 def log_ticks(axis: Axis, limits: Interval, most: int = 12) -> None:
-    """Sets ticks with plain numbers, so many at most, on a logarithmic axis."""
+    """Sets at most `most` ticks with plain numbers on a logarithmic axis."""
     from matplotlib.ticker import NullLocator
 
     powers = [10.0**power for power in range(-12, 13)]

@@ -54,15 +54,15 @@ SHORT = 6  # rows that fit on a printed page beside others
 TIMED = (
     "Speed-up, measured: charged seconds of the plain run (full · bptt · dense) over the run's, by seed. Without search: the "
     "run's seconds do not include the search for connections.",
-    "Speed-up, theoretical: counted, not measured. It is the ceiling of the visits × 3 / (1 + 2 K / T) for sltt-k × products "
-    "of all connections over those of the live ones, layer by layer. sltt saves memory, not operations. Dense hardware does "
-    "not reward sparse weights.",
+    "Speed-up, theoretical: counted, not measured. It is a product of three factors: the ceiling of the visits; "
+    "3 / (1 + 2 K / T) for sltt-k; and products of all connections over those of the live ones, layer by layer. sltt saves "
+    "memory, not operations. Dense hardware does not reward sparse weights.",
     "Product: the product of the measured speed-ups of the runs that change one axis alone. Kept: the speed-up of the "
     "combination as a share of it.",
 )
 UNCOUNTED = (
-    "No theoretical speed-up where a run of sparse weights was recorded before products were counted layer by layer: its "
-    "share of weights differs from its share of operations."
+    "No theoretical speed-up for older runs of sparse weights, which did not count products layer by layer: their share of "
+    "weights differs from their share of operations."
 )
 COUNTED = (
     "Connections: those that exist in the end. Training memory: the peak of training steps above the memory in use before "

@@ -93,7 +93,7 @@ def test_images_at_hand_are_those_whose_visits_the_record_counts(tmp_path):
 NOT_AT_HAND = {
     "digits": "not the data that the runs saw",
     "cifar10": "is not in",
-    "nmnist": "no images",
+    "nmnist": "not images",
     "os:path": "no registered",
 }
 
