@@ -16,6 +16,7 @@ import pytest
 from sadp_bench.cli import app, parsing
 from sadp_bench.cli.listing import group_of
 from sadp_bench.core import registry
+from sadp_bench.sparsity import SPARSITIES
 from tests.paths import ROOT
 
 README = ROOT / "README.md"
@@ -32,6 +33,18 @@ def test_the_readme_is_short_and_shows_the_two_commands() -> None:
     assert len(lines) <= MAX_README_LINES
     assert "    pip install . && sadp-bench run --method sadp --ratio 0.3" in lines
     assert "    pip install -e '.[test]' && pytest" in lines
+
+
+def test_the_table_of_options_has_every_registered_name() -> None:
+    rows = dict(re.findall(r"^\| `--(\w+)` \| (.+) \|$", text("README.md"), re.MULTILINE))
+    for option, names in {
+        "dataset": registry.table("dataset"), "backbone": registry.table("backbone"), "sparsity": SPARSITIES,
+    }.items():  # fmt: skip
+        words = re.findall(r"`(.*?)`", rows[option])
+        assert {word.partition(":")[0] for word in words if not word.startswith("--")} == set(names), option
+    methods = re.findall(r"`(.*?)`", rows["method"])
+    assert set(methods) <= set(registry.table("method"))
+    assert f"and {len(registry.table('method')) - len(methods)} others" in rows["method"]
 
 
 def test_every_shown_command_parses() -> None:
