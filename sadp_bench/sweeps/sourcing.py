@@ -124,6 +124,6 @@ def _without_scores(request: RequestedRun, resolver: Resolver, maker: Spec) -> S
     found = spec.of_valid(method="subset", method_options=own)
     try:
         make_pruner(found)
+        return dataclasses.replace(found)  # checks all fields, which `of_valid` does not
     except BadInput as error:
         raise BadInput(f"{request.where}: {error}") from None
-    return dataclasses.replace(found)

@@ -62,8 +62,8 @@ def scores_figure(study: dict[str, Any]) -> Figure:
     heading = _title(study, f"after epoch {stop['epoch']}")
     heading += f"\nin color: {SOURCE_NAMES['frozen']}; in gray: {SOURCE_NAMES['age 0']}"
     figure, panels = style.panels(heading, len(RIVALS), columns, 2.65, "", 2.4 * columns, sharex=True, sharey=True)
-    x_limits = variance_limits(norm_n)
-    y_limits = variance_limits([y for cloud in clouds.values() for y_n in cloud.values() for y in y_n])
+    x_limits = limits_of_most(norm_n)
+    y_limits = limits_of_most([y for cloud in clouds.values() for y_n in cloud.values() for y in y_n])
     for axes, name in zip(panels, RIVALS, strict=True):
         axes.set(xscale="log", yscale="log", xlim=x_limits, ylim=y_limits)
         axes.plot(x_limits, x_limits, color="black", linewidth=0.8, zorder=3)
@@ -117,7 +117,7 @@ def scaled(score_n: Sequence[float | None], norm_n: Sequence[float]) -> list[flo
     return [factor * score if score else math.nan for score in score_n]
 
 
-def variance_limits(values: Sequence[float]) -> Interval:
+def limits_of_most(values: Sequence[float]) -> Interval:
     """Returns the limits of a logarithmic axis that contains all values except a few (`EDGE`)."""
     known = sorted(value for value in values if not math.isnan(value))
     if not known:
