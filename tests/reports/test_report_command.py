@@ -101,7 +101,7 @@ def test_report_names_and_skips_what_it_cannot_read(tmp_path: Path) -> None:
     assert len(lines) == 5
     for name in ("cut", "edited", "newer", "other", "bytes"):
         assert sum(line.startswith(f"sadp-bench: skipped {tmp_path / name}.json: ") for line in lines) == 1
-    assert "5 of the files" in answer.out
+    assert "Left out: 5 files" in answer.out
 
 
 @pytest.mark.parametrize("format", ["text", "markdown", "latex", "html", "json"])
