@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas
     from torch import Tensor, nn
 
-    from sadp_bench.records.metrics import Comparison
+    from sadp_bench.records.comparison import Comparison
     from sadp_bench.records.record import Record
     from sadp_bench.runs.run import Outcome
 
@@ -44,7 +44,7 @@ def load(folder: Folder | Iterable[Folder] = "runs", *, epochs: bool = False) ->
         import pandas
 
         return pandas.DataFrame([_named(record) | row for record in records for row in record.epochs])
-    from sadp_bench.records.metrics import paired
+    from sadp_bench.records.comparison import paired
 
     return frame(paired(records))
 

@@ -14,7 +14,7 @@ from sadp_bench.core.errors import BadInput
 if TYPE_CHECKING:
     import pandas
 
-    from sadp_bench.records.metrics import Comparison
+    from sadp_bench.records.comparison import Comparison
     from sadp_bench.records.record import Failure
     from sadp_bench.runs.run import Outcome
     from sadp_bench.training.loggers.base import Logger
@@ -218,7 +218,7 @@ def sweep(
     """
     from sadp_bench.cli.output import say
     from sadp_bench.cli.train import carried_out
-    from sadp_bench.records.metrics import paired
+    from sadp_bench.records.comparison import paired
     from sadp_bench.records.store import Store
     from sadp_bench.sweeps import planning
     from sadp_bench.sweeps.executors import Options

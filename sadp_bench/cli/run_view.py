@@ -16,14 +16,13 @@ from sadp_bench.cli.output import say
 from sadp_bench.core.progress import Progress as Silent
 from sadp_bench.core.text import duration, percent, printable
 from sadp_bench.records.axes import cosine_places, cosine_text, weak_cosine
+from sadp_bench.records.comparison import Comparison, is_void
 from sadp_bench.records.metrics import (
     UNPRUNED,
-    Comparison,
     charged_cpu_seconds,
     charged_seconds,
     forward_only,
     forward_share,
-    is_void,
     score_seconds,
 )
 from sadp_bench.records.naming import run_name

@@ -10,7 +10,7 @@ from sadp_bench.core.progress import Progress
 from sadp_bench.gate.findings import PASSED, SKIPPED, SPEED_CHECK, WARNING, Finding, labels
 from sadp_bench.gate.rerun import request_of
 from sadp_bench.measure import speed
-from sadp_bench.records.metrics import paired
+from sadp_bench.records.comparison import paired
 from sadp_bench.records.record import Record
 from sadp_bench.records.spec import Spec
 

@@ -16,15 +16,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sadp_bench.records.comparison import paired, speedup_by_cpu, timing_mismatch
 from sadp_bench.records.former import LATER
-from sadp_bench.records.metrics import (
-    ceiling,
-    charged_seconds,
-    paired,
-    search_seconds,
-    speedup_by_cpu,
-    timing_mismatch,
-)
+from sadp_bench.records.metrics import ceiling, charged_seconds, search_seconds
 from sadp_bench.records.record import Record, is_number
 from sadp_bench.records.spec import Spec
 

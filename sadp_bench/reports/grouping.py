@@ -5,13 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from sadp_bench.core.text import percent
-from sadp_bench.records.metrics import (
-    UNPRUNED,
-    Comparison,
-    nominal_maximum,
-    paired,
-    worst_class_accuracy,
-)
+from sadp_bench.records.comparison import Comparison, paired
+from sadp_bench.records.metrics import UNPRUNED, nominal_maximum, worst_class_accuracy
 from sadp_bench.records.naming import Settings, method_labels
 from sadp_bench.records.record import Failure, Record
 from sadp_bench.records.spec import Spec

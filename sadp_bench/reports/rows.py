@@ -9,12 +9,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from sadp_bench.records.comparison import is_void
 from sadp_bench.records.fields import shown
-from sadp_bench.records.metrics import (
-    UNPRUNED,
-    is_void,
-    search_seconds,
-)
+from sadp_bench.records.metrics import UNPRUNED, search_seconds
 from sadp_bench.records.naming import Settings
 from sadp_bench.records.record import Failure, Record
 from sadp_bench.records.spec import Spec

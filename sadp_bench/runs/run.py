@@ -20,9 +20,9 @@ from sadp_bench.core.progress import Progress
 from sadp_bench.core.text import duration
 from sadp_bench.core.time_limit import TimeLimit
 from sadp_bench.pruners.base import Pruner
+from sadp_bench.records.comparison import Comparison, compare
 from sadp_bench.records.fields import check_count
 from sadp_bench.records.file_lock import Lock
-from sadp_bench.records.metrics import Comparison, compare
 from sadp_bench.records.naming import run_name
 from sadp_bench.records.record import Failure
 from sadp_bench.records.spec import Spec

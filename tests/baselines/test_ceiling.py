@@ -18,7 +18,8 @@ from sadp_bench.core.rng import stream
 from sadp_bench.pruners.base import KeepAll
 from sadp_bench.pruners.contract import update_size, updates_of
 from sadp_bench.pruners.sampling import kept_in_epoch
-from sadp_bench.records.metrics import compare, nominal_maximum
+from sadp_bench.records.comparison import compare
+from sadp_bench.records.metrics import nominal_maximum
 from sadp_bench.reports import render
 from sadp_bench.reports.grouping import rows
 from sadp_bench.runs import preflight, step_memory

@@ -15,7 +15,7 @@ from sadp_bench.core.errors import BadInput
 from sadp_bench.core.progress import Progress
 from sadp_bench.measure import score_cost, study_file
 from sadp_bench.measure.study import Study
-from sadp_bench.records.metrics import compare
+from sadp_bench.records.comparison import compare
 from sadp_bench.reports.formats.run_details import _result
 from sadp_bench.runs.run import Outcome
 from tests.example_records import make_record, make_spec

@@ -5,8 +5,8 @@ import math
 
 import pytest
 
+from sadp_bench.records.comparison import compare, paired
 from sadp_bench.records.disturbance import disturbance, ready_threads
-from sadp_bench.records.metrics import compare, paired
 from sadp_bench.records.record import Record
 from tests.example_records import ENVIRONMENT, make_record, make_spec
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from sadp_bench.records import metrics
+from sadp_bench.records import comparison, metrics
 from tests.example_records import ENVIRONMENT, make_record, make_spec
 
 
@@ -18,7 +18,7 @@ def test_worked_example_of_a_comparison():
     # N = 1000 examples, 10 epochs, 7500 visits; full took 100 s, the run 10 s of scoring and 80 s of training.
     full = make_record(make_spec(), 0.75, 100)
     run = make_record(make_spec("el2n", 0.2), 0.73, 80, prepare=10, examples_seen=7500)
-    pair = metrics.compare(run, full)
+    pair = comparison.compare(run, full)
     assert pair.realised_ratio == 0.25
     assert pair.nominal_maximum == 1.25
     assert pair.ceiling == pytest.approx(4 / 3)
@@ -32,15 +32,15 @@ def test_worked_example_of_a_comparison():
 
 
 def test_run_without_reference_has_a_ceiling_but_no_speedup():
-    pair = metrics.compare(make_record(make_spec("random", 0.5)), None)
+    pair = comparison.compare(make_record(make_spec("random", 0.5)), None)
     assert pair.ceiling == 2
     assert pair.speedup is pair.efficiency is pair.training_speedup is pair.accuracy_difference is None
 
 
 def test_reference_of_another_environment_serves_for_accuracy_never_for_time():
-    for name in metrics.TIMED_TOGETHER:
+    for name in comparison.TIMED_TOGETHER:
         run = make_record(make_spec("random", 0.5), 0.6, 50, environment=ENVIRONMENT | {name: "other"})
-        pair = metrics.compare(run, make_record(make_spec(), 0.7))
+        pair = comparison.compare(run, make_record(make_spec(), 0.7))
         assert pair.speedup is pair.efficiency is pair.training_speedup is pair.training_efficiency is None, name
         assert pair.accuracy_difference == pytest.approx(-0.1)
         assert pair.mismatch == (f"{name} {ENVIRONMENT[name]} -> other",)
@@ -48,12 +48,12 @@ def test_reference_of_another_environment_serves_for_accuracy_never_for_time():
 
 def test_commit_and_dirty_tree_do_not_forbid_a_speedup():
     run = make_record(make_spec("random", 0.5), train=50, environment=ENVIRONMENT | {"commit": "f" * 40, "dirty": True})
-    assert metrics.compare(run, make_record(make_spec())).speedup == 2
+    assert comparison.compare(run, make_record(make_spec())).speedup == 2
 
 
 def test_reference_on_other_data_serves_for_nothing():
     run = make_record(make_spec("random", 0.5), data_sha256="1" * 64)
-    pair = metrics.compare(run, make_record(make_spec()))
+    pair = comparison.compare(run, make_record(make_spec()))
     assert pair.speedup is pair.accuracy_difference is None
     assert pair.mismatch == ("other data",)
 
@@ -62,14 +62,16 @@ def test_runs_are_paired_with_the_reference_of_their_own_seed():
     records = [make_record(make_spec(seed=seed), train=100 - 10 * seed) for seed in (0, 1)]
     records += [make_record(make_spec("random", 0.5, seed), train=50) for seed in (1, 0, 2)]
     speedup = {
-        pair.record.spec.seed: pair.speedup for pair in metrics.paired(records) if pair.record.spec.method == "random"
+        pair.record.spec.seed: pair.speedup
+        for pair in comparison.paired(records)
+        if pair.record.spec.method == "random"
     }
     assert speedup == {0: 2.0, 1: 1.8, 2: None}
 
 
 def test_reference_with_other_settings_is_no_reference():
     for changed in ({"epochs": 11}, {"timesteps": 8}, {"threads": 2}, {"backbone_options": {"width": 64}}):
-        [_, pair] = metrics.paired([make_record(make_spec()), make_record(make_spec("random", 0.5, **changed))])
+        [_, pair] = comparison.paired([make_record(make_spec()), make_record(make_spec("random", 0.5, **changed))])
         assert pair.reference is None, changed
 
 
@@ -78,7 +80,7 @@ def test_equal_updates_have_nominal_maximum_1_and_the_reference_of_equal_epochs(
     run = make_record(spec, train=125, examples_seen=10_000)
     # The last epoch ends with the updates: its size is not the subset's.
     epochs = [{**row, "kept": kept} for row, kept in zip(run.epochs, [250, 250, 10], strict=False)]
-    [pair] = [p for p in metrics.paired([make_record(make_spec()), dataclasses.replace(run, epochs=epochs)])][1:]
+    [pair] = [p for p in comparison.paired([make_record(make_spec()), dataclasses.replace(run, epochs=epochs)])][1:]
     assert (pair.nominal_maximum, pair.ceiling, pair.realised_ratio) == (1, 1, 0.75)
     assert pair.speedup == 0.8
 
@@ -102,24 +104,24 @@ def test_time_to_accuracy_equals_hand_worked_seconds():
     full = timed(make_spec(), [0.5, 0.695, None, 0.70], [10, 10, 10, 10])
     run = timed(make_spec("el2n", 0.5), [0.6, None, 0.69, 0.71], [4, 5, 6, 7], prepare=3)
     # full ends at 0.70 and first shows 0.69 after its second epoch; the run after its third
-    pair = metrics.compare(run, full)
+    pair = comparison.compare(run, full)
     assert (pair.seconds_to_accuracy, pair.share_to_accuracy) == (3 + 4 + 5 + 6, 18 / 20)
-    own = metrics.compare(full, full)
+    own = comparison.compare(full, full)
     assert (own.seconds_to_accuracy, own.share_to_accuracy) == (20, 1)
 
 
 def test_time_to_accuracy_of_a_run_that_never_gets_there_is_none():
     full = timed(make_spec(), [0.5, 0.7], [10, 10])
-    pair = metrics.compare(timed(make_spec("random", 0.5), [0.6, 0.68], [5, 5]), full)
+    pair = comparison.compare(timed(make_spec("random", 0.5), [0.6, 0.68], [5, 5]), full)
     assert pair.speedup == 2
     assert pair.seconds_to_accuracy is pair.share_to_accuracy is None
 
 
 def test_time_to_accuracy_requests_for_a_reference_that_was_timed_alike():
     full, spec = timed(make_spec(), [0.5, 0.7], [10, 10]), make_spec("random", 0.5)
-    assert metrics.compare(timed(spec, [0.7, 0.7], [5, 5]), None).seconds_to_accuracy is None
+    assert comparison.compare(timed(spec, [0.7, 0.7], [5, 5]), None).seconds_to_accuracy is None
     for changed in ({"environment": ENVIRONMENT | {"threads": 2}}, {"data_sha256": "1" * 64}):
-        assert metrics.compare(timed(spec, [0.7, 0.7], [5, 5], **changed), full).seconds_to_accuracy is None
+        assert comparison.compare(timed(spec, [0.7, 0.7], [5, 5], **changed), full).seconds_to_accuracy is None
 
 
 def test_accuracy_at_the_goal_itself_counts_as_reached():

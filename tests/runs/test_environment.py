@@ -15,7 +15,7 @@ import torch
 
 from sadp_bench.core.cores import available_threads
 from sadp_bench.core.errors import BadInput
-from sadp_bench.records.metrics import TIMED_TOGETHER
+from sadp_bench.records.comparison import TIMED_TOGETHER
 from sadp_bench.runs import environment
 from sadp_bench.runs.environment import choose_device, describe, keep_freed_memory
 from tests.paths import ROOT

@@ -9,8 +9,9 @@ from typing import Any
 from sadp_bench.core.phases import CHARGED_PHASES, PHASES
 from sadp_bench.core.text import NOTHING, number, percent, signed
 from sadp_bench.records.axes import cosine_places, cosine_text, is_plain
+from sadp_bench.records.comparison import Comparison, paired
 from sadp_bench.records.fields import shown
-from sadp_bench.records.metrics import Comparison, paired, searched
+from sadp_bench.records.metrics import searched
 from sadp_bench.records.record import Failure, Record
 from sadp_bench.records.spec import Spec
 from sadp_bench.records.trials import Searches

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sadp_bench.core.phases import CHARGED_PHASES
 from sadp_bench.core.text import percent
-from sadp_bench.records.metrics import TIMED_TOGETHER
+from sadp_bench.records.comparison import TIMED_TOGETHER
 from sadp_bench.records.statistics import Estimate
 from sadp_bench.reports.plots import legends, scales, style
 from sadp_bench.reports.plots.look import current_look

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from sadp_bench.core.text import NOTHING, number, percent
-from sadp_bench.records.metrics import ACCURACY_SLACK
+from sadp_bench.records.comparison import ACCURACY_SLACK
 from sadp_bench.reports.rows import RatioRow, shared_means
 from sadp_bench.reports.sentences import findings
 from sadp_bench.reports.tables.notes import ratio_notes

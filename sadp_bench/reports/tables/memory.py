@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from sadp_bench.core.text import NOTHING, percent
 from sadp_bench.records.axes import TIME_AXIS
+from sadp_bench.records.comparison import TIMED_TOGETHER
 from sadp_bench.records.fields import CHOICES
-from sadp_bench.records.metrics import TIMED_TOGETHER
 from sadp_bench.records.naming import method_labels
 from sadp_bench.records.record import Record
 from sadp_bench.records.statistics import Estimate, Quantity

@@ -6,15 +6,9 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 from sadp_bench.core.text import count, listed, percent
+from sadp_bench.records.comparison import is_void
 from sadp_bench.records.fields import PREFIXES
-from sadp_bench.records.metrics import (
-    BUDGET_TOLERANCE,
-    charged_seconds,
-    data_share,
-    forward_share,
-    is_void,
-    score_seconds,
-)
+from sadp_bench.records.metrics import BUDGET_TOLERANCE, charged_seconds, data_share, forward_share, score_seconds
 from sadp_bench.records.naming import Settings
 from sadp_bench.records.statistics import Estimate
 from sadp_bench.reports.rows import ENVIRONMENT, MARK, RatioRow, Row

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sadp_bench.core.text import NOTHING
-from sadp_bench.records.metrics import charged_seconds, search_seconds, searched, ticket_number, timing_mismatch
+from sadp_bench.records.comparison import timing_mismatch
+from sadp_bench.records.metrics import charged_seconds, search_seconds, searched, ticket_number
 from sadp_bench.records.record import Record
 from sadp_bench.records.statistics import Estimate, Quantity
 from sadp_bench.reports.rows import Row, over_seeds
