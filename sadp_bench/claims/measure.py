@@ -13,6 +13,7 @@ from sadp_bench.claims.claim_file import Claim, Metric
 from sadp_bench.claims.runs import Run, found_runs, wants
 from sadp_bench.claims.verdict import Verdict, joined
 from sadp_bench.core.errors import BadInput
+from sadp_bench.records import power
 from sadp_bench.records.record import Record
 from sadp_bench.records.statistics import Interval, t_interval
 
@@ -38,6 +39,19 @@ class Finding:
         """The mean over the seeds; None without values."""
         return statistics.fmean(self.values) if self.values else None
 
+    @property
+    def seeds_needed(self) -> int | None:
+        """The seeds that decide an undecided verdict with 80 % power, if mean and spread stay as they are.
+
+        None for a decided verdict, without an interval, and where the mean is an end of the band.
+        """
+        if self.verdict is not Verdict.UNDECIDED or self.interval is None or self.metric.band is None:
+            return None
+        low, high = self.interval
+        ends = [end for end in (self.metric.band.at_least, self.metric.band.at_most) if end is not None]
+        distance = min(abs(statistics.fmean(self.values) - end) for end in ends if low <= end <= high)
+        return power.seeds_needed(distance, statistics.stdev(self.values)) if distance else None
+
     def to_json(self) -> dict[str, Any]:
         """Returns the fields as a table."""
         low, high = self.interval or (None, None)
@@ -49,7 +63,7 @@ class Finding:
         }
         about |= {"band": band, "untestable": self.metric.untestable or None}
         numbers = {"values": list(self.values), "mean": self.mean, "low": low, "high": high}
-        return about | numbers | {"verdict": self.verdict.value}
+        return about | numbers | {"verdict": self.verdict.value, "seeds_needed": self.seeds_needed}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +96,10 @@ class Result:
                 f"the setting is not shown to be the claim's ({'; '.join(finding.metric.name for finding in failed)})"
             )
         if self.verdict is Verdict.UNDECIDED:
-            return "an interval contains an end of its band, or one seed gives none: more seeds decide"
+            needed = [finding.seeds_needed for finding in self.findings if finding.verdict is Verdict.UNDECIDED]
+            known = [seeds for seeds in needed if seeds is not None]
+            number = f"about {max(known):,}" if len(known) == len(needed) else "more"
+            return f"an interval contains an end of its band, or one seed gives none: {number} seeds decide"
         is_part = any(finding.verdict is Verdict.UNTESTABLE for finding in self.findings)
         return "as far as it is testable here" if is_part else ""
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import math
+import statistics
 
 import pytest
 
+from sadp_bench.claims.claim_file import Metric
+from sadp_bench.claims.measure import Finding
 from sadp_bench.claims.verdict import Band, Verdict, joined
+from sadp_bench.records.statistics import t_interval
 
 HELD, NOT_HELD, UNDECIDED, UNTESTABLE = Verdict.HELD, Verdict.NOT_HELD, Verdict.UNDECIDED, Verdict.UNTESTABLE
 AT_MOST, AT_LEAST, BOTH = Band(None, 0.3), Band(-0.7, None), Band(25.0, 36.0)
@@ -39,6 +44,23 @@ def test_an_interval_within_the_band_holds_outside_does_not_and_across_an_end_is
 
 def test_a_band_is_shown_in_words():
     assert (AT_MOST.text(), AT_LEAST.text(), BOTH.text()) == ("at most 0.3", "at least -0.7", "25 to 36")
+
+
+def finding(values, band):
+    interval = t_interval(values)
+    return Finding(Metric("m", "", {}, None, band), tuple(values), interval, band.verdict(interval))
+
+
+def test_an_undecided_metric_states_the_seeds_that_decide_it():
+    solver = pytest.importorskip("statsmodels.stats.power", reason="statsmodels is not installed").TTestPower()
+    for values in ((25.5, 24.9, 25.2, 25.4), (20.0, 30.0, 38.0), (35.0, 36.0, 36.2)):
+        found = finding(values, BOTH)
+        assert found.verdict is UNDECIDED
+        distance = min(abs(statistics.fmean(values) - end) for end in (25.0, 36.0))
+        expected = solver.solve_power(distance / statistics.stdev(values), alpha=0.05, power=0.8)
+        assert found.seeds_needed == math.ceil(expected) == found.to_json()["seeds_needed"]
+    for values, band in (((26.0, 26.1), BOTH), ((24.0, 26.0), BOTH), ((30.0,), BOTH), ((0.1, 0.11), AT_MOST)):
+        assert finding(values, band).seeds_needed is None, values  # decided, at an end of the band, one seed
 
 
 def test_a_claim_holds_if_all_hold_and_falls_with_one():
