@@ -79,8 +79,11 @@ def test_200_mebibytes_are_reported_as_such_whatever_was_taken_and_freed_before(
     assert len(found) == 18
 
     def most(case: str) -> int:
-        """Returns the bound: what is freed within a context may stay in gaps that the next tensors do not fit."""
-        return 2 * TAKEN if case.startswith("again and again") else TAKEN + WITHIN
+        """Returns the bound: what is freed within a context may stay in gaps that the next tensors do not fit.
+
+        Four times 200 are taken there, one after the other, so the sum would be 800.
+        """
+        return 3 * TAKEN if case.startswith("again and again") else TAKEN + WITHIN
 
     wrong = {case: extra for case, extra in found.items() if not TAKEN - WITHIN <= extra <= most(case)}
     assert {case: f"{extra / MIB:.1f} MiB" for case, extra in wrong.items()} == {}
