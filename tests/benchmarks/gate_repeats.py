@@ -1,11 +1,11 @@
-"""How often `sadp-bench check` fails a package in which nothing changed.
+"""Measures how often `sadp-bench check` fails a package in which nothing changed.
 
     python tests/benchmarks/gate_repeats.py results/ci --times 20 --out runs/repeats
     python tests/benchmarks/gate_repeats.py results/ci --times 20 --out runs/repeats --redraw 1000
 
-On one machine the check repeats its runs to the last bit and passes always. The bands are for another one, and allow what new
-seeds would be off by. So each time makes the reference's runs with seeds of its own, labels them as the reference's, and
-compares all but what is exact on the same machine only: harder than any other machine, which shares the seeds.
+The check repeats its runs to the last bit on one machine and always passes. The bands are for another machine, and allow
+the differences of new seeds. So each repeat trains the reference's runs with new seeds and labels them as the reference's.
+It compares all but what is exact on the same machine only. This is harder than any other machine, which shares the seeds.
 
 All times are held against one reference. `--redraw N` then draws the seeds of both sides anew, N times, from all that were
 made, and so measures the rate over references as well. `--out` keeps the runs; the same command goes on from there. The data
@@ -35,7 +35,7 @@ def with_seed(record: Record, seed: int) -> Record:
 
 
 def trained(reference: Sequence[Record], seeds: Mapping[int, int], store: Store) -> list[Record]:
-    """The reference's runs with other seeds, by its own; the records contain the reference's."""
+    """Trains the reference's runs with other seeds. Returns their records, relabelled with the reference's seeds."""
     wanted = [with_seed(record, seeds[record.spec.seed]) for record in reference]
     failed = rerun(wanted, store, None, run_view.reporter(quiet=True))
     if failed:
@@ -45,7 +45,7 @@ def trained(reference: Sequence[Record], seeds: Mapping[int, int], store: Store)
 
 
 def redrawn(pool: Sequence[Sequence[Record]], seeds: Sequence[int], times: int) -> Iterable[Result]:
-    """pool: of each seed all its runs. Both sides are drawn from it, without a seed in common."""
+    """Draws both sides from `pool`, which has all runs of each seed, without a seed in common."""
     draw = random.Random(0)
     for _ in range(times):
         chosen = draw.sample(range(len(pool)), 2 * len(seeds))

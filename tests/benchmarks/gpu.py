@@ -43,11 +43,11 @@ class Section:
     """A command.
 
     Args:
-        name: Of its files.
-        words: After the interpreter.
-        seconds: At most.
+        name: Name of its files.
+        words: Arguments of the Python interpreter.
+        seconds: Limit of its time.
         beside: Whether it times nothing, and so runs beside the others of its kind.
-        environment: Variables.
+        environment: Environment variables.
     """
 
     name: str
@@ -193,7 +193,7 @@ def main() -> None:
 
 
 def shares(out: Path) -> dict[str, dict[str, tuple[float, float, float]]]:
-    """Returns of each throughput file and arm images/s, the ratio to plain, and the share of the card's bf16 products."""
+    """Returns each throughput file's images/s, ratio to plain, and share of the card's bf16 products, by arm."""
     card = last_json(out / "card.log")
     found = {}
     for path in sorted(out.glob("throughput-*.json")):

@@ -56,7 +56,7 @@ def say(text: str) -> None:
 
 
 def seconds_of(work: Callable[[], object], device: torch.device, times: int) -> float:
-    """Seconds of a call, once it has run a few times."""
+    """Returns the seconds of a call, once it has run a few times."""
     for _ in range(3):
         work()
     start = now(device)
@@ -93,7 +93,7 @@ def card(device: torch.device) -> Found:
 
 
 def operations(width: int) -> float:
-    """The operations of convolutions and products of a training step of `resnet18`, forward and backward, an image."""
+    """Returns the operations per image of `resnet18`'s convolutions and products in a training step."""
     spec, trainer = prepared(
         backbone="resnet18",
         width=width,
@@ -169,7 +169,7 @@ def blocks(device: torch.device) -> Found:
 def prepared(
     *, backbone: str, width: int, device: str, precision: str, examples: int, data: str = "images", **more: Any
 ) -> tuple[Spec, RunTrainer]:
-    """A run, prepared, with the weights of its seed whatever its device."""
+    """Returns a prepared run with the weights of its seed, the same on every device."""
     request = {"method": "sadp", "ratio": 0.3, "epochs": 3, "batch_size": 8, **more}
     request |= {"dataset": DATA[data], "train_examples": examples, "backbone": backbone, "device": device}
     spec, material = resolve({**request, "precision": precision, "set": {"backbone.width": width}})
@@ -179,7 +179,7 @@ def prepared(
 
 
 def shown(spec: Spec, trainer: RunTrainer) -> dict[str, Tensor]:
-    """What a training step gives: input, losses, gradients, signals, and the weights after the update."""
+    """Returns a training step's input, losses, gradients and signals, and the weights after the update."""
     model, data = copy.deepcopy(trainer.model).train(), trainer.data
     step, made = TrainingStep(model, spec, data, make_optimizer(model, spec)), dict[str, Tensor]()
     index_B = torch.arange(len(data)).flip(0)
@@ -198,7 +198,7 @@ def shown(spec: Spec, trainer: RunTrainer) -> dict[str, Tensor]:
 
 
 def distance(ours: Tensor, wanted: Tensor) -> float:
-    """The norm of the difference over the norm."""
+    """Returns the norm of the difference over the norm."""
     return float((ours - wanted).norm() / wanted.norm().clamp_min(1e-30))
 
 

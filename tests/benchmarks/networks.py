@@ -1,4 +1,4 @@
-"""Each registered network, narrow, in a number of updates on CIFAR-10: loss, firing rates and seconds.
+"""Trains each registered network, narrow, for some updates on CIFAR-10: loss, firing rates and seconds.
 
     python tests/benchmarks/networks.py [--backbone spikformer resnet19] [--updates 30] [--timesteps 2]
                                          [--set spikformer.width=96]

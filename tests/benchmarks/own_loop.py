@@ -1,4 +1,4 @@
-"""What `PrunedSampler`, `watch` and `observe` cost in a plain SpikingJelly loop, and what of the saving arrives.
+"""Measures the cost of `PrunedSampler`, `watch` and `observe` in a plain SpikingJelly loop, and the net saving.
 
     python tests/benchmarks/own_loop.py [--rounds 30] [--epochs 8] [--threads 1] [--examples 2560] [--batch-size 128]
 
@@ -117,7 +117,7 @@ class Arm:
         self.steps = self.all_steps()
 
     def all_steps(self) -> Iterator[int]:
-        """After each step the number of its examples, and a 0 after each epoch."""
+        """Yields the number of examples after each step, and 0 after each epoch."""
         for epoch in range(self.epochs):
             if self.sampler is not None:
                 self.sampler.set_epoch(epoch)
@@ -159,7 +159,7 @@ def since(start: Seconds) -> Seconds:
 
 
 def quartiles_text(values: list[float], digits: int) -> str:
-    """The median, quartiles and number of values."""
+    """Returns a text of the median, the quartiles and the number of values."""
     if len(values) < 2:
         return f"{values} ({len(values)})"
     low, median, high = statistics.quantiles(values, n=4, method="inclusive")
@@ -211,7 +211,7 @@ def time_epochs(options: argparse.Namespace) -> None:
 
 
 def ratio(some: list[Epoch], others: list[Epoch], clock: int) -> float:
-    """Seconds an example of the first epochs over those of the others, as many."""
+    """Returns the seconds an example of the first epochs over those of as many others."""
     each = [sum(seconds[clock] / examples for seconds, examples in epochs) for epochs in (some, others)]
     return each[0] / each[1]
 

@@ -28,15 +28,15 @@ Lif = Callable[[], nn.Module]
 
 @dataclass(frozen=True)
 class Shape:
-    """What a peer has in common with one of the suite's networks.
+    """Shape that a peer shares with one of the suite's networks.
 
     Args:
-        backbone: Its name.
-        width: Channels of its first convolution.
+        backbone: Name of the suite's network.
+        width: Channels of the first convolution.
         pool: Place of a plain block's pool: after its norm, or before it.
         input_shape: (C, H, W).
-        num_classes: Of the readout.
-        timesteps: T.
+        num_classes: Classes, the readout's outputs.
+        timesteps: Number of time steps, T.
     """
 
     backbone: str
@@ -231,7 +231,7 @@ class Peer(nn.Module):
 
     Args:
         kit: Makes the layers.
-        shape: Of the network.
+        shape: Shape of the network.
     """
 
     def __init__(self, kit: Kit, shape: Shape) -> None:

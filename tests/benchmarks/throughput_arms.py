@@ -36,7 +36,7 @@ MOST_EXAMPLES = 4096
 PLAIN, PLAIN_KEPT, PLAIN_DEFAULT = "plain", "plain-kept", "plain-after-norm"
 OURS, OURS_PYTHON, OURS_SADP = "ours", "ours-python", "ours-sadp"
 CONVOLUTIONS, CONVOLUTIONS_PYTHON = "convolutions", "convolutions-python"
-ARMS = {  # in the order of a round: arms that keep freed memory stand together, with ours in their midst
+ARMS = {  # the order of a round: arms that keep freed memory are neighbours, with ours in their midst
     PLAIN: "SpikingJelly as its tutorials show: float32, contiguous, the image repeated over time",
     PLAIN_DEFAULT: "plain in the order pool_at=after-norm, beside a network of pool_at=before-norm",
     "plain-compiled": "plain under torch.compile",
@@ -119,7 +119,7 @@ class Workshop:
 
     Args:
         request: As `resolve` takes it, without method, ratio and epochs.
-        epochs: Of each arm.
+        epochs: Number of epochs of each arm.
         keep_memory: Whether the C library keeps freed memory for every arm.
 
     Attributes:

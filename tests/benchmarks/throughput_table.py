@@ -1,7 +1,7 @@
-"""The tables of docs/speed.md, made of the files of tests/benchmarks/throughput.py.
+"""Makes the tables of docs/speed.md from the files of tests/benchmarks/throughput.py.
 
-A cell is the median of the invocations' medians. Its bracket reaches from the least of them to the greatest, or, of a
-single invocation, is the interval of about 95 % over its rounds.
+A cell is the median of the invocations' medians. Its bracket reaches from the least of them to the greatest. For a single
+invocation it is the interval of about 95 % over the rounds.
 """
 
 from __future__ import annotations

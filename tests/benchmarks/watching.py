@@ -39,7 +39,7 @@ from sadp_bench.training.optimizer import make_optimizer
 from sadp_bench.training.step import TrainingStep
 
 ARMS = ("plain", "watched", "measured")
-# Each part's name and the function whose seconds it has.
+# Each part's name, and the class and function that is timed for it.
 PARTS: list[tuple[str, Any, str]] = [
     ("error squares", MiddleStep, "error_squares"),
     ("input squares", MiddleStep, "input_squares"),
@@ -53,7 +53,7 @@ class Bench:
     """Makes the three kinds of steps of one network.
 
     Args:
-        options: Of the command line.
+        options: Options of the command line.
         backbone: The network.
         backprop: The backward pass.
         precision: "fp32" or "bf16".

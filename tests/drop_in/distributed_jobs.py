@@ -1,11 +1,10 @@
-"""Does jobs one after the other, each the real command line, as the one process or the rank of torchrun that it is.
+"""Does jobs in turn, each by the real command line, as the only process or as a rank of torchrun.
 
     python distributed_jobs.py FOLDER '{"name": ["run", ...], ...}'
 
-Of each run its folder keeps the selections and, after every epoch, the weights. A start of PyTorch takes seconds, hence
-several jobs. A job that begins with KILLED is done by a fork, which kills itself in the middle, and then
-begun again. The job GATHER calls
-`distributed.gather` instead and prints what came of it.
+Each run's folder keeps the selections and the weights after every epoch. PyTorch takes seconds to start, so one process
+does several jobs. A fork does a job whose name begins with KILLED: it kills itself midway, then the job starts again.
+The job GATHER calls `distributed.gather` instead and prints the result.
 """
 
 from __future__ import annotations

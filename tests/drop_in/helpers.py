@@ -1,4 +1,4 @@
-"""What the tests of `watch` share: a batch seen through it, the same by one backward pass an example, and a small loop."""
+"""Helpers of the tests of `watch`: a watched batch, the same by one backward pass for each example, and a small loop."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ ALL = SQUARES | MIDDLE | {"features", "logit_errors", "bound_ratio"}
 
 
 def example_loss(logits: Tensor, label_B: Tensor) -> Tensor:
-    """Cross-entropy of the logits' mean over time, an example each."""
+    """Returns the cross-entropy of the logits' mean over time, for each example."""
     return cross_entropy(logits.mean(0) if logits.dim() == 3 else logits, label_B, reduction="none")
 
 
 def sampler_for(
     names: frozenset[str], weight_N: Tensor, epochs: int = 9, batch_size: int | None = None
 ) -> PrunedSampler:
-    """Of a pruner that keeps all with these weights, and what it is shown."""
+    """Returns a sampler whose pruner keeps all examples with these weights and stores its observations."""
     pruner = Chosen(torch.arange(len(weight_N)), weight_N.float(), names)
     sampler = PrunedSampler(pruner, num_examples=len(weight_N), epochs=epochs, batch_size=batch_size or len(weight_N))
     sampler.set_epoch(0)
@@ -48,7 +48,7 @@ def sampler_for(
 
 
 def uneven(batch: int) -> Tensor:
-    """Weights far from each other, exact in float32."""
+    """Returns weights far from each other, exact in float32."""
     return torch.tensor([0.5, 2.0, 0.125, 1.0, 4.0])[torch.arange(batch) % 5]
 
 
@@ -60,7 +60,7 @@ def watched(
     trained_by: Callable[[Tensor, Tensor], Tensor] = example_loss,
     **how: Any,
 ) -> dict[str, Tensor]:
-    """What one batch shows. logits: makes them, with a forward pass of the model."""
+    """Returns the signals of one batch. `logits` makes the logits by a forward pass of the model."""
     sampler = sampler_for(names, uneven(len(label_B)))
     index_B = torch.arange(len(label_B))
     with watch(model.train(), sampler, **how):

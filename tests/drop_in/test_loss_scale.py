@@ -1,4 +1,4 @@
-"""Scales of gradients against the numbers they were made with."""
+"""Scales of gradients against the numbers from which they were made."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ if __name__ == "__main__":
 
 
 def run(folder: Path, processes: int) -> list[Any]:
-    """What each rank kept, by method; one process is this one."""
+    """Returns what each rank kept, by method. A single process is the test's own."""
     folder.mkdir()
     script = folder / "loop.py"
     script.write_text(LOOP)

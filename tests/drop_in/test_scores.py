@@ -23,7 +23,7 @@ N = 101
 
 
 def suites_own(method: str) -> tuple[nn.Module, TensorDataset, Tensor]:
-    """The network that the suite scored with, its data, and its scores."""
+    """Returns the network that the suite scored with, its data, and its scores."""
     run = bench(method, 0.5, epochs=2, timesteps=4, set={"backbone.threshold": 0.3})
     run.pruner.prepare(run.context)
     model = run.context.fit(KeepAll(), 1, 0)

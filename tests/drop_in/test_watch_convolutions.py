@@ -51,7 +51,7 @@ class Convolution(nn.Module):
 
 
 def patch_squares(conv: Any, input: Tensor) -> Tensor:
-    """The squares of all patches, and a one an output position: a convolution of an example's squares with ones. [B]."""
+    """Returns each example's sum of its patches' squares, with a one for each output position, by a convolution. [B]."""
     mode = {} if conv.padding_mode == "zeros" else {"mode": conv.padding_mode}
     spread = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
     if isinstance(conv.padding, str):

@@ -1,4 +1,4 @@
-"""What `watch` sees in every layout of time, examples and tokens: against one backward pass an example, in float64."""
+"""Signals of `watch` in every layout of time, examples and tokens, against one backward pass an example in float64."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ class Tokens(nn.Module):
 def squares_by_hand(
     model: nn.Module, logits_of: Callable[[int], Tensor], layers: list[nn.Module]
 ) -> tuple[Tensor, Tensor]:
-    """Inputs' squares and ones, and errors' squares, of linear layers; one example at a time. [L, B] each."""
+    """Returns linear layers' squares of inputs (with ones) and of errors, one example at a time. [L, B] each."""
     inputs, errors = (torch.zeros(len(layers), B, dtype=torch.float64) for _ in range(2))
     for i in range(B):
         calls: list[tuple[int, Tensor, Tensor]] = []

@@ -1,4 +1,4 @@
-"""What a loss is multiplied with leaves no trace in what `watch` shows, and what overflows is left out."""
+"""The signals of `watch` do not depend on the loss's scale, and overflowing values are left out."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def spikingjelly(mode: str, spiking_readout: bool = False) -> nn.Sequential:
 
 
 def logits_of(net: nn.Module, mode: str, input: Tensor) -> Tensor:
-    """As the tutorials have it: the image at every step, the network all at once or once a step, its mean over time."""
+    """Returns the mean over time, as in the tutorials: the image at every step, all steps at once or one call a step."""
     functional.reset_net(net)
     if mode == "m":
         steps = net(input.unsqueeze(0).repeat(T, 1, 1, 1, 1))
@@ -104,7 +104,7 @@ def test_spikes_that_are_changed_in_place_are_not_taken_for_ones() -> None:
 
 
 class SNNTorch(nn.Module):
-    """As snnTorch's tutorials have it: the loop within, spikes and membranes of the last layer recorded."""
+    """Loops over time in `forward` and records the last layer's spikes and membranes, as in snnTorch's tutorials."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -54,7 +54,7 @@ def report(out: Path) -> list[dict[str, Any]]:
 
 
 def processes(needle: str) -> list[int]:
-    """Those whose command line holds it, this one excluded."""
+    """Returns the processes whose command line contains the text, except this one."""
     found = []
     for folder in Path("/proc").iterdir():
         try:
@@ -66,7 +66,7 @@ def processes(needle: str) -> list[int]:
 
 
 def kill_all(out: Path, process: subprocess.Popen[bytes]) -> str:
-    """SIGKILL of the sweep and of all runs that write to its folder."""
+    """Kills the sweep and all runs that write to its folder by SIGKILL."""
     there = processes(str(out))
     for number in there:
         try:
@@ -78,7 +78,7 @@ def kill_all(out: Path, process: subprocess.Popen[bytes]) -> str:
 
 
 def kill_worker() -> str:
-    """SIGKILL of one Ray worker that is at a run."""
+    """Kills one Ray worker that is at a run by SIGKILL."""
     [number, *_] = processes("ray::work")
     os.kill(number, signal.SIGKILL)
     return f"worker {number} of Ray"

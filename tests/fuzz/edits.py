@@ -44,7 +44,7 @@ def _like(tensor: Any, value: float) -> Any:
     return torch.full_like(tensor.double(), value)
 
 
-# By name: another tensor in the place of one.
+# Functions that return another tensor in the place of one, by name.
 BENDS: dict[str, Any] = {
     "nan": lambda t: _like(t, math.nan),
     "nan of its type": lambda t: torch.full_like(t, math.nan) if t.is_floating_point() else t,
@@ -150,7 +150,7 @@ def _apply(document: Any, change: Edit, at: tuple[Any, ...], to: tuple[Any, ...]
         parent[key] = BENDS[list(BENDS)[change.to % len(BENDS)]](old.detach().clone())
 
 
-# By name: what may happen to a file's bytes.
+# Functions that damage a file's bytes, by name.
 DAMAGES: dict[str, Any] = {
     "cut": lambda content, at: content[: at % (len(content) + 1)],
     "byte order mark": lambda content, at: b"\xef\xbb\xbf" + content,

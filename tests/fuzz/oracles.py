@@ -1,4 +1,4 @@
-"""What holds for every answer of a command and every record that is read, whatever came in."""
+"""Checks that every answer of a command and every record must pass, whatever the input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is fuzzed: for each target a strategy of inputs, plain values that a report can show, and a check of one input.
+"""Targets of the fuzzing: each has a strategy of inputs, plain values that a report can show, and a check of an input.
 
 A check runs in an empty folder. It raises where an oracle is broken.
 """

@@ -147,7 +147,7 @@ lines = _lines()
 
 
 class Interrupts(Progress):
-    """Is a user who has seen enough."""
+    """Interrupts a run, as a user does."""
 
     def __init__(self) -> None:
         self.count = 0

@@ -23,7 +23,7 @@ METHODS = {"full": 0.0, "random": 0.5, "infobatch": 0.5, "sadp": 0.5}
 def train(out: Path, methods: Iterable[str], seeds: Iterable[int], **requested: Any) -> Path:
     for seed in seeds:
         for method in methods:
-            # In this order of pool and norm a few hundred updates suffice to see wrong scores.
+            # A few hundred updates suffice to see wrong scores in this order of pool and norm.
             order = {"backbone.pool_at": "after-norm"}
             budget = "falling" if method == "sadp" else "constant"  # so that a lost budget shows in counts
             requested |= {"ratio": METHODS.get(method, 0.5), "seed": seed, "set": order, "budget": budget}
@@ -44,7 +44,7 @@ def elsewhere(folder: Path, out: Path) -> Path:
 
 
 def check(*words: Any) -> tuple[Answer, dict[str, str], Any]:
-    """The answer, the failures by "run: name", and the object that `--json` prints."""
+    """Returns the answer, the failures by "run: name", and the object that `--json` prints."""
     answer = command("check", *words, "--json")
     output = json.loads(answer.out)
     failed = {f"{c['run']}: {c['name']}": c["text"] for c in output["comparisons"] if c["outcome"] == "failed"}

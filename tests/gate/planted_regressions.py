@@ -25,7 +25,7 @@ SHARE = 0.5  # that `Half` keeps
 
 
 class Half(Pruner):
-    """A method of somebody else's: the first half of the examples."""
+    """Keeps the first half of the examples, as a method from outside the package."""
 
     def select(self, epoch: int) -> Selection:
         return unweighted(torch.arange(round(SHARE * self.num_examples)))

@@ -23,7 +23,7 @@ Plant = Callable[[], AbstractContextManager[Any]]
 
 
 def only(folder: Path, method: str, out: Path) -> Path:
-    """The records of one method, and of full data."""
+    """Returns the records of one method and of full data."""
     out.mkdir(exist_ok=True)
     for path in [*folder.glob(f"*-{method}-*.json"), *folder.glob("*-full-*.json")]:
         shutil.copy(path, out)
@@ -37,7 +37,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def long_reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Another processor in name only."""
+    """Returns a reference from another processor, in name only."""
     folder = tmp_path_factory.mktemp("gate")
     return elsewhere(train(folder / "here", ["sadp"], range(3), **LONG), folder / "elsewhere")
 

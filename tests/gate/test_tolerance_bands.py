@@ -16,7 +16,7 @@ from tests.example_records import make_record, make_spec
 
 
 def drawn(preference_SN, epochs, rng):
-    """Visits of examples that are drawn, each epoch, with their own probability."""
+    """Returns visits of examples that are drawn in each epoch with their own probability."""
     return rng.binomial(epochs, preference_SN).astype(float)
 
 
@@ -85,8 +85,7 @@ def test_the_same_visits_agree_without_a_difference():
 
 
 def unchanged(rng, num_epochs=4):
-    """Both sides of a check, which do not differ. Runs of one seed fare alike in part; a run's weights
-    move as one."""
+    """Returns both sides of a check, from one distribution. Runs of one seed correlate, and so do a run's weights."""
     sides = []
     for _ in range(2):
         side, fare_S = [], rng.normal(size=3)

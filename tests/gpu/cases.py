@@ -58,7 +58,7 @@ class Case:
 
 
 def outcome(case: Case, block: Block, dtype: torch.dtype, device: str = "cpu") -> Results:
-    """What a block gives on the case's numbers, computed in a type on a device; in float64 on the CPU."""
+    """Returns a block's results of the case, computed in a type on a device, as float64 on the CPU."""
     y, norm = case.y().to(device, dtype).requires_grad_(), case.norm_layer()
     if norm is not None:
         norm.to(device, torch.float64 if dtype == torch.float64 else None)

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from sadp_bench.backbones.spiking import SURROGATES
 from tests.gpu.cases import Case, Results, outcome
 
-# Of the largest number: rounding of the type that a block computes in.
+# Tolerance relative to the largest number: the rounding of the type that a block computes in.
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 1e-5}
-# Of each number: of the type that it returns. Triton's interpreter cuts digits off where a GPU rounds to the nearest.
+# Tolerance relative to each number: the rounding of the returned type. A GPU rounds to the nearest number, but Triton's
+# interpreter cuts digits off.
 ROUNDING = {torch.bfloat16: 2.0**-7}
 
 

@@ -1,4 +1,4 @@
-"""Which kernel a run on CUDA gets, without a GPU."""
+"""The choice of a kernel for a run on CUDA, without a GPU."""
 
 from __future__ import annotations
 

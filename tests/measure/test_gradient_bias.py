@@ -45,7 +45,7 @@ def in_errors(part: dict[str, Any], square: float) -> float:
 
 
 def test_squares_of_noisy_rounds_are_without_bias_and_their_errors_are_those_of_repetition() -> None:
-    """Where there is noise alone, the jackknife's error is too large by the factor of its docstring."""
+    """The jackknife's error is too large by the factor of its docstring if there is noise alone."""
     generator = torch.Generator().manual_seed(1)
     full_RP = torch.zeros(8, 30).double()
     full_RP[:, 0] = 2
@@ -121,7 +121,7 @@ def test_exact_weights_have_no_bias_and_the_bias_without_weights_is_the_closed_f
     assert in_errors(weighted, 0.0) < 3 and weighted["cosine"] > 0.99
     assert in_errors(plain, square) < 3 and plain["square_error"] < 0.2 * square and square > 0.01
     assert plain["cosine"] == pytest.approx(cosine, abs=0.003) and cosine < 0.996
-    # What finite draws add to a length, which the numbers above are free from: here of as many as a round counts.
+    # The length that finite draws add, for as many draws as a round has. The numbers above are free from it.
     means = [gradient_of(exact, number, gradient_nP) for number in range(50)]
     naive = float((torch.stack(means).mean(0) - full_P).square().sum() / full_P.square().sum())
     assert naive > 3 * (weighted["square"] + weighted["square_error"])

@@ -16,7 +16,7 @@ from tests.small_runs import hooks_of, small_bench
 
 
 def statistics_by_hand(model: nn.Module, inputs: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """By norm the means over batches of each batch's mean and unbiased variance by channel, by hooks of the test's own."""
+    """Returns each norm's mean and unbiased variance by channel, averaged over batches, by hooks of the test's own."""
     seen: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {norm: [] for norm in norm_layers(model)}
 
     def note(norm: nn.Module, given: tuple[Tensor, ...]) -> None:

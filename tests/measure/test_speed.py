@@ -1,4 +1,4 @@
-"""The interleaved measurement: what it pairs, when it stops, what it returns. No test asserts a time."""
+"""The interleaved measurement: its pairs, its end and its results. No test asserts a time."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_it_stops_when_the_time_is_up(turns: list[Any]) -> None:
 
 def test_the_interval_encloses_the_median_with_95_percent_and_one_step_narrower_would_not() -> None:
     def confidence(n: int, low: int, high: int) -> float:
-        """That the median lies between the low-th and the high-th smallest of n values, from 1."""
+        """Returns the chance that the median lies between the low-th and the high-th smallest of n values, from 1."""
         return sum(math.comb(n, below) for below in range(low, high)) / 2**n
 
     for n in range(1, 40):

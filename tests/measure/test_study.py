@@ -38,7 +38,7 @@ def small_study(at: str = "1,2", examples: int = 60, **requested: Any) -> Study:
 
 @pytest.fixture(scope="module")
 def whole() -> tuple[Study, dict[str, Any]]:
-    """A study of an augmented run of eight epochs, so that every age is there."""
+    """Returns a study of an augmented run of eight epochs, which has every age."""
     made = small_study("1,2,3,8", epochs=8, augment="crop")
     return made, made.measure()
 

@@ -32,7 +32,7 @@ STUDY = ["study", *WORDS, "--epochs", "3", "--at", "1, 3", "--examples", "60", "
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Answer, Path, Path]:
-    """What the command line makes: its answer, the file it keeps, the folder of plots."""
+    """Returns the command line's answer, its file, and its folder of plots."""
     folder = tmp_path_factory.mktemp("kept")
     answer = command(*STUDY, "--out", folder / "studies", "--plots", folder / "plots")
     (path,) = (folder / "studies").iterdir()
@@ -235,7 +235,7 @@ def test_committed_studies_of_schema_2_are_read_under_the_names_of_schema_3() ->
 
 
 def damaged(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """By name, each a whole study but for one thing."""
+    """Returns studies by name, each whole but for one thing."""
 
     def but(change: Any) -> dict[str, Any]:
         copy = json.loads(json.dumps(found))

@@ -17,7 +17,7 @@ from tests.commands import command
 
 @pytest.fixture
 def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder in the place of the package's, where a library may be put; nothing of it is remembered afterwards."""
+    """Puts an empty folder in the place of the package's, for a library, and undoes this after the test."""
     monkeypatch.setattr(library, "__file__", str(tmp_path / "library.py"))
     library.core.cache_clear()
     yield tmp_path

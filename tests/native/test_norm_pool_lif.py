@@ -29,7 +29,7 @@ SHAPES = [(4, 3, 5, 7, 9), (1, 2, 1, 6, 6), (2, 2, 600, 3, 3), (3, 2, 70, 4, 15)
 
 
 def norm_of(channels: int, training: bool) -> nn.BatchNorm2d:
-    """A norm with weights and statistics that are not its initial ones."""
+    """Returns a norm whose weights and statistics are not the initial ones."""
     norm = nn.BatchNorm2d(channels).train(training)
     g = torch.Generator().manual_seed(2)
     with torch.no_grad():
@@ -50,7 +50,7 @@ def reference(
     before: Tensor,
     share_B: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The spikes, the membranes after the last step, and the current, by torch and SpikingJelly."""
+    """Returns the spikes, the membranes after the last step, and the current, by torch and SpikingJelly."""
     if norm is None:
         x = y
     else:
@@ -65,7 +65,7 @@ def reference(
 
 
 def inputs(shape: tuple[int, ...], pool: int, still: bool) -> tuple[Tensor, Tensor]:
-    """y, and membranes to start from."""
+    """Returns y, and membranes to start from."""
     timesteps, batch, channels, height, width = shape
     g = torch.Generator().manual_seed(0)
     y = 1.5 * torch.randn(batch if still else timesteps * batch, channels, height, width, generator=g)
@@ -74,7 +74,7 @@ def inputs(shape: tuple[int, ...], pool: int, still: bool) -> tuple[Tensor, Tens
 
 
 def close(found: Tensor, wanted: Tensor, relative: float) -> bool:
-    """Whether they differ by at most a share of the wanted tensor's norm; sums of canceling numbers have a floor."""
+    """Returns whether the tensors differ by at most a share of the wanted one's norm, with a floor for sums that cancel."""
     found, wanted = found.double(), wanted.double()
     return bool((found - wanted).norm() <= relative * wanted.norm() + relative)
 

@@ -23,7 +23,7 @@ G = torch.Generator().manual_seed(0)
 
 
 def numbers(kind: str, shape: tuple[int, ...]) -> Tensor:
-    """Spikes, sums of spikes, or any numbers: 1, -1, 0 and -0 among them."""
+    """Returns spikes, sums of spikes, or any numbers, with 1, -1, 0 and -0 among them."""
     spikes = (torch.rand(shape, generator=G) < 0.2).float()
     if kind == "sums":
         return spikes + (torch.rand(shape, generator=G) < 0.2)

@@ -13,7 +13,7 @@ SIZES = (40, 7, 25, 0, 31)
 
 
 def webster(weight_C, size_C, num_seats):
-    """One seat after the other to the class with the highest weight / (2 seats + 1) that is not full."""
+    """Gives each seat in turn to the class, not yet full, with the highest weight / (2 seats + 1)."""
     seats_C = np.zeros(len(size_C), dtype=int)
     for _ in range(num_seats):
         quotient_C = np.where(seats_C < size_C, weight_C / (2 * seats_C + 1), -1)

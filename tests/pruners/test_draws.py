@@ -14,7 +14,7 @@ NUM_EXAMPLES, EPOCHS, RUNS = 300, 20, 12
 
 
 def errors(draw: str, ratio: float, seed: int) -> Tensor:
-    """Relative error of the weighted loss and of the mean weight, means over a run's epochs, [2].
+    """Returns the relative errors of the weighted loss and of the mean weight, means over a run's epochs. [2].
 
     A loss falls by 30 % on a visit, and rises by 5 % in any epoch. It is the score from the first visit on.
     """

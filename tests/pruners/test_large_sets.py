@@ -1,4 +1,4 @@
-"""Sampling from large sets, and that small ones are drawn as every version so far drew them."""
+"""Sampling from large sets. Small sets are drawn as in every earlier version."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_selection_holds_at_the_size_of_imagenet():
 
 
 def as_large(monkeypatch, max_whole=8, block=7):
-    """Takes the path of more than 2^24 examples for a few."""
+    """Makes a few examples take the path of more than 2^24."""
     monkeypatch.setattr(sampling, "MAX_WHOLE", max_whole)
     monkeypatch.setattr(sampling, "BLOCK", block)
 
@@ -77,7 +77,7 @@ def test_large_sets_are_drawn_with_their_probabilities_and_every_pair_is_possibl
 
 
 def by_one_sort(score_N, num_kept):
-    """`inclusion_probability` and the places of all scores, as every version so far computed it up to 2^24 examples."""
+    """Returns `inclusion_probability` of all scores, as every earlier version computed it up to 2^24 examples."""
     falling_N, order_N = score_N.double().sort(descending=True)
     rest_N = falling_N.flip(0).cumsum(0).flip(0)
     capped_N = torch.arange(num_kept)
@@ -89,7 +89,7 @@ def by_one_sort(score_N, num_kept):
 
 
 def by_one_permutation(p_N, generator):
-    """`systematic_sample`, as every version so far drew it up to 2^24 examples."""
+    """Returns `systematic_sample`, as every earlier version drew it up to 2^24 examples."""
     certain_N = p_N >= sampling.CERTAIN
     num_drawn = int(p_N.sum().round()) - int(certain_N.sum())
     open_M = (~certain_N).nonzero().squeeze(1)

@@ -17,7 +17,7 @@ CONSTANT = {"smoothing": 0.1, "memory": 0.0, "draw": "independent"}
 
 
 def with_scores(score_N, prune_ratio, **options):
-    """A pruner that has seen every example, with these scores: no features, so the norm is that of the error."""
+    """Returns a pruner that has seen every example with these scores: no features, so the norm is that of the error."""
     pruner = prepared(SADP(prune_ratio, **{"score": "readout", **CONSTANT, **options}), len(score_N), num_epochs=100)
     observe(pruner, torch.arange(len(score_N)), score_N)
     return pruner
@@ -73,7 +73,7 @@ def test_scores_of_a_training_run_are_the_readouts_gradient_norms_at_the_last_vi
 
 @pytest.mark.parametrize("loss", ["mean", "step"])
 def test_scores_of_a_weighted_training_run_are_the_calibrated_bounds_by_hand(loss):
-    """Held against hooks of the test's own in the very run, over epochs, weights and several batches."""
+    """Compares the scores with hooks of the test's own in the same run, over epochs, weights and several batches."""
     run = bench(
         "sadp",
         0.3,
@@ -97,7 +97,7 @@ def test_scores_of_a_weighted_training_run_are_the_calibrated_bounds_by_hand(los
     run.pruner.select = lambda epoch: selection.append(select(epoch)) or selection[-1]
 
     def gradient_of(layer, scale_B):
-        """Of each example its square, and the two squares of the middle step."""
+        """Returns each example's squared gradient norm, and the two squares of the middle step."""
         a, out = held[layer]
         batch, channels = len(scale_B), out.shape[-3]
         error = out.grad.reshape(-1, batch, channels, out.shape[-2:].numel()) / scale_B[:, None, None]
@@ -181,7 +181,7 @@ def test_mean_weight_is_1_in_expectation():
 
 @pytest.fixture(scope="module")
 def gradients():
-    """Each example's gradient over all parameters of a small trained network, by one backward pass each. [N, P]."""
+    """Returns each example's gradient over all parameters of a small trained network, by a backward pass each. [N, P]."""
     run = bench("full", 0.0, epochs=15, train_examples=120, precision="fp64")
     run.pruner.prepare(run.context)
     list(run.rows())
@@ -220,7 +220,7 @@ def test_a_balanced_draw_is_unbiased_over_runs_for_scores_that_no_draw_changes(g
 
 
 def poisson_variance(gradients):
-    """Of the mean, under the best probabilities of 60 of 120, found by bisection."""
+    """Returns the variance of the mean under the best probabilities for 60 of 120 examples, found by bisection."""
     norm_N = gradients.norm(dim=1)
     score_N = 0.9 * norm_N / norm_N.mean() + 0.1
     low, high = 0.0, 1e6

@@ -163,7 +163,7 @@ def test_inclusion_probability_minimises_the_variance_numerically(num_kept):
 
 
 def poisson_variance(size_N, p_N):
-    """Of the sum of the kept / p, each kept or not by itself."""
+    """Returns the variance of the sum of kept sizes over their p. Each example is kept or dropped independently."""
     return float((size_N**2 * (1 / p_N - 1)).sum())
 
 
@@ -281,7 +281,7 @@ def test_no_pair_is_shut_out_by_unequal_probabilities():
 
 
 def drawn_in_turn(p_EN, generator):
-    """[E, N], whether each example was drawn in each epoch, and how far visits were from the sum of p at most."""
+    """Returns whether each example was drawn in each epoch, [E, N], and the largest distance of visits from the sum of p."""
     surplus_N, drawn_EN, furthest = torch.zeros(p_EN.shape[1]), [], 0.0
     for p_N in p_EN:
         now_N = balanced(p_N, surplus_N, round(float(p_N.sum())))

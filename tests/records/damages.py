@@ -1,4 +1,4 @@
-"""Damaged records: what was done to the file, and the message that its reader gives."""
+"""Damaged records: the damage to each file, and the error message of its reader."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def nested(depth: int) -> list:
 
 
 def edited(**changed):
-    """Puts other values in a record's file; None takes the field away."""
+    """Puts other values in a record's file; None removes the field."""
     return lambda data: json.dumps({name: value for name, value in {**data, **changed}.items() if value is not None})
 
 

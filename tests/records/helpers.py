@@ -25,12 +25,12 @@ for line in sys.stdin:
 
 @contextmanager
 def held(path: Path, beat: float = 5.0, dead_after: float = 90.0, host: str = "") -> Iterator[Any]:
-    """Another process that holds the lock; it answers each line with whether it still does.
+    """Yields another process, which holds the lock. It answers each line with whether it still holds the lock.
 
     Args:
-        path: The lock's.
-        beat: Of `Lock`.
-        dead_after: Of `Lock`.
+        path: Path of the lock.
+        beat: Argument of `Lock`.
+        dead_after: Argument of `Lock`.
         host: The name of another machine, which the process takes itself to be on.
     """
     words = [sys.executable, "-c", HOLDER, path, str(beat), str(dead_after), host]

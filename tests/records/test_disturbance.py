@@ -38,7 +38,7 @@ def test_ready_threads_are_what_makes_the_load_average_of_the_end():
 
 
 def timed(method="random", ratio=0.5, train=50.0, cpu=1.0, seed=0, **environment):
-    """A run of so many seconds of training and 1,000 of evaluation, with a share of CPU seconds."""
+    """Returns a run of so many seconds of training and 1,000 of evaluation, with a share of CPU seconds."""
     record = make_record(make_spec(method, ratio, seed), train=train, environment=ENVIRONMENT | environment)
     return dataclasses.replace(record, cpu_seconds={phase: cpu * spent for phase, spent in record.seconds.items()})
 

@@ -92,7 +92,7 @@ def test_summary_is_mean_and_sample_standard_deviation():
 
 
 def timed(spec, accuracies, seconds, prepare=0.0, **changed):
-    """A run whose epochs took so long and were evaluated where there is an accuracy."""
+    """Returns a run whose epochs took so long. An epoch with an accuracy was evaluated."""
     rows = [
         {"epoch": epoch, "kept": 1, "seconds": spent} | ({} if shown is None else {"test_accuracy": shown})
         for epoch, (shown, spent) in enumerate(zip(accuracies, seconds, strict=True))

@@ -131,7 +131,7 @@ def test_a_setting_that_no_reader_of_the_record_accepts_is_refused_before_the_ru
 
 
 def test_what_a_spec_remembers_is_that_of_its_own_fields() -> None:
-    """Keys and derived specs are made once for each object: a copy with other fields has its own."""
+    """Keys and derived specs are computed once for each object. A copy with other fields has its own."""
     spec = make_spec("random", 0.5, backprop="sltt", loss="step", backbone_options={"width": 4})
     derived = {name: getattr(spec, name) for name in ("reference", "plain", "any_ratio", "any_seed", "any_method")}
     keys = {name: make().key for name, make in derived.items()} | {"itself": spec.key}

@@ -215,7 +215,7 @@ def test_the_half_width_is_of_intervals_around_the_mean_only():
 
 
 def test_fiellers_interval_holds_the_quotients_that_no_t_test_refuses():
-    """At an end of the interval the mean of x - quotient * y lies t standard errors off 0."""
+    """The mean of x - quotient * y lies t standard errors off 0 at each end of the interval."""
     pairs = [(0.3, 1.1), (0.5, 0.9), (0.2, 1.2), (0.6, 1.0), (0.4, 1.4)]
     found = ratio_of_means(pairs)
     assert found.mean == pytest.approx(2.0 / 5.6) and found.n == 5 and found.low < found.mean < found.high

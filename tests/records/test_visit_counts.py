@@ -1,4 +1,4 @@
-"""How often each example was shown: counted by the loop, packed into a record."""
+"""Each example's number of visits: counted by the loop, packed into a record."""
 
 from __future__ import annotations
 
