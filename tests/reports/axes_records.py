@@ -34,7 +34,7 @@ def run(
     record: dict[str, Any] | None = None,
     **changed: Any,
 ) -> Record:
-    """seconds: of training; search: seconds more, of finding the connections. memory: in MiB. changed: fields of the spec."""
+    """Returns a record. `search`: further seconds, spent on finding connections. `memory`: MiB. `changed`: spec fields."""
     spec = make_spec(method, ratio, seed, **{"loss": "step", "timesteps": T, **changed})
     ticket: dict[str, Any] = {}
     if search is not None:
@@ -56,7 +56,10 @@ def run(
 
 
 def three_axes(seeds: tuple[int, ...] = (0, 1)) -> list[Record]:
-    """Plain, each axis alone, two and all three: the plain run takes 100 s, and a tenth more with each further seed."""
+    """Returns a plain run, and runs on one, two and all three axes.
+
+    The plain run takes 100 s, and a tenth more with each further seed.
+    """
     found = []
     for seed in seeds:
         slow = 1 + seed / 10
@@ -76,7 +79,7 @@ def three_axes(seeds: tuple[int, ...] = (0, 1)) -> list[Record]:
 
 
 def over_time(seeds: tuple[int, ...] = (0, 1)) -> list[Record]:
-    """Memory that grows with T under bptt, and does not under sltt."""
+    """Returns records whose memory grows with T under bptt, and does not under sltt."""
     return [
         run("full", 0.0, seed, memory=memory + seed, timesteps=steps, **axis)
         for seed in seeds

@@ -9,7 +9,7 @@ from pathlib import Path
 from sadp_bench.records.spec import Spec
 from tests.example_records import ENVIRONMENT, make_record, make_spec
 
-# 5.5 in is the text's width of NeurIPS.
+# 5.5 in is the width of NeurIPS' text.
 DOCUMENT = (
     r"\documentclass{article}\usepackage{booktabs}\setlength{\textwidth}{5.5in}"
     r"\begin{document}\input{report}\end{document}"
@@ -27,7 +27,7 @@ def pdflatex(folder: Path, report: str) -> str:
 
 
 def example_records():
-    """Two tables: one whole but for a run of another environment, one without its reference."""
+    """Returns records of two tables: one with a run of another environment, one without its reference."""
     slower = ENVIRONMENT | {"threads": 2}
     return [
         make_record(make_spec("sadp", 0.3, 1), 0.73, 77, prepare=11),
@@ -49,7 +49,7 @@ def row_of(table, label, ratio):
 
 
 def spec_of(words: list[str]) -> Spec:
-    """What the command line makes of the options, each by the type of its field."""
+    """Returns the spec that the command line makes of the options, each read by the type of its field."""
     types = {name: type(value) for name, value in make_spec().to_json().items()}
     fields: dict = {"method_options": {}, "backbone_options": {}}
     for flag, value in zip(words[::2], words[1::2], strict=True):

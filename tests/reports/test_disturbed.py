@@ -38,7 +38,10 @@ def with_cpu(record, share=0.98):
 
 
 def stormy():
-    """Three seeds; of random one is short of CPU and one exceeds its ceiling, of full the last is short of CPU."""
+    """Returns runs of which some are disturbed.
+
+    One run of random is short of CPU and one exceeds its ceiling. The third run of full is short of CPU.
+    """
     found = [with_cpu(make_record(make_spec(seed=seed), 0.97 + seed / 100, 100 + seed)) for seed in (0, 1)]
     found.append(with_cpu(make_record(make_spec(seed=2), 0.6, 900.0), 0.11))
     for seed, (seconds, share) in enumerate(((60.0, 0.9801), (500.0, 0.1), (60.0, 1.0), (45.0, 1.0))):
@@ -48,7 +51,7 @@ def stormy():
 
 @pytest.fixture
 def no_plots(monkeypatch):
-    """The page without its plots, which take most of its time."""
+    """Leaves out the page's plots, which take most of its time."""
     monkeypatch.setattr(html, "plots_by_group", lambda *given: {})
 
 
@@ -84,7 +87,7 @@ def test_tables_of_axes_and_of_the_search_mark_disturbed_runs_too():
         found = axes_rows([records[0], with_cpu(records[1], share)])
         [searched] = search_rows(found)
         assert (found[1].mark, searched.mark, searched.search_seconds.n) == (mark, mark, int(not mark))
-        assert found[1].cpu_speedup.n == 0  # of the plain run none are known
+        assert found[1].cpu_speedup.n == 0  # the plain run has no known CPU seconds
         shown = render([records[0], with_cpu(records[1], share)], [], "markdown")
         assert ("–†" in shown and "†: without disturbed runs" in shown) == bool(mark)
     assert axes_rows([with_cpu(record) for record in records])[1].cpu_speedup.mean == pytest.approx(100 / 110)
@@ -97,7 +100,7 @@ def test_plots_of_time_leave_disturbed_runs_out():
 
 
 def test_no_interval_reaches_below_0_nor_an_accuracy_beyond_0_and_100(no_plots):
-    """Of two seeds that lie far apart, in every quantity and every table."""
+    """The two seeds lie far apart in every quantity and every table."""
     records = []
     for seed, record in enumerate([*three_axes((0,)), *three_axes((1,))]):
         far = 1 if seed < 10 else 40
@@ -144,7 +147,7 @@ def test_the_panel_and_json_of_a_starved_run_state_it(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system pins no process to a core")
 def test_a_busy_second_process_on_the_same_core_is_found(tmp_path: Path) -> None:
-    """No time is asserted: beside a process that never waits a run has about half of its core."""
+    """Asserts no time. Beside a process that never waits, a run has about half of its core."""
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     try:

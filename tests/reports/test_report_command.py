@@ -20,7 +20,7 @@ from tests.small_runs import EvenTime
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With a run of sadp and its reference, which no other process disturbs."""
+    """Returns a folder with a run of sadp and its reference, neither disturbed by another process."""
     folder = tmp_path_factory.mktemp("runs")
     with patch.object(clock, "time", EvenTime()):
         assert tiny_run("sadp", 0.3, folder).code == 0
@@ -115,7 +115,7 @@ def test_a_note_beside_the_records_is_reported_with_them(format: str, tmp_path: 
 
 
 def disturbed(folder: Path) -> None:
-    """Two records, and a note that excludes their seconds."""
+    """Writes two records, and a note that excludes their seconds."""
     for spec in (make_spec(), make_spec("sadp", 0.3)):
         store.Store(folder).write(make_record(spec))
     (folder / "note.txt").write_text("Made in a storm.\nseconds: others trained beside.\n")

@@ -71,7 +71,7 @@ def test_random_of_several_settings_is_the_rival_by_its_plain_one():
 
 
 def reaching(spec, accuracies, train):
-    """A run that was evaluated after every epoch, each of which took as long."""
+    """Returns a run that was evaluated after every epoch. All epochs took equally long."""
     seconds = train / len(accuracies)
     epochs = [{"epoch": e, "kept": 700, "seconds": seconds, "test_accuracy": a} for e, a in enumerate(accuracies)]
     return make_record(spec, accuracies[-1], train, epochs=epochs)
@@ -103,7 +103,7 @@ def test_differences_stand_below_the_results_where_there_are_several_seeds_only(
 
 
 def ranked_records(names="abc", datasets="vwxyz"):
-    """In each of so many tables the first of the methods is best, the last worst."""
+    """Returns records of one table for each data set. The first method is best in each, and the last worst."""
     return [
         make_record(make_spec(name, 0.5, dataset=dataset), 0.7 - 0.01 * place)
         for dataset in datasets
@@ -202,7 +202,7 @@ def test_equal_differences_that_rounding_reports_apart_decide_nothing():
 
 
 def uneven():
-    """Over its own seeds `random` is above `sadp`, over those that both have below."""
+    """Returns runs in which `random` is above `sadp` over all its seeds, and below over the seeds that both have."""
     accuracies = {"random": (0.5, 0.5, 0.9), "sadp": (0.6, 0.6)}
     runs = [
         make_record(make_spec(method, 0.3, seed), accuracy)

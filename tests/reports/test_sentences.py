@@ -1,4 +1,4 @@
-"""The findings in words: what they say is what the rows' intervals say, and no more."""
+"""The findings in words: they state what the rows' intervals show, and no more."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from sadp_bench.reports.sentences import findings
 from tests.example_records import make_record, make_spec
 from tests.reports.helpers import row_of
 
-# Of three seeds: t is 4.302653 at 2 degrees of freedom, so the half-width is 2.484138 times the standard deviation.
+# With three seeds, t is 4.302653 at 2 degrees of freedom: the half-width is 2.484138 times the standard deviation.
 WOBBLE = (-0.001, 0.0, 0.001)  # half-width 0.248 points
 
 
 def study(**differences: tuple[float, ...]):
-    """Runs at 30, 50 and 70 % whose difference to random, in points, is as given; random loses 10 points to full."""
+    """Returns runs at 30, 50 and 70 % with the given differences to random in points. random is 10 below full."""
     found = []
     for seed in range(3):
         found.append(make_record(make_spec(seed=seed), 0.7))

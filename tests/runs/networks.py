@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class WithoutNeurons(nn.Module):
-    """[B, 1, 8, 8] -> [T, B, C] without a spiking layer and without a module named `readout`."""
+    """Maps [B, 1, 8, 8] to [T, B, C] without a spiking layer and without a module named `readout`."""
 
     built = 0
 

@@ -24,7 +24,7 @@ from tests.small_runs import assert_same_weights, resolved
 
 
 def trained(folder: Path, **requested: Any) -> tuple[Path, Record]:
-    """The record of a run that keeps all it can."""
+    """Returns the path and the record of a run that keeps all it can."""
     spec, material = resolved(**requested)
     outcome = run(spec, material, Store(folder), Progress(), reference=False, save_model=True)
     assert outcome is not None

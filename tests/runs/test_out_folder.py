@@ -15,7 +15,7 @@ from tests.stopping import StopsAt, run_it
 
 
 class Hindered(StopsAt):
-    """After the second epoch of `random`, of four batches each, something happens to the folder."""
+    """Calls `happens` after the second epoch of `random`. An epoch has four batches."""
 
     def __init__(self, happens: Callable[[], object]) -> None:
         super().__init__()

@@ -27,7 +27,7 @@ BACKBONE = "tests.runs.networks"
 
 
 def requested(network: str, **more: Any) -> tuple[Any, Any]:
-    """A run on a network of `networks`, which has no width."""
+    """Returns the spec and material of a run on a network of `networks`, which has no width."""
     settings = {"method": "random", "ratio": 0.4, "train_examples": 130, "batch_size": 50, "epochs": 2, "timesteps": 2}
     settings |= {"precision": "fp32", "device": "cpu", "threads": 1, "backbone": f"{BACKBONE}:{network}"}
     return resolve.resolve(settings | more)
@@ -133,7 +133,7 @@ def test_what_processes_cannot_share_is_refused_between_scoring_and_search() -> 
 
 
 def test_the_disk_check_covers_the_checkpoints_of_a_search_in_many_rounds(tmp_path: Path) -> None:
-    """Of 9 rounds, a checkpoint holds the newest one's network and optimizer, the rewound weights and masks."""
+    """A checkpoint holds the network and optimizer of the newest of 9 rounds, the rewound weights and masks."""
     spec, material = resolved(sparsity="imp", density=0.1, epochs=3, set={"backbone.width": 32})
     sizes = []
 

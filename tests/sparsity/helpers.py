@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 class Tiny(nn.Module):
-    """[B, 2, 5, 5] -> [T, B, 3]: two convolutions, one with a norm behind it, and a readout with a bias."""
+    """Maps [B, 2, 5, 5] to [T, B, 3]: two convolutions, one with a norm behind it, and a readout with a bias."""
 
     def __init__(self, timesteps: int, seed: int = 0) -> None:
         super().__init__()
@@ -57,12 +57,18 @@ def restored(content: bytes) -> Any:
 
 
 class Killed(Exception):
-    """The process ends, after an epoch was saved and before its network was seen."""
+    """Stands for a kill of the process after an epoch was saved and before its network was yielded."""
 
 
 @dataclass
 class TinyContext:
-    """disk: what outlives a kill. calls: each training's settings. trained: (training, epoch) as they were made."""
+    """Trains `Tiny` networks.
+
+    Attributes:
+        disk: The state that outlives a kill.
+        calls: Settings of each training.
+        trained: (training, epoch) in the order in which they were made.
+    """
 
     num_epochs: int = 6
     timesteps: int = 2
@@ -145,7 +151,7 @@ class TinyContext:
 
 
 def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """32 images in four batches, in the epoch's order."""
+    """Returns 32 images in four batches, in the epoch's order."""
     image_N, label_N = torch.randn(32, 2, 5, 5, generator=stream(0, "images")), torch.arange(32) % 3
     order_N = torch.randperm(32, generator=stream(0, "order", epoch))
     return iter([(image_N[index_B], label_N[index_B]) for index_B in order_N.split(8)])

@@ -120,7 +120,7 @@ def test_a_search_on_pruned_data_is_charged_for_its_own_visits() -> None:
     assert abs(record.ticket["visits"] - 101 * epochs / 2) <= 1 and record.examples_seen == 101 * 4
     subset = FreshSubset(0.5)
     subset.num_examples = 101
-    first, second = (subset.select(epoch).index_K for epoch in (0, 1))  # 101 examples: the odd one is of the first
+    first, second = (subset.select(epoch).index_K for epoch in (0, 1))  # 101 examples: the odd one goes to the first
     assert len(first.unique()) == len(first) == 51 and {*first.tolist()} != {*second.tolist()}
 
 
@@ -216,7 +216,7 @@ def test_bad_sparsity_is_one_clear_line() -> None:
 def test_a_run_stopped_in_its_search_records_the_search_seconds_of_an_undisturbed_one(
     weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Though scoring, were it made again, would take much longer now."""
+    """Scoring is not repeated on resuming: it would take much longer then."""
     spec, material = requested("bptt", weights, "el2n")
     seconds = Seconds(monkeypatch)
     undisturbed = make_trainer(spec, material, counted := OneSecondABatch(seconds)).run()

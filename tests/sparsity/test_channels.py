@@ -51,11 +51,11 @@ EARLY = {
     "sparsity": "channels",
     "density": 0.5,
     "set": {"sparsity.latest": 0.3},
-}  # of 4 epochs: the cut follows the first
+}  # the cut follows the first of 4 epochs
 
 
 def network(name: str, kernel: str = "python") -> Any:
-    """Sides of 8 and 3 channels; all numbers are short binary fractions, so that no order of sums rounds."""
+    """Returns a network whose weights and statistics are short binary fractions, so that no order of sums rounds."""
     where, width, more = NETWORKS[name]
     kind = load(f"sadp_bench.backbones.{where}")
     draws = stream(0, "made numbers")
@@ -284,7 +284,7 @@ def test_a_run_counts_the_products_of_the_network_that_each_epoch_trained() -> N
         weights = 9 * (a + a * b + b * c) + 4 * c * 10
         assert record.num_parameters == weights + 2 * (a + b + c) + 10
         assert record.density == record.ticket["density"] == weights / (9 * (8 + 128 + 512) + 1280)
-        # As one multiply-accumulate for each product of the stem, whose input is an image.
+        # Each product of the stem is one multiply-accumulate, as its input is an image.
         assert record.operations["multiply_accumulates"] == 16 * a * 16
         assert len(record.firing_rate) == 3 and "seconds" not in record.ticket and record.prepare_examples == 0
         assert weights_name(record.spec.flat()) == "channels 50 %"

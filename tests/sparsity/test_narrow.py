@@ -52,7 +52,7 @@ def test_a_narrow_network_makes_at_most_its_share_and_one_channel_more_would_mak
         found = tuple(narrowed(channels, sides, dense, share).values())
         place = networks.index(found)  # type: ignore[arg-type]
         assert made(*networks[place]) <= share * made(6, 12, 7) < made(*networks[place + 1]), share
-    exact = made(*networks[9]) / made(6, 12, 7)  # a share that a record contains allows its network
+    exact = made(*networks[9]) / made(6, 12, 7)  # the share in a network's record allows that network
     assert tuple(narrowed(channels, sides, dense, exact).values()) == networks[9]
     with pytest.raises(BadInput, match="raise --density"):
         narrowed(channels, sides, dense, 0.02)

@@ -26,7 +26,7 @@ ORDERS = [(0.5, 1.0), (1.0, 2.0), (0.3, 1.7)]
 
 
 def trained(pq, num_epochs=6, make_optimizer=sgd, **context):
-    """The network; the masks before training and after each epoch."""
+    """Returns the trained network, and the masks before training and after each epoch."""
     context = TinyContext(num_epochs=num_epochs, make_optimizer=make_optimizer, **context)
     if not context.disk:
         pq.prepare(context, Tiny(context.timesteps))
@@ -108,7 +108,7 @@ class Gaussian(PQ):
 
 
 def densities_of(pq, epochs):
-    """The densities of two large layers after each epoch, none of them trained."""
+    """Returns the densities of two large untrained layers after each epoch."""
     model = nn.Sequential(nn.Linear(300, 200, bias=False), nn.Linear(200, 300, bias=False))
     facts = pq.prepare(TinyContext(num_epochs=epochs), model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9)
@@ -191,7 +191,7 @@ def test_shortened_numbers_are_proportional_and_sum_to_the_most():
 
 
 class Watching(PQ):
-    """Keeps what there was before and after its first rewiring, and how many were rewired."""
+    """Keeps the state before and after its first rewiring, and the number of rewired weights."""
 
     def after_epoch(self, epoch, num_epochs):
         before = {name: self.model.get_parameter(name).detach().clone() for name in self.masks}

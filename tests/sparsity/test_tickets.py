@@ -34,7 +34,7 @@ def live(masks):
 
 
 def largest(model, kept):
-    """The positions of the largest weights, from a plain sort."""
+    """Returns the positions of the largest weights, from a plain sort."""
     size = np.concatenate([abs(weight.detach().numpy().ravel()) for weight in prunable(model).values()])
     return sorted(np.argsort(-size, kind="stable")[:kept])
 
@@ -124,7 +124,7 @@ class Scripted(TinyContext):
 
 
 def shifted(*shifts):
-    """100 of 1000 weights each; masks of shifts s and t differ in 2 |s - t| of 1000 positions."""
+    """Returns 100 of 1000 positions a shift. Masks of shifts s and t differ in 2 |s - t| of 1000 positions."""
     return [torch.arange(100) + shift for shift in shifts]
 
 
@@ -211,7 +211,7 @@ def test_early_timesteps_equal_the_rules_in_plain_numpy():
 
 def test_divergences_of_made_logits():
     flat, sharp = torch.zeros(3, 2), torch.tensor([[4.0, 0.0]]).expand(3, 2)
-    # Means: 0, 2, 8/3, 3 and 16/5 against 16/5: each step's distribution is a sigmoid's.
+    # The means 0, 2, 8/3, 3 and 16/5 are compared with 16/5. With two classes, softmax is a sigmoid.
     whole, means = 1 / (1 + math.exp(-3.2)), [0, 2, 8 / 3, 3, 3.2]
     expected = [rel_entr([whole, 1 - whole], [1 / (1 + math.exp(-m)), 1 / (1 + math.exp(m))]).sum() for m in means]
     found = divergences(torch.stack([flat, sharp, sharp, sharp, sharp]))
@@ -235,7 +235,7 @@ def test_a_silent_network_searches_at_all_steps_and_the_reason_is_stated():
 
 
 class Counting(TinyContext):
-    """Notes the time steps of the network at each epoch that it trains."""
+    """Records the network's number of time steps at each epoch that it trains."""
 
     def _one_epoch(self, model, optimizer, epoch):
         self.__dict__.setdefault("steps", []).append(model.timesteps)

@@ -1,4 +1,4 @@
-"""Small sweep files and the plans made of them; an executor whose runs end as a script has it."""
+"""Small sweep files, the plans made of them, and an executor whose runs end as scripted."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def plan_of(*specs, scoring=(), searching=()):
 
 
 class Scripted(Executor):
-    """Runs end one tick after their start, each as scripted: "done", or an exit code, or "lost".
+    """Ends runs one tick after their start, each as scripted: "done", an exit code, or "lost".
 
-    A script's last entry holds for all further tries. events: what was started, and what was running then.
+    A script's last entry holds for all further tries. `events` holds each run started and the runs going on then.
     """
 
     def __init__(self, store, jobs=1, shares_folder=True, **scripts):

@@ -1,4 +1,4 @@
-"""What executes runs: processes of their own, and what a worker sends back."""
+"""Executors of runs: processes of their own, and what a worker sends back."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def test_all_methods_and_ratios_of_a_seed_share_a_search():
 
 
 def test_a_run_like_a_finished_one_is_expected_to_take_as_long(tmp_path, monkeypatch):
-    """Whatever it visits before training: scores, a search for connections, both."""
+    """The estimate includes visits before training: scores, a search for connections, or both."""
     monkeypatch.setattr(planning, "start_seconds", lambda spec: 0.0)
     kinds = {
         "plain": "", "eb": 'sparsity = "eb"\ndensity = 0.5\n', "imp": 'sparsity = "imp"\ndensity = 0.3\n',
@@ -108,7 +108,7 @@ def test_a_run_like_a_finished_one_is_expected_to_take_as_long(tmp_path, monkeyp
         full, pruned = planned(folder, block).runs
         store = Store(folder / "runs")
         for spec, scoring in ((full, 0), (pruned, 4)):
-            # A second a visit, as EVALUATION_COST has it.
+            # A visit in training takes one second, and one in evaluation EVALUATION_COST seconds.
             search = {"plain": 0, "eb": 4, "imp": 4 + 4 * 3, "early": 5, "pq": 0}[name]
             visits = round(spec.train_examples * spec.epochs * (1 - spec.ratio))
             prepared = spec.train_examples * (scoring + search)

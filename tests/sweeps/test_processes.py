@@ -81,7 +81,7 @@ def asked():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where a method is whose import kills its process, or hangs."""
+    """Returns a folder with a method whose import kills its process, or hangs."""
     found = tmp_path_factory.mktemp("warm")
     (found / "method.py").write_text(METHOD)
     return found
@@ -89,7 +89,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def warmed(folder):
-    """A warm process for all tests of this module."""
+    """Yields a warm process for all tests of this module."""
     found = warm.Warm()
     with contextlib.chdir(folder):
         found.start(["--version"], {}).wait()
@@ -117,7 +117,7 @@ def test_a_forked_run_leaves_the_record_and_the_lines_of_the_command(warmed, tmp
 
 
 def lasting(record):
-    """What the same run has at any other time: all but seconds, memory, dates and load."""
+    """Returns the part of a record that repeats with the run: all but seconds, memory, dates and load."""
     passing = re.compile("seconds|memory|started|disturb|load_average|finished|time$")
     if isinstance(record, dict):
         return {key: lasting(value) for key, value in record.items() if not passing.search(key)}

@@ -1,6 +1,6 @@
-"""The scheduler starts what may start, tries again what may be tried again, and leaves to others what is theirs.
+"""The scheduler starts the runs that may start, retries those that may be retried, and leaves other processes' runs.
 
-Its executor is a made-up one here; real processes are in test_sweep_faults.
+Its executor is scripted here. test_sweep_faults has real processes.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def test_where_the_scoring_run_fails_the_next_one_scores(store):
 
 
 class Other:
-    """Another process that is at a run; does something after it was seen at it a few times."""
+    """Plays another process that holds a run, and calls `then` after a few ticks have seen it."""
 
     def __init__(self, store, spec, then, holds=".lock"):
         self.lock, self.then, self.looks = Lock(store.path(spec, holds)), then, 0
@@ -223,7 +223,7 @@ def test_what_another_process_finishes_at_the_last_moment_is_not_trained_again(s
 
 @pytest.mark.parametrize("shares_folder", [True, False])
 def test_a_run_is_claimed_from_its_start_to_its_end(store, shares_folder):
-    """And locked, where its process can't see the folder and lock it itself."""
+    """The run is also locked if its own process does not share the folder, and so can't lock it."""
     held = []
 
     def look(spec):
@@ -300,7 +300,7 @@ def test_the_time_left_is_corrected_by_what_was_measured(monkeypatch):
 
 
 def test_the_time_left_reckons_with_all_runs_that_the_executor_makes_at_a_time(store):
-    """A cluster's size is known to its executor alone."""
+    """Only its executor has a cluster's size."""
     specs = [make_spec("random", 0.5, seed) for seed in range(4)]
     left, watcher = [], Watcher()
     watcher.tick = lambda standing: left.append(standing.seconds_left())

@@ -1,4 +1,4 @@
-"""The search of a sweep: the same points for all, trials before runs, the best point frozen, all told by the records."""
+"""The search of a sweep: equal points for all, trials before runs, the best point frozen, and all of it in records."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def no_rehearsal(monkeypatch):
 
 
 def accuracy(spec):
-    """Peaks at the method's own learning rate; seeds differ by more than that."""
+    """Returns an accuracy that peaks at the method's own learning rate. Seeds differ by more than that."""
     distance = abs(np.log(spec.learning_rate / PEAKS[spec.method, spec.ratio]))
     return 0.8 - 0.05 * distance - 0.1 * spec.seed
 
@@ -223,7 +223,7 @@ def test_shards_divide_no_choice(tmp_path):
 
 
 class Searching(Scripted):
-    """Runs end well, with the accuracies of `accuracy`."""
+    """Ends every run well, with the accuracy from `accuracy`."""
 
     def _end(self, spec):
         self.store.write(record_of(spec))

@@ -38,7 +38,7 @@ def sweep(folder: Path, *words: Any) -> Answer:
 
 
 class InProcess:
-    """What `processes.fresh` returns, of a command in this process; the first is lost, as with a preempted job."""
+    """Replaces `processes.fresh`: runs the command in this process. The first `losses` are lost, as preempted jobs are."""
 
     losses = 0
 
@@ -66,8 +66,8 @@ def test_jobs_leave_the_records_of_the_sweep_and_a_lost_one_is_submitted_again(
     monkeypatch.setattr("sadp_bench.sweeps.scheduler.TICK_SECONDS", 0.01)
     monkeypatch.setattr(
         "submitit.local.debug.DebugJob.done", lambda job: True
-    )  # so `result` runs it, and raises as Slurm's
-    monkeypatch.setattr("pdb.post_mortem", lambda *_: None)  # which the debug executor would open
+    )  # so `result` runs the job, and raises as Slurm's does
+    monkeypatch.setattr("pdb.post_mortem", lambda *_: None)  # the debug executor would open it
     InProcess.losses = 1
     answer = sweep(tmp_path, "--slurm", "cluster=debug")
     assert answer.code == 0, answer.err

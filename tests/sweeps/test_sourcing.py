@@ -30,7 +30,7 @@ ROW = 'method = "subset"\nratio = [0.25, 0.5]\nfrom = {method = "sadp", ratio = 
 
 
 class Here(Executor):
-    """Makes each run in this process, by the words that its own process would get."""
+    """Makes each run in this process, with the arguments that its own process would get."""
 
     shares_folder = True
 
@@ -58,7 +58,7 @@ class Here(Executor):
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Sweeps make their runs in this process; a run of the method `failing` fails."""
+    """Lets sweeps make their runs in this process. A run of the method `failing` fails."""
     how = {"failing": ""}
     monkeypatch.setattr(scheduler, "Local", lambda store, options, devices: Here(store, options, how["failing"]))
     monkeypatch.setattr(scheduler, "TICK_SECONDS", 0.001)
@@ -72,7 +72,7 @@ def sweep(folder: Path, row: str, *words: Any) -> Answer:
 
 
 def records(folder: Path) -> dict[str, tuple[Path, Record]]:
-    """By method, ratio and width."""
+    """Returns the records and their paths by method, ratio and width."""
     found = read_all([folder / "runs"]).records
     return {f"{of.spec.method} {of.spec.ratio:g} {of.spec.backbone_options['width']}": (at, of) for at, of in found}
 

@@ -95,7 +95,7 @@ set.backbone.width = 4
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where the methods of `faulty` can be named, and where a stranger put a module that shadows one of ours."""
+    """Returns a folder with the methods of `faulty`, and a stranger's module that shadows `torch`."""
     return prepared(tmp_path_factory.mktemp("faults"))
 
 
@@ -106,7 +106,7 @@ def prepared(folder: Path) -> Path:
 
 
 def sweep(folder: Path, text: str, *words, name: str = "a"):
-    """`sadp-bench sweep` in the folder, in this process; its runs are processes of their own."""
+    """Calls `sadp-bench sweep` in the folder, in this process. Its runs are processes of their own."""
     (folder / f"{name}.toml").write_text(COMMON + text)
     with contextlib.chdir(folder):
         return command("sweep", f"{name}.toml", "--out", "runs", "--allow-imports", *words)
@@ -114,7 +114,7 @@ def sweep(folder: Path, text: str, *words, name: str = "a"):
 
 @contextlib.contextmanager
 def forked_sweep(folder: Path, *words) -> Iterator[tuple[BaseProcess, Path]]:
-    """The command in a fork of this process, which has imported PyTorch, and its output; it does not outlive the block."""
+    """Yields the command in a fork of this process, which has imported PyTorch, and its log. It ends with the block."""
     log = folder / f"{len(list(folder.glob('*.log')))}.log"
     log.touch()
     process = multiprocessing.get_context("fork").Process(target=_sweep, args=(folder, log, words))
@@ -138,13 +138,13 @@ def _sweep(folder: Path, log: Path, words) -> None:
 
 
 def starts(folder: Path) -> Counter:
-    """How often each run was begun, by method and ratio."""
+    """Returns how often each run was begun, by method and ratio."""
     lines = (folder / "starts.txt").read_text().splitlines()
     return Counter(" ".join(line.split()[:2]) for line in lines)
 
 
 def records(folder: Path) -> dict[str, store.Record]:
-    """By method and ratio."""
+    """Returns the records by method and ratio."""
     found = store.read_all([folder / "runs"])
     assert not found.problems
     return {f"{record.spec.method} {record.spec.ratio:g}": record for _, record in found.records}

@@ -33,13 +33,13 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def picture(channels: int, height: int, width: int, seed: int) -> Tensor:
-    """[C, H, W], with coarse structure, so that a wrong shift or sign is far off."""
+    """Returns an image, [C, H, W], with coarse structure, so that a wrong shift or sign is far off."""
     coarse = torch.randint(0, 256, (1, channels, 4, 4), generator=generator(seed)).float()
     return torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")[0].round().to(torch.uint8)
 
 
 def torchvisions(image: Tensor, change: str, sign: int) -> Tensor:
-    """One change of an image, [C, H, W], as `v2.RandAugment` makes it with its defaults."""
+    """Returns an image, [C, H, W], after one change, as `v2.RandAugment` makes it with its defaults."""
     theirs = v2.RandAugment()
     magnitudes, signed = theirs._AUGMENTATION_SPACE[NAMES[change]]
     table = magnitudes(theirs.num_magnitude_bins, *image.shape[-2:])

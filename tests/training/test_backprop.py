@@ -1,4 +1,4 @@
-"""The time axis: through which steps gradients flow. Oracles: autograd over detached graphs, enumeration, SpikingJelly."""
+"""The time axis: the steps that gradients flow through. Oracles: autograd on detached graphs, enumeration, SpikingJelly."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def network(
 
 
 def images(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
-    """Input, labels and weights of a batch of digits' shape."""
+    """Returns the input, labels and weights of a batch of digits' shape."""
     draws = stream(0, "images")
     input = torch.randn(BATCH, 1, 8, 8, generator=draws, dtype=dtype) * 2
     return input, torch.arange(BATCH) % 10, torch.rand(BATCH, generator=draws) + 0.5
@@ -51,7 +51,7 @@ def frames(timesteps: int) -> Tensor:
 
 
 def gradients(backprop: Backprop, input: Tensor, loss: Any = step_loss, seed: int = 0) -> dict[str, Tensor]:
-    """By parameter, and of the batch's numbers."""
+    """Returns each parameter's gradient by name, with the labels and weights of `images`."""
     _, label_B, weight_B = images()
     backprop.model.zero_grad(set_to_none=True)
     logits_TBC, loss_B = backprop(input, WeightedLoss(loss, label_B, weight_B, BATCH), stream(seed, "steps"))
@@ -111,7 +111,7 @@ class Detached(nn.Module):
 
 
 def swapped(model: nn.Module, make: Any) -> None:
-    """Every LIF neuron for one that `make` gives."""
+    """Replaces every LIF neuron with one from `make`."""
     for name, child in model.named_children():
         if isinstance(child, LIF):
             setattr(model, name, make())
@@ -158,7 +158,7 @@ def test_spikingjellys_own_neuron_gives_the_same_gradient() -> None:
 
     swapped(twin, lambda: Single(tau=2.0, decay_input=False, v_reset=0.0, surrogate_function=SURROGATES["atan"]()))
     static, label_B, weight_B = images()
-    for _ in range(3):  # a backward pass a step, as its neuron is made for
+    for _ in range(3):  # one backward pass a step: its neuron is made for this
         loss_B = step_loss(twin.readout(twin.body(twin.stem(static)[None]).flatten(2)), label_B)
         ((loss_B * weight_B).sum() / BATCH / 3).backward()
     expected = {name: p.grad for name, p in twin.named_parameters() if p.grad is not None}
@@ -174,7 +174,7 @@ def test_sltt_differs_from_bptt_where_there_is_more_than_a_step() -> None:
 
 @pytest.mark.parametrize("events", [False, True])
 def test_the_logits_of_sltt_are_those_of_all_steps_at_once(events: bool) -> None:
-    """In evaluation mode, where batch norm is the same for every step."""
+    """The network is in evaluation mode, where batch norm is the same for every step."""
     model = network(4).eval()
     input = frames(4) if events else images()[0]
     _, label_B, weight_B = images()
@@ -186,7 +186,7 @@ def test_the_logits_of_sltt_are_those_of_all_steps_at_once(events: bool) -> None
 
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_the_expected_gradient_of_sltt_k_is_k_of_t_of_sltts(k: int) -> None:
-    """The mean over all subsets of k of 4 steps, each as likely."""
+    """The expectation is the mean over all subsets of k of 4 steps, which are equally likely."""
     model = network(4)
     input = images()[0]
     whole = gradients(SLTT(model, "fp64", CPU), input)
@@ -275,7 +275,7 @@ def backprop(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def test_taps_see_the_errors_of_the_steps_that_gave_gradients(backprop: str) -> None:
-    """Against one graph of SLTT's detached steps, by autograd: E and A of a layer, summed over the steps in question."""
+    """E and A of a layer, summed over these steps, bound autograd's gradient of one graph of SLTT's detached steps."""
     model, (input, label_B, weight_B) = network(4, norm="none"), images()
     chosen = frozenset({1, 3}) if backprop == "sltt-k" else frozenset(range(4))
     names = {"input_squares", "error_squares", "features", "spike_counts"}
@@ -285,7 +285,7 @@ def test_taps_see_the_errors_of_the_steps_that_gave_gradients(backprop: str) -> 
         )
         seen = taps.seen(weight_B / BATCH)
     assert seen["features"].shape[:2] == (4, BATCH) and seen["spike_counts"].shape[1:] == (4, BATCH)
-    # Of each example alone, without weights: the bound must hold for its own gradient of these steps.
+    # The bound must hold for each example's own gradient of these steps, without weights.
     for place in range(3):
         model.zero_grad(set_to_none=True)
         one = slice(place, place + 1)

@@ -85,7 +85,7 @@ def test_a_checkpoint_with_an_object_in_it_is_refused(tmp_path: Path) -> None:
 
 
 class FillsDisk(StopsAt):
-    """Fills a disk from a batch on."""
+    """Fills `disk` from the given batch on."""
 
     def __init__(self, batch: int, disk: Path) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ def test_a_disk_that_fills_up_ends_no_training_and_costs_no_checkpoint(
 ) -> None:
     undisturbed = run_it("random", tmp_path).comparison.record
     with small_disk("4m") as disk:
-        with pytest.raises(BadInput, match="No space left on device"):  # of the record, after all was trained
+        with pytest.raises(BadInput, match="No space left on device"):  # when the record is written, after training
             run_it("random", disk, progress := FillsDisk(full_from, disk))
         assert progress.count == 16
         # Where two checkpoints are there already, the older one's place is enough for the next.

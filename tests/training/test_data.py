@@ -82,7 +82,7 @@ def test_a_stratified_order_is_shuffled_and_belongs_to_its_generator() -> None:
 
 
 def crop_by_hand(image: Tensor, pad: tuple[int, int], row: int, column: int, mirrored: bool) -> Tensor:
-    """[..., C, H, W]"""
+    """Returns the crop of a padded image, [..., C, H, W]. Its upper left corner is at `row` and `column`."""
     (height, width), (rows, columns) = image.shape[-2:], pad
     padded = torch.zeros(*image.shape[:-2], height + 2 * rows, width + 2 * columns, dtype=image.dtype)
     padded[..., rows : rows + height, columns : columns + width] = image
@@ -164,7 +164,7 @@ def test_how_an_example_is_shown_does_not_depend_on_who_else_is_chosen() -> None
 
 
 def test_a_hole_is_zero_after_normalisation_and_the_rest_is_the_image_without_it() -> None:
-    """One pixel after the other: half of each side around a centre, clipped at the edges, at every time step."""
+    """Checks pixel by pixel: a hole is half of each side around a centre, clipped at the edges, at every time step."""
     for shape in ((30, 3, 32, 32), (30, 1, 8, 8), (30, 4, 2, 34, 34), (30, 1, 5, 12), (30, 2, 1, 9)):
         input_N, (height, width) = bytes_of(*shape), shape[-2:]
         examples = Examples(input_N, torch.zeros(30).long())
@@ -198,7 +198,7 @@ def test_holes_lie_everywhere_and_have_a_quarter_of_an_image_where_no_edge_clips
         assert len(counts) == side and int(counts.min()) > 4000 / side * 0.6
     loader = plain_loader(torch.ones(4000, 1, 32, 16, dtype=torch.uint8))
     holes_N = (loader.input(torch.arange(4000), look) == 0).sum((1, 2, 3))
-    assert int(holes_N.max()) == 16 * 8 and int(holes_N.min()) == 8 * 4  # in a corner half of each side is left
+    assert int(holes_N.max()) == 16 * 8 and int(holes_N.min()) == 8 * 4  # a corner leaves half of each side
 
 
 def test_augment_takes_a_list_in_any_order() -> None:

@@ -21,7 +21,7 @@ from tests.stopping import StopsAt
 
 
 def with_nan(num_examples: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One pixel of every fourth example of the data of so many examples is NaN."""
+    """Sets one pixel of every fourth example to NaN, in the data with `num_examples` examples."""
     input_of = Loader.input
 
     def planted(self: Loader, index_B: torch.Tensor, augmentation: Any = None) -> torch.Tensor:
@@ -71,7 +71,7 @@ def test_what_is_not_finite_on_held_out_data_is_no_accuracy(monkeypatch: pytest.
 
 
 class Masked(nn.Module):
-    """A linear layer with a constant mask of -inf, as attention has it."""
+    """A linear layer with a constant mask of -inf, as in attention."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -118,7 +118,7 @@ def of_training(trainer: Any, backprop: str, index_B: Tensor) -> dict[str, Tenso
 
 @pytest.mark.parametrize(("backbone", "norm"), [("cnn", "none"), ("resnet18-sltt", "batch"), ("sew-resnet18", "none")])
 def test_its_gradients_are_those_of_a_training_step(backbone: str, norm: str) -> None:
-    """SLTT's always; BPTT's without batch norm, or where batch norm takes the statistics of all steps."""
+    """SLTT's always are. BPTT's are without batch norm, or if batch norm takes the statistics of all steps."""
     asked = {"timesteps": 3, "precision": "fp64", "loss": "step-mse", "augment": "crop", "backbone": backbone}
     settings = {"backbone.norm": norm, "backbone.reset": "soft", "backbone.tau": 1.5}
     trainer = make_trainer(*resolved(**asked, backprop="sltt", set=settings))

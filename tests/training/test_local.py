@@ -64,7 +64,10 @@ def stemmed(model: Backbone, input: Tensor) -> Tensor:
 
 
 def by_hand(model: Backbone, ends: list[int], input: Tensor, detached: bool = True) -> list[Tensor]:
-    """The logits of every head and of the readout, each of the blocks' detached inputs, by the layers' own calls."""
+    """Returns the logits of every head and of the readout, by the layers' own calls.
+
+    `detached`: whether each block's input is detached.
+    """
     logits, start, x = [], 0, stemmed(model, input)
     for number, end in enumerate(ends):
         for module in model.body[start:end]:
@@ -125,7 +128,7 @@ def test_a_heads_loss_reaches_its_block_alone() -> None:
 
 
 def most_saved(work: Callable[[], object]) -> int:
-    """The most bytes that graphs hold on to at once, with the graph of what `work` returns."""
+    """Returns the most bytes that graphs hold at once, with the graph of what `work` returns."""
     with torch.autograd.graph.saved_tensors_hooks((saved := Saved()).pack, lambda held: held.tensor):
         kept = work()
     del kept
@@ -155,7 +158,7 @@ def test_a_block_is_freed_before_the_next_one_runs() -> None:
 
 @dataclass
 class Numbers:
-    """Of each layer before the readout and of each head: E and A, [L, B, T], and the exact squared norm of the gradient."""
+    """E and A, [L, B, T], and the exact squared norm of the gradient, of each layer before the readout and of each head."""
 
     error_LBT: Tensor
     input_LBT: Tensor
@@ -164,7 +167,10 @@ class Numbers:
 
 
 def example_numbers(model: Backbone, input: Tensor) -> Numbers:
-    """By a backward pass for each example, of the graph by hand. Layers are in the order of the network's modules."""
+    """Returns the numbers of a backward pass for each example, through the graph by hand.
+
+    Layers are in the order of the network's modules.
+    """
     layers: list[Any] = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear) and m is not model.readout]
     error_LBT, input_LBT = torch.zeros(2, len(layers), BATCH, T, dtype=torch.float64)
     exact_LB, readout_B = torch.zeros(len(layers), BATCH, dtype=torch.float64), torch.zeros(BATCH, dtype=torch.float64)
@@ -196,7 +202,7 @@ def example_numbers(model: Backbone, input: Tensor) -> Numbers:
 
 
 def observed(model: Backbone, input: Tensor, pruner: SADP) -> tuple[Tensor, dict[str, Tensor]]:
-    """The squared scores of a batch that trains locally, and the signals."""
+    """Returns the squared scores of a batch that trains locally, and the signals."""
     with Recorder(model, pruner.watch(0)) as recorder:
         loss = WeightedLoss(LOSSES["step"], LABELS, WEIGHTS, BATCH)
         logits_TBC, loss_B = Local(model, "fp64", CPU)(input, loss, stream(0, "steps"), recorder)

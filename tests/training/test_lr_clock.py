@@ -1,4 +1,4 @@
-"""The learning rate's clock: of epochs, or of the visits done of those planned."""
+"""The learning rate's clock: the share of epochs done, or the share of planned visits done."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.small_runs import resolved
 
 Step = tuple[float, float, float, int]  # both shares of the run, the rate, and the size of a batch
 SIZES = {"train_examples": 120, "batch_size": 10, "epochs": 5, "timesteps": 1, "lr_clock": "visits"}
-# Methods of all kinds of schedules, with their settings; None: one share throughout.
+# Methods with every kind of schedule, and their settings. CONSTANT: every epoch has equally many visits.
 CONSTANT: dict[str, dict[str, Any]] = {
     "full": {"ratio": 0.0},
     "random": {"ratio": 0.5},
@@ -36,7 +36,7 @@ CHANGING: dict[str, dict[str, Any]] = {
 
 
 def steps_of(name: str, monkeypatch: pytest.MonkeyPatch, ratio: float, **settings: Any) -> list[Step]:
-    """Trains a small run by the clock of visits, and returns each batch."""
+    """Trains a small run by the clock of visits, and returns one step a batch."""
     shares: list[tuple[float, float]] = []
     steps: list[Step] = []
 
@@ -60,7 +60,7 @@ def steps_of(name: str, monkeypatch: pytest.MonkeyPatch, ratio: float, **setting
 
 
 def mean_rate(steps: list[Step], share: int) -> float:
-    """The mean of the cosine's rate over visits, by one of the two shares, where 1 is the highest rate."""
+    """Returns the mean over visits of the cosine's rate by one of the two shares. The highest rate is 1."""
     return sum((1 + math.cos(math.pi * min(step[share], 1))) / 2 * step[-1] for step in steps) / sum(
         s[-1] for s in steps
     )

@@ -172,7 +172,7 @@ def test_again_trains_from_the_beginning_of_a_finished_run(tmp_path: Path) -> No
 
 
 def killed_after_its_record(out: Path) -> Record:
-    """Leaves checkpoint and lock as a kill does between the record's writing and their removal."""
+    """Leaves checkpoint and lock, as a kill between the record's writing and their removal does."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Checkpoint, "discard", lambda self: os._exit(9))
         if not (child := os.fork()):

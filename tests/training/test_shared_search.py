@@ -22,7 +22,7 @@ IMP = {
     "sparsity": "imp", "density": 0.7, "epochs": 3, "timesteps": 4, "early_time": True, "loss": "step", "backprop": "sltt",
     "set": {"sparsity.kl_examples": 50, "sparsity.search_ratio": 0.5},
 }  # fmt: skip
-BATCHES = 6  # of an epoch of all 101 examples
+BATCHES = 6  # in an epoch of all 101 examples
 
 
 def trained(axes: dict[str, Any], method: str, folder: Path, progress: Progress | None = None) -> tuple[Record, Any]:

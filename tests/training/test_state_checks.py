@@ -165,7 +165,7 @@ def test_a_checkpoint_of_another_content_is_set_aside_and_changes_nothing(
 
 
 class Learns(KeepAll):
-    """Its attributes are of other types after the first batch."""
+    """Keeps all examples. Its attributes change their types after the first batch."""
 
     def __init__(self) -> None:
         super().__init__()

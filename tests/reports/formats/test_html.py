@@ -28,7 +28,7 @@ from tests.reports.formats.page.reading import Node, tree
 
 @pytest.fixture
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For what is not about them: they take seconds."""
+    """Leaves out the plots, which take seconds."""
     monkeypatch.setattr(html, "plots_by_group", lambda *_: {})
 
 

@@ -1,4 +1,4 @@
-"""Records whose plots can be worked out by hand, and what a plot shows."""
+"""Records whose plots can be worked out by hand, and functions that read a plot."""
 
 import pytest
 
@@ -10,7 +10,7 @@ EPOCHS, N = 4, 10
 
 
 def run(method="full", ratio=0.0, seed=0, accuracy=0.7, seconds=10.0, visits=None, environment=ENVIRONMENT, **changed):
-    """Of 10 examples and 4 epochs, evaluated after the second and the last; half of the time is the scoring's."""
+    """Returns a record of 10 examples and 4 epochs, evaluated after the second and the last. Scoring takes half the time."""
     spec = make_spec(method, ratio, seed, epochs=EPOCHS, train_examples=N, **changed)
     kept = round(N * (1 - ratio))
     row = {"kept": kept, "mean_weight": 1.0, "train_loss": 1.0, "learning_rate": 0.1, "seconds": seconds / 2 / EPOCHS}
@@ -22,7 +22,7 @@ def run(method="full", ratio=0.0, seed=0, accuracy=0.7, seconds=10.0, visits=Non
 
 
 def runs(*ratios, seeds=(0, 1), methods=("random", "sadp"), **changed):
-    """random is faster, sadp better, and full the best; every seed differs."""
+    """Returns records in which random is faster, sadp better and full the best. Every seed differs."""
     found = [run("full", 0.0, seed, 0.80 + seed / 100, 100.0 + seed, visits=[EPOCHS] * N, **changed) for seed in seeds]
     for number, method in enumerate(methods):
         for ratio in ratios:
@@ -43,7 +43,7 @@ def lines_of(axes):
 
 
 def bars_of(axes):
-    """((x, y), (x, y)) of every interval drawn."""
+    """Returns the two ends, ((x, y), (x, y)), of every interval drawn."""
     return [tuple(map(tuple, segment)) for bar in axes.containers if hasattr(bar, "has_yerr")
             for collection in bar[2] for segment in collection.get_segments()]  # fmt: skip
 

@@ -23,7 +23,7 @@ TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 
 
 
 def lab(color, blind):
-    """CIE L*a*b* of a color as an eye sees it."""
+    """Returns the CIE L*a*b* coordinates of a color as an eye sees it."""
     shares = np.array([int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)])
     linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
     x, y, z = (

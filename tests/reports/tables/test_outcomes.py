@@ -15,7 +15,7 @@ from sadp_bench.reports import render
 from sadp_bench.reports.contents import Contents
 from tests.example_records import make_record, make_spec
 
-# By method and ratio: fitted losses and accuracies of the seeds 0, 1 and 2, and the weight of each visit.
+# (method, ratio): fitted losses and accuracies of the seeds 0, 1 and 2, and the weight of each visit.
 RUNS = {
     ("full", 0.0): ((0.10, 0.11, 0.09), (0.80, 0.81, 0.82), 1.0),
     ("random", 0.5): ((0.32, 0.30, 0.31), (0.74, 0.76, 0.75), 1.0),
@@ -97,7 +97,7 @@ def test_the_smallest_decidable_difference_stands_beside_the_verdict():
 
 
 def test_holm_takes_back_verdicts_that_many_comparisons_would_give_by_chance():
-    """Of one comparison the verdict stands; of the same comparison beside twenty that decide nothing it does not."""
+    """The verdict stands for one comparison alone, and falls beside twenty comparisons that decide nothing."""
 
     def compared(method, ratio, values):
         return [made(method, ratio, seed, 1.0, value, None) for seed, value in enumerate(values)]

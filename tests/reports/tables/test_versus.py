@@ -15,7 +15,7 @@ from sadp_bench.reports.versus import versus
 from tests.example_records import make_record, make_spec
 
 SEEDS = range(5)
-# By method and ratio: accuracy and fitted loss of a seed.
+# (method, ratio): accuracy and fitted loss of a seed.
 RUNS = {
     ("full", 0.0): lambda seed: (0.800 + 0.01 * seed, 0.100),
     ("random", 0.5): lambda seed: (0.790 + 0.01 * seed + 0.001 * (seed % 2), 0.200 + 0.01 * seed),

@@ -14,7 +14,7 @@ CLASSES = {
     ("full", 0.0): ((0.6, 0.8, 0.7), (0.9, 0.5, 0.7)),
     ("drop", 0.3): ((0.8, 0.64, 0.7), (0.56, 0.8, 0.7)),
     ("random", 0.3): ((0.4, 0.9, 0.7), None),
-}  # of the seeds 0 and 1
+}  # (method, ratio): the classes' accuracies of the seeds 0 and 1
 
 
 def records():

@@ -28,7 +28,7 @@ def installed() -> str | None:
 
 
 class Tab:
-    """One page. events: all that the browser reported so far, (method, parameters)."""
+    """One page. `events` holds all that the browser has reported so far, as (method, parameters)."""
 
     def __init__(self, to_browser: int, from_browser: int) -> None:
         self.events: list[tuple[str, dict[str, Any]]] = []
@@ -65,7 +65,7 @@ class Tab:
         return output
 
     def open(self, path: Path, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
-        """Returns when all of it is loaded."""
+        """Opens the page, and returns when all of it is loaded."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self.call("Emulation.setEmulatedMedia", features=[scheme])
@@ -78,7 +78,7 @@ class Tab:
         return [parameters for method, parameters in self.events if method in methods]
 
     def value(self, expression: str) -> Any:
-        """Of a JavaScript expression, in the page."""
+        """Returns the value of a JavaScript expression in the page."""
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
@@ -91,7 +91,7 @@ class Tab:
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **more)
 
     def picture(self, *, whole: bool = True) -> bytes:
-        """PNG of the whole page, or of what the window shows."""
+        """Returns a PNG of the whole page, or of what the window shows."""
         return base64.b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=whole)["data"])
 
     def pdf(self) -> bytes:
@@ -100,10 +100,10 @@ class Tab:
 
 @contextmanager
 def tab(folder: Path) -> Iterator[Tab]:
-    """folder: for what the browser keeps. It does not outlive the block."""
+    """Yields a page of a browser that ends with the block and keeps its files in `folder`."""
     browser = installed()
     assert browser is not None
-    # The browser's own numbers for the pipe are 3 and 4; ours stand clear of them.
+    # The browser uses the descriptors 3 and 4 for the pipe, so ours start at 10.
     (for_it, ours), (mine, for_mine) = ([fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in os.pipe()] for _ in range(2))
     words = ["bash", "-c", f'exec "$@" 3<&{for_it} 4>&{for_mine}', "bash", browser, *FLAGS, f"--user-data-dir={folder}"]
     with subprocess.Popen(words, pass_fds=(for_it, for_mine), stderr=subprocess.DEVNULL) as process:

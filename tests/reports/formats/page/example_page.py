@@ -15,7 +15,7 @@ LOST = "training diverged: the mean loss is nan in epoch 3"
 
 
 def example() -> tuple[list[Any], list[Failure]]:
-    """Two groups, a method with several settings, a method without a reference, one failed run."""
+    """Returns runs in two groups: a method with several settings, one without a reference, and a failed run."""
     epochs = [{"epoch": e, "kept": 700, "train_loss": 2 / (e + 1), "test_accuracy": 0.07 * e} for e in range(10)]
     full = [make_record(make_spec(seed=seed), 0.70 + 0.01 * seed, 100 + seed, epochs=epochs) for seed in range(3)]
     pruned = [
@@ -33,7 +33,7 @@ def example() -> tuple[list[Any], list[Failure]]:
 
 
 def hostile() -> tuple[list[Any], list[Failure]]:
-    """A stranger's text in every place that takes one."""
+    """Returns runs with hostile text in every field that takes text."""
     spec = make_spec(
         f"evil:{BAD}", 0.5, dataset=BAD, backbone=BAD, method_options={BAD: BAD}, backbone_options={BAD: BAD}
     )
@@ -50,6 +50,6 @@ def hostile() -> tuple[list[Any], list[Failure]]:
 
 @functools.cache
 def whole() -> str:
-    """The page of the example; drawing its plots takes seconds."""
+    """Returns the page of the example. Drawing its plots takes seconds."""
     records, failures = example()
     return render(records, ["a.json: not JSON"], "html", failures=failures)

@@ -17,7 +17,7 @@ class Node:
         return "".join(part if isinstance(part, str) else part.text for part in self.parts)
 
     def all(self, name: str | None = None, **wanted: str) -> list[Node]:
-        """Those below of this name and these attributes, `class_` being a word of the class."""
+        """Returns the nodes below with this name and these attributes. `class_` is one word of the class."""
         below = [node for part in self.parts if isinstance(part, Node) for node in (part, *part.all())]
         return [node for node in below if name in (None, node.name) and node.has(wanted)]
 
@@ -30,7 +30,7 @@ class Node:
 
 
 class Tree(HTMLParser):
-    """As a browser reads it, but that whatever is left open or closed twice is an error."""
+    """Reads HTML as a browser does, but an element left open or closed twice is an error."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
