@@ -28,7 +28,7 @@ RANDOM = [
     "--out",
     "runs",
     "--quiet",
-]  # The last of options counts.
+]  # The last of repeated options counts.
 
 
 class Answer(NamedTuple):
@@ -38,7 +38,7 @@ class Answer(NamedTuple):
 
 
 def command(*words: Any) -> Answer:
-    """`sadp-bench words...` in this process."""
+    """Runs `sadp-bench words...` in this process."""
     out, err, code = io.StringIO(), io.StringIO(), 0
     with patch.dict(os.environ, COLUMNS="160"), redirect_stdout(out), redirect_stderr(err):
         try:
@@ -49,12 +49,12 @@ def command(*words: Any) -> Answer:
 
 
 def tiny_run(method: str, ratio: float, out: Path, *words: Any) -> Answer:
-    """A run of about a tenth of a second."""
+    """Runs a command that trains for about a tenth of a second."""
     return command("run", "--method", method, "--ratio", ratio, "--out", out, *TINY, *words)
 
 
 def complaint(answer: Answer, *expected: str) -> str:
-    """What is wrong with an answer that should refuse in one line, with these words and nothing on stdout; '': nothing."""
+    """Returns the fault of an answer that should refuse in one line with these words, stdout empty; '' if it has none."""
     one_line = answer.err.count("\n") == 1 and answer.err.startswith("sadp-bench: ")
     if answer.code == 2 and answer.out == "" and one_line and all(part in answer.err for part in expected):
         return ""
@@ -77,7 +77,7 @@ def charged(record: Any) -> float:
 
 @contextmanager
 def started(words: list[Any], **how: Any) -> Iterator[subprocess.Popen[str]]:
-    """A process that does not outlive the block."""
+    """Yields a process that does not outlive the block."""
     with subprocess.Popen([str(word) for word in words], text=True, **how) as process:
         try:
             yield process
@@ -86,7 +86,7 @@ def started(words: list[Any], **how: Any) -> Iterator[subprocess.Popen[str]]:
 
 
 def comes(condition: Callable[[], Any], seconds: float = 60.0) -> bool:
-    """Whether it comes true; gives up after so many seconds."""
+    """Returns whether the condition becomes true within so many seconds."""
     limit = time.monotonic() + seconds
     while not condition() and time.monotonic() < limit:
         time.sleep(0.05)
@@ -94,7 +94,7 @@ def comes(condition: Callable[[], Any], seconds: float = 60.0) -> bool:
 
 
 def ends(pid: int) -> bool:
-    """Whether a process that is no child of this one comes to its end."""
+    """Returns whether a process that is no child of this one ends."""
 
     def over() -> bool:
         try:

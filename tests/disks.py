@@ -17,7 +17,7 @@ NOBODY = 65534
 
 @contextmanager
 def small_disk(size: str = "64k") -> Iterator[Path]:
-    """A file system of its own; skips where none may be mounted."""
+    """Yields the folder of a small file system; skips the test where none may be mounted."""
     with tempfile.TemporaryDirectory() as folder:
         mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]
         if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
@@ -29,7 +29,7 @@ def small_disk(size: str = "64k") -> Iterator[Path]:
 
 
 def fill(folder: Path) -> None:
-    """Until nothing more fits."""
+    """Writes to the folder until nothing more fits."""
     with suppress(OSError), (folder / "filler").open("ab", buffering=0) as sink:
         while sink.write(bytes(4096)):
             pass
@@ -37,7 +37,7 @@ def fill(folder: Path) -> None:
 
 @contextmanager
 def foreign_folder() -> Iterator[Path]:
-    """A readable folder that this process may not write to while `unprivileged`."""
+    """Yields a readable folder that this process may not write to while `unprivileged`."""
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
         yield Path(folder)
@@ -45,7 +45,7 @@ def foreign_folder() -> Iterator[Path]:
 
 @contextmanager
 def unprivileged(folder: Path) -> Iterator[None]:
-    """Without the right to write to the folder: as nobody where this is root, otherwise by its mode."""
+    """Removes the right to write to the folder within the block: root becomes nobody, others change its mode."""
     if not hasattr(os, "setresuid"):
         pytest.skip("needs Linux")
     if os.geteuid() == 0:

@@ -34,7 +34,7 @@ def make_record(
     examples_seen: int | None = None,
     **changed: Any,
 ) -> Record:
-    """A run that kept (1 - ratio) of its examples in every epoch; changed: other fields of the record."""
+    """Returns the record of a run that kept (1 - ratio) of its examples in every epoch; `changed` sets other fields."""
     kept = round(spec.train_examples * (1 - spec.ratio))
     row = {"kept": kept, "mean_weight": 1.0, "train_loss": 1.0, "learning_rate": 0.1, "seconds": 1.0}
     fields: dict[str, Any] = {

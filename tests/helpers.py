@@ -1,4 +1,4 @@
-"""What the tests of methods share: small real runs, a context without one, and made-up observations."""
+"""Helpers for the tests of methods: small real runs, a context without a run, and made-up observations."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class Updates(Progress):
 
 
 def bench(method: str, ratio: float, progress: Progress | None = None, **requested: Any) -> RunTrainer:
-    """A run of `method` on a hundred digits, ready to prepare and train."""
+    """Returns a run of `method` on a hundred digits, ready to prepare and train."""
     return make_trainer(*resolved(**SIZES | {"method": method, "ratio": ratio} | requested), progress)
 
 
 @dataclass
 class PlainContext:
-    """What most pruners need of a context."""
+    """A context with the parts that most pruners need."""
 
     num_examples: int
     num_epochs: int = 10
@@ -62,19 +62,19 @@ def prepared(pruner: Pruner, num_examples: int, num_epochs: int = 10, seed: int 
 
 
 def prepared_for(pruner: Pruner, label_N: Tensor, num_epochs: int = 10, seed: int = 0) -> Any:
-    """Prepared for examples of these classes."""
+    """Returns the pruner, prepared for examples of these classes."""
     pruner.prepare(PlainContext(len(label_N), num_epochs, seed, int(label_N.max()) + 1, label_N=label_N))
     return pruner
 
 
 def classes_of(*sizes: int, seed: int = 0) -> Tensor:
-    """Labels of so many examples a class, shuffled."""
+    """Returns shuffled labels with so many examples of each class."""
     label_N = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
     return label_N[torch.randperm(len(label_N), generator=stream(seed, "labels"))]
 
 
 def seen(index_B: Tensor, *, loss_B: Tensor | None = None, epoch: int = 0, **rest: Any) -> Observation:
-    """An observation of the given examples; what is not given is empty or zero."""
+    """Returns an observation of the given examples; fields that are not given are empty or zero."""
     batch = len(index_B)
     label_B = rest.pop("label_B", torch.zeros(batch, dtype=torch.int64))
     logits_TBC = rest.pop("logits_TBC", torch.zeros(1, batch, 2))
@@ -82,7 +82,7 @@ def seen(index_B: Tensor, *, loss_B: Tensor | None = None, epoch: int = 0, **res
 
 
 def weighted_sums(pruner: Pruner, value_ND: Tensor, draws: int, first_epoch: int = 0) -> Tensor:
-    """The mean over the kept of weight x value, [draws, D], of so many selections."""
+    """Returns the mean of weight x value over the kept examples of each of so many selections, [draws, D]."""
     means = []
     for epoch in range(first_epoch, first_epoch + draws):
         selection = pruner.select(epoch)
@@ -91,12 +91,12 @@ def weighted_sums(pruner: Pruner, value_ND: Tensor, draws: int, first_epoch: int
 
 
 def in_standard_errors(sample_RD: Tensor, expected_D: Tensor) -> Tensor:
-    """How many standard errors the sample's mean lies off what is expected, [D]."""
+    """Returns the distance of the sample's mean from the expected value in standard errors, [D]."""
     error_D = sample_RD.std(0) / len(sample_RD) ** 0.5
     return (sample_RD.mean(0) - expected_D).abs() / error_D.clamp_min(1e-12)
 
 
-# Options of small networks, by name; any other has a width of 3, or of `LEAST_WIDTH`.
+# Options of small networks, by name; other networks have a width of 3, or of `LEAST_WIDTH`.
 SMALLEST: dict[str, dict[str, int]] = {
     "spikformer": {"width": 8, "depth": 1, "heads": 2},
     "sdt": {"width": 8, "depth": 1, "heads": 2},
@@ -105,18 +105,18 @@ SMALLEST: dict[str, dict[str, int]] = {
 
 
 def ours() -> list[str]:
-    """The registered backbones that are made of the suite's own layers."""
+    """Returns the registered backbones that are made of the suite's own layers."""
     return [name for name in BACKBONES if issubclass(load(BACKBONES[name]), Backbone)]
 
 
 def norm_option(backbone: str, norm: str) -> dict[str, str]:
-    """The option of that norm, of a backbone that has one."""
+    """Returns the option of that norm where the backbone has one."""
     return {"norm": norm} if "norm" in options(resolve("backbone", backbone)) else {}
 
 
 def network(backbone: str, norm: str, events: bool, side: int = 8, **settings: Any) -> tuple[nn.Module, Tensor]:
-    """In float64 and evaluation mode, with batch norm statistics, scales and shifts that are not the initial ones; and
-    three examples."""
+    """Returns a network and three examples. The network is in float64 and evaluation mode; its batch norm's statistics,
+    scales and shifts are not the initial ones."""
     steps, batch = 3, 3
     sizes = SMALLEST.get(backbone, {"width": LEAST_WIDTH if "resnet" in backbone else 3})
     with torch.random.fork_rng([]):
@@ -143,7 +143,7 @@ def network(backbone: str, norm: str, events: bool, side: int = 8, **settings: A
 
 
 def drawn(p_N: Tensor, num_draws: int) -> Tensor:
-    """1 for each example that a draw took, and 0 for the others; [draws, N]."""
+    """Returns 1 for each example that a draw took and 0 for the others, [draws, N]."""
     taken_RN = torch.zeros(num_draws, len(p_N))
     generator = stream(7, "draws")
     for row in taken_RN:

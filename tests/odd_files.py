@@ -1,4 +1,4 @@
-"""What may lie where a file is expected, and a limit for whatever would wait for it."""
+"""Odd things in the place of an expected file, and a time limit for code that would wait for them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _hole(path: Path) -> None:
     os.truncate(path, 1 << 40)
 
 
-# By name: lays it at a path, where nothing is.
+# Functions that make an odd thing at an unused path, by name.
 ODD_PLACES: dict[str, Callable[[Path], object]] = {
     "a pipe": os.mkfifo,
     "a link to a pipe": _pipe_behind_a_link,
@@ -46,7 +46,7 @@ ODD_PLACES: dict[str, Callable[[Path], object]] = {
 
 
 class TooSlow(BaseException):
-    """No Exception, so that nothing under test catches it."""
+    """A BaseException, which no `except Exception` under test catches."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Where the repository lies."""
+"""The repository's path."""
 
 from pathlib import Path
 

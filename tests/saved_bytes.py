@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Saved:
-    """Bytes that graphs hold on to, and the most they did at once; storages that several operations saved count once."""
+    """Bytes that graphs keep now, and their peak; a storage that several operations saved counts once."""
 
     def __init__(self) -> None:
         self.now = self.most = 0

@@ -70,7 +70,7 @@ def make_trainer(spec: Spec, material: Material, progress: Progress | None = Non
 
 
 def small_bench(pruner: Pruner | None = None, **requested: Any) -> RunTrainer:
-    """A prepared run; `pruner` takes the place of the method's own."""
+    """Returns a prepared run; `pruner` takes the place of the method's own."""
     bench = make_trainer(*resolved(**requested))
     if pruner is not None:
         bench.state.pruner = pruner
@@ -86,7 +86,7 @@ def gradients_of_batch(model: torch.nn.Module, backprop: str, input: Tensor, lab
 
 
 class Chosen(Pruner):
-    """Keeps the given examples with the given weights in every epoch, and keeps what it saw."""
+    """Keeps the given examples with the given weights in every epoch, and stores its observations."""
 
     def __init__(self, index_K: Tensor, weight_K: Tensor | None = None, watch: frozenset[str] = frozenset()) -> None:
         super().__init__(0.0)
@@ -107,8 +107,8 @@ class Chosen(Pruner):
 
 
 def numbers(record: Record) -> dict[str, Any]:
-    """All of a record but what may differ between two parts of one run and a whole one: times, memory, environment, the
-    count of interruptions."""
+    """Returns a record without the fields that may differ between a whole run and one in two parts: times, memory,
+    environment and the count of interruptions."""
     data = copy.deepcopy(record.to_json())
     for name in (
         "seconds",

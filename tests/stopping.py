@@ -1,4 +1,4 @@
-"""Small runs that are stopped somewhere, for the tests of what is taken up again."""
+"""Small runs that stop at some batch, for the tests of resumed runs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Stopped(Exception):
 
 
 class StopsAt(Progress):
-    """Pulls the plug at a batch; counts batches and keeps the messages."""
+    """Interrupts the run at a batch; counts batches and keeps the messages."""
 
     def __init__(self, batch: int | None = None) -> None:
         self.batch, self.count, self.messages = batch, 0, list[str]()
@@ -72,7 +72,7 @@ def requested(method: str, **more: Any) -> tuple[Any, Any]:
 def saved(
     spec: Any, material: Any, folder: Path, progress: Progress | None = None, every: float = 0.0, **how: Any
 ) -> RunTrainer:
-    """A run whose checkpoint lies in the folder."""
+    """Returns a run whose checkpoint lies in the folder."""
     progress = progress or Progress()
     checkpoint = Checkpoint(folder / "run.ckpt", every, {"key": spec.key}, progress.message)
     return make_trainer(spec, material, progress, checkpoint=checkpoint, **how)
@@ -85,7 +85,7 @@ def whole(spec: Any, material: Any) -> tuple[Record, dict[str, torch.Tensor], in
 
 
 def resumed(spec: Any, material: Any, stop: int, folder: Path) -> tuple[Record, RunTrainer]:
-    """The record of a run that was stopped at a batch and started again, and its trainer."""
+    """Returns the record of a run that was stopped at a batch and started again, and its trainer."""
     with pytest.raises(Stopped):
         saved(spec, material, folder, StopsAt(stop)).run()
     trainer = saved(spec, material, folder, progress := StopsAt(), starts=2)

@@ -1,4 +1,4 @@
-"""What the import contracts of pyproject.toml do not hold: what loads, and what stays unloaded."""
+"""Imports beyond the contracts of pyproject.toml: the modules that load, and those that stay unloaded."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ STATED = re.compile(r"[+-]?\d+(?:\.\d+)? ± \d+(?:\.\d+)?")
 
 @cache
 def arms(folder: str) -> dict[str, Arm]:
-    """The runs by a short name: 'full sltt dense', 'sadp bptt eb early', 'full bptt dense, SLTT'."""
+    """Returns the runs by a short name: 'full sltt dense', 'sadp bptt eb early', 'full bptt dense, SLTT'."""
     found: dict[str, Arm] = {}
     for _, record in read_all([ROOT / "results" / folder]).records:
         spec = record.spec
@@ -77,7 +77,7 @@ def paired(folder: str, one: str, other: str, value: Value) -> tuple[float, floa
 
 
 def mean_of_pairs(suffix: str, number: int) -> tuple[float, float]:
-    """SADP minus random, the mean over all such pairs of arms by seed."""
+    """Returns SADP minus random, paired by seed: the mean over all such pairs of arms."""
     pairs = [
         (arm, arms("axes")["random" + name.removeprefix("sadp")])
         for name, arm in arms("axes").items()
@@ -88,7 +88,7 @@ def mean_of_pairs(suffix: str, number: int) -> tuple[float, float]:
 
 
 def spellings(mean: float, half: float, decimals: int) -> set[str]:
-    """The estimate with and without its sign, and the share of time less than 1 as a saving."""
+    """Returns the estimate with and without its sign, and a share of time below 1 as a saving."""
     texts = {f"{value:{sign}.{decimals}f} ± {half:.{decimals}f}" for value in (mean, -mean) for sign in ("", "+")}
     return texts | {text.replace("+0.0 ±", "-0.0 ±") for text in texts}
 

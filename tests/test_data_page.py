@@ -1,4 +1,4 @@
-"""The table of runs on page Data is what the committed records give.
+"""The table of runs on page Data follows from the committed records.
 
 `python -m tests.test_data_page` prints the table.
 """
@@ -14,7 +14,7 @@ from sadp_bench.records.store import read_all
 
 ROOT = Path(__file__).parents[1]
 ARMS = {"full": 0.0, "random": 0.5, "sadp": 0.5, "infobatch": 0.5}
-# By name of the data set: what the page calls it, and its number of classes.
+# The page's name of each data set, and its number of classes, by the data set's name.
 SETS = {
     "braille": ("`braille`", 27),
     "dvs-gesture": ("objects as `dvs-gesture`", 5),
@@ -24,12 +24,12 @@ SETS = {
 
 
 def committed() -> list[Record]:
-    """The records of the four data sets."""
+    """Returns the records of the four data sets."""
     return [record for _, record in read_all([ROOT / "results" / "datasets"]).records]
 
 
 def lines() -> list[str]:
-    """A line for each data set: the mean accuracy of each arm with its smallest and largest, chance, test examples, seeds."""
+    """Returns a line for each data set: each arm's mean, least and largest accuracy, chance, test examples, seeds."""
     records = committed()
     found = []
     for dataset, (name, classes) in SETS.items():

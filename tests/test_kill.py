@@ -1,4 +1,4 @@
-"""A few of the kills that tests/faults/kill.py makes in numbers: with SIGKILL, of the real command."""
+"""A few of the kills that tests/faults/kill.py makes in large numbers: SIGKILL to the real command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The picture of the visits of each method: shares by epoch and difficulty, of any registered method."""
+"""The figure of each method's visits: shares by epoch and difficulty, for any registered method."""
 
 from __future__ import annotations
 

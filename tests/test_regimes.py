@@ -28,14 +28,14 @@ from sadp_bench.reports.versus import Versus, versus
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "results" / "regimes"
 EVIDENCE = RECORDS / "evidence"
-# By regime that has records, in the order of the page: SADP's label there.
+# SADP's label in each regime that has records, in the order of the page.
 SADP = {"noise-mlp": "sadp (score=layers, smoothing=0.2)", "fits-mlp": "sadp (smoothing=0.2)"}
 RIVALS = ("random", "hwbs", "ceiling", "full")
 RATIOS = (0.3, 0.5, 0.7)
 
 
 def compared(regime: str) -> list[Versus]:
-    """SADP against every other method of a regime, as `report --compare` shows it."""
+    """Returns SADP against every other method of a regime, as `report --compare` shows it."""
     folder = RECORDS / regime
     found = read_all([folder])
     records, failures, searches = sorted_out(found.records, found.failures, [folder])
@@ -43,7 +43,7 @@ def compared(regime: str) -> list[Versus]:
 
 
 def answers() -> list[str]:
-    """A row for each regime, ratio and rival: difference of accuracy, factor of the fitted loss, verdicts, n."""
+    """Returns a row for each regime, ratio and rival: accuracy's difference, fitted loss's factor, verdicts, n."""
     lines = []
     for regime in SADP:
         at = {(each.ratio, each.rival): each for each in compared(regime)}
@@ -52,7 +52,7 @@ def answers() -> list[str]:
 
 
 def others() -> list[str]:
-    """The same rows for the rivals that only one regime has: InfoBatch, SADP's control, the score of the readout alone."""
+    """Returns the same rows for rivals of one regime alone: InfoBatch, SADP's control, the readout's score."""
     lines = []
     for regime in SADP:
         rest = [each for each in compared(regime) if each.rival not in RIVALS]
@@ -61,7 +61,7 @@ def others() -> list[str]:
 
 
 def rates(regime: str) -> list[str]:
-    """A row for each arm of a regime: the learning rates that the search chose at each ratio, and the accuracy."""
+    """Returns a row for each arm of a regime: the chosen learning rate at each ratio, and the accuracy."""
     folder = RECORDS / regime
     records, _, searches = sorted_out(read_all([folder]).records, [], [folder])
     found: dict[str, dict[float, RatioRow]] = {}
@@ -98,7 +98,7 @@ def _points(found: Estimate) -> str:
 
 
 def evidence() -> list[str]:
-    """A row for each regime: full data's accuracy after two thirds and at the end, and the fit of the training images."""
+    """Returns a row for each regime: full data's accuracy after two thirds and at the end, and the training fit."""
     by_regime: dict[tuple[str, int | None], list[Record]] = {}
     for _, record in read_all([EVIDENCE]).records:
         by_regime.setdefault((record.spec.backbone, record.spec.train_examples), []).append(record)
@@ -116,7 +116,7 @@ def evidence() -> list[str]:
 
 
 def by_norm() -> dict[str, dict[str, list[Record]]]:
-    """The records of the pilot on batch norm's statistics: by norm and method, in the order of their seeds."""
+    """Returns the records of the pilot on batch norm's statistics: by norm and method, in the order of their seeds."""
     found: dict[str, dict[str, list[Record]]] = {}
     records = [record for _, record in read_all([ROOT / "results" / "weighted-norm"]).records]
     for record in sorted(records, key=lambda record: record.spec.seed):
@@ -126,7 +126,7 @@ def by_norm() -> dict[str, dict[str, list[Record]]]:
 
 
 def weighted_norm() -> list[str]:
-    """A row for each norm: accuracies, SADP's differences, and the factor of its fitted loss over random sampling's."""
+    """Returns a row for each norm: accuracies, SADP's differences, and its fitted loss over random sampling's."""
     lines = []
     for norm, runs in sorted(by_norm().items()):
         accuracy = {method: [run.test_accuracy for run in of] for method, of in runs.items()}
@@ -145,7 +145,7 @@ def _paired(of: Sequence[float], against: Sequence[float]) -> Estimate:
 
 
 def exact_norm() -> list[str]:
-    """A row for each ratio of fits-mlp: losses of four arms, and SADP against the exact norm."""
+    """Returns a row for each ratio of fits-mlp: losses of four arms, and SADP against the exact norm."""
     runs: dict[tuple[str, float], dict[int, Record]] = {}
     for _, record in read_all([RECORDS / "fits-mlp", ROOT / "results" / "exact-norm"]).records:
         options = record.spec.method_options
@@ -170,7 +170,7 @@ def exact_norm() -> list[str]:
 
 
 def falling() -> list[str]:
-    """A row for each method and ratio of fits-mlp: the falling budget against the constant one, paired by seed."""
+    """Returns a row for each method and ratio of fits-mlp: falling against constant budget, paired by seed."""
     runs: dict[tuple[str, float, str], dict[int, Record]] = {}
     for _, record in read_all([RECORDS / "fits-mlp", RECORDS / "fits-mlp-falling"]).records:
         if record.spec.evaluate_on == "test" and record.spec.method_options.get("smoothing") != 1.0:
@@ -201,7 +201,7 @@ PAGES = {
 
 
 def marks(name: str) -> tuple[str, str]:
-    """The comments before and behind a table of a page."""
+    """Returns the comments before and behind a table of a page."""
     return f"<!-- {name} -->\n", f"<!-- end {name} -->"
 
 
@@ -235,7 +235,7 @@ def test_only_infobatchs_rates_lie_at_the_edge_of_a_search() -> None:
 
 
 def test_the_score_makes_the_gain_and_hwbs_and_the_ceiling_are_as_stated() -> None:
-    """What the sentences state without a number: the control against random, the ceiling against full data, hwbs."""
+    """The sentences without a number: the control against random, the ceiling against full data, hwbs."""
     folder = RECORDS / "noise-mlp"
     records, _, searches = sorted_out(read_all([folder]).records, [], [folder])
     rows = Contents(records, searches=searches).rows
@@ -296,7 +296,7 @@ def test_every_comparison_of_the_answer_is_decided_within_the_stated_width() -> 
 
 
 def test_the_stated_seeds_would_decide_the_losses() -> None:
-    """By the normal rule: an interval of half width h at n seeds, that must lie within a tenth of the loss."""
+    """The normal rule gives the seeds: an interval of half width h at n seeds must lie within a tenth of the loss."""
     needed = {}
     for each in compared("fits-mlp"):
         if each.loss_verdict == "undecided":

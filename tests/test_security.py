@@ -33,7 +33,7 @@ from tests.paths import ROOT
 
 # ------------------------------------------------------------------------------------------- what the source calls
 
-# ruff's rules S and its list of banned modules (pyproject.toml) hold these out of the source.
+# Ruff's rules S and its list of banned modules (pyproject.toml) keep these out of the source.
 REFUSED_BY_RUFF = """
 import pickle
 from pickle import loads
@@ -69,7 +69,7 @@ def test_ruff_is_set_up_to_refuse_what_could_run_a_strangers_code() -> None:
 
 
 def test_tensors_and_arrays_are_loaded_without_pickle() -> None:
-    """No rule of ruff holds the keywords of torch.load and numpy.load."""
+    """No rule of ruff checks the keywords of torch.load and numpy.load."""
     wrong = []
     for path in [*(ROOT / "sadp_bench").rglob("*.py"), *(ROOT / "baselines").rglob("*.py")]:
         for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
@@ -84,7 +84,7 @@ def test_tensors_and_arrays_are_loaded_without_pickle() -> None:
 
 
 class Site(http.server.BaseHTTPRequestHandler):
-    """Serves `pages`; a page that is text is where it redirects to."""
+    """Serves `pages`; a page that is text is the address of a redirect."""
 
     pages: dict[str, bytes | str]
     requested: list[str]
@@ -104,7 +104,7 @@ class Site(http.server.BaseHTTPRequestHandler):
 
 @contextmanager
 def site(pages: dict[str, bytes | str], certificate: Path | None = None) -> Iterator[tuple[str, list[str]]]:
-    """(its address, the requested paths), over https where there is a certificate."""
+    """Yields the site's address and the requested paths; uses https where there is a certificate."""
     requested: list[str] = []
     handler = type("OwnSite", (Site,), {"pages": pages, "requested": requested})
     with http.server.ThreadingHTTPServer(("localhost", 0), handler) as server:
@@ -237,7 +237,7 @@ def test_an_absolute_path_in_an_archive_stays_in_the_folder(trusted: Path, tmp_p
 
 @pytest.fixture
 def trap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file that the module `trap_of_a_stranger` makes when it is imported; it lies in the working folder."""
+    """Returns a file that the module `trap_of_a_stranger` makes when it is imported; it lies in the working folder."""
     sprung = tmp_path / "sprung"
     (tmp_path / "trap_of_a_stranger.py").write_text(f"open({str(sprung)!r}, 'w')\nclass Trap: pass\n")
     monkeypatch.chdir(tmp_path)

@@ -76,7 +76,7 @@ class GlobalState(Plain):
 
 
 class Unsaveable(Plain):
-    """Keeps what `select` needs in what no checkpoint holds."""
+    """Keeps the state of `select` in an object that no checkpoint can contain."""
 
     def __init__(self, prune_ratio):
         super().__init__(prune_ratio)
@@ -92,14 +92,14 @@ class Unsaveable(Plain):
 
 
 class Forgetful(Unsaveable):
-    """Leaves it out of its state."""
+    """Leaves `hidden` out of its state."""
 
     def state_dict(self):
         return {name: value for name, value in vars(self).items() if name != "hidden"}
 
 
 class MixesDevices(Plain):
-    """Keeps scores on the CPU, whatever the device of what it observes."""
+    """Keeps scores on the CPU, whatever the device of its observations."""
 
     def prepare(self, context):
         super().prepare(context)

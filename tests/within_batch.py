@@ -11,5 +11,5 @@ from tests.helpers import seen
 
 
 def candidates(index_C: Tensor, num_trained: int, epoch: int = 0, **shown: Any) -> Candidates:
-    """Candidates whose forward pass shows the given values; see `helpers.seen`."""
+    """Returns candidates whose forward pass shows the given values; see `helpers.seen`."""
     return Candidates(epoch, index_C, num_trained, lambda watch: seen(index_C, epoch=epoch, **shown))

@@ -19,7 +19,7 @@ from tests.backbones.helpers import BACKBONES, MIN_WIDTHS, build, randn, settled
 from tests.helpers import norm_option
 from tests.small_runs import Chosen, make_trainer, resolved, small_bench
 
-# Of each data set: the input's channels and sides.
+# The input's channels and sides, by data set.
 IMAGES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 EVENTS = (2, 34, 34)
 CONVOLUTIONAL = [name for name in BACKBONES if name not in ("mlp", "recurrent")]

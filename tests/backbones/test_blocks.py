@@ -18,7 +18,7 @@ BY_HAND = NeuronSettings(tau=2.0, threshold=1.0, decay_input=True, reset="hard")
 
 
 def lif_by_hand(current: Tensor) -> Tensor:
-    """The neuron of BY_HAND; [T, ...]."""
+    """Returns the spikes of the neuron of BY_HAND, [T, ...]."""
     v, spikes = torch.zeros_like(current[0]), []
     for x in current:
         v = v + (x - v) / 2
@@ -101,7 +101,7 @@ def test_a_firing_block_fires_after_the_addition() -> None:
 
 
 def logits_by_hand(model: Any, image: Tensor, identity_takes_spikes: bool) -> Tensor:
-    """A pre-activation network, block by block; SLTT's code overwrites x by its spikes before the identity takes it."""
+    """Returns a pre-activation network's logits, block by block. SLTT's identity takes the spikes in place of x."""
     x = norm_by_hand(conv_by_hand(image.expand(3, *image.shape), model.stem[0], 1, 1), model.stem[1])
     *blocks, norm, _, _ = model.body
     for number, block in enumerate(blocks):

@@ -96,7 +96,7 @@ def test_the_readout_gets_what_the_mask_leaves_and_evaluation_has_no_mask() -> N
 
 
 def test_bounds_and_the_readouts_score_are_those_of_the_masked_network() -> None:
-    """Each example's gradient of the same pass: exact for the readout, below the bound of every other layer."""
+    """Scores against each example's gradient in the same pass: equal at the readout, a bound at every other layer."""
     watch = frozenset({Signal.FEATURES, Signal.INPUT_SQUARES, Signal.ERROR_SQUARES})
     model = network("resnet18-sltt").double().train()
     with Recorder(model, watch) as recorder, torch.random.fork_rng():
@@ -114,7 +114,7 @@ def test_bounds_and_the_readouts_score_are_those_of_the_masked_network() -> None
 
 
 def squares_of_examples(model: Backbone, input: Tensor) -> Tensor:
-    """Each layer's squared gradient norm, [L, B], from one pass in training mode; the readout comes last."""
+    """Returns each layer's squared gradient norm, [L, B], from one pass in training mode; the readout comes last."""
     layers = [*(m for m in model.modules() if isinstance(m, nn.Conv2d)), model.readout]
     columns = []
     loss_B = step_loss(model(input), LABELS)

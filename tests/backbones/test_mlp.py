@@ -106,7 +106,7 @@ def test_a_survey_gives_features_spikes_and_exact_norms() -> None:
 
 @pytest.fixture(scope="module")
 def records() -> dict[str, Record]:
-    """Runs of ways of training in time, of SADP's scores, and with masked weights."""
+    """Returns records by name: ways of training in time, SADP's scores, and masked weights."""
     sizes = {"backbone": "mlp", "set": WIDE, "train_examples": 600}
     kinds = {
         "full": {},

@@ -32,7 +32,7 @@ WATCHED = frozenset(Signal) - {Signal.BOUND_RATIO, Signal.LOGIT_ERRORS}
 
 @pytest.fixture(autouse=True)
 def convolutions_of_few_channels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The C core takes these networks' convolutions too."""
+    """Lets the C core compute these networks' convolutions too."""
     monkeypatch.setattr(spike_conv, "LEAST", 1)
 
 
@@ -52,7 +52,7 @@ def batch(events: bool) -> tuple[Tensor, Tensor]:
 
 
 def trained(model: nn.Module, backprop: str, events: bool) -> tuple[Tensor, dict[str, Tensor]]:
-    """Logits of a step, and what hooks recorded; the gradients are in the model."""
+    """Returns a step's logits and the hooks' records; leaves the gradients in the model."""
     input, label_B = batch(events)
     step = make_backprop(backprop, 0, model, "fp32", torch.device("cpu"))
     weight_B = torch.linspace(0.5, 2, BATCH)

@@ -15,7 +15,7 @@ from sadp_bench.backbones.cpu_lif import CPULif
 from sadp_bench.backbones.spiking import LIF, NeuronSettings
 from tests.backbones.helpers import randn
 
-# As SpikingJelly names them; ours must be these.
+# SpikingJelly's names; ours must be equal.
 SURROGATES = {
     "atan": surrogate.ATan(alpha=2.0),
     "sigmoid": surrogate.Sigmoid(alpha=4.0),
@@ -25,7 +25,7 @@ SETTINGS = list(itertools.product(("hard", "soft"), (True, False), SURROGATES)) 
 
 
 def at_rest(current: Tensor, *settings: Any) -> Tensor:
-    """The CPU neuron's spikes from rest."""
+    """Returns the CPU neuron's spikes from rest."""
     rest = torch.zeros(current.shape[1:], dtype=torch.promote_types(current.dtype, torch.float32))
     spikes: Tensor = CPULif.apply(current, rest, *settings)[0]
     return spikes

@@ -48,7 +48,7 @@ def images(events: bool, dtype: torch.dtype, side: int = 9) -> tuple[Tensor, Ten
 
 
 def by_hand(model: CNN, input: Tensor, pool: str, place: str) -> Tensor:
-    """The network's logits of a batch in training mode, with torch's functions around the neuron."""
+    """Returns the network's logits of a batch in training mode, with torch's functions around the neuron."""
     lif, pooled = LIF(NeuronSettings(threshold=0.5)), BY_HAND[pool]
     convs = [m for m in model.modules() if isinstance(m, SpikeConv2d)]
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]

@@ -27,14 +27,14 @@ def parameters(model: nn.Module) -> int:
 
 
 def on_meta(kind: Any, channels: int, side: int, **options: Any) -> nn.Module:
-    """At its default width, without memory for its weights."""
+    """Returns a network of its default width on the meta device, without memory for its weights."""
     with torch.device("meta"):
         model: nn.Module = kind((channels, side, side), 10, 1, NeuronSettings(), **options)
     return model
 
 
 def calls(model: nn.Module, *shape: int) -> list[Layer]:
-    """Its layers in the order of a pass: ("conv", inputs, outputs, kernel, stride), ("neuron",), ("linear", ...), pools."""
+    """Returns a network's layers in the order of a pass, such as ("conv", inputs, outputs, kernel, stride)."""
     seen: list[Layer] = []
 
     def see(module: Any, *_: Any) -> None:
@@ -55,7 +55,7 @@ def calls(model: nn.Module, *shape: int) -> list[Layer]:
 
 
 def test_resnet19_has_the_parameters_and_layers_that_tet_reports() -> None:
-    """12.63 million: Deng et al. 2022, and the tables that compare with it."""
+    """Deng et al. 2022, and the tables that compare with it, report 12.63 million parameters."""
     norm = lambda channels: 2 * channels  # noqa: E731
     block = lambda inputs, c: 9 * inputs * c + 9 * c * c + 2 * norm(c)  # noqa: E731
     first = lambda inputs, c: block(inputs, c) + inputs * c + norm(c)  # noqa: E731
@@ -105,7 +105,7 @@ def test_vgg16_has_torchvisions_layers() -> None:
 
 
 def test_vggsnn_has_the_layers_of_tets_code() -> None:
-    """On the 48x48 event frames of the source."""
+    """The input has 48x48 pixels, as the source's event frames."""
     model = VGGSNN((2, 48, 48), 10, 1, NeuronSettings(), width=4)
     wanted: list[Layer] = []
     channels, pooled = [2, 64, 128, 256, 256, 512, 512, 512, 512], (2, 4, 6, 8)
@@ -114,14 +114,14 @@ def test_vggsnn_has_the_layers_of_tets_code() -> None:
         inputs, outputs = channels[place - 1 : place + 1]
         wanted += [("conv", inputs // 16 or 2, outputs // 16, 3, 1), ("neuron",)]
         wanted += [("pool", "AvgPool2d")] if place in pooled else []
-        by_hand += 9 * inputs * outputs + 2 * outputs  # and no bias, which the norm replaces
+        by_hand += 9 * inputs * outputs + 2 * outputs  # no bias: the norm has its own
     wanted.append(("linear", 32 * 3 * 3, 10))
     assert calls(model, 2, 48, 48) == wanted
     assert parameters(on_meta(VGGSNN, 2, 48)) == by_hand + 512 * 3 * 3 * 10 + 10
 
 
 def test_sew_7b_has_the_layers_of_the_authors_code() -> None:
-    """On the 128x128 event frames of the source: seven blocks and seven pools, down to one pixel."""
+    """The input has 128x128 pixels, as the source's event frames; seven blocks and seven pools leave one pixel."""
     model = SEW7B((2, 128, 128), 10, 1, NeuronSettings(), width=4)
     wanted: list[Layer] = [("conv", 2, 4, 1, 1), ("neuron",)]
     for block in range(7):
@@ -137,7 +137,7 @@ def test_sew_7b_has_the_layers_of_the_authors_code() -> None:
 
 
 def test_ms_resnet18_is_spikingjellys_network_to_rounding() -> None:
-    """Logits and gradients of the same weights, norms that do something included."""
+    """Compares logits and gradients at the same weights, with norms that change their input."""
     settings = NeuronSettings(tau=4 / 3, threshold=0.5)
     options = {"tau": 4 / 3, "v_threshold": 0.5, "decay_input": False, "detach_reset": True}
     ours = MSResNet18((3, 32, 32), 5, 3, settings, width=8, first_stride=2).double()
@@ -167,7 +167,7 @@ def test_ms_resnet18_is_spikingjellys_network_to_rounding() -> None:
 
 
 def _in_order(model: nn.Module) -> list[Any]:
-    """The layers that have weights. In both networks the shortcut of a block stands behind its other layers."""
+    """Returns the layers that have weights. In both networks the shortcut of a block stands behind its other layers."""
     return [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear | nn.BatchNorm2d)]
 
 

@@ -31,12 +31,12 @@ SHAPE, CLASSES, T = (3, 16, 16), 5, 3
 
 
 def lif(**_: Any) -> neuron.LIFNode:
-    """SpikingJelly's neuron of the same settings."""
+    """Returns SpikingJelly's neuron of the same settings."""
     return neuron.LIFNode(2.0, True, 0.3, 0.0, LIF(SETTINGS).surrogate_function, detach_reset=True, step_mode="m")
 
 
 def pair(name: str) -> tuple[Any, Any]:
-    """Ours and the library's, small, in float64, with the same weights, and norms that do something."""
+    """Returns our network and the library's: small, float64, with equal weights and norms that change their input."""
     depth = {"spikformer": 1, "sdt": 1, "qkformer": 3}[name]
     ours = registry.resolve("backbone", name)(
         SHAPE, CLASSES, T, SETTINGS, width=WIDTHS[name], depth=depth, heads=2
@@ -88,7 +88,7 @@ def test_logits_and_gradients_are_the_librarys(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["spikformer", "sdt", "qkformer"])
 def test_sltt_takes_the_steps_one_by_one(name: str) -> None:
-    """Against the library's network, one step after the other, whose membranes are cut from the graph in between."""
+    """Compares with the library's network, step by step, its membranes detached between the steps."""
     ours, theirs = pair(name)
     x, label_B = images(), torch.tensor([0, 1, 2, 3])
     step = make_backprop("sltt", 0, ours, "fp64", torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""Batch norm weighted as the loss is, against torch's, hand computations and finite differences; group norm beside it."""
+"""Batch norm with the loss's weights against torch's, hand computations and finite differences; and group norm."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.helpers import in_standard_errors, network
 from tests.small_runs import assert_same_weights, make_trainer, numbers, resolved, small_bench, weights_of
 from tests.stopping import resumed, whole
 
-# By kind, the shape of one step's input for each batch size.
+# The shape of one step's input by kind of norm, as a function of the batch size.
 SHAPES: dict[type[nn.Module], tuple[int, ...]] = {
     nn.BatchNorm1d: (5, 7),
     nn.BatchNorm2d: (5, 3, 4),
@@ -46,7 +46,7 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
 
 
 def pair(kind: type[nn.Module], **options: Any) -> tuple[Any, Any]:
-    """A batch norm with made weights, and its weighted copy. SpikingJelly's takes all time steps at once."""
+    """Returns a batch norm with made weights, and its weighted copy. SpikingJelly's takes all time steps at once."""
     norm: Any = kind(5, **options).double()
     if hasattr(norm, "step_mode"):
         norm.step_mode = "m"
@@ -58,7 +58,7 @@ def pair(kind: type[nn.Module], **options: Any) -> tuple[Any, Any]:
 
 
 def input_of(kind: type[nn.Module], batch: int, steps: int = 2) -> Tensor:
-    """Of torch's kinds [T * B, ...], of SpikingJelly's [T, B, ...]."""
+    """Returns a random input, [T * B, ...] for torch's norms and [T, B, ...] for SpikingJelly's."""
     x = drawn(steps, batch, *SHAPES[kind]) + torch.arange(batch).view(-1, *[1] * len(SHAPES[kind]))
     return x if kind.__module__.startswith("spikingjelly") else x.flatten(0, 1)
 

@@ -1,4 +1,4 @@
-"""What the tests of the methods by the last layer's gradients share: gradients that are formed, and shares of classes."""
+"""Helpers for the tests of methods that use the last layer's gradients: explicit gradients, and shares of classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the methods by the last layer's gradients share: the length of scoring, and classes of any gradient length."""
+"""Methods that use the last layer's gradients: the length of scoring, and classes of any gradient length."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from tests.within_batch import candidates
 
 
 def by_projection(gradient_CP: np.ndarray, number: int) -> list[int]:
-    """The greedy rule with explicit vectors: the residuals come from a least-squares fit of the picks."""
+    """Returns the greedy rule's picks by explicit vectors; a least-squares fit of the picks gives the residuals."""
     total, picks = gradient_CP.sum(0), []
     for _ in range(number):
         gains = np.full(len(gradient_CP), -1.0)

@@ -14,7 +14,7 @@ from tests.helpers import bench, classes_of, prepared_for
 
 
 class Given(DRoP):
-    """Takes the classes' errors as given."""
+    """DRoP with given errors of the classes."""
 
     error_C = torch.tensor([0.05, 0.5, 0.3, 0.15])
 
@@ -23,7 +23,7 @@ class Given(DRoP):
 
 
 def algorithm_1(size_C, recall_C, density):
-    """The paper's loop: the excess of full classes goes to the others."""
+    """Returns the densities by the paper's loop: the excess of full classes goes to the others."""
     density_C, open_C, excess = np.zeros(len(size_C)), np.ones(len(size_C), dtype=bool), density * size_C.sum()
     while excess > 1e-9:
         norm = (size_C * (1 - recall_C))[open_C].sum() / excess

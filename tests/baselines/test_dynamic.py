@@ -1,4 +1,4 @@
-"""Dynamic methods: several processes keep the same of each example as one, and a user's loop needs no more than it gives."""
+"""Dynamic methods: several processes have the state of one, and an own loop passes all that they need."""
 
 from __future__ import annotations
 

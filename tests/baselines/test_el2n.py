@@ -1,4 +1,4 @@
-"""EL2N, and what a scoring run is."""
+"""EL2N, and the parts of a scoring run."""
 
 from __future__ import annotations
 

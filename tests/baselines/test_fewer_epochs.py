@@ -1,4 +1,4 @@
-"""Fewer epochs: all data for a share of the run, the schedule squeezed in."""
+"""Fewer epochs: a share of the run's epochs on all data, with a schedule of that length."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.helpers import Updates, bench, prepared
 
 
 def run(ratio, **requested):
-    """The rows, and the learning rate and size of every batch."""
+    """Returns the rows, and the learning rate and size of every batch."""
     steps = []
 
     class Steps(Updates):

@@ -21,7 +21,7 @@ HISTORIES = {  # right (1) or wrong (0) at each presentation -> events, ever lea
 
 
 def show(counter, epoch, batches=3):
-    """One epoch of the histories, in batches of a shuffled order; class 1 is right."""
+    """Shows one epoch of the histories, in batches of a shuffled order; class 1 is right."""
     order = torch.randperm(len(HISTORIES), generator=torch.Generator().manual_seed(epoch))
     for index_B in order.tensor_split(batches):
         right_B = torch.tensor([int(list(HISTORIES)[i][epoch]) for i in index_B.tolist()])

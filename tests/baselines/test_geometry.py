@@ -1,4 +1,4 @@
-"""What the geometry methods share: features, blocks, the share of each class, and settings."""
+"""Common parts of the geometry methods: features, blocks, the share of each class, and settings."""
 
 from __future__ import annotations
 

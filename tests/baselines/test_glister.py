@@ -27,7 +27,7 @@ def with_readout(seed: int) -> tuple[MadeContext, Tensor, Tensor]:
 
 
 def oracle(seed: int, num_kept: int, eta: float, rounds: int, index_M: list[int] | None = None) -> list[int]:
-    """The choices in order; of some examples, their positions."""
+    """Returns the choices in order, as positions within `index_M` where it is given."""
     context, input_ND, weight_CD = with_readout(seed)
     index = list(range(61)) if index_M is None else index_M
     gradients, chosen = torch.from_numpy(formed(context))[index], list[int]()

@@ -19,7 +19,7 @@ L2 = 0.5
 
 
 def oracle(gradients: np.ndarray, num_chosen: int, l2: float = L2) -> dict[int, float]:
-    """The weights by position: of the pursuit and, where it ends early, 1 of the first others."""
+    """Returns the pursuit's weights by position; where it ends early, the first of the others have weight 1."""
     target, weights = gradients.sum(0), dict[int, float]()
     penalty = l2 * np.mean(np.sum(gradients**2, axis=1))
     while len(weights) < num_chosen:

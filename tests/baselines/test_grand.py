@@ -49,7 +49,7 @@ def test_gradient_norms_do_not_depend_on_how_they_are_cut_into_chunks(monkeypatc
 
 
 def test_square_norms_of_a_layer_that_computes_in_16_bits_are_those_of_the_same_numbers_in_64():
-    """As under autocast: the input may still have 32 bits; the squares must not leave the range of float16."""
+    """Under autocast the input may have 32 bits; the squares must stay within the range of float16."""
     a = torch.randint(0, 2, (2, 4, 3, 5, 6), generator=stream(0, "16 bits")).float()
     layers = (nn.Conv2d(3, 5, 3, padding=1), nn.Linear(6, 4))
     for layer, computed in product(layers, (torch.bfloat16, torch.float16)):

@@ -13,7 +13,7 @@ from tests.within_batch import candidates
 
 
 def errors(norms: np.ndarray) -> torch.Tensor:
-    """Errors at two steps and two classes, whose sum over time has these norms."""
+    """Returns errors at two steps and two classes, whose sum over time has these norms."""
     return torch.tensor(np.stack([norms * 0.3, norms * 0.7])[:, :, None] * np.array([0.6, 0.8]))
 
 

@@ -1,4 +1,4 @@
-"""InfoBatch: what is dropped, how the rest is weighted, and what it costs."""
+"""InfoBatch: the dropped examples, the weights of the rest, and the costs."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_the_threshold_rises_before_the_share_of_drops_does():
     loss_N = torch.cat([torch.linspace(0, 0.1, 30), torch.linspace(1.0, 1.1, 70)])
     for ratio, options, below, weight in (
         (0.36, {}, 72, 2), (0.15, {}, 30, 2), (0.12, {}, 30, 30 / 18), (0.7, {}, 100, 100 / 30),
-        # The former rule: the share of drops rises to 0.9 first.
+        # With the former rule, the share of drops first rises to 0.9.
         (0.36, {"drop_share": 0.9}, 40, 10), (0.27, {"drop_share": 0.9}, 30, 10),
     ):  # fmt: skip
         selection = with_losses(loss_N, ratio, delta=1.0, **options).select(1)

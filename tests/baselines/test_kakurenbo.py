@@ -1,4 +1,4 @@
-"""KAKURENBO: what is hidden and moved back over epochs, the falling shares, and the looks at hidden examples."""
+"""KAKURENBO: examples hidden and moved back over epochs, the falling shares, and the passes over hidden examples."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ N, CLASSES, LABEL_N = 311, 4, np.arange(311) % 4
 
 
 def made(rng, index):
-    """Losses, logits of two time steps, and what follows from them: whether it is right, and the highest p."""
+    """Returns losses and logits of two time steps, whether each example is right, and its highest probability."""
     logits_TBC = rng.normal(size=(2, len(index), CLASSES)) * rng.choice([0.3, 3.0])
     logits_TBC[:, np.arange(len(index)), LABEL_N[index]] += 2
     mean = logits_TBC.mean(0)
@@ -30,7 +30,7 @@ def made(rng, index):
 
 
 def hide(loss_N, right_N, p_N, share):
-    """The definition: the lowest losses, those that move back, and the next lowest in their place."""
+    """Applies the definition: hides the lowest losses, moves some back, and hides the next lowest in their place."""
     number = round(share * N)
     rising = np.argsort(loss_N)
     hidden = [i for i in rising[:number] if right_N[i] and p_N[i] >= 0.7]

@@ -27,7 +27,7 @@ HELD = 500  # validation images: a standard error of 1.8 points beside a margin 
 
 @pytest.fixture(scope="module")
 def opened():
-    """The data set, read once."""
+    """Returns the data set, read once."""
     return {}
 
 

@@ -18,7 +18,7 @@ def distances(feature_MD: np.ndarray, label_M: np.ndarray, centre: str) -> np.nd
 def from_the_median(feature_MD: np.ndarray, index_M: np.ndarray, context: MadeContext, centre: str) -> list[int]:
     of = distances(feature_MD, context.label_N.numpy()[index_M], centre)
     rank = [sum(of < d) + sum(of[:row] == d) for row, d in enumerate(of)]
-    # Of two ranks as far from the middle, the row that comes first in the block's random order is first.
+    # Where two ranks are equally far from the middle, the block's random order decides.
     return sorted(range(len(of)), key=lambda row: (abs(rank[row] - (len(of) - 1) / 2), row))
 
 

@@ -1,4 +1,4 @@
-"""RePB: ranks within windows, what is skipped and what returns, and weights by visits, against plain NumPy."""
+"""RePB: ranks within windows, skipped and returning examples, and weights by visits, against plain NumPy."""
 
 from __future__ import annotations
 

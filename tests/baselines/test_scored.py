@@ -1,4 +1,4 @@
-"""How long a scoring network trains: epochs, updates, or not at all."""
+"""The length of a scoring network's training: epochs, updates, or none."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_the_estimate_is_what_is_charged_for_each_method():
 
 
 def charges(context):
-    """The epochs of each scoring network and the passes, as they come; no network trains."""
+    """Returns a list that collects each scoring network's epochs and the passes, in order; no network trains."""
     charged, survey = [], context.survey
 
     def fit(pruner, epochs, seed):

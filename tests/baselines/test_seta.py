@@ -59,7 +59,7 @@ def test_the_window_slides_from_easy_to_hard_and_begins_anew():
 
 def test_a_window_of_few_is_whole_and_the_rest_comes_from_the_next_groups():
     pruner = with_losses(LOSSES, 0.4, groups=5, window=2)  # K = 9
-    # Windows of 8, 6, 5 and 4 examples. The next harder group is of 3, 2, 2; then the next easier ones.
+    # The windows have 8, 6, 5 and 4 examples. The next harder groups have 3, 2 and 2; then the next easier ones follow.
     expected = {
         0: {0: 5, 1: 3, 2: 1},
         1: {1: 3, 2: 3, 3: 2, 4: 1},

@@ -74,7 +74,7 @@ def example(input, i):
 
 
 def exact_squares(model, loss, input, label_B, layers):
-    """Each layer's squared gradient norm, one backward pass an example. [layers, B]."""
+    """Returns each layer's squared gradient norm by one backward pass an example, [layers, B]."""
     columns = []
     for i in range(len(label_B)):
         model.zero_grad()
@@ -84,7 +84,7 @@ def exact_squares(model, loss, input, label_B, layers):
 
 
 def watched_by_hand(model, loss, input, label_B):
-    """Of every layer but the readout, for each example by itself: all of its inputs, and the errors at its outputs."""
+    """Returns each example's inputs and output errors at every layer but the readout, by one pass an example."""
     found = []
     for i in range(len(label_B)):
         calls = {layer: [] for layer in weight_layers(model)}
@@ -101,7 +101,7 @@ def watched_by_hand(model, loss, input, label_B):
 
 
 def patch_squares(layer, a):
-    """The squares of all patches that a layer takes of an input, and its ones, patch by patch."""
+    """Returns the summed squares of a layer's input patches, with a one for the bias of each, patch by patch."""
     if isinstance(layer, nn.Linear):
         return float(a.square().sum() + (a[..., 0].numel() if layer.bias is not None else 0))
     if isinstance(layer, nn.Conv1d):  # of one position
@@ -119,7 +119,7 @@ def patch_squares(layer, a):
 
 
 def check_squares(model, loss, input, label_B):
-    """Recorder against watching by hand, of a batch whose losses are weighted."""
+    """Compares the recorder with hooks by hand, on a batch whose losses are weighted."""
     weight_B = torch.tensor([0.5, 2.0, 0.1]).double() / 3
     seen = shown(model, loss, input, label_B, OF_LAYERS, weight_B)
     found = watched_by_hand(model, loss, input, label_B)

@@ -1,4 +1,4 @@
-"""How inputs lie in time, and how often a convolution takes each of its pixels, against counting."""
+"""The time layout of inputs, and the number of patches that each pixel belongs to, against counting."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ B, D = 4, 3
 
 
 def marked(*lead: int) -> Tensor:
-    """Every row holds its own number, D times."""
+    """Returns rows that each contain their own number, D times."""
     return torch.arange(torch.Size(lead).numel()).view(lead)[..., None].expand(*lead, D)
 
 
@@ -81,7 +81,7 @@ def test_channels_last_is_reported_by_how_images_lie() -> None:
 
 
 def as_images(x: Tensor) -> Tensor:
-    """The same numbers with channels last in memory."""
+    """Returns the same numbers with channels last in memory."""
     return x.movedim(-3, -1).contiguous().movedim(-1, -3)
 
 

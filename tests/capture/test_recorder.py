@@ -26,7 +26,7 @@ BOTH = frozenset({"features", "spike_counts"})
 
 
 def watched_by_hand(model: nn.Module, input: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """The readout's input and each spiking layer's output, by hooks of the test's own."""
+    """Returns the readout's input and each spiking layer's output, by hooks of the test's own."""
     features, spikes = [], []
     handles = [model.readout.register_forward_hook(lambda m, inputs, out: features.append(inputs[0].detach()))]
     for module in model.modules():
@@ -148,7 +148,7 @@ def test_squares_under_bfloat16_are_those_of_its_own_numbers_to_its_precision() 
 
 
 class TripledSquares(torch.autograd.Function):
-    """The identity, whose backward pass attaches three times the sums of squares, so that it shows who takes them."""
+    """The identity; its backward pass attaches three times the sums of squares, so that their readers stand out."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -233,7 +233,7 @@ def test_watching_changes_no_number_of_a_run() -> None:
 
 
 def test_the_middle_step_is_read_as_from_all_steps_in_every_layout() -> None:
-    """`MiddleStep` against the squares of every step, of inputs and errors in which types, strides and folds differ."""
+    """Compares `MiddleStep` with the squares of every step, for inputs and errors of several types, strides and folds."""
     images = torch.randn(12, 6, 5, 5, generator=stream(0, "layouts"))
     last = images.contiguous(memory_format=torch.channels_last)
     part = torch.randn(12, 9, 5, 5, generator=stream(1, "layouts"))[:, 2:8]

@@ -1,4 +1,4 @@
-"""What a network must have for a pruner to watch it, and parameters whose exact norms are right or refused."""
+"""The parts that a pruner needs in a network, and parameters whose exact norms are right or refused."""
 
 from __future__ import annotations
 

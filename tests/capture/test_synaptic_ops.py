@@ -40,7 +40,7 @@ def counts(found: Operations, name: str = "second") -> tuple[float, float]:
 
 
 def by_hand() -> tuple[Given, Tensor]:
-    """One example of 3x3 in two steps: a spike in the centre; then one in a corner and a sum of 2 in the opposite one."""
+    """Returns a network and its 3x3 image. Spikes: one in the centre; then one in a corner and a 2 in the opposite one."""
     spikes = torch.zeros(2, 1, 1, 3, 3)
     spikes[0, 0, 0, 1, 1] = spikes[1, 0, 0, 0, 0] = 1
     spikes[1, 0, 0, 2, 2] = 2
@@ -81,7 +81,7 @@ def test_two_masked_layers_worked_by_hand() -> None:
 
 
 def connections_taken(conv: nn.Conv2d, spikes: Tensor, mask: Tensor) -> int:
-    """Connection by connection: [rows, C, H, W] whole numbers."""
+    """Counts connection by connection; the spikes are whole numbers, [rows, C, H, W]."""
     outputs, inputs, *size = conv.weight.shape
     height, width = spikes.shape[-2:]
     taken = 0
@@ -158,7 +158,7 @@ def test_data_is_multiplied_once_as_an_image_and_every_step_as_events() -> None:
 
 
 def let_spikes_through(model: nn.Module, image: Tensor) -> None:
-    """Norms as after training on the images: without, an untrained network's later layers are silent in evaluation mode."""
+    """Sets the norms' statistics as after training; else an untrained network's later layers are silent in evaluation."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
@@ -303,7 +303,7 @@ def test_what_has_no_mean_and_masks_that_fit_nothing_are_refused() -> None:
 
 
 def test_neurons_and_norms_are_counted_apart() -> None:
-    """On 8x8 images in 3 steps: the stem's norm once for 4 channels; then 8 and 16 channels, with pools to 4x4 and 2x2."""
+    """Images of 8x8 in 3 steps: the stem's norm runs once for 4 channels; 8 and 16 channels follow, pooled to 4x4 and 2x2."""
     for kernel in ("python", "native"):
         spec, material = resolved(timesteps=3, kernel=kernel, set={"backbone.pool_at": "after-norm"})
         model = make_model(spec, material, 0)
@@ -314,7 +314,7 @@ def test_neurons_and_norms_are_counted_apart() -> None:
 
 
 def test_products_equal_torchs_count_of_floating_point_operations() -> None:
-    """Two for each product, layer by layer; of the products masks leave the live share."""
+    """Torch counts two operations a product, layer by layer; masks leave the live share of the products."""
     for backbone, options in (("cnn", {}), ("cnn", {"backbone.pool_at": "before-norm"}), ("resnet18", {}), ("mlp", {})):
         spec, material = resolved(backbone=backbone, timesteps=3, set=options, kernel="python")
         model, image = make_model(spec, material, 0), torch.rand(2, 1, 8, 8)

@@ -45,7 +45,7 @@ def written(folder: Path, text: str = GOOD, name: str = "a") -> Path:
 
 
 def wanted_specs(path: Path) -> list[Spec]:
-    """The specs of the runs that a file's metrics read, as another machine made them."""
+    """Returns the specs of the runs that a file's metrics read, with another machine's facts."""
     claim = read_claim(path)
     specs = {run.key: run.spec for rows in wants(claim).values() for row in rows for run in row}
     elsewhere: dict[str, Any] = {"device": "cuda:0", "precision": "bf16", "threads": 7, "train_examples": 1437}

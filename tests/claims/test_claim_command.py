@@ -17,7 +17,7 @@ from tests.example_records import make_record
 from tests.sweeps.helpers import GOOD as RUNS
 from tests.sweeps.helpers import TINY, Scripted
 
-# Accuracies of three seeds, by which random minus full is -3, -4 and -5 points.
+# Accuracies of three seeds; random minus full is -3, -4 and -5 points.
 ACCURACIES = {("full", 0): 0.80, ("full", 1): 0.81, ("full", 2): 0.82} | {
     ("random", 0): 0.77, ("random", 1): 0.77, ("random", 2): 0.77
 }  # fmt: skip
@@ -125,7 +125,7 @@ at_least = 0.5
 
 
 def scored_records(tmp_path):
-    """Records with files of scores: those of the second half are those of the first but for two neighbours swapped."""
+    """Writes records with files of scores; the second half's scores are the first half's with two neighbours swapped."""
     path = written(tmp_path, HEAD + SCORED + SWEEP.replace("[0, 1, 2]", "[0, 1, 2, 3, 4, 5]"))
     store = Store(tmp_path / "records")
     for spec in wanted_specs(path):
@@ -154,7 +154,7 @@ def test_scores_are_read_beside_the_records(tmp_path):
 
 @pytest.fixture
 def scripted(monkeypatch):
-    """Runs end as scripted, by method; those that end well have a record of accuracy 0.7."""
+    """Makes runs end as scripted for their method; a run that ends well writes a record of accuracy 0.7."""
     started = []
     monkeypatch.setattr("sadp_bench.runs.trainer.expected", lambda specs, resources: [1.0])
 

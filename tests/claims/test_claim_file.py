@@ -1,4 +1,4 @@
-"""Claim files: what they mean, and one line for each fault."""
+"""Claim files: their meaning, and one line for each fault."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of claims: its rows are what the claim files and the committed records give."""
+"""The page of claims: its rows follow from the claim files and the committed records."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def test_never_forgotten_are_the_scores_of_0():
 
 
 def test_never_forgotten_of_a_real_scoring_run_counts_by_presentations():
-    """Against the answers of each presentation, written down while the scoring network trains."""
+    """Compares with the answers at each presentation, recorded while the scoring network trains."""
     import torch
 
     from baselines.forgetting import Forgetting, ForgettingCounter

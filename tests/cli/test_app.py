@@ -1,4 +1,4 @@
-"""`sadp-bench run` and what stands beside it, in process where that shows the same, on digits."""
+"""`sadp-bench run` and its neighbours on digits, in this process where that gives the same result."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ PROMISED = (
 
 @pytest.fixture(scope="module", autouse=True)
 def calm() -> Iterator[None]:
-    """No run in this process is disturbed, whatever else runs on the machine."""
+    """Marks every run in this process as undisturbed, whatever else runs on the machine."""
     with patch.object(clock, "time", EvenTime()):
         yield
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where `first` left its records."""
+    """Returns the folder of the records of `first`."""
     return tmp_path_factory.mktemp("runs")
 
 
 @pytest.fixture(scope="module")
 def first(folder: Path) -> Answer:
-    """The first run of all: sadp, and so its reference before it."""
+    """Returns the answer of the first run, of sadp; its reference runs before it."""
     return tiny_run("sadp", 0.3, folder)
 
 
@@ -265,7 +265,7 @@ def test_interrupt_leaves_no_record_and_no_half_written_file(tmp_path: Path) -> 
     out = tmp_path / "out"
     words = [SCRIPT, "run", "--method", "sadp", "--ratio", 0.3, "--threads", 1, "--epochs", 5000, "--out", out]
     how: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    # A background job's children ignore interrupts; a person's do not.
+    # Children of a background job ignore interrupts; children of an interactive shell do not.
     how["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     with started([*words, "--set", "backbone.width=4", "--save-model"], **how) as process:
         for line in process.stderr:

@@ -1,4 +1,4 @@
-"""Bad input: one line with what came and what is allowed, exit code 2, no traceback, nothing written."""
+"""Bad input: one line with the given and the allowed values, exit code 2, no traceback, nothing written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.example_records import make_record, make_spec
 
 ENDLESS, LONG, HUGE = "9" * 5000, "x" * 300, "9" * 30
 
-# By the words that follow `run --method random --ratio 0.5` and its small sizes; of two equal options the last counts.
+# Words of the refusal by the words after `run --method random --ratio 0.5` and small sizes; a repeated option's last counts.
 VALUES = {
     "--ratio -0.1": "at least 0 and below 1",
     "--ratio 1": "at least 0 and below 1",
@@ -207,7 +207,7 @@ OTHERS = {
     "study --from 'a\0b'": "null byte",
     "sweep 'a\0b'": "null byte",
 }
-# By the words that follow `speed` and small sizes.
+# Words of the refusal by the words after `speed` and small sizes.
 SPEED = {
     "--rounds 1": "--rounds is at least 2",
     "--rounds 5 --epochs 2": "--epochs is at least 6",
@@ -232,7 +232,7 @@ SPEED = {
 
 
 def swept(block, *, common="threads = 1", method='"random"', ratio="0.5"):
-    """A sweep file of digits with further lines."""
+    """Returns a sweep file on digits with further lines."""
     return f"[common]\n{common}\n[[sweep]]\nmethod = {method}\nratio = {ratio}\n{block}\n"
 
 

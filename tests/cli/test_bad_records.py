@@ -1,4 +1,4 @@
-"""Failed and damaged records: what `run` and `report` make of them, in one line."""
+"""Failed and damaged records: the lines that `run` and `report` print about them."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def of(**cosine: Any) -> dict[str, Any]:
     return {"first": 0.9, "last": 0.9, "least": 0.17, "least_layer": "body.3", "examples": 64} | cosine
 
 
-# By content: whether the panel warns, and the numbers that it shows.
+# Whether the panel warns, and the numbers that it shows, by content.
 CASES: list[tuple[dict[str, Any], bool, list[str]]] = [
     ({}, False, []),
     (of(first=0.98, last=0.985), False, ["0.985", "least 0.170 in body.3", "first epoch 0.980"]),
@@ -62,7 +62,7 @@ def test_the_panel_warns_below_the_limit_and_the_report_has_the_numbers() -> Non
 
 @pytest.fixture(scope="module")
 def studied() -> dict[str, Any]:
-    """A study of a run by SLTT, without what its scores cost."""
+    """Returns a study of a run by SLTT, without its scores' costs."""
     spread = {"median": 0.0, "spread": 0.0}
     cost = {"scores": {}, "noise": spread, "calibration": {"first_batch": spread, "share_of_epoch": 0.0}}
     asked = {name: value for name, value in SMALL.items() if name not in ("method", "ratio")} | {"timesteps": 4}

@@ -1,4 +1,4 @@
-"""The help of every command, and what a shell completes."""
+"""The help of every command, and the completions of a shell."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.commands import command, refused
 
 
 def parameters() -> list[tuple[str, Any]]:
-    """Every option and argument, with its command."""
+    """Returns every option and argument, with its command."""
     return [(name, of) for name in app.COMMANDS for of in parsing.parser(name, app.function(name)).params]
 
 

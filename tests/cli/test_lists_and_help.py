@@ -143,7 +143,7 @@ def test_nothing_requested_is_help() -> None:
 
 
 def test_help_list_and_report_import_no_more_than_they_need(tmp_path: Path) -> None:
-    """The commands come in the order of what they may import, as one process calls them all."""
+    """One process calls all commands, so the commands that may import least come first."""
     store.Store(tmp_path).write(make_record(make_spec()))
     code = f"""if True:
         import sys

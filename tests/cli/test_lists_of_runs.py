@@ -13,7 +13,7 @@ LISTS = ["run", "--method", "random,sadp", "--ratio", "0.25,0.5", "--seed", "0",
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where all runs of the lists have a record, so that no process starts."""
+    """Returns a folder with a record of every run of the lists, so that no process starts."""
     out = tmp_path_factory.mktemp("runs")
     for method in ("random", "sadp"):
         for ratio in (0.25, 0.5):

@@ -1,4 +1,4 @@
-"""Whatever lies where a command reads or writes a file: a line, exit code 0, 1 or 2, and no wait."""
+"""Odd files where a command reads or writes: a line, exit code 0, 1 or 2, and no wait."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.example_records import make_record, make_spec
 from tests.odd_files import ODD_PLACES, within
 
 SPEC = make_spec("random", 0.5)
-# By the place of the odd thing in a folder with one record: the command's words that meet it.
+# The words of a command that meets an odd file, by the file's place in a folder with one record.
 READERS = {
     "odd.json": ["report", "."],
     f"odd{FAILED}": ["report", "."],
@@ -34,7 +34,7 @@ READERS = {
 
 
 def wrong(answer: Answer) -> str:
-    """Returns the fault of an answer; '': it has none."""
+    """Returns the fault of an answer, '' if it has none."""
     lines = answer.err.splitlines()
     whole = all(line.isprintable() for line in lines) and "Traceback" not in answer.err
     if answer.code in (0, 1) or answer.code == 2 and lines and all(line.startswith("sadp-bench: ") for line in lines):

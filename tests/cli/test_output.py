@@ -1,4 +1,4 @@
-"""Results are alone on stdout, or nothing is; no stream that is closed, full or left by its reader ends a run."""
+"""Stdout has results alone, or nothing; a stream that is closed, full or left by its reader ends no run."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ def terminal(columns: int) -> Console:
 
 
 def line(bar: Bar) -> str:
-    """The bar as the terminal shows it."""
+    """Returns the bar as the terminal shows it."""
     assert bar.bar is not None
     console = terminal(bar.console.width)
     console.print(bar.bar.get_renderable())
@@ -29,7 +29,7 @@ def line(bar: Bar) -> str:
 
 
 def bar_columns(text: str, title: str) -> int:
-    """The columns between the title, which may be cut, and the epoch, but the spaces beside them."""
+    """Returns the number of columns between the title, which may be cut, and the epoch, without the spaces beside them."""
     shown = text.partition("…")[0] + "…" if "…" in text else title
     assert text.startswith(shown)
     return text.index("epoch") - len(shown) - 2
@@ -60,7 +60,7 @@ def test_a_wide_terminal_has_all_numbers_and_a_longer_bar() -> None:
 
 
 def test_the_bar_of_a_measurement_follows_its_rounds() -> None:
-    """Whatever number of visits was expected: a method may show fewer or more."""
+    """A method may show fewer or more visits than expected."""
     bar = Bar(terminal(80))
     bar.start("speed", 10, 31)
     for number in range(1, 4):

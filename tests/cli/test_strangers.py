@@ -1,4 +1,4 @@
-"""Code of strangers that raises or breaks the contract ends a run in one line: what was called, what it raised, and where."""
+"""A stranger's code that raises or breaks the contract ends a run in one line: the call, the error and its place."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ MODULES = {  # by name: the text, and what the line contains
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder with the strangers' modules."""
+    """Changes to a folder with the strangers' modules."""
     (tmp_path / "stranger.py").write_text(MODULE)
     for name, (text, _) in MODULES.items():
         (tmp_path / f"{name}.py").write_text(text)

@@ -1,4 +1,4 @@
-"""What a sweep shows: before it trains anything, while it does, in the end."""
+"""The output of a sweep: before it trains, while it trains, and at its end."""
 
 from __future__ import annotations
 

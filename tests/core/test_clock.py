@@ -1,4 +1,4 @@
-"""What is charged, by a clock whose hands the test moves."""
+"""The charged times, by a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.small_runs import Chosen, make_trainer, resolved
 
 
 class Hands:
-    """Wall clock and CPU clock: the process is on a core for a quarter of the time."""
+    """A wall clock and a CPU clock; the process is on a core for a quarter of the time."""
 
     def __init__(self) -> None:
         self.now = 100.0

@@ -41,13 +41,13 @@ WITH_BATCH_NORM = {
     method: [*RUN, method, "--batch-size", 30, "--precision", "fp32", "--set", "backbone.pool_at=after-norm"]
     for method in ("sadp", "infobatch", "el2n")
 }
-# Not evaluated in between, each rank has running statistics of its own when the checkpoint is written.
+# Without an evaluation in between, each rank has its own running statistics when the checkpoint is written.
 LONG = [*WITH_BATCH_NORM["sadp"], "--epochs", 8, "--evaluate-every", 8]
 Run = tuple[Record, list[list[Any]]]  # and what each rank kept
 
 
 def under_torchrun(folder: Path, jobs: Mapping[str, list[Any]]) -> str:
-    """Does the jobs on two processes; returns the output."""
+    """Runs the jobs on two processes and returns the output."""
     words = {name: [str(word) for word in job] for name, job in jobs.items()}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
@@ -72,7 +72,7 @@ def runs_in(folder: Path, processes: int, names: Iterable[str]) -> dict[str, Run
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
-    """The runs of one process, which is this one."""
+    """Returns the runs of one process, which is this one."""
     folder = tmp_path_factory.mktemp("alone")
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         distributed_jobs.main(folder, {name: [str(word) for word in job] for name, job in EXACT.items()})

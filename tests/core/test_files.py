@@ -53,7 +53,7 @@ def test_whatever_is_in_the_place_of_a_file_is_set_aside_or_left(tmp_path: Path)
     assert set_aside(path).startswith("left there (") and path.exists()
 
 
-# By file: calls that open a file in another way, and why none of them opens a stranger's.
+# Calls that open a file in another way, by module, and why none of them opens a stranger's.
 OPENED_ELSEWHERE = {
     "core/files.py": {"os.open"},
     "core/arrays.py": {"np.load"},  # of bytes

@@ -27,7 +27,7 @@ def cross_entropy(logits: list[float], label: int) -> float:
 def by_hand(
     name: str, logits_TC: list[list[float]], label_C: list[float], weight: float, smoothing: float = 0.0
 ) -> float:
-    """The loss of one example, in plain Python. label_C: the classes' shares of its label."""
+    """Returns the loss of one example, in plain Python. label_C: the classes' shares of its label."""
 
     def smoothed(logits: list[float]) -> float:
         shares = [(1 - smoothing) * share + smoothing / CLASSES for share in label_C]

@@ -15,7 +15,7 @@ from sadp_bench.core import distributed
 from sadp_bench.core.errors import PartnerLost
 from tests.commands import command
 
-# Two ranks that no torchrun looks after, forked, because a start of PyTorch takes seconds.
+# Two ranks without torchrun. They are forked because a start of PyTorch takes seconds.
 TWO_RANKS = """
 import json, os, signal, sys, time
 from pathlib import Path

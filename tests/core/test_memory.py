@@ -1,4 +1,4 @@
-"""The memory of this machine, of its control groups, and what is refused for lack of it."""
+"""The memory of this machine and of its control groups, and refusals for lack of it."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def test_a_stream_is_the_same_every_time_and_in_any_order() -> None:
 
 
 def test_the_draws_are_pinned_so_that_old_records_can_be_had_again() -> None:
-    """Computed by hand: the first eight bytes of SHA-256 of '7/order/3', little-endian, without the lowest bit."""
+    """The seed by hand: the first eight bytes of SHA-256 of '7/order/3', little-endian, without the lowest bit."""
     assert stream_seed(7, "order", 3) == 8447054841603909260
 
 

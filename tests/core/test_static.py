@@ -1,4 +1,4 @@
-"""Classes as their source text has them, against the same classes imported."""
+"""Classes read from their source text, against the same classes imported."""
 
 from __future__ import annotations
 

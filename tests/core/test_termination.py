@@ -1,4 +1,4 @@
-"""SIGTERM within a block is an interruption, and after it what it was."""
+"""SIGTERM within a block is an interruption; after the block its former handler is back."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def atis(events: Iterable[Event]) -> bytes:
 
 
 def aedat2(events: Iterable[Event], header: bytes = DVS_HEADER) -> bytes:
-    """x and y are the address's, not turned."""
+    """Returns a file of AEDAT 2 format; x and y are those of the address, not turned."""
     return header + b"".join(struct.pack(">II", y << 8 | x << 1 | 1 - p, t % 2**32) for x, y, p, t in events)
 
 
@@ -38,7 +38,7 @@ def packet(events: Sequence[Event], overflow: int = 0, valid: Sequence[int] | No
 
 
 def other_packet(kind: int, size: int, number: int) -> bytes:
-    """A packet of other events: of frames, of an inertial sensor, or of the camera itself."""
+    """Returns a packet of other events: of frames, of an inertial sensor, or of the camera itself."""
     return struct.pack("<hhiiiiii", kind, 1, size, 4, 0, number, number, number) + b"\x01" * (size * number)
 
 
@@ -47,7 +47,7 @@ def aedat3(*packets: bytes, header: bytes = AEDAT3_HEADER) -> bytes:
 
 
 def bar(label: int, classes: int, sides: tuple[int, int], draw: np.random.Generator, start: int = 0) -> list[Event]:
-    """300 events over 100 ms in a bar of rows whose place is the class's: any network can separate them."""
+    """Returns 300 events over 100 ms in a bar of rows at the class's place, which any network can separate."""
     height, width = sides
     low, high = height * label // classes, max(height * (label + 1) // classes, height * label // classes + 1)
     time = np.sort(draw.integers(0, 100_000, 300)) + start
@@ -56,7 +56,7 @@ def bar(label: int, classes: int, sides: tuple[int, int], draw: np.random.Genera
 
 
 def make_gesture(root: Path, trials: int = 3) -> Path:
-    """Two persons who train and one who tests, 11 gestures each, so many trials of each."""
+    """Makes a data set of two persons to train and one to test, with so many trials of each of 11 gestures."""
     draw = np.random.default_rng(0)
     people = {"user01_lab": "train", "user02_led": "train", "user24_lab": "test"}
     folder = root / "DvsGesture"
@@ -125,7 +125,7 @@ def make_spoken(root: Path, folder: str, classes: int, train: int = 10, test: in
 
 
 def zipped(folder: Path, archive: Path) -> None:
-    """The folder with its name, as publishers pack it, and what a Mac leaves beside."""
+    """Zips the folder under its name, as publishers do, with the files that macOS adds."""
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
         for file in sorted(folder.rglob("*") if folder.is_dir() else [folder]):
             packed.write(file, file.relative_to(folder.parent))
@@ -133,7 +133,7 @@ def zipped(folder: Path, archive: Path) -> None:
 
 
 def tarred(folder: Path, archive: Path) -> None:
-    """The folder with its name; its files in reverse order, as no order is promised."""
+    """Packs the folder under its name, with its files in reverse order, as no order is promised."""
     with tarfile.open(archive, "w:gz", compresslevel=1) as packed:
         for file in sorted(folder.rglob("*"), reverse=True):
             packed.add(file, file.relative_to(folder.parent), recursive=False)

@@ -1,4 +1,4 @@
-"""What the tests of the data sets share: a network with given answers, and their files."""
+"""Helpers for the tests of the data sets: a network with given answers, and the sets' files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def md5(content: bytes) -> str:
 
 
 def refusal(call: Any, *arguments: Any) -> str:
-    """The one line of the BadInput that the call raises."""
+    """Returns the one line of the BadInput that the call raises."""
     with pytest.raises(BadInput) as caught:
         call(*arguments)
     assert len(str(caught.value).splitlines()) == 1

@@ -43,10 +43,10 @@ class Images(Dataset):
 
 
 class Recordings(Images):
-    """The same as recordings, cut into the frames that are asked for."""
+    """The same images as recordings, cut into the requested number of frames."""
 
     events = True
-    frames: int | None = None  # of every recording, whatever is asked for
+    frames: int | None = None  # of every recording, whatever number is requested
     mean, std = (0.0, 0.0), (1.0, 1.0)
 
     def __init__(self, root: Path, timesteps: int) -> None:
@@ -65,7 +65,7 @@ TRAIN = {"train": None, "__init__": lambda self, root, timesteps: setattr(self, 
 NO_TEST = {"test_input": pixels(0, 1, 8, 8), "test_labels": labels(0)}
 NAN, INFINITE = (changed(Images.train_input, (17, 0, 3, 4), value) for value in (float("nan"), float("inf")))
 COLOUR = {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
-# By rule: what a class derived from `Images` or `Recordings` declares otherwise, and words of the refusal.
+# Attributes that a class derived from `Images` or `Recordings` changes, and words of the refusal, by broken rule.
 BREACHES: list[tuple[type[Dataset], dict[str, Any], tuple[str, ...]]] = [
     (Images, TRAIN, ("`train`", "Examples")),
     (Images, {"train_input": np.zeros((40, 1, 8, 8))}, ("Examples.input_N", "ndarray")),

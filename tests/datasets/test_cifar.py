@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("no_network")
 
 
 def small_cifar(root: Path, cls: type[cifar._CIFAR], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The publisher's files with one row in ten thousand, real in form, random in content."""
+    """Writes the publisher's files with one row in ten thousand, real in form, random in content."""
     monkeypatch.setattr(cifar, "TEST_ROWS", 1)
     monkeypatch.setattr(cls, "rows_per_train_file", cls.rows_per_train_file // 10_000)
     folder = root / cls.folder

@@ -24,7 +24,7 @@ FEW = [*TINY, "--train-examples", 32]
 
 @pytest.fixture
 def declare(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A function that makes a class of strangers the one that commands load."""
+    """Returns a function that makes commands load a given stranger's class."""
     return lambda kind: monkeypatch.setattr(strangers, "Stranger", kind, raising=False)
 
 

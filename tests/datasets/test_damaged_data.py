@@ -25,7 +25,7 @@ def test_absent_data_without_a_network_names_file_source_and_way_out(tmp_path):
 
 
 def sparse(file, start, size):
-    """A file of so many bytes, zero but for the first."""
+    """Writes a file of so many bytes, zero but for the first."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("wb") as sink:
         sink.write(start)

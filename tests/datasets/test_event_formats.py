@@ -1,4 +1,4 @@
-"""The readers of event formats against SpikingJelly's where those are right, else against a plain decoding of made files."""
+"""The readers of event formats against SpikingJelly's where those are right, else against a plain decoding."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def test_by_number_parts_follow_each_other_in_time_and_differ_by_one_event_at_mo
     frame = frame_of(np.array([t for *_, t in rows]), timesteps, "number")
     sizes = [int((frame == f).sum()) for f in range(timesteps)]
     assert sum(sizes) == len(rows) and max(sizes) - min(sizes) <= 1
-    in_time = sorted(range(len(rows)), key=lambda row: rows[row][3])  # is stable
+    in_time = sorted(range(len(rows)), key=lambda row: rows[row][3])  # a stable sort
     assert [int(frame[row]) for row in in_time] == sorted(frame.tolist())
 
 

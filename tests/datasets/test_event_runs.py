@@ -42,7 +42,7 @@ def ssc(root: Path) -> None:
     event_files.make_spoken(root, "SSC", 35)
 
 
-# By name: the maker of its files, the number of classes, and what the run asks for.
+# The maker of the files, the number of classes, and the run's options, by data set.
 MADE: dict[str, tuple[Callable[[Path], Any], int, dict[str, Any]]] = {
     "dvs-gesture": (gesture, 11, OF_IMAGES),
     "cifar10-dvs": (event_files.make_cifar10_dvs, 10, OF_IMAGES),
@@ -54,7 +54,7 @@ MADE: dict[str, tuple[Callable[[Path], Any], int, dict[str, Any]]] = {
 
 
 def above_chance(accuracy: float, classes: int, tested: int) -> bool:
-    """Whether guesses reach such an accuracy with less than 1 in 1,000: 3.1 standard deviations above their mean."""
+    """Returns whether guesses reach the accuracy in under 1 of 1,000 cases: 3.1 deviations above their mean."""
     chance = 1 / classes
     return accuracy > chance + 3.1 * math.sqrt(chance * (1 - chance) / tested)
 
@@ -120,7 +120,7 @@ def test_a_run_by_command_records_the_split_and_shows_it(tmp_path: Path) -> None
 
 
 class OwnNetwork(nn.Module):
-    """A rate of two linear layers over [T, B, F]."""
+    """Two linear layers over [T, B, F]."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -51,7 +51,7 @@ SETS: list[tuple[type[Dataset], Make]] = [
 
 
 def pack(folder: Path) -> None:
-    """Replaces the folder by what its publisher packs it as."""
+    """Replaces the folder by an archive in its publisher's format."""
     if folder.name == "DvsGesture":
         tarred(folder, folder.with_name("DvsGesture.tar.gz"))
         shutil.rmtree(folder)

@@ -22,7 +22,7 @@ from tests.datasets.helpers import files_below, refusal
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The recordings that were made into frames."""
+    """Returns a list that collects the recordings that are made into frames."""
     calls: list[Any] = []
 
     def counting(*given: Any) -> Any:

@@ -32,7 +32,7 @@ SETTINGS = {"folder": "mine", "side": 8, "split": "", "sha256": "", "test_list":
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of decoded images, which is this test's own."""
+    """Returns the folder of decoded images, which is this test's own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "sadp-bench" / "images"
 
@@ -42,7 +42,7 @@ def loaded(root: Path, **settings: Any) -> Any:
 
 
 def by_pil(file: Path, side: int) -> np.ndarray:
-    """The central square as PIL resizes it, [C, side, side]."""
+    """Returns the central square as PIL resizes it, [C, side, side]."""
     image = Image.open(file).convert("RGB")
     short = min(image.size)
     left, top = (image.width - short) // 2, (image.height - short) // 2
@@ -71,7 +71,7 @@ def test_train_and_val_are_the_folders_of_that_name_and_pixels_are_pils(tmp_path
     for found, name in zip(data.train.input_N, names, strict=True):
         assert found.dtype == torch.uint8 and found.shape == (3, 8, 8)
         assert difference(found, folder / name, 8) <= (2 if name.endswith("jpg") else 1), name
-    assert difference(data.test.input_N[0], folder / "val/dög/4.PNG", 8) == 0  # is of that size already
+    assert difference(data.test.input_N[0], folder / "val/dög/4.PNG", 8) == 0  # has that size already
     mean, std = channel_statistics(data.train, 255.0)
     assert data.mean == pytest.approx(mean) and data.std == pytest.approx(std)
 
@@ -103,7 +103,7 @@ def test_test_is_taken_where_val_has_no_classes_and_either_by_name(tmp_path: Pat
 
 def test_names_and_sizes_make_the_run_wherever_the_folder_lies(tmp_path: Path) -> None:
     write(tmp_path / "mine", classes(12, 12))
-    shutil.copytree(tmp_path / "mine", tmp_path / "copy", copy_function=shutil.copyfile)  # the times are others
+    shutil.copytree(tmp_path / "mine", tmp_path / "copy", copy_function=shutil.copyfile)  # with other times
     run: dict[str, Any] = {"method": "full", "ratio": 0.0, "dataset": "imagefolder", "batch_size": 4, "device": "cpu"}
     network: dict[str, Any] = {"backbone.width": 4, "dataset.side": 8}
     specs = [

@@ -1,4 +1,4 @@
-"""Planted leaks are found, every one, and data without leaks have none."""
+"""Every planted leak is found, and data without leaks have none."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Made(Dataset):
 
 
 def images(number: int, side: int = 32, channels: int = 3, seed: int = 0) -> Tensor:
-    """Different images as photographs are: structure at all sizes, of which the fine one is brightness and not colour."""
+    """Returns different images like photographs: structure at all sizes, the fine part in brightness and not in colour."""
     generator, total = torch.Generator().manual_seed(seed), torch.zeros(number, channels, side, side)
     for coarse in (2, 4, 8, 16, 32):
         noise = torch.randn(number, channels if coarse <= 8 else 1, coarse, coarse, generator=generator)

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("no_network")
 
 
 def small_idx(root: Path, cls: type[mnist._IDX], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The publisher's four packed files with 6 and 4 random images."""
+    """Writes the publisher's four packed files with 6 and 4 random images."""
     folder = root / cls.__name__ / "raw"
     folder.mkdir(parents=True)
     draw = random.Random(0)

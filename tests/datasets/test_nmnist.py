@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("no_network")
 
 
 def recording(*events: tuple[int, int, int, int]) -> bytes:
-    """Events (x, y, polarity, microseconds) as the publisher packs them."""
+    """Returns the publisher's bytes of events (x, y, polarity, microseconds)."""
     return b"".join((x << 32 | y << 24 | p << 23 | t).to_bytes(5, "big") for x, y, p, t in events)
 
 

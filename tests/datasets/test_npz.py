@@ -1,4 +1,4 @@
-"""Arrays of a `.npz` file become the examples that they are, and anything else is one line that names the file."""
+"""Arrays of a `.npz` file become examples unchanged; any other content is refused in one line with the file's name."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def moving(form: str) -> bytes:
 
 JPEG, PNG, WEBP = encoded(RGB, "JPEG", quality=95), encoded(RGB), encoded(RGB, "WEBP", lossless=True)
 
-# By name, the content, and how far each value may be from PIL's: the two decode JPEG and lossy WebP by other libraries.
+# The content, and each value's tolerance to PIL's, by name: the two use different decoders for JPEG and lossy WebP.
 READ: dict[str, tuple[bytes, int]] = {
     "grey JPEG": (encoded(GREY, "JPEG", quality=95), 2),
     "CMYK JPEG": (encoded(pil(RGB, "CMYK"), "JPEG", quality=95), 4),
@@ -118,7 +118,7 @@ def test_of_sixteen_bits_the_upper_eight_remain() -> None:
 
 
 def jpeg_of(height: int, width: int) -> bytes:
-    """A JPEG file whose header states another size."""
+    """Returns a JPEG file whose header states another size."""
     place = JPEG.index(b"\xff\xc0") + 5
     return JPEG[:place] + struct.pack(">HH", height, width) + JPEG[place + 4 :]
 
@@ -131,7 +131,7 @@ def changed(content: bytes, place: int) -> bytes:
     return content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :]
 
 
-# By name, the content of an image file, and what the line about it contains.
+# The content of an image file, and words of the line about it, by name.
 REFUSED: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "it is empty"),
     "one byte": (b"\xff", "is no JPEG, PNG or WebP file: it begins with b'\\xff'"),
@@ -289,7 +289,7 @@ def renamed(old: str, new: str) -> Callable[[Path], Any]:
     return lambda folder: (folder / old).rename(folder / new)
 
 
-# By name, what is done to a folder of the classes a and b, and what the line contains.
+# A change to a folder of the classes a and b, and words of the line about it, by name.
 FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "absent": (lambda folder: folder.rename(folder.with_name("other")), "mine is not there, or is no folder"),
     "a file": (file_in_its_place, "mine is not there, or is no folder"),

@@ -38,7 +38,7 @@ RUN = ["--dataset", "pack", "--batch-size", 8, "--train-examples", 50, "--set", 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes of 30, 30 and 12 images, in the folder `mine`, and their pack, `8.pack`."""
+    """Returns a place with the folder `mine`, three classes of 30, 30 and 12 images, and their pack, `8.pack`."""
     place = tmp_path_factory.mktemp("packs")
     files = classes(30, 30, 10) | {"c/1 ö.jpg": encoded(picture(33, 21, seed=9), "JPEG", quality=95)}
     write(place / "mine", files | {"c/2.webp": encoded(picture(20, 30, seed=4), "WEBP", lossless=True)})
@@ -72,7 +72,7 @@ class Decoded(PackedImages):
 
 
 def parsed(file: Path) -> tuple[list[bytes], list[int], dict[str, Any]]:
-    """Images, labels and facts of a pack, read by the format's description alone."""
+    """Returns the images, labels and facts of a pack, read by the format's description alone."""
     content = file.read_bytes()
     magic, version, number, begin, length, digest = struct.unpack("<8sQQQQ32s", content[:72])
     assert (magic, version) == (b"SADPPACK", 1) and hashlib.sha256(content[begin:]).digest() == digest
@@ -128,7 +128,7 @@ def test_the_same_images_make_the_same_pack_and_the_contract_holds(folder: Path,
     [("random", "mixup"), ("sadp", "crop-flip"), ("selective-backprop", "crop-flip"), ("el2n", "crop-flip")],
 )
 def test_a_run_on_a_pack_is_the_run_on_its_pixels_in_memory(folder: Path, method: str, augment: str) -> None:
-    """Also of methods that pass examples forward which do not train, and that score before training."""
+    """The methods include one that passes untrained examples forward, and one that scores before training."""
     records = []
     for dataset in ("pack", f"{__name__}:Decoded"):
         more: dict[str, Any] = {"dataset": dataset, "augment": augment, "batch_size": 8, "train_examples": 50}
@@ -206,7 +206,7 @@ def test_of_a_slow_source_the_report_states_the_wait_and_that_pruning_saves_it(
 
 
 def forged(content: bytes, change: Callable[[list[Any]], None]) -> bytes:
-    """A pack of the test folder with another index, whose hash fits."""
+    """Returns a pack of the test folder with another index, whose hash fits."""
     begin = HEADER.unpack(content[: HEADER.size])[3]
     number = HEADER.unpack(content[: HEADER.size])[2]
     index = [
@@ -226,7 +226,7 @@ def put(index: list[Any], part: int, place: Any, value: Any) -> None:
     index[part][place] = value
 
 
-# By name: what becomes of a pack's content, and words of the refusal.
+# The changed content of a pack, and words of the refusal, by name.
 DAMAGED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "empty": (lambda content: b"", "is no pack: it is empty"),
     "a JPEG": (lambda content: content[72:900], "is no pack: it begins with b'\\xff\\xd8\\xff"),

@@ -1,4 +1,4 @@
-"""The split by hashed names is that of its definition, stratified, and follows from the names alone."""
+"""The split by hashed names agrees with its definition, is stratified, and follows from the names alone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_the_tenth_of_each_class_with_the_lowest_sums_is_held_out() -> None:
     for label, number in ((3, 1), (5, 3)):
         ranked = sorted((name for name, of in NAMES if of == label), key=sums.__getitem__)
         assert {name for name in test if name.startswith(f"class {label}")} == set(ranked[:number])
-    assert Counter(name[6] for name in test) == {"0": 10, "2": 1, "3": 1, "4": 2, "5": 3}  # of a class of one, none
+    assert Counter(name[6] for name in test) == {"0": 10, "2": 1, "3": 1, "4": 2, "5": 3}  # none of a class of one
 
 
 def test_neither_order_nor_other_classes_change_the_split() -> None:
