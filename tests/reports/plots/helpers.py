@@ -1,8 +1,11 @@
 """Records whose plots can be worked out by hand, and functions that read a plot."""
 
+import dataclasses
+
 import pytest
 
 from sadp_bench.records.visit_counts import pack
+from sadp_bench.reports.grouping import rows
 from sadp_bench.reports.plots.palette import method_styles
 from tests.example_records import ENVIRONMENT, make_record, make_spec
 
@@ -50,3 +53,16 @@ def bars_of(axes):
 
 def near(points):
     return [pytest.approx(point) for point in points]
+
+
+def table_of(records):
+    """Returns the rows of the records, each with intervals that no other has."""
+    table = []
+    for number, row in enumerate(rows(records)):
+        wide = {}
+        for name in ("accuracy", "seconds", "speedup", "random_difference"):
+            estimate = getattr(row, name)
+            low, high = estimate.mean * (0.99 - number / 1000), estimate.mean * (1.01 + number / 500)
+            wide[name] = dataclasses.replace(estimate, low=low, high=high)
+        table.append(dataclasses.replace(row, **wide))
+    return table
