@@ -137,7 +137,7 @@ class Pack:
             raise BadInput(f"{file} is a pack of version {version}, and this sadp-bench reads {VERSION}; {REMEDY}")
         wanted = begin + 8 * (number + 1) + 8 * number + text_bytes
         if size != wanted or not number or begin % ALIGNED or text_bytes > FACT_BYTES:
-            raise self._broken(f"it has {size:,} bytes, and its header promises {wanted:,}")
+            raise self._broken(f"it has {size:,} bytes, and its header gives {wanted:,}")
         self._map = np.memmap(file, np.uint8, "r")
         if hashlib.sha256(self._map[begin:].data).digest() != digest:
             raise self._broken("its index has another SHA-256 than its header")
