@@ -54,7 +54,7 @@ def tiny_run(method: str, ratio: float, out: Path, *words: Any) -> Answer:
 
 
 def complaint(answer: Answer, *expected: str) -> str:
-    """Returns the fault of an answer that should refuse in one line with these words, stdout empty; '' if it has none."""
+    """Returns the fault of an answer that should refuse in one line with these words, stdout empty; '' if none."""
     one_line = answer.err.count("\n") == 1 and answer.err.startswith("sadp-bench: ")
     if answer.code == 2 and answer.out == "" and one_line and all(part in answer.err for part in expected):
         return ""

@@ -30,7 +30,7 @@ def build(name: str, shape: tuple[int, int, int], timesteps: int = 2, classes: i
 
 
 def settled(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Returns the module in evaluation mode, with norms that change their input and currents strong enough for spikes."""
+    """Returns the module in evaluation mode, with norms that change their input and give enough current for spikes."""
     module.double().eval()
     generator = torch.Generator().manual_seed(seed)
     for part in module.modules():

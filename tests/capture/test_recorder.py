@@ -233,7 +233,7 @@ def test_watching_changes_no_number_of_a_run() -> None:
 
 
 def test_the_middle_step_is_read_as_from_all_steps_in_every_layout() -> None:
-    """Compares `MiddleStep` with the squares of every step, for inputs and errors of several types, strides and folds."""
+    """Compares `MiddleStep` with every step's squares, for inputs and errors of several types, strides and folds."""
     images = torch.randn(12, 6, 5, 5, generator=stream(0, "layouts"))
     last = images.contiguous(memory_format=torch.channels_last)
     part = torch.randn(12, 9, 5, 5, generator=stream(1, "layouts"))[:, 2:8]

@@ -40,7 +40,7 @@ def counts(found: Operations, name: str = "second") -> tuple[float, float]:
 
 
 def by_hand() -> tuple[Given, Tensor]:
-    """Returns a network and its 3x3 image. Spikes: one in the centre; then one in a corner and a 2 in the opposite one."""
+    """Returns a network and a 3x3 image. Spikes: one in the centre; then one in a corner, a 2 in the opposite."""
     spikes = torch.zeros(2, 1, 1, 3, 3)
     spikes[0, 0, 0, 1, 1] = spikes[1, 0, 0, 0, 0] = 1
     spikes[1, 0, 0, 2, 2] = 2
@@ -158,7 +158,7 @@ def test_data_is_multiplied_once_as_an_image_and_every_step_as_events() -> None:
 
 
 def let_spikes_through(model: nn.Module, image: Tensor) -> None:
-    """Sets the norms' statistics as after training; else an untrained network's later layers are silent in evaluation."""
+    """Sets the norms' statistics as after training; else an untrained network's later layers are silent."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
@@ -303,7 +303,7 @@ def test_what_has_no_mean_and_masks_that_fit_nothing_are_refused() -> None:
 
 
 def test_neurons_and_norms_are_counted_apart() -> None:
-    """Images of 8x8 in 3 steps: the stem's norm runs once for 4 channels; 8 and 16 channels follow, pooled to 4x4 and 2x2."""
+    """8x8 images in 3 steps: the stem's norm runs once for 4 channels; 8 (at 4x4) and 16 (at 2x2) channels follow."""
     for kernel in ("python", "native"):
         spec, material = resolved(timesteps=3, kernel=kernel, set={"backbone.pool_at": "after-norm"})
         model = make_model(spec, material, 0)

@@ -125,7 +125,7 @@ at_least = 0.5
 
 
 def scored_records(tmp_path):
-    """Writes records with files of scores; the second half's scores are the first half's with two neighbours swapped."""
+    """Writes records with scores; the second half's are the first half's with two neighbours swapped."""
     path = written(tmp_path, HEAD + SCORED + SWEEP.replace("[0, 1, 2]", "[0, 1, 2, 3, 4, 5]"))
     store = Store(tmp_path / "records")
     for spec in wanted_specs(path):

@@ -14,7 +14,7 @@ from tests.example_records import make_record, make_spec
 
 ENDLESS, LONG, HUGE = "9" * 5000, "x" * 300, "9" * 30
 
-# Words of the refusal by the words after `run --method random --ratio 0.5` and small sizes; a repeated option's last counts.
+# Words of the refusal by the words after `run --method random --ratio 0.5` and small sizes; a last option counts.
 VALUES = {
     "--ratio -0.1": "at least 0 and below 1",
     "--ratio 1": "at least 0 and below 1",

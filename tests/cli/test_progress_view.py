@@ -29,7 +29,7 @@ def line(bar: Bar) -> str:
 
 
 def bar_columns(text: str, title: str) -> int:
-    """Returns the number of columns between the title, which may be cut, and the epoch, without the spaces beside them."""
+    """Returns the columns between the title, which may be cut, and the epoch, without the spaces beside them."""
     shown = text.partition("…")[0] + "…" if "…" in text else title
     assert text.startswith(shown)
     return text.index("epoch") - len(shown) - 2

@@ -23,7 +23,7 @@ Images = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 def bars(classes: int = 10, side: int = SIDE, channels: int = 3) -> Images:
-    """Returns images [N, H, W, C] and labels [N] of "train" and "test": noise, and a bright bar at the class's place."""
+    """Returns images [N, H, W, C] and labels [N] of "train" and "test": noise and a bar at the class's place."""
     draw, parts = np.random.default_rng(0), {}
     for part, number in (("train", TRAIN), ("test", TEST)):
         label_N = np.arange(number) % classes

@@ -39,7 +39,7 @@ class Made(Dataset):
 
 
 def images(number: int, side: int = 32, channels: int = 3, seed: int = 0) -> Tensor:
-    """Returns different images like photographs: structure at all sizes, the fine part in brightness and not in colour."""
+    """Returns different images like photographs: structure at all sizes, the fine part in brightness alone."""
     generator, total = torch.Generator().manual_seed(seed), torch.zeros(number, channels, side, side)
     for coarse in (2, 4, 8, 16, 32):
         noise = torch.randn(number, channels if coarse <= 8 else 1, coarse, coarse, generator=generator)
