@@ -174,9 +174,3 @@ def test_the_simulated_device_refuses_what_a_gpu_refuses():
         ):
             with pytest.raises(ContractBroken, match="GPU"):
                 mixed()
-
-
-def test_the_former_name_still_works():
-    from sadp_bench import checks
-
-    assert checks.check_pruner is check_pruner and checks.ContractBroken is ContractBroken
